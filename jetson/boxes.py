@@ -1,0 +1,120 @@
+"""From the network's outputs to boxes: decoding and non-maximum suppression, vectorised."""
+
+import math
+from typing import Any, Mapping, Tuple
+
+import numpy as np
+
+CANDIDATES = 1000
+_MAX_LOG = 10.0  # exp() of a wild box logit must not overflow; 4 * e^10 px is beyond every image
+
+
+def area(xyxy: np.ndarray) -> np.ndarray:
+    """Areas (N,) of boxes (N, 4); 0 where a side is negative."""
+    xyxy = np.asarray(xyxy).reshape(-1, 4)
+    return np.maximum(xyxy[:, 2] - xyxy[:, 0], 0) * np.maximum(xyxy[:, 3] - xyxy[:, 1], 0)
+
+
+def intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Areas (N, M) that boxes `a` (N, 4) and `b` (M, 4), xyxy, have in common."""
+    a = np.asarray(a).reshape(-1, 1, 4)
+    b = np.asarray(b).reshape(1, -1, 4)
+    width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
+    height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
+    return np.maximum(width, 0) * np.maximum(height, 0)
+
+
+def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union (N, M), float32, of boxes `a` (N, 4) and `b` (M, 4), xyxy; 0 for empty boxes.
+
+    >>> iou_matrix([[0, 0, 2, 2]], [[0, 0, 2, 1], [5, 5, 6, 6]])
+    array([[0.5, 0. ]], dtype=float32)
+    """
+    a = np.asarray(a, np.float64).reshape(-1, 4)
+    b = np.asarray(b, np.float64).reshape(-1, 4)
+    common = intersection(a, b)
+    union = area(a)[:, None] + area(b)[None, :] - common
+    return np.divide(common, union, out=np.zeros_like(common), where=union > 0).astype(np.float32)
+
+
+def _logit(score: float) -> float:
+    if score <= 0:
+        return -math.inf
+    if score >= 1:
+        return math.inf
+    return math.log(score / (1 - score))
+
+
+def decode(
+    outputs: Mapping[str, np.ndarray], recipe: Mapping[str, Any], score: float
+) -> Tuple[np.ndarray, np.ndarray]:
+    """Boxes (N, 4) xyxy in input pixels and class scores (N, C), both float32, best first.
+
+    `outputs`: for each stride s, `cls_<s>` (1, C, h, w) logits and `box_<s>` (1, 4, h, w), the distances left, top,
+    right, bottom from the cell's centre ((j + .5) s, (i + .5) s), in pixels s * exp(x) (`recipe["box"] == "exp"`).
+    `recipe`: the manifest's `decode`. A cell counts when its best class scores over `score`; at most 1000, the best.
+    """
+    best, boxes, logits = [], [], []
+    threshold = np.float32(_logit(score))
+    for stride in recipe["strides"]:
+        classes = outputs["cls_{}".format(stride)][0]
+        # The threshold is applied to logits: the sigmoid is paid for the few cells that pass, not for the map.
+        top = classes.max(axis=0)
+        rows, columns = np.nonzero(top > threshold)
+        if rows.size == 0:
+            continue
+        if rows.size > CANDIDATES:
+            keep = np.argpartition(top[rows, columns], -CANDIDATES)[-CANDIDATES:]
+            keep.sort()
+            rows, columns = rows[keep], columns[keep]
+        distance = np.exp(np.minimum(outputs["box_{}".format(stride)][0][:, rows, columns], _MAX_LOG)) * stride
+        x = (columns + 0.5) * stride
+        y = (rows + 0.5) * stride
+        boxes.append(np.stack([x - distance[0], y - distance[1], x + distance[2], y + distance[3]], axis=1))
+        logits.append(classes[:, rows, columns].T)
+        best.append(top[rows, columns])
+    if not best:
+        return np.zeros((0, 4), np.float32), np.zeros((0, len(classes)), np.float32)
+    order = np.argsort(-np.concatenate(best), kind="stable")[:CANDIDATES]
+    scores = np.concatenate(logits)[order].astype(np.float32)
+    return np.concatenate(boxes)[order].astype(np.float32), sigmoid(scores)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-x)) without overflow."""
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + small), small / (1 + small)).astype(np.asarray(x).dtype, copy=False)
+
+
+def nms(xyxy: np.ndarray, scores: np.ndarray, iou: float, max_detections: int) -> np.ndarray:
+    """Greedy suppression: indices (K,) into `xyxy` (N, 4), best score first, at most `max_detections`.
+
+    A box goes when its IoU with a kept one of higher score is over `iou`. Class-agnostic: a face has one class, so
+    `scores` (N,) is the best class score. Equal scores keep their order.
+    """
+    scores = np.asarray(scores, np.float32)
+    if scores.size == 0:
+        return np.zeros(0, np.int64)
+    order = np.argsort(-scores, kind="stable")
+    xyxy = np.ascontiguousarray(xyxy, np.float32)[order]
+    size = len(order)
+    areas = area(xyxy)
+    alive = np.ones(size, bool)
+    kept = []
+    position = 0
+    while position < size and len(kept) < max_detections:
+        kept.append(position)
+        later = position + 1 + np.flatnonzero(alive[position + 1:])
+        if later.size == 0:
+            break
+        box, rest = xyxy[position], xyxy[later]
+        width = np.minimum(rest[:, 2], box[2]) - np.maximum(rest[:, 0], box[0])
+        height = np.minimum(rest[:, 3], box[3]) - np.maximum(rest[:, 1], box[1])
+        common = np.maximum(width, 0) * np.maximum(height, 0)
+        stay = common <= iou * (areas[later] + areas[position] - common)
+        alive[later[~stay]] = False
+        survivors = later[stay]
+        if survivors.size == 0:
+            break
+        position = int(survivors[0])
+    return order[kept]

@@ -1,0 +1,157 @@
+"""The command line's frame: finds the verb, and turns what goes wrong into one clear message and an exit code.
+
+A verb's module has `options(parser)` and `command(args)`; only the chosen verb's module is imported. A module that
+serves more verbs names them "module:prefix", with `prefix_options` and `prefix_command`.
+"""
+
+import argparse
+import difflib
+import errno
+import importlib
+import os
+import sys
+import tempfile
+import traceback
+from typing import Any, List, Mapping, Optional, Tuple
+
+from jetson import __version__
+from jetson.errors import JetmaskError, UsageError
+
+INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with the nearest option named for a misspelt one."""
+
+    def error(self, message: str) -> None:
+        unknown = message.split(": ", 1)[1].split() if message.startswith("unrecognized arguments: ") else []
+        options = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        for word in unknown:
+            near = difflib.get_close_matches(word.split("=")[0], options, 1) if word.startswith("--") else None
+            if near:
+                message += " (did you mean {}?)".format(near[0])
+                break
+        self.print_usage(sys.stderr)
+        self.exit(UsageError.exit_code, "{}: {}\n".format(self.prog, message))
+
+
+def _listing(prog: str, verbs: Mapping[str, Tuple[str, str]]) -> str:
+    width = max(len(verb) for verb in verbs)
+    lines = ["usage: {} VERB [options]".format(prog), ""]
+    lines += ["  {:<{}}  {}".format(verb, width, text) for verb, (_, text) in verbs.items()]
+    lines += ["", "{} VERB --help shows a verb's options with an example; {} --version the version.".format(prog, prog)]
+    return "\n".join(lines)
+
+
+def parser_for(verb: str, prog: str, verbs: Mapping[str, Tuple[str, str]]) -> argparse.ArgumentParser:
+    """The parser of one verb; its `command` default is the function to call."""
+    where, text = verbs[verb]
+    name, _, prefix = where.partition(":")
+    prefix = prefix.rstrip("_") + "_" if prefix else ""
+    module = importlib.import_module(name)
+    parser = _Parser(
+        prog="{} {}".format(prog, verb), description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    getattr(module, prefix + "options")(parser)
+    parser.set_defaults(command_of_verb=getattr(module, prefix + "command"))
+    return parser
+
+
+def _log_traceback() -> Optional[str]:
+    try:
+        handle, path = tempfile.mkstemp(prefix="jetmask-error-", suffix=".log")
+        with os.fdopen(handle, "w") as file:
+            file.write("jetmask {} on Python {}\n{}\n\n".format(__version__, sys.version, sys.argv))
+            traceback.print_exc(file=file)
+    except OSError:
+        return None
+    return path
+
+
+def _run(verb: str, rest: List[str], prog: str, verbs: Mapping[str, Tuple[str, str]]) -> int:
+    try:
+        parser = parser_for(verb, prog, verbs)
+    except ModuleNotFoundError as error:
+        # What the base install leaves out is a set-up matter of the user; a missing module of our own is our fault.
+        if (error.name or "").split(".")[0] in ("jetson", "pipeline"):
+            raise
+        raise JetmaskError(
+            "`{} {}` needs the Python module {}, which is not installed".format(prog, verb, error.name), None, None,
+            "install the extra that brings it (see README, Install)") from error
+    args = parser.parse_args(rest)
+    return int(args.command_of_verb(args) or 0)
+
+
+def main(argv: Optional[List[str]], prog: str, verbs: Mapping[str, Tuple[str, str]]) -> int:
+    """Run one verb and return the exit code.
+
+    `verbs`: {verb: ("module" or "module:prefix", one line of help)}. A JetmaskError gives its message and its exit
+    code; Ctrl-C 130; a full disk 1 with a message; anything else is an internal error, exit 1, with a traceback in a
+    log file (on the screen with JETMASK_DEBUG=1).
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            if not argv or argv[0] in ("-h", "--help", "help"):
+                print(_listing(prog, verbs))
+                return 0 if argv else UsageError.exit_code
+            if argv[0] in ("-V", "--version"):
+                print("{} {}".format(prog, __version__))
+                return 0
+            if argv[0] not in verbs:
+                near = difflib.get_close_matches(argv[0], list(verbs), 1, 0.5)
+                raise UsageError("there is no verb {!r}".format(argv[0]), None, "one of " + ", ".join(verbs),
+                                 "did you mean `{} {}`?".format(prog, near[0]) if near else None)
+            return _run(argv[0], argv[1:], prog, verbs)
+        finally:
+            # A closed pipe or a full disk behind stdout shows here, inside the handlers below, not at exit.
+            sys.stdout.flush()
+    except SystemExit as error:  # argparse, after --help or a usage message
+        return error.code if isinstance(error.code, int) else (0 if error.code is None else 1)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`| head`); keep the interpreter from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except JetmaskError as error:
+        return _fail(error, error.exit_code)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _fail(JetmaskError("no space left on the disk", error.filename, "free space",
+                                      "make room and run the command again; nothing half-written was left"), 1)
+        return _internal(error)
+    except Exception as error:
+        return _internal(error)
+
+
+def _fail(error: JetmaskError, code: int) -> int:
+    if os.environ.get("JETMASK_DEBUG") == "1":
+        traceback.print_exc()
+    print("error: {}".format(error), file=sys.stderr)
+    return code
+
+
+def _internal(error: BaseException) -> int:
+    if os.environ.get("JETMASK_DEBUG") == "1":
+        traceback.print_exc()
+        return 1
+    log = _log_traceback()
+    print("internal error: {}: {}\n  do: report it{}; JETMASK_DEBUG=1 shows the traceback".format(
+        type(error).__name__, error, " with {}".format(log) if log else ""), file=sys.stderr)
+    return 1
+
+
+def table(header: List[str], rows: List[List[Any]]) -> str:
+    """A short text table: first column left, the others right.
+
+    >>> print(table(["name", "AP50"], [["s", "79.1"], ["n", "-"]]))
+    name  AP50
+    s     79.1
+    n        -
+    """
+    cells = [[str(cell) for cell in row] for row in [header] + rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip()
+        for row in cells)

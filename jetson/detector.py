@@ -1,0 +1,106 @@
+"""The one way from a frame to faces: letterbox, engine, decoding, suppression. Every caller goes through here."""
+
+import time
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from jetson import boxes, image, manifest
+from jetson.engine import open_engine
+
+
+class Faces(NamedTuple("Faces", [("xyxy", np.ndarray), ("scores", np.ndarray)])):
+    """Faces of one frame, best first: `xyxy` float32 (N, 4) in frame pixels, `scores` float32 (N, 3) per class."""
+
+    __slots__ = ()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The class shown for each face, int (N,): the one that scores best."""
+        return self.scores.argmax(axis=1)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """The best class score of each face, float32 (N,)."""
+        return self.scores.max(axis=1)
+
+    def __len__(self) -> int:
+        return len(self.xyxy)
+
+
+class Detector:
+    """An engine with its decoding recipe.
+
+    `detect` does it all; `prepare`, `infer` and `finish` are its three steps, for a caller that overlaps them.
+    `timings` holds preprocess_ms, infer_ms and postprocess_ms of the last call of each.
+    """
+
+    def __init__(self, engine: Any, decode: Mapping[str, Any]) -> None:
+        self.engine = engine
+        self.decode = decode
+        self.timings = {"preprocess_ms": 0.0, "infer_ms": 0.0, "postprocess_ms": 0.0}  # type: Dict[str, float]
+
+    @property
+    def input_wh(self) -> Tuple[int, int]:
+        """The network's input size in pixels."""
+        return self.engine.input_wh
+
+    def detect(self, frame: np.ndarray, score: Optional[float] = None) -> Faces:
+        """The faces in `frame`, uint8 (h, w, 3) BGR, that score over `score` (default: the manifest's)."""
+        _, scale = self.prepare(frame, self.engine.input)
+        return self.finish(self.infer(), (frame.shape[1], frame.shape[0]), scale, score)
+
+    def prepare(self, frame: np.ndarray, out: Optional[np.ndarray] = None) -> Tuple[np.ndarray, Tuple[float, float]]:
+        """Letterbox `frame` into `out` (made when None); the blob and the scale that `finish` needs."""
+        started = time.perf_counter()
+        result = image.letterbox(frame, self.engine.input_wh, out)
+        self.timings["preprocess_ms"] = (time.perf_counter() - started) * 1e3
+        return result
+
+    def infer(self, blob: Optional[np.ndarray] = None) -> Dict[str, np.ndarray]:
+        """Run the network on `blob` (default: the engine's own input buffer)."""
+        started = time.perf_counter()
+        outputs = self.engine.infer(blob)
+        self.timings["infer_ms"] = (time.perf_counter() - started) * 1e3
+        return outputs
+
+    def finish(
+        self,
+        outputs: Mapping[str, np.ndarray],
+        frame_wh: Tuple[int, int],
+        scale: Tuple[float, float],
+        score: Optional[float] = None,
+    ) -> Faces:
+        """Decode and suppress; boxes in frame pixels, clipped to the frame."""
+        started = time.perf_counter()
+        recipe = self.decode
+        xyxy, scores = boxes.decode(outputs, recipe, recipe["score"] if score is None else score)
+        if len(xyxy):
+            # Suppression works on the boxes as they are shown; what lies wholly in the padding clips to nothing.
+            xyxy = image.to_frame(xyxy, scale, frame_wh)
+            inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
+            if not inside.all():
+                xyxy, scores = xyxy[inside], scores[inside]
+            keep = boxes.nms(xyxy, scores.max(axis=1), recipe["iou"], recipe["max_detections"])
+            xyxy, scores = xyxy[keep], scores[keep]
+        self.timings["postprocess_ms"] = (time.perf_counter() - started) * 1e3
+        return Faces(xyxy, scores)
+
+    def close(self) -> None:
+        """Close the engine."""
+        self.engine.close()
+
+    def __enter__(self) -> "Detector":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def open_detector(
+    bundle_dir: str, variant: Optional[str] = None, runtime: Optional[str] = None, threads: int = 1
+) -> Detector:
+    """The detector of a bundle's variant (default: its default one), on `runtime` or the first that is here."""
+    contents = manifest.load(bundle_dir)
+    chosen = contents.variant(variant)
+    return Detector(open_engine(bundle_dir, contents, chosen, runtime, threads), contents.decode)

@@ -1,0 +1,58 @@
+"""The engines behind one interface: what this machine can run is asked, never assumed.
+
+An engine has `.runtime`, `.input_wh`, `.input` (float32 (1, 3, H, W), to be filled with raw 0..255 BGR),
+`infer(image=None)` -> {output name: float32 NCHW array, valid until the next call}, `.timings` (ms per stage of the
+last call), `close()`, and is a context manager. A runtime is imported, and the device touched, only by opening one.
+"""
+
+import importlib
+from typing import Any, Dict, Optional
+
+from jetson.errors import DeviceMismatch, UsageError
+from jetson.manifest import RUNTIMES, Manifest, Variant
+
+__all__ = ["RUNTIMES", "available", "open_engine", "reason"]
+
+_MODULES = {"tensorrt": "jetson.engine.tensorrt", "onnxruntime": "jetson.engine.onnx", "litert": "jetson.engine.litert"}
+
+
+def reason(runtime: str) -> Optional[str]:
+    """Why `runtime` cannot run here, in words with what to do; None when it can."""
+    if runtime not in _MODULES:
+        raise UsageError("no runtime is called {!r}".format(runtime), None, "one of " + ", ".join(RUNTIMES))
+    try:
+        return importlib.import_module(_MODULES[runtime]).reason()
+    except ImportError as error:
+        return "its module cannot be imported: {}".format(error)
+
+
+def available() -> Dict[str, Optional[str]]:
+    """{runtime: None, or the reason why it cannot run on this machine}, best first."""
+    return {runtime: reason(runtime) for runtime in RUNTIMES}
+
+
+def open_engine(
+    bundle_dir: str, manifest: Manifest, variant: Variant, runtime: Optional[str] = None, threads: int = 1
+) -> Any:
+    """Open `variant` on `runtime`, or on the first of its runtimes that this machine has.
+
+    `threads`: CPU threads inside one inference (TensorRT ignores it). DeviceMismatch when no runtime fits;
+    BadInput when the model file is not usable.
+    """
+    wanted = [name for name in RUNTIMES if name in variant.runtimes] if runtime is None else [runtime]
+    if runtime is not None and runtime not in variant.runtimes:
+        if runtime not in RUNTIMES:
+            raise UsageError("no runtime is called {!r}".format(runtime), None, "one of " + ", ".join(RUNTIMES))
+        fitting = [other.name for other in manifest.variants if runtime in other.runtimes]
+        raise UsageError(
+            "variant {} does not run on {}".format(variant.name, runtime), bundle_dir,
+            "one of " + ", ".join(variant.runtimes),
+            "choose a variant for {}: {}".format(runtime, ", ".join(fitting) or "this bundle has none"))
+    reasons = []
+    for name in wanted:
+        why = reason(name)
+        if why is None:
+            return importlib.import_module(_MODULES[name]).open_variant(bundle_dir, manifest, variant, threads)
+        reasons.append("{}: {}".format(name, why))
+    raise DeviceMismatch("no engine on this machine can run variant {}".format(variant.name), "; ".join(reasons),
+                         "a machine with " + " or ".join(wanted), "choose another variant, or install what is missing")

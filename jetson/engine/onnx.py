@@ -1,0 +1,81 @@
+"""ONNX Runtime on the CPU: the engine that every machine has."""
+
+import os
+import time
+from typing import Any, Dict, Optional, Tuple
+
+import numpy as np
+
+from jetson.errors import BadInput
+from jetson.manifest import Manifest, Variant
+
+
+def reason() -> Optional[str]:
+    """Why ONNX Runtime cannot run here; None when it can."""
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        return "onnxruntime cannot be imported ({}); install it with pip".format(error)
+    return None
+
+
+def open_variant(bundle_dir: str, manifest: Manifest, variant: Variant, threads: int = 1) -> "OnnxEngine":
+    """The engine of one variant of a bundle."""
+    return OnnxEngine(os.path.join(bundle_dir, variant.file), variant.input_wh, threads)
+
+
+class OnnxEngine:
+    """One ONNX file at one input size.
+
+    `path`: the file, symbolic `height` and `width` or fixed ones. `input_wh`: pixels. `threads`: inside one
+    inference. BadInput when the file is missing, is no ONNX model, or has another input.
+    """
+
+    runtime = "onnxruntime"
+
+    def __init__(self, path: str, input_wh: Tuple[int, int], threads: int = 1) -> None:
+        import onnxruntime
+
+        width, height = input_wh
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # warnings of the optimiser say nothing to a user
+        options.add_free_dimension_override_by_name("height", height)
+        options.add_free_dimension_override_by_name("width", width)
+        # A pool that spins between frames costs a whole core of a small board and gains microseconds.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if not os.path.isfile(path):
+            raise BadInput("the model file is missing", path, "an ONNX file", "verify the bundle")
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its exception classes have no common public base
+            raise BadInput("ONNX Runtime cannot load the model: {}".format(str(error).splitlines()[0]), path,
+                           "an ONNX model", "verify the bundle, or export the model again") from error
+        inputs = self._session.get_inputs()
+        shape = [1, 3, height, width]
+        if len(inputs) != 1 or list(inputs[0].shape) != shape or inputs[0].type != "tensor(float)":
+            found = ", ".join("{} {} {}".format(i.name, i.type, list(i.shape)) for i in inputs)
+            raise BadInput("the model has another input: " + found, path, "one float input {}".format(shape))
+        self.input_wh = (int(width), int(height))
+        self.input = np.zeros(shape, np.float32)
+        self.timings = {"infer_ms": 0.0}  # type: Dict[str, float]
+        self._name = inputs[0].name
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def infer(self, image: Optional[np.ndarray] = None) -> Dict[str, np.ndarray]:
+        """Run `image` (default: `.input`), float32 (1, 3, H, W); {output name: float32 NCHW array}."""
+        started = time.perf_counter()
+        values = self._session.run(self._outputs, {self._name: self.input if image is None else image})
+        self.timings = {"infer_ms": (time.perf_counter() - started) * 1e3}
+        return dict(zip(self._outputs, values))
+
+    def close(self) -> None:
+        """Free the session; the engine cannot be used afterwards."""
+        self._session = None
+
+    def __enter__(self) -> "OnnxEngine":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()

@@ -1,0 +1,304 @@
+"""A bundle's table of contents: manifest.json read, checked and verified against SHA256SUMS."""
+
+import difflib
+import os
+import re
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+from jetson import files
+from jetson.errors import BadInput, JetmaskError, UsageError
+from jetson.image import PREPROCESSING
+
+SCHEMA_VERSION = 1
+CLASSES = ("with_mask", "without_mask", "mask_worn_incorrect")
+RUNTIMES = ("tensorrt", "onnxruntime", "litert")
+PRECISIONS = ("fp32", "fp16", "int8", "int8-cpu")
+SUMS = "SHA256SUMS"
+SIGNATURE = "SHA256SUMS.sig"
+REQUIRED_FILES = ("manifest.json", SUMS, "MODEL_CARD.md")
+
+Variant = NamedTuple("Variant", [
+    ("name", str), ("model", str), ("file", str), ("sha256", str), ("bytes", int), ("input_wh", Tuple[int, int]),
+    ("precision", str), ("runtimes", Tuple[str, ...]), ("macs", int), ("ap", Dict[str, Any]),
+    ("ap_reason", Dict[str, str]), ("targets", Tuple[str, ...]),
+])
+
+
+class Manifest(NamedTuple("Manifest", [
+    ("schema_version", int), ("name", str), ("created", str), ("classes", Tuple[str, ...]), ("decode", Dict[str, Any]),
+    ("preprocessing", str), ("default_variant", str), ("variants", Tuple[Variant, ...]),
+    ("provenance", Dict[str, Any]), ("folder", str),
+])):
+    """manifest.json with attribute access; `folder` is where it was read from ("" when it was not)."""
+
+    __slots__ = ()
+
+    def variant(self, name: Optional[str] = None) -> Variant:
+        """The variant called `name`, or the default one; UsageError names the nearest."""
+        name = self.default_variant if name is None else name
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        names = [variant.name for variant in self.variants]
+        near = difflib.get_close_matches(name, names, 1, 0.0)
+        raise UsageError("no variant is called {!r}".format(name), os.path.join(self.folder, "manifest.json"),
+                         "one of " + ", ".join(names), "did you mean {}?".format(near[0]) if near else None)
+
+    def path(self, variant: Variant) -> str:
+        """The model file of a variant."""
+        return os.path.join(self.folder, variant.file)
+
+
+def safe_path(name: str) -> bool:
+    """Whether `name` is a plain relative path that stays inside the bundle.
+
+    >>> safe_path("models/s.onnx"), safe_path("../s.onnx"), safe_path("/s.onnx")
+    (True, False, False)
+    """
+    if not isinstance(name, str) or not name or "\\" in name or any(ord(c) < 32 or ord(c) == 127 for c in name):
+        return False
+    return all(part not in ("", ".", "..") for part in name.split("/"))
+
+
+def _number(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+
+
+def _integer(value: Any, low: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _ap_problem(ap: Any) -> Optional[str]:
+    if not isinstance(ap, dict):
+        return "an object with a key per runtime"
+    for runtime, entry in ap.items():
+        if runtime not in RUNTIMES:
+            return "keys from {}, not {!r}".format(", ".join(RUNTIMES), runtime)
+        if entry is not None and not (isinstance(entry, dict) and _number(entry.get("map50"), 0, 100)):
+            return "for {} null, or an object with map50 in 0..100".format(runtime)
+    return None
+
+
+def _is_list_of(value: Any, check: Any, minimum: int = 1) -> bool:
+    return isinstance(value, list) and len(value) >= minimum and all(check(item) for item in value)
+
+
+# key -> (is it right?, what is expected); the message is built from the second, so that it cannot disagree.
+_DECODE = {
+    "strides": (lambda v: _is_list_of(v, lambda s: _integer(s, 1)) and v == sorted(set(v)), "rising whole numbers"),
+    "box": (lambda v: v == "exp", '"exp"'),
+    "score": (lambda v: _number(v, 0, 1), "a number in 0..1"),
+    "iou": (lambda v: _number(v, 0, 1), "a number in 0..1"),
+    "max_detections": (lambda v: _integer(v, 1), "a whole number from 1"),
+}
+_VARIANT = {
+    "name": (lambda v: _text(v) and re.match(r"^[A-Za-z0-9][A-Za-z0-9._-]*$", v), "letters, digits, '.', '_', '-'"),
+    "model": (_text, "a name"),
+    "file": (lambda v: safe_path(v) and v.startswith("models/"), "a relative path under models/"),
+    "sha256": (lambda v: _text(v) and re.match(r"^[0-9a-f]{64}$", v), "64 hex digits"),
+    "bytes": (lambda v: _integer(v, 1), "a whole number from 1"),
+    "input_wh": (lambda v: _is_list_of(v, lambda s: _integer(s, 32) and s % 32 == 0 and s <= 8192, 2) and len(v) == 2,
+                 "[width, height], multiples of 32"),
+    "precision": (lambda v: v in PRECISIONS, "one of " + ", ".join(PRECISIONS)),
+    "runtimes": (lambda v: _is_list_of(v, lambda r: r in RUNTIMES), "a list from " + ", ".join(RUNTIMES)),
+    "macs": (lambda v: _integer(v, 0), "a whole number"),
+}
+_TOP = {
+    "schema_version": (lambda v: v == SCHEMA_VERSION and v is not True, str(SCHEMA_VERSION)),
+    "name": (_text, "a name"),
+    "created": (_text, "a date and time"),
+    "classes": (lambda v: v == list(CLASSES), "[" + ", ".join(CLASSES) + "]"),
+    "decode": (lambda v: isinstance(v, dict), "an object"),
+    "preprocessing": (lambda v: v == PREPROCESSING, repr(PREPROCESSING)),
+    "default_variant": (_text, "a variant's name"),
+    "variants": (lambda v: isinstance(v, list) and len(v) > 0, "a list of at least one variant"),
+}
+
+
+def _check(value: Any, rules: Dict[str, Any], at: str) -> List[str]:
+    if not isinstance(value, dict):
+        return ["{}: an object is expected, not {!r}".format(at or "manifest", value)]
+    problems = []
+    for key, (right, expected) in rules.items():
+        if key not in value:
+            problems.append("{}{}: missing; expected {}".format(at, key, expected))
+        elif not right(value[key]):
+            problems.append("{}{}: {:.80} is not {}".format(at, key, repr(value[key]), expected))
+    return problems
+
+
+def problems(value: Any) -> List[str]:
+    """All that is wrong with the content of a manifest.json, one line each; an empty list when it is right."""
+    found = _check(value, _TOP, "")
+    if not isinstance(value, dict):
+        return found
+    if isinstance(value.get("decode"), dict):
+        found += _check(value["decode"], _DECODE, "decode.")
+    if not isinstance(value.get("provenance", {}), dict):
+        found.append("provenance: an object is expected")
+    names = set()
+    variants = value.get("variants")
+    for number, variant in enumerate(variants if isinstance(variants, list) else []):
+        at = "variants[{}].".format(number)
+        found += _check(variant, _VARIANT, at)
+        if not isinstance(variant, dict):
+            continue
+        wrong = _ap_problem(variant.get("ap", {}))
+        if wrong:
+            found.append("{}ap: expected {}".format(at, wrong))
+        reasons = variant.get("ap_reason", {})
+        if not isinstance(reasons, dict) or not all(isinstance(reason, str) for reason in reasons.values()):
+            found.append("{}ap_reason: expected an object of texts".format(at))
+        targets = variant.get("targets", [])
+        if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
+            found.append("{}targets: expected a list of names".format(at))
+        name = variant.get("name")
+        if isinstance(name, str):
+            if name in names:
+                found.append("{}name: {} stands there twice".format(at, name))
+            names.add(name)
+    if not found and value["default_variant"] not in names:
+        found.append("default_variant: {} is not among the variants".format(value["default_variant"]))
+    return found
+
+
+def parse(value: Any, folder: str = "", where: Optional[str] = None) -> Manifest:
+    """A Manifest from the decoded JSON; BadInput lists what is wrong."""
+    found = problems(value)
+    if found:
+        raise BadInput("the manifest is wrong:\n    " + "\n    ".join(found[:10]), where or folder or None,
+                       "a manifest of schema version {}".format(SCHEMA_VERSION), "get or build the bundle again")
+    variants = tuple(
+        Variant(
+            name=v["name"], model=v["model"], file=v["file"], sha256=v["sha256"], bytes=v["bytes"],
+            input_wh=tuple(v["input_wh"]), precision=v["precision"], runtimes=tuple(v["runtimes"]), macs=v["macs"],
+            ap=v.get("ap", {}), ap_reason=v.get("ap_reason", {}), targets=tuple(v.get("targets", ())),
+        )
+        for v in value["variants"]
+    )
+    return Manifest(
+        schema_version=value["schema_version"], name=value["name"], created=value["created"],
+        classes=tuple(value["classes"]), decode=value["decode"], preprocessing=value["preprocessing"],
+        default_variant=value["default_variant"], variants=variants, provenance=value.get("provenance", {}),
+        folder=folder,
+    )
+
+
+def load(bundle_dir: str) -> Manifest:
+    """Read `bundle_dir`/manifest.json; BadInput when it is not there or not right. Checks no model file."""
+    bundle_dir = os.fspath(bundle_dir)
+    path = os.path.join(bundle_dir, "manifest.json")
+    if not os.path.isdir(bundle_dir):
+        raise BadInput("there is no such bundle", bundle_dir, "a folder with a manifest.json",
+                       "unpack a tar file first" if os.path.isfile(bundle_dir) else "check the path")
+    if not os.path.isfile(path):
+        raise BadInput("this folder is not a bundle", bundle_dir, "a manifest.json in it")
+    return parse(files.read_json(path), bundle_dir, path)
+
+
+def dump(manifest: Manifest) -> Dict[str, Any]:
+    """The JSON object that `parse` reads back."""
+    value = dict(manifest._asdict())
+    del value["folder"]
+    value["classes"] = list(manifest.classes)
+    value["variants"] = [
+        {key: list(item) if isinstance(item, tuple) else item for key, item in variant._asdict().items()}
+        for variant in manifest.variants
+    ]
+    return value
+
+
+def listing(bundle_dir: str) -> List[str]:
+    """All files of a bundle as relative paths with '/', sorted; links and special files are BadInput."""
+    found = []
+    for folder, folders, names in os.walk(bundle_dir):
+        for name in folders + names:
+            path = os.path.join(folder, name)
+            if os.path.islink(path) or not (os.path.isfile(path) or os.path.isdir(path)):
+                raise BadInput("a bundle holds only plain files and folders", path, None, "remove it")
+        found += [os.path.relpath(os.path.join(folder, name), bundle_dir).replace(os.sep, "/") for name in names]
+    return sorted(found)
+
+
+def write_sums(bundle_dir: str) -> None:
+    """Write SHA256SUMS (the format of sha256sum) over every file but itself and its signature."""
+    names = [name for name in listing(bundle_dir) if name not in (SUMS, SIGNATURE)]
+    lines = ["{}  {}\n".format(files.sha256(os.path.join(bundle_dir, name)), name) for name in names]
+    files.write_text(os.path.join(bundle_dir, SUMS), "".join(lines))
+
+
+def read_sums(path: str) -> Dict[str, str]:
+    """{relative path: sha256} from a SHA256SUMS file; BadInput names the line that is wrong."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput("cannot read the checksums: {}".format(error), path) from error
+    sums = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        match = re.match(r"^([0-9a-f]{64}) [ *](.+)$", line)
+        if not match or not safe_path(match.group(2)) or match.group(2) in sums:
+            raise BadInput("not a checksum line: {:.80}".format(repr(line)), "{}, line {}".format(path, number),
+                           "64 hex digits, two blanks, a relative path, each path once")
+        sums[match.group(2)] = match.group(1)
+    return sums
+
+
+def check(bundle_dir: str) -> List[str]:
+    """All that is wrong with a bundle's files, one line each; an empty list when everything is right."""
+    try:
+        manifest = load(bundle_dir)
+        names = listing(bundle_dir)
+        sums = read_sums(os.path.join(bundle_dir, SUMS))
+    except JetmaskError as error:
+        return [str(error)]
+    found = ["{}: missing".format(name) for name in REQUIRED_FILES if name not in names]
+    for name in names:
+        if name in (SUMS, SIGNATURE):
+            continue
+        if name not in sums:
+            found.append("{}: not listed in {}".format(name, SUMS))
+        elif files.sha256(os.path.join(bundle_dir, name)) != sums[name]:
+            found.append("{}: changed (its SHA-256 is not the listed one)".format(name))
+    found += ["{}: listed in {}, missing".format(name, SUMS) for name in sums if name not in names]
+    for variant in manifest.variants:
+        path = os.path.join(bundle_dir, variant.file)
+        if variant.file not in names:
+            found.append("{}: missing, needed by variant {}".format(variant.file, variant.name))
+        elif sums.get(variant.file) != variant.sha256 or os.path.getsize(path) != variant.bytes:
+            found.append("{}: not the file that variant {} was measured with".format(variant.file, variant.name))
+    return list(dict.fromkeys(found))
+
+
+def verify(bundle_dir: str) -> None:
+    """BadInput, listing everything found, unless all of a bundle's files are there and unchanged."""
+    found = check(bundle_dir)
+    if found:
+        raise BadInput("the bundle is damaged:\n    " + "\n    ".join(found[:20]), bundle_dir,
+                       "every file as {} lists it".format(SUMS), "copy or build the bundle again")
+
+
+def verify_options(parser: Any) -> None:
+    """The arguments of `python3 -m jetson verify`."""
+    parser.add_argument("bundle", metavar="DIR", help="the bundle's folder")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.epilog = "example: python3 -m jetson verify jetson/models"
+
+
+def verify_command(args: Any) -> int:
+    """Check a bundle; 0 only if all is right."""
+    import json
+
+    if args.json:
+        found = check(args.bundle)
+        print(json.dumps({"bundle": args.bundle, "ok": not found, "problems": found}))
+        return BadInput.exit_code if found else 0
+    verify(args.bundle)
+    manifest = load(args.bundle)
+    print("{}: {} variants, {} files, all as listed".format(
+        manifest.name, len(manifest.variants), len(listing(args.bundle))))
+    return 0
