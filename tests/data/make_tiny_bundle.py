@@ -1,0 +1,224 @@
+"""Make tests/data/tiny_bundle: a whole, valid bundle around a hand-made net of a few kilobytes.
+
+The net finds coloured squares instead of faces: blue is with_mask, red without_mask, green mask_worn_incorrect. At
+stride s it answers to squares of about 2 s pixels, with a box of 2 s pixels round the cell. So a test can draw a frame
+and know what must be found, and the operators are those of the real detector: Conv, Relu, Add, one Resize.
+
+Needs onnx and onnxruntime (a development install). Run: python tests/data/make_tiny_bundle.py
+"""
+
+import os
+import sys
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime import quantization
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path[:0] = [ROOT, os.path.dirname(os.path.abspath(__file__))]
+
+from jetson import files, image, manifest  # noqa: E402
+from jetson.detector import open_detector  # noqa: E402
+from squares import draw  # noqa: E402
+
+BUNDLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tiny_bundle")
+STRIDES = [4, 8, 16, 32]
+SIZES = [(320, 192), (416, 256)]
+
+
+class _Graph:
+    def __init__(self):
+        self.nodes, self.weights = [], []
+
+    def weight(self, name, value):
+        self.weights.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
+        return name
+
+    def conv(self, name, source, kernel, bias, stride=1, relu=False):
+        kernel = np.asarray(kernel, np.float32)
+        pad = kernel.shape[2] // 2 if stride == 1 else 0
+        self.nodes.append(helper.make_node(
+            "Conv", [source, self.weight(name + "/w", kernel), self.weight(name + "/b", bias)],
+            [name + ("/pre" if relu else "")], name, kernel_shape=kernel.shape[2:], strides=[stride, stride],
+            pads=[pad] * 4))
+        if relu:
+            self.nodes.append(helper.make_node("Relu", [name + "/pre"], [name], name + "/relu"))
+        return name
+
+
+def _per_channel(kernel):
+    """(3, 3, k, k) that applies `kernel` (k, k) to each of three channels by itself."""
+    kernel = np.asarray(kernel, np.float32)
+    return np.eye(3, dtype=np.float32)[:, :, None, None] * kernel[None, None]
+
+
+def build():
+    """The fp32 ONNX model: symbolic height and width, opset 13, IR 7."""
+    graph = _Graph()
+    # Colour opponents, averaged over 4x4 px: 1 for a saturated square of the class's colour, 0 for grey.
+    opponent = np.full((3, 3), -0.5)
+    for label, channel in ((0, 0), (1, 2), (2, 1)):
+        opponent[label, channel] = 1
+    stem = np.repeat(np.repeat(opponent[:, :, None, None], 4, 2), 4, 3) / (16 * 215.0)
+    levels = {4: graph.conv("level_4", "image", stem, [0, 0, 0], 4, relu=True)}
+    for stride in STRIDES[1:]:
+        levels[stride] = graph.conv("level_{}".format(stride), levels[stride // 2],
+                                    _per_channel(np.full((2, 2), 0.25)), [0, 0, 0], 2, relu=True)
+    # The top-down step of the real net, here at 16 only: what the coarse level sees whole is damped a little.
+    graph.weights.append(numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales"))
+    graph.conv("context", levels[32], _per_channel([[-0.05]]), [0, 0, 0])
+    graph.nodes.append(helper.make_node(
+        "Resize", ["context", "", "scales"], ["context_up"], "resize", mode="nearest", nearest_mode="floor",
+        coordinate_transformation_mode="asymmetric"))
+    graph.nodes.append(helper.make_node("Add", [levels[16], "context_up"], ["fused_16"], "fuse"))
+    levels[16] = "fused_16"
+    ring = np.ones((3, 3))
+    ring[1, 1] = 0
+    centre = 1 - ring
+    across = np.array([[-1, 0, 1]] * 3)
+    for stride in STRIDES:
+        # A square of 2 s px round a cell fills the cell (1) and 3 cells' worth of the ring; the logit falls with
+        # |ring - 3|, with what the centre lacks, and with |right - left| and |bottom - top| (corners of larger squares).
+        kernels = [ring, -ring, -centre, across, -across, across.T, -across.T]
+        hidden = np.concatenate([_per_channel(kernel) for kernel in kernels])
+        bias = np.repeat([-3, 3, 1, 0, 0, 0, 0], 3)
+        name = graph.conv("hidden_{}".format(stride), levels[stride], hidden, bias, relu=True)
+        mix = np.concatenate([np.eye(3) * -w for w in (1, 1, 5, 1, 1, 1, 1)], axis=1)[:, :, None, None]
+        graph.conv("cls_{}".format(stride), name, mix, [3] * 3)
+        graph.conv("box_{}".format(stride), levels[stride], np.zeros((4, 3, 1, 1)), [0] * 4)
+    outputs = [
+        helper.make_tensor_value_info("{}_{}".format(kind, stride), TensorProto.FLOAT,
+                                      [1, channels, "height_{}".format(stride), "width_{}".format(stride)])
+        for stride in STRIDES for kind, channels in (("cls", 3), ("box", 4))
+    ]
+    source = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, "height", "width"])
+    model = helper.make_model(
+        helper.make_graph(graph.nodes, "tiny", [source], outputs, graph.weights),
+        opset_imports=[helper.make_opsetid("", 13)], producer_name="jetmask-tests")
+    model.ir_version = 7
+    onnx.checker.check_model(model)
+    return model
+
+
+def half(model):
+    """Typed fp16 inside, float32 at the borders."""
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    graph = model.graph
+    for weight in graph.initializer:
+        if weight.name != "scales":
+            weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), weight.name))
+    names = {output.name for output in graph.output}
+    nodes = [helper.make_node("Cast", ["image"], ["image_half"], "cast_in", to=TensorProto.FLOAT16)]
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = "image_half" if name == "image" else name
+        for i, name in enumerate(node.output):
+            node.output[i] = name + "_half" if name in names else name
+        nodes.append(node)
+    nodes += [helper.make_node("Cast", [n + "_half"], [n], "cast_" + n, to=TensorProto.FLOAT) for n in sorted(names)]
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    return model
+
+
+class _Frames(quantization.CalibrationDataReader):
+    def __init__(self):
+        self.frames = iter([{"image": image.letterbox(frame, (416, 256))[0]} for frame in golden_frames()])
+
+    def get_next(self):
+        return next(self.frames, None)
+
+
+def golden_frames():
+    """The drawn frames of golden/, uint8 BGR."""
+    return [
+        draw((416, 256), [(0, 76, 68, 16), (1, 184, 120, 32), (2, 276, 44, 16), (0, 362, 202, 8)], 1),
+        draw((416, 256), [(0, 104, 72, 32), (1, 304, 176, 64)], 2),
+        draw((832, 512), [(0, 176, 176, 64), (2, 424, 248, 32), (1, 632, 72, 32)], 3),
+        draw((200, 300), [], 4),
+    ]
+
+
+def _shape(path):
+    """Make height and width symbolic again after the quantizer, with nothing inferred left inside."""
+    model = onnx.load(path)
+    model.ir_version = 7
+    del model.graph.value_info[:]
+    onnx.save(model, path)
+
+
+def main():
+    """Write the bundle anew."""
+    for folder in ("models", "golden", "calibration"):
+        os.makedirs(os.path.join(BUNDLE, folder), exist_ok=True)
+    fp32 = os.path.join(BUNDLE, "models", "t.onnx")
+    model = build()
+    onnx.save(model, fp32)
+    onnx.save(half(model), os.path.join(BUNDLE, "models", "t.fp16.onnx"))
+    cpu = os.path.join(BUNDLE, "models", "t.int8-cpu.onnx")
+    quantization.quantize_static(
+        fp32, cpu, _Frames(), quant_format=quantization.QuantFormat.QDQ, per_channel=True, reduce_range=True,
+        activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8)
+    typed = os.path.join(BUNDLE, "models", "t.int8.onnx")
+    quantization.quantize_static(
+        fp32, typed, _Frames(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
+        activation_type=quantization.QuantType.QInt8, weight_type=quantization.QuantType.QInt8,
+        op_types_to_quantize=["Conv", "Add"],
+        extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "AddQDQPairToWeight": True,
+                       "QuantizeBias": False})
+    _shape(cpu)
+    _shape(typed)
+
+    variants = []
+    for wh in SIZES:
+        # The sum over all Conv nodes.
+        macs = wh[0] * wh[1] // 16 * 3 * 3 * 16
+        for stride in STRIDES:
+            cells = wh[0] * wh[1] // stride ** 2
+            macs += cells * (3 * 3 * 4 * (stride > 4) + 21 * 3 * 9 + 21 * 3 + 3 * 4 + 9 * (stride == 32))
+        for suffix, file, precision, runtimes in (
+            ("fp32", "t.onnx", "fp32", ["onnxruntime", "tensorrt"]),
+            ("fp16", "t.onnx", "fp16", ["tensorrt"]),
+            ("fp16-typed", "t.fp16.onnx", "fp16", ["onnxruntime"]),
+            ("int8-cpu", "t.int8-cpu.onnx", "int8-cpu", ["onnxruntime"]),
+            ("int8", "t.int8.onnx", "int8", ["tensorrt"]),
+        ):
+            path = os.path.join(BUNDLE, "models", file)
+            variants.append({
+                "name": "t-{}x{}-{}".format(wh[0], wh[1], suffix), "model": "t", "file": "models/" + file,
+                "sha256": files.sha256(path), "bytes": os.path.getsize(path), "input_wh": list(wh),
+                "precision": precision, "runtimes": runtimes, "macs": macs, "ap": {r: None for r in runtimes},
+                "ap_reason": {r: "a test fixture, not measured on photographs" for r in runtimes}, "targets": [],
+            })
+    files.write_json(os.path.join(BUNDLE, "manifest.json"), {
+        "schema_version": 1, "name": "tiny", "created": "2026-01-01T00:00:00Z", "classes": list(manifest.CLASSES),
+        "decode": {"strides": STRIDES, "box": "exp", "score": 0.4, "iou": 0.5, "max_detections": 300},
+        "preprocessing": image.PREPROCESSING, "default_variant": "t-416x256-fp32", "variants": variants,
+        "provenance": {"made_by": "tests/data/make_tiny_bundle.py", "onnxruntime": onnxruntime.__version__},
+    })
+    golden = []
+    with open_detector(BUNDLE) as detector:
+        for number, frame in enumerate(golden_frames()):
+            name = "golden/{:02d}.png".format(number)
+            files.write_bytes(os.path.join(BUNDLE, name), cv2.imencode(".png", frame)[1].tobytes())
+            faces = detector.detect(frame)
+            golden.append({"file": name, "xyxy": np.round(faces.xyxy, 3).tolist(),
+                           "scores": np.round(faces.scores, 5).tolist()})
+    files.write_json(os.path.join(BUNDLE, "golden", "golden.json"), {
+        "variant": "t-416x256-fp32", "score": 0.4, "images": golden})
+    files.write_json(os.path.join(BUNDLE, "calibration", "t.json"), {
+        "model_sha256": files.sha256(fp32), "preprocessing": image.PREPROCESSING, "images": len(golden_frames()),
+        "note": "drawn frames of golden/"})
+    files.write_text(os.path.join(BUNDLE, "MODEL_CARD.md"), "# tiny\n\nA hand-made net that finds coloured squares, "
+                     "for tests. It knows nothing of faces.\n")
+    manifest.write_sums(BUNDLE)
+    manifest.verify(BUNDLE)
+
+
+if __name__ == "__main__":
+    main()
