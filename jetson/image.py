@@ -5,8 +5,9 @@ from typing import Optional, Tuple
 import cv2
 import numpy as np
 
+from jetson.manifest import PREPROCESSING  # noqa: F401  (the name of what this module does)
+
 PAD = 114
-PREPROCESSING = "letterbox-bgr-topleft-114-v1"
 
 
 def fit(frame_wh: Tuple[int, int], input_wh: Tuple[int, int]) -> Tuple[int, int]:

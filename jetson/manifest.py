@@ -7,9 +7,10 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from jetson import files
 from jetson.errors import BadInput, JetmaskError, UsageError
-from jetson.image import PREPROCESSING
 
 SCHEMA_VERSION = 1
+# Stands here and not in image.py, so that a device can install a bundle before it has numpy or OpenCV.
+PREPROCESSING = "letterbox-bgr-topleft-114-v1"
 CLASSES = ("with_mask", "without_mask", "mask_worn_incorrect")
 RUNTIMES = ("tensorrt", "onnxruntime", "litert")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-cpu")

@@ -10,7 +10,6 @@ Needs onnx and onnxruntime (a development install). Run: python tests/data/make_
 import os
 import sys
 
-import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -21,7 +20,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path[:0] = [ROOT, os.path.dirname(os.path.abspath(__file__))]
 
 from jetson import files, image, manifest  # noqa: E402
-from jetson.detector import open_detector  # noqa: E402
+from pipeline import bundle, golden  # noqa: E402
 from squares import draw  # noqa: E402
 
 BUNDLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tiny_bundle")
@@ -201,22 +200,13 @@ def main():
         "preprocessing": image.PREPROCESSING, "default_variant": "t-416x256-fp32", "variants": variants,
         "provenance": {"made_by": "tests/data/make_tiny_bundle.py", "onnxruntime": onnxruntime.__version__},
     })
-    golden = []
-    with open_detector(BUNDLE) as detector:
-        for number, frame in enumerate(golden_frames()):
-            name = "golden/{:02d}.png".format(number)
-            files.write_bytes(os.path.join(BUNDLE, name), cv2.imencode(".png", frame)[1].tobytes())
-            faces = detector.detect(frame)
-            golden.append({"file": name, "xyxy": np.round(faces.xyxy, 3).tolist(),
-                           "scores": np.round(faces.scores, 5).tolist()})
-    files.write_json(os.path.join(BUNDLE, "golden", "golden.json"), {
-        "variant": "t-416x256-fp32", "score": 0.4, "images": golden})
+    golden.write(BUNDLE, golden_frames())
     files.write_json(os.path.join(BUNDLE, "calibration", "t.json"), {
         "model_sha256": files.sha256(fp32), "preprocessing": image.PREPROCESSING, "images": len(golden_frames()),
         "note": "drawn frames of golden/"})
     files.write_text(os.path.join(BUNDLE, "MODEL_CARD.md"), "# tiny\n\nA hand-made net that finds coloured squares, "
                      "for tests. It knows nothing of faces.\n")
-    manifest.write_sums(BUNDLE)
+    bundle.seal(BUNDLE)
     manifest.verify(BUNDLE)
 
 
