@@ -23,7 +23,7 @@ import numpy as np
 import onnxruntime
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from jetson.files import sha256, write_text  # noqa: E402
+from jetson.files import sha256, write_text
 
 STRIDE = 4
 SPLITS = ("train", "extra", "negatives")
