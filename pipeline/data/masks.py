@@ -16,7 +16,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-WITH_MASK, MASK_WORN_INCORRECT = 0, 2  # indices into the manifest's classes
+WITH_MASK, WITHOUT_MASK, MASK_WORN_INCORRECT = range(3)  # indices into the manifest's classes
 SMALLEST_FACE_PX = 4
 
 # What is drawn on, around the face box and in fractions of it: straps reach the ears, a slipped mask hangs lower.
@@ -44,7 +44,7 @@ def draw_mask(image: np.ndarray, xyxy: np.ndarray, rng: np.random.Generator, inc
 
     `xyxy`: the bare face, brow to chin, in pixels of the image; it may reach over the edge. With probability
     `incorrect` the mask leaves the nose out or hangs under the chin: label 2 (mask_worn_incorrect), else 0 (with_mask).
-    A face under 4 px, or out of the picture, keeps its pixels and gets -1: what it wears could not be seen.
+    A face under 4 px, or mostly out of the picture, stays bare (1): what it wore could not be seen.
     """
     x1, y1, x2, y2 = (float(v) for v in xyxy)
     w, h = x2 - x1, y2 - y1
@@ -55,7 +55,7 @@ def draw_mask(image: np.ndarray, xyxy: np.ndarray, rng: np.random.Generator, inc
     patch = image[rows, columns]
     # Half of the lower face must be there, or the label would speak of a mask that nobody sees.
     if min(w, h) < SMALLEST_FACE_PX or patch.shape[0] < 0.45 * (y2 - top) or patch.shape[1] < 0.5 * w:
-        return -1
+        return WITHOUT_MASK
 
     whole = right - left, bottom - top
     zoom = min(1.0, LONGEST_CANVAS_PX / max(whole)) if max(whole) > SHORTEST_CANVAS_PX else SHORTEST_CANVAS_PX / max(whole)
@@ -226,7 +226,7 @@ def _is_grey(patch):
     return bool(np.ptp(small, axis=2).mean() < 5)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _grain_tile():
     noise = np.random.default_rng(0).normal(128, 24, (512, 512)).clip(0, 255).astype(np.uint8)
     return np.ascontiguousarray(np.repeat(noise[..., None], 3, 2))
