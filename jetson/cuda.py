@@ -78,6 +78,16 @@ def reason() -> Optional[str]:
     return None
 
 
+def _sleep_while_waiting(index: int) -> None:
+    """Let the CPU sleep in a wait for the GPU. pycuda cannot set the primary context's flags, the driver can; when
+    the context is already in use (error 708) its flags stay as they are, which costs CPU time and nothing else."""
+    driver = ctypes.CDLL("libcuda.so.1")
+    for name in ("cuDevicePrimaryCtxSetFlags_v2", "cuDevicePrimaryCtxSetFlags"):  # CUDA 11 and later, CUDA 10.2
+        if hasattr(driver, name):
+            getattr(driver, name)(index, 4)  # CU_CTX_SCHED_BLOCKING_SYNC
+            return
+
+
 class Pair(NamedTuple("Pair", [("host", np.ndarray), ("device", Any)])):
     """A pinned host array and its twin of the same size on the device."""
 
@@ -112,9 +122,8 @@ class Session:
         with self._explained("opening the GPU"):
             self.driver.init()
             device = self.driver.Device(index)
-            if blocking and hasattr(device, "set_primary_context_flags"):
-                with contextlib.suppress(self.driver.Error):  # another library made the context first: keep its flags
-                    device.set_primary_context_flags(self.driver.ctx_flags.SCHED_BLOCKING_SYNC)
+            if blocking:
+                _sleep_while_waiting(index)
             self._context = device.retain_primary_context()
         try:
             with self.current():

@@ -1,0 +1,383 @@
+"""From an ONNX file to a TensorRT plan: parse, shapes, precision, in one function for every TensorRT from 8.2 on.
+
+Two worlds, told apart by what the module has, never by its version text: builder flags and calibrators (8.x, 10.x), and
+strongly typed networks, whose precision is in the ONNX (TensorRT 11, TensorRT for RTX, and FP16 files on 10.x).
+Facts: NVIDIA/TensorRT tags 8.2.1 to v11.1, python/src, and onnx-tensorrt release/8.2-GA.
+"""
+
+import difflib
+import importlib
+import sys
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, TextIO, Tuple
+
+from jetson import onnx_facts
+from jetson.cuda import NO_INT8, has_fp16, has_int8
+from jetson.errors import BadInput, DeviceMismatch, JetmaskError
+
+MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")  # the last two: TensorRT for RTX, with and without its wrapper
+SEVERITIES = ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")
+
+Result = NamedTuple("Result", [
+    ("plan", bytes), ("timing_cache", Optional[bytes]), ("flags", Tuple[str, ...]), ("typed", bool), ("layers", int),
+    ("inputs", Dict[str, Tuple[int, ...]]), ("outputs", Dict[str, Tuple[int, ...]])])
+
+# What NVIDIA's parser and builder say -> what to do about it. First match wins; the words are theirs, typos included.
+REMEDIES = (
+    ("require hardware with Int8 support", "use the FP16 variant: this GPU has no INT8, and Q/DQ cannot even be built"),
+    ("Unsupported ONNX data type: UINT8", "export with a float32 input: `jetmask export` does"),
+    ("Failed to convert ONNX date type", "export with a float32 input: `jetmask export` does"),
+    ("requires 3 inputs for the", "write an explicit zero point of 0: `jetmask build` makes Q/DQ files in this shape"),
+    ("zeroPt must be all zeros", "quantise symmetrically: `jetmask build` makes Q/DQ files in this shape"),
+    ("bias tensor is required to be an initializer", "leave the bias in float: no Q/DQ on it"),
+    ("No importer registered for op", "this TensorRT has no such operator: `jetmask predict MODEL --target ...` lists "
+                                      "what the target takes; export with other layers"),
+    ("Plugin not found", "this TensorRT has no such operator: export with other layers"),
+    ("creator && ", "this TensorRT has no such operator: export with other layers"),
+    ("opset", "export with opset 13: `jetmask export` does"),
+    ("out of memory", "stop other programs that use the GPU, or reduce --workspace-mb"),
+    ("OutOfMemory", "stop other programs that use the GPU, or reduce --workspace-mb"),
+    ("insufficient workspace", "raise --workspace-mb"),
+    ("Could not find any implementation for node", "raise --workspace-mb: every way to run this layer needs more"),
+    ("does not have any outputs", "the file has no usable output: export the model again"),
+    ("must have at least one output", "the file has no usable output: export the model again"),
+    ("Failed to parse the ONNX model", "the file is no whole ONNX model: verify the bundle"),
+)
+
+
+def load(name: Optional[str] = None) -> Any:
+    """The TensorRT module of this machine; DeviceMismatch with the reasons when there is none."""
+    reasons = []
+    for candidate in MODULES if name is None else (name,):
+        try:
+            return importlib.import_module(candidate)
+        except ImportError as error:
+            reasons.append("{}: {}".format(candidate, error))
+    raise DeviceMismatch("TensorRT cannot be imported", "; ".join(reasons), "the Python module tensorrt",
+                         "on a Jetson it is part of JetPack (container: --runtime nvidia); elsewhere use the "
+                         "onnxruntime variants")
+
+
+def reason() -> Optional[str]:
+    """Why TensorRT cannot be used here; None when its module can be imported."""
+    try:
+        load()
+    except DeviceMismatch as error:
+        return "{} ({})".format(error.what, error.where)
+    return None
+
+
+# --------------------------------------------------------------------------------------------------------- the log
+
+_logs = {}  # type: Dict[str, Any]
+
+
+def log_for(trt: Any) -> Any:
+    """The one logger of this process for `trt` (the library keeps the first it gets, whatever comes later).
+
+    `.lines` holds (severity, text), the last 400; `.sink` takes each line as it comes. It never raises: in TensorRT 8.2
+    an exception in a callback ends the process.
+    """
+    if trt.__name__ not in _logs:
+        class Log(trt.ILogger):  # the base is known only when the module is
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+                self.lines = []  # type: List[Tuple[str, str]]
+                self.sink = None  # type: Optional[Callable[[str, str], None]]
+
+            def log(self, severity: Any, text: str, *_: Any) -> None:
+                try:
+                    name = str(severity).rpartition(".")[2]
+                    self.lines.append((name, text))
+                    del self.lines[:-400]
+                    if self.sink is not None:
+                        self.sink(name, text)
+                except BaseException:
+                    pass
+
+            def errors(self, since: int = 0) -> List[str]:
+                return [text for name, text in self.lines[since:] if name in ("ERROR", "INTERNAL_ERROR")]
+
+        _logs[trt.__name__] = Log()
+    return _logs[trt.__name__]
+
+
+def remedy_for(words: str) -> Optional[str]:
+    """What to do about an error text of TensorRT; None when it is not one we know."""
+    return next((remedy for part, remedy in REMEDIES if part in words), None)
+
+
+# ------------------------------------------------------------------------------------------------------- refusals
+
+def int8_refusal(device: str, capability: Tuple[int, int], tensorrt: str = "TensorRT") -> DeviceMismatch:
+    """The answer to whoever asks for TensorRT INT8 on a GPU without INT8 arithmetic."""
+    board = NO_INT8.get(capability)
+    return DeviceMismatch(
+        "{} has no INT8 hardware, so a TensorRT INT8 engine is not built for it".format(device),
+        "compute capability {}.{}{}: NVIDIA's support table lists INT8 for 6.1 and from 7.0".format(
+            capability[0], capability[1], " ({})".format(board) if board else ""),
+        "fp16, the fastest precision there. What {} does with INT8 on such a GPU: a Q/DQ file fails to build "
+        "(\"Networks with QuantizeLayer/DequantizeLayer layers require hardware with Int8 support\", "
+        "NVIDIA/TensorRT#3399); with a calibrator it builds, and an owner of a Nano measured an engine of the same size "
+        "and speed as FP16, with INT8's loss of accuracy".format(tensorrt),
+        "build fp16: jetmask build --target {} --precision fp16 (on the device: python3 -m jetson build DIR --variant "
+        "<the fp16 one>); for 8 bits on its CPU use an int8-cpu variant with ONNX Runtime".format(
+            {(5, 3): "nano", (6, 2): "tx2"}.get(capability, "DEVICE")))
+
+
+def is_typed(trt: Any, model: onnx_facts.Facts) -> bool:
+    """Whether the network is built strongly typed: when the module knows nothing else, or the file carries FP16."""
+    if not hasattr(trt.BuilderFlag, "FP16"):
+        return True
+    return model.half and hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+
+
+def check_precision(
+    trt: Any, model: onnx_facts.Facts, precision: str, calibrated: bool, capability: Optional[Tuple[int, int]],
+    device: str, where: str, fast_int8: Optional[bool] = None,
+) -> None:
+    """Refuse what this TensorRT, this GPU and this file cannot be together; the reason and the way out are named.
+
+    `capability`: of the GPU, None when it is not known. `fast_int8`: the builder's own word, None when it has none.
+    """
+    name = "TensorRT {}".format(trt.__version__)
+    if precision not in ("fp32", "fp16", "int8"):
+        raise BadInput("{} is no precision of TensorRT".format(precision), where, "fp32, fp16 or int8")
+    if precision == "int8" or model.quantized:
+        if fast_int8 is None and capability is not None:
+            fast_int8 = has_int8(capability)
+        if fast_int8 is False:
+            raise int8_refusal(device, capability or (0, 0), name)
+    if model.quantized and precision != "int8":
+        raise BadInput("the file holds Q/DQ nodes, so it is no {} model".format(precision), where, "precision int8",
+                       "choose the variant's float file (models/<model>.onnx)")
+    typed = is_typed(trt, model)
+    if precision == "fp16" and typed and not model.half:
+        raise DeviceMismatch("{} has no FP16 flag: precision must be in the file, and this one is fp32".format(name), where,
+                             "a typed FP16 file", "use the variant whose file is models/<model>.fp16.onnx")
+    if precision == "fp32" and model.half:
+        raise BadInput("the file carries FP16, so it is no fp32 model", where, "precision fp16",
+                       "choose models/<model>.onnx")
+    if precision == "int8" and not model.quantized:
+        if typed or not hasattr(trt, "IInt8EntropyCalibrator2"):
+            raise DeviceMismatch("{} has no calibrators: INT8 must be in the file as Q/DQ nodes".format(name), where,
+                                 "a Q/DQ file", "use the variant whose file is models/<model>.int8.onnx")
+        if not calibrated:
+            raise BadInput("INT8 needs a calibration table, or a file with Q/DQ nodes", where,
+                           "calibration/<model>.json in the bundle", "calibrate: jetmask calibrate; or use "
+                           "models/<model>.int8.onnx")
+
+
+# ----------------------------------------------------------------------------------------------------- the network
+
+def _parser_failure(trt: Any, parser: Any, log: Any, since: int, model: onnx_facts.Facts, path: str) -> BadInput:
+    words, where = [], path
+    for index in range(parser.num_errors):
+        error = parser.get_error(index)
+        words.append(str(error).strip())
+        name = error.node_name() if hasattr(error, "node_name") else ""
+        number = error.node()
+        if not name and 0 <= number < len(model.nodes):  # 8.x: only the node's number
+            name = model.nodes[number].name or model.nodes[number].op
+        if name and where == path:
+            where = "{}, node {}".format(path, name)
+    said = "; ".join(words) or "; ".join(log.errors(since)) or "no reason given"
+    return BadInput("TensorRT {} cannot parse the model: {}".format(trt.__version__, said), where,
+                    "opset 13 and operators that this TensorRT takes", remedy_for(said))
+
+
+def parse(trt: Any, builder: Any, log: Any, model: onnx_facts.Facts, data: bytes, path: str) -> Tuple[Any, Any, bool]:
+    """(network, parser, whether it is strongly typed). The parser must be kept as long as the network."""
+    typed = is_typed(trt, model)
+    kinds = trt.NetworkDefinitionCreationFlag
+    flags = 0
+    if hasattr(kinds, "EXPLICIT_BATCH"):  # required by 8.x, ignored by 10.x, unknown to 11
+        flags |= 1 << int(kinds.EXPLICIT_BATCH)
+    if typed and hasattr(kinds, "STRONGLY_TYPED"):
+        flags |= 1 << int(kinds.STRONGLY_TYPED)
+    since = len(log.lines)
+    network = builder.create_network(flags)
+    if network is None:
+        raise _failure(trt, log, since, "no network could be made", path)
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse(data):
+        raise _parser_failure(trt, parser, log, since, model, path)
+    return network, parser, typed
+
+
+def set_input(network: Any, input_wh: Tuple[int, int], path: str) -> None:
+    """Fix the network's one input to (1, 3, H, W); BadInput when it has others, or when an output stays open."""
+    width, height = input_wh
+    names = [network.get_input(i).name for i in range(network.num_inputs)]
+    shape = (1, 3, height, width)
+    if len(names) != 1:
+        raise BadInput("the model has {} inputs: {}".format(len(names), ", ".join(names)), path, "one input, image")
+    tensor = network.get_input(0)
+    found = tuple(tensor.shape)
+    if len(found) != 4 or any(have not in (-1, want) for have, want in zip(found, shape)):
+        raise BadInput("the model's input {} has the shape {}".format(names[0], found), path, str(shape))
+    tensor.shape = shape
+    for index in range(network.num_outputs):
+        output = network.get_output(index)
+        if any(dimension < 0 for dimension in tuple(output.shape)):
+            raise BadInput("output {} keeps the shape {} at {}x{}".format(output.name, tuple(output.shape), width, height),
+                           path, "fixed shapes once the input is", "export the model again")
+
+
+def set_layer_precisions(trt: Any, network: Any, kept: Dict[str, str], path: str) -> int:
+    """Pin layers, named by node or by output tensor, to "fp32" or "fp16"; the number of layers that were pinned."""
+    types = {"fp32": trt.DataType.FLOAT, "fp16": trt.DataType.HALF}
+    left, names, pinned = set(kept), [], 0
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        outputs = [layer.get_output(i) for i in range(layer.num_outputs)]
+        own = [layer.name] + [tensor.name for tensor in outputs]
+        names += own
+        wanted = next((name for name in own if name in kept), None)
+        if wanted is None:
+            continue
+        left.difference_update(own)
+        layer.precision = types[kept[wanted]]
+        for i, tensor in enumerate(outputs):
+            if tensor.dtype in (trt.DataType.FLOAT, trt.DataType.HALF):
+                layer.set_output_type(i, types[kept[wanted]])
+        pinned += 1
+    if left:
+        first = sorted(left)[0]
+        near = difflib.get_close_matches(first, names, 1, 0.0)
+        raise BadInput("no layer of the network is called {!r}".format(first), path, "names of nodes or tensors",
+                       "did you mean {!r}?".format(near[0]) if near else None)
+    return pinned
+
+
+def _failure(trt: Any, log: Any, since: int, what: str, path: str) -> JetmaskError:
+    said = log.errors(since)
+    words = "; ".join(said[-4:])
+    kind = DeviceMismatch if "require hardware with Int8 support" in words else JetmaskError
+    return kind("TensorRT {}: {}{}".format(trt.__version__, what, ": " + words if words else ""), path,
+                None, remedy_for(words) or "see the build's log")
+
+
+def _configure(
+    trt: Any, builder: Any, network: Any, typed: bool, precision: str, workspace: int, kept: Dict[str, str],
+    capability: Optional[Tuple[int, int]], path: str,
+) -> Tuple[Any, Tuple[str, ...]]:
+    config = builder.create_builder_config()
+    if hasattr(config, "set_memory_pool_limit"):  # from 8.4
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
+    else:
+        config.max_workspace_size = workspace  # 8.2: its default is 0 bytes
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    flags = []
+    if not typed:
+        if precision != "fp32":
+            fast = builder.platform_has_fast_fp16 if hasattr(builder, "platform_has_fast_fp16") else (
+                capability is None or has_fp16(capability))
+            if fast or precision == "fp16":
+                flags.append("FP16")
+        if precision == "int8":
+            flags.append("INT8")
+        if kept:
+            set_layer_precisions(trt, network, kept, path)
+            flags.append("OBEY_PRECISION_CONSTRAINTS")
+        for flag in flags:
+            config.set_flag(getattr(trt.BuilderFlag, flag))
+    elif kept:
+        raise BadInput("layer precisions cannot be set in a strongly typed network", path, "them in the file",
+                       "export a file with these layers in higher precision")
+    if precision == "fp32":
+        config.clear_flag(trt.BuilderFlag.TF32)  # on by default from Ampere on: 10-bit mantissas are not fp32
+    return config, tuple(flags)
+
+
+def _progress_monitor(trt: Any, phase: Callable[[str], None]) -> Any:
+    class Monitor(trt.IProgressMonitor):  # the base is known only when the module is
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, name: str, parent: Optional[str], steps: int) -> None:
+            try:
+                if parent is None:
+                    phase(name)
+            except BaseException:
+                pass
+
+        def step_complete(self, name: str, step: int) -> bool:
+            return True
+
+        def phase_finish(self, name: str) -> None:
+            pass
+
+    return Monitor()
+
+
+def build_plan(
+    trt: Any, path: str, input_wh: Tuple[int, int], precision: str, workspace: int,
+    layer_precisions: Optional[Dict[str, str]] = None, calibrator: Any = None, timing_cache: bytes = b"",
+    capability: Optional[Tuple[int, int]] = None, device: str = "this GPU", target_capabilities: Tuple[str, ...] = (),
+    phase: Callable[[str], None] = lambda name: None,
+) -> Result:
+    """Build the plan of one ONNX file at one input size.
+
+    `workspace`: bytes. `layer_precisions`: {node or tensor name: "fp32" or "fp16"}, weakly typed worlds only.
+    `calibrator`: see jetson.calibrate.make_calibrator. `capability`, `device`: of the GPU, for the refusals.
+    `target_capabilities`: TensorRT for RTX only, e.g. ("SM86",): builds for GPUs that are not here.
+    BadInput, DeviceMismatch or JetmaskError carry the parser's or the builder's own words.
+    """
+    phase("reading the model")
+    with open(path, "rb") as file:
+        data = file.read()
+    model = onnx_facts.parse(data, path)
+    log = log_for(trt)
+    since = len(log.lines)
+    check_precision(trt, model, precision, calibrator is not None, capability, device, path)
+    try:
+        builder = trt.Builder(log)
+    except (TypeError, RuntimeError) as error:  # pybind's nullptr from the factory: no CUDA, no driver
+        raise DeviceMismatch("TensorRT {} cannot start: {}".format(trt.__version__, "; ".join(log.errors(since)) or error),
+                             None, "a usable NVIDIA GPU", "run `python3 -m jetson doctor`") from error
+    check_precision(trt, model, precision, calibrator is not None, capability, device, path,
+                    builder.platform_has_fast_int8 if hasattr(builder, "platform_has_fast_int8") else None)
+    phase("parsing")
+    network, parser, typed = parse(trt, builder, log, model, data, path)
+    set_input(network, input_wh, path)
+    config, flags = _configure(trt, builder, network, typed, precision, workspace, layer_precisions or {}, capability, path)
+    if calibrator is not None and "INT8" in flags and not model.quantized:
+        config.int8_calibrator = calibrator
+    if target_capabilities:
+        config.num_compute_capabilities = len(target_capabilities)
+        for index, name in enumerate(target_capabilities):
+            config.set_compute_capability(getattr(trt.ComputeCapability, name), index)
+    if hasattr(config, "progress_monitor"):
+        config.progress_monitor = monitor = _progress_monitor(trt, phase)  # noqa: F841  (kept alive until the end)
+    if hasattr(config, "create_timing_cache"):
+        cache = config.create_timing_cache(timing_cache)
+        if cache is None or not config.set_timing_cache(cache, False):
+            cache = config.create_timing_cache(b"")  # of another machine: begin a new one
+            config.set_timing_cache(cache, False)
+    phase("building")
+    plan = builder.build_serialized_network(network, config)
+    if calibrator is not None and calibrator.failure is not None:
+        raise calibrator.failure
+    if plan is None:
+        raise _failure(trt, log, since, "the engine could not be built", path)
+    phase("saving")
+    timings = None
+    if hasattr(config, "get_timing_cache") and config.get_timing_cache() is not None:
+        timings = bytes(config.get_timing_cache().serialize())
+    inputs = {network.get_input(i).name: tuple(network.get_input(i).shape) for i in range(network.num_inputs)}
+    outputs = {network.get_output(i).name: tuple(network.get_output(i).shape) for i in range(network.num_outputs)}
+    return Result(bytes(plan), timings, flags, typed, network.num_layers, inputs, outputs)
+
+
+def echo_log(trt: Any, stream: Optional[TextIO] = None) -> Any:
+    """Send the log's lines to `stream` (default: stderr) as they come; the log."""
+    log = log_for(trt)
+    out = sys.stderr if stream is None else stream
+
+    def write(severity: str, text: str) -> None:
+        if severity != "VERBOSE":
+            out.write("[TRT] [{}] {}\n".format(severity[0], text))
+            out.flush()
+
+    log.sink = write
+    return log
