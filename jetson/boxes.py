@@ -3,6 +3,7 @@
 import math
 from typing import Any, Mapping, Tuple
 
+import cv2
 import numpy as np
 
 CANDIDATES = 1000
@@ -57,24 +58,27 @@ def decode(
     best, boxes, logits = [], [], []
     threshold = np.float32(_logit(score))
     for stride in recipe["strides"]:
-        classes = outputs["cls_{}".format(stride)][0]
+        maps = outputs["cls_{}".format(stride)][0]
+        columns = maps.shape[2]
+        classes = maps.reshape(maps.shape[0], -1)
         # The threshold is applied to logits: the sigmoid is paid for the few cells that pass, not for the map.
         top = classes.max(axis=0)
-        rows, columns = np.nonzero(top > threshold)
-        if rows.size == 0:
+        cells = np.flatnonzero(top > threshold)
+        if cells.size == 0:
             continue
-        if rows.size > CANDIDATES:
-            keep = np.argpartition(top[rows, columns], -CANDIDATES)[-CANDIDATES:]
+        if cells.size > CANDIDATES:
+            keep = np.argpartition(top[cells], -CANDIDATES)[-CANDIDATES:]
             keep.sort()
-            rows, columns = rows[keep], columns[keep]
-        distance = np.exp(np.minimum(outputs["box_{}".format(stride)][0][:, rows, columns], _MAX_LOG)) * stride
-        x = (columns + 0.5) * stride
-        y = (rows + 0.5) * stride
+            cells = cells[keep]
+        distance = outputs["box_{}".format(stride)][0].reshape(4, -1)[:, cells]
+        distance = np.exp(np.minimum(distance, _MAX_LOG)) * stride
+        x = (cells % columns + 0.5) * stride
+        y = (cells // columns + 0.5) * stride
         boxes.append(np.stack([x - distance[0], y - distance[1], x + distance[2], y + distance[3]], axis=1))
-        logits.append(classes[:, rows, columns].T)
-        best.append(top[rows, columns])
+        logits.append(classes[:, cells].T)
+        best.append(top[cells])
     if not best:
-        return np.zeros((0, 4), np.float32), np.zeros((0, len(classes)), np.float32)
+        return np.zeros((0, 4), np.float32), np.zeros((0, maps.shape[0]), np.float32)
     order = np.argsort(-np.concatenate(best), kind="stable")[:CANDIDATES]
     scores = np.concatenate(logits)[order].astype(np.float32)
     return np.concatenate(boxes)[order].astype(np.float32), sigmoid(scores)
@@ -96,25 +100,8 @@ def nms(xyxy: np.ndarray, scores: np.ndarray, iou: float, max_detections: int) -
     if scores.size == 0:
         return np.zeros(0, np.int64)
     order = np.argsort(-scores, kind="stable")
-    xyxy = np.ascontiguousarray(xyxy, np.float32)[order]
-    size = len(order)
-    areas = area(xyxy)
-    alive = np.ones(size, bool)
-    kept = []
-    position = 0
-    while position < size and len(kept) < max_detections:
-        kept.append(position)
-        later = position + 1 + np.flatnonzero(alive[position + 1:])
-        if later.size == 0:
-            break
-        box, rest = xyxy[position], xyxy[later]
-        width = np.minimum(rest[:, 2], box[2]) - np.maximum(rest[:, 0], box[0])
-        height = np.minimum(rest[:, 3], box[3]) - np.maximum(rest[:, 1], box[1])
-        common = np.maximum(width, 0) * np.maximum(height, 0)
-        stay = common <= iou * (areas[later] + areas[position] - common)
-        alive[later[~stay]] = False
-        survivors = later[stay]
-        if survivors.size == 0:
-            break
-        position = int(survivors[0])
-    return order[kept]
+    xywh = np.asarray(xyxy, np.float32).reshape(-1, 4)[order]
+    xywh[:, 2:] -= xywh[:, :2]
+    # OpenCV's loop is five to ten times faster than one in numpy. It gets ranks for scores: it would drop a 0.
+    kept = cv2.dnn.NMSBoxes(xywh, np.arange(len(order), 0, -1, dtype=np.float32), 0.0, iou)
+    return order[np.array(kept, np.int64).reshape(-1)[:max_detections]]

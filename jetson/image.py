@@ -21,6 +21,23 @@ def fit(frame_wh: Tuple[int, int], input_wh: Tuple[int, int]) -> Tuple[int, int]
             min(max(1, int(round(frame_wh[1] * scale))), input_wh[1]))
 
 
+def shrink(frame: np.ndarray, wh: Tuple[int, int]) -> np.ndarray:
+    """`frame` resized to `wh` without aliasing: every pixel counts, also far below half size.
+
+    Exact halves are averaged first, then the rest is interpolated: linear interpolation alone skips pixels below a
+    half, and cv2.INTER_AREA at an odd ratio takes ten times longer (4 ms for 1280x720 to 416x234).
+    """
+    height, width = frame.shape[:2]
+    while wh[0] * 2 <= width and wh[1] * 2 <= height:
+        if width % 2 or height % 2:
+            return cv2.resize(frame, wh, interpolation=cv2.INTER_AREA)
+        width, height = width // 2, height // 2
+        frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+    if (width, height) == tuple(wh):
+        return frame
+    return cv2.resize(frame, wh, interpolation=cv2.INTER_LINEAR)
+
+
 def letterbox(
     frame: np.ndarray, input_wh: Tuple[int, int], out: Optional[np.ndarray] = None
 ) -> Tuple[np.ndarray, Tuple[float, float]]:
@@ -36,18 +53,14 @@ def letterbox(
     width, height = input_wh
     frame_h, frame_w = frame.shape[:2]
     fit_w, fit_h = fit((frame_w, frame_h), input_wh)
-    if (fit_w, fit_h) == (frame_w, frame_h):
-        small = frame
-    else:
-        # Below a half, linear interpolation skips pixels and thin mask edges alias; area averages all of them.
-        shrink = min(width / frame_w, height / frame_h) < 0.5
-        small = cv2.resize(frame, (fit_w, fit_h), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
+    small = shrink(frame, (fit_w, fit_h))
     if out is None:
         out = np.empty((1, 3, height, width), np.float32)
     elif out.shape != (1, 3, height, width) or out.dtype != np.float32:
         raise ValueError("out is float32 {}, not {} {}".format((1, 3, height, width), out.dtype, out.shape))
     planes = out[0]
-    planes[:, :fit_h, :fit_w] = small.transpose(2, 0, 1)
+    for plane, channel in zip(planes, cv2.split(small)):
+        plane[:fit_h, :fit_w] = channel
     planes[:, fit_h:, :] = PAD
     planes[:, :fit_h, fit_w:] = PAD
     return out, (fit_w / frame_w, fit_h / frame_h)
