@@ -47,7 +47,7 @@ def constants(graph):
 
 def set_constant(graph, name, value):
     """Give the initializer `name` another value; it is added where it is not there yet."""
-    tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
+    tensor = numpy_helper.from_array(np.asarray(value, order="C"), name)
     for initializer in graph.initializer:
         if initializer.name == name:
             initializer.CopyFrom(tensor)
