@@ -1,0 +1,148 @@
+"""The one configuration: a YAML file, every key with a default, unknown keys refused with the nearest valid name."""
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from jetson.errors import BadInput
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+@dataclass
+class Data:
+    root: str = ""                 # folder with the split folders; "": the environment's JETMASK_DATA
+    train: list = field(default_factory=lambda: ["train", "crops", "extra", "negatives"])
+    val: str = "val"               # chosen on; test/ is never read in training
+
+
+@dataclass
+class Model:
+    size: str = "s"                # n, s or m
+    init: str = ""                 # a .keras file to start from; "": random weights
+    dropout: float = 0.0
+
+
+@dataclass
+class Augment:
+    single: float = 0.35           # shares of the four kinds of canvas
+    mosaic: float = 0.40
+    paste: float = 0.15
+    large: float = 0.10
+    scale: float = 1.0             # strength of zoom and stretch
+    flip: float = 0.5              # probabilities from here on
+    photometric: float = 1.0       # strength of light, contrast and colour
+    blur: float = 0.12
+    noise: float = 0.08
+    jpeg: float = 0.12
+    erase: float = 0.08
+    drawn_masks: float = 0.3
+    min_face_px: float = 5.0       # smaller faces are kept out of the loss
+
+
+@dataclass
+class Train:
+    epochs: int = 60
+    images_per_epoch: int = 4000
+    batch_size: int = 16           # at 320 x 320; larger sizes get fewer images for the same cost
+    sizes: list = field(default_factory=lambda: [[256, 0.25], [320, 0.30], [416, 0.25], [512, 0.12], [640, 0.08]])
+    optimizer: str = "adamw"       # adamw, adam, sgd, rmsprop, adagrad
+    learning_rate: float = 2e-3
+    schedule: str = "trapezoid"    # trapezoid, cosine, fixed, plateau
+    warmup_steps: int = 300
+    decay_share: float = 0.35      # trapezoid: the last share of training in which the rate falls to zero
+    weight_decay: float = 0.03
+    clip_norm: float = 10.0
+    ema: float = 0.9985            # decay of the averaged weights a step; 0: none
+    closing_epochs: int = 4        # last epochs without mosaic and paste
+    early_stop_epochs: int = 0     # end after so many epochs without a better val figure; 0: never
+    val_wh: list = field(default_factory=lambda: [416, 416])
+    val_every: int = 1             # epochs between validations
+    precision: str = "float32"     # float32 or mixed_bfloat16 (pays only on processors with BF16)
+    seed: int = 1
+
+
+@dataclass
+class Config:
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    augment: Augment = field(default_factory=Augment)
+    train: Train = field(default_factory=Train)
+
+
+def load(path=None, overrides=()):
+    """Config from a YAML file (or a preset's name) and `key=value` overrides such as "train.epochs=5"."""
+    config = Config()
+    if path:
+        path = Path(path)
+        if not path.exists() and (PRESETS / (path.name + ".yaml")).exists():
+            path = PRESETS / (path.name + ".yaml")
+        try:
+            document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except FileNotFoundError:
+            names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
+            raise BadInput("no such config", where=str(path), expected="a YAML file, or a preset: " + names,
+                           remedy="check the path") from None
+        except yaml.YAMLError as error:
+            raise BadInput("not YAML: %s" % error, where=str(path), expected="keys and values",
+                           remedy="mend the line named above") from None
+        _merge(config, document, str(path), "")
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise BadInput("an override without a value: %r" % override, expected="key=value, as train.epochs=5",
+                           remedy="write --set KEY=VALUE")
+        node = yaml.safe_load(text)
+        for part in reversed(key.strip().split(".")):
+            node = {part: node}
+        _merge(config, node, "--set %s" % override, "")
+    return config
+
+
+def _merge(target, document, where, prefix):
+    if not isinstance(document, dict):
+        raise BadInput("%s is not a section" % (prefix or "the file"), where=where, expected="keys and values",
+                       remedy="write it as `section:` with indented keys")
+    names = {f.name: f for f in dataclasses.fields(target)}
+    for key, value in document.items():
+        full = prefix + str(key)
+        if key not in names:
+            known = _keys(Config())
+            near = difflib.get_close_matches(full, known, 1, 0.5) or difflib.get_close_matches(
+                str(key), [k.rpartition(".")[2] for k in known], 1, 0.5)
+            raise BadInput("unknown key %r" % full, where=where, expected="one of " + ", ".join(sorted(names)),
+                           remedy="did you mean %r?" % near[0] if near else "remove it")
+        current = getattr(target, key)
+        if dataclasses.is_dataclass(current):
+            _merge(current, value, where, full + ".")
+        else:
+            setattr(target, key, _typed(value, current, full, where))
+
+
+def _typed(value, default, key, where):
+    kind = type(default)
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if kind is float and isinstance(value, str):  # YAML reads 2e-3 as text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if type(value) is kind:
+        return value
+    raise BadInput("%s is %r" % (key, value), where=where, expected="%s, as %r" % (kind.__name__, default),
+                   remedy="change the value")
+
+
+def _keys(config, prefix=""):
+    out = []
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        out += _keys(value, prefix + f.name + ".") if dataclasses.is_dataclass(value) else [prefix + f.name]
+    return out
+
+
+def to_dict(config):
+    return dataclasses.asdict(config)

@@ -1,0 +1,162 @@
+"""Photographs as training batches: reading, sampling, batching; plain numpy and cv2, seeded by (seed, epoch, index).
+
+A resumed run sees exactly the images that an unbroken one would have seen, whatever order workers finish in.
+"""
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import keras
+import numpy as np
+
+from jetson.errors import BadInput
+from pipeline import augment
+
+MINED_IGNORES = Path(__file__).parent / "data" / "mined_ignores.json"
+
+
+class Photo(NamedTuple):
+    """One labelled photograph: boxes and ignore are xyxy float32 (N, 4) in its pixels, labels int (N,)."""
+
+    path: Path
+    boxes: np.ndarray
+    labels: np.ndarray
+    ignore: np.ndarray
+
+    def image(self):
+        return _read(self.path)
+
+
+_cache = {}
+
+
+def _read(path):
+    # Decoding is half of a sample's cost and all splits fit in memory; read-only so that no augmentation edits a photo.
+    if path not in _cache:
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if image is None:
+            raise BadInput("an image can not be decoded", where=str(path), expected="a JPEG or PNG file",
+                           remedy="run `jetmask data check` on its folder and mend or remove the file")
+        image.setflags(write=False)
+        _cache[path] = image
+    return _cache[path]
+
+
+def held_out(file_name, parts=3):
+    """Whether a hard negative belongs to the third that training never sees (a fixed hash of its name)."""
+    return hashlib.sha256(Path(file_name).name.encode()).digest()[0] % parts == 0
+
+
+def read_split(split_dir, keep=lambda name: True):
+    """Photos of one split folder (images/ and a COCO-style annotations.json), in the file's order."""
+    split_dir = Path(split_dir)
+    path = split_dir / "annotations.json"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput("no annotations.json", where=str(split_dir), expected="a folder with images/ and annotations.json",
+                       remedy="name a split folder with --data, or import one with `jetmask data import`") from None
+    except ValueError as error:
+        raise BadInput("not JSON: %s" % error, where=str(path), expected="COCO-style annotations",
+                       remedy="import the labels again with `jetmask data import`") from None
+    mined = json.loads(MINED_IGNORES.read_text(encoding="utf-8")) if MINED_IGNORES.exists() else {}
+    boxes = {}
+    for annotation in document["annotations"]:
+        boxes.setdefault(annotation["image_id"], []).append((annotation["bbox"], annotation["category_id"] - 1))
+    photos = []
+    for image in document["images"]:
+        if not keep(image["file_name"]):
+            continue
+        own = boxes.get(image["id"], [])
+        name = "%s/%s" % (split_dir.name, Path(image["file_name"]).name)
+        ignore = list(image.get("ignore_boxes", [])) + [m[:4] for m in mined.get(name, [])]
+        photos.append(Photo(split_dir / image["file_name"], _xyxy([b for b, _ in own]),
+                            np.array([label for _, label in own], np.int32), _xyxy(ignore)))
+    return photos
+
+
+def _xyxy(xywh):
+    boxes = np.array(xywh, np.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
+
+
+class Pool(NamedTuple):
+    """The photographs by the role they play in a training canvas."""
+
+    scenes: list       # (photos, weight) groups that fill canvases and mosaic tiles
+    crops: list        # photos with one large face each: pasted and zoomed
+    backgrounds: list  # photos without any labelled face
+
+
+def read_pool(root, folders):
+    """All training photographs below root. Folders that are missing are an error, except that some may be left out
+    of the config. A folder called `crops` holds one face an image; one called `negatives` keeps a third held out."""
+    groups = {}
+    for folder in folders:
+        keep = (lambda name: not held_out(name)) if folder == "negatives" else (lambda name: True)
+        groups[folder] = read_split(Path(root) / folder, keep)
+    crops = groups.get("crops", [])
+    weights = {"train": 0.6, "extra": 0.17, "crops": 0.13, "negatives": 0.1}
+    scenes = [(photos, weights.get(name, 0.6)) for name, photos in groups.items() if photos]
+    everything = [p for photos in groups.values() for p in photos]
+    if not everything:
+        raise BadInput("no training photographs", where=str(root), expected="labelled images in " + ", ".join(folders),
+                       remedy="set data.root and data.train to folders with images")
+    if not crops:  # a user's own data: any image's faces are cut out when they are pasted
+        crops = [p for p in everything if len(p.boxes)]
+    return Pool(scenes, crops, [p for p in everything if not len(p.boxes)])
+
+
+class Batches(keras.utils.PyDataset):
+    """One epoch of augmented batches: x (B, S, S, 3) float32 BGR and y = dict(boxes, labels, ignore), padded.
+
+    Sizes vary from batch to batch; a batch of a larger size holds fewer images, so that every step costs about the
+    same: `batch_size` is the number at 320 x 320.
+    """
+
+    def __init__(self, pool, config, epoch, steps, closing=False):
+        super().__init__()
+        self.pool, self.config, self.epoch, self.steps, self.closing = pool, config, epoch, steps, closing
+        sizes = np.array([s for s, _ in config.train.sizes])
+        shares = np.array([w for _, w in config.train.sizes], float)
+        rng = np.random.default_rng([config.train.seed, epoch, 0xB47C])
+        self.sizes = rng.choice(sizes, steps, p=shares / shares.sum())
+
+    def __len__(self):
+        return self.steps
+
+    def __getitem__(self, index):
+        size = int(self.sizes[index])
+        rng = np.random.default_rng([self.config.train.seed, self.epoch, index])
+        samples = [augment.canvas(self.pool, size, self.config.augment, rng, self.closing)
+                   for _ in range(batch_count(self.config.train.batch_size, size))]
+        x = np.stack([s[0] for s in samples]).astype(np.float32)
+        return x, {"boxes": pad([s[1] for s in samples], 0), "labels": pad([s[2] for s in samples], -1),
+                   "ignore": pad([s[3] for s in samples], 0)}
+
+
+def batch_count(batch_size, size):
+    """Images in a batch of size x size that costs what batch_size images of 320 x 320 cost."""
+    return max(1, round(batch_size * (320 / size) ** 2))
+
+
+def mean_batch(config):
+    total = sum(w for _, w in config.train.sizes)
+    return sum(w * batch_count(config.train.batch_size, s) for s, w in config.train.sizes) / total
+
+
+def steps_per_epoch(config):
+    return max(1, math.ceil(config.train.images_per_epoch / mean_batch(config)))
+
+
+def pad(arrays, value):
+    """Stack arrays (N_i, …) to (B, max N, …), filled up with value; the length is a multiple of 8, at least 8."""
+    length = max(8, -(-max(len(a) for a in arrays) // 8) * 8)
+    out = np.full((len(arrays), length) + arrays[0].shape[1:], value, arrays[0].dtype)
+    for row, a in zip(out, arrays):
+        row[:len(a)] = a
+    return out

@@ -1,0 +1,160 @@
+"""The detector: a plain 3x3 network for hardware that likes dense convolutions.
+
+One-stage, anchor-free, fully convolutional. Residual blocks are `ReLU(BN(conv3x3(x)) + x)`: the identity folds
+exactly into the 3x3 (see pipeline/fold.py), so what is deployed is a plain chain of convolutions and ReLUs.
+Depthwise convolutions are avoided on purpose: a Nano reaches 55-70 % of its peak on dense ones, far less on those.
+"""
+from typing import NamedTuple
+
+import keras
+from keras import layers
+
+from jetson.errors import BadInput, UsageError
+
+CLASSES = ("with_mask", "without_mask", "mask_worn_incorrect")
+STRIDES = (4, 8, 16, 32)
+INPUT_SCALE = 1 / 64  # raw 0..255 to 0..4; a scale alone folds exactly, an offset would change the zero-padded border
+MAX_LOG_DISTANCE = 5.0  # exp(5) = 148 strides: beyond any input size; keeps exp() finite on wild logits
+
+
+class Architecture(NamedTuple):
+    """Channel counts of one member of the family.
+
+    stem: output channels of the first convolution (stride 2).
+    stages: (channels, residual blocks) at strides 4, 8, 16, 32.
+    neck: channels of the fused maps at those strides.
+    heads: channels of each level's branches; a single number is one shared convolution, two are class and box.
+    """
+
+    stem: int
+    stages: tuple
+    neck: tuple
+    heads: tuple
+
+
+FAMILY = {
+    "n": Architecture(8, ((16, 1), (24, 1), (48, 1), (64, 1)), (12, 16, 24, 32), ((12,), (16, 16), (24, 24), (32, 32))),
+    "s": Architecture(16, ((24, 1), (48, 1), (80, 1), (96, 2)), (16, 32, 48, 64),
+                      ((16,), (24, 24), (48, 48), (64, 64))),
+    "m": Architecture(24, ((40, 1), (64, 2), (112, 1), (144, 2)), (24, 48, 72, 96),
+                      ((24,), (40, 40), (72, 72), (96, 96))),
+}
+
+
+@keras.saving.register_keras_serializable("jetmask")
+class FusedBatchNorm(layers.BatchNormalization):
+    """Batch normalisation whose training step is TensorFlow's fused kernel.
+
+    Keras composes it from many small operations; on a CPU the fused kernel makes a whole training step about a third
+    faster. Elsewhere, and at inference, it is exactly `keras.layers.BatchNormalization`.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        if not (training and self.trainable and keras.backend.backend() == "tensorflow"):
+            return super().call(inputs, training=training, mask=mask)
+        import tensorflow as tf
+
+        gamma, beta = tf.cast(self.gamma, "float32"), tf.cast(self.beta, "float32")
+        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs, scale=gamma, offset=beta, mean=[], variance=[], epsilon=self.epsilon, is_training=True)
+        keep = self.momentum
+        self.moving_mean.assign(self.moving_mean * keep + mean * (1 - keep))
+        self.moving_variance.assign(self.moving_variance * keep + variance * (1 - keep))
+        return y
+
+
+def _conv_bn(x, channels, name, kernel=3, stride=1, activate=True):
+    x = layers.Conv2D(channels, kernel, stride, "same", use_bias=False, kernel_initializer="he_normal", name=name)(x)
+    x = FusedBatchNorm(momentum=0.97, epsilon=1e-3, name=name + "_bn")(x)
+    return layers.ReLU(name=name + "_relu")(x) if activate else x
+
+
+def _residual(x, channels, name):
+    y = _conv_bn(x, channels, name, activate=False)
+    y = layers.Add(name=name + "_add")([y, x])
+    return layers.ReLU(name=name + "_relu")(y)
+
+
+def build(size="s", dropout=0.0):
+    """The network as a Keras functional model.
+
+    size: a name of FAMILY, or an Architecture.
+    dropout: rate of spatial dropout before the prediction layers (0: none).
+    Input `image`: (batch, height, width, 3) float32, raw 0..255 BGR, height and width multiples of 32.
+    Outputs, per stride s of STRIDES, in this order: `cls_s` (batch, h, w, 3) logits and `box_s` (batch, h, w, 4)
+    logarithms of the distances left, top, right, bottom from the cell's centre, in strides.
+    """
+    if isinstance(size, str):
+        if size not in FAMILY:
+            raise UsageError("unknown model size %r" % size, expected="one of " + ", ".join(FAMILY),
+                             remedy="set model.size to one of them")
+        size = FAMILY[size]
+    image = keras.Input((None, None, 3), name="image")
+    x = layers.Rescaling(INPUT_SCALE, name="rescale")(image)
+    x = _conv_bn(x, size.stem, "stem", stride=2)
+    maps = []
+    for stride, (channels, blocks) in zip(STRIDES, size.stages):
+        x = _conv_bn(x, channels, "down_%d" % stride, stride=2)
+        for i in range(blocks):
+            x = _residual(x, channels, "block_%d_%d" % (stride, i))
+        maps.append(x)
+    fused = None
+    levels = []
+    for stride, feature, channels in reversed(list(zip(STRIDES, maps, size.neck))):
+        lateral = _conv_bn(feature, channels, "lateral_%d" % stride, kernel=1, activate=False)
+        if fused is not None:
+            up = _conv_bn(fused, channels, "up_%d" % stride, kernel=1, activate=False)
+            up = layers.UpSampling2D(2, name="upsample_%d" % stride)(up)
+            lateral = layers.Add(name="fuse_%d" % stride)([lateral, up])
+        fused = layers.ReLU(name="fuse_%d_relu" % stride)(lateral)
+        levels.insert(0, fused)
+    outputs = []
+    for stride, feature, widths in zip(STRIDES, levels, size.heads):
+        branches = [_conv_bn(feature, w, "head_%d_%d" % (stride, i)) for i, w in enumerate(widths)]
+        if dropout:
+            branches = [layers.SpatialDropout2D(dropout, name="dropout_%d_%d" % (stride, i))(b)
+                        for i, b in enumerate(branches)]
+        # The prior of a face at a cell is about 1 %: without it the first steps are lost on the background.
+        cls_bias = keras.initializers.Constant(-4.6)
+        for kind, branch, channels, bias in (("cls", branches[0], len(CLASSES), cls_bias),
+                                             ("box", branches[-1], 4, keras.initializers.Constant(0.7))):
+            outputs.append(layers.Conv2D(channels, 1, bias_initializer=bias, kernel_initializer=_small(),
+                                         dtype="float32", name="%s_%d" % (kind, stride))(branch))
+    return keras.Model(image, outputs, name="jetmask")
+
+
+def _small():
+    return keras.initializers.RandomNormal(stddev=0.01)
+
+
+def load(path):
+    """A model saved by training, pruning or folding (.keras). BadInput where the file is not one."""
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BadInput("not a model this version can read: %s" % error, where=path,
+                       expected="a .keras file written by jetmask train or jetmask prune",
+                       remedy="check the path, or train again") from error
+
+
+def macs(model, input_wh):
+    """Multiply-adds of all convolutions and dense layers for one image of input_wh (width, height)."""
+    sizes = {}
+    total = 0
+    width, height = input_wh
+    for operation in model.operations:
+        node = operation._inbound_nodes[0]
+        incoming = [sizes[id(t)] for t in node.input_tensors]
+        h, w = incoming[0] if incoming else (height, width)
+        if isinstance(operation, layers.DepthwiseConv2D):
+            h, w = -(-h // operation.strides[0]), -(-w // operation.strides[1])
+            total += h * w * int(operation.kernel.shape[0] * operation.kernel.shape[1] * operation.kernel.shape[2])
+        elif isinstance(operation, layers.Conv2D):
+            h, w = -(-h // operation.strides[0]), -(-w // operation.strides[1])
+            kh, kw, cin, cout = operation.kernel.shape
+            total += h * w * int(kh * kw * cin * cout)
+        elif isinstance(operation, layers.UpSampling2D):
+            h, w = h * operation.size[0], w * operation.size[1]
+        for tensor in node.output_tensors:
+            sizes[id(tensor)] = (h, w)
+    return total

@@ -1,0 +1,330 @@
+"""Training: `jetmask train`. Every epoch ends with a checkpoint written aside and renamed; `--resume` goes on from it
+and gives what an unbroken run gives, since batches depend on (seed, epoch, index) alone."""
+import csv
+import json
+import os
+import sys
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from jetson import boxes as device_boxes
+from jetson import files, image
+from jetson.errors import BadInput, UsageError
+from pipeline import config as configuration
+from pipeline import dataset
+from pipeline.losses import detection_loss
+from pipeline.model import STRIDES, build, load, macs
+
+DECODE = {"strides": list(STRIDES), "box": "exp", "score": 0.4, "iou": 0.5, "max_detections": 300}
+AHEAD = 6  # batches prepared while a step runs
+FEW = 0.01  # scores at or under this do not count in the metric
+
+
+class Detector(keras.Model):
+    """The network together with its loss, as `fit` wants it."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+        self.cls_loss, self.box_loss = keras.metrics.Mean("cls_loss"), keras.metrics.Mean("box_loss")
+
+    def call(self, x, training=None):
+        return self.net(x, training=training)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        cls, box = detection_loss(y_pred, y["boxes"], y["labels"], y["ignore"])
+        self.cls_loss.update_state(cls)
+        self.box_loss.update_state(box)
+        return cls + box
+
+
+class Trapezoid(keras.optimizers.schedules.LearningRateSchedule):
+    """Warm-up, flat, then a fall to 1 % along 1 - sqrt: the fall can be put off, so a run can be made longer."""
+
+    def __init__(self, peak, warmup, total, decay_share):
+        self.peak, self.warmup, self.total, self.decay_share = peak, warmup, total, decay_share
+
+    def __call__(self, step):
+        step = keras.ops.cast(step, "float32")
+        rise = keras.ops.minimum((step + 1.0) / max(1, self.warmup), 1.0)
+        span = max(1.0, self.total * self.decay_share)
+        fallen = keras.ops.clip((step - (self.total - span)) / span, 0.0, 1.0)
+        return self.peak * rise * (1.0 - 0.99 * keras.ops.sqrt(fallen))
+
+    def get_config(self):
+        return {"peak": self.peak, "warmup": self.warmup, "total": self.total, "decay_share": self.decay_share}
+
+
+class Cosine(Trapezoid):
+    """Warm-up, then half a cosine to 1 %."""
+
+    def __call__(self, step):
+        step = keras.ops.cast(step, "float32")
+        rise = keras.ops.minimum((step + 1.0) / max(1, self.warmup), 1.0)
+        share = keras.ops.clip(step / max(1, self.total), 0.0, 1.0)
+        return self.peak * rise * (0.01 + 0.99 * (1 + keras.ops.cos(np.pi * share)) / 2)
+
+
+def make_optimizer(train, total_steps):
+    """The optimizer and schedule that the config's `train` section names."""
+    rate = train.learning_rate
+    schedules = {"trapezoid": lambda: Trapezoid(rate, train.warmup_steps, total_steps, train.decay_share),
+                 "cosine": lambda: Cosine(rate, train.warmup_steps, total_steps, 1.0),
+                 "fixed": lambda: Trapezoid(rate, train.warmup_steps, total_steps * 1e9, 1e-9), "plateau": lambda: rate}
+    optimizers = {"adamw": keras.optimizers.AdamW, "adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop,
+                  "adagrad": keras.optimizers.Adagrad, "sgd": keras.optimizers.SGD}
+    for what, name, known in (("optimizer", train.optimizer, optimizers), ("schedule", train.schedule, schedules)):
+        if name not in known:
+            raise UsageError("unknown %s %r" % (what, name), where="train." + what,
+                             expected="one of " + ", ".join(known), remedy="change train.%s" % what)
+    options = {"weight_decay": train.weight_decay} if train.weight_decay and train.optimizer in ("adamw", "sgd") else {}
+    if train.optimizer == "sgd":
+        options.update(momentum=0.9, nesterov=True)
+    optimizer = optimizers[train.optimizer](schedules[train.schedule](), global_clipnorm=train.clip_norm or None,
+                                            **options)
+    if options.get("weight_decay"):
+        optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+    return optimizer
+
+
+class Average(keras.callbacks.Callback):
+    """Exponential average of the trainable weights; batch statistics are taken as they are."""
+
+    EVERY = 4  # steps between updates: the average of every fourth step is as good and costs a quarter
+
+    def __init__(self, net, decay):
+        super().__init__()
+        self.net, self.decay, self.step = net, decay, 0
+        self.values = [np.array(w) for w in net.trainable_variables]
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        if self.decay and self.step % self.EVERY == 0:
+            # Early on the average follows closely; a fixed decay would carry the random start along for long.
+            keep = min(self.decay, (1 + self.step) / (10 + self.step)) ** self.EVERY
+            for value, variable in zip(self.values, self.net.trainable_variables):
+                value *= keep
+                value += (1 - keep) * np.asarray(variable)
+
+    def write_to(self, net):
+        """Copy the averaged weights (the plain ones without averaging) and the batch statistics into net."""
+        source = self.values if self.decay else [np.array(w) for w in self.net.trainable_variables]
+        for variable, value in zip(net.trainable_variables, source):
+            variable.assign(value)
+        for variable, own in zip(net.non_trainable_variables, self.net.non_trainable_variables):
+            if "seed_generator" not in variable.path:
+                variable.assign(own)
+
+
+def predict(net, photos, input_wh, batch=8):
+    """Faces of every photo by a Keras model: list of (xyxy in photo pixels, class scores (N, 3)); the plain way that
+    training validates by. Decoding and NMS are the device's."""
+    results = []
+    for start in range(0, len(photos), batch):
+        group = photos[start:start + batch]
+        boxed = [image.letterbox(p.image(), input_wh) for p in group]
+        x = np.concatenate([blob for blob, _ in boxed]).transpose(0, 2, 3, 1)
+        outputs = [np.asarray(o).transpose(0, 3, 1, 2) for o in net.predict_on_batch(x)]
+        names = ["%s_%d" % (kind, s) for s in STRIDES for kind in ("cls", "box")]
+        for i, (photo, (_, scale)) in enumerate(zip(group, boxed)):
+            xyxy, scores = device_boxes.decode({n: o[i:i + 1] for n, o in zip(names, outputs)}, DECODE, FEW)
+            keep = device_boxes.nms(xyxy, scores.max(axis=1) if len(scores) else scores[:, 0], DECODE["iou"],
+                                    DECODE["max_detections"])
+            h, w = photo.image().shape[:2]
+            factor = np.array([scale[0], scale[1]] * 2, np.float32)
+            xyxy = np.clip(xyxy[keep] / factor, 0, np.array([w, h, w, h], np.float32))
+            results.append((xyxy, scores[keep]))
+    return results
+
+
+def validate(net, split_dir, input_wh):
+    """The metric of jetson/metrics.py for a Keras model on a split folder."""
+    from jetson import metrics
+
+    truths = metrics.load_split(split_dir)
+    photos = [dataset.Photo(Path(split_dir) / t.file, None, None, None) for t in truths]
+    return metrics.evaluate(truths, predict(net, photos, input_wh))
+
+
+class Validate(keras.callbacks.Callback):
+    """After each epoch: validate the averaged weights, keep the best, write the checkpoint and the log."""
+
+    def __init__(self, run):
+        super().__init__()
+        self.run = run
+
+    def on_epoch_end(self, epoch, logs=None):
+        run, logs = self.run, logs or {}
+        train = run.config.train
+        row = {"epoch": epoch + 1, "minutes": round((time.time() - run.started) / 60 + run.minutes, 2),
+               "learning_rate": float(np.asarray(run.detector.optimizer.learning_rate)),
+               "cls_loss": float(logs["cls_loss"]), "box_loss": float(logs["box_loss"]), "map50": None}
+        if (epoch + 1) % train.val_every == 0 or epoch + 1 == train.epochs:
+            run.average.write_to(run.averaged)
+            row["map50"] = validate(run.averaged, run.val_dir, train.val_wh)["map50"]
+            logs["val_map50"] = row["map50"]
+            if row["map50"] >= run.best:
+                run.best, run.best_epoch = row["map50"], epoch + 1
+                run.save_model("best.keras")
+        run.rows.append(row)
+        run.save(epoch + 1)
+        if run.report:
+            run.report(epoch + 1, row)
+        if train.early_stop_epochs and epoch + 1 - run.best_epoch >= train.early_stop_epochs:
+            self.model.stop_training = True
+
+
+class Run:
+    """One training in a folder: checkpoint.npz (everything needed to go on), best.keras, last.keras, log.csv,
+    config.json, and TensorBoard's logs/."""
+
+    def __init__(self, config, run_dir, net=None, report=None):
+        keras.utils.set_random_seed(config.train.seed)
+        self.config, self.folder, self.report = config, Path(run_dir), report
+        root = config.data.root or os.environ.get("JETMASK_DATA", "")
+        if not root:
+            raise UsageError("no data", where="data.root", expected="a folder with split folders such as train/, val/",
+                             remedy="give --data DIR, set JETMASK_DATA, or draw some: jetmask data draw DIR")
+        self.pool = dataset.read_pool(root, config.data.train)
+        self.val_dir = Path(root) / config.data.val
+        self.net = net or (load(config.model.init) if config.model.init
+                           else build(config.model.size, config.model.dropout))
+        self.averaged = keras.models.clone_model(self.net)
+        self.averaged.set_weights(self.net.get_weights())
+        self.steps = dataset.steps_per_epoch(config)
+        self.detector = Detector(self.net)
+        optimizer = make_optimizer(config.train, self.steps * config.train.epochs)
+        self.detector.compile(optimizer, jit_compile=False)
+        optimizer.build(self.net.trainable_variables)
+        self.average = Average(self.net, config.train.ema)
+        self.rows, self.best, self.best_epoch, self.done, self.minutes = [], -1.0, 0, 0, 0.0
+        self.started = time.time()
+
+    def save_model(self, name):
+        with files.aside(self.folder / name) as path:
+            # Keras wants the extension; the aside name has another one.
+            keras_path = str(path) + ".keras"
+            self.averaged.save(keras_path)
+            os.replace(keras_path, path)
+
+    def save(self, epoch):
+        """Checkpoint after `epoch` epochs, in one file, so that a kill leaves the old one or the new one."""
+        arrays = {"net/%d" % i: np.array(w) for i, w in enumerate(self.net.variables)}
+        arrays.update({"optimizer/%d" % i: np.array(w) for i, w in enumerate(self.detector.optimizer.variables)})
+        arrays.update({"average/%d" % i: w for i, w in enumerate(self.average.values)})
+        minutes = (time.time() - self.started) / 60 + self.minutes
+        state = {"epoch": epoch, "rows": self.rows, "best": self.best, "best_epoch": self.best_epoch,
+                 "average_step": self.average.step, "minutes": minutes, "config": configuration.to_dict(self.config)}
+        arrays["state"] = np.frombuffer(json.dumps(state).encode(), np.uint8)
+        with files.aside(self.folder / "checkpoint.npz") as path, open(path, "wb") as out:
+            np.savez(out, **arrays)
+        if self.rows:
+            with files.aside(self.folder / "log.csv") as path, open(path, "w", newline="") as out:
+                writer = csv.DictWriter(out, list(self.rows[0]))
+                writer.writeheader()
+                writer.writerows(self.rows)
+
+    def resume(self):
+        path = self.folder / "checkpoint.npz"
+        try:
+            with np.load(path) as stored:
+                state = json.loads(bytes(stored["state"]))
+                for prefix, variables in (("net", self.net.variables), ("optimizer", self.detector.optimizer.variables)):
+                    for i, variable in enumerate(variables):
+                        variable.assign(stored["%s/%d" % (prefix, i)])
+                self.average.values = [stored["average/%d" % i].copy() for i in range(len(self.average.values))]
+        except (OSError, ValueError, KeyError) as error:
+            raise BadInput("this checkpoint does not fit: %s" % error, where=str(path),
+                           expected="a checkpoint of the same model and optimizer",
+                           remedy="resume with the config of the run, or start a new folder") from error
+        self.average.step, self.done = state["average_step"], state["epoch"]
+        self.rows, self.best, self.best_epoch = state["rows"], state["best"], state["best_epoch"]
+        self.minutes = state["minutes"]
+
+    def epoch(self, batches, callbacks, progress, name):
+        """One epoch's steps. Not keras' own loop: that takes every batch to have the shapes of its first two."""
+        self.detector.reset_metrics()
+        bar = tqdm(total=len(batches), desc=name, unit="step", disable=not progress, file=sys.stderr, mininterval=1)
+        logs = {}
+        with bar, ThreadPoolExecutor(1) as pool:
+            ahead = deque(pool.submit(batches.__getitem__, i) for i in range(min(AHEAD, len(batches))))
+            for step in range(len(batches)):
+                x, y = ahead.popleft().result()
+                if step + AHEAD < len(batches):
+                    ahead.append(pool.submit(batches.__getitem__, step + AHEAD))
+                callbacks.on_train_batch_begin(step)
+                logs = self.detector.train_on_batch(x, y, return_dict=True)
+                callbacks.on_train_batch_end(step, logs)
+                bar.update()
+                bar.set_postfix(cls="%.3f" % logs["cls_loss"], box="%.3f" % logs["box_loss"], refresh=False)
+        return {k: float(v) for k, v in logs.items()}
+
+    def fit(self, progress=1):
+        train = self.config.train
+        callbacks = [self.average, keras.callbacks.TensorBoard(self.folder / "logs", update_freq=50, profile_batch=0),
+                     Validate(self)]
+        if train.schedule == "plateau":
+            callbacks.append(keras.callbacks.ReduceLROnPlateau("val_map50", mode="max", factor=0.3, patience=3))
+        callbacks = keras.callbacks.CallbackList(callbacks, model=self.detector)
+        self.detector.stop_training = False
+        callbacks.on_train_begin()
+        for epoch in range(self.done, train.epochs):
+            closing = epoch >= train.epochs - train.closing_epochs
+            batches = dataset.Batches(self.pool, self.config, epoch, self.steps, closing)
+            callbacks.on_epoch_begin(epoch)
+            logs = self.epoch(batches, callbacks, progress, "epoch %d/%d" % (epoch + 1, train.epochs))
+            callbacks.on_epoch_end(epoch, logs)
+            if self.detector.stop_training:
+                break
+        callbacks.on_train_end()
+        self.average.write_to(self.averaged)
+        self.save_model("last.keras")
+        return {"map50": self.best, "best_epoch": self.best_epoch, "epochs": len(self.rows), "rows": self.rows,
+                "macs_320": macs(self.net, (320, 320)), "best": str(self.folder / "best.keras"),
+                "last": str(self.folder / "last.keras"), "minutes": self.rows[-1]["minutes"] if self.rows else 0.0}
+
+
+def fit(config, run_dir, model=None, report=None, resume=False, progress=0):
+    """Train as config says in run_dir; `model` goes first over config.model. report(epoch, row) is called after each
+    epoch. Returns a dict with map50 (val, the best), best and last (paths), rows (the log)."""
+    keras.config.set_dtype_policy(config.train.precision)
+    run_dir = Path(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if resume and not (run_dir / "checkpoint.npz").exists() and not (run_dir / "config.json").exists():
+        raise BadInput("nothing to resume", where=str(run_dir), expected="a folder with checkpoint.npz",
+                       remedy="start without --resume")
+    if not resume and (run_dir / "checkpoint.npz").exists():
+        raise UsageError("there is a training already", where=str(run_dir), expected="a new or empty folder",
+                         remedy="go on with --resume, or name another folder with --out")
+    run = Run(config, run_dir, model, report)
+    if (run_dir / "checkpoint.npz").exists():
+        run.resume()
+    files.write_json(run_dir / "config.json", configuration.to_dict(config))
+    return run.fit(progress)
+
+
+def options(parser):
+    parser.add_argument("config", nargs="?", help="YAML file or preset (n, s, m)")
+    parser.add_argument("--data", help="folder with the split folders (default: data.root, then JETMASK_DATA)")
+    parser.add_argument("--out", default="runs/train", help="run folder")
+    parser.add_argument("--resume", action="store_true", help="go on where a stopped run in --out was")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key")
+    parser.add_argument("--json", action="store_true")
+
+
+def command(args):
+    config = configuration.load(args.config, args.set)
+    if args.data:
+        config.data.root = args.data
+    result = fit(config, args.out, resume=args.resume, progress=1)
+    if args.json:
+        print(json.dumps(result))
+    else:
+        print("val mAP50 %.1f (two-class, epoch %d of %d)\nmodel     %s" % (
+            result["map50"], result["best_epoch"], result["epochs"], result["best"]))
