@@ -12,7 +12,7 @@ VERBS = {
     "export": ("pipeline.export", "write the ONNX file of a trained model and check it"),
     "calibrate": ("pipeline.calibrate", "measure the ranges that int8 needs"),
     "build": ("pipeline.build", "make the variants of a model: fp32, fp16, int8"),
-    "bundle": ("pipeline.bundle", "write everything a device needs into one folder"),
+    "bundle": ("pipeline.bundle_cli", "write everything a device needs into one folder"),
     "evaluate": ("pipeline.evaluate", "measure AP of a bundle on a labelled split"),
     "predict": ("pipeline.latency", "predict a model's latency on a device that is not here"),
     "bench": ("pipeline.bench", "measure latency and throughput of a bundle on this machine"),

@@ -1,0 +1,49 @@
+"""What the image starts: say which library a container does not see and which flag brings it, then run the verb."""
+
+import http.client
+import os
+import sys
+
+from jetson import doctor
+
+_VERBS_WITH_GPU = ("serve", "build", "bench")
+
+
+def probe() -> int:
+    """Print what the GPU lacks, with the flag that brings it; the number of such findings."""
+    missing = [finding for finding in doctor.gpu() if finding.level in ("bad", "warn")]
+    for finding in missing:
+        print("{}: {}\n  do: {}".format(finding.topic, finding.found, finding.remedy), file=sys.stderr)
+    if missing:
+        print("the TensorRT variants cannot run in this container; those for ONNX Runtime can", file=sys.stderr)
+    sys.stderr.flush()
+    return len(missing)
+
+
+def health(port: int, timeout_s: float = 4.0) -> int:
+    """0 if the runner on this machine answers /healthz with 200, else 1: the image's HEALTHCHECK."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+    try:
+        connection.request("GET", "/healthz")
+        return 0 if connection.getresponse().status == 200 else 1
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return 1
+    finally:
+        connection.close()
+
+
+def main() -> int:
+    """The image's entry point."""
+    argv = sys.argv[1:]
+    if argv[:1] == ["health"]:
+        return health(int(os.environ.get("JETMASK_PORT", "8080")))
+    if argv and argv[0] in _VERBS_WITH_GPU and os.environ.get("JETMASK_EXPECT_GPU") == "1":
+        probe()
+    # A new process image: the runner gets PID 1's signals itself, and a crash of the probe's libraries stays here.
+    os.execv(sys.executable, [sys.executable, "-m", "jetson"] + argv)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
