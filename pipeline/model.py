@@ -1,7 +1,7 @@
 """The detector: a plain 3x3 network for hardware that likes dense convolutions.
 
 One-stage, anchor-free, fully convolutional. Residual blocks are `ReLU(BN(conv3x3(x)) + x)`: the identity folds
-exactly into the 3x3 (see pipeline/fold.py), so what is deployed is a plain chain of convolutions and ReLUs.
+exactly into the 3x3 (done by pipeline/export.py), so what is deployed is a plain chain of convolutions and ReLUs.
 Depthwise convolutions are avoided on purpose: a Nano reaches 55-70 % of its peak on dense ones, far less on those.
 """
 from typing import NamedTuple

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jetson import boxes as device_boxes
-from jetson import files, image
+from jetson import files, image, metrics
 from jetson.errors import BadInput, UsageError
 from pipeline import config as configuration
 from pipeline import dataset
@@ -145,10 +145,8 @@ def predict(net, photos, input_wh, batch=8):
 
 def validate(net, split_dir, input_wh):
     """The metric of jetson/metrics.py for a Keras model on a split folder."""
-    from jetson import metrics
-
     truths = metrics.load_split(split_dir)
-    photos = [dataset.Photo(Path(split_dir) / t.file, None, None, None) for t in truths]
+    photos = [dataset.Photo(Path(t.file), None, None, None) for t in truths]
     return metrics.evaluate(truths, predict(net, photos, input_wh))
 
 

@@ -1,0 +1,43 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both set up what they need.
+VENV ?= .venv
+VENV36 ?= .venv36
+PY = $(VENV)/bin/python
+export JETMASK_PYTHON36 ?= $(wildcard $(VENV36)/bin/python)
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+PYTEST = $(PY) -m pytest -q
+
+.PHONY: help demo test test-full lint setup setup36 figures tensorrt-surface clean
+
+help:  ## this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
+
+demo: setup  ## the whole way once, from photographs to a live page
+	$(VENV)/bin/jetmask demo $(if $(DATA),--data $(DATA))
+
+test: setup setup36  ## the tests, a few minutes
+	@if [ -x $(VENV36)/bin/python ]; then JETMASK_PYTHON36=$(VENV36)/bin/python $(PYTEST) $(TESTS); else $(PYTEST) $(TESTS); fi
+
+test-full: setup setup36  ## the long counts: kills, mutations, soaks, emulation
+	@if [ -x $(VENV36)/bin/python ]; then JETMASK_PYTHON36=$(VENV36)/bin/python $(PYTEST) -m full $(TESTS); else $(PYTEST) -m full $(TESTS); fi
+
+lint: setup  ## ruff, types of the public surface
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+setup: $(VENV)/.ready
+
+# A venv with the exact versions of requirements.lock, by uv where it is there and by pip otherwise.
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@sh tests/setup.sh $(VENV) && touch $@
+
+setup36:
+	@sh tests/setup36.sh $(VENV36)
+
+figures: setup  ## README's tables from the committed CSV files
+	$(PY) -m benchmarks.readme_table
+
+tensorrt-surface: setup  ## installs NVIDIA's TensorRT 8.5.3 (900 MB) and holds our subclasses against it
+	sh tests/doubles/tensorrt_surface.sh
+
+clean:  ## remove the environments and runs
+	rm -rf $(VENV) $(VENV36) runs
