@@ -23,16 +23,19 @@ INTERRUPTED = 130
 class _Parser(argparse.ArgumentParser):
     """argparse, with the nearest option named for a misspelt one."""
 
-    def error(self, message: str) -> None:
-        unknown = message.split(": ", 1)[1].split() if message.startswith("unrecognized arguments: ") else []
-        options = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
-        for word in unknown:
-            near = difflib.get_close_matches(word.split("=")[0], options, 1) if word.startswith("--") else None
-            if near:
-                message += " (did you mean {}?)".format(near[0])
-                break
-        self.print_usage(sys.stderr)
-        self.exit(UsageError.exit_code, "{}: {}\n".format(self.prog, message))
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        # argparse first asks for what is required, even when it stands there, misspelt.
+        names = [name for action in self._actions for name in action.option_strings]
+        if not any(isinstance(action, argparse._SubParsersAction) for action in self._actions):
+            for word in args:
+                if word == "--":
+                    break
+                option = word.split("=")[0]
+                if option.startswith("--") and not any(name.startswith(option) for name in names):
+                    near = difflib.get_close_matches(option, names, 1)
+                    self.error("there is no option {}{}".format(
+                        option, " (did you mean {}?)".format(near[0]) if near else ""))
+        return super().parse_args(args, namespace)
 
 
 def _listing(prog: str, verbs: Mapping[str, Tuple[str, str]]) -> str:

@@ -201,18 +201,6 @@ def load(bundle_dir: str) -> Manifest:
     return parse(files.read_json(path), bundle_dir, path)
 
 
-def dump(manifest: Manifest) -> Dict[str, Any]:
-    """The JSON object that `parse` reads back."""
-    value = dict(manifest._asdict())
-    del value["folder"]
-    value["classes"] = list(manifest.classes)
-    value["variants"] = [
-        {key: list(item) if isinstance(item, tuple) else item for key, item in variant._asdict().items()}
-        for variant in manifest.variants
-    ]
-    return value
-
-
 def listing(bundle_dir: str) -> List[str]:
     """All files of a bundle as relative paths with '/', sorted; links and special files are BadInput."""
     found = []
