@@ -1,7 +1,7 @@
 """A bundle as one tar file: the same files give the same bytes, and nothing but such a file is unpacked.
 
-The format is POSIX ustar without compression, cut down until it has one spelling only: regular files, mode 0644, owner 0,
-time 0, `manifest.json` first and the rest sorted, two zero blocks at the end. manifest.json's `files` announces every
+The format is POSIX ustar without compression, cut down until it has one spelling only: regular files, mode 0644, owner
+0, time 0, `manifest.json` first and the rest sorted, two zero blocks at the end. manifest.json's `files` announces every
 other member's size, so nothing is written that was not announced. Python's own tarfile is not used for reading: it
 follows links, sparse maps and extension headers, and takes a damaged header for the end of the file.
 """

@@ -1,0 +1,195 @@
+"""Start, stop and watch the runner on this device: as a container, a systemd unit, or a plain process.
+
+A service is a JSON object, kept as service.json beside the bundles:
+    kind      "docker", "systemd" or "process"
+    start     the command: `docker run -d ...`, or the runner's own for a process
+    name      the container's or the unit's name
+    user      systemd only: whether it is a unit of this user, not of the system
+    unit      systemd only: the unit file's text
+    cwd, env  process only
+    url       what answers 200 when all is well
+"""
+
+import http.client
+import os
+import signal
+import subprocess
+import time
+import urllib.parse
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from jetson import files
+from jetson.errors import DeviceMismatch, JetmaskError
+
+Service = Dict[str, Any]
+_STOP_S = 15.0
+
+
+def _run(command: List[str], quiet: bool = False) -> str:
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+    except OSError as error:
+        raise DeviceMismatch("cannot run {}: {}".format(command[0], error.strerror), None, None,
+                             "`python3 -m jetson doctor` shows what this device lacks") from error
+    text = done.stdout.decode("utf-8", "replace").strip()
+    if done.returncode and not quiet:
+        raise JetmaskError("`{}` failed with exit code {}: {}".format(
+            " ".join(command)[:200], done.returncode, text[-500:]))
+    return text
+
+
+def _systemctl(service: Service, *words: str) -> List[str]:
+    if service.get("user"):
+        return ["systemctl", "--user"] + list(words)
+    return (["sudo", "-n"] if os.getuid() else []) + ["systemctl"] + list(words)
+
+
+def _unit_path(service: Service) -> str:
+    folder = os.path.expanduser("~/.config/systemd/user") if service.get("user") else "/etc/systemd/system"
+    return os.path.join(folder, service["name"])
+
+
+def start(service: Service, state: str) -> None:
+    """Start the runner; it must not be running. JetmaskError with the tool's words where that fails."""
+    kind = service["kind"]
+    if kind == "docker":
+        _run(service["start"])
+    elif kind == "systemd":
+        path = _unit_path(service)
+        if service.get("user") or os.getuid() == 0:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            files.write_text(path, service["unit"])
+        else:
+            aside = os.path.join(state, service["name"])
+            files.write_text(aside, service["unit"])
+            _run(["sudo", "-n", "install", "-m", "0644", aside, path])
+        _run(_systemctl(service, "daemon-reload"))
+        _run(_systemctl(service, "enable", service["name"]))
+        _run(_systemctl(service, "restart", service["name"]))
+    else:
+        environment = dict(os.environ, **service.get("env", {}))
+        with open(os.path.join(state, "service.log"), "ab") as log:
+            process = subprocess.Popen(service["start"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                       cwd=service.get("cwd") or state, env=environment, start_new_session=True)
+        files.write_json(os.path.join(state, "service.pid"), {"pid": process.pid, "born": _born(process.pid)})
+
+
+def stop(service: Service, state: str) -> None:
+    """Stop the runner and wait until it is gone; nothing happens where it does not run."""
+    kind = service["kind"]
+    if kind == "docker":
+        _run(["docker", "rm", "-f", service["name"]], quiet=True)
+    elif kind == "systemd":
+        _run(_systemctl(service, "stop", service["name"]), quiet=True)
+    else:
+        pid = _pid(state)
+        if pid is None:
+            return
+        for number, wait_s in ((signal.SIGTERM, _STOP_S), (signal.SIGKILL, 5.0)):
+            try:
+                os.killpg(pid, number)
+            except ProcessLookupError:
+                break
+            end = time.monotonic() + wait_s
+            while time.monotonic() < end and _pid(state) is not None:
+                _reap(pid)
+                time.sleep(0.05)
+            if _pid(state) is None:
+                break
+        try:
+            os.unlink(os.path.join(state, "service.pid"))
+        except FileNotFoundError:
+            pass
+
+
+def running(service: Service, state: str) -> bool:
+    """Whether the runner's container, unit or process is there."""
+    kind = service["kind"]
+    if kind == "docker":
+        return _run(["docker", "inspect", "-f", "{{.State.Running}}", service["name"]], quiet=True) == "true"
+    if kind == "systemd":
+        return _run(_systemctl(service, "is-active", service["name"]), quiet=True) == "active"
+    return _pid(state) is not None
+
+
+def logs(service: Service, state: str, lines: int = 100) -> List[str]:
+    """The command that prints the runner's last log lines."""
+    if service["kind"] == "docker":
+        return ["docker", "logs", "--tail", str(lines), service["name"]]
+    if service["kind"] == "systemd":
+        words = ["journalctl", "--no-pager", "-n", str(lines), "--user-unit" if service.get("user") else "-u"]
+        return words + [service["name"]]
+    return ["tail", "-n", str(lines), os.path.join(state, "service.log")]
+
+
+def healthy(service: Service, timeout_s: float = 4.0) -> Tuple[bool, str]:
+    """Whether the runner answers its health address with 200, and what it said otherwise."""
+    where = urllib.parse.urlsplit(service["url"])
+    connection = http.client.HTTPConnection(where.hostname or "127.0.0.1", where.port or 80, timeout=timeout_s)
+    try:
+        connection.request("GET", where.path or "/")
+        answer = connection.getresponse()
+        text = answer.read(500).decode("utf-8", "replace").strip()
+        return answer.status == 200, "{} {}".format(answer.status, text)
+    except (OSError, http.client.HTTPException) as error:
+        return False, str(error) or type(error).__name__
+    finally:
+        connection.close()
+
+
+def watch(service: Service, state: str, start_s: float, watch_s: float,
+          say: Optional[Callable[[str], None]] = None) -> Optional[str]:
+    """Wait up to `start_s` seconds for health, then see it hold for `watch_s` seconds; why it did not, or None.
+
+    A single missed answer is forgiven, since a small board has busy seconds; three in a row are not.
+    """
+    end = time.monotonic() + start_s
+    while True:
+        good, words = healthy(service)
+        if good:
+            break
+        if not running(service, state):
+            return "the runner ended while it started: " + words
+        if time.monotonic() >= end:
+            return "the runner was not healthy within {:.0f} s: {}".format(start_s, words)
+        time.sleep(0.25)
+    if say:
+        say("healthy; watching for {:.0f} s".format(watch_s))
+    end = time.monotonic() + watch_s
+    missed = 0
+    while time.monotonic() < end:
+        time.sleep(min(0.5, max(0.0, end - time.monotonic())))
+        good, words = healthy(service)
+        missed = 0 if good else missed + 1
+        if not running(service, state):
+            return "the runner ended after it had been healthy"
+        if missed >= 3:
+            return "the runner did not stay healthy: " + words
+    return None
+
+
+def _born(pid: int) -> Optional[str]:
+    # Field 22 of /proc/PID/stat, the start time, tells a process from a later one with the same number.
+    try:
+        with open("/proc/{}/stat".format(pid), "rb") as file:
+            fields = file.read().rsplit(b")", 1)[1].split()
+    except OSError:
+        return None
+    return None if fields[0] == b"Z" else fields[19].decode()
+
+
+def _pid(state: str) -> Optional[int]:
+    path = os.path.join(state, "service.pid")
+    try:
+        record = files.read_json(path)
+        pid, born = int(record["pid"]), record["born"]
+    except (JetmaskError, KeyError, TypeError, ValueError):
+        return None
+    return pid if born is not None and _born(pid) == born else None
+
+
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except OSError:
+        pass

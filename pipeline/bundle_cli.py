@@ -1,0 +1,146 @@
+"""`jetmask bundle`: write, pack, unpack, sign and check bundles."""
+
+import argparse
+import json
+import os
+import sys
+from typing import Any
+
+from jetson import install, manifest, tarball
+from jetson.errors import UsageError
+from pipeline import bundle
+
+_EXAMPLES = """examples:
+  jetmask bundle create runs/mine/bundle --onnx s=runs/mine/s.onnx --int8-cpu s=runs/mine/s.int8-cpu.onnx
+  jetmask bundle key ~/jetmask.key
+  jetmask bundle sign runs/mine/bundle --key ~/jetmask.key
+  jetmask bundle pack runs/mine/bundle mine.tar
+  jetmask bundle verify mine.tar --key ~/jetmask.key.pub"""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """The sub-verbs of `jetmask bundle` and their arguments."""
+    parser.epilog = _EXAMPLES
+    verbs = parser.add_subparsers(dest="what", metavar="create|pack|unpack|key|sign|verify", required=True)
+    create = verbs.add_parser("create", help="write a bundle from model files")
+    create.add_argument("folder", metavar="DIR", help="where the bundle is to be")
+    for kind, flag in (("fp32", "--onnx"), ("fp16", "--fp16"), ("int8", "--int8"), ("int8-cpu", "--int8-cpu")):
+        create.add_argument(flag, action="append", default=[], metavar="MODEL=FILE", dest=kind,
+                            help=f"the {kind} file of a model")
+    create.add_argument("--tflite", action="append", default=[], metavar="MODEL-WxH-PRECISION=FILE",
+                        help="a LiteRT file, one per input size")
+    create.add_argument("--sizes", default="320x192,416x256,640x384", metavar="WxH,...", help="input sizes")
+    create.add_argument("--calibration", metavar="DIR", help="folder with <model>.json and <model>.cache")
+    create.add_argument("--card", metavar="FILE", help="the MODEL_CARD.md to put in")
+    create.add_argument("--include-photos", metavar="SPLIT_DIR",
+                        help="put these labelled photographs in as eval/ (without it, no photograph is in a bundle)")
+    create.add_argument("--name", default="facemask", help="the bundle's name (default: %(default)s)")
+    create.add_argument("--default-variant", metavar="NAME")
+    create.add_argument("--key", metavar="FILE", help="private key (PEM) to sign with")
+    pack = verbs.add_parser("pack", help="make one tar file: the same bundle gives the same bytes")
+    pack.add_argument("bundle", metavar="DIR")
+    pack.add_argument("tar", metavar="FILE.tar")
+    unpack = verbs.add_parser("unpack", help="unpack and check a tar file")
+    unpack.add_argument("tar", metavar="FILE.tar")
+    unpack.add_argument("folder", metavar="DIR")
+    key = verbs.add_parser("key", help="make a key pair to sign bundles with")
+    key.add_argument("file", metavar="FILE", help="the private key; the public one is FILE.pub")
+    sign = verbs.add_parser("sign", help="sign a bundle")
+    sign.add_argument("bundle", metavar="DIR")
+    sign.add_argument("--key", required=True, metavar="FILE", help="private key (PEM)")
+    verify = verbs.add_parser("verify", help="check a bundle, a folder or a tar file")
+    install.verify_options(verify)
+    for each in (create, pack, unpack, sign):
+        each.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def command(args: argparse.Namespace) -> int:
+    """Run the chosen sub-verb."""
+    if args.what == "verify":
+        return install.verify_command(args)
+    if args.what == "key":
+        public = bundle.make_key(args.file)
+        print(f"private key: {args.file} (keep it; nobody else may read it)\npublic key:  {public} (for the devices)")
+        return 0
+    if args.what == "create":
+        digest, place = _create(args), args.folder
+    elif args.what == "pack":
+        manifest.verify(args.bundle)
+        tarball.pack(args.bundle, args.tar)
+        digest, place = bundle.root_digest(args.bundle), args.tar
+    elif args.what == "unpack":
+        with bundle.replaced_folder(args.folder) as part:
+            os.rmdir(part)
+            tarball.extract(args.tar, part)
+            manifest.verify(part)
+        digest, place = bundle.root_digest(args.folder), args.folder
+    else:
+        manifest.verify(args.bundle)
+        bundle.sign(args.bundle, args.key)
+        digest, place = bundle.root_digest(args.bundle), args.bundle
+    print(json.dumps({"path": place, "digest": digest}) if args.json else f"{place}\nroot digest {digest}")
+    return 0
+
+
+def _pairs(values: list[str], flag: str) -> dict[str, str]:
+    found = {}
+    for value in values:
+        name, equals, path = value.partition("=")
+        if not equals or not name or not path:
+            raise UsageError(f"{flag} {value}: not NAME=FILE", None, f"for instance {flag} s=runs/mine/s.onnx")
+        found[name] = path
+    return found
+
+
+def _wh(text: str) -> list[int]:
+    try:
+        width, height = (int(part) for part in text.lower().split("x"))
+    except ValueError:
+        raise UsageError(f"{text!r} is not a size", None, "WIDTHxHEIGHT, for instance 416x256") from None
+    return [width, height]
+
+
+def _create(args: argparse.Namespace) -> str:
+    models: dict[str, dict[str, Any]] = {}
+    for kind in bundle.KINDS:
+        for model, path in _pairs(getattr(args, kind), "--" + kind).items():
+            models.setdefault(model, {})[kind] = path
+    variants = []
+    sizes = [_wh(size) for size in args.sizes.split(",") if size]
+    for model, kinds in models.items():
+        for wh in sizes:
+            name = "{}-{}x{}-".format(model, *wh)
+            if "fp32" in kinds:
+                variants.append({"name": name + "fp32", "precision": "fp32", "runtimes": ["onnxruntime", "tensorrt"]})
+                variants.append({"name": name + "fp16", "precision": "fp16", "runtimes": ["tensorrt"],
+                                 "file": "models/" + bundle.KINDS["fp32"].format(model)})
+            if "fp16" in kinds:
+                variants.append({"name": name + "fp16-typed", "precision": "fp16", "runtimes": ["onnxruntime"]})
+            if "int8" in kinds:
+                variants.append({"name": name + "int8", "precision": "int8", "runtimes": ["tensorrt"]})
+            if "int8-cpu" in kinds:
+                variants.append({"name": name + "int8-cpu", "precision": "int8-cpu", "runtimes": ["onnxruntime"]})
+            for variant in variants:
+                variant.setdefault("model", model)
+                variant.setdefault("input_wh", wh)
+    for name, path in _pairs(args.tflite, "--tflite").items():
+        parts = name.rsplit("-", 2)
+        if len(parts) != 3 or parts[2] not in manifest.PRECISIONS:
+            raise UsageError(f"--tflite {name}: not MODEL-WxH-PRECISION", None, "for instance s-416x256-int8")
+        width, height = _wh(parts[1])
+        models.setdefault(parts[0], {}).setdefault("tflite", {})[(width, height, parts[2])] = path
+        variants.append({"name": name + "-litert", "model": parts[0], "input_wh": [width, height],
+                         "precision": parts[2], "runtimes": ["litert"]})
+    if not variants:
+        raise UsageError("no model is given", None, "at least one --onnx MODEL=FILE", "see `jetmask bundle --help`")
+    calibration = {}
+    if args.calibration:
+        calibration = {name: os.path.join(args.calibration, name) for name in sorted(os.listdir(args.calibration))
+                       if name.endswith((".json", ".cache"))}
+    card = ""
+    if args.card:
+        with open(args.card, encoding="utf-8") as file:
+            card = file.read()
+    print(f"writing {len(variants)} variants ...", file=sys.stderr)
+    return bundle.write(args.folder, models, variants, calibration, card=card, name=args.name,
+                        default_variant=args.default_variant, photos=args.include_photos, key=args.key)
