@@ -1,0 +1,83 @@
+"""Latencies in a histogram of fixed size: percentiles over months without growing memory."""
+
+import math
+import threading
+import time
+from typing import Dict, List
+
+import numpy as np
+
+_LOW_MS = 0.01
+_STEP = 1.03  # the width of a bucket: a percentile is right within 1.5 %
+_BUCKETS = 560  # 0.01 ms * 1.03 ** 560 = 154 s
+_LOG_STEP = math.log(_STEP)
+WINDOW_S = 30.0
+
+
+class Histogram:
+    """Counts of durations in ms. `percentiles()` speak of the last 30 to 60 s, `count` and `sum_ms` of all time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._now = np.zeros(_BUCKETS, np.int64)
+        self._before = np.zeros(_BUCKETS, np.int64)
+        self._turned = time.monotonic()
+        self.count = 0
+        self.sum_ms = 0.0
+
+    def add(self, ms: float) -> None:
+        """Count one duration."""
+        bucket = 0 if ms <= _LOW_MS else min(_BUCKETS - 1, int(math.log(ms / _LOW_MS) / _LOG_STEP))
+        with self._lock:
+            now = time.monotonic()
+            if now - self._turned > WINDOW_S:
+                self._now, self._before = self._before, self._now
+                self._now[:] = 0
+                if now - self._turned > 2 * WINDOW_S:
+                    self._before[:] = 0
+                self._turned = now
+            self._now[bucket] += 1
+            self.count += 1
+            self.sum_ms += ms
+
+    def percentiles(self) -> Dict[str, float]:
+        """{"p50", "p95", "p99"} in ms and the "n" they rest on; an empty dict when nothing was counted lately."""
+        with self._lock:
+            counts = self._now + self._before
+        total = int(counts.sum())
+        if not total:
+            return {}
+        summed = np.cumsum(counts)
+        result = {"n": total}  # type: Dict[str, float]
+        for name, share in (("p50", 0.50), ("p95", 0.95), ("p99", 0.99)):
+            bucket = int(np.searchsorted(summed, max(1, math.ceil(share * total))))
+            # The geometric middle of the bucket errs least on either side.
+            result[name] = round(_LOW_MS * _STEP ** (bucket + 0.5), 3)
+        return result
+
+
+class Rate:
+    """Events a second over the last few seconds."""
+
+    def __init__(self, seconds: float = 5.0) -> None:
+        self._seconds = seconds
+        self._marks = []  # type: List[List[float]]  # [second, count]
+        self._lock = threading.Lock()
+
+    def add(self, now: float, count: int = 1) -> None:
+        """Count events at monotonic time `now`."""
+        with self._lock:
+            if self._marks and now - self._marks[-1][0] < 0.25:
+                self._marks[-1][1] += count
+            else:
+                self._marks.append([now, count])
+                del self._marks[:-64]
+
+    def value(self, now: float) -> float:
+        """Events a second at time `now`."""
+        with self._lock:
+            marks = [mark for mark in self._marks if now - mark[0] <= self._seconds]
+        if not marks:
+            return 0.0
+        # The newest mark is still filling: what it holds is counted, and the time up to now with it.
+        return sum(mark[1] for mark in marks) / max(now - marks[0][0], 0.25)

@@ -1,0 +1,296 @@
+"""The inference loop: cameras in, tracked faces out, three overlapped stages and no queue that could grow.
+
+prepare (letterbox into an input buffer) | infer | finish (decode, suppress, track, publish) run in a thread each, so
+that the engine is busy all the time. A frame that waits for the engine is replaced by a newer one of its camera.
+"""
+
+import queue
+import threading
+import time
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
+
+import numpy as np
+
+from jetson import source, track
+from jetson.camera import Camera, Frame
+from jetson.detector import Detector, Faces
+from jetson.histogram import Histogram, Rate
+
+STAGES = ("wait", "preprocess", "queue", "infer", "postprocess", "total")
+_SLOTS = 3
+_ERRORS_BEFORE_REOPEN = 3
+
+Result = NamedTuple("Result", [
+    ("camera", int), ("number", int), ("arrived", float), ("done", float), ("frame_wh", Any), ("faces", Faces),
+    ("tracks", List[track.Track]), ("events", List[track.Event]), ("extra", Dict[str, Any]), ("ms", Dict[str, float]),
+])
+
+
+class Active(NamedTuple("Active", [("variant", Any), ("detector", Detector), ("generation", int)])):
+    """The variant that runs now."""
+
+    __slots__ = ()
+
+
+class View:
+    """One camera with its tracker and its newest result."""
+
+    def __init__(self, camera: Camera, score: float) -> None:
+        self.camera = camera
+        self.tracker = track.Tracker(score)
+        self.latest = None  # type: Optional[Result]
+        self.results = 0
+        self.rate = Rate()
+        self.tracking = threading.Lock()
+
+
+class _Slot:
+    """An input buffer on its way through the stages, with the frame it was made from."""
+
+    def __init__(self) -> None:
+        self.blob = None  # type: Optional[np.ndarray]
+        self.outputs = {}  # type: Dict[str, np.ndarray]
+        self.frame = None  # type: Optional[Frame]
+        self.active = None  # type: Optional[Active]
+        self.scale = (1.0, 1.0)
+        self.times = [0.0] * 4  # prepare begins, prepare ends, infer begins, infer ends
+
+    def drop(self) -> None:
+        if self.frame is not None:
+            self.frame.release()
+            self.frame = None
+
+
+class Runner:
+    """Runs a detector on cameras until `stop()`.
+
+    `on_result(view, frame, result)` is called in the finishing thread while the frame is valid. `spare(idle)` is
+    called in the inferring thread between two inferences; it returns whether it used the time (the live trade-off).
+    """
+
+    def __init__(self, sources: List[source.Source], variant: Any, detector: Detector, score: Optional[float] = None,
+                 every_frame: bool = False, on_result: Optional[Callable[[View, Frame, Result], None]] = None,
+                 spare: Optional[Callable[[bool], bool]] = None,
+                 reopen: Optional[Callable[[Any], Detector]] = None) -> None:
+        self.score = detector.decode["score"] if score is None else score
+        self._change = threading.Condition()
+        self.views = [View(Camera(where, index, self._wake, every_frame), self.score)
+                      for index, where in enumerate(sources)]
+        self.active = Active(variant, detector, 0)
+        self.histograms = {stage: Histogram() for stage in STAGES}
+        self.rate = Rate()
+        self.results = 0
+        self.engine_errors = 0
+        self.engine_error = ""
+        self.started = time.monotonic()
+        self.beat = self.last_result = self.started
+        self._on_result = on_result or (lambda view, frame, result: None)
+        self._spare = spare
+        self._reopen = reopen
+        self._every_frame = every_frame
+        self._next = 0
+        self._free = queue.Queue()  # type: queue.Queue
+        for _ in range(_SLOTS):
+            self._free.put(_Slot())
+        self._ready = None  # type: Optional[_Slot]
+        self._done = queue.Queue(maxsize=_SLOTS)  # type: queue.Queue
+        self._retired = []  # type: List[Active]
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=stage, name=stage.__name__.strip("_"), daemon=True)
+                         for stage in (self._prepare, self._infer, self._finish)]
+
+    def start(self) -> "Runner":
+        """Start the cameras and the stages."""
+        self.started = self.beat = self.last_result = time.monotonic()
+        for view in self.views:
+            view.camera.start()
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def stop(self, timeout_s: float = 2.0) -> None:
+        """End the cameras, let the frames in flight finish, close the engine."""
+        for view in self.views:
+            view.camera._stop.set()  # all at once, then each is waited for
+        self._stop.set()
+        self._wake()
+        for view in self.views:
+            view.camera.stop()
+        end = time.monotonic() + timeout_s
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(max(0.05, end - time.monotonic()))
+        if not self._threads[1].is_alive():
+            self.active.detector.close()
+
+    @property
+    def ended(self) -> bool:
+        """Whether every source has come to its end and every frame of it is through."""
+        return all(view.camera.status == "ended" and not view.camera.fresh() for view in self.views) \
+            and self._ready is None and self._free.qsize() >= _SLOTS - 1 and self._done.empty()
+
+    def swap(self, variant: Any, detector: Detector) -> None:
+        """Go over to another detector with the next frame; the old one is closed when nothing uses it any more."""
+        with self._change:
+            self._retired.append(self.active)
+            self.active = Active(variant, detector, self.active.generation + 1)
+
+    def _wake(self) -> None:
+        with self._change:
+            self._change.notify_all()
+
+    # -- stage 1 ------------------------------------------------------------------------------------------------
+
+    def _take(self) -> Optional[Frame]:
+        """The next frame, the cameras in turn; None when the runner stops."""
+        with self._change:
+            while not self._stop.is_set():
+                for offset in range(len(self.views)):
+                    index = (self._next + offset) % len(self.views)
+                    frame = self.views[index].camera.take() if self.views[index].camera.fresh() else None
+                    if frame is not None:
+                        self._next = index + 1
+                        return frame
+                self._change.wait(0.25)
+        return None
+
+    def _prepare(self) -> None:
+        while not self._stop.is_set():
+            try:
+                slot = self._free.get(timeout=0.25)
+            except queue.Empty:
+                continue
+            frame = self._take()
+            while frame is not None:
+                self._fill(slot, frame)
+                frame = self._offer(slot)
+        self._wake()
+
+    def _fill(self, slot: _Slot, frame: Frame) -> None:
+        slot.drop()
+        slot.frame, slot.active = frame, self.active
+        width, height = slot.active.detector.input_wh
+        if slot.blob is None or slot.blob.shape != (1, 3, height, width):
+            slot.blob = np.empty((1, 3, height, width), np.float32)
+        slot.times[0] = time.monotonic()
+        _, slot.scale = slot.active.detector.prepare(frame.image, slot.blob)
+        slot.times[1] = time.monotonic()
+
+    def _offer(self, slot: _Slot) -> Optional[Frame]:
+        """Lay the slot out for the engine; a newer frame of the same camera if one comes before it is fetched."""
+        camera = slot.frame.camera
+        with self._change:
+            self._ready = slot
+            self._change.notify_all()
+            while self._ready is slot and not self._stop.is_set():
+                self._change.wait(0.25)
+                if self._ready is slot and not self._every_frame and camera.fresh():
+                    frame = camera.take()
+                    if frame is not None:
+                        self._ready = None
+                        return frame
+        return None
+
+    # -- stage 2 ------------------------------------------------------------------------------------------------
+
+    def _infer(self) -> None:
+        failures = 0
+        while not self._stop.is_set():
+            slot = self._fetch()
+            if slot is None:
+                continue
+            try:
+                slot.times[2] = time.monotonic()
+                outputs = slot.active.detector.infer(slot.blob)
+                slot.times[3] = time.monotonic()
+                for name, value in outputs.items():
+                    # The engine reuses its output buffers with the next call, which begins before this frame ends.
+                    kept = slot.outputs.get(name)
+                    if kept is None or kept.shape != value.shape:
+                        kept = slot.outputs[name] = np.empty(value.shape, value.dtype)
+                    np.copyto(kept, value)
+                failures = 0
+            except Exception as error:  # whatever a runtime throws: this frame is lost, the service is not
+                failures += 1
+                self._trouble(error, slot.active, failures)
+                slot.drop()
+                self._free.put(slot)
+                continue
+            self.beat = time.monotonic()
+            self._close_retired(slot.active.generation)
+            self._done.put(slot)
+        self._done.put(None)
+
+    def _fetch(self) -> Optional[_Slot]:
+        used = False
+        if self._spare is not None:
+            try:
+                used = self._spare(self._ready is None)
+            except Exception as error:  # the measurement beside the work must not end the work
+                self.engine_error = "trade-off sampling: {}: {}".format(type(error).__name__, error)
+        with self._change:
+            if self._ready is None and not used:
+                self._change.wait(0.25)
+            slot, self._ready = self._ready, None
+            if slot is not None:
+                self._change.notify_all()
+        if slot is None:
+            self.beat = time.monotonic()
+        return slot
+
+    def _trouble(self, error: Exception, active: Active, failures: int) -> None:
+        self.engine_errors += 1
+        self.engine_error = "{}: {}".format(type(error).__name__, str(error).splitlines()[0] if str(error) else "")
+        if failures % _ERRORS_BEFORE_REOPEN or self._reopen is None:
+            return
+        self._stop.wait(min(5.0, 0.2 * failures))
+        try:
+            detector = self._reopen(active.variant)
+        except Exception as again:
+            self.engine_error += "; opening it again: {}".format(again)
+            return
+        self.swap(active.variant, detector)
+
+    def _close_retired(self, generation: int) -> None:
+        while self._retired and self._retired[0].generation < generation:
+            self._retired.pop(0).detector.close()
+
+    # -- stage 3 ------------------------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        while True:
+            slot = self._done.get()
+            if slot is None:
+                return
+            try:
+                self._publish(slot)
+            finally:
+                slot.drop()
+                self._free.put(slot)
+
+    def _publish(self, slot: _Slot) -> None:
+        frame, view = slot.frame, self.views[slot.frame.camera.index]
+        began = time.monotonic()
+        # Unsure faces keep tracks alive, so they are decoded too; they are not shown or counted by themselves.
+        faces = slot.active.detector.finish(slot.outputs, frame.wh, slot.scale, min(self.score, track.LOW_SCORE))
+        with view.tracking:
+            events = view.tracker.update(faces.xyxy, faces.scores, frame.arrived)
+            tracks = view.tracker.visible(frame.arrived)
+        done = time.monotonic()
+        prepare_begin, prepare_end, infer_begin, infer_end = slot.times
+        ms = {
+            "wait": (prepare_begin - frame.arrived) * 1e3, "preprocess": (prepare_end - prepare_begin) * 1e3,
+            "queue": (infer_begin - prepare_end + began - infer_end) * 1e3, "infer": (infer_end - infer_begin) * 1e3,
+            "postprocess": (done - began) * 1e3, "total": (done - frame.arrived) * 1e3,
+        }
+        for stage, value in ms.items():
+            self.histograms[stage].add(value)
+        result = Result(view.camera.index, frame.number, frame.arrived, done, frame.wh, faces, tracks, events,
+                        frame.extra, ms)
+        view.latest = result
+        view.results += 1
+        self.results += 1
+        self.last_result = done
+        view.rate.add(done)
+        self.rate.add(done)
+        self._on_result(view, frame, result)

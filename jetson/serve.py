@@ -1,0 +1,326 @@
+"""The verb `serve`: cameras, detector, page and supervision put together; runs until it is told to end."""
+
+import argparse
+import os
+import secrets
+import signal
+import sys
+import threading
+import time
+from typing import Any, Dict, List, Optional
+
+from jetson import access, golden, manifest, source
+from jetson.detector import Detector, open_detector
+from jetson.errors import BadInput, JetmaskError, UsageError
+from jetson.journal import Journal, from_track
+from jetson.notify import Notifier
+from jetson.picture import Studio, crop
+from jetson.runner import Result, Runner, View
+from jetson.server import Server, loopback
+from jetson.site import Site
+from jetson.status import Status
+
+DRAIN_S = 2.5  # SIGTERM is answered within 3 s
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `python3 -m jetson serve`."""
+    parser.add_argument("bundle", metavar="DIR", help="the bundle's folder")
+    serve_options(parser)
+    parser.epilog = "example: python3 -m jetson serve /var/lib/jetmask/bundle --source csi://0"
+
+
+def serve_options(parser: argparse.ArgumentParser) -> None:
+    """All arguments but the bundle (shared with `jetmask run`)."""
+    add = parser.add_argument
+    add("--source", action="append", required=True, metavar="URI", help=source.EXAMPLES + "; may be given several times")
+    add("--variant", metavar="NAME", help="which of the bundle's variants (default: the bundle's default)")
+    add("--runtime", metavar="R", help="tensorrt, onnxruntime or litert (default: the first that is here)")
+    add("--threads", type=int, default=0, metavar="N", help="CPU threads of one inference (default: cores - 1)")
+    add("--score", type=float, metavar="S", help="faces are shown from this score (default: the manifest's)")
+    add("--size", metavar="WxH", help="frame size to ask a camera for (default: its own, or 640x480)")
+    add("--fps", type=float, metavar="N", help="frame rate to ask for; for files, to play at")
+    add("--once", action="store_true", help="files and folders: end at their end (default: begin again)")
+    add("--every-frame", action="store_true", help="files and folders: each frame, as fast as possible")
+    add("--wait-for-source", action="store_true", help="start although a device or file is not there yet")
+    add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)")
+    add("--port", type=int, default=8080, help="port to listen on (default 8080; 0: any free one)")
+    add("--token-file", metavar="FILE", help="file with the access token (default off loopback: a new one each start)")
+    add("--insecure", action="store_true", help="off loopback without a token: everybody who reaches the port looks in")
+    add("--allow-host", action="append", default=[], metavar="NAME", help="a further name this server is called by")
+    add("--stream-fps", type=float, default=15.0, metavar="N", help="pictures a second for viewers (default 15)")
+    add("--blur-faces", action="store_true", help="make faces unrecognisable in every picture that is served")
+    add("--events", metavar="FILE", help="append events to this file, one JSON object a line (default: kept in memory)")
+    add("--keep-crops", action="store_true", help="keep the best picture of each person in memory (default: none)")
+    add("--ready-file", metavar="FILE", help="write {\"url\", \"pid\"} there once it serves")
+
+
+def parse_sources(args: argparse.Namespace) -> List[source.Source]:
+    """The sources of a command line, checked."""
+    size = source.parse_size(args.size) if args.size else None
+    found = [source.parse(uri, size, args.fps, not args.once) for uri in args.source]
+    for one in found:
+        if args.every_frame and one.live:
+            raise UsageError("--every-frame is for files, folders and synthetic://", one.label)
+        if not args.wait_for_source:
+            source.check(one)
+    return found
+
+
+def default_threads() -> int:
+    """Threads of one inference: one core is left for capture, drawing and serving."""
+    return max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+def read_token(args: argparse.Namespace) -> Optional[str]:
+    """The token to demand, None where none is needed. UsageError when it would be unsafe."""
+    if args.token_file:
+        try:
+            with open(args.token_file) as file:
+                token = file.read().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput("the token file cannot be read: {}".format(error), args.token_file)
+        if len(token) < 16 or not token.isprintable() or " " in token:
+            raise BadInput("the token is too short or has blanks", args.token_file, "one line of at least 16 characters",
+                           "python3 -c 'import secrets; print(secrets.token_urlsafe(24))' > FILE")
+        return token
+    if loopback(args.host) or args.insecure:
+        return None
+    return secrets.token_urlsafe(24)
+
+
+class Service:
+    """One running `serve`."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.stop = threading.Event()
+        self.reload = threading.Event()
+        self.notifier = Notifier()
+        self.code = 0
+
+    # -- start ----------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Read the bundle, open the engine, start everything. JetmaskError on what is wrong."""
+        args = self.args
+        sources = parse_sources(args)
+        token = read_token(args)
+        self.threads = args.threads or default_threads()
+        self.manifest = manifest.load(args.bundle)
+        variant = self.manifest.variant(args.variant)
+        self.journal = Journal(args.events, args.keep_crops, self._tell_event)
+        guard = access.Access(token, args.allow_host)
+        self.site = None  # type: Optional[Site]
+        # The port is taken before the engine is opened: a wrong port is told at once, not after minutes of building.
+        self.server = Server(args.host, args.port, self._handle, self._viewers, access.HEADERS)
+        detector = self._detector(variant)
+        self.runner = Runner(sources, variant, detector, args.score, args.every_frame, self._on_result,
+                             reopen=self._detector)
+        self.status = Status(self.manifest, self.runner, self.journal, privacy={
+            "faces_blurred": args.blur_faces, "frames_stored": False, "crops_kept": args.keep_crops,
+            "events_file": bool(args.events)})
+        self.site = Site(self.status, self.journal, guard)
+        self.studio = Studio(len(sources), self.site.picture, args.stream_fps, args.blur_faces)
+        self.site.server, self.site.studio = self.server, self.studio
+        self.status.server = self.server
+        self.runner.start()
+        self.server.start()
+        self._announce(guard, token)
+
+    def _detector(self, variant: Any) -> Detector:
+        return open_detector(self.args.bundle, variant.name, self.args.runtime, self.threads)
+
+    def _handle(self, request: Any) -> Any:
+        return self.site.handle(request)
+
+    def _viewers(self, topic: str, count: int) -> None:
+        self.site.viewers(topic, count)
+
+    def _announce(self, guard: access.Access, token: Optional[str]) -> None:
+        host = "127.0.0.1" if self.args.host in ("0.0.0.0", "::") else self.args.host
+        url = "http://{}:{}/".format("[{}]".format(host) if ":" in host else host, self.server.port)
+        active = self.runner.active
+        say("serving {} with {} on {}".format(
+            ", ".join(view.camera.source.label for view in self.runner.views), active.variant.name,
+            active.detector.engine.runtime))
+        if token is None:
+            say("live page: {}".format(url))
+            if loopback(self.args.host):
+                say("from another machine: ssh -L {0}:127.0.0.1:{0} USER@THIS-MACHINE, then open that address".format(
+                    self.server.port))
+            else:
+                say("warning: --insecure: everybody who reaches this port can look in")
+        else:
+            self._say_code(guard, url)
+            if not self.args.token_file:
+                say("token for programs (Authorization: Bearer …): {}".format(token))
+        if self.args.ready_file:
+            from jetson import files
+
+            files.write_json(self.args.ready_file, {"url": url, "pid": os.getpid()})
+
+    def _say_code(self, guard: access.Access, url: str) -> None:
+        self.guard, self.url, self.said = guard, url, guard.code
+        say("live page, this address works once: {}{}?code={}".format(url, access.CODE_PATH[1:], guard.code))
+
+    # -- while it runs ---------------------------------------------------------------------------------------------
+
+    def _tell_event(self, event: Dict[str, Any]) -> None:
+        if self.site is not None:
+            self.site.tell("event", event)
+
+    def _on_result(self, view: View, frame: Any, result: Result) -> None:
+        camera = view.camera
+        self.studio.offer(camera.index, frame.image, result)
+        if self.args.keep_crops and not self.args.blur_faces:
+            for face in result.tracks:
+                if face.confirmed and face.seen >= result.arrived:
+                    quality = face.confidence * float(face.xyxy[3] - face.xyxy[1])
+                    self.journal.keep_crop("{}-{}".format(camera.index, face.number), quality,
+                                           lambda face=face: crop(frame.image, face.xyxy))
+        if result.events:
+            wall, monotonic = time.time(), time.monotonic()
+            for event in result.events:
+                self.journal.add(event.kind, **from_track(event, camera.index, camera.source.label, wall, monotonic))
+
+    def run(self) -> int:
+        """Serve until told to end; the exit code."""
+        known = ["" for _ in self.runner.views]
+        state_due = beat_due = 0.0
+        self.notifier.ready("serving on port {}".format(self.server.port))
+        while not self.stop.wait(0.1):
+            now = time.monotonic()
+            if self.reload.is_set():
+                self.reload.clear()
+                self._reload()
+            self._watch_cameras(known)
+            if now >= state_due:
+                state_due = now + 0.5
+                self.site.tell("state", self.status.state())
+            if now >= beat_due:
+                beat_due = now + min(1.0, self.notifier.watchdog_s or 1.0)
+                health = self.status.health()
+                if health["ok"]:
+                    self.notifier.beat("{}, {:.1f} frames/s".format(health["status"], self.runner.rate.value(now)))
+                else:
+                    say("error: {}; ending, so that the keeper starts a new process".format(health["reason"]))
+                    return 1
+            if getattr(self, "said", None) is not None and self.said != self.guard.code:
+                self._say_code(self.guard, self.url)
+            if self.args.once and self.runner.ended:
+                say("the source has ended after {} results".format(self.runner.results))
+                break
+        return 0
+
+    def _watch_cameras(self, known: List[str]) -> None:
+        for number, view in enumerate(self.runner.views):
+            camera = view.camera
+            if camera.status == known[number]:
+                continue
+            before, known[number] = known[number], camera.status
+            if camera.status == "lost":
+                self.journal.add("camera lost", camera=number, source=camera.source.label, reason=camera.last_error)
+                say("camera {} lost: {}".format(number, camera.last_error))
+            elif camera.status == "live" and before == "lost":
+                self.journal.add("camera back", camera=number, source=camera.source.label)
+                say("camera {} is back".format(number))
+            if camera.status == "lost":
+                self.studio.no_picture(number, ["No picture", camera.source.label, camera.last_error])
+            elif camera.status == "starting":
+                self.studio.no_picture(number, ["Starting", camera.source.label])
+
+    def _reload(self) -> None:
+        """Load the bundle again: self-test first, then swap; whatever goes wrong, the old one goes on."""
+        self.notifier.send("RELOADING=1")
+        say("reloading {}".format(self.args.bundle))
+        try:
+            manifest.verify(self.args.bundle)
+            fresh = manifest.load(self.args.bundle)
+            variant = fresh.variant(self.args.variant)
+            golden.require(self.args.bundle, variant.name, self.args.runtime)
+            detector = self._detector(variant)
+        except (JetmaskError, OSError, ValueError, RuntimeError) as error:
+            self.status.failed_reloads += 1
+            self.status.notice = "The new bundle was refused, the old one goes on: {}".format(str(error).splitlines()[0])
+            self.journal.add("reload refused", reason=str(error).splitlines()[0])
+            say("reload refused, the old bundle goes on: {}".format(error))
+        else:
+            self.runner.swap(variant, detector)
+            self.manifest = self.status.manifest = fresh
+            self.status.reloads += 1
+            self.status.notice = ""
+            self.journal.add("reloaded", bundle=fresh.name, variant=variant.name)
+            say("now running {} {}".format(fresh.name, variant.name))
+        self.notifier.ready("serving on port {}".format(self.server.port))
+
+    # -- end --------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End everything that was started, in the order of the data."""
+        self.notifier.stopping()
+        if hasattr(self, "runner"):
+            self.runner.stop()
+        if hasattr(self, "studio"):
+            self.studio.stop()
+        if hasattr(self, "server"):
+            self.server.stop()
+        if hasattr(self, "journal"):
+            self.journal.close()
+
+
+def say(text: str) -> None:
+    """A line for the log (stderr: a keeper stamps it)."""
+    print("jetmask: " + text, file=sys.stderr, flush=True)
+
+
+def command(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT; 0 after a wished end, 1 when the loop is stuck."""
+    if args.threads < 0 or args.threads > 64:
+        raise UsageError("not a number of threads: {}".format(args.threads), "--threads", "1 to 64, or 0: cores - 1")
+    if not 0 <= args.port <= 65535:
+        raise UsageError("not a port: {}".format(args.port), "--port", "0 to 65535")
+    if args.score is not None and not 0 < args.score < 1:
+        raise UsageError("not a score: {}".format(args.score), "--score", "between 0 and 1")
+    sys.setswitchinterval(0.001)  # three threads hand frames on; the default of 5 ms would be felt
+    service = Service(args)
+    interrupted = []  # type: List[int]
+
+    def end(number: int, _: Any) -> None:
+        interrupted.append(number)
+        service.stop.set()
+        # A driver that does not return must not keep the process: the end comes in time in any case.
+        killer = threading.Timer(DRAIN_S, os._exit, (130 if number == signal.SIGINT else 0,))
+        killer.daemon = True
+        killer.start()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGHUP, lambda *_: service.reload.set())
+    # Opening may take long inside a driver, where no signal handler runs; so it has a thread of its own.
+    trouble = []  # type: List[BaseException]
+
+    def start() -> None:
+        try:
+            service.open()
+        except BaseException as error:
+            trouble.append(error)
+
+    starter = threading.Thread(target=start, name="start", daemon=True)
+    starter.start()
+    while starter.is_alive() and not service.stop.is_set():
+        starter.join(0.1)
+    code = 0
+    try:
+        if trouble:
+            raise trouble[0]
+        if not service.stop.is_set():
+            code = service.run()
+    finally:
+        if not starter.is_alive():
+            service.close()
+    if code or starter.is_alive():
+        sys.stderr.flush()
+        os._exit(code)  # what is stuck would also keep an orderly end from happening
+    return 130 if signal.SIGINT in interrupted else code
+

@@ -1,0 +1,461 @@
+"""A small HTTP/1.1 server in one thread: no client can hold it up, and none costs a thread.
+
+All sockets are non-blocking. A request's head must be whole within 5 s and 8 KiB; a response or stream that makes no
+progress for 5 s is dropped. A stream (MJPEG, SSE) has one part under way per viewer; what comes meanwhile is skipped
+(pictures) or queued up to a limit (events). When all places are taken, the oldest unfinished request goes.
+"""
+
+import errno
+import os
+import selectors
+import socket
+import threading
+import time
+from http.client import responses
+from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from jetson.errors import BadInput, JetmaskError, UsageError
+
+HEAD_BYTES = 8192
+HEAD_S = 5.0
+IDLE_S = 15.0
+STALL_S = 5.0
+ONCE_S = 2.0
+CONNECTIONS = 128
+STREAMS = 32
+_QUEUED_PARTS = 64
+
+Request = NamedTuple("Request", [
+    ("method", str), ("path", str), ("query", Dict[str, str]), ("headers", Dict[str, str]), ("peer", str),
+    ("keep_alive", bool),
+])
+
+
+class Response:
+    """What to send: a whole body, or a stream when `topic` is set (parts come through `Server.publish`).
+
+    `latest_only`: a viewer who is still busy with one part misses the next (pictures). `once`: the answer's body is the
+    next part of the topic, 503 when none comes in time.
+    """
+
+    def __init__(self, status: int = 200, body: bytes = b"", kind: str = "text/plain; charset=utf-8",
+                 headers: Optional[Dict[str, str]] = None, topic: str = "", latest_only: bool = False,
+                 once: bool = False) -> None:
+        self.status = status
+        self.body = body
+        self.kind = kind
+        self.headers = headers or {}
+        self.topic = topic
+        self.latest_only = latest_only
+        self.once = once
+
+
+class BadRequest(Exception):
+    """A request that is not HTTP as this server speaks it; `status` is the answer."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def parse_request(head: bytes, peer: str = "") -> Request:
+    """Parse a request's head (without the empty line). BadRequest with the status to answer.
+
+    Strict where laxness is how requests are smuggled (RFC 9112): no body, no folded or doubled lines that matter.
+    """
+    try:
+        lines = head.decode("ascii").split("\r\n")
+    except UnicodeDecodeError:
+        raise BadRequest(400, "the head is not ASCII")
+    parts = lines[0].split(" ")
+    if len(parts) != 3 or not parts[0].isalpha() or not parts[0].isupper():
+        raise BadRequest(400, "not an HTTP request line")
+    method, target, version = parts
+    if version not in ("HTTP/1.1", "HTTP/1.0"):
+        raise BadRequest(505 if version.startswith("HTTP/") else 400, "HTTP/1.1 only")
+    headers = {}  # type: Dict[str, str]
+    for line in lines[1:]:
+        name, colon, value = line.partition(":")
+        if not colon or not name or not all(c.isalnum() or c in "!#$%&'*+-.^_`|~" for c in name):
+            raise BadRequest(400, "not a header line")
+        if any(ord(c) < 32 and c != "\t" or ord(c) == 127 for c in value):
+            raise BadRequest(400, "a control character in a header")
+        name = name.lower()
+        if name in headers and name in ("host", "content-length", "transfer-encoding", "authorization"):
+            raise BadRequest(400, "a header stands there twice")
+        headers[name] = headers[name] + ", " + value.strip() if name in headers else value.strip()
+    if version == "HTTP/1.1" and not headers.get("host"):
+        raise BadRequest(400, "no Host header")
+    if method not in ("GET", "HEAD"):
+        raise BadRequest(405, "only GET and HEAD: nothing can be changed through this server")
+    if headers.get("transfer-encoding") or headers.get("content-length", "0") != "0":
+        raise BadRequest(413, "no request here has a body")
+    if not target.startswith("/") or len(target) > 2048 or any(ord(c) < 33 for c in target):
+        raise BadRequest(400, "not a path")
+    try:
+        split = urlsplit("http://x" + target)
+        path = unquote(split.path, errors="strict")
+        query = dict(parse_qsl(split.query, keep_blank_values=True, errors="strict"))
+    except (ValueError, UnicodeDecodeError):
+        raise BadRequest(400, "not a path")
+    if "\0" in path:
+        raise BadRequest(400, "not a path")
+    wish = headers.get("connection", "").lower()
+    keep = "close" not in wish if version == "HTTP/1.1" else "keep-alive" in wish
+    return Request(method, path, query, headers, peer, keep)
+
+
+class _Connection:
+    """One socket: what it has sent so far, and what it still has to get."""
+
+    def __init__(self, sock: socket.socket, peer: str, now: float) -> None:
+        self.sock = sock
+        self.peer = peer
+        self.received = bytearray()
+        self.out = []  # type: List[memoryview]
+        self.deadline = now + HEAD_S
+        self.close_after = False
+        self.topic = ""
+        self.latest_only = False
+        self.pending = None  # type: Optional[Tuple[Optional[Request], Response]]
+        self.began = now
+        self.mask = selectors.EVENT_READ
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it is reading a request."""
+        return not self.out and not self.topic
+
+
+class Server:
+    """Serves `handle(request) -> Response` on an address; `publish` sends parts to the streams of a topic.
+
+    `on_viewers(topic, count)` is called in the server's thread when a stream begins or ends.
+    """
+
+    def __init__(self, host: str, port: int, handle: Callable[[Request], Response],
+                 on_viewers: Callable[[str, int], None] = lambda topic, count: None,
+                 headers: Optional[Dict[str, str]] = None) -> None:
+        self._handle = handle
+        self._on_viewers = on_viewers
+        self._headers = headers or {}
+        self._listener = listen(host, port)
+        self.host, self.port = host, self._listener.getsockname()[1]
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._bell, self._ring = os.pipe()
+        for end in (self._bell, self._ring):
+            os.set_blocking(end, False)
+        self._selector.register(self._bell, selectors.EVENT_READ)
+        self._open = {}  # type: Dict[int, _Connection]
+        self._inbox = []  # type: List[Tuple[str, bytes]]
+        self._lock = threading.Lock()
+        self._stop = False
+        self._pause_until = 0.0
+        self.requests = self.refused = self.dropped = 0
+        self._thread = threading.Thread(target=self._run, name="server", daemon=True)
+
+    def start(self) -> "Server":
+        """Begin to answer."""
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Close everything."""
+        self._stop = True
+        self._wake()
+        if self._thread.is_alive():
+            self._thread.join(1.0)
+        else:
+            self._listener.close()
+
+    def publish(self, topic: str, part: bytes) -> None:
+        """Send one part to every stream of `topic`; callable from any thread, never waits."""
+        with self._lock:
+            self._inbox.append((topic, part))
+            del self._inbox[:-256]
+        self._wake()
+
+    def counts(self) -> Dict[str, int]:
+        """Connections and streams now, and what happened so far."""
+        connections = list(self._open.values())
+        return {"connections": len(connections), "streams": sum(1 for c in connections if c.topic),
+                "requests": self.requests, "refused": self.refused, "dropped": self.dropped}
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._ring, b"x")
+        except (BlockingIOError, OSError):
+            pass  # it is awake already, or gone
+
+    def _run(self) -> None:
+        swept = 0.0
+        while not self._stop:
+            for key, mask in self._selector.select(0.5):
+                if key.fileobj is self._listener:
+                    self._accept()
+                elif key.fd == self._bell:
+                    _drain(self._bell)
+                else:
+                    connection = self._open.get(key.fd)
+                    if connection is not None and mask & selectors.EVENT_READ:
+                        self._receive(connection)
+                    if self._open.get(key.fd) is connection and connection is not None and mask & selectors.EVENT_WRITE:
+                        self._send(connection)
+                        self._serve(connection)
+            self._deliver()
+            now = time.monotonic()
+            if now - swept > 0.25:
+                swept = now
+                for connection in list(self._open.values()):
+                    if now > connection.deadline and connection.pending is not None:
+                        self._fulfil(connection, None)
+                    elif now > connection.deadline:
+                        self.dropped += bool(connection.out or connection.received)
+                        self._close(connection)
+                if self._pause_until and now > self._pause_until:
+                    self._pause_until = 0.0
+                    self._selector.register(self._listener, selectors.EVENT_READ)
+        for connection in list(self._open.values()):
+            self._close(connection)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        for _ in range(32):
+            try:
+                sock, address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+                    # Out of descriptors: the listener would be ready for ever and the loop would spin.
+                    self._selector.unregister(self._listener)
+                    self._pause_until = time.monotonic() + 0.5
+                return
+            sock.setblocking(False)
+            if len(self._open) >= CONNECTIONS and not self._make_room():
+                self.refused += 1
+                sock.close()
+                continue
+            try:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError:
+                pass
+            connection = _Connection(sock, str(address[0]), time.monotonic())
+            self._open[sock.fileno()] = connection
+            self._selector.register(sock, selectors.EVENT_READ)
+
+    def _make_room(self) -> bool:
+        waiting = [c for c in self._open.values() if c.waiting]
+        if not waiting:
+            return False
+        self.refused += 1
+        self._close(min(waiting, key=lambda c: c.began))
+        return True
+
+    def _close(self, connection: _Connection) -> None:
+        number = connection.sock.fileno()
+        if self._open.pop(number, None) is None:
+            return
+        try:
+            self._selector.unregister(connection.sock)
+        except (KeyError, ValueError):
+            pass
+        connection.sock.close()
+        if connection.topic:
+            self._tell(connection.topic)
+
+    def _tell(self, topic: str) -> None:
+        self._on_viewers(topic, sum(1 for c in self._open.values() if c.topic == topic))
+
+    def _receive(self, connection: _Connection) -> None:
+        try:
+            data = connection.sock.recv(4096)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._close(connection)
+            return
+        if connection.topic:
+            return  # a viewer has nothing more to say
+        if not connection.received:
+            # The time for a head runs from its first byte; a kept connection may rest longer than that.
+            connection.deadline = min(connection.deadline, time.monotonic() + HEAD_S)
+            connection.began = time.monotonic()
+        connection.received += data
+        self._serve(connection)
+
+    def _serve(self, connection: _Connection) -> None:
+        """Answer the request that has come in, if it is whole and the last answer is out."""
+        if connection.out or connection.topic:
+            # The next request of a pipelining client waits in the buffer, which is bounded too.
+            if len(connection.received) > HEAD_BYTES:
+                self._close(connection)
+        while not connection.out and not connection.topic and connection.sock.fileno() >= 0:
+            while connection.received[:2] == b"\r\n":
+                del connection.received[:2]  # RFC 9112, 2.2: an empty line before the request is let pass
+            end = connection.received.find(b"\r\n\r\n")
+            if end < 0 and len(connection.received) <= HEAD_BYTES:
+                return
+            head = bytes(connection.received[:end]) if end >= 0 else b""
+            del connection.received[:end + 4 if end >= 0 else len(connection.received)]
+            self.requests += 1
+            request = None
+            try:
+                if end < 0 or end > HEAD_BYTES:
+                    raise BadRequest(431, "the request's head is too long")
+                request = parse_request(head, connection.peer)
+                response = self._handle(request)
+            except BadRequest as error:
+                response = Response(error.status, (str(error) + "\n").encode(),
+                                    headers={"Allow": "GET, HEAD"} if error.status == 405 else {})
+                request = None
+            except Exception as error:  # a fault in one answer must not end the service
+                response = Response(500, "{}: {}\n".format(type(error).__name__, error).encode("utf-8", "replace"))
+            self._answer(connection, request, response)
+
+    def _answer(self, connection: _Connection, request: Optional[Request], response: Response) -> None:
+        stream = bool(response.topic) and request is not None and request.method == "GET"
+        if response.once and response.topic:
+            connection.topic, connection.pending = response.topic, (request, response)
+            connection.deadline = time.monotonic() + ONCE_S
+            return
+        if stream and sum(1 for c in self._open.values() if c.topic) >= STREAMS:
+            stream, response = False, Response(503, b"too many viewers\n", headers={"Retry-After": "10"})
+        keep = request is not None and request.keep_alive and not stream
+        head = ["HTTP/1.1 {} {}".format(response.status, responses.get(response.status, "Error"))]
+        fields = dict(self._headers)
+        fields.update(response.headers)
+        fields["Content-Type"] = response.kind
+        fields["Connection"] = "keep-alive" if keep else "close"
+        if not stream:
+            fields["Content-Length"] = str(len(response.body))
+        head += ["{}: {}".format(name, value) for name, value in fields.items()]
+        data = ("\r\n".join(head) + "\r\n\r\n").encode("latin-1", "replace")
+        if request is None or request.method == "GET":
+            data += response.body
+        connection.out.append(memoryview(data))
+        connection.close_after = not keep and not stream
+        connection.deadline = time.monotonic() + STALL_S
+        if stream:
+            connection.topic, connection.latest_only = response.topic, response.latest_only
+            self._tell(connection.topic)
+        self._send(connection)
+
+    def _fulfil(self, connection: _Connection, part: Optional[bytes]) -> None:
+        """Give a `once` connection its body; None: there was none in time."""
+        request, response = connection.pending
+        connection.pending, connection.topic = None, ""
+        if part is None:
+            answer = Response(503, b"no picture came in time\n", headers={"Retry-After": "2"})
+        else:
+            answer = Response(response.status, part, response.kind, response.headers)
+        self._answer(connection, request, answer)
+        self._serve(connection)
+
+    def _send(self, connection: _Connection) -> None:
+        now = time.monotonic()
+        try:
+            while connection.out:
+                count = connection.sock.send(connection.out[0])
+                connection.deadline = now + STALL_S
+                if count < len(connection.out[0]):
+                    connection.out[0] = connection.out[0][count:]
+                    break
+                connection.out.pop(0)
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:
+            self._close(connection)
+            return
+        mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.out else 0)
+        if not connection.out:
+            if connection.close_after:
+                try:
+                    connection.sock.shutdown(socket.SHUT_WR)
+                except OSError:
+                    pass
+                self._close(connection)
+                return
+            connection.deadline = float("inf") if connection.topic else now + IDLE_S
+        if mask != connection.mask:
+            connection.mask = mask
+            self._selector.modify(connection.sock, mask)
+
+    def _deliver(self) -> None:
+        with self._lock:
+            inbox, self._inbox = self._inbox, []
+        if not inbox:
+            return
+        newest = {topic: number for number, (topic, _) in enumerate(inbox)}
+        topics = set(newest)  # type: Set[str]
+        for connection in [c for c in self._open.values() if c.topic in topics]:
+            if connection.pending is not None:
+                self._fulfil(connection, inbox[newest[connection.topic]][1])
+                continue
+            for number, (topic, part) in enumerate(inbox):
+                if topic != connection.topic or (connection.latest_only and number != newest[topic]):
+                    continue
+                if connection.latest_only and connection.out:
+                    continue  # still sending the last picture: this one is skipped for this viewer
+                if len(connection.out) > _QUEUED_PARTS:
+                    self.dropped += 1
+                    self._close(connection)
+                    break
+                if not connection.out:
+                    connection.deadline = time.monotonic() + STALL_S
+                connection.out.append(memoryview(part))
+            else:
+                self._send(connection)
+
+
+def _drain(fd: int) -> None:
+    try:
+        while os.read(fd, 4096):
+            pass
+    except BlockingIOError:
+        pass
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; a port in use, a foreign address and a refused port are told as such."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)[0]
+    except (socket.gaierror, OverflowError, UnicodeError) as error:
+        raise UsageError("not an address to listen on: {}".format(error), "{}:{}".format(host, port),
+                         "an address of this machine, as 127.0.0.1 or 0.0.0.0")
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(128)
+    except OSError as error:
+        sock.close()
+        where = "{}:{}".format(host, port)
+        if error.errno == errno.EADDRINUSE:
+            raise BadInput("the port is in use", where, "a free port",
+                           "end the other program (`ss -ltnp` shows it), or choose another with --port")
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise UsageError("this machine does not have the address", where, "an address of this machine")
+        if error.errno == errno.EACCES:
+            raise BadInput("this user may not listen on the port", where, "a port from 1024 up")
+        raise JetmaskError("cannot listen: {}".format(error.strerror), where)
+    sock.setblocking(False)
+    return sock
+
+
+def loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`.
+
+    >>> loopback("127.0.0.1"), loopback("localhost"), loopback("0.0.0.0")
+    (True, True, False)
+    """
+    try:
+        found = socket.getaddrinfo(host, None, 0, socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError):
+        return False
+    return all(entry[4][0] == "::1" or str(entry[4][0]).startswith("127.") for entry in found)
+

@@ -1,0 +1,22 @@
+"""The verb `run`: the device's runner in the foreground, on this machine."""
+
+import argparse
+import os
+
+import jetson
+from jetson import serve
+
+SHIPPED = os.path.join(os.path.dirname(os.path.abspath(jetson.__file__)), "models")
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `jetmask run`."""
+    parser.add_argument("--bundle", metavar="DIR", default=SHIPPED,
+                        help="the bundle's folder (default: the one that ships with jetmask)")
+    serve.serve_options(parser)
+    parser.epilog = "example: jetmask run --source clip.mp4"
+
+
+def command(args: argparse.Namespace) -> int:
+    """Serve until Ctrl-C."""
+    return serve.command(args)
