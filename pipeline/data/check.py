@@ -1,0 +1,135 @@
+"""Hold a collection against its images: every image, every box, and what the import does about each finding."""
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.data import imagefile
+from pipeline.data.labels import CLASSES, IGNORE, Collection, Finding, class_of, nearest_class
+
+ROUNDING_PX = 1.0  # boxes over the edge by this much come from rounding, not from a mistake
+
+
+@dataclass
+class Entry:
+    """One image that is fit to be used; boxes are [x, y, w, h] in its pixels, inside it."""
+
+    image: Path
+    name: str
+    wh: tuple[int, int]
+    boxes: list[list[float]] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)  # 0, 1, 2 as in CLASSES
+    ignore: list[list[float]] = field(default_factory=list)
+    extra: dict = field(default_factory=dict)
+    extra_of_box: list[Mapping] = field(default_factory=list)
+    turned: bool = False  # by EXIF: the copy is written without
+
+
+def check(collection: Collection, mapping: Mapping[str, str] | None = None, quiet: bool = True) -> tuple[list[Entry], list[Finding]]:
+    """-> the images fit to be used, with their mended boxes, and all findings in order of the files.
+
+    `mapping`: class names of the source to CLASSES or "ignore", before the names that are known anyway.
+    """
+    mapping, findings, entries = mapping or {}, list(collection.findings), []
+    seen: dict[str, Entry] = {}
+    names: set[str] = set()
+    for number, labelled in enumerate(collection.images, 1):
+        if not quiet and (number % 200 == 0 or number == len(collection.images)):
+            print(f"checked {number}/{len(collection.images)} images", file=sys.stderr)
+
+        def found(kind, what, remedy, line=labelled.line, error=True, file=labelled.file):
+            findings.append(Finding(file, line, kind, what, remedy, error))
+
+        if labelled.image is None:
+            found("image missing", f"{labelled.name} is not there", "the image is left out")
+            continue
+        try:
+            picture = imagefile.read(labelled.image)
+        except imagefile.BrokenImage as error:
+            found("image broken", f"{labelled.image} {error}", "the image is left out")
+            continue
+        if labelled.wh is not None and labelled.wh != picture.wh:
+            turned = " (the labels were made on the picture as EXIF turns it)" if labelled.wh == picture.wh[::-1] else ""
+            found("image size", f"the label says {labelled.wh[0]}x{labelled.wh[1]}, {labelled.image.name} is "
+                  f"{picture.wh[0]}x{picture.wh[1]}{turned}", "the image is left out")
+            continue
+        name = labelled.image.name
+        if not _same_suffix(labelled.image.suffix, picture.suffix):
+            found("extension", f"{name} is {picture.suffix[1:]} inside", f"the copy ends in {picture.suffix}", error=False)
+            name = labelled.image.stem + picture.suffix
+        if picture.turned != 1:
+            found("exif turn", f"{name} has EXIF orientation {picture.turned}",
+                  "labels are taken for the stored pixels, the copy has no EXIF", error=False)
+        name = _free(name, names)
+        entry = Entry(labelled.image, name, picture.wh, extra=dict(labelled.extra), turned=picture.turned != 1)
+        _boxes(labelled, entry, mapping, found)
+        digest = hashlib.sha256(picture.data).hexdigest()
+        twin = seen.setdefault(digest, entry)
+        if twin is not entry:
+            alike = sorted(zip(twin.labels, twin.boxes)) == sorted(zip(entry.labels, entry.boxes))
+            found("image duplicate", f"{labelled.image.name} is the same file as {twin.image.name}"
+                  + ("" if alike else ", and its labels differ"), "the later one is left out", error=not alike)
+            continue
+        names.add(name.lower())
+        entries.append(entry)
+    return entries, findings
+
+
+def _boxes(labelled, entry, mapping, found):
+    width, height = entry.wh
+    at: dict[tuple, int] = {}
+    for box in labelled.boxes:
+        x, y, w, h = box.xywh
+        if box.normalised:
+            x, y, w, h = x * width, y * height, w * width, h * height
+        shown = f"{box.name} [{x:.6g}, {y:.6g}, {w:.6g}, {h:.6g}]"
+        if w <= 0 or h <= 0:
+            found("box empty", f"{shown} has no area", "the box is left out", box.line)
+            continue
+        x1, y1, x2, y2 = max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))
+        if x2 <= x1 or y2 <= y1:
+            found("box outside", f"{shown} is outside the image of {width}x{height}", "the box is left out", box.line)
+            continue
+        over = max(-x, -y, x + w - width, y + h - height)
+        if over > ROUNDING_PX:
+            found("box outside", f"{shown} reaches {over:.6g} px over the edge of the image of {width}x{height}", "cut at the edge", box.line)
+        elif over > 1e-3:
+            found("box over the edge", f"{shown} by {over:.3g} px", "cut at the edge", box.line, error=False)
+        name = class_of(box.name, mapping)
+        if name is None:
+            found("class unknown", f"{box.name!r} (the nearest is {nearest_class(box.name)})",
+                  f"it becomes an ignore region; --map '{box.name}={nearest_class(box.name)}' gives it a class", box.line)
+            name = IGNORE
+        # Sums of fractions leave dust in the last digits; a thousandth of a pixel is far below what a label means.
+        xywh = [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)]
+        if name == IGNORE:
+            entry.ignore.append(xywh)
+            continue
+        label = CLASSES.index(name)
+        twin = at.setdefault(tuple(xywh), len(entry.boxes))
+        if twin < len(entry.boxes):
+            if entry.labels[twin] == label:
+                found("box twice", shown, "the second is left out", box.line)
+            else:
+                found("box contradicts", f"{shown} is also labelled {CLASSES[entry.labels[twin]]}", "the first is kept", box.line)
+            continue
+        entry.boxes.append(xywh)
+        entry.labels.append(label)
+        entry.extra_of_box.append(box.extra)
+
+
+def _same_suffix(a, b):
+    alike = {".jpeg": ".jpg", ".tiff": ".tif"}
+    return alike.get(a.lower(), a.lower()) == b
+
+
+def _free(name, taken):
+    """`name`, or with a number where another folder's image already has it (file systems may ignore case)."""
+    stem, suffix, number = Path(name).stem, Path(name).suffix, 1
+    while name.lower() in taken:
+        number += 1
+        name = f"{stem}-{number}{suffix}"
+    return name

@@ -1,0 +1,130 @@
+"""What an image file really is: its format, size and EXIF turn, and whether all of it is there.
+
+OpenCV decodes a JPEG that ends in the middle to a picture with a grey rest and says so only on stderr; a detector
+would be trained on it.
+"""
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+
+class ImageFile(NamedTuple):
+    wh: tuple[int, int]  # as stored, before any EXIF turn
+    suffix: str  # that of the content: .jpg .png .bmp .webp .tif
+    turned: int  # EXIF orientation, 1 where there is none
+    data: bytes
+
+
+class BrokenImage(Exception):
+    """Says in a few words what is wrong with the file."""
+
+
+def read(path: Path) -> ImageFile:
+    """Read and decode `path`. BrokenImage: empty, no image, truncated, damaged, not decodable."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BrokenImage(f"cannot be read: {error.strerror}") from None
+    suffix = _suffix(data)
+    if not data or suffix is None:
+        raise BrokenImage("is empty" if not data else "is no JPEG, PNG, BMP, WebP or TIFF")
+    if suffix == ".jpg":
+        _whole_jpeg(data)
+    elif suffix == ".png":
+        _whole_png(data)
+    elif suffix == ".webp" and len(data) < 8 + struct.unpack("<I", data[4:8])[0]:
+        raise BrokenImage("is truncated")
+    elif suffix == ".bmp" and len(data) < struct.unpack("<I", data[2:6])[0]:
+        raise BrokenImage("is truncated")
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if picture is None:
+        raise BrokenImage("cannot be decoded")
+    return ImageFile((picture.shape[1], picture.shape[0]), suffix, _orientation(data) if suffix == ".jpg" else 1, data)
+
+
+def _suffix(data):
+    if data[:3] == b"\xff\xd8\xff":
+        return ".jpg"
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return ".png"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return ".webp"
+    if data[:2] == b"BM" and len(data) > 26:
+        return ".bmp"
+    return ".tif" if data[:4] in (b"II*\0", b"MM\0*") else None
+
+
+def jpeg_segments(data: bytes):
+    """-> (marker, start, end) of each segment before the picture's own data, and (0xDA, start, end of the file)."""
+    at = 2
+    while at + 4 <= len(data):
+        if data[at] != 0xFF:
+            raise BrokenImage("is damaged: no JPEG marker where one must be")
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill bytes
+            at += 1
+            continue
+        length = struct.unpack(">H", data[at + 2:at + 4])[0]
+        if marker == 0xDA:
+            yield marker, at, len(data)
+            return
+        yield marker, at, at + 2 + length
+        at += 2 + length
+    raise BrokenImage("is truncated")
+
+
+def _whole_jpeg(data):
+    start = [begin for _, begin, _ in jpeg_segments(data)][-1]
+    # Within the picture's data an FF is always followed by 00 or a restart marker, so FF D9 is its end and nothing else.
+    if data.find(b"\xff\xd9", start) < 0:
+        raise BrokenImage("is truncated")
+
+
+def _whole_png(data):
+    at = 8
+    while at + 12 <= len(data):
+        length, kind = struct.unpack(">I4s", data[at:at + 8])
+        body = data[at + 4:at + 8 + length]
+        if len(data) < at + 12 + length:
+            break
+        if zlib.crc32(body) != struct.unpack(">I", data[at + 8 + length:at + 12 + length])[0]:
+            raise BrokenImage("is damaged: a checksum does not fit")
+        if kind == b"IEND":
+            return
+        at += 12 + length
+    raise BrokenImage("is truncated")
+
+
+def _exif(data):
+    """-> the (start, end) of the EXIF segments."""
+    return [(start, end) for marker, start, end in jpeg_segments(data) if marker == 0xE1 and data[start + 4:start + 8] == b"Exif"]
+
+
+def _orientation(data):
+    for start, end in _exif(data):
+        tiff = data[start + 10:end]
+        order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+        try:
+            first, = struct.unpack(order + "I", tiff[4:8])
+            count, = struct.unpack(order + "H", tiff[first:first + 2])
+            for at in range(first + 2, first + 2 + 12 * count, 12):
+                tag, _, _, value = struct.unpack(order + "HHIH", tiff[at:at + 10])
+                if tag == 0x0112 and 1 <= value <= 8:
+                    return value
+        except (struct.error, TypeError):
+            continue
+    return 1
+
+
+def without_exif(data: bytes) -> bytes:
+    """A JPEG without its EXIF segments, the picture untouched: no reader can turn it any more, and no place or camera
+    stays in it."""
+    for start, end in reversed(_exif(data)):
+        data = data[:start] + data[end:]
+    return data

@@ -1,0 +1,137 @@
+"""`jetmask data import` and `data check`: any of four formats into the one layout, every finding listed."""
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+from jetson.errors import BadInput, UsageError
+from pipeline.data import check, coco, kitti, layout, voc, yolo
+from pipeline.data.labels import CLASSES, IGNORE, Collection, class_of
+
+FORMATS = {"coco": coco, "voc": voc, "yolo": yolo, "kitti": kitti}
+
+
+def guess(source: Path) -> str:
+    """The format of `source` (a COCO json, or a folder), from what lies in it; BadInput where nothing tells."""
+    if not source.exists():
+        raise BadInput("there is no such data folder", source, "a folder of images and labels, or a COCO json",
+                       "check the path; `jetmask data fetch` names public collections")
+    if source.is_file():
+        return "coco"
+    below = [source, *(p for p in sorted(source.iterdir()) if p.is_dir())]
+    if (source / "annotations.json").is_file():
+        return "coco"
+    if any(any(p.glob("*.xml")) for p in below):
+        return "voc"
+    below += [q for p in below[1:] for q in sorted(p.iterdir()) if q.is_dir()]
+    for path in (q for p in below for q in sorted(p.glob("*.txt"))):
+        words = path.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0].split()
+        if len(words) >= 8 and re.match(r"[A-Za-z]", words[0]):
+            return "kitti"
+        if len(words) >= 5 and words[0].isdigit():
+            return "yolo"
+    if any(source.glob("*.y*ml")):
+        return "yolo"
+    raise BadInput("no labels found", source, "annotations.json, Pascal VOC *.xml, YOLO or KITTI *.txt",
+                   "name the format with --format, or the json itself")
+
+
+def read(source: Path, form: str | None = None, image_folders: list[Path] | None = None) -> Collection:
+    """Read `source` as `form` (guessed where None)."""
+    form = form or guess(source)
+    if not source.exists():
+        guess(source)
+    for folder in image_folders or []:
+        if not folder.is_dir():
+            raise BadInput("there is no such folder of images", folder)
+    if form == "coco" and source.is_dir():
+        found = sorted(p for p in source.glob("*.json"))
+        named = [p for p in found if p.name in ("annotations.json", "_annotations.coco.json")]
+        if not found or (len(found) > 1 and not named):
+            raise BadInput("which json?" if found else "there is no json", source, "one COCO json", "name the file itself")
+        source = (named or found)[0]
+    elif form != "coco" and source.is_file():
+        raise UsageError(f"--format {form} reads a folder", source)
+    return FORMATS[form].read(source, image_folders or [])
+
+
+def mapping_of(pairs: list[str]) -> dict[str, str]:
+    """["mask=with_mask", ...] -> {"mask": "with_mask"}; UsageError for a class that is none."""
+    mapping = {}
+    for pair in pairs:
+        name, sign, target = pair.rpartition("=")
+        if not sign or (target not in CLASSES and target != IGNORE):
+            near = class_of(target, {})
+            raise UsageError(f"--map {pair!r}", None, f"NAME=CLASS, CLASS one of {', '.join(CLASSES)}, {IGNORE}",
+                             f"did you mean {name}={near}?" if near else None)
+        mapping[name] = target
+    return mapping
+
+
+def report(findings, entries, as_json: bool, done: str, failed: bool) -> None:
+    """All findings to stderr (with --json to stdout), and one line of what was done."""
+    boxes = Counter(label for e in entries for label in e.labels)
+    summary = {"images": len(entries), "boxes": {name: boxes[i] for i, name in enumerate(CLASSES)},
+               "ignore_boxes": sum(len(e.ignore) for e in entries),
+               "errors": sum(f.error for f in findings), "notes": sum(not f.error for f in findings)}
+    if as_json:
+        print(json.dumps({**summary, "done": None if failed else done, "findings": [f._asdict() for f in findings]}, ensure_ascii=False))
+        return
+    for finding in findings:
+        print(finding, file=sys.stderr)
+    for kind, count in sorted(Counter((f.error, f.kind) for f in findings).items(), reverse=True):
+        print(f"{count:5d} {'error' if kind[0] else 'note'}{'' if count == 1 else 's'}: {kind[1]}", file=sys.stderr)
+    if not failed:
+        print(f"{done}: {summary['images']} images, " + ", ".join(f"{n} {name}" for name, n in summary["boxes"].items())
+              + f", {summary['ignore_boxes']} ignore regions")
+
+
+def import_options(parser) -> None:
+    parser.add_argument("source", type=Path, help="a COCO json, or a folder with labels in one of the formats")
+    parser.add_argument("out", type=Path, help="the folder to write: images/ and annotations.json")
+    parser.add_argument("--format", choices=sorted(FORMATS), help="where it is not guessed rightly")
+    parser.add_argument("--images", type=Path, action="append", default=[], metavar="DIR", help="where the images are, if elsewhere")
+    parser.add_argument("--map", action="append", default=[], metavar="NAME=CLASS",
+                        help=f"a class of the source; CLASS is {', '.join(CLASSES)} or {IGNORE}")
+    parser.add_argument("--mend", action="store_true", help="write in spite of errors, each mended as its line says")
+    parser.add_argument("--json", action="store_true", help="findings and counts as JSON")
+    parser.epilog = "example: jetmask data import downloads/mask.v1.yolo data/mine --map 'no-mask=without_mask'"
+
+
+def import_command(args) -> int:
+    collection = read(args.source, args.format, args.images)
+    entries, findings = check.check(collection, mapping_of(args.map), quiet=False)
+    errors = sum(f.error for f in findings)
+    failed = bool(errors and not args.mend) or not entries
+    if not failed:
+        with layout.folder_aside(args.out) as part:
+            layout.write(part, entries, collection.licenses, f"imported by jetmask from {args.source.name}")
+    report(findings, entries, args.json, f"wrote {args.out}", failed)
+    if failed:
+        raise BadInput(f"{errors} errors in the labels, listed above; nothing was written" if errors else "no image is left to import",
+                       args.source, "labels without an error", "mend the source, or let --mend do what each line says")
+    return 0
+
+
+def check_options(parser) -> None:
+    parser.add_argument("source", type=Path, help="a folder with labels in any of the formats, or a COCO json")
+    parser.add_argument("--format", choices=sorted(FORMATS))
+    parser.add_argument("--images", type=Path, action="append", default=[], metavar="DIR")
+    parser.add_argument("--map", action="append", default=[], metavar="NAME=CLASS")
+    parser.add_argument("--against", type=Path, action="append", default=[], metavar="SPLIT_DIR",
+                        help="also name the images that are near-duplicates of one there (val, test)")
+    parser.add_argument("--json", action="store_true")
+    parser.epilog = "example: jetmask data check data/mine --against data/facemask/test"
+
+
+def check_command(args) -> int:
+    from pipeline.data import leak
+
+    entries, findings = check.check(read(args.source, args.format, args.images), mapping_of(args.map), quiet=False)
+    findings += leak.findings([e.image for e in entries], args.against)
+    errors = sum(f.error for f in findings)
+    report(findings, entries, args.json, f"checked {args.source}", False)
+    return BadInput.exit_code if errors else 0

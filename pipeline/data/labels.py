@@ -1,0 +1,114 @@
+"""What every importer reads a collection into: labelled images with the place of each label, and findings."""
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+CLASSES = ("with_mask", "without_mask", "mask_worn_incorrect")
+IGNORE = "ignore"  # as a class: a region that neither rewards nor punishes a detector
+
+# How the public collections call the three; letters and digits only, lower case. "face" alone is left out on purpose:
+# it says nothing about a mask.
+_SYNONYMS = {
+    "with_mask": ("withmask", "mask", "masked", "facemask", "masks", "maskon", "wearingmask", "withfacemask", "goodmask", "maskworncorrect"),
+    "without_mask": ("withoutmask", "nomask", "unmasked", "maskoff", "nofacemask", "notwearingmask", "withoutfacemask", "barefaced"),
+    "mask_worn_incorrect": ("maskwornincorrect", "maskwearedincorrect", "incorrectmask", "maskincorrect", "incorrect", "badmask",
+                            "maskwornincorrectly", "wrongmask", "improperlywornmask", "improperfacemask", "incorrectlywornmask"),
+    IGNORE: ("ignore", "dontcare", "ignored"),
+}
+_CLASS_OF = {word: name for name, words in _SYNONYMS.items() for word in words}
+
+
+class Finding(NamedTuple):
+    """Something in a collection that is not as it should be.
+
+    `error`: nothing is imported with it unless asked to mend; else it is a note, and what it says is done anyway.
+    """
+
+    file: str
+    line: int | None
+    kind: str  # box outside, box empty, class unknown, image missing, image broken, image duplicate, extension, ...
+    what: str
+    remedy: str  # what the import does about it
+    error: bool
+
+    def __str__(self):
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{place}: {'error' if self.error else 'note'}: {self.kind}: {self.what} -> {self.remedy}"
+
+
+class Box(NamedTuple):
+    """One label as it stands in the source."""
+
+    name: str
+    xywh: tuple[float, float, float, float]  # px of the stored image
+    line: int | None
+    normalised: bool = False  # xywh are fractions of the image's size, which the label file does not tell
+    extra: Mapping = {}  # kept as it is: box_made_by, score
+
+
+@dataclass
+class Labelled:
+    """One image and its labels."""
+
+    image: Path | None  # None where the label does not say which image is meant, or no file of that name is there
+    name: str  # the image's name as the label gives it
+    file: str  # the label file
+    line: int | None
+    boxes: list[Box]
+    wh: tuple[int, int] | None = None  # as the label says
+    extra: dict = field(default_factory=dict)  # source, license, tags, orig_name: kept as they are
+
+
+class Collection(NamedTuple):
+    """What an importer returns."""
+
+    images: list[Labelled]
+    findings: list[Finding]
+    licenses: list[dict] = []
+
+
+def class_of(name: str, mapping: Mapping[str, str]) -> str | None:
+    """-> one of CLASSES or IGNORE for a source's class name; None for one that nobody knows."""
+    if name in mapping:
+        return mapping[name]
+    return _CLASS_OF.get(re.sub(r"[^a-z0-9]", "", name.lower()))
+
+
+def nearest_class(name: str) -> str:
+    """The class whose name is most like `name`, for an error message."""
+    near = difflib.get_close_matches(re.sub(r"[^a-z0-9]", "", name.lower()), list(_CLASS_OF), 1, 0.4)
+    return _CLASS_OF[near[0]] if near else CLASSES[0]
+
+
+def find_image(folders: list[Path], name: str, file: str, line: int | None, findings: list[Finding]) -> Path | None:
+    """The image called `name` in one of `folders`; one of the same stem where only the extension differs."""
+    name = name.replace("\\", "/")
+    for folder in folders:
+        for candidate in (folder / name, folder / Path(name).name):
+            if candidate.is_file():
+                return candidate
+    for folder in folders:
+        for candidate in sorted(folder.glob(glob_escape(Path(name).stem) + ".*")):
+            if candidate.suffix.lower() in IMAGE_SUFFIXES:
+                findings.append(Finding(file, line, "extension", f"{name} is not there, {candidate.name} is",
+                                        "that one is taken", False))
+                return candidate
+    return None
+
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+def glob_escape(text: str) -> str:
+    """`text` with the signs that glob reads as patterns made plain ("masked (1452)[1].jpg" is a real name)."""
+    return re.sub(r"([*?[])", r"[\1]", text)
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The image files directly in `folder`, by name."""
+    return sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in IMAGE_SUFFIXES)

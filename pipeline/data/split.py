@@ -1,0 +1,101 @@
+"""`jetmask data split`: parts that share no photograph, the same for the same seed."""
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jetson.cli import table
+from jetson.errors import UsageError
+from pipeline.data import check, layout, leak
+from pipeline.data.labels import CLASSES
+
+
+def groups(hashed: np.ndarray, bits: int = leak.NEAR_BITS, mirrored: np.ndarray | None = None) -> np.ndarray:
+    """Hashes uint64 (N,) -> group number (N,): near-duplicates, and near-duplicates of those, share one.
+
+    `mirrored`: the hashes of the mirrored pictures, to keep those together too.
+    """
+    root = np.arange(len(hashed))
+
+    def find(i):
+        while root[i] != i:
+            root[i] = root[root[i]]
+            i = root[i]
+        return i
+
+    for other in (hashed, mirrored):
+        for i, j, _ in leak.near_pairs(hashed, other, bits) if other is not None else ():
+            a, b = sorted((find(i), find(j)))
+            root[b] = a
+    return np.array([find(i) for i in range(len(hashed))], int)
+
+
+def split(entries: Sequence[check.Entry], shares: Mapping[str, float], seed: int = 0, bits: int = leak.NEAR_BITS) -> dict[str, list[check.Entry]]:
+    """Deal entries out to the parts named in `shares`, whole groups at a time, so that images and boxes of each class
+    come near to the shares. Depends on the images' content, the labels, the shares and the seed: not on file names or order.
+    """
+    total = sum(shares.values())
+    if not shares or total <= 0 or min(shares.values()) < 0:
+        raise UsageError("the shares of the parts", None, "positive numbers, for instance --train 0.8 --val 0.1 --test 0.1")
+    paths = [e.image for e in entries]
+    hashed, mirrored = leak.hashes(paths), leak.hashes(paths, mirrored=True)
+    number = groups(hashed, bits, mirrored)
+    counts = np.array([[1] + [e.labels.count(k) for k in range(len(CLASSES))] for e in entries], float).reshape(-1, 1 + len(CLASSES))
+    members = {}
+    for i, group in enumerate(number):
+        members.setdefault(int(group), []).append(i)
+
+    def lot(group):
+        content = min(hashlib.sha256(paths[i].read_bytes()).digest() for i in group)
+        return hashlib.sha256(seed.to_bytes(8, "big", signed=True) + content).digest()
+
+    # The largest first, while there is room for them; equal ones in an order drawn by the seed.
+    order = sorted(members.values(), key=lambda group: (-len(group), lot(group)))
+    names = [name for name, share in shares.items() if share > 0]
+    goal = np.array([shares[name] / total for name in names])[:, None] * counts.sum(0)[None]
+    weight = 1 / np.maximum(counts.sum(0), 1)
+    have = np.zeros_like(goal)
+    parts = {name: [] for name in shares}
+    for group in order:
+        more = counts[group].sum(0)
+        # Where the squared distance to the goals, in shares of each count, falls most.
+        gain = ((((goal - have) ** 2) - (goal - have - more) ** 2) * weight ** 2).sum(1)
+        best = int(gain.argmax())
+        have[best] += more
+        parts[names[best]] += [entries[i] for i in group]
+    for name in parts:
+        parts[name].sort(key=lambda e: e.name)
+    return parts
+
+
+def split_options(parser) -> None:
+    parser.add_argument("source", type=Path, help="a split folder, as `data import` writes it")
+    parser.add_argument("out", type=Path, help="the folder to write train/, val/ and test/ into")
+    parser.add_argument("--train", type=float, default=0.8, metavar="SHARE")
+    parser.add_argument("--val", type=float, default=0.1, metavar="SHARE")
+    parser.add_argument("--test", type=float, default=0.1, metavar="SHARE")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bits", type=int, default=leak.NEAR_BITS, help="hashes that differ in at most so many of 64 bits are one photograph")
+    parser.add_argument("--json", action="store_true")
+    parser.epilog = "example: jetmask data split data/mine data/mine_parts --train 0.7 --val 0.15 --test 0.15 --seed 1"
+
+
+def split_command(args) -> int:
+    entries, licenses = layout.load(args.source)
+    parts = split(entries, {"train": args.train, "val": args.val, "test": args.test}, args.seed, args.bits)
+    with layout.folder_aside(args.out) as part:
+        for name, chosen in parts.items():
+            (part / name).mkdir()
+            layout.write(part / name, chosen, licenses, f"{name} of {args.source.name}, split by jetmask with seed {args.seed}, {args.bits} bits")
+    rows = [[name, len(chosen)] + [sum(e.labels.count(k) for e in chosen) for k in range(len(CLASSES))] for name, chosen in parts.items()]
+    if args.json:
+        print(json.dumps({row[0]: dict(zip(("images", *CLASSES), row[1:], strict=True)) for row in rows}))
+    else:
+        print(table(["part", "images", *CLASSES], rows))
+        print(f"wrote {args.out}", file=sys.stderr)
+    return 0

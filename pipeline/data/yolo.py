@@ -1,0 +1,93 @@
+"""Read a YOLO export: `data.yaml` with the class names, a txt beside (or in `labels/` for) every image."""
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import yaml
+
+from jetson.errors import BadInput
+from pipeline.data.labels import Box, Collection, Finding, Labelled, images_in
+
+_SHAPE = "class x-centre y-centre width height, the last four as fractions of the image"
+
+
+def read(folder: Path, image_folders: list[Path]) -> Collection:
+    """`folder` holds data.yaml (or classes.txt) and pairs of images and txt files, flat, in images/ and labels/, or in
+    one folder of those for each of its splits."""
+    names = _names(folder)
+    images, findings = [], []
+    pairs = _pairs(folder, image_folders)
+    if not pairs:
+        raise BadInput("no folder of images with labels", folder, "images/*.jpg and labels/*.txt")
+    for image_folder, label_folder in pairs:
+        labels = {p.stem: p for p in sorted(label_folder.glob("*.txt")) if p.name not in ("classes.txt", "README.txt")}
+        for image in images_in(image_folder):
+            path = labels.pop(image.stem, None)
+            if path is None:
+                findings.append(Finding(str(image), None, "label missing", f"no {image.stem}.txt in {label_folder}",
+                                        "taken as an image without faces", False))
+            boxes = _boxes(path, names, findings) if path else []
+            images.append(Labelled(image, image.name, str(path or image), None, boxes, None, {"orig_name": image.name}))
+        for path in labels.values():
+            findings.append(Finding(str(path), None, "image missing", f"no image called {path.stem} in {image_folder}",
+                                    "the label is left out", True))
+    return Collection(images, findings)
+
+
+def _pairs(folder, image_folders):
+    """-> [(folder of images, folder of labels), ...]"""
+    pairs = [(images, folder / "labels" if (folder / "labels").is_dir() else folder) for images in image_folders]
+    roots = [folder, *(p for p in sorted(folder.iterdir()) if p.is_dir())]
+    for root in [] if pairs else roots:
+        if (root / "images").is_dir() and (root / "labels").is_dir():
+            inner = [p.name for p in sorted((root / "images").iterdir()) if p.is_dir() and (root / "labels" / p.name).is_dir()]
+            pairs += [(root / "images" / n, root / "labels" / n) for n in inner] or [(root / "images", root / "labels")]
+    if not pairs and images_in(folder):
+        pairs = [(folder, folder)]
+    return pairs
+
+
+def _names(folder):
+    """-> {class number: name}; empty where nothing tells them, and then each number is an unknown class."""
+    for path in sorted(folder.glob("*.y*ml")):
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            mark = getattr(error, "problem_mark", None)
+            raise BadInput("not YAML", f"{path}, line {mark.line + 1}" if mark else path, "names: [mask, no-mask]") from None
+        names = content.get("names") if isinstance(content, dict) else None
+        if isinstance(names, list):
+            return {i: str(name) for i, name in enumerate(names)}
+        if isinstance(names, dict) and all(str(k).isdigit() for k in names):
+            return {int(k): str(name) for k, name in names.items()}
+        if names is not None:
+            raise BadInput("names is neither a list nor a table", path, "names: [mask, no-mask]")
+    for path in (folder / "classes.txt", folder / "obj.names"):
+        if path.is_file():
+            return {i: line.strip() for i, line in enumerate(path.read_text(encoding="utf-8").splitlines())}
+    return {}
+
+
+def _boxes(path, names, findings):
+    boxes = []
+    for line, text in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        words = text.split()
+        if not words:
+            continue
+        try:
+            values = [float(w) for w in words]
+        except ValueError:
+            values = [math.nan]
+        polygon = len(values) >= 7 and len(values) % 2 == 1
+        if (len(values) not in (5, 6) and not polygon) or not all(map(math.isfinite, values)) or values[0] != int(values[0]):
+            findings.append(Finding(str(path), line, "label broken", f"{text[:60]!r} is not {_SHAPE}", "the line is left out", True))
+            continue
+        if polygon:
+            xs, ys = values[1::2], values[2::2]
+            x, y, w, h = min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+        else:
+            w, h = values[3:5]
+            x, y = values[1] - w / 2, values[2] - h / 2
+        boxes.append(Box(names.get(int(values[0]), f"class {int(values[0])}"), (x, y, w, h), line, normalised=True))
+    return boxes
