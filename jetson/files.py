@@ -58,9 +58,8 @@ def aside(path: str) -> Iterator[str]:
 
 def write_bytes(path: str, data: bytes) -> None:
     """Write `data` as the whole content of `path`."""
-    with aside(path) as part:
-        with open(part, "wb") as file:
-            file.write(data)
+    with aside(path) as part, open(part, "wb") as file:
+        file.write(data)
 
 
 def write_text(path: str, text: str) -> None:

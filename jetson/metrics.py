@@ -25,7 +25,7 @@ SIZES = {"small": (0.0, 32.0 ** 2), "medium": (32.0 ** 2, 96.0 ** 2), "large": (
 _ALL = (0.0, 1e10)
 _RECALLS = np.linspace(0, 1, 101)
 
-# One labelled image: `xyxy` float64 (N, 4) and `ignore` float64 (M, 4) in pixels of the stored image, `labels` int (N,).
+# One labelled image: `xyxy` float64 (N, 4) and `ignore` float64 (M, 4) in pixels of the stored image; `labels` int (N,).
 Truth = NamedTuple("Truth", [
     ("image_id", int), ("file", str), ("wh", Tuple[int, int]), ("xyxy", np.ndarray), ("labels", np.ndarray),
     ("ignore", np.ndarray), ("source", str),
@@ -255,7 +255,7 @@ def evaluate(truths: Sequence[Truth], detections: Sequence[Any]) -> Dict[str, An
 
 
 def _resampled(parts: Sequence[Tally], draws: np.ndarray) -> np.ndarray:
-    """Two-class mAP50 for each row of `draws` (resamples, images): how often each image was drawn; nan without truth."""
+    """Two-class mAP50 for each row of `draws` (resamples, images), how often each image was drawn; nan if no truth."""
     trimmed = []
     for part in parts:
         # Misses after the last hit change nothing in any resample.

@@ -28,7 +28,7 @@ def root():
 
 @pytest.fixture(scope="session")
 def tiny_bundle():
-    """A whole valid bundle whose net finds coloured squares (see tests/data/make_tiny_bundle.py); do not write to it."""
+    """A whole valid bundle whose net finds coloured squares (data/make_tiny_bundle.py); do not write to it."""
     return os.path.join(TESTS, "data", "tiny_bundle")
 
 

@@ -4,11 +4,13 @@ The net finds coloured squares instead of faces: blue is with_mask, red without_
 stride s it answers to squares of about 2 s pixels, with a box of 2 s pixels round the cell. So a test can draw a frame
 and know what must be found, and the operators are those of the real detector: Conv, Relu, Add, one Resize.
 
-Needs onnx and onnxruntime (a development install). Run: python tests/data/make_tiny_bundle.py
+Needs the extras `train` and `dev`. Run: python tests/data/make_tiny_bundle.py
 """
 
 import os
+import shutil
 import sys
+import tempfile
 
 import numpy as np
 import onnx
@@ -19,9 +21,10 @@ from onnxruntime import quantization
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[:0] = [ROOT, os.path.dirname(os.path.abspath(__file__))]
 
+from squares import draw  # noqa: E402
+
 from jetson import files, image, manifest  # noqa: E402
 from pipeline import bundle, golden  # noqa: E402
-from squares import draw  # noqa: E402
 
 BUNDLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tiny_bundle")
 STRIDES = [4, 8, 16, 32]
@@ -80,7 +83,7 @@ def build():
     across = np.array([[-1, 0, 1]] * 3)
     for stride in STRIDES:
         # A square of 2 s px round a cell fills the cell (1) and 3 cells' worth of the ring; the logit falls with
-        # |ring - 3|, with what the centre lacks, and with |right - left| and |bottom - top| (corners of larger squares).
+        # |ring - 3|, with what the centre lacks, and with |right - left| and |bottom - top|.
         kernels = [ring, -ring, -centre, across, -across, across.T, -across.T]
         hidden = np.concatenate([_per_channel(kernel) for kernel in kernels])
         bias = np.repeat([-3, 3, 1, 0, 0, 0, 0], 3)
@@ -143,6 +146,40 @@ def golden_frames():
     ]
 
 
+def tflite(model, wh):
+    """The same net as a .tflite for one input size, NHWC, with the contract's output names in a signature."""
+    import tensorflow as tf
+
+    weights = {weight.name: numpy_helper.to_array(weight) for weight in model.graph.initializer}
+
+    @tf.function(input_signature=[tf.TensorSpec([1, wh[1], wh[0], 3], tf.float32, name="image")])
+    def run(image):
+        values = {"image": image}
+        for node in model.graph.node:
+            source = values[node.input[0]]
+            if node.op_type == "Conv":
+                stride = next(a.ints[0] for a in node.attribute if a.name == "strides")
+                kernel = weights[node.input[1]].transpose(2, 3, 1, 0)
+                value = tf.nn.conv2d(source, kernel, stride, "SAME" if stride == 1 else "VALID")
+                value = value + weights[node.input[2]]
+            elif node.op_type == "Relu":
+                value = tf.nn.relu(source)
+            elif node.op_type == "Add":
+                value = source + values[node.input[1]]
+            else:
+                wanted = [source.shape[1] * 2, source.shape[2] * 2]
+                value = tf.compat.v1.image.resize_nearest_neighbor(source, wanted)
+            values[node.output[0]] = value
+        return {output.name: values[output.name] for output in model.graph.output}
+
+    module = tf.Module()
+    module.run = run
+    # By way of a SavedModel: only that route keeps the names in a signature.
+    with tempfile.TemporaryDirectory() as saved:
+        tf.saved_model.save(module, saved, {"serving_default": run})
+        return tf.lite.TFLiteConverter.from_saved_model(saved).convert()
+
+
 def _shape(path):
     """Make height and width symbolic again after the quantizer, with nothing inferred left inside."""
     model = onnx.load(path)
@@ -151,19 +188,19 @@ def _shape(path):
     onnx.save(model, path)
 
 
-def main():
-    """Write the bundle anew."""
-    for folder in ("models", "golden", "calibration"):
-        os.makedirs(os.path.join(BUNDLE, folder), exist_ok=True)
-    fp32 = os.path.join(BUNDLE, "models", "t.onnx")
+def write(folder):
+    """Write the bundle into the empty `folder`."""
+    for name in ("models", "golden", "calibration"):
+        os.makedirs(os.path.join(folder, name))
+    fp32 = os.path.join(folder, "models", "t.onnx")
     model = build()
     onnx.save(model, fp32)
-    onnx.save(half(model), os.path.join(BUNDLE, "models", "t.fp16.onnx"))
-    cpu = os.path.join(BUNDLE, "models", "t.int8-cpu.onnx")
+    onnx.save(half(model), os.path.join(folder, "models", "t.fp16.onnx"))
+    cpu = os.path.join(folder, "models", "t.int8-cpu.onnx")
     quantization.quantize_static(
         fp32, cpu, _Frames(), quant_format=quantization.QuantFormat.QDQ, per_channel=True, reduce_range=True,
         activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8)
-    typed = os.path.join(BUNDLE, "models", "t.int8.onnx")
+    typed = os.path.join(folder, "models", "t.int8.onnx")
     quantization.quantize_static(
         fp32, typed, _Frames(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
         activation_type=quantization.QuantType.QInt8, weight_type=quantization.QuantType.QInt8,
@@ -172,6 +209,7 @@ def main():
                        "QuantizeBias": False})
     _shape(cpu)
     _shape(typed)
+    files.write_bytes(os.path.join(folder, "models", "t-416x256.fp32.tflite"), tflite(model, (416, 256)))
 
     variants = []
     for wh in SIZES:
@@ -186,28 +224,40 @@ def main():
             ("fp16-typed", "t.fp16.onnx", "fp16", ["onnxruntime"]),
             ("int8-cpu", "t.int8-cpu.onnx", "int8-cpu", ["onnxruntime"]),
             ("int8", "t.int8.onnx", "int8", ["tensorrt"]),
+            ("fp32-litert", "t-416x256.fp32.tflite", "fp32", ["litert"]),
         ):
-            path = os.path.join(BUNDLE, "models", file)
+            if runtimes == ["litert"] and wh != (416, 256):
+                continue
+            path = os.path.join(folder, "models", file)
             variants.append({
                 "name": "t-{}x{}-{}".format(wh[0], wh[1], suffix), "model": "t", "file": "models/" + file,
                 "sha256": files.sha256(path), "bytes": os.path.getsize(path), "input_wh": list(wh),
-                "precision": precision, "runtimes": runtimes, "macs": macs, "ap": {r: None for r in runtimes},
-                "ap_reason": {r: "a test fixture, not measured on photographs" for r in runtimes}, "targets": [],
+                "precision": precision, "runtimes": runtimes, "macs": macs, "ap": dict.fromkeys(runtimes),
+                "ap_reason": dict.fromkeys(runtimes, "a test fixture, not measured on photographs"), "targets": [],
             })
-    files.write_json(os.path.join(BUNDLE, "manifest.json"), {
+    files.write_json(os.path.join(folder, "manifest.json"), {
         "schema_version": 1, "name": "tiny", "created": "2026-01-01T00:00:00Z", "classes": list(manifest.CLASSES),
         "decode": {"strides": STRIDES, "box": "exp", "score": 0.4, "iou": 0.5, "max_detections": 300},
         "preprocessing": image.PREPROCESSING, "default_variant": "t-416x256-fp32", "variants": variants,
         "provenance": {"made_by": "tests/data/make_tiny_bundle.py", "onnxruntime": onnxruntime.__version__},
     })
-    golden.write(BUNDLE, golden_frames())
-    files.write_json(os.path.join(BUNDLE, "calibration", "t.json"), {
+    golden.write(folder, golden_frames())
+    files.write_json(os.path.join(folder, "calibration", "t.json"), {
         "model_sha256": files.sha256(fp32), "preprocessing": image.PREPROCESSING, "images": len(golden_frames()),
         "note": "drawn frames of golden/"})
-    files.write_text(os.path.join(BUNDLE, "MODEL_CARD.md"), "# tiny\n\nA hand-made net that finds coloured squares, "
+    files.write_text(os.path.join(folder, "MODEL_CARD.md"), "# tiny\n\nA hand-made net that finds coloured squares, "
                      "for tests. It knows nothing of faces.\n")
-    bundle.seal(BUNDLE)
-    manifest.verify(BUNDLE)
+    bundle.seal(folder)
+    manifest.verify(folder)
+
+
+def main():
+    """Write the bundle anew; the old one stays until the new one is whole."""
+    with tempfile.TemporaryDirectory() as parent:
+        folder = os.path.join(parent, "bundle")
+        write(folder)
+        shutil.rmtree(BUNDLE, ignore_errors=True)
+        shutil.copytree(folder, BUNDLE)
 
 
 if __name__ == "__main__":
