@@ -39,7 +39,7 @@ class Access:
 
     def __init__(self, token: Optional[str] = None, hosts: Iterable[str] = ()) -> None:
         self._token = token
-        self._hosts = frozenset(name.lower() for name in hosts) | _own_names()  # type: FrozenSet[str]
+        self._hosts: FrozenSet[str] = frozenset(name.lower() for name in hosts) | _own_names()
         self._lock = threading.Lock()
         self.code = secrets.token_urlsafe(16) if token else ""
 

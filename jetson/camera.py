@@ -4,6 +4,7 @@ A camera is lost when no frame has come for 2 s, or when a live one has sent bit
 child is killed and started again, at first at once, later every 10 s.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -77,7 +78,7 @@ class Camera:
         self.every_frame = every_frame
         self.status = "starting"  # starting, live, lost, ended
         self.since = time.time()
-        self.frame_wh = None  # type: Optional[Tuple[int, int]]
+        self.frame_wh: Optional[Tuple[int, int]] = None
         self.frames = 0
         self.dropped = 0
         self.restarts = 0
@@ -88,16 +89,16 @@ class Camera:
         self.last_frame = 0.0  # monotonic
         self._notify = notify
         self._lock = threading.Condition()
-        self._latest = None  # type: Optional[Frame]
-        self._free = []  # type: List[np.ndarray]
+        self._latest: Optional[Frame] = None
+        self._free: List[np.ndarray] = []
         self._made = 0
-        self._arrivals = deque(maxlen=64)  # type: deque
+        self._arrivals: deque = deque(maxlen=64)
         self._stop = threading.Event()
-        self._child = None  # type: Optional[subprocess.Popen]
+        self._child: Optional[subprocess.Popen] = None
         self._relaxed = False
-        self._size = None  # type: Optional[Tuple[int, int]]
-        self._lines = deque(maxlen=40)  # type: deque
-        self._last_crc = None  # type: Optional[int]
+        self._size: Optional[Tuple[int, int]] = None
+        self._lines: deque = deque(maxlen=40)
+        self._last_crc: Optional[int] = None
         self._crc_since = self._looked = 0.0
         self._frozen_restarts = 0
         self._thread = threading.Thread(target=self._run, name="camera-{}".format(index), daemon=True)
@@ -235,11 +236,8 @@ class Camera:
 
     def _spawn(self) -> Tuple[int, int, bool]:
         read_end, write_end = os.pipe()
-        try:
-            with_size = min(1 << 20, int(open("/proc/sys/fs/pipe-max-size").read()))
-            fcntl.fcntl(read_end, _SET_PIPE_SIZE, with_size)
-        except (OSError, ValueError):
-            pass  # fewer, larger reads are only a convenience
+        with contextlib.suppress(OSError):  # fewer, larger reads are only a convenience
+            fcntl.fcntl(read_end, _SET_PIPE_SIZE, 1 << 20)
         try:
             argv, framed = source.command(self.source, write_end, self.every_frame, self._relaxed)
             here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -263,14 +261,11 @@ class Camera:
         child = self._child
         if child is None:
             return
-        try:
+        with contextlib.suppress(OSError):
             os.killpg(child.pid, signal.SIGKILL)
-        except (OSError, ProcessLookupError):
-            pass
-        try:
+        # One that is stuck in a driver dies when the driver lets go.
+        with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(5.0)
-        except subprocess.TimeoutExpired:
-            pass  # stuck in a driver; it dies when the driver lets go
 
     def _live_once(self) -> str:
         """Run one child until it ends; why it is over, or "" when the source has simply ended."""

@@ -48,7 +48,7 @@ class Histogram:
         if not total:
             return {}
         summed = np.cumsum(counts)
-        result = {"n": total}  # type: Dict[str, float]
+        result: Dict[str, float] = {"n": total}
         for name, share in (("p50", 0.50), ("p95", 0.95), ("p99", 0.99)):
             bucket = int(np.searchsorted(summed, max(1, math.ceil(share * total))))
             # The geometric middle of the bucket errs least on either side.
@@ -61,7 +61,7 @@ class Rate:
 
     def __init__(self, seconds: float = 5.0) -> None:
         self._seconds = seconds
-        self._marks = []  # type: List[List[float]]  # [second, count]
+        self._marks: List[List[float]] = []  # [second, count]
         self._lock = threading.Lock()
 
     def add(self, now: float, count: int = 1) -> None:

@@ -35,8 +35,8 @@ class Journal:
         self.error = ""
         self._tell = tell
         self._lock = threading.Lock()
-        self._events = deque(maxlen=KEPT)  # type: deque
-        self._crops = OrderedDict()  # type: OrderedDict
+        self._events: deque = deque(maxlen=KEPT)
+        self._crops: OrderedDict = OrderedDict()
         self._number = 0
         self._file = None
         if path:

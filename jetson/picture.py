@@ -89,8 +89,8 @@ class Studio:
         self._wanted = [False] * cameras
         self._once = [False] * cameras
         self._due = [0.0] * cameras
-        self._jobs = [None] * cameras  # type: List[Optional[Any]]
-        self._buffers = [None] * cameras  # type: List[Optional[np.ndarray]]
+        self._jobs: List[Optional[Any]] = [None] * cameras
+        self._buffers: List[Optional[np.ndarray]] = [None] * cameras
         self._change = threading.Condition()
         self._stop = False
         self.encoded = 0

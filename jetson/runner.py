@@ -38,7 +38,7 @@ class View:
     def __init__(self, camera: Camera, score: float) -> None:
         self.camera = camera
         self.tracker = track.Tracker(score)
-        self.latest = None  # type: Optional[Result]
+        self.latest: Optional[Result] = None
         self.results = 0
         self.rate = Rate()
         self.tracking = threading.Lock()
@@ -48,10 +48,10 @@ class _Slot:
     """An input buffer on its way through the stages, with the frame it was made from."""
 
     def __init__(self) -> None:
-        self.blob = None  # type: Optional[np.ndarray]
-        self.outputs = {}  # type: Dict[str, np.ndarray]
-        self.frame = None  # type: Optional[Frame]
-        self.active = None  # type: Optional[Active]
+        self.blob: Optional[np.ndarray] = None
+        self.outputs: Dict[str, np.ndarray] = {}
+        self.frame: Optional[Frame] = None
+        self.active: Optional[Active] = None
         self.scale = (1.0, 1.0)
         self.times = [0.0] * 4  # prepare begins, prepare ends, infer begins, infer ends
 
@@ -89,12 +89,12 @@ class Runner:
         self._reopen = reopen
         self._every_frame = every_frame
         self._next = 0
-        self._free = queue.Queue()  # type: queue.Queue
+        self._free: queue.Queue = queue.Queue()
         for _ in range(_SLOTS):
             self._free.put(_Slot())
-        self._ready = None  # type: Optional[_Slot]
-        self._done = queue.Queue(maxsize=_SLOTS)  # type: queue.Queue
-        self._retired = []  # type: List[Active]
+        self._ready: Optional[_Slot] = None
+        self._done: queue.Queue = queue.Queue(maxsize=_SLOTS)
+        self._retired: List[Active] = []
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=stage, name=stage.__name__.strip("_"), daemon=True)
                          for stage in (self._prepare, self._infer, self._finish)]

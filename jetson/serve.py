@@ -33,7 +33,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 def serve_options(parser: argparse.ArgumentParser) -> None:
     """All arguments but the bundle (shared with `jetmask run`)."""
     add = parser.add_argument
-    add("--source", action="append", required=True, metavar="URI", help=source.EXAMPLES + "; may be given several times")
+    add("--source", action="append", required=True, metavar="URI",
+        help=source.EXAMPLES + "; may be given several times")
     add("--variant", metavar="NAME", help="which of the bundle's variants (default: the bundle's default)")
     add("--runtime", metavar="R", help="tensorrt, onnxruntime or litert (default: the first that is here)")
     add("--threads", type=int, default=0, metavar="N", help="CPU threads of one inference (default: cores - 1)")
@@ -81,7 +82,7 @@ def read_token(args: argparse.Namespace) -> Optional[str]:
         except (OSError, UnicodeDecodeError) as error:
             raise BadInput("the token file cannot be read: {}".format(error), args.token_file)
         if len(token) < 16 or not token.isprintable() or " " in token:
-            raise BadInput("the token is too short or has blanks", args.token_file, "one line of at least 16 characters",
+            raise BadInput("the token is too short or has blanks", args.token_file, "a line of at least 16 characters",
                            "python3 -c 'import secrets; print(secrets.token_urlsafe(24))' > FILE")
         return token
     if loopback(args.host) or args.insecure:
@@ -111,7 +112,7 @@ class Service:
         variant = self.manifest.variant(args.variant)
         self.journal = Journal(args.events, args.keep_crops, self._tell_event)
         guard = access.Access(token, args.allow_host)
-        self.site = None  # type: Optional[Site]
+        self.site: Optional[Site] = None
         # The port is taken before the engine is opened: a wrong port is told at once, not after minutes of building.
         self.server = Server(args.host, args.port, self._handle, self._viewers, access.HEADERS)
         detector = self._detector(variant)
@@ -242,8 +243,9 @@ class Service:
             detector = self._detector(variant)
         except (JetmaskError, OSError, ValueError, RuntimeError) as error:
             self.status.failed_reloads += 1
-            self.status.notice = "The new bundle was refused, the old one goes on: {}".format(str(error).splitlines()[0])
-            self.journal.add("reload refused", reason=str(error).splitlines()[0])
+            reason = str(error).splitlines()[0]
+            self.status.notice = "The new bundle was refused, the old one goes on: {}".format(reason)
+            self.journal.add("reload refused", reason=reason)
             say("reload refused, the old bundle goes on: {}".format(error))
         else:
             self.runner.swap(variant, detector)
@@ -284,7 +286,7 @@ def command(args: argparse.Namespace) -> int:
         raise UsageError("not a score: {}".format(args.score), "--score", "between 0 and 1")
     sys.setswitchinterval(0.001)  # three threads hand frames on; the default of 5 ms would be felt
     service = Service(args)
-    interrupted = []  # type: List[int]
+    interrupted: List[int] = []
 
     def end(number: int, _: Any) -> None:
         interrupted.append(number)
@@ -298,7 +300,7 @@ def command(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGHUP, lambda *_: service.reload.set())
     # Opening may take long inside a driver, where no signal handler runs; so it has a thread of its own.
-    trouble = []  # type: List[BaseException]
+    trouble: List[BaseException] = []
 
     def start() -> None:
         try:

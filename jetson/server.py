@@ -5,6 +5,7 @@ progress for 5 s is dropped. A stream (MJPEG, SSE) has one part under way per vi
 (pictures) or queued up to a limit (events). When all places are taken, the oldest unfinished request goes.
 """
 
+import contextlib
 import errno
 import os
 import selectors
@@ -74,7 +75,7 @@ def parse_request(head: bytes, peer: str = "") -> Request:
     method, target, version = parts
     if version not in ("HTTP/1.1", "HTTP/1.0"):
         raise BadRequest(505 if version.startswith("HTTP/") else 400, "HTTP/1.1 only")
-    headers = {}  # type: Dict[str, str]
+    headers: Dict[str, str] = {}
     for line in lines[1:]:
         name, colon, value = line.partition(":")
         if not colon or not name or not all(c.isalnum() or c in "!#$%&'*+-.^_`|~" for c in name):
@@ -113,12 +114,12 @@ class _Connection:
         self.sock = sock
         self.peer = peer
         self.received = bytearray()
-        self.out = []  # type: List[memoryview]
+        self.out: List[memoryview] = []
         self.deadline = now + HEAD_S
         self.close_after = False
         self.topic = ""
         self.latest_only = False
-        self.pending = None  # type: Optional[Tuple[Optional[Request], Response]]
+        self.pending: Optional[Tuple[Optional[Request], Response]] = None
         self.began = now
         self.mask = selectors.EVENT_READ
 
@@ -148,8 +149,8 @@ class Server:
         for end in (self._bell, self._ring):
             os.set_blocking(end, False)
         self._selector.register(self._bell, selectors.EVENT_READ)
-        self._open = {}  # type: Dict[int, _Connection]
-        self._inbox = []  # type: List[Tuple[str, bytes]]
+        self._open: Dict[int, _Connection] = {}
+        self._inbox: List[Tuple[str, bytes]] = []
         self._lock = threading.Lock()
         self._stop = False
         self._pause_until = 0.0
@@ -184,10 +185,8 @@ class Server:
                 "requests": self.requests, "refused": self.refused, "dropped": self.dropped}
 
     def _wake(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # it is awake already, or gone
             os.write(self._ring, b"x")
-        except (BlockingIOError, OSError):
-            pass  # it is awake already, or gone
 
     def _run(self) -> None:
         swept = 0.0
@@ -238,10 +237,8 @@ class Server:
                 self.refused += 1
                 sock.close()
                 continue
-            try:
+            with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            except OSError:
-                pass
             connection = _Connection(sock, str(address[0]), time.monotonic())
             self._open[sock.fileno()] = connection
             self._selector.register(sock, selectors.EVENT_READ)
@@ -258,10 +255,8 @@ class Server:
         number = connection.sock.fileno()
         if self._open.pop(number, None) is None:
             return
-        try:
+        with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(connection.sock)
-        except (KeyError, ValueError):
-            pass
         connection.sock.close()
         if connection.topic:
             self._tell(connection.topic)
@@ -290,10 +285,9 @@ class Server:
 
     def _serve(self, connection: _Connection) -> None:
         """Answer the request that has come in, if it is whole and the last answer is out."""
-        if connection.out or connection.topic:
-            # The next request of a pipelining client waits in the buffer, which is bounded too.
-            if len(connection.received) > HEAD_BYTES:
-                self._close(connection)
+        # The next request of a pipelining client waits in the buffer, which is bounded too.
+        if (connection.out or connection.topic) and len(connection.received) > HEAD_BYTES:
+            self._close(connection)
         while not connection.out and not connection.topic and connection.sock.fileno() >= 0:
             while connection.received[:2] == b"\r\n":
                 del connection.received[:2]  # RFC 9112, 2.2: an empty line before the request is let pass
@@ -374,10 +368,8 @@ class Server:
         mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.out else 0)
         if not connection.out:
             if connection.close_after:
-                try:
+                with contextlib.suppress(OSError):
                     connection.sock.shutdown(socket.SHUT_WR)
-                except OSError:
-                    pass
                 self._close(connection)
                 return
             connection.deadline = float("inf") if connection.topic else now + IDLE_S
@@ -391,7 +383,7 @@ class Server:
         if not inbox:
             return
         newest = {topic: number for number, (topic, _) in enumerate(inbox)}
-        topics = set(newest)  # type: Set[str]
+        topics: Set[str] = set(newest)
         for connection in [c for c in self._open.values() if c.topic in topics]:
             if connection.pending is not None:
                 self._fulfil(connection, inbox[newest[connection.topic]][1])

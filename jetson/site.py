@@ -39,10 +39,10 @@ class Site:
         self.status = status
         self.journal = journal
         self.guard = guard
-        self.server = None  # type: Any
-        self.studio = None  # type: Optional[Studio]
-        self._pictures = {}  # type: Dict[int, bytes]
-        self._files = {}  # type: Dict[str, bytes]
+        self.server: Any = None
+        self.studio: Optional[Studio] = None
+        self._pictures: Dict[int, bytes] = {}
+        self._files: Dict[str, bytes] = {}
         for path, (name, _) in FILES.items():
             with open(os.path.join(WEB, name), "rb") as file:
                 self._files[path] = file.read()

@@ -17,7 +17,8 @@ KINDS = ("v4l2", "csi", "rtsp", "file", "folder", "synthetic")
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 EXAMPLES = "/dev/video0, csi://0, rtsp://host/path, a video file, a folder of images, synthetic://"
 _LIVE = ("v4l2", "csi", "rtsp")
-_KEYS = {"csi": ("size", "fps", "flip"), "v4l2": ("size", "fps"), "synthetic": ("size", "fps", "seed", "frames", "faces")}
+_KEYS = {"csi": ("size", "fps", "flip"), "v4l2": ("size", "fps"),
+         "synthetic": ("size", "fps", "seed", "frames", "faces")}
 _ENUM_FMT = 0xC0405602  # _IOWR('V', 2, struct v4l2_fmtdesc), linux/videodev2.h
 _RAW_FORMATS = ("YUYV", "UYVY", "YVYU", "NV12", "YU12", "YV12", "BGR3", "RGB3", "GREY")
 
@@ -75,7 +76,7 @@ def parse(uri: str, size: Optional[Tuple[int, int]] = None, fps: Optional[float]
     (320, 240)
     """
     scheme = uri.split("://", 1)[0].lower() if "://" in uri else ""
-    options = {}  # type: Dict[str, str]
+    options: Dict[str, str] = {}
     path = uri
     if scheme in ("csi", "synthetic"):
         parts = urlsplit(uri)
@@ -154,7 +155,7 @@ def images(folder: str) -> List[str]:
     return []
 
 
-_elements = {}  # type: Dict[str, bool]
+_elements: Dict[str, bool] = {}
 
 
 def have_element(name: str) -> bool:

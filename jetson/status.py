@@ -36,8 +36,8 @@ class Status:
         self.privacy = privacy or {}
         self.notice = ""  # the last thing that an operator should know (a failed reload)
         self.reloads = self.failed_reloads = 0
-        self.server = None  # type: Any
-        self.studio = None  # type: Any
+        self.server: Any = None
+        self.studio: Any = None
         self._lock = threading.Lock()
 
     def health(self) -> Dict[str, Any]:

@@ -1,7 +1,7 @@
 """Tracks: one person is one track, and its class is a vote over its life.
 
-Association in two rounds, as in ByteTrack (Zhang et al., ECCV 2022): sure detections first, then the unsure ones for the
-tracks left over, by IoU with the predicted box. Motion is a constant velocity with gains that shrink with age (an
+Association in two rounds, as in ByteTrack (Zhang et al., ECCV 2022): sure detections first, then the unsure ones for
+the tracks left over, by IoU with the predicted box. Motion is a constant velocity with gains that shrink with age (an
 alpha-beta filter). All times are seconds, so that a slow machine and a fast one keep a track equally long.
 """
 
@@ -77,7 +77,7 @@ class Tracker:
 
     def __init__(self, score: float) -> None:
         self.score = score  # from which a detection starts a track
-        self.tracks = []  # type: List[Track]
+        self.tracks: List[Track] = []
         self.counts = [0, 0, 0]  # persons by class at the end of the vote so far; moves with a changed vote
         self.persons = 0
         self._next = 1
