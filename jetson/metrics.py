@@ -25,7 +25,7 @@ SIZES = {"small": (0.0, 32.0 ** 2), "medium": (32.0 ** 2, 96.0 ** 2), "large": (
 _ALL = (0.0, 1e10)
 _RECALLS = np.linspace(0, 1, 101)
 
-# One labelled image: `xyxy` float64 (N, 4) and `ignore` float64 (M, 4) in pixels of the stored image; `labels` int (N,).
+# One labelled image: `xyxy` float64 (N, 4) and `ignore` float64 (M, 4) in pixels of the stored image, `labels` (N,).
 Truth = NamedTuple("Truth", [
     ("image_id", int), ("file", str), ("wh", Tuple[int, int]), ("xyxy", np.ndarray), ("labels", np.ndarray),
     ("ignore", np.ndarray), ("source", str),
