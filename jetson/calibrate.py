@@ -165,15 +165,15 @@ def parse_cache(text: str, where: str = "calibration cache") -> Cache:
     if not header:
         raise BadInput("not a TensorRT calibration cache: {!r:.60}".format(lines[0]), where + ", line 1",
                        "TRT-<version>-EntropyCalibration2 or TRT-<version>-MinMaxCalibration")
-    scales = {}  # type: Dict[str, float]
+    scales: Dict[str, float] = {}
     for number, line in enumerate(lines[1:], 2):
         line = line.rstrip("\r")
         if not line:
             continue
         name, colon, digits = line.rpartition(": ")  # the last one: names may hold colons
         if not colon or not name or not re.match(r"^[0-9a-f]{1,8}$", digits):
-            raise BadInput("not a line of a calibration cache: {!r:.60}".format(line), "{}, line {}".format(where, number),
-                           "name: <1 to 8 hex digits>")
+            raise BadInput("not a line of a calibration cache: {!r:.60}".format(line),
+                           "{}, line {}".format(where, number), "name: <1 to 8 hex digits>")
         scale, = struct.unpack(">f", struct.pack(">I", int(digits, 16)))
         if not math.isfinite(scale) or scale < 0 or name in scales:
             raise BadInput("tensor {!r} {}".format(
@@ -222,12 +222,12 @@ def make_calibrator(
     class Calibrator(base):  # the base is known only when the module is
         def __init__(self) -> None:
             base.__init__(self)
-            self.failure = None  # type: Optional[BaseException]
+            self.failure: Optional[BaseException] = None
             self.given = None if cache is None else format_cache(cache).encode("utf-8")
-            self.written = None  # type: Optional[bytes]
+            self.written: Optional[bytes] = None
             self.batches = 0
             self.refused = False
-            self._blobs = iter(blobs if blobs is not None else ())  # type: Iterator[np.ndarray]
+            self._blobs: Iterator[np.ndarray] = iter(blobs if blobs is not None else ())
 
         def get_batch_size(self) -> int:
             return 1

@@ -44,7 +44,8 @@ def gpu(index: int = 0) -> Gpu:
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError as error:
-        raise DeviceMismatch("there is no NVIDIA driver here ({})".format(error), None, "libcuda.so.1", remedy) from error
+        raise DeviceMismatch("there is no NVIDIA driver here ({})".format(error), None, "libcuda.so.1",
+                             remedy) from error
 
     def ask(call: str, *arguments: Any) -> None:
         code = getattr(driver, call)(*arguments)
@@ -115,8 +116,8 @@ class Session:
                                  "use the container, or pip install pycuda (needs nvcc on the PATH)") from error
         self.driver = pycuda.driver
         self._lock = threading.RLock()
-        self._pairs = []  # type: List[Pair]
-        self._events = []  # type: List[Any]
+        self._pairs: List[Pair] = []
+        self._events: List[Any] = []
         self.stream = None
         self._context = None
         with self._explained("opening the GPU"):

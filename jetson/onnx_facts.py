@@ -12,7 +12,7 @@ FLOAT, UINT8, INT8, FLOAT16 = 1, 2, 3, 10
 TYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "double"}
 
 Node = NamedTuple("Node", [("name", str), ("op", str), ("inputs", Tuple[str, ...]), ("outputs", Tuple[str, ...])])
-Value = NamedTuple("Value", [("name", str), ("type", int), ("shape", Tuple[Any, ...])])   # a dimension: int, str or None
+Value = NamedTuple("Value", [("name", str), ("type", int), ("shape", Tuple[Any, ...])])   # int, str or None
 
 
 class Facts(NamedTuple("Facts", [
@@ -58,7 +58,7 @@ def _fields(data: memoryview) -> Iterator[Tuple[int, Any]]:
         tag, at = _varint(data, at)
         kind = tag & 7
         if kind == 0:
-            value, at = _varint(data, at)  # type: Tuple[Any, int]
+            value, at = _varint(data, at)
         elif kind in (1, 5):
             size = 8 if kind == 1 else 4
             if at + size > len(data):
@@ -95,7 +95,8 @@ def _number(value: Any) -> int:
 
 
 def _node(data: memoryview) -> Node:
-    inputs, outputs = [], []  # type: List[str], List[str]
+    inputs: List[str] = []
+    outputs: List[str] = []
     name = op = ""
     for field, value in _fields(data):
         if field == 1:
@@ -119,7 +120,8 @@ def _dimension(data: memoryview) -> Any:
 
 
 def _value(data: memoryview) -> Value:
-    name, kind, shape = "", 0, []  # type: str, int, List[Any]
+    name, kind = "", 0
+    shape: List[Any] = []
     for field, value in _fields(data):
         if field == 1:
             name = _text(value)
@@ -148,8 +150,11 @@ def _initializer(data: memoryview) -> Tuple[str, int]:
 def parse(data: bytes, where: str = "model") -> Facts:
     """The facts of a serialised ONNX model; BadInput when it is none."""
     ir_version = opset = 0
-    graph = None  # type: Optional[memoryview]
-    nodes, inputs, outputs, initializers = [], [], [], {}  # type: Any, Any, Any, Dict[str, int]
+    graph: Optional[memoryview] = None
+    nodes: List[Node] = []
+    inputs: List[Value] = []
+    outputs: List[Value] = []
+    initializers: Dict[str, int] = {}
     try:
         for field, value in _fields(memoryview(data)):
             if field == 1:
@@ -175,5 +180,5 @@ def parse(data: bytes, where: str = "model") -> Facts:
     except _Broken as error:
         raise BadInput("not an ONNX model: {}".format(error), where, "an ONNX file",
                        "verify the bundle, or export the model again") from error
-    inputs = [value for value in inputs if value.name not in initializers]
-    return Facts(ir_version, opset, tuple(nodes), tuple(inputs), tuple(outputs), initializers)
+    given = tuple(value for value in inputs if value.name not in initializers)
+    return Facts(ir_version, opset, tuple(nodes), given, tuple(outputs), initializers)

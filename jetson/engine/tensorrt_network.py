@@ -14,8 +14,7 @@ from jetson import onnx_facts
 from jetson.cuda import NO_INT8, has_fp16, has_int8
 from jetson.errors import BadInput, DeviceMismatch, JetmaskError
 
-MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")  # the last two: TensorRT for RTX, with and without its wrapper
-SEVERITIES = ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")
+MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")  # the last two: TensorRT for RTX
 
 Result = NamedTuple("Result", [
     ("plan", bytes), ("timing_cache", Optional[bytes]), ("flags", Tuple[str, ...]), ("typed", bool), ("layers", int),
@@ -68,7 +67,7 @@ def reason() -> Optional[str]:
 
 # --------------------------------------------------------------------------------------------------------- the log
 
-_logs = {}  # type: Dict[str, Any]
+_logs: Dict[str, Any] = {}
 
 
 def log_for(trt: Any) -> Any:
@@ -81,8 +80,8 @@ def log_for(trt: Any) -> Any:
         class Log(trt.ILogger):  # the base is known only when the module is
             def __init__(self) -> None:
                 trt.ILogger.__init__(self)
-                self.lines = []  # type: List[Tuple[str, str]]
-                self.sink = None  # type: Optional[Callable[[str, str], None]]
+                self.lines: List[Tuple[str, str]] = []
+                self.sink: Optional[Callable[[str, str], None]] = None
 
             def log(self, severity: Any, text: str, *_: Any) -> None:
                 try:
@@ -117,8 +116,8 @@ def int8_refusal(device: str, capability: Tuple[int, int], tensorrt: str = "Tens
             capability[0], capability[1], " ({})".format(board) if board else ""),
         "fp16, the fastest precision there. What {} does with INT8 on such a GPU: a Q/DQ file fails to build "
         "(\"Networks with QuantizeLayer/DequantizeLayer layers require hardware with Int8 support\", "
-        "NVIDIA/TensorRT#3399); with a calibrator it builds, and an owner of a Nano measured an engine of the same size "
-        "and speed as FP16, with INT8's loss of accuracy".format(tensorrt),
+        "NVIDIA/TensorRT#3399); with a calibrator it builds, and an owner of a Nano measured an engine of the same "
+        "size and speed as FP16, with INT8's loss of accuracy".format(tensorrt),
         "build fp16: jetmask build --target {} --precision fp16 (on the device: python3 -m jetson build DIR --variant "
         "<the fp16 one>); for 8 bits on its CPU use an int8-cpu variant with ONNX Runtime".format(
             {(5, 3): "nano", (6, 2): "tx2"}.get(capability, "DEVICE")))
@@ -152,8 +151,8 @@ def check_precision(
                        "choose the variant's float file (models/<model>.onnx)")
     typed = is_typed(trt, model)
     if precision == "fp16" and typed and not model.half:
-        raise DeviceMismatch("{} has no FP16 flag: precision must be in the file, and this one is fp32".format(name), where,
-                             "a typed FP16 file", "use the variant whose file is models/<model>.fp16.onnx")
+        raise DeviceMismatch("{} has no FP16 flag: precision must be in the file, and this one is fp32".format(name),
+                             where, "a typed FP16 file", "use the variant whose file is models/<model>.fp16.onnx")
     if precision == "fp32" and model.half:
         raise BadInput("the file carries FP16, so it is no fp32 model", where, "precision fp16",
                        "choose models/<model>.onnx")
@@ -173,7 +172,7 @@ def _parser_failure(trt: Any, parser: Any, log: Any, since: int, model: onnx_fac
     words, where = [], path
     for index in range(parser.num_errors):
         error = parser.get_error(index)
-        words.append(str(error).strip())
+        words.append(" ".join(str(error).split()))
         name = error.node_name() if hasattr(error, "node_name") else ""
         number = error.node()
         if not name and 0 <= number < len(model.nodes):  # 8.x: only the node's number
@@ -219,8 +218,9 @@ def set_input(network: Any, input_wh: Tuple[int, int], path: str) -> None:
     for index in range(network.num_outputs):
         output = network.get_output(index)
         if any(dimension < 0 for dimension in tuple(output.shape)):
-            raise BadInput("output {} keeps the shape {} at {}x{}".format(output.name, tuple(output.shape), width, height),
-                           path, "fixed shapes once the input is", "export the model again")
+            raise BadInput("output {} keeps the shape {} at {}x{}".format(
+                output.name, tuple(output.shape), width, height), path,
+                "fixed shapes once the input is", "export the model again")
 
 
 def set_layer_precisions(trt: Any, network: Any, kept: Dict[str, str], path: str) -> int:
@@ -333,14 +333,16 @@ def build_plan(
     try:
         builder = trt.Builder(log)
     except (TypeError, RuntimeError) as error:  # pybind's nullptr from the factory: no CUDA, no driver
-        raise DeviceMismatch("TensorRT {} cannot start: {}".format(trt.__version__, "; ".join(log.errors(since)) or error),
-                             None, "a usable NVIDIA GPU", "run `python3 -m jetson doctor`") from error
+        said = "; ".join(log.errors(since)) or error
+        raise DeviceMismatch("TensorRT {} cannot start: {}".format(trt.__version__, said), None,
+                             "a usable NVIDIA GPU", "run `python3 -m jetson doctor`") from error
     check_precision(trt, model, precision, calibrator is not None, capability, device, path,
                     builder.platform_has_fast_int8 if hasattr(builder, "platform_has_fast_int8") else None)
     phase("parsing")
     network, parser, typed = parse(trt, builder, log, model, data, path)
     set_input(network, input_wh, path)
-    config, flags = _configure(trt, builder, network, typed, precision, workspace, layer_precisions or {}, capability, path)
+    config, flags = _configure(
+        trt, builder, network, typed, precision, workspace, layer_precisions or {}, capability, path)
     if calibrator is not None and "INT8" in flags and not model.quantized:
         config.int8_calibrator = calibrator
     if target_capabilities:
