@@ -5,7 +5,7 @@ the tracks left over, by IoU with the predicted box. Motion is a constant veloci
 alpha-beta filter). All times are seconds, so that a slow machine and a fast one keep a track equally long.
 """
 
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from jetson import boxes
 
 MATCH_IOU = 0.25
 LOW_SCORE = 0.15  # detections down to this score keep a track alive, but start none
+MOST = 100  # faces followed in one picture
 KEEP_S = 1.5  # an unseen track is kept for this long
 CONFIRM_HITS = 3
 CONFIRM_S = 0.25
@@ -87,6 +88,8 @@ class Tracker:
 
         Events: "enter" when a person is confirmed, "change" when its voted class changes, "leave" when it is gone.
         """
+        # A crowd, or a net that sees faces everywhere, must not stop the loop: the surest ones are followed.
+        xyxy, scores = xyxy[:MOST], scores[:MOST]
         count = len(xyxy)
         free = np.ones(count, bool)
         confidence = scores.max(axis=1) if count else np.zeros(0, np.float32)
@@ -95,14 +98,16 @@ class Tracker:
         expected = np.array([track.predict(now) for track in self.tracks]).reshape(-1, 4)
         overlap = boxes.iou_matrix(expected, xyxy) if count and waiting else np.zeros((len(waiting), count), np.float32)
         for chosen in (sure, ~sure & (confidence >= LOW_SCORE)):
-            for t, d in _greedy(overlap, waiting, np.flatnonzero(chosen & free)):
+            columns = np.flatnonzero(chosen & free)
+            part = overlap[np.ix_(waiting, columns)]
+            for t, d in _assign(part, part >= MATCH_IOU, waiting, columns):
                 self.tracks[t].update(xyxy[d].astype(np.float64), scores[d], now)
                 free[d] = False
                 waiting.remove(t)
         for t, d in self._reach(waiting, np.flatnonzero(sure & free), xyxy, now):
             self.tracks[t].update(xyxy[d].astype(np.float64), scores[d], now)
             free[d] = False
-        for d in np.flatnonzero(sure & free):
+        for d in np.flatnonzero(sure & free)[:max(0, 2 * MOST - len(self.tracks))]:
             self.tracks.append(Track(self._next, xyxy[d], scores[d], now))
             self._next += 1
         return self._settle(now)
@@ -110,23 +115,17 @@ class Tracker:
     def _reach(self, waiting: List[int], detections: np.ndarray, xyxy: np.ndarray,
                now: float) -> List[Tuple[int, int]]:
         """Pairs without overlap, but near and of like size: fast small faces at a low frame rate."""
-        pairs = []
-        for t in waiting:
-            track = self.tracks[t]
-            for d in detections:
-                side = max(1.0, float(np.sqrt(boxes.area(track.xyxy[None])[0])))
-                other = max(1.0, float(np.sqrt(boxes.area(xyxy[d][None])[0])))
-                apart = np.abs((xyxy[d][:2] + xyxy[d][2:]) - (track.predict(now)[:2] + track.predict(now)[2:])) / 2
-                distance = float(np.hypot(*apart)) / side
-                if distance < 1.0 + 1.0 * min(now - track.seen, 1.0) and 0.6 < other / side < 1.67:
-                    pairs.append((distance, t, int(d)))
-        taken_t, taken_d, result = set(), set(), []
-        for _, t, d in sorted(pairs):
-            if t not in taken_t and d not in taken_d:
-                taken_t.add(t)
-                taken_d.add(d)
-                result.append((t, d))
-        return result
+        if not waiting or not len(detections):
+            return []
+        expected = np.array([self.tracks[t].predict(now) for t in waiting])
+        unseen = np.array([min(now - self.tracks[t].seen, 1.0) for t in waiting])
+        found = xyxy[detections].astype(np.float64)
+        side = np.sqrt(np.maximum(boxes.area(expected), 1.0))[:, None]
+        ratio = np.sqrt(np.maximum(boxes.area(found), 1.0))[None] / side
+        apart = (found[None, :, :2] + found[None, :, 2:] - expected[:, None, :2] - expected[:, None, 2:]) / 2
+        distance = np.hypot(apart[..., 0], apart[..., 1]) / side
+        near = (distance < 1.0 + unseen[:, None]) & (ratio > 0.6) & (ratio < 1.67)
+        return _assign(-distance, near, waiting, detections)
 
     def _settle(self, now: float) -> List[Event]:
         events = []
@@ -158,18 +157,15 @@ class Tracker:
                 if track.seen >= now or (track.confirmed and now - track.seen <= grace_s)]
 
 
-def _greedy(overlap: np.ndarray, rows: List[int], columns: np.ndarray) -> List[Tuple[int, int]]:
-    """Pairs (row, column) of at least MATCH_IOU, the best first, each row and column once."""
-    if not rows or not len(columns):
-        return []
-    part = overlap[np.ix_(rows, columns)]
+def _assign(goodness: np.ndarray, allowed: np.ndarray, rows: List[int],
+            columns: np.ndarray) -> List[Tuple[int, int]]:
+    """Pairs (row, column) that are allowed, the best first, each row and column once."""
+    at_row, at_column = np.nonzero(allowed)
     pairs = []
-    order = np.argsort(-part, axis=None, kind="stable")
-    used_rows, used_columns = set(), set()
-    for flat in order:
-        r, c = divmod(int(flat), len(columns))
-        if part[r, c] < MATCH_IOU:
-            break
+    used_rows: Set[int] = set()
+    used_columns: Set[int] = set()
+    for number in np.argsort(-goodness[at_row, at_column], kind="stable"):
+        r, c = int(at_row[number]), int(at_column[number])
         if r not in used_rows and c not in used_columns:
             used_rows.add(r)
             used_columns.add(c)
