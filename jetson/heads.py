@@ -2,7 +2,7 @@
 
 Positions are in face heights: x from the middle of the face, y from the brow (0) to the chin (1), so that what is
 drawn and what is labelled cannot disagree. The random stream is RandomState's, which numpy has frozen: a seed draws
-the same under numpy 1.19 and 2.x (edges may differ by a grey level between OpenCV versions).
+the same under numpy 1.19 and 2.x (single pixels at edges may differ between OpenCV versions).
 """
 
 from typing import NamedTuple, Optional, Sequence, Tuple
@@ -316,18 +316,20 @@ def _hand(pen, random, skin, turn, down=0.0):
 def _sprite(pen, random, face_px, box, label):
     # type: (_Pen, np.random.RandomState, float, np.ndarray, Optional[int]) -> Sprite
     h, w = pen.alpha.shape
-    slope, bend = random.uniform(-.3, .3), random.uniform(.05, .25)
-    u = np.linspace(-1, 1, w).astype(np.float32)[None, :, None]
-    light = random.uniform(.6, 1.12) * (1 + slope * u - bend * u * u)
-    grain = np.repeat(random.normal(0, 4, (h // 2 + 1, w // 2 + 1)).astype(np.float32), 2, 0).repeat(2, 1)[:h, :w, None]
-    lit = np.clip(pen.colour * light + grain, 0, 255)
-    alpha = pen.alpha[..., None].astype(np.float32) / 255
     scale = face_px / pen.px
     size = max(1, int(round(w * scale))), max(1, int(round(h * scale)))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    colour = cv2.resize((lit * alpha).astype(np.uint8), size, interpolation=method)
-    shown = cv2.resize(pen.alpha, size, interpolation=method)
-    rest = np.ascontiguousarray(np.repeat(255 - shown[..., None], 3, 2))
+    # Shapes were drawn on black, so at its edges the colour is already times alpha.
+    colour = cv2.resize(pen.colour, size, interpolation=method)
+    shown = cv2.cvtColor(cv2.resize(pen.alpha, size, interpolation=method), cv2.COLOR_GRAY2BGR)
+    slope, bend = random.uniform(-.3, .3), random.uniform(.05, .25)
+    u = np.linspace(-1, 1, size[0])
+    light = np.clip(128 * random.uniform(.6, 1.12) * (1 + slope * u - bend * u * u), 0, 255).astype(np.uint8)
+    colour = cv2.multiply(colour, np.ascontiguousarray(np.broadcast_to(light[None, :, None], colour.shape)), scale=1 / 128.0)
+    grain = np.clip(random.normal(128, 5, (48, 48)), 0, 255).astype(np.uint8)
+    grain = cv2.resize(grain, (max(size[0], 48), max(size[1], 48)), interpolation=cv2.INTER_LINEAR)[:size[1], :size[0]]
+    colour = cv2.addWeighted(colour, 1.0, cv2.cvtColor(np.ascontiguousarray(grain), cv2.COLOR_GRAY2BGR), 1.0, -128.0)
+    colour, rest = cv2.min(colour, shown), 255 - shown
     ratio = np.array((size[0] / float(w), size[1] / float(h)) * 2)
     return Sprite(colour, rest, (box * ratio).astype(np.float32), label)
 

@@ -75,7 +75,7 @@ def check(collection: Collection, mapping: Mapping[str, str] | None = None, quie
             continue
         names.add(name.lower())
         entries.append(entry)
-    return entries, findings
+    return entries, sorted(findings, key=lambda f: (f.file, f.line or 0))
 
 
 def _boxes(labelled, entry, mapping, found):

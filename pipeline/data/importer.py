@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -28,10 +27,11 @@ def guess(source: Path) -> str:
         return "voc"
     below += [q for p in below[1:] for q in sorted(p.iterdir()) if q.is_dir()]
     for path in (q for p in below for q in sorted(p.glob("*.txt"))):
-        words = path.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0].split()
-        if len(words) >= 8 and re.match(r"[A-Za-z]", words[0]):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            line = file.readline(4096)
+        if kitti.LINE.match(line):
             return "kitti"
-        if len(words) >= 5 and words[0].isdigit():
+        if yolo.LINE.match(line):
             return "yolo"
     if any(source.glob("*.y*ml")):
         return "yolo"

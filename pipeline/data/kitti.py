@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 from jetson.errors import BadInput
 from pipeline.data.labels import Box, Collection, Finding, Labelled, images_in
 
 _SHAPE = "type truncated occluded alpha left top right bottom and seven more numbers"
+LINE = re.compile(r"[A-Za-z_][\w -]*( +-?[\d.]+(e[-+]?\d+)?){7,}\s*$")  # enough to tell the format by
 
 
 def read(folder: Path, image_folders: list[Path]) -> Collection:

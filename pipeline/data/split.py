@@ -37,7 +37,7 @@ def groups(hashed: np.ndarray, bits: int = leak.NEAR_BITS, mirrored: np.ndarray 
 
 def split(entries: Sequence[check.Entry], shares: Mapping[str, float], seed: int = 0, bits: int = leak.NEAR_BITS) -> dict[str, list[check.Entry]]:
     """Deal entries out to the parts named in `shares`, whole groups at a time, so that images and boxes of each class
-    come near to the shares. Depends on the images' content, the labels, the shares and the seed: not on file names or order.
+    come near to the shares; a part with a share of 0 is not made. Depends on the images' content, the labels, the shares and the seed: not on file names or order.
     """
     total = sum(shares.values())
     if not shares or total <= 0 or min(shares.values()) < 0:
@@ -60,7 +60,7 @@ def split(entries: Sequence[check.Entry], shares: Mapping[str, float], seed: int
     goal = np.array([shares[name] / total for name in names])[:, None] * counts.sum(0)[None]
     weight = 1 / np.maximum(counts.sum(0), 1)
     have = np.zeros_like(goal)
-    parts = {name: [] for name in shares}
+    parts = {name: [] for name in names}
     for group in order:
         more = counts[group].sum(0)
         # Where the squared distance to the goals, in shares of each count, falls most.

@@ -26,22 +26,24 @@ class _Element:
 
 
 def read(folder: Path, image_folders: list[Path]) -> Collection:
-    """`folder` holds the XML files, directly or in `annotations/`. An XML that cannot be parsed is a finding."""
-    where = next((f for f in (folder / "annotations", folder / "Annotations", folder) if any(f.glob("*.xml"))), folder)
-    images, findings, used = [], [], set()
-    folders = [*image_folders, folder / "images", folder / "JPEGImages", folder, where]
-    for path in sorted(where.glob("*.xml")):
-        try:
-            top = _parse(path)
-        except BadInput as error:
-            findings.append(Finding(str(path), None, "label broken", str(error.what), "the file is left out", True))
-            continue
-        labelled = _labelled(path, top, folders, findings)
-        images.append(labelled)
-        used.add(labelled.image)
-    for image_folder in dict.fromkeys(f for f in folders if f.is_dir()):
-        for image in images_in(image_folder):
-            if image not in used and not any(image.samefile(u) for u in used if u is not None and u.name == image.name):
+    """`folder` holds the XML files: directly, in annotations/, or in one folder for each of its splits. An XML that
+    cannot be parsed is a finding."""
+    near = [f for f in (folder / "annotations", folder / "Annotations", folder) if any(f.glob("*.xml"))][:1]
+    places = near or [f for f in sorted(folder.iterdir()) if f.is_dir() and any(f.glob("*.xml"))]
+    images, findings = [], []
+    for place in places:
+        folders = [*image_folders, place] + [f for f in (folder / "images", folder / "JPEGImages", folder) if f.is_dir() and near]
+        used = set()
+        for path in sorted(place.glob("*.xml")):
+            try:
+                labelled = _labelled(path, _parse(path), folders, findings)
+            except BadInput as error:
+                findings.append(Finding(str(path), None, "label broken", str(error.what), "the file is left out", True))
+                continue
+            images.append(labelled)
+            used.add(labelled.image)
+        for image in (i for f in dict.fromkeys(folders) for i in images_in(f)):
+            if image not in used:
                 findings.append(Finding(str(image), None, "label missing", "no XML names this image", "it is left out", False))
     return Collection(images, findings)
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import yaml
@@ -10,6 +11,7 @@ from jetson.errors import BadInput
 from pipeline.data.labels import Box, Collection, Finding, Labelled, images_in
 
 _SHAPE = "class x-centre y-centre width height, the last four as fractions of the image"
+LINE = re.compile(r"\d+( +-?[\d.]+(e[-+]?\d+)?){4,}\s*$")  # enough to tell the format by
 
 
 def read(folder: Path, image_folders: list[Path]) -> Collection:
