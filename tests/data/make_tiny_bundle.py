@@ -7,6 +7,7 @@ and know what must be found, and the operators are those of the real detector: C
 Needs the extras `train` and `dev`. Run: python tests/data/make_tiny_bundle.py
 """
 
+import glob
 import os
 import shutil
 import sys
@@ -23,8 +24,9 @@ sys.path[:0] = [ROOT, os.path.dirname(os.path.abspath(__file__))]
 
 from squares import draw  # noqa: E402
 
+from jetson import calibrate as tables  # noqa: E402
 from jetson import files, image, manifest  # noqa: E402
-from pipeline import bundle, golden  # noqa: E402
+from pipeline import bundle, calibrate, golden  # noqa: E402
 
 BUNDLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tiny_bundle")
 STRIDES = [4, 8, 16, 32]
@@ -242,9 +244,8 @@ def write(folder):
         "provenance": {"made_by": "tests/data/make_tiny_bundle.py", "onnxruntime": onnxruntime.__version__},
     })
     golden.write(folder, golden_frames())
-    files.write_json(os.path.join(folder, "calibration", "t.json"), {
-        "model_sha256": files.sha256(fp32), "preprocessing": image.PREPROCESSING, "images": len(golden_frames()),
-        "note": "drawn frames of golden/"})
+    drawn = sorted(glob.glob(os.path.join(folder, "golden", "*.png")))
+    tables.write(os.path.join(folder, "calibration", "t.json"), calibrate.collect(fp32, drawn, (416, 256), "minmax"))
     files.write_text(os.path.join(folder, "MODEL_CARD.md"), "# tiny\n\nA hand-made net that finds coloured squares, "
                      "for tests. It knows nothing of faces.\n")
     bundle.seal(folder)
