@@ -44,18 +44,25 @@ def export(model, path, input_whs=PARITY_WHS, tolerance=TOLERANCE, fold_residual
     if len(set(input_whs)) < 2 or any(v < 32 or v % 32 for wh in input_whs for v in wh):
         raise UsageError("parity is checked at two input sizes or more", where=input_whs,
                          expected="different (width, height), multiples of 32", remedy="give such sizes")
-    proto = _trace(model, input_whs[0])
-    graphs.fold_input_scale(proto.graph)
-    folded = graphs.fold_identities(proto.graph) if fold_residuals else 0
-    graphs.tidy(proto.graph)
-    graphs.rename(proto.graph, graphs.layer_names(proto.graph, {layer.name for layer in model.layers}))
-    graphs.tidy(proto.graph)
-    _settle(proto.graph, path)
-    graphs.make_symbolic(proto.graph, input_whs[0])
-    _head(proto, model)
+    proto, folded = to_onnx(model, fold_residuals, input_whs[0], path)
     parity = _compare(proto, model, input_whs, tolerance, path)
     graphs.write(proto, path)
     return Exported(str(path), files.sha256(path), os.path.getsize(path), len(proto.graph.node), folded, parity)
+
+
+def to_onnx(model, fold_residuals=True, input_wh=PARITY_WHS[0], where="the model"):
+    """The ONNX of a Keras detector, in memory and not yet compared, and the number of identities folded."""
+    proto = _trace(model, input_wh)
+    graphs.fold_input_scale(proto.graph)
+    folded = graphs.fold_identities(proto.graph) if fold_residuals else 0
+    graphs.own_constants(proto.graph)
+    graphs.tidy(proto.graph)
+    graphs.rename(proto.graph, graphs.layer_names(proto.graph, {layer.name for layer in model.layers}))
+    graphs.tidy(proto.graph)
+    _settle(proto.graph, where)
+    graphs.make_symbolic(proto.graph, input_wh)
+    _head(proto, model)
+    return proto, folded
 
 
 def _trace(model, input_wh):
@@ -75,8 +82,9 @@ def _trace(model, input_wh):
         return {name: tf.identity(t, name=name) for name, t in zip(names, fixed(image, training=False))}
 
     signature = [tf.TensorSpec((1, height, width, 3), tf.float32, name=INPUT)]
-    proto, _ = tf2onnx.convert.from_function(tf.function(run), input_signature=signature, opset=graphs.OPSET,
-                                             inputs_as_nchw=[INPUT], outputs_as_nchw=names)
+    proto, _ = tf2onnx.convert.from_function(
+        tf.function(run, autograph=False), input_signature=signature, opset=graphs.OPSET,
+        inputs_as_nchw=[INPUT], outputs_as_nchw=names)
     order = {name: i for i, name in enumerate(names)}
     outputs = sorted(proto.graph.output, key=lambda o: order[o.name])
     del proto.graph.output[:]
@@ -134,8 +142,8 @@ def _settle_conv(node, weight_shape, path):
     # of 2 reads is even when the input is a multiple of 32, so the traced pads hold for all sizes; this checks it.
     total = [pads[i] + pads[i + 2] for i in (0, 1)]
     if graphs.attribute(node, "auto_pad", "NOTSET") != "NOTSET" or total != [k - s for k, s in zip(kernel, strides)]:
-        raise JetmaskError("a convolution whose padding does not hold for all sizes",
-                           where="%s, node %s: kernel %s, strides %s, pads %s" % (path, node.name, kernel, strides, pads),
+        where = "%s, node %s: kernel %s, strides %s, pads %s" % (path, node.name, kernel, strides, pads)
+        raise JetmaskError("a convolution whose padding does not hold for all sizes", where=where,
                            expected="explicit pads that keep size / stride exact", remedy='use padding="same"')
     for name, value in (("kernel_shape", kernel), ("strides", strides), ("pads", pads), ("dilations", [1, 1]),
                         ("group", graphs.attribute(node, "group", 1))):

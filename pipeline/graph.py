@@ -204,6 +204,20 @@ def _keeps_shape(conv, weight):
             and list(attribute(conv, "pads", [0, 0, 0, 0])) == centred)
 
 
+def own_constants(graph):
+    """Give every convolution weights and a bias of its own: tf2onnx shares equal ones, and int8 must not (the scale of
+    a bias is its convolution's)."""
+    values = constants(graph)
+    seen = set()
+    for node in graph.node:
+        for i in range(1, len(node.input)) if node.op_type == "Conv" else ():
+            name = node.input[i]
+            if name in seen and name in values:
+                node.input[i] = "%s.of.%s" % (name, node.output[0])
+                set_constant(graph, node.input[i], values[name])
+            seen.add(name)
+
+
 def make_symbolic(graph, input_wh):
     """Make height and width of the inputs and outputs symbolic: `height` and `width`, `height_4` and `width_4` …
 
