@@ -34,13 +34,21 @@ def slow_decode(outputs, recipe, score):
     return found[:1000]
 
 
+def plain_iou(a, b):
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    common = max(width, 0) * max(height, 0)
+    return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
+
+
 def slow_nms(xyxy, scores, iou, max_detections):
+    xyxy = xyxy.tolist()
     left = sorted(range(len(scores)), key=lambda i: -scores[i])
     kept = []
     while left and len(kept) < max_detections:
         best = left.pop(0)
         kept.append(best)
-        left = [i for i in left if boxes.iou_matrix(xyxy[best], xyxy[i])[0, 0] <= iou]
+        left = [i for i in left if plain_iou(xyxy[best], xyxy[i]) <= iou]
     return kept
 
 
