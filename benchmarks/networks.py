@@ -9,7 +9,7 @@ from functools import partial
 
 import onnx
 
-from benchmarks.graph import GraphWriter
+from pipeline.onnx_writer import GraphWriter
 
 
 def alexnet(g: GraphWriter) -> list:

@@ -14,13 +14,27 @@ from pipeline.onnx_graph import Graph, Node
 
 FREE = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Cast", "QuantizeLinear",
         "DequantizeLinear"}
-FUSED_ACTIVATION = {"Relu", "Clip"}
 SCALE = {"BatchNormalization", "Mul", "Add", "Sub", "Div"}
-POINTWISE = SCALE | FUSED_ACTIVATION | {
-    "LeakyRelu", "PRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu", "Selu", "Softplus", "Mish", "Gelu",
+POINTWISE = SCALE | {
+    "Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu", "Selu", "Softplus", "Mish", "Gelu",
     "Softsign", "Exp", "Log", "Sqrt", "Pow", "Neg", "Abs", "Erf", "Max", "Min", "Sum", "Where", "Floor", "Ceil",
     "Reciprocal", "Swish"}
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+
+
+class Rules(NamedTuple):
+    """How an engine merges nodes. conversions: it converts inputs and outputs to its own layout."""
+
+    activations: frozenset
+    merges_pointwise: bool
+    concat_in_place: bool
+    conversions: bool
+
+
+TENSORRT = Rules(frozenset({"Relu", "Clip"}), merges_pointwise=True, concat_in_place=True, conversions=True)
+# ONNX Runtime's ConvActivationFusion and ConvAddFusion; it copies at every Concat.
+ONNXRUNTIME = Rules(frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid"}),
+                    merges_pointwise=False, concat_in_place=False, conversions=False)
 
 
 class Layer(NamedTuple):
@@ -48,9 +62,9 @@ class Layer(NamedTuple):
     dilation: tuple = (1, 1)
 
 
-def layers(graph: Graph) -> list:
-    """The launched layers of `graph`, in order; input and output conversions to the engine's format included."""
-    return _Fusion(graph).run()
+def layers(graph: Graph, rules: Rules = TENSORRT) -> list:
+    """The launched layers of `graph`, in order."""
+    return _Fusion(graph, rules).run()
 
 
 def _gemm_depth(node: Node) -> int | None:
@@ -61,7 +75,8 @@ def _gemm_depth(node: Node) -> int | None:
 
 
 class _Fusion:
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, rules: Rules) -> None:
+        self.rules = rules
         self.graph = graph
         self.size = {name: prod(shape) for name, shape in graph.shapes.items()}
         self.alias = {}  # the output of a free node -> the tensor whose memory it is
@@ -88,7 +103,7 @@ class _Fusion:
 
     def run(self) -> list:
         out = []
-        for name in self.graph.inputs:
+        for name in self.graph.inputs if self.rules.conversions else ():
             size = self.size.get(name, 0)
             out.append(Layer(f"convert {name}", "copy", (), 0, size, size, 0))
         for node in self.nodes:
@@ -102,7 +117,7 @@ class _Fusion:
                 out.append(self.chain(node))
             else:
                 out.append(self.single(node))
-        for name in self.graph.outputs:
+        for name in self.graph.outputs if self.rules.conversions else ():
             size = self.size.get(self.root(name), 0)
             out.append(Layer(f"convert {name}", "copy", (), 0, size, size, 0))
         return out
@@ -136,7 +151,7 @@ class _Fusion:
                 if others[0] not in self.ready or self.size.get(others[0]) != self.size.get(tensor):
                     break
                 extra, summed = self.size[others[0]], True
-            elif after.op in FUSED_ACTIVATION:
+            elif after.op in self.rules.activations:
                 self.take(after)
                 taken.append(after)
                 tensor = self.root(after.outputs[0])
@@ -186,7 +201,7 @@ class _Fusion:
         tensor = self.root(node.outputs[0])
         while True:
             after = self.only_consumer(tensor)
-            if after is None or after.op not in POINTWISE:
+            if after is None or after.op not in POINTWISE or not self.rules.merges_pointwise:
                 break
             others = self.others(after, tensor)
             if any(name not in self.ready for name in others):
@@ -206,7 +221,7 @@ class _Fusion:
         output = self.root(node.outputs[0])
         shape = self.graph.shapes.get(node.outputs[0], ())
         axis = node.attributes.get("axis", 1) % max(len(shape), 1)
-        in_place = prod(shape[:axis]) == 1  # batch 1, along channels: every part is one run of memory
+        in_place = self.rules.concat_in_place and prod(shape[:axis]) == 1  # batch 1, along channels: every part is one run of memory
         # [a, b, c] after [a, b] is the growing buffer of a dense block: the first part is one tensor.
         for length in range(len(inputs) - 1, 1, -1):
             if tuple(inputs[:length]) in self.prefixes:

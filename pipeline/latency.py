@@ -18,9 +18,9 @@ import numpy as np
 
 from jetson.errors import UsageError
 from pipeline import onnx_graph, targets
-from pipeline.fusion import Layer, layers
+from pipeline.fusion import ONNXRUNTIME, TENSORRT, Layer, layers
 
-COLUMN_TILE = 32  # the narrowest matrix tile of NVIDIA's convolution kernels (their names: 128x32, 128x64, ...)
+GPU_TILE = 32  # the narrowest matrix tile of NVIDIA's convolution kernels (their names: 128x32, 128x64, ...)
 WINOGRAD_CHANNELS = 16  # fewer input channels, and the transforms cost more than they save
 WINOGRAD_WEIGHTS = 16 / 9  # F(2x2, 3x3) keeps 16 numbers for each 3x3 filter
 ELEMENT_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
@@ -83,19 +83,23 @@ class Prediction(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """A device at one precision: operations/s, bytes/s, bytes an element; tensor_cores do no Winograd."""
+    """A device at one precision: operations/s, bytes/s, bytes an element.
+
+    tile: output channels that one kernel computes at a time; winograd: 3x3 convolutions can take the shortcut.
+    """
 
     peak: float
     bandwidth: float
     element: int
-    tensor_cores: bool = False
+    tile: int = GPU_TILE
+    winograd: bool = True
 
 
-def describe(fused: list) -> np.ndarray:
+def describe(fused: list, tile: int = GPU_TILE) -> np.ndarray:
     """The layers as an array (7, N) of what the cost needs; see `seconds` for its rows."""
     rows = []
     for layer in fused:
-        columns = math.ceil(layer.columns / COLUMN_TILE) * COLUMN_TILE if layer.kind != "fc" else layer.columns
+        columns = math.ceil(layer.columns / tile) * tile
         dense = layer.kind in ("conv", "matmul")
         rows.append((layer.rows * columns * layer.groups if dense else 0, layer.depth if dense else 0,
                      layer.macs if layer.kind == "fc" else 0, layer.macs if layer.kind == "depthwise" else 0,
@@ -106,7 +110,7 @@ def describe(fused: list) -> np.ndarray:
 def seconds(described: np.ndarray, rates: Rates, p: Parameters) -> tuple:
     """(compute, memory) of each layer in seconds, each as if the other took no time."""
     outputs, depth, dense_macs, depthwise_macs, winograd, activations, weights = described
-    if rates.tensor_cores:
+    if not rates.winograd:
         winograd = np.zeros_like(winograd)
     gain = np.where(winograd > 0, p.winograd, 1)
     work = (outputs * (depth + p.depth) / gain + dense_macs) / p.convolution + depthwise_macs / p.depthwise
@@ -122,7 +126,7 @@ def uses_winograd(layer: Layer) -> bool:
 
 def layer_times(fused: list, rates: Rates, p: Parameters) -> list:
     """The time of each fused layer."""
-    compute, memory = seconds(describe(fused), rates, p)
+    compute, memory = seconds(describe(fused, rates.tile), rates, p)
     launch = p.launch_us * 1e-6
     return [LayerTime(layer.name, layer.kind, (math.hypot(c, m) + launch) * 1e3, c * 1e3, m * 1e3, layer.macs)
             for layer, c, m in zip(fused, compute.tolist(), memory.tolist(), strict=True)]
@@ -137,9 +141,9 @@ def total_ms(described: np.ndarray, rates: Rates, p: Parameters) -> float:
 def rates(device: targets.Target, precision: str) -> Rates:
     """What the data sheet of `device` says for `precision`."""
     targets.check_precision(device, precision)
-    # A peak of more than twice the fp32 rate for each halving of the element comes from tensor cores.
-    tensor = device.peak_flops[precision] > 4 * device.peak_flops["fp32"] * (4 // ELEMENT_BYTES[precision]) / 2
-    return Rates(device.peak_flops[precision], device.bandwidth, ELEMENT_BYTES[precision], tensor)
+    # Halving the element doubles a plain core's rate; more than that comes from tensor cores, which do no Winograd.
+    tensor_cores = device.peak_flops[precision] * ELEMENT_BYTES[precision] > 4.1 * device.peak_flops["fp32"]
+    return Rates(device.peak_flops[precision], device.bandwidth, ELEMENT_BYTES[precision], winograd=not tensor_cores)
 
 
 def predict_ms(
@@ -161,15 +165,15 @@ def predict_graph(graph: onnx_graph.Graph, target: str = "nano", precision: str 
         from pipeline import this_machine
 
         device_rates, parameters, spread, basis = this_machine.calibrated(precision)
-        notes = ("holds for ONNX Runtime with one thread on this machine as it was when calibrated",)
+        rules, notes = ONNXRUNTIME, ("holds for ONNX Runtime with one thread on this machine as it was calibrated",)
     else:
         device_rates, parameters = rates(device, precision), FITTED
         backed = precision in BACKED.get(device.name, ())
         spread = SPREAD if backed else None
         basis = ("fitted to published TensorRT measurements" if backed
                  else "scaled from the data sheet; no published row backs it, error unknown")
-        notes = tuple(what_would_change(device))
-    fused = layers(graph)
+        rules, notes = TENSORRT, tuple(what_would_change(device))
+    fused = layers(graph, rules)
     times = layer_times(fused, device_rates, parameters)
     latency = parameters.call_ms + sum(item.ms for item in times)
     return Prediction(

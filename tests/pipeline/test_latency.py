@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from benchmarks.graph import GraphWriter
+from pipeline.onnx_writer import GraphWriter
 from benchmarks.networks import build
 from jetson.errors import BadInput, DeviceMismatch, UsageError
 from pipeline import latency, onnx_graph, targets
