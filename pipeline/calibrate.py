@@ -84,7 +84,7 @@ def collect(onnx_path, images, input_wh, method="entropy", progress=None):
     session, names = _observed(onnx_path, input_wh)
     passes = 1 if method == "minmax" else 2
     total = passes * len(images)
-    largest = {name: 0.0 for name in names}
+    largest = dict.fromkeys(names, 0.0)
     for done, values in enumerate(_activations(session, names, images, input_wh), 1):
         for name, value in values.items():
             largest[name] = max(largest[name], float(np.abs(value).max()))

@@ -169,9 +169,9 @@ def _single_constant(graph, node):
 
 
 def fold_identities(graph):
-    """Fold `conv(x) + x` into the convolution: 1 is added to the centre of each channel's own kernel. Returns the count.
+    """Fold `conv(x) + x` into the convolution: 1 is added to the centre of each channel's own kernel.
 
-    Exact in real numbers; in float32 it differs by rounding only.
+    Returns how many were folded. Exact in real numbers; in float32 it differs by rounding only.
     """
     count = 0
     for node in [n for n in graph.node if n.op_type == "Add"]:

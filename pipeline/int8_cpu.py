@@ -146,7 +146,8 @@ class _Writer:
         self.bytes[output] = self._emit(
             "QLinearConv",
             [data, *self._scale_inputs(source),
-             self._constant(name + ".weight", rounded), self._constant(name + ".weight.scale", steps.astype(np.float32)),
+             self._constant(name + ".weight", rounded),
+             self._constant(name + ".weight.scale", steps.astype(np.float32)),
              self._constant(name + ".weight.zero", np.zeros(len(weight), np.int8)),
              *self._scale_inputs(output), self._constant(name + ".bias", whole_bias)],
             output + ".u8", domain=MICROSOFT, channels_last=1, kernel_shape=list(weight.shape[2:]),

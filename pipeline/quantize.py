@@ -76,7 +76,8 @@ def int8_tensorrt(src, table, dst, keep=None):
         extra = {} if axis is None else {"axis": axis}
         graphs.set_constant(graph, name + ".scale", scale)
         graphs.set_constant(graph, name + ".zero", zero)
-        for op, start, end in (("QuantizeLinear", source, name + ".q"), ("DequantizeLinear", name + ".q", name + ".dq")):
+        for op, start, end in (("QuantizeLinear", source, name + ".q"),
+                               ("DequantizeLinear", name + ".q", name + ".dq")):
             nodes.append(helper.make_node(op, [start, name + ".scale", name + ".zero"], [end], name=end, **extra))
         return name + ".dq"
 
