@@ -4,7 +4,9 @@ import http.client
 import os
 import sys
 
-from jetson import doctor
+from jetson import doctor, install
+from jetson.errors import JetmaskError
+from jetson.store import Store
 
 _VERBS_WITH_GPU = ("serve", "build", "bench")
 
@@ -18,6 +20,14 @@ def probe() -> int:
         print("the TensorRT variants cannot run in this container; those for ONNX Runtime can", file=sys.stderr)
     sys.stderr.flush()
     return len(missing)
+
+
+def recover() -> None:
+    """After a power cut in the middle of a switch: back to the bundle that was known to work."""
+    try:
+        install.recover_at_start(Store(doctor.state_folder()), lambda text: print(text, file=sys.stderr))
+    except (JetmaskError, OSError) as error:  # a state folder that cannot be written is no reason not to serve
+        print("cannot look for a switch that was cut off: {}".format(error), file=sys.stderr)
 
 
 def health(port: int, timeout_s: float = 4.0) -> int:
@@ -40,6 +50,8 @@ def main() -> int:
         return health(int(os.environ.get("JETMASK_PORT", "8080")))
     if argv and argv[0] in _VERBS_WITH_GPU and os.environ.get("JETMASK_EXPECT_GPU") == "1":
         probe()
+    if argv[:1] == ["serve"]:
+        recover()
     # A new process image: the runner gets PID 1's signals itself, and a crash of the probe's libraries stays here.
     os.execv(sys.executable, [sys.executable, "-m", "jetson"] + argv)
     return 1

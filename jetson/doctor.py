@@ -58,9 +58,17 @@ def _output(command: List[str], timeout_s: float = 15) -> Optional[str]:
 
 def l4t_release(root: str = "/") -> Optional[Tuple[int, int, int]]:
     """The L4T release of a Jetson, for instance (32, 7, 1); None elsewhere. From /etc/nv_tegra_release."""
-    text = _text(root, "/etc/nv_tegra_release")
-    match = re.match(r"#\s*R(\d+)\s*\(release\),\s*REVISION:\s*(\d+)\.(\d+)", text or "")
-    return tuple(int(part) for part in match.groups()) if match else None  # type: ignore
+    return parse_release(_text(root, "/etc/nv_tegra_release") or "")
+
+
+def parse_release(text: str) -> Optional[Tuple[int, int, int]]:
+    """The release in the first line of /etc/nv_tegra_release, or None.
+
+    >>> parse_release("# R32 (release), REVISION: 7.1, GCID: 29689809, BOARD: t186ref")
+    (32, 7, 1)
+    """
+    match = re.match(r"#\s*R(\d+)\s*\(release\),\s*REVISION:\s*(\d+)\.(\d+)", text)
+    return (int(match.group(1)), int(match.group(2)), int(match.group(3))) if match else None
 
 
 def jetpack_of(release: Tuple[int, int, int]) -> Tuple[str, str]:

@@ -131,13 +131,16 @@ def _copy_folder(source: str, target: str) -> None:
 
 
 def activate(where: Store, digest: str, spec: Optional[Dict[str, Any]] = None, start_s: float = 120.0,
-             watch_s: float = 20.0, say: Say = lambda text: None) -> None:
+             watch_s: float = 20.0, say: Say = lambda text: None, token: str = "") -> None:
     """Switch `current` to an installed bundle, restart the runner, watch its health; undo all of it if it fails.
 
     `spec`: how the runner is started from now on (see service.py); None keeps what is set up. Without any service only
-    the link is switched. JetmaskError where the new bundle did not come up; then the old one runs again.
+    the link is switched. `token` is kept in result.json, so that whoever began a switch from afar knows its own.
+    JetmaskError where the new bundle did not come up; then the old one runs again.
     """
     with where.lock():
+        if token and (where.result() or {}).get("token") == token:
+            return  # the same request again, after a link that broke between its arrival and the answer
         recover(where, say)
         digest = os.path.basename(where.bundle(digest))
         old = where.service()
@@ -148,13 +151,14 @@ def activate(where: Store, digest: str, spec: Optional[Dict[str, Any]] = None, s
         if problem is None:
             where.confirm()
             where.write_result({"digest": digest, "ok": True, "message": "switched to {}".format(digest[:16]),
-                                "finished": time.time()})
+                                "finished": time.time(), "token": token})
             return
         say("failed: {}; going back".format(problem))
         was = where.link("current") if where.read("trial.json") is None else where.read("trial.json")["was"]
         _undo(where, spec, say)
         message = "{}; {}".format(problem, "back on " + was[:16] if was else "nothing was installed before")
-        where.write_result({"digest": digest, "ok": False, "message": message, "finished": time.time()})
+        where.write_result({"digest": digest, "ok": False, "message": message, "finished": time.time(),
+                            "token": token})
         raise JetmaskError("the new bundle did not come up: " + message, where.bundle(digest), "a healthy runner",
                            "see `jetmask deploy USER@HOST --logs`, or service.log in the state folder")
 
@@ -197,6 +201,18 @@ def recover(where: Store, say: Say = lambda text: None, restart: bool = True) ->
         where.undo()
     where.write_result({"ok": False, "message": "a switch was cut off and undone", "finished": time.time()})
     return True
+
+
+def recover_at_start(where: Store, say: Say) -> bool:
+    """Before the runner starts: undo a switch that was cut off, unless one is at work right now (it started us)."""
+    if where.read("trial.json") is None:
+        return False
+    try:
+        with where.lock(wait=False):
+            return recover(where, say, restart=False)
+    except JetmaskError as error:
+        say("left as it is: {}".format(error.what))
+        return False
 
 
 def rollback(where: Store, start_s: float = 120.0, watch_s: float = 20.0, say: Say = lambda text: None) -> str:
@@ -280,6 +296,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--service", metavar="FILE.json", help="how the runner is started from now on")
     parser.add_argument("--start", type=float, default=120.0, metavar="S", help="seconds it may take until healthy")
     parser.add_argument("--watch", type=float, default=20.0, metavar="S", help="seconds it must stay healthy")
+    parser.add_argument("--token", default="", help=argparse.SUPPRESS)
     parser.add_argument("--detach", action="store_true", help="switch in a process of its own and return at once")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.epilog = "example: python3 -m jetson install facemask.tar --digest 3f2a..."
@@ -303,8 +320,7 @@ def command(args: Any) -> int:
             removed = where.prune(max(0, args.prune_old))
         return _print(args, {"removed": removed}, "removed {} bundles".format(len(removed)))
     if args.recover:
-        with where.lock():
-            done = recover(where, say, restart=False)
+        done = recover_at_start(where, say)
         return _print(args, {"recovered": done}, "a switch was undone" if done else "nothing to undo")
     if args.rollback:
         digest = rollback(where, args.start, args.watch, say)
@@ -315,11 +331,11 @@ def command(args: Any) -> int:
             if not _detach():
                 return 0
             try:
-                activate(where, digest, spec, args.start, args.watch)
-            except BaseException as error:
-                result = where.result()
-                if not result or result.get("digest") != digest or result.get("ok"):
-                    where.write_result({"digest": digest, "ok": False, "message": str(error), "finished": time.time()})
+                activate(where, digest, spec, args.start, args.watch, token=args.token)
+            except Exception as error:
+                if (where.result() or {}).get("token") != args.token:
+                    where.write_result({"digest": digest, "ok": False, "message": str(error), "finished": time.time(),
+                                        "token": args.token})
             os._exit(0)
         activate(where, digest, spec, args.start, args.watch, say)
         return _print(args, {"current": digest}, "current is {}".format(digest[:16]))

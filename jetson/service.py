@@ -3,6 +3,7 @@
 A service is a JSON object, kept as service.json beside the bundles:
     kind      "docker", "systemd" or "process"
     start     the command: `docker run -d ...`, or the runner's own for a process
+    program   docker only: the program's name, for instance podman
     name      the container's or the unit's name
     user      systemd only: whether it is a unit of this user, not of the system
     unit      systemd only: the unit file's text
@@ -10,6 +11,7 @@ A service is a JSON object, kept as service.json beside the bundles:
     url       what answers 200 when all is well
 """
 
+import contextlib
 import http.client
 import os
 import signal
@@ -42,6 +44,10 @@ def _systemctl(service: Service, *words: str) -> List[str]:
     if service.get("user"):
         return ["systemctl", "--user"] + list(words)
     return (["sudo", "-n"] if os.getuid() else []) + ["systemctl"] + list(words)
+
+
+def _docker(service: Service) -> str:
+    return service.get("program", "docker")
 
 
 def _unit_path(service: Service) -> str:
@@ -78,7 +84,7 @@ def stop(service: Service, state: str) -> None:
     """Stop the runner and wait until it is gone; nothing happens where it does not run."""
     kind = service["kind"]
     if kind == "docker":
-        _run(["docker", "rm", "-f", service["name"]], quiet=True)
+        _run([_docker(service), "rm", "-f", service["name"]], quiet=True)
     elif kind == "systemd":
         _run(_systemctl(service, "stop", service["name"]), quiet=True)
     else:
@@ -96,17 +102,15 @@ def stop(service: Service, state: str) -> None:
                 time.sleep(0.05)
             if _pid(state) is None:
                 break
-        try:
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(state, "service.pid"))
-        except FileNotFoundError:
-            pass
 
 
 def running(service: Service, state: str) -> bool:
     """Whether the runner's container, unit or process is there."""
     kind = service["kind"]
     if kind == "docker":
-        return _run(["docker", "inspect", "-f", "{{.State.Running}}", service["name"]], quiet=True) == "true"
+        return _run([_docker(service), "inspect", "-f", "{{.State.Running}}", service["name"]], quiet=True) == "true"
     if kind == "systemd":
         return _run(_systemctl(service, "is-active", service["name"]), quiet=True) == "active"
     return _pid(state) is not None
@@ -115,7 +119,7 @@ def running(service: Service, state: str) -> bool:
 def logs(service: Service, state: str, lines: int = 100) -> List[str]:
     """The command that prints the runner's last log lines."""
     if service["kind"] == "docker":
-        return ["docker", "logs", "--tail", str(lines), service["name"]]
+        return [_docker(service), "logs", "--tail", str(lines), service["name"]]
     if service["kind"] == "systemd":
         words = ["journalctl", "--no-pager", "-n", str(lines), "--user-unit" if service.get("user") else "-u"]
         return words + [service["name"]]
@@ -189,7 +193,5 @@ def _pid(state: str) -> Optional[int]:
 
 
 def _reap(pid: int) -> None:
-    try:
+    with contextlib.suppress(OSError):
         os.waitpid(pid, os.WNOHANG)
-    except OSError:
-        pass

@@ -38,9 +38,10 @@ def write(
     """Write a bundle and return its root digest: the SHA-256, in hex, of its SHA256SUMS.
 
     `models`: {model: {"fp32": path, "fp16": path, "int8": path, "int8-cpu": path,
-    "tflite": {(w, h, precision): path}}}, each kind optional. `variants`: as in manifest.json without `sha256` and `bytes`; `file` is derived where it is
-    absent. `calibration`: {model or file name: path, JSON object, or text of a .cache}. `card`: markdown. `photos`: a
-    SPLIT_DIR to put in as eval/ (only when the user asked for it). `key`: an Ed25519 private key (PEM) to sign with.
+    "tflite": {(w, h, precision): path}}}, each kind optional. `variants`: as in manifest.json without `sha256` and
+    `bytes`; `file` is derived where it is absent. `calibration`: {model or file name: path, JSON object, or text of a
+    .cache}. `card`: markdown. `photos`: a SPLIT_DIR to put in as eval/ (only when the user asked for it). `key`: an
+    Ed25519 private key (PEM) to sign with.
     `created`: ISO 8601; the default is SOURCE_DATE_EPOCH or now. The same input gives the same bytes.
 
     It is written aside and renamed: `folder` is the old bundle or the whole new one. An existing folder is replaced
@@ -107,7 +108,7 @@ def make_key(path: str) -> str:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     if os.path.exists(path):
-        raise UsageError("the file is there already", path, "a new file", "choose another name; a key is never replaced")
+        raise UsageError("the file is there already", path, "a new file", "choose another name: a key is not replaced")
     private = Ed25519PrivateKey.generate()
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "wb") as file:

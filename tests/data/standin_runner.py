@@ -1,0 +1,32 @@
+"""A runner for tests of installing: answers /healthz for the bundle it is started on, or fails as its name says.
+
+usage: standin_runner.py BUNDLE PORT. A bundle called "dies" ends at once, "sick" answers 503, "fades" turns sick.
+"""
+
+import http.server
+import json
+import os
+import sys
+import time
+
+BUNDLE, PORT = sys.argv[1], int(sys.argv[2])
+with open(os.path.join(BUNDLE, "manifest.json")) as file:
+    NAME = json.load(file)["name"]
+BEGAN = time.monotonic()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):  # noqa: N802
+        good = NAME != "sick" and not (NAME == "fades" and time.monotonic() - BEGAN > 1)
+        self.send_response(200 if good else 503)
+        self.end_headers()
+        self.wfile.write(NAME.encode())
+
+    def log_message(self, *_):
+        pass
+
+
+if NAME == "dies":
+    sys.exit("this bundle cannot be served")
+http.server.HTTPServer.allow_reuse_address = True
+http.server.HTTPServer(("127.0.0.1", PORT), Handler).serve_forever()
