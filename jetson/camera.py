@@ -108,11 +108,15 @@ class Camera:
         self._thread.start()
         return self
 
-    def stop(self) -> None:
-        """Kill the child and end the thread."""
+    def ask_to_stop(self) -> None:
+        """Begin to stop, without waiting."""
         self._stop.set()
         with self._lock:
             self._lock.notify_all()
+
+    def stop(self) -> None:
+        """Kill the child and end the thread."""
+        self.ask_to_stop()
         self._kill()
         if self._thread.is_alive():
             self._thread.join(2.0)

@@ -26,8 +26,8 @@ Result = NamedTuple("Result", [
 ])
 
 
-class Active(NamedTuple("Active", [("variant", Any), ("detector", Detector), ("generation", int)])):
-    """The variant that runs now."""
+class Active(NamedTuple("Active", [("variant", Any), ("detector", Detector), ("generation", int), ("own", bool)])):
+    """The variant that runs now; `own`: the runner closes its detector when it goes."""
 
     __slots__ = ()
 
@@ -76,7 +76,7 @@ class Runner:
         self._change = threading.Condition()
         self.views = [View(Camera(where, index, self._wake, every_frame), self.score)
                       for index, where in enumerate(sources)]
-        self.active = Active(variant, detector, 0)
+        self.active = Active(variant, detector, 0, True)
         self.histograms = {stage: Histogram() for stage in STAGES}
         self.rate = Rate()
         self.results = 0
@@ -85,7 +85,7 @@ class Runner:
         self.started = time.monotonic()
         self.beat = self.last_result = self.started
         self._on_result = on_result or (lambda view, frame, result: None)
-        self._spare = spare
+        self.spare = spare
         self._reopen = reopen
         self._every_frame = every_frame
         self._next = 0
@@ -111,7 +111,7 @@ class Runner:
     def stop(self, timeout_s: float = 2.0) -> None:
         """End the cameras, let the frames in flight finish, close the engine."""
         for view in self.views:
-            view.camera._stop.set()  # all at once, then each is waited for
+            view.camera.ask_to_stop()  # all at once, then each is waited for
         self._stop.set()
         self._wake()
         for view in self.views:
@@ -121,7 +121,9 @@ class Runner:
             if thread.is_alive():
                 thread.join(max(0.05, end - time.monotonic()))
         if not self._threads[1].is_alive():
-            self.active.detector.close()
+            for active in self._retired + [self.active]:
+                if active.own:
+                    active.detector.close()
 
     @property
     def ended(self) -> bool:
@@ -129,11 +131,14 @@ class Runner:
         return all(view.camera.status == "ended" and not view.camera.fresh() for view in self.views) \
             and self._ready is None and self._free.qsize() >= _SLOTS - 1 and self._done.empty()
 
-    def swap(self, variant: Any, detector: Detector) -> None:
-        """Go over to another detector with the next frame; the old one is closed when nothing uses it any more."""
+    def swap(self, variant: Any, detector: Detector, own: bool = True) -> None:
+        """Go over to another detector with the next frame; the old one is closed when nothing uses it any more.
+
+        `own` False: the caller keeps the detector and closes it after `stop()`.
+        """
         with self._change:
             self._retired.append(self.active)
-            self.active = Active(variant, detector, self.active.generation + 1)
+            self.active = Active(variant, detector, self.active.generation + 1, own)
 
     def _wake(self) -> None:
         with self._change:
@@ -223,9 +228,9 @@ class Runner:
 
     def _fetch(self) -> Optional[_Slot]:
         used = False
-        if self._spare is not None:
+        if self.spare is not None:
             try:
-                used = self._spare(self._ready is None)
+                used = self.spare(self._ready is None)
             except Exception as error:  # the measurement beside the work must not end the work
                 self.engine_error = "trade-off sampling: {}: {}".format(type(error).__name__, error)
         with self._change:
@@ -253,7 +258,9 @@ class Runner:
 
     def _close_retired(self, generation: int) -> None:
         while self._retired and self._retired[0].generation < generation:
-            self._retired.pop(0).detector.close()
+            active = self._retired.pop(0)
+            if active.own:
+                active.detector.close()
 
     # -- stage 3 ------------------------------------------------------------------------------------------------
 

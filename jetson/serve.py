@@ -9,7 +9,8 @@ import threading
 import time
 from typing import Any, Dict, List, Optional
 
-from jetson import access, golden, manifest, source
+from jetson import access, golden, governor, manifest, metrics, source, tradeoff
+from jetson.board import Board
 from jetson.detector import Detector, open_detector
 from jetson.errors import BadInput, JetmaskError, UsageError
 from jetson.journal import Journal, from_track
@@ -51,6 +52,12 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
     add("--allow-host", action="append", default=[], metavar="NAME", help="a further name this server is called by")
     add("--stream-fps", type=float, default=15.0, metavar="N", help="pictures a second for viewers (default 15)")
     add("--blur-faces", action="store_true", help="make faces unrecognisable in every picture that is served")
+    add("--tradeoff", default="auto", metavar="NAMES",
+        help="variants to compare while running, with commas; auto: all that run here; off")
+    add("--budget", type=float, default=100 * tradeoff.BUDGET, metavar="PERCENT",
+        help="share of the time that comparing may take (default %(default).0f)")
+    add("--eval", metavar="SPLIT_DIR", help="labelled images to measure true AP on, in the same share of the time")
+    add("--governor", metavar="fps=N", help="switch to the most accurate variant that holds this frame rate")
     add("--events", metavar="FILE", help="append events to this file, one JSON object a line (default: kept in memory)")
     add("--keep-crops", action="store_true", help="keep the best picture of each person in memory (default: none)")
     add("--ready-file", metavar="FILE", help="write {\"url\", \"pid\"} there once it serves")
@@ -106,6 +113,7 @@ class Service:
         """Read the bundle, open the engine, start everything. JetmaskError on what is wrong."""
         args = self.args
         sources = parse_sources(args)
+        self.truths = metrics.load_split(args.eval) if args.eval else []
         token = read_token(args)
         self.threads = args.threads or default_threads()
         self.manifest = manifest.load(args.bundle)
@@ -118,19 +126,46 @@ class Service:
         detector = self._detector(variant)
         self.runner = Runner(sources, variant, detector, args.score, args.every_frame, self._on_result,
                              reopen=self._detector)
-        self.status = Status(self.manifest, self.runner, self.journal, privacy={
+        self.board = Board().start()
+        self.status = Status(self.manifest, self.runner, self.journal, self.board, privacy={
             "faces_blurred": args.blur_faces, "frames_stored": False, "crops_kept": args.keep_crops,
             "events_file": bool(args.events)})
         self.site = Site(self.status, self.journal, guard)
         self.studio = Studio(len(sources), self.site.picture, args.stream_fps, args.blur_faces)
         self.site.server, self.site.studio = self.server, self.studio
         self.status.server = self.server
+        self._compare(variant)
         self.runner.start()
         self.server.start()
         self._announce(guard, token)
 
-    def _detector(self, variant: Any) -> Detector:
-        return open_detector(self.args.bundle, variant.name, self.args.runtime, self.threads)
+    def _detector(self, variant: Any, runtime: Optional[str] = None) -> Detector:
+        return open_detector(self.args.bundle, variant.name, runtime or self.args.runtime, self.threads)
+
+    def _compare(self, variant: Any) -> None:
+        """Start the live trade-off and the governor, where they are wanted."""
+        args = self.args
+        self.tradeoff = self.governor = self.status.tradeoff = self.status.governor = None
+        self.runner.spare = None
+        if args.tradeoff == "off":
+            return
+        entries = tradeoff.choose(self.manifest, args.tradeoff, args.runtime, variant, tradeoff.engine_is_cached(
+            self.manifest))
+        if len(entries) < 2 and not self.truths:
+            return
+        self.tradeoff = tradeoff.TradeOff(entries, self._detector, self.runner.score, args.budget / 100, self.truths,
+                                          lambda: self.board.state().get("total_mw")).start()
+        self.runner.spare = self.tradeoff.spare
+        self.status.tradeoff = self.tradeoff
+        if args.governor:
+            self.governor = governor.Governor(governor.parse(args.governor), self.runner, self.tradeoff, self._switch)
+            self.status.governor = self.governor
+
+    def _switch(self, entry: tradeoff.Entry, reason: str) -> None:
+        before = self.runner.active.variant.name
+        self.runner.swap(entry.variant, entry.detector, own=False)
+        self.journal.add("switched", reason="{} to {}: {}".format(before, entry.variant.name, reason))
+        say("governor: {} to {}: {}".format(before, entry.variant.name, reason))
 
     def _handle(self, request: Any) -> Any:
         return self.site.handle(request)
@@ -174,6 +209,8 @@ class Service:
     def _on_result(self, view: View, frame: Any, result: Result) -> None:
         camera = view.camera
         self.studio.offer(camera.index, frame.image, result)
+        if self.tradeoff is not None:
+            self.tradeoff.offer(frame.image)
         if self.args.keep_crops and not self.args.blur_faces:
             for face in result.tracks:
                 if face.confirmed and face.seen >= result.arrived:
@@ -188,7 +225,7 @@ class Service:
     def run(self) -> int:
         """Serve until told to end; the exit code."""
         known = ["" for _ in self.runner.views]
-        state_due = beat_due = 0.0
+        state_due = beat_due = look_due = 0.0
         self.notifier.ready("serving on port {}".format(self.server.port))
         while not self.stop.wait(0.1):
             now = time.monotonic()
@@ -199,6 +236,12 @@ class Service:
             if now >= state_due:
                 state_due = now + 0.5
                 self.site.tell("state", self.status.state())
+            if now >= look_due and self.tradeoff is not None:
+                look_due = now + 1.0
+                self.tradeoff.active = self.runner.active.variant.name
+                self.tradeoff.note_power()
+                if self.governor is not None:
+                    self.governor.step()
             if now >= beat_due:
                 beat_due = now + min(1.0, self.notifier.watchdog_s or 1.0)
                 health = self.status.health()
@@ -248,8 +291,13 @@ class Service:
             self.journal.add("reload refused", reason=reason)
             say("reload refused, the old bundle goes on: {}".format(error))
         else:
+            self.runner.spare = None
             self.runner.swap(variant, detector)
-            self.manifest = self.status.manifest = fresh
+            old, self.manifest, self.status.manifest = self.tradeoff, fresh, fresh
+            self._compare(variant)
+            if old is not None:
+                # The inferring thread may be inside its last sample; its engines go when it is out.
+                threading.Timer(5.0, old.stop).start()
             self.status.reloads += 1
             self.status.notice = ""
             self.journal.add("reloaded", bundle=fresh.name, variant=variant.name)
@@ -263,6 +311,10 @@ class Service:
         self.notifier.stopping()
         if hasattr(self, "runner"):
             self.runner.stop()
+        if getattr(self, "tradeoff", None) is not None:
+            self.tradeoff.stop()
+        if hasattr(self, "board"):
+            self.board.stop()
         if hasattr(self, "studio"):
             self.studio.stop()
         if hasattr(self, "server"):
@@ -282,6 +334,12 @@ def command(args: argparse.Namespace) -> int:
         raise UsageError("not a number of threads: {}".format(args.threads), "--threads", "1 to 64, or 0: cores - 1")
     if not 0 <= args.port <= 65535:
         raise UsageError("not a port: {}".format(args.port), "--port", "0 to 65535")
+    if not 0 < args.budget <= 50:
+        raise UsageError("not a budget: {}".format(args.budget), "--budget", "percent of the time, over 0 up to 50")
+    if args.governor:
+        governor.parse(args.governor)
+        if args.tradeoff == "off":
+            raise UsageError("the governor goes by the measured trade-off, which is off", "--governor")
     if args.score is not None and not 0 < args.score < 1:
         raise UsageError("not a score: {}".format(args.score), "--score", "between 0 and 1")
     sys.setswitchinterval(0.001)  # three threads hand frames on; the default of 5 ms would be felt

@@ -1,0 +1,314 @@
+"""The live trade-off: what each variant of the bundle costs and what it loses, measured here, beside the work.
+
+In a stated share of the time (default 5 %), a sampled frame goes through every variant that runs on this machine, one
+inference at a time, between two inferences of the live picture. The most accurate variant is the reference.
+"""
+
+import threading
+import time
+from collections import deque
+from typing import Any, Callable, Deque, Dict, List, Optional, Sequence
+
+import numpy as np
+
+from jetson import metrics
+from jetson.agreement import Agreement
+from jetson.detector import Detector, Faces
+from jetson.engine import available
+from jetson.errors import JetmaskError, UsageError
+from jetson.manifest import RUNTIMES, Manifest, Variant
+
+BUDGET = 0.05
+MOST = 8  # variants held open: each costs memory
+_WARM_RUNS = 2  # the first inferences of an engine are slower and not counted
+
+
+class Entry:
+    """One variant with all that was measured of it."""
+
+    def __init__(self, variant: Variant, runtime: str) -> None:
+        self.variant = variant
+        self.runtime = runtime
+        self.detector: Optional[Detector] = None
+        self.error = ""
+        self.runs = 0
+        self.total_ms: Deque[float] = deque(maxlen=200)
+        self.infer_ms: Deque[float] = deque(maxlen=200)
+        self.agreement = Agreement()
+        self.power_mw: Deque[float] = deque(maxlen=600)
+        self.eval_faces: List[Faces] = []
+        self.eval_result: Optional[Dict[str, Any]] = None
+
+    def percentile(self, times: Sequence[float], share: float) -> Optional[float]:
+        """A percentile of the times in ms; None before the first."""
+        return round(float(np.percentile(list(times), share)), 3) if times else None
+
+    @property
+    def ap(self) -> Optional[Dict[str, Any]]:
+        """The manifest's AP of this variant on this runtime."""
+        return (self.variant.ap or {}).get(self.runtime)
+
+
+def accuracy_rank(entry: Entry) -> Any:
+    """A key by which the most accurate variant is the largest: measured AP, else precision, MACs and input size."""
+    pixels = entry.variant.input_wh[0] * entry.variant.input_wh[1]
+    precision = {"fp32": 3, "fp16": 2, "int8": 1, "int8-cpu": 1}.get(entry.variant.precision, 0)
+    ap = entry.ap
+    return (ap["map50"] if ap else -1.0, precision, entry.variant.macs / pixels, pixels)
+
+
+def choose(manifest: Manifest, wanted: str, runtime: Optional[str], active: Variant,
+           cached: Callable[[Variant], bool] = lambda variant: True) -> List[Entry]:
+    """The variants to compare. `wanted`: "auto" or names with commas; the active one is always among them.
+
+    `cached`: whether a TensorRT engine of the variant is there already: measuring must not start builds by itself.
+    """
+    here = [name for name, why in available().items() if why is None]
+    explicit = [name.strip() for name in wanted.split(",") if name.strip()] if wanted != "auto" else []
+    for name in explicit:
+        manifest.variant(name)
+    found = []
+    for variant in manifest.variants:
+        runtimes = [name for name in RUNTIMES if name in variant.runtimes and name in here and runtime in (None, name)]
+        if not runtimes or (explicit and variant.name not in explicit and variant.name != active.name):
+            continue
+        if variant.name != active.name and not explicit and runtimes[0] == "tensorrt" and not cached(variant):
+            continue
+        found.append(Entry(variant, runtimes[0]))
+    if explicit and len(found) > MOST:
+        raise UsageError("too many variants at once", "--tradeoff", "at most {}".format(MOST))
+    if len(found) > MOST:
+        # The reference and the running one stay; of the others an even choice along the cost.
+        keep = {max(found, key=accuracy_rank).variant.name, active.name}
+        rest = sorted((e for e in found if e.variant.name not in keep), key=lambda e: e.variant.macs)
+        picks = {rest[int(i)].variant.name for i in np.linspace(0, len(rest) - 1, MOST - len(keep))}
+        found = [e for e in found if e.variant.name in keep | picks]
+    return found
+
+
+def engine_is_cached(manifest: Manifest) -> Callable[[Variant], bool]:
+    """A function that says whether a variant's TensorRT engine was built on this machine before."""
+    def cached(variant: Variant) -> bool:
+        try:
+            from jetson import build, engine_cache
+            from jetson.engine import tensorrt_network
+
+            trt = tensorrt_network.load()
+            machine = build.machine_of(trt)
+            recipe = build.job_for(manifest, variant, trt, machine).recipe
+            return engine_cache.load(engine_cache.default_folder(), recipe, machine)[0] is not None
+        except (ImportError, JetmaskError):
+            return False
+    return cached
+
+
+class TradeOff:
+    """Samples and keeps the figures. `spare(idle)` is the runner's hook; `offer(image)` gives it frames.
+
+    `open_variant(variant, runtime) -> Detector`; detectors are opened in a thread of their own and belong to this
+    object. `truths`: a labelled split (metrics.load_split) to measure true AP on, image by image, in the same budget.
+    """
+
+    def __init__(self, entries: List[Entry], open_variant: Callable[[Variant, str], Detector], score: float,
+                 budget: float = BUDGET, truths: Sequence[metrics.Truth] = (),
+                 power: Callable[[], Optional[float]] = lambda: None) -> None:
+        self.entries = entries
+        self.reference = max(entries, key=accuracy_rank)
+        self.budget = budget
+        self.active = ""
+        self.samples = 0
+        self._open_variant = open_variant
+        self._score = score
+        self._truths = list(truths)
+        self._power = power
+        self._frame: Optional[np.ndarray] = None
+        self._wants = True
+        self._job: List[Entry] = []
+        self._found: Dict[str, Faces] = {}
+        self._eval: List[Any] = []
+        self._eval_turn = False
+        self._credit = 0.0
+        self._most_credit = 0.5  # seconds
+        self._last = time.monotonic()
+        self._spent = 0.0
+        self._started = self._last
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._opener = threading.Thread(target=self._open_all, name="tradeoff", daemon=True)
+
+    def start(self) -> "TradeOff":
+        """Begin to open the variants' engines."""
+        self._opener.start()
+        return self
+
+    def stop(self) -> None:
+        """Open no more engines; close those there are (the runner has stopped)."""
+        self._stop.set()
+        self._opener.join(1.0)
+        if not self._opener.is_alive():
+            for entry in self.entries:
+                if entry.detector is not None:
+                    entry.detector.close()
+
+    def _open_all(self) -> None:
+        for entry in sorted(self.entries, key=lambda e: e is not self.reference):
+            if self._stop.is_set():
+                return
+            try:
+                entry.detector = self._open_variant(entry.variant, entry.runtime)
+            except (JetmaskError, RuntimeError, OSError, ValueError, MemoryError) as error:
+                entry.error = str(error).splitlines()[0]
+
+    def entry(self, name: str) -> Optional[Entry]:
+        """The entry of a variant."""
+        return next((entry for entry in self.entries if entry.variant.name == name), None)
+
+    def offer(self, image: np.ndarray) -> None:
+        """A live frame; copied when a sample is due. Called in the finishing thread."""
+        if self._wants:
+            self._wants = False
+            self._frame = image.copy()
+
+    # -- in the inferring thread --------------------------------------------------------------------------------
+
+    def spare(self, idle: bool) -> bool:
+        """Do one inference if the budget allows; whether the time was used."""
+        now = time.monotonic()
+        # What is saved up is bounded: after a long idle night the day must not begin with a minute of sampling.
+        self._credit = min(self._credit + self.budget * (now - self._last), self._most_credit)
+        self._last = now
+        if self._credit <= 0:
+            return False
+        work = self._next()
+        if work is None:
+            return False
+        entry, image, done = work
+        cost = (entry.percentile(entry.total_ms, 90) or 0.0) / 1e3
+        self._most_credit = max(self._most_credit, 2.5 * cost)
+        # While frames wait, twice the price is saved up first: idle moments get the first chance.
+        if self._credit < cost * (1.0 if idle else 2.0):
+            return False
+        if image is None:
+            image = done.image()
+        began = time.monotonic()
+        faces = entry.detector.detect(image, done.score)
+        spent = time.monotonic() - began
+        self._credit -= spent
+        self._spent += spent
+        entry.runs += 1
+        if entry.runs > _WARM_RUNS and done.live:
+            entry.total_ms.append(spent * 1e3)
+            entry.infer_ms.append(entry.detector.timings["infer_ms"])
+        done.take(entry, faces)
+        return True
+
+    def _next(self) -> Any:
+        if self._eval_turn or not (self._job or self._frame is not None):
+            work = self._next_eval()
+            if work is not None:
+                return work
+        if not self._job:
+            if self._frame is None:
+                self._wants = True
+                return None
+            ready = [entry for entry in self.entries if entry.detector is not None]
+            if self.reference not in ready:
+                return None
+            # The reference first: without it the others' results mean nothing.
+            self._job = sorted(ready, key=lambda e: e is not self.reference)
+            self._found = {}
+        return self._job[0], self._frame, _Live(self)
+
+    def _next_eval(self) -> Any:
+        for entry in self.entries:
+            if entry.detector is not None and entry.eval_result is None and len(entry.eval_faces) < len(self._truths):
+                return entry, None, _Evaluation(self, self._truths[len(entry.eval_faces)])
+        return None
+
+    def _took_live(self, entry: Entry, faces: Faces) -> None:
+        self._job.pop(0)
+        self._found[entry.variant.name] = faces
+        reference = self._found[self.reference.variant.name]
+        if entry is not self.reference:
+            with self._lock:
+                entry.agreement.add(reference, faces)
+        if not self._job:
+            self.samples += 1
+            self._frame = None
+            self._wants = True
+            self._eval_turn = bool(self._truths)
+
+    def _took_eval(self, entry: Entry, faces: Faces) -> None:
+        entry.eval_faces.append(faces)
+        self._eval_turn = len(entry.eval_faces) % 4 != 0
+        if len(entry.eval_faces) == len(self._truths):
+            result = metrics.evaluate(self._truths, entry.eval_faces)
+            entry.eval_result = {"map50": result["map50"], "per_class": result["per_class"],
+                                 "images": len(self._truths)}
+
+    # -- what it says ----------------------------------------------------------------------------------------------
+
+    def note_power(self) -> None:
+        """Put the board's present power on the running variant's account (called every second or two)."""
+        power = self._power()
+        entry = self.entry(self.active)
+        if power is not None and entry is not None:
+            entry.power_mw.append(power)
+
+    def rows(self) -> List[Dict[str, Any]]:
+        """A row per variant, fastest first; `front`: no other is both faster and better."""
+        rows = []
+        for entry in self.entries:
+            with self._lock:
+                value = entry.agreement.value()
+            p50 = entry.percentile(entry.total_ms, 50)
+            row = dict(value, name=entry.variant.name, runtime=entry.runtime, precision=entry.variant.precision,
+                       input_wh=list(entry.variant.input_wh), macs=entry.variant.macs, bytes=entry.variant.bytes,
+                       reference=entry is self.reference, active=entry.variant.name == self.active,
+                       latency_p50_ms=p50, latency_p95_ms=entry.percentile(entry.total_ms, 95),
+                       infer_p50_ms=entry.percentile(entry.infer_ms, 50), runs=len(entry.total_ms),
+                       fps=round(1e3 / p50, 2) if p50 else None, ap=entry.ap, ap_here=entry.eval_result,
+                       eval_images=len(entry.eval_faces), error=entry.error, front=False,
+                       power_mw=round(float(np.mean(entry.power_mw)), 0) if entry.power_mw else None)
+            if row["reference"]:
+                row.update(agreement=1.0, low=1.0, high=1.0)
+            rows.append(row)
+        measured = [row for row in rows if row["latency_p50_ms"] and row["agreement"] is not None]
+        for row in measured:
+            row["front"] = not any(
+                other["latency_p50_ms"] < row["latency_p50_ms"] and other["agreement"] >= row["agreement"]
+                for other in measured if other is not row)
+        return sorted(rows, key=lambda row: row["latency_p50_ms"] or 1e9)
+
+    def state(self) -> Dict[str, Any]:
+        """For the page and /api/state."""
+        elapsed = max(time.monotonic() - self._started, 1e-6)
+        done = [len(entry.eval_faces) for entry in self.entries]
+        note = ("Agreement with {} on {} sampled frames of this camera, 95 % interval beside it; latency of one frame "
+                "at a time, measured here. Sampling takes {:.1f} % of the time (budget {:.0f} %).").format(
+                    self.reference.variant.name, self.samples, 100 * self._spent / elapsed, 100 * self.budget)
+        if self._truths and min(done) < len(self._truths):
+            note += " Labelled images so far: {} of {}.".format(sum(done), len(done) * len(self._truths))
+        return {"reference": self.reference.variant.name, "samples": self.samples, "budget": self.budget,
+                "share_used": round(self._spent / elapsed, 4), "variants": self.rows(), "note": note}
+
+
+class _Live:
+    """A sampled frame of the camera."""
+
+    live = True
+
+    def __init__(self, owner: TradeOff) -> None:
+        self.score = owner._score
+        self.take = owner._took_live
+
+
+class _Evaluation:
+    """A labelled image."""
+
+    live = False
+    score = metrics.MIN_SCORE
+
+    def __init__(self, owner: TradeOff, truth: metrics.Truth) -> None:
+        self.image = lambda: metrics.read_image(truth)
+        self.take = owner._took_eval
