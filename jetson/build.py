@@ -120,6 +120,7 @@ class _Worker:
         root = os.path.dirname(os.path.dirname(os.path.abspath(build_worker.__file__)))
         search = os.pathsep.join([root] + [p for p in [os.environ.get("PYTHONPATH")] if p])
         self.phase = "starting"
+        self.phases: List[str] = ["starting"]
         self.lines: Deque[str] = collections.deque(maxlen=40)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "jetson.build_worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -141,6 +142,7 @@ class _Worker:
                 line = raw.decode("utf-8", "replace").rstrip("\n")
                 if line.startswith(build_worker.PHASE):
                     self.phase = line[len(build_worker.PHASE):]
+                    self.phases.append(self.phase)
                 else:
                     self.lines.append(line)
                 if log is not None:
@@ -171,17 +173,18 @@ def _run_worker(
     started = time.monotonic()
     worker = _Worker(job, log_path)
     try:
-        told, told_at = "", -1e9
+        told, told_at = 0, started
         while True:
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 worker.process.wait(0.2)
-                break
-            except subprocess.TimeoutExpired:
-                pass
             now = time.monotonic()
-            if worker.phase != told or now - told_at >= 10:
-                told, told_at = worker.phase, now
-                progress(worker.phase, now - started)
+            if told == len(worker.phases) and now - told_at >= 10:
+                told -= 1  # say again that it goes on
+            while told < len(worker.phases):
+                progress(worker.phases[told], now - started)
+                told, told_at = told + 1, now
+            if worker.process.returncode is not None:
+                break
             if now - started > timeout_s:
                 raise JetmaskError("the build took longer than {:.0f} s and was stopped".format(timeout_s), log_path,
                                    None, "see its log; raise --timeout if the device is only slow")

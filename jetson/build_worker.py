@@ -17,7 +17,6 @@ import numpy as np
 
 from jetson import calibrate, cuda, files
 from jetson.errors import BadInput, DeviceMismatch, JetmaskError, QualityGate, UsageError
-from jetson.image import letterbox
 
 PHASE = "@phase "
 ERRORS = {kind.__name__: kind for kind in (JetmaskError, UsageError, BadInput, DeviceMismatch, QualityGate)}
@@ -40,6 +39,8 @@ def phase(name: str) -> None:
 def blobs(folder: str, names: List[List[str]], input_wh: List[int]) -> Iterator[np.ndarray]:
     """The calibration images through the runner's own preprocessing; each must have the hash of the table's list."""
     import cv2
+
+    from jetson.image import letterbox
 
     for number, (name, digest) in enumerate(names, 1):
         path = os.path.join(folder, name)

@@ -192,7 +192,9 @@ class TensorRtEngine:
                     self._context = None
                     self._engine = None
                     self._runtime = None
-                    self._marks = []
+                    # The last references to pinned memory: it must be freed while its context is current.
+                    self._marks, self._results, self._bindings = [], [], []
+                    self._input = self.input = None
         finally:
             self._session.close()
 
