@@ -15,9 +15,11 @@ import traceback
 from typing import Any, List, Mapping, Optional, Tuple
 
 from jetson import __version__
-from jetson.errors import JetmaskError, UsageError
+from jetson.errors import BadInput, JetmaskError, UsageError
 
 INTERRUPTED = 130
+# What the system says about a path that the user chose, rather than about our code.
+_USERS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -88,8 +90,8 @@ def main(argv: Optional[List[str]], prog: str, verbs: Mapping[str, Tuple[str, st
     """Run one verb and return the exit code.
 
     `verbs`: {verb: ("module" or "module:prefix", one line of help)}. A JetmaskError gives its message and its exit
-    code; Ctrl-C 130; a full disk 1 with a message; anything else is an internal error, exit 1, with a traceback in a
-    log file (on the screen with JETMASK_DEBUG=1).
+    code; Ctrl-C 130; a full disk 1 with a message; a path that cannot be used 3; anything else is an internal error,
+    exit 1, with a traceback in a log file (on the screen with JETMASK_DEBUG=1).
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -123,6 +125,8 @@ def main(argv: Optional[List[str]], prog: str, verbs: Mapping[str, Tuple[str, st
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _fail(JetmaskError("no space left on the disk", error.filename, "free space",
                                       "make room and run the command again; nothing half-written was left"), 1)
+        if error.errno in _USERS and error.filename is not None:
+            return _fail(BadInput(os.strerror(error.errno).lower(), error.filename), BadInput.exit_code)
         return _internal(error)
     except Exception as error:
         return _internal(error)

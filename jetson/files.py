@@ -31,13 +31,16 @@ def _fsync_folder(folder: str) -> None:
 def aside(path: str) -> Iterator[str]:
     """Yield a temporary path in the folder of `path`; renamed over `path` at the end, removed on any exception.
 
-    The caller writes one file there. The permissions are those of a plain `open(path, "w")`.
+    The caller writes one file there. The permissions are those of a plain `open(path, "w")`. BadInput when the folder
+    is not there.
 
     >>> with aside("model.onnx") as part:      # doctest: +SKIP
     ...     onnx.save(model, part)
     """
     path = os.path.abspath(os.fspath(path))
     folder, name = os.path.split(path)
+    if not os.path.isdir(folder):
+        raise BadInput("there is no such folder to write {} into".format(name), folder, "a folder", "make it first")
     # A name of 255 bytes is legal for the file itself, so the aside name carries only its first part.
     stem = name.encode("utf-8", "surrogateescape")[:180].decode("utf-8", "ignore")
     part = os.path.join(folder, ".{}.{}.{}.part".format(stem, os.getpid(), secrets.token_hex(4)))

@@ -12,7 +12,7 @@ from jetson import files, manifest, metrics
 from jetson.cli import table
 from jetson.detector import Detector, Faces, open_detector
 from jetson.engine import available
-from jetson.errors import DeviceMismatch, QualityGate, UsageError
+from jetson.errors import BadInput, DeviceMismatch, QualityGate, UsageError
 from jetson.manifest import CLASSES, RUNTIMES, Manifest, Variant
 
 STEPS = ("preprocess_ms", "infer_ms", "postprocess_ms")
@@ -186,7 +186,10 @@ def command(args: Any) -> int:
         raise UsageError(f"--threads {args.threads} is not a number of threads", None, "1 or more")
     truths = metrics.load_split(args.data)
     if not truths:
-        raise UsageError("there is no image to evaluate on", os.path.join(args.data, "annotations.json"))
+        raise BadInput("there is no image to evaluate on", os.path.join(args.data, "annotations.json"))
+    folder = os.path.dirname(os.path.abspath(args.detections)) if args.detections else None
+    if folder and not os.path.isdir(folder):  # found now, not after the last image
+        raise BadInput("there is no such folder to write the detections into", args.detections)
     measured = measure(args.bundle, truths, args.variant, args.runtime, args.threads, progress=True)
     split = os.path.basename(os.path.abspath(args.data))
     result = {"bundle": args.bundle, "split": split, **measured.result}

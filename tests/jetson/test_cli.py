@@ -2,6 +2,7 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,8 @@ def command(args):
         return 7
     elif how == "full":
         raise OSError(28, "No space left on device", "/data/x")
+    elif how == "denied":
+        raise PermissionError(13, "Permission denied", "/data/y")
     elif how == "interrupt":
         raise KeyboardInterrupt
     elif how == "pipe":
@@ -75,6 +78,8 @@ def test_an_error_is_its_message_and_its_code(folder, root, kind):
 def test_a_full_disk_and_an_interrupt_are_clear(folder, root):
     code, _, err = run(folder, root, "go", "--how", "full")
     assert code == 1 and "no space left" in err and "/data/x" in err and "Traceback" not in err
+    code, _, err = run(folder, root, "go", "--how", "denied")
+    assert code == 3 and err == "error: permission denied\n  where: /data/y\n"
     code, _, err = run(folder, root, "go", "--how", "interrupt")
     assert code == 130 and "Traceback" not in err
 
@@ -83,7 +88,7 @@ def test_a_bug_leaves_its_traceback_in_a_log(folder, root):
     code, _, err = run(folder, root, "go", "--how", "bug")
     assert code == 1 and "internal error" in err and "Traceback" not in err
     path = [word.rstrip(";") for word in err.split() if word.startswith(folder)][0]
-    assert "KeyError" in open(path).read()
+    assert "KeyError" in Path(path).read_text()
     os.unlink(path)
     code, _, err = run(folder, root, "go", "--how", "bug", JETMASK_DEBUG="1")
     assert code == 1 and "Traceback" in err

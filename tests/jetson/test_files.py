@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +23,7 @@ def test_writes_replace_the_whole_file(tmp_path):
     files.write_json(path, {"grün": [1, 2.5, None]})
     assert files.read_json(path) == {"grün": [1, 2.5, None]}
     files.write_bytes(path, b"\x00\x01")
-    assert open(path, "rb").read() == b"\x00\x01"
+    assert Path(path).read_bytes() == b"\x00\x01"
     assert leftovers(tmp_path) == []
 
 
@@ -39,16 +40,20 @@ def test_a_written_file_can_be_read_by_others_as_the_umask_says(tmp_path):
 def test_a_failure_keeps_the_old_file_and_leaves_nothing(tmp_path):
     path = str(tmp_path / "a")
     files.write_text(path, "old")
-    with pytest.raises(RuntimeError):
-        with files.aside(path) as part:
-            with open(part, "w") as file:
-                file.write("half")
-            raise RuntimeError("no")
-    with pytest.raises(KeyboardInterrupt):
-        with files.aside(path):
-            raise KeyboardInterrupt
-    assert open(path).read() == "old"
+    with pytest.raises(RuntimeError), files.aside(path) as part:
+        with open(part, "w") as file:
+            file.write("half")
+        raise RuntimeError("no")
+    with pytest.raises(KeyboardInterrupt), files.aside(path):
+        raise KeyboardInterrupt
+    assert Path(path).read_text() == "old"
     assert os.listdir(str(tmp_path)) == ["a"]
+
+
+def test_a_missing_folder_is_bad_input_before_anything_is_done(tmp_path):
+    with pytest.raises(BadInput) as caught:
+        files.write_text(str(tmp_path / "no" / "a"), "x")
+    assert str(tmp_path / "no") in str(caught.value)
 
 
 def test_json_has_no_nan(tmp_path):
@@ -60,7 +65,7 @@ def test_json_has_no_nan(tmp_path):
 def test_the_longest_name_a_folder_allows_can_be_written(tmp_path):
     path = str(tmp_path / ("ü" * 127))
     files.write_text(path, "x")
-    assert open(path).read() == "x"
+    assert Path(path).read_text() == "x"
 
 
 @pytest.mark.parametrize("content, line, word", [
@@ -110,9 +115,8 @@ def test_a_lock_excludes_and_dies_with_its_holder(tmp_path):
     holder = child(HOLD, path)
     try:
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(JetmaskError):
-            with files.lock(path, wait=False):
-                pass
+        with pytest.raises(JetmaskError), files.lock(path, wait=False):
+            pass
     finally:
         holder.send_signal(signal.SIGKILL)
         holder.communicate()
@@ -139,7 +143,7 @@ def kill_a_writer(folder, delay):
     finally:
         writer.send_signal(signal.SIGKILL)
         writer.communicate()
-    text = open(path).read()
+    text = Path(path).read_text()
     assert len(text) == 200000 and len(set(text)) == 1
     left = leftovers(folder)
     assert len(left) <= 1

@@ -1,6 +1,7 @@
 import copy
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -90,10 +91,10 @@ def test_the_tiny_bundle_is_whole(tiny_bundle):
 
 
 def damage_changed(bundle):
-    path = os.path.join(bundle, "models", "t.onnx")
-    data = bytearray(open(path, "rb").read())
+    path = Path(bundle, "models", "t.onnx")
+    data = bytearray(path.read_bytes())
     data[100] ^= 1
-    open(path, "wb").write(bytes(data))
+    path.write_bytes(bytes(data))
     return "models/t.onnx"
 
 
@@ -103,7 +104,7 @@ def damage_missing(bundle):
 
 
 def damage_extra(bundle):
-    open(os.path.join(bundle, "models", "more.onnx"), "w").close()
+    Path(bundle, "models", "more.onnx").touch()
     return "models/more.onnx"
 
 
@@ -131,8 +132,8 @@ def damage_resummed(bundle):
 
 
 def damage_manifest(bundle):
-    path = os.path.join(bundle, "manifest.json")
-    open(path, "a").write("x")
+    path = Path(bundle, "manifest.json")
+    path.write_text(path.read_text() + "x")
     return "manifest.json"
 
 
