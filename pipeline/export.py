@@ -60,6 +60,7 @@ def to_onnx(model, fold_residuals=True, input_wh=PARITY_WHS[0], where="the model
     graphs.rename(proto.graph, graphs.layer_names(proto.graph, {layer.name for layer in model.layers}))
     graphs.tidy(proto.graph)
     _settle(proto.graph, where)
+    graphs.tidy(proto.graph)
     graphs.make_symbolic(proto.graph, input_wh)
     _head(proto, model)
     return proto, folded
@@ -129,6 +130,7 @@ def _settle(graph, path):
             if list(scales) != [1, 1, 2, 2]:
                 raise JetmaskError("a Resize that is not by constant scales", where="%s, node %s" % (path, node.name),
                                    expected="scales 1, 1, 2, 2", remedy="upsample by UpSampling2D(2)")
+            node.input[1] = ""  # a region of interest nobody reads; TensorRT warns about an empty one
             for name, value in (("mode", "nearest"), ("coordinate_transformation_mode", "asymmetric"),
                                 ("nearest_mode", "floor")):
                 graphs.set_attribute(node, name, value)

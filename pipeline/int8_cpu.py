@@ -6,6 +6,8 @@ What was found by measuring (ONNX Runtime 1.32, benchmarks/int8_shape.py):
 - upsampling by concatenating a map with itself, along the width and along the height: it is copying, where Resize
   computes an index per element;
 - the first convolution in float32: with three input channels the int8 kernel cannot be used;
+- the 1x1 convolutions of the outputs as MatMulIntegerToFloat: their few channels are too narrow for the int8
+  convolution, and their result is never rounded to 8 bits; two that read the same map are one product;
 - a ReLU is the clamp at zero point 0 of the convolution or Add before it and costs nothing.
 - Output channels in multiples of 16 (at least 8) use the kernel fully.
 
@@ -17,6 +19,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from jetson.errors import BadInput
 from pipeline import graph as graphs
 
 MICROSOFT = "com.microsoft"
@@ -55,7 +58,7 @@ class _Writer:
         self.nodes, self.constants = [], {}
         self.floats = {name: name for name in graphs.input_names(self.graph)}
         self.bytes = {}
-        self.unsigned = set()  # tensors that are never negative: zero point 0
+        self.unsigned = set(self.floats)  # tensors that are never negative: zero point 0
         self.same_scale = {}  # a resized map uses its source's
 
     def write(self):
@@ -63,8 +66,10 @@ class _Writer:
             if node.op_type == "Relu" and node.input[0] in self.relu_of and self._clamped(node.output[0]):
                 continue  # went into the node before it
             kept = node.name in self.keep
+            if node.op_type == "Conv" and not kept and node.output[0] in self.floats:
+                continue  # computed together with another output
             if node.op_type == "Conv" and not kept:
-                self._conv(node)
+                (self._heads if self._is_head(node) else self._conv)(node)
             elif node.op_type == "Add" and not kept:
                 self._add(node)
             elif node.op_type == "Resize" and node.input[0] in self.bytes and not kept:
@@ -105,13 +110,13 @@ class _Writer:
     def _scale(self, name):
         """(scale, zero point) of a tensor's uint8 form."""
         name = self.same_scale.get(name, name)
+        if name not in self.ranges:
+            raise BadInput("the calibration table has no range for tensor %r" % name,
+                           expected="a table of this model", remedy="calibrate again: jetmask calibrate")
         largest = max(self.ranges[name], 1e-6)
-        if name in self.unsigned or name in self.floats_of_image():
+        if name in self.unsigned:  # the image too: 0..255, scale 1, nothing is lost
             return np.float32(largest / LEVELS), np.uint8(0)
         return np.float32(2 * largest / LEVELS), np.uint8(128)
-
-    def floats_of_image(self):
-        return graphs.input_names(self.graph)  # 0..255: the scale is 1, nothing is lost
 
     def _scale_inputs(self, name):
         scale, zero = self._scale(name)
@@ -133,10 +138,42 @@ class _Writer:
                                            name if name in self.outputs else name + ".float")
         return self.floats[name]
 
-    def _conv(self, node):
-        source, output = node.input[0], self._fused(node)
+    def _weight(self, node):
+        """(weights, bias) of a convolution in float64."""
         weight = self.values[node.input[1]].astype(np.float64)
         bias = self.values[node.input[2]].astype(np.float64) if len(node.input) > 2 else np.zeros(len(weight))
+        return weight, bias
+
+    def _is_head(self, node):
+        plain = graphs.attribute(node, "group", 1) == 1 and list(graphs.attribute(node, "strides", [1, 1])) == [1, 1]
+        return plain and node.output[0] in self.outputs and self.values[node.input[1]].shape[2:] == (1, 1)
+
+    def _heads(self, node):
+        """All outputs that 1x1 convolutions make of one map: uint8 in, float32 out."""
+        source = node.input[0]
+        group = [n for n in self.graph.node if n.op_type == "Conv" and n.input[0] == source and n.name not in self.keep
+                 and self._is_head(n)]
+        weight, bias = (np.concatenate(parts) for parts in zip(*(self._weight(n) for n in group)))
+        steps = weight_scales(weight)
+        rounded = np.clip(np.rint(weight / steps[:, None, None, None]), -127, 127).astype(np.int8)
+        data, (scale, zero) = self.as_bytes(source), self._scale_inputs(source)
+        name = group[0].name
+        made = self._emit(
+            "MatMulIntegerToFloat",
+            [data, self._constant(name + ".weight", rounded[:, :, 0, 0].T), scale,
+             self._constant(name + ".weight.scale", steps.astype(np.float32)), zero,
+             self._constant(name + ".weight.zero", np.zeros(len(weight), np.int8)),
+             self._constant(name + ".bias", bias.astype(np.float32))], name + ".nhwc", domain=MICROSOFT)
+        outputs = [n.output[0] for n in group]
+        first = self._emit("Transpose", [made], outputs[0] if len(group) == 1 else name + ".nchw", perm=[0, 3, 1, 2])
+        if len(group) > 1:
+            sizes = self._constant(name + ".split", np.array([len(self._weight(n)[0]) for n in group], np.int64))
+            self.nodes.append(helper.make_node("Split", [first, sizes], outputs, name=name + "/Split", axis=1))
+        self.floats.update({output: output for output in outputs})
+
+    def _conv(self, node):
+        source, output = node.input[0], self._fused(node)
+        weight, bias = self._weight(node)
         steps = weight_scales(weight)
         rounded = np.clip(np.rint(weight / steps[:, None, None, None]), -127, 127).astype(np.int8)
         data = self.as_bytes(source)

@@ -49,10 +49,14 @@ def float_ends(graph):
 def int8_cpu(src, table, dst, keep=None):
     """Write the int8 version that ONNX Runtime runs fastest on a CPU. Returns dst.
 
-    table: jetson.calibrate.Table of this very file. keep: names of nodes that stay float32 (default: float_ends).
+    table: jetson.calibrate.Table of this very file. keep: names of nodes that stay float32 (default: the convolutions
+    that read the image; the outputs leave int8 unrounded anyway).
     """
     model = _checked(src, table)
-    keep = float_ends(model.graph) if keep is None else tuple(keep)
+    outputs = {output.name for output in model.graph.output}
+    if keep is None:
+        by_name = {node.name: node for node in model.graph.node}
+        keep = [name for name in float_ends(model.graph) if by_name[name].output[0] not in outputs]
     require_nodes(model.graph, keep, src)
     graphs.write(cpu.quantized(model, table.ranges, keep), dst)
     return dst
