@@ -276,7 +276,7 @@ def announced_size(line: str) -> Optional[Tuple[int, int]]:
 def complaint(lines: List[str]) -> str:
     """The most telling line that a dying child has left on stderr, without addresses' passwords."""
     for mark in ("jetmask:", "ERROR: from element", "erroneous pipeline", "ERROR", "WARNING", "Error"):
-        for line in reversed(lines):
+        for line in lines:  # the first error is the cause, those after it are its consequences
             if mark in line:
                 text = re.sub(r"^.*?(jetmask: |from element \S+: |erroneous pipeline: )", "", line).strip()
                 return redact(text)[:300]

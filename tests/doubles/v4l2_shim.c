@@ -30,7 +30,8 @@
 #define SLOTS 32
 #define SLOT_BYTES (4u << 20)
 
-static int device = -1;
+static int device[SLOTS]; /* open descriptors of the camera; GStreamer works with a dup() */
+static unsigned devices;
 static unsigned width = 640, height = 480, sequence;
 static unsigned char *memory;
 static int queue[SLOTS];
@@ -38,6 +39,14 @@ static unsigned queue_in, queue_out;
 static struct timespec due;
 
 static unsigned frame_bytes(void) { return width * height * 2; }
+
+static int is_camera(int fd)
+{
+    for (unsigned i = 0; i < devices; i++)
+        if (device[i] == fd)
+            return 1;
+    return 0;
+}
 
 static int is_device(const char *path)
 {
@@ -52,16 +61,17 @@ static int open_device(void)
         errno = ENOENT;
         return -1;
     }
-    if (device >= 0) {
+    if (devices) {
         errno = EBUSY;
         return -1;
     }
-    device = memfd_create("v4l2", 0);
-    if (device < 0 || ftruncate(device, (off_t)SLOTS * SLOT_BYTES) != 0)
+    int fd = memfd_create("v4l2", 0);
+    if (fd < 0 || ftruncate(fd, (off_t)SLOTS * SLOT_BYTES) != 0)
         return -1;
-    memory = mmap(NULL, (size_t)SLOTS * SLOT_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, device, 0);
+    memory = mmap(NULL, (size_t)SLOTS * SLOT_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     queue_in = queue_out = sequence = 0;
-    return device;
+    device[devices++] = fd;
+    return fd;
 }
 
 #define REPLACE_OPEN(name)                                                    \
@@ -101,7 +111,7 @@ int stat(const char *path, struct stat *about)
 
 int fstat(int fd, struct stat *about)
 {
-    if (fd == device && fd >= 0) {
+    if (is_camera(fd)) {
         fill_stat(about);
         return 0;
     }
@@ -121,12 +131,24 @@ int stat64(const char *path, struct stat64 *about)
 
 int close(int fd)
 {
-    if (fd == device && fd >= 0) {
-        munmap(memory, (size_t)SLOTS * SLOT_BYTES);
-        device = -1;
-    }
+    for (unsigned i = 0; i < devices; i++)
+        if (device[i] == fd) {
+            device[i] = device[--devices];
+            if (!devices)
+                munmap(memory, (size_t)SLOTS * SLOT_BYTES);
+            break;
+        }
     int (*real)(int) = dlsym(RTLD_NEXT, "close");
     return real(fd);
+}
+
+int dup(int fd)
+{
+    int (*real)(int) = dlsym(RTLD_NEXT, "dup");
+    int copy = real(fd);
+    if (copy >= 0 && is_camera(fd) && devices < SLOTS)
+        device[devices++] = copy;
+    return copy;
 }
 
 static int fail(int code)
@@ -284,7 +306,7 @@ int ioctl(int fd, unsigned long request, ...)
     va_start(arguments, request);
     void *argument = va_arg(arguments, void *);
     va_end(arguments);
-    if (fd == device && fd >= 0) {
+    if (is_camera(fd)) {
         int result = answer((unsigned)request, argument);
         if (getenv("SHIM_TRACE"))
             fprintf(stderr, "shim: ioctl %u -> %d (%d)\n", (unsigned)request & 0xff, result, result ? errno : 0);

@@ -1,0 +1,85 @@
+"""Addresses of cameras, and the pipelines made of them."""
+
+import pytest
+
+from jetson import source
+from jetson.errors import BadInput, UsageError
+
+
+@pytest.mark.parametrize("uri, kind, path", [
+    ("/dev/video0", "v4l2", "/dev/video0"), ("/dev/video12?fps=15", "v4l2", "/dev/video12"), ("csi://1", "csi", "1"),
+    ("rtsp://u:p@host:8554/a?b=c", "rtsp", "rtsp://u:p@host:8554/a?b=c"), ("synthetic://", "synthetic", ""),
+    ("clip.mp4", "file", "clip.mp4"), ("file:///a/b c.mp4", "file", "/a/b c.mp4"), ("a?b.mp4", "file", "a?b.mp4"),
+])
+def test_kinds(uri, kind, path):
+    parsed = source.parse(uri)
+    assert (parsed.kind, parsed.path) == (kind, path)
+    assert parsed.live == (kind in ("v4l2", "csi", "rtsp"))
+
+
+def test_folder(tmp_path):
+    assert source.parse(str(tmp_path)).kind == "folder"
+
+
+def test_options_of_an_address():
+    parsed = source.parse("csi://0?size=640x360&fps=60&flip=2")
+    assert (parsed.size, parsed.fps, parsed.options) == ((640, 360), 60.0, {"flip": "2"})
+    assert source.parse("synthetic://", (320, 240), 0).fps == 0
+
+
+@pytest.mark.parametrize("uri", [
+    "", "http://x/", "csi://", "csi://a", "csi://0?flip=9", "csi://0?flop=1", "synthetic://?size=9", "rtsp://",
+    "rtsp://host/a b", 'rtsp://host/"x', "/dev/video0?fps=-1", "/dev/video0?fps=x", "synthetic://?seed=x",
+    "/dev/video0?size=1x1",
+])
+def test_nonsense_is_refused(uri):
+    with pytest.raises(UsageError):
+        source.parse(uri)
+
+
+def test_passwords_are_hidden():
+    assert source.parse("rtsp://me:secret@host/a").label == "rtsp://***@host/a"
+    assert "secret" not in source.redact("ERROR: cannot open rtsp://me:secret@host/a and rtsp://x:secret@y")
+
+
+@pytest.mark.parametrize("uri", ["/nowhere/clip.mp4", "/dev/video77"])
+def test_missing_source_is_told(uri):
+    with pytest.raises(BadInput) as told:
+        source.check(source.parse(uri))
+    assert uri in str(told.value)
+
+
+def test_empty_folder_is_told(tmp_path):
+    with pytest.raises(BadInput) as told:
+        source.check(source.parse(str(tmp_path)))
+    assert "no image" in str(told.value)
+
+
+def test_csi_pipeline_is_the_jetsons(monkeypatch):
+    monkeypatch.setattr(source, "have_element", lambda name: True)
+    assert source.pipeline(source.parse("csi://0?flip=2&size=640x480"), 5) == (
+        "nvarguscamerasrc sensor-id=0 ! video/x-raw(memory:NVMM),width=1280,height=720,format=NV12,framerate=30/1 ! "
+        "nvvidconv flip-method=2 ! video/x-raw,width=640,height=480,format=BGRx ! videoconvert ! "
+        "video/x-raw,format=BGR ! fdsink fd=5 sync=false")
+
+
+def test_usb_camera_above_vga_is_read_as_mjpeg_in_hardware(monkeypatch):
+    monkeypatch.setattr(source, "have_element", lambda name: True)
+    monkeypatch.setattr(source, "pixel_formats", lambda device: frozenset(["YUYV", "MJPG"]))
+    assert "image/jpeg,width=1280,height=720" in source.pipeline(source.parse("/dev/video0?size=1280x720"), 5)
+    assert "nvv4l2decoder mjpeg=1" in source.pipeline(source.parse("/dev/video0?size=1280x720"), 5)
+    assert "video/x-raw,width=640" in source.pipeline(source.parse("/dev/video0"), 5)
+
+
+def test_size_is_read_from_gst_launch():
+    line = ("/GstPipeline:pipeline0/GstFdSink:fdsink0.GstPad:sink: caps = video/x-raw, width=(int)642, height=(int)360, "
+            "framerate=(fraction)30/1, format=(string)BGR")
+    assert source.announced_size(line) == (642, 360)
+    assert source.announced_size("Setting pipeline to PLAYING ...") is None
+
+
+def test_complaint_names_the_cause_not_its_consequence():
+    lines = ["Setting pipeline to PAUSED ...", "ERROR: from element /GstPipeline:p/Argus:a: Invalid camera device",
+             "ERROR: from element /GstPipeline:p/Argus:a: state change failed", "ERROR: pipeline doesn't want to preroll."]
+    assert source.complaint(lines) == "Invalid camera device"
+    assert source.complaint([]) == ""
