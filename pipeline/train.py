@@ -247,9 +247,8 @@ class Run:
 
     def epoch(self, batches, callbacks, progress, name):
         """One epoch's steps. Not keras' own loop: that takes every batch to have the shapes of its first two."""
-        self.detector.reset_metrics()
+        sums = {}
         bar = tqdm(total=len(batches), desc=name, unit="step", disable=not progress, file=sys.stderr, mininterval=1)
-        logs = {}
         with bar, ThreadPoolExecutor(1) as pool:
             ahead = deque(pool.submit(batches.__getitem__, i) for i in range(min(AHEAD, len(batches))))
             for step in range(len(batches)):
@@ -260,8 +259,11 @@ class Run:
                 logs = self.detector.train_on_batch(x, y, return_dict=True)
                 callbacks.on_train_batch_end(step, logs)
                 bar.update()
-                bar.set_postfix(cls="%.3f" % logs["cls_loss"], box="%.3f" % logs["box_loss"], refresh=False)
-        return {k: float(v) for k, v in logs.items()}
+                for key, value in logs.items():
+                    sums[key] = sums.get(key, 0.0) + float(value)
+                bar.set_postfix(cls="%.3f" % (sums["cls_loss"] / (step + 1)),
+                                box="%.3f" % (sums["box_loss"] / (step + 1)), refresh=False)
+        return {key: value / len(batches) for key, value in sums.items()}
 
     def fit(self, progress=1):
         train = self.config.train

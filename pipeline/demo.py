@@ -1,0 +1,326 @@
+"""`jetmask demo`: the whole way once, each stage real, in a few minutes on two cores.
+
+Data, a little fine-tuning from the weights that ship, pruning, ONNX, calibration, every engine this machine can run,
+evaluation, the bundle, the on-device runner on a clip, and one report.
+"""
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+import cv2
+
+from jetson import files, manifest, metrics
+from jetson.errors import BadInput, JetmaskError, UsageError
+from pipeline import config as configuration
+
+WEIGHTS = Path(__file__).parent / "weights"
+WH = (416, 256)          # the default input of the camera; what the live run uses
+SQUARE = (320, 320)
+LIVE_S = 20.0
+TUNE = ["train.warmup_steps=10", "train.schedule=cosine", "train.ema=0.98", "train.closing_epochs=1",
+        "train.sizes=[[256, 0.5], [320, 0.5]]", "train.val_wh=[320, 320]", "train.images_per_epoch=400"]
+
+
+def options(parser):
+    parser.add_argument("--data", help="folder with train/ and val/ splits (default: JETMASK_DATA; neither: drawn)")
+    parser.add_argument("--out", default="runs/demo", help="folder for everything the demo makes")
+    parser.add_argument("--size", default="s", help="model size: n or s")
+    parser.add_argument("--run-only", action="store_true", help="no training: run the shipped bundle on a clip")
+    parser.add_argument("--seconds", type=float, default=LIVE_S, help="length of the live run")
+    parser.add_argument("--json", action="store_true")
+    parser.epilog = "example: jetmask demo --data ~/facemask"
+
+
+def command(args):
+    say = Progress()
+    if args.run_only:
+        live = run_live(manifest_shipped(), clip(None), args.seconds, say)
+        print(json.dumps(live) if args.json else "\n".join("%-22s %s" % pair for pair in live.items()))
+        return
+    # TensorFlow takes seconds to load: not before the options are known to be right.
+    from pipeline.train import fit  # noqa: F401
+
+    result = Demo(Path(args.out), args.data, args.size, args.seconds, say).run()
+    if args.json:
+        print(json.dumps(result))
+
+
+class Progress:
+    """Says on stderr which stage runs, with the time since the start."""
+
+    def __init__(self):
+        self.start = time.time()
+
+    def __call__(self, text):
+        print("[%3d s] %s" % (time.time() - self.start, text), file=sys.stderr, flush=True)
+
+
+class Demo:
+    """One run in one folder. Every method is a stage; what a report shows is gathered in self.report."""
+
+    def __init__(self, folder, data, size, seconds, say):
+        self.folder, self.size, self.seconds, self.say = folder, size, seconds, say
+        self.weights = WEIGHTS / (size + ".keras")
+        if not self.weights.exists():
+            raise UsageError("no weights ship for size %r" % size, where="--size",
+                             expected="one of " + ", ".join(p.stem for p in sorted(WEIGHTS.glob("*.keras"))))
+        data = data or os.environ.get("JETMASK_DATA")
+        if data and not Path(data).is_dir():
+            raise BadInput("there is no such data folder", where=str(data), expected="a folder with train/ and val/",
+                           remedy="check --data or JETMASK_DATA; without both the demo draws its own images")
+        self.root = Path(data) if data else None
+        self.report = {"title": "jetmask demo", "stages": [], "curves": []}
+
+    def run(self):
+        if self.folder.exists() and any(self.folder.iterdir()) and not (self.folder / "demo.json").exists():
+            raise UsageError("this folder holds something else", where=str(self.folder), expected="a new or empty one",
+                             remedy="name another with --out")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        files.write_json(str(self.folder / "demo.json"), {"started": time.time()})
+        self.open_data()
+        tuned = self.tune()
+        pruned = self.prune(tuned)
+        digest, results = self.build([(self.size, tuned), (self.size + "p", pruned)])
+        self.detections()
+        live = run_live(self.folder / "bundle", clip(self.root), self.seconds, self.say)
+        path = self.write_report(results, live)
+        self.finish(results, digest, path)
+        return {"report": str(path), "bundle": str(self.folder / "bundle"), "digest": digest, "live": live,
+                "seconds": round(time.time() - self.say.start, 1)}
+
+    def open_data(self):
+        self.drawn = self.root is None
+        if self.drawn:
+            from pipeline.data import draw, layout
+
+            self.root = self.folder / "drawn"
+            for seed, (split, count) in enumerate((("train", 240), ("val", 60)), 1):
+                if (self.root / split / "annotations.json").exists():
+                    continue
+                self.say("drawing %d labelled images: %s/" % (count, split))
+                self.root.mkdir(exist_ok=True)
+                with layout.folder_aside(self.root / split) as part:
+                    draw.write(part, count, seed=seed)
+        truths = metrics.load_split(str(self.root / "val"))
+        self.folders = [f for f in ("train", "crops", "extra", "negatives") if (self.root / f).is_dir()]
+        self.kind = "drawn images" if self.drawn else "val/"
+        self.say("data: %s; validating on %d images of %s" % (", ".join(self.folders), len(truths), self.kind))
+        self.report["data"] = {"kind": "drawn" if self.drawn else "photographs", "split": "val", "images": len(truths)}
+        if self.drawn:
+            self.report["warnings"] = ["These images are drawn: every AP here is an AP on drawn images. It says that "
+                                       "the stages work, and nothing about photographs."]
+
+    def settings(self, rate, epochs):
+        return configuration.load(None, TUNE + ["data.root=%s" % self.root, "train.learning_rate=%g" % rate,
+                                                "train.epochs=%d" % epochs,
+                                                "data.train=[%s]" % ", ".join(self.folders)])
+
+    def stage(self, name, model, started, note=""):
+        """Evaluate a Keras model at SQUARE and put the row into the report."""
+        from pipeline.model import macs
+        from pipeline.train import validate
+
+        figure = validate(model, self.root / "val", SQUARE)["map50"]
+        self.report["stages"].append({"name": name, "map50": figure, "macs": macs(model, SQUARE), "note": note,
+                                      "minutes": round((time.time() - started) / 60, 2)})
+        self.say("%s: mAP50 %.1f on %s at %dx%d" % (name, figure, self.kind, *SQUARE))
+        return figure
+
+    def train(self, name, model, rate, epochs, title):
+        from pipeline.train import fit
+
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+        result = fit(self.settings(rate, epochs), self.folder / name, model=model, progress=1)
+        self.report["curves"].append({"name": title, "rows": result["rows"]})
+        return result["best"]
+
+    def tune(self):
+        from pipeline.model import load
+
+        started = time.time()
+        model = load(str(self.weights))
+        before = self.stage("weights as shipped", model, started)
+        self.say("fine-tuning")
+        started = time.time()
+        best = self.train("tuned", model, 1e-4, 2, "fine-tuning")
+        after = self.stage("fine-tuned", load(best), started, "2 short epochs")
+        if after < before:  # a few hundred images can cost a converged model some tenths: keep what is better
+            self.report["stages"][-1]["note"] += "; the shipped weights are better here and go on"
+            return str(self.weights)
+        return best
+
+    def prune(self, path):
+        from pipeline import prune
+        from pipeline.model import load
+
+        started = time.time()
+        model = load(path)
+        plan = prune.plan_global(model, 0.5, "l1", SQUARE)
+        smaller = prune.prune(model, plan)
+        self.say("pruned to half of the multiply-adds")
+        self.stage("pruned", smaller, started, "half of the multiply-adds, before fine-tuning")
+        before, started = self.report["stages"][-2], time.time()
+        best = self.train("pruned", smaller, 5e-4, 4, "after pruning")
+        self.stage("pruned, fine-tuned", load(best), started, "4 short epochs")
+        rows = self.report["stages"]
+        self.report["pruning"] = {
+            "note": "Channels are removed for good, by the smallest L1 norm a multiply-add (pipeline/prune.py).",
+            "before": {k: before[k] for k in ("macs", "map50")}, "after": {k: rows[-1][k] for k in ("macs", "map50")},
+            "channels": [{"layer": name, "before": size, "after": len(plan.kept.get(name, range(size)))}
+                         for name, size in plan.sizes.items()]}
+        return best
+
+    def build(self, models):
+        from pipeline import calibrate, train, variants
+
+        images = calibrate.select(str(self.root / "train"), 32, 1)
+        made = []
+        with tempfile.TemporaryDirectory(prefix="jetmask-demo-") as aside:
+            for number, (name, path) in enumerate(models):
+                made.append(variants.make(name, path, aside, images, WH, [WH] if number == 0 else [], self.say))
+            self.check_rtx(made)
+            self.say("evaluating every variant that runs here on %s" % self.kind)
+            card = "# Made by jetmask demo\n\nAP on %s, for a try only.\n" % self.kind
+            digest, results = variants.write_bundle(
+                self.folder / "bundle", made, (WH,), self.root / "val", "drawn val" if self.drawn else "val",
+                train.DECODE, lambda results: card, {"made_by": "jetmask demo", "drawn": self.drawn},
+                "%s-%dx%d-fp32" % (self.size, *WH), threads=1, say=self.say)
+            self.predict(made, results)
+        self.say("bundle: %s" % (self.folder / "bundle"))
+        return digest, results
+
+    def predict(self, made, results):
+        """What a Nano would take, from the graphs alone; labelled so in the report."""
+        from pipeline import latency
+
+        for built, _ in made:
+            figure = latency.predict_ms(built.kinds["fp32"], "nano", "fp16", WH)
+            name = "%s-%dx%d-fp16" % (built.name, *WH)
+            ap = next((r["map50"] for r in results if r["variant"] == "%s-%dx%d-fp16-typed" % (built.name, *WH)), None)
+            self.report.setdefault("predicted", []).append({
+                "name": name, "target": "nano", "precision": "fp16", "input_wh": list(WH), "map50": ap,
+                "latency_ms": figure.latency_ms, "low_ms": figure.low_ms, "high_ms": figure.high_ms,
+                "bytes": os.path.getsize(built.kinds["fp32"])})
+            self.report.setdefault("layers", []).append({**figure.as_json(), "title": name})
+
+    def check_rtx(self, made):
+        """Where NVIDIA's TensorRT for RTX is installed, its real parser and builder take each file; no GPU needed."""
+        try:
+            from pipeline.rtx import check
+        except ImportError:
+            return
+        for built, _ in made:
+            for kind in ("fp32", "fp16", "int8"):
+                outcome = check(built.kinds[kind], WH)
+                if outcome is None:
+                    return
+                self.say("TensorRT for RTX builds %s %s: %s" % (built.name, kind, outcome))
+
+    def detections(self):
+        from jetson.detector import open_detector
+        from pipeline import report
+
+        truths = metrics.load_split(str(self.root / "val"))
+        pictures = []
+        with open_detector(str(self.folder / "bundle")) as detector:
+            for truth in truths[:: max(1, len(truths) // 12)][:12]:
+                frame = metrics.read_image(truth)
+                pictures.append((frame, detector.detect(frame), Path(truth.file).name))
+        self.report["detections"] = report.contact_sheet(self.folder, pictures)
+
+    def write_report(self, results, live):
+        from pipeline import report
+
+        sizes = {v.name: v for v in manifest.load(str(self.folder / "bundle")).variants}
+        rows = []
+        for result in results:
+            p50 = result["latency_ms"]["total_ms"]["p50"]
+            rows.append({**result, "name": result["variant"], "bytes": sizes[result["variant"]].bytes,
+                         "fps": 1000 / p50 if p50 else None})
+        bundle = self.folder / "bundle"
+        self.report.update(
+            name=str(self.folder), created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), variants=rows,
+            live=live, environment=environment(),
+            commands=[{"title": "This run again", "command": " ".join(["jetmask", *sys.argv[1:]])}],
+            next=[{"title": "Serve the live page", "command": serve_command(bundle, clip(self.root))},
+                  {"title": "Train on your own photographs", "command": "jetmask train s --data DIR --out runs/mine"},
+                  {"title": "Bring the bundle to a Jetson", "command": "jetmask deploy %s user@nano" % bundle}])
+        return report.write(self.folder, self.report)
+
+    def finish(self, results, digest, path):
+        from jetson.cli import table
+
+        print(table(["variant", "runs on", "AP (%s)" % self.kind, "p50 ms", "frames/s", "KB"],
+                    [[r["variant"], r["runtime"], "%.1f" % r["map50"], "%.2f" % r["latency_ms"]["total_ms"]["p50"],
+                      "%.0f" % (1000 / r["latency_ms"]["total_ms"]["p50"]), r["bytes"] // 1024] for r in results]))
+        print("\nreport     %s\nbundle     %s (%s)\nlive page  %s" % (
+            path, self.folder / "bundle", digest[:16], serve_command(self.folder / "bundle", clip(self.root))))
+
+
+def environment():
+    import keras
+    import onnxruntime
+    import tensorflow
+
+    return {"python": platform.python_version(), "machine": "%s, %d cores" % (platform.machine(), os.cpu_count()),
+            "system": platform.platform(), "keras": keras.__version__, "tensorflow": tensorflow.__version__,
+            "onnxruntime": onnxruntime.__version__, "opencv": cv2.__version__}
+
+
+def manifest_shipped():
+    from pipeline.run import SHIPPED
+
+    return Path(SHIPPED)
+
+
+def clip(root):
+    """A clip to run on: the first of the data's clips/, else drawn people that walk."""
+    clips = sorted((Path(root) / "clips").glob("*.mp4")) if root else []
+    return str(clips[0]) if clips else "synthetic://"
+
+
+def serve_command(bundle, source):
+    return "jetmask run --bundle %s --source %s" % (bundle, source)
+
+
+def run_live(bundle, source, seconds, say):
+    """Run the device's own program on a source for some seconds and read what it measured, as an operator would."""
+    say("running the on-device program on %s for %d s" % (source, seconds))
+    with tempfile.TemporaryDirectory(prefix="jetmask-live-") as folder:
+        ready, log = Path(folder) / "ready.json", Path(folder) / "log"
+        with open(log, "wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "jetson", "serve", str(bundle), "--source", source, "--port", "0",
+                 "--ready-file", str(ready)], stdout=out, stderr=out, cwd=str(Path(__file__).parent.parent))
+        try:
+            deadline = time.time() + 60
+            while not ready.exists():
+                if process.poll() is not None or time.time() > deadline:
+                    raise JetmaskError("the runner did not start", where=source,
+                                       expected="a page within 60 s", remedy=log.read_text(errors="replace")[-600:])
+                time.sleep(0.1)
+            url = json.loads(ready.read_text())["url"]
+            time.sleep(seconds)
+            with urllib.request.urlopen(url.rstrip("/") + "/api/state", timeout=10) as answer:
+                state = json.loads(answer.read())
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+    camera = state["cameras"][0]
+    steps = {stage: p.get("p50") for stage, p in state["latency_ms"].items()}
+    return {"source": Path(source).name if "://" not in source else source, "variant": state["variant"]["name"],
+            "runtime": state["variant"]["runtime"], "results": state["results"], "frames_per_s": state["fps"],
+            "camera_frames_per_s": camera["camera_fps"], **{"%s_p50_ms" % k: v for k, v in steps.items()},
+            "persons_seen": camera["persons"]["total"], "memory_MB": round(state["memory_bytes"] / 1e6)}

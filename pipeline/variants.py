@@ -1,0 +1,137 @@
+"""From trained models to measured variants: ONNX in every precision, LiteRT, calibration, AP, and the bundle of it.
+
+The one path that `jetmask demo` and the shipped bundle take.
+"""
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from jetson import calibrate as tables
+from jetson import manifest, metrics
+from jetson.engine import available
+from jetson.errors import BadInput
+from pipeline import bundle, calibrate, evaluate, export, lint, litert, quantize, targets
+from pipeline.model import load, macs
+
+CAMERA_WHS = ((320, 192), (416, 256), (640, 384))
+SQUARE_WHS = ((320, 320), (416, 416), (512, 512), (640, 640))
+NO_GPU = "TensorRT engines are built on the device; none ran on the machine that made this bundle"
+
+
+class Made(NamedTuple):
+    """The files of one model. kinds: as pipeline.bundle.write takes them; table: the calibration's path."""
+
+    name: str
+    kinds: dict
+    table: str
+
+
+def make(name, path, folder, images, calibration_wh, litert_whs=(), say=print):
+    """Export the model in `path` (.keras) to folder as fp32, fp16, int8 (TensorRT) and int8-cpu ONNX, and LiteRT files
+    for each of litert_whs. images: paths to calibrate with. Every node is held against TensorRT 8.2's rules first.
+    Returns (Made, the Keras model); BadInput where TensorRT 8.2 would refuse a node."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    model = load(str(path))
+    onnx = {kind: str(folder / pattern.format(name)) for kind, pattern in bundle.KINDS.items()}
+    say("%s: ONNX, parity with Keras" % name)
+    export.export(model, onnx["fp32"])
+    findings = lint.lint(onnx["fp32"], "nano")
+    if findings:
+        raise BadInput("a Nano's TensorRT would refuse this model:\n" + "\n".join(map(lint.describe, findings)),
+                       where=onnx["fp32"])
+    say("%s: calibration on %d images" % (name, len(images)))
+    table = calibrate.collect(onnx["fp32"], images, calibration_wh, "entropy")
+    table_path = str(folder / (name + ".json"))
+    tables.write(table_path, table)
+    say("%s: fp16, int8" % name)
+    quantize.fp16(onnx["fp32"], onnx["fp16"])
+    quantize.int8_cpu(onnx["fp32"], table, onnx["int8-cpu"])
+    quantize.int8_tensorrt(onnx["fp32"], table, onnx["int8"])
+    kinds = dict(onnx)
+    for wh in litert_whs:
+        for precision in litert.PRECISIONS:
+            say("%s: LiteRT %s %dx%d" % (name, precision, *wh))
+            target = str(folder / bundle.tflite_name(name, wh, precision))
+            litert.convert(model, wh, precision, images, target)
+            kinds.setdefault("tflite", {})[(*wh, precision)] = target
+    return Made(name, kinds, table_path), model
+
+
+def entries(made, model, input_whs, aps=None):
+    """The manifest's variants of one model at each input size. aps: {(variant, runtime): AP entry} where measured."""
+    aps = aps or {}
+    recipes = [("fp32", "", ["onnxruntime", "tensorrt"], lambda t: True),
+               ("fp16", "", ["tensorrt"], lambda t: "fp16" in t.fast_precisions),
+               ("fp16", "-typed", ["onnxruntime"], lambda t: False),
+               ("int8", "", ["tensorrt"], lambda t: "int8" in t.fast_precisions),
+               ("int8-cpu", "", ["onnxruntime"], lambda t: True)]
+    tflite = made.kinds.get("tflite", {})
+    out = []
+    for wh in input_whs:
+        rows = [(p, suffix, runtimes, fits) for p, suffix, runtimes, fits in recipes if p in made.kinds]
+        rows += [(p, "-litert", ["litert"], lambda t: False) for w, h, p in tflite if (w, h) == tuple(wh)]
+        for precision, suffix, runtimes, fits in rows:
+            name = "%s-%dx%d-%s%s" % (made.name, *wh, precision, suffix)
+            ap = {r: aps.get((name, r)) for r in runtimes}
+            reason = {r: NO_GPU if r == "tensorrt" else "not evaluated" for r in runtimes if ap[r] is None}
+            file = bundle.file_of(made.name, wh, precision, runtimes)
+            out.append({"name": name, "model": made.name, "file": file, "input_wh": list(wh), "precision": precision,
+                        "runtimes": runtimes, "macs": macs(model, wh), "ap": ap, "ap_reason": reason,
+                        "targets": sorted(n for n, t in targets.TARGETS.items() if fits(t))})
+    return out
+
+
+def measure(bundle_dir, split_dir, split_name, only=None, threads=None, say=print):
+    """AP and latency of every variant that can run here: list of evaluate.measure's results, one per runtime."""
+    truths = metrics.load_split(str(split_dir))
+    usable = {r for r, reason in available().items() if reason is None}
+    results = []
+    for variant in manifest.load(str(bundle_dir)).variants:
+        for runtime in variant.runtimes:
+            if runtime not in usable or (only and not only(variant)):
+                continue
+            result = evaluate.measure(str(bundle_dir), truths, variant.name, runtime, threads).result
+            result.update(split=split_name, macs=variant.macs, bytes=variant.bytes, model=variant.model)
+            results.append(result)
+            p50 = result["latency_ms"]["total_ms"]["p50"]
+            say("%-28s %-11s AP %5.1f  %6.2f ms" % (variant.name, runtime, result["map50"] or 0.0, p50))
+    return results
+
+
+def ap_entries(results):
+    """What the manifest keeps of measure's results: {(variant, runtime): entry}."""
+    return {(r["variant"], r["runtime"]): {
+        "map50": round(r["map50"], 2), "split": r["split"], "images": r["counts"]["images"],
+        "per_class": _rounded(r["three_class"]["per_class"]), "by_size": _rounded(r["by_size"]),
+        "class_counts": r["counts"]["per_class"]} for r in results if r["map50"] is not None}
+
+
+def _rounded(figures):
+    return {key: None if value is None else round(value, 2) for key, value in figures.items()}
+
+
+def write_bundle(folder, models, input_whs, split_dir, split_name, decode, card, provenance, default_variant,
+                 only=None, threads=None, say=print):
+    """Write a bundle of models [(Made, keras model)], measure what can run here, and write it again with the AP.
+
+    card: function of (results) -> markdown. Returns (root digest, results of `measure`)."""
+    kinds = {made.name: made.kinds for made, _ in models}
+    calibration = {made.name: made.table for made, _ in models}
+
+    def variants(aps):
+        return [entry for made, model in models for entry in entries(made, model, input_whs, aps)]
+
+    with tempfile.TemporaryDirectory(prefix="jetmask-bundle-") as aside:
+        first = str(Path(aside) / "bundle")
+        bundle.write(first, kinds, variants({}), calibration, decode, "", provenance, default_variant=default_variant)
+        results = measure(first, split_dir, split_name, only, threads, say)
+    digest = bundle.write(str(folder), kinds, variants(ap_entries(results)), calibration, decode, card(results),
+                          provenance, default_variant=default_variant)
+    return digest, results
+
+
+def stderr(text):
+    """Progress lines go to stderr."""
+    print(text, file=sys.stderr, flush=True)

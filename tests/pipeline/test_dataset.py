@@ -1,0 +1,102 @@
+"""Augmented batches: seeded, in bounds, honest about what is cut."""
+import json
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jetson.errors import BadInput
+from pipeline import augment, config, dataset
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Two splits of noise images with boxes; one holds a photo without faces."""
+    top = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("negatives", 9)):
+        (top / split / "images").mkdir(parents=True)
+        images, annotations = [], []
+        for i in range(count):
+            h, w = rng.integers(60, 200, 2)
+            cv2.imwrite(str(top / split / "images" / ("%d.png" % i)), rng.integers(0, 255, (h, w, 3), np.uint8))
+            images.append({"id": i, "file_name": "images/%d.png" % i, "width": int(w), "height": int(h),
+                           "ignore_boxes": [[1, 1, 5, 5]]})
+            for label in range(1, 4) if split == "train" else ():
+                annotations.append({"id": len(annotations), "image_id": i, "category_id": label,
+                                    "bbox": [5 * label, 6, 20 + label, 30]})
+        (top / split / "annotations.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    return top
+
+
+@pytest.fixture(scope="module")
+def pool(root):
+    return dataset.read_pool(root, ["train", "negatives"])
+
+
+@given(seed=st.integers(0, 10**6), size=st.sampled_from([64, 96, 160]), closing=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_canvas_truth_is_inside_and_large_enough(pool, seed, size, closing):
+    settings_ = config.load().augment
+    image, boxes, labels, ignore = augment.canvas(pool, size, settings_, np.random.default_rng(seed), closing)
+    assert image.shape == (size, size, 3) and image.dtype == np.uint8
+    assert len(boxes) == len(labels)
+    for b in (boxes, ignore):
+        assert (b >= 0).all() and (b <= size).all() and (b[:, 2:] > b[:, :2]).all()
+    if len(boxes):
+        assert (boxes[:, 2:] - boxes[:, :2]).min() >= settings_.min_face_px
+
+
+def test_the_same_index_gives_the_same_batch_and_photos_stay_untouched(pool):
+    settings_ = config.load(None, ["train.sizes=[[64, 0.5], [96, 0.5]]", "train.batch_size=1"])
+    before = [p.image().copy() for p in pool.crops]
+    a, b = dataset.Batches(pool, settings_, 3, 6), dataset.Batches(pool, settings_, 3, 6)
+    order = [4, 0, 5, 2]
+    first = {i: a[i] for i in order}
+    for i in sorted(order):
+        x, y = b[i]
+        np.testing.assert_array_equal(x, first[i][0])
+        for key in y:
+            np.testing.assert_array_equal(y[key], first[i][1][key])
+    other = dataset.Batches(pool, settings_, 4, 6)[0][0]
+    assert other.shape != first[0][0].shape or (other != first[0][0]).any()
+    for photo, image in zip(pool.crops, before):
+        np.testing.assert_array_equal(photo.image(), image)
+
+
+def test_a_third_of_the_negatives_is_never_trained_on(root):
+    everything = dataset.read_split(root / "negatives")
+    kept = [p for group, _ in dataset.read_pool(root, ["negatives"]).scenes for p in group]
+    out = [p for p in everything if dataset.held_out(p.path.name)]
+    assert out and {p.path for p in kept} | {p.path for p in out} == {p.path for p in everything}
+    assert not {p.path for p in kept} & {p.path for p in out}
+
+
+def test_truth_of_a_plain_placement_is_exact(pool):
+    """Scale 2 into a canvas that holds the whole photo: boxes land where their pixels do."""
+    image = np.zeros((40, 50, 3), np.uint8)
+    image[10:30, 15:35] = 255
+    photo = Plain(image, np.array([[15, 10, 35, 30]], np.float32), np.array([0], np.int32), np.zeros((0, 4), np.float32))
+    sheet = augment.Sheet(160, config.load().augment)
+    sheet.place(photo, np.random.default_rng(5), (2.0, 2.0), (0, 0, 160, 160))
+    (x0, y0, x1, y1), = sheet.truth()[0].astype(int)
+    assert (x1 - x0, y1 - y0) == (40, 40)
+    assert sheet.image[y0 + 1:y1 - 1, x0 + 1:x1 - 1].min() > 200
+    sheet.flip()
+    (x0, y0, x1, y1), = sheet.truth()[0].astype(int)
+    assert sheet.image[y0 + 1:y1 - 1, x0 + 1:x1 - 1].min() > 200
+
+
+class Plain(dataset.Photo):
+    def image(self):
+        return self.path
+
+
+def test_missing_and_broken_folders_are_named(tmp_path):
+    with pytest.raises(BadInput, match="annotations.json"):
+        dataset.read_split(tmp_path)
+    (tmp_path / "annotations.json").write_text("{")
+    with pytest.raises(BadInput, match="not JSON"):
+        dataset.read_split(tmp_path)

@@ -1,0 +1,91 @@
+"""Training from outside: a real process that is killed at some moment, and resumed, ends like an unbroken one."""
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+SETTINGS = ["model.size=n", "train.epochs=3", "train.images_per_epoch=8", "train.batch_size=4", "train.warmup_steps=2",
+            "train.sizes=[[64, 0.6], [96, 0.4]]", "train.val_wh=[96, 96]", "train.closing_epochs=1", "data.train=[train]"]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Two splits of coloured squares on noise: enough for a loss to fall."""
+    top = tmp_path_factory.mktemp("drawn")
+    rng = np.random.default_rng(1)
+    for split in ("train", "val"):
+        (top / split / "images").mkdir(parents=True)
+        images, annotations = [], []
+        for i in range(6):
+            image = rng.integers(0, 80, (96, 96, 3), np.uint8)
+            x, y, side = (int(v) for v in rng.integers(20, 40, 3))
+            image[y:y + side, x:x + side] = (0, 200, 0) if i % 2 else (0, 0, 200)
+            cv2.imwrite(str(top / split / "images" / ("%d.png" % i)), image)
+            images.append({"id": i, "file_name": "images/%d.png" % i, "width": 96, "height": 96})
+            annotations.append({"id": i, "image_id": i, "category_id": 1 + i % 2, "bbox": [x, y, side, side],
+                                "area": side * side, "iscrowd": 0})
+        categories = [{"id": i + 1, "name": n} for i, n in
+                      enumerate(("with_mask", "without_mask", "mask_worn_incorrect"))]
+        (top / split / "annotations.json").write_text(
+            json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return top
+
+
+def command(drawn, out, *more):
+    line = [sys.executable, "-m", "pipeline.cli", "train", "--data", str(drawn), "--out", str(out), "--json", *more]
+    for setting in SETTINGS:
+        line += ["--set", setting]
+    return line
+
+
+# With one thread sums have one order; with more, two runs of the same training differ in the last digits.
+ENVIRONMENT = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+def run(*args):
+    return subprocess.run(command(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=600,
+                          env=ENVIRONMENT)
+
+
+def log_of(out):
+    with open(out / "log.csv") as lines:
+        return [{k: v for k, v in row.items() if k != "minutes"} for row in csv.DictReader(lines)]
+
+
+def test_killed_and_resumed_ends_like_an_unbroken_run(drawn, tmp_path):
+    whole = run(drawn, tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    broken = tmp_path / "broken"
+    process = subprocess.Popen(command(drawn, broken), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                               env=ENVIRONMENT)
+    deadline = time.time() + 300
+    while not (broken / "checkpoint.npz").exists() and time.time() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    np.load(broken / "checkpoint.npz").close()  # whole, whenever the kill came
+    refused = run(drawn, broken)
+    assert refused.returncode == 2 and "--resume" in refused.stderr and "Traceback" not in refused.stderr
+    resumed = run(drawn, broken, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert log_of(broken) == log_of(tmp_path / "whole")
+    with np.load(broken / "checkpoint.npz") as a, np.load(tmp_path / "whole" / "checkpoint.npz") as b:
+        for name in a.files:
+            if name != "state":
+                np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    result = json.loads(resumed.stdout)
+    assert result["epochs"] == 3 and os.path.exists(result["best"]) and os.path.exists(result["last"])
+    assert not [p for p in os.listdir(broken) if p.endswith(".part")]
+
+
+def test_no_data_is_one_clear_message(tmp_path):
+    missing = run(tmp_path / "nowhere", tmp_path / "out")
+    assert missing.returncode == 3 and "nowhere" in missing.stderr and "Traceback" not in missing.stderr
