@@ -1,5 +1,6 @@
 """A device for tests: a real sshd on loopback, with a key of its own and a home of its own."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -65,9 +66,10 @@ class Sshd:
 
     def start(self):
         """Start it and wait until it answers."""
-        self.process = subprocess.Popen(
-            [*self.prefix, "/usr/sbin/sshd", "-D", "-e", "-f", self._path("sshd_config")],
-            stdin=subprocess.DEVNULL, stderr=open(self._path("sshd.log"), "ab"))
+        with open(self._path("sshd.log"), "ab") as log:
+            self.process = subprocess.Popen(
+                [*self.prefix, "/usr/sbin/sshd", "-D", "-e", "-f", self._path("sshd_config")],
+                stdin=subprocess.DEVNULL, stderr=log)
         end = time.monotonic() + 15
         while subprocess.run(["ssh", "-F", self.config, "device", "true"], stdin=subprocess.DEVNULL,
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
@@ -79,19 +81,17 @@ class Sshd:
     def run(self, line):
         """Run a shell line there; its standard output."""
         return subprocess.run(["ssh", "-F", self.config, "device", line], stdin=subprocess.DEVNULL, check=True,
-                              stdout=subprocess.PIPE, universal_newlines=True).stdout
+                              stdout=subprocess.PIPE, text=True).stdout
 
     def close(self):
         """End the listener and every session it holds."""
         if self.process is None:
             return
         children = subprocess.run(["pgrep", "-P", str(self.process.pid)], stdout=subprocess.PIPE,
-                                  universal_newlines=True).stdout.split()
+                                  text=True).stdout.split()
         self.process.terminate()
         self.process.wait()
         for pid in children:
-            try:
+            with contextlib.suppress(OSError):
                 os.kill(int(pid), 15)
-            except OSError:
-                pass
         self.process = None

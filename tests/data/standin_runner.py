@@ -16,7 +16,7 @@ BEGAN = time.monotonic()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         good = NAME != "sick" and not (NAME == "fades" and time.monotonic() - BEGAN > 1)
         self.send_response(200 if good else 503)
         self.end_headers()

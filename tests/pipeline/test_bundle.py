@@ -1,0 +1,258 @@
+"""Bundles are written whole, always the same, signed on demand; the command line from outside."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jsonschema
+import pytest
+
+from jetson import files, golden, install, manifest, signing, tarball
+from jetson.errors import BadInput, UsageError
+from pipeline import bundle
+from pipeline import golden as drawn
+
+WH = (320, 192)
+
+
+def _recipe(tiny_bundle, **changes):
+    models = os.path.join(tiny_bundle, "models")
+    recipe = {
+        "models": {"t": {"fp32": os.path.join(models, "t.onnx"), "int8-cpu": os.path.join(models, "t.int8-cpu.onnx"),
+                         "int8": os.path.join(models, "t.int8.onnx")}},
+        "variants": [
+            {"name": "t-320x192-fp32", "model": "t", "input_wh": WH, "precision": "fp32", "macs": 5,
+             "runtimes": ["onnxruntime", "tensorrt"],
+             "ap": {"onnxruntime": {"map50": 50.0, "split": "val", "images": 3}}},
+            {"name": "t-320x192-fp16", "model": "t", "input_wh": WH, "precision": "fp16", "runtimes": ["tensorrt"]},
+            {"name": "t-320x192-int8-cpu", "model": "t", "input_wh": WH, "precision": "int8-cpu",
+             "runtimes": ["onnxruntime"]},
+            {"name": "t-320x192-int8", "model": "t", "input_wh": WH, "precision": "int8", "runtimes": ["tensorrt"]},
+        ],
+        "calibration": {"t": {"images": 3}, "t.cache": "TRT-8201-EntropyCalibration2\nimage: 3c010a14\n"},
+        "card": "# card\n", "provenance": {"versions": {"onnx": "1"}}, "created": "2026-01-01T00:00:00Z",
+    }
+    recipe.update(changes)
+    return recipe
+
+
+@pytest.fixture(scope="module")
+def written(tiny_bundle, tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("written") / "bundle")
+    return folder, bundle.write(folder, **_recipe(tiny_bundle))
+
+
+def _jetmask(*words, **options):
+    return subprocess.run([sys.executable, "-m", "pipeline.cli", *words], capture_output=True, text=True, **options)
+
+
+def test_a_written_bundle_is_whole_and_its_files_are_where_they_belong(written):
+    folder, digest = written
+    assert install.check(folder, digest) == digest
+    contents = manifest.load(folder)
+    found = {variant.name: variant.file for variant in contents.variants}
+    assert found == {"t-320x192-fp32": "models/t.onnx", "t-320x192-fp16": "models/t.onnx",
+                     "t-320x192-int8-cpu": "models/t.int8-cpu.onnx", "t-320x192-int8": "models/t.int8.onnx"}
+    assert contents.default_variant == "t-320x192-fp32"
+    assert files.read_json(os.path.join(folder, "calibration", "t.json")) == {"images": 3}
+    assert contents.variant("t-320x192-int8").ap == {"tensorrt": None}
+    assert "not evaluated" in contents.variant("t-320x192-int8").ap_reason["tensorrt"]
+    assert not os.path.exists(os.path.join(folder, "eval"))
+
+
+def test_the_same_input_gives_the_same_bytes(written, tiny_bundle, tmp_path):
+    folder, digest = written
+    assert bundle.write(str(tmp_path / "again"), **_recipe(tiny_bundle)) == digest
+    for number, source in enumerate((folder, str(tmp_path / "again"))):
+        tarball.pack(source, str(tmp_path / f"{number}.tar"))
+    assert files.sha256(str(tmp_path / "0.tar")) == files.sha256(str(tmp_path / "1.tar"))
+
+
+def test_the_manifest_follows_its_published_schema(written, tiny_bundle, root):
+    schema = files.read_json(os.path.join(root, "jetson", "manifest.schema.json"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    for folder in (written[0], tiny_bundle):
+        jsonschema.validate(files.read_json(os.path.join(folder, "manifest.json")), schema)
+
+
+@pytest.mark.parametrize("path,value", [
+    (("schema_version",), 2), (("schema_version",), None), (("classes",), []), (("variants",), []), (("name",), ""),
+    (("decode", "score"), 2), (("decode", "box"), "linear"), (("variants", 0, "input_wh"), [320, 190]),
+    (("variants", 0, "input_wh"), [320]), (("variants", 0, "sha256"), "x"), (("variants", 0, "precision"), "int4"),
+    (("variants", 0, "runtimes"), ["cuda"]), (("variants", 0, "bytes"), 0), (("variants", 0, "file"), "/etc/x"),
+    (("variants", 0, "ap"), {"onnxruntime": {"map50": 101}}), (("variants", 0, "ap"), {"cuda": None}),
+    (("variants", 0, "name"), "a b"), (("variants", 0, "macs"), -1), (("preprocessing",), "other"),
+])
+def test_schema_and_reader_refuse_the_same(written, root, path, value):
+    document = files.read_json(os.path.join(written[0], "manifest.json"))
+    place = document
+    for key in path[:-1]:
+        place = place[key]
+    if value is None:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    validator = jsonschema.Draft202012Validator(files.read_json(os.path.join(root, "jetson", "manifest.schema.json")))
+    assert list(validator.iter_errors(document))
+    assert manifest.problems(document)
+
+
+def test_unknown_keys_are_let_through_by_both(written, root):
+    document = files.read_json(os.path.join(written[0], "manifest.json"))
+    document["from_the_future"] = document["variants"][0]["also"] = 1
+    jsonschema.validate(document, files.read_json(os.path.join(root, "jetson", "manifest.schema.json")))
+    assert manifest.problems(document) == []
+
+
+def test_the_bill_of_materials_names_every_model(written):
+    sbom = files.read_json(os.path.join(written[0], "sbom.cdx.json"))
+    assert (sbom["bomFormat"], sbom["specVersion"]) == ("CycloneDX", "1.5")
+    contents = manifest.load(written[0])
+    hashes = {part["name"]: part["hashes"][0]["content"] for part in sbom["components"]}
+    assert hashes == {variant.file: variant.sha256 for variant in contents.variants}
+
+
+@pytest.mark.parametrize("change,error,word", [
+    ({"models": {"t": {"fp32": "/nowhere/t.onnx"}}}, BadInput, "/nowhere/t.onnx"),
+    ({"models": {"t": {"fp8": "x"}}}, UsageError, "fp8"),
+    ({"models": {}}, BadInput, "models/t.onnx"),
+    ({"variants": []}, BadInput, "variants"),
+    ({"variants": [{"name": "x"}]}, BadInput, "lacks"),
+    ({"default_variant": "none"}, BadInput, "none"),
+])
+def test_a_wrong_recipe_leaves_no_folder(tiny_bundle, tmp_path, change, error, word):
+    with pytest.raises(error) as caught:
+        bundle.write(str(tmp_path / "b"), **_recipe(tiny_bundle, **change))
+    assert word in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_old_bundle_is_replaced_and_anything_else_is_not(written, tiny_bundle, tmp_path):
+    target = str(tmp_path / "b")
+    shutil.copytree(written[0], target)
+    changed = bundle.write(target, **_recipe(tiny_bundle, card="# another\n"))
+    assert changed != written[1] and install.check(target, changed)
+    assert os.listdir(tmp_path) == ["b"]
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "letters.txt").write_text("keep")
+    with pytest.raises(UsageError):
+        bundle.write(str(tmp_path / "home"), **_recipe(tiny_bundle))
+    assert os.listdir(tmp_path / "home") == ["letters.txt"]
+
+
+def test_golden_inputs_are_the_same_for_ever_and_hold_for_every_variant_here(written):
+    assert [frame.tobytes() for frame in drawn.draw(2)] == [frame.tobytes() for frame in drawn.draw(2)]
+    for name in ("t-320x192-fp32", "t-320x192-int8-cpu"):
+        assert golden.check(written[0], name)["differences"] == []
+
+
+def test_golden_inputs_find_a_wrong_colour_order(tiny_copy, monkeypatch):
+    """A runner that swaps red and blue must not pass: the tiny net tells classes by colour."""
+    import numpy as np
+
+    from jetson import detector
+
+    plain = detector.Detector.detect
+    monkeypatch.setattr(detector.Detector, "detect",
+                        lambda self, frame, score=None: plain(self, np.ascontiguousarray(frame[..., ::-1]), score))
+    assert golden.check(tiny_copy)["differences"]
+
+
+def test_photographs_come_in_only_when_asked(tiny_bundle, tmp_path):
+    split = tmp_path / "split"
+    (split / "images").mkdir(parents=True)
+    frame = drawn.draw(1)[0]
+    import cv2
+    cv2.imwrite(str(split / "images" / "a.jpg"), frame)
+    files.write_json(str(split / "annotations.json"), {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": []})
+    folder = str(tmp_path / "b")
+    bundle.write(folder, **_recipe(tiny_bundle, photos=str(split)))
+    assert "eval/images/a.jpg" in manifest.listing(folder)
+    install.check(folder)
+
+
+def test_signing_on_the_command_line(written, tmp_path):
+    folder = str(tmp_path / "b")
+    shutil.copytree(written[0], folder)
+    key = str(tmp_path / "maker")
+    assert _jetmask("bundle", "key", key).returncode == 0
+    assert os.stat(key).st_mode & 0o777 == 0o600
+    assert _jetmask("bundle", "key", key).returncode == 2
+    with pytest.raises(BadInput, match="not signed"):
+        install.check(folder, keys=signing.read_keys(key + ".pub"))
+    done = _jetmask("bundle", "sign", folder, "--key", key)
+    assert done.returncode == 0 and written[1] in done.stdout, done.stderr
+    assert _jetmask("bundle", "verify", folder, "--key", key + ".pub").returncode == 0
+    bundle.make_key(str(tmp_path / "other"))
+    done = _jetmask("bundle", "verify", folder, "--key", str(tmp_path / "other.pub"))
+    assert done.returncode == 3 and "not by a trusted key" in done.stderr
+    # openssl agrees: the format is nobody's own.
+    if shutil.which("openssl"):
+        done = subprocess.run(["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", key + ".pub", "-rawin", "-in",
+                               f"{folder}/SHA256SUMS", "-sigfile", f"{folder}/SHA256SUMS.sig"], capture_output=True)
+        assert done.returncode == 0
+    with open(os.path.join(folder, "SHA256SUMS"), "r+b") as file:
+        file.write(b"0")
+    with pytest.raises(BadInput, match="changed after it was signed"):
+        install.check(folder, keys=signing.read_keys(key + ".pub"))
+    with pytest.raises(BadInput, match="private key"):
+        bundle.sign(folder, key + ".pub")
+
+
+def test_create_pack_and_unpack_on_the_command_line(tiny_bundle, tmp_path):
+    models = os.path.join(tiny_bundle, "models")
+    done = _jetmask("bundle", "create", str(tmp_path / "b"), "--onnx", f"t={models}/t.onnx", "--int8-cpu",
+                    f"t={models}/t.int8-cpu.onnx", "--sizes", "320x192", "--json",
+                    env=dict(os.environ, SOURCE_DATE_EPOCH="1700000000"))
+    assert done.returncode == 0, done.stderr
+    digest = json.loads(done.stdout)["digest"]
+    assert manifest.load(str(tmp_path / "b")).created == "2023-11-14T22:13:20Z"
+    assert _jetmask("bundle", "pack", str(tmp_path / "b"), str(tmp_path / "b.tar")).returncode == 0
+    done = _jetmask("bundle", "unpack", str(tmp_path / "b.tar"), str(tmp_path / "c"))
+    assert done.returncode == 0 and digest in done.stdout, done.stderr
+    assert install.check(str(tmp_path / "c"), digest)
+    for wrong in (["create", str(tmp_path / "d")], ["create", str(tmp_path / "d"), "--onnx", "t"],
+                  ["create", str(tmp_path / "d"), "--onnx", f"t={models}/t.onnx", "--sizes", "big"]):
+        done = _jetmask("bundle", *wrong)
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert not (tmp_path / "d").exists()
+
+
+def _kill_while_writing(tiny_bundle, root, target, delay_s):
+    code = ("import sys, json; sys.path.insert(0, sys.argv[1]); from pipeline import bundle; "
+            "recipe = json.loads(sys.argv[3]); print('go', flush=True); print(bundle.write(sys.argv[2], **recipe))")
+    recipe = json.dumps(_recipe(tiny_bundle, card="# new"))
+    process = subprocess.Popen([sys.executable, "-c", code, root, target, recipe], stdout=subprocess.PIPE,
+                               stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout.readline() == "go\n"
+    time.sleep(delay_s)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def _kills(written, tiny_bundle, root, tmp_path, count):
+    target = str(tmp_path / "b")
+    shutil.copytree(written[0], target)
+    started = time.monotonic()
+    new = bundle.write(str(tmp_path / "new"), **_recipe(tiny_bundle, card="# new"))
+    lasts_s = time.monotonic() - started
+    moments = random.Random(7)
+    for number in range(count):
+        _kill_while_writing(tiny_bundle, root, target, lasts_s * (number + moments.random()) / count)
+        assert install.check(target) in (written[1], new)
+    assert bundle.write(target, **_recipe(tiny_bundle, card="# new")) == new
+    assert sorted(os.listdir(tmp_path)) == ["b", "new"]
+
+
+def test_kills_while_writing_leave_the_old_bundle_or_the_new_one(written, tiny_bundle, root, tmp_path):
+    _kills(written, tiny_bundle, root, tmp_path, 3)
+
+
+@pytest.mark.full
+def test_many_kills_while_writing(written, tiny_bundle, root, tmp_path):
+    _kills(written, tiny_bundle, root, tmp_path, 40)
