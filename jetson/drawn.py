@@ -4,7 +4,7 @@
 are rendered once, then moved and composited. A figure measured on these is about drawings and must be called that.
 """
 
-from typing import List, NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -35,19 +35,22 @@ def ground(random: np.random.RandomState, frame_wh: Tuple[int, int]) -> np.ndarr
         if kind == 0:
             cv2.rectangle(picture, (x, y), (x + size, y + int(size * random.uniform(.3, 2.5))), colour, -1)
         elif kind == 1:
-            cv2.ellipse(picture, (x, y), (size // 2 + 1, int(size * random.uniform(.2, .8)) + 1), 0, 0, 360, colour, -1, cv2.LINE_AA)
+            axes = size // 2 + 1, int(size * random.uniform(.2, .8)) + 1
+            cv2.ellipse(picture, (x, y), axes, 0, 0, 360, colour, -1, cv2.LINE_AA)
         elif kind == 2:
             cv2.line(picture, (x, 0), (x + int(random.normal(0, 20)), h), colour, max(1, size // 12), cv2.LINE_AA)
         elif kind == 3:
             for row in range(0, size, 6):
                 cv2.line(picture, (x, y + row), (x + size, y + row), colour, 1 + int(random.randint(3)))
         else:
-            cv2.putText(picture, "EXIT 24"[:1 + int(random.randint(7))], (x, y), cv2.FONT_HERSHEY_SIMPLEX, .2 + size / 80.0, colour, 1 + size // 30,
-                        cv2.LINE_AA)
+            text = "EXIT 24"[:1 + int(random.randint(7))]
+            cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, .2 + size / 80.0, colour, 1 + size // 30, cv2.LINE_AA)
     return cv2.GaussianBlur(picture, (0, 0), float(random.uniform(.4, 2.5)))
 
 
-def scene(seed: int, frame_wh: Tuple[int, int], faces: Optional[int] = None) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+def scene(
+    seed: int, frame_wh: Tuple[int, int], faces: Optional[int] = None
+) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """-> frame uint8 (h, w, 3) BGR, xyxy float32 (N, 4), labels int64 (N,): the same for the same arguments.
 
     `faces`: how many heads are tried (by lot 0 to 12 if None); one that finds no free place is left out, so N may be
@@ -142,7 +145,8 @@ class Scene:
         self._ground = ground(random, frame_wh)
         count = int(random.randint(3, 7)) if faces is None else faces
         # Both the smallest and the largest are always there, whatever the lot says.
-        heights = np.exp(np.linspace(np.log(max(SMALLEST_FACE_PX, .06 * h)), np.log(max(SMALLEST_FACE_PX + 1, .36 * h)), max(count, 1)))
+        low, high = np.log(max(SMALLEST_FACE_PX, .06 * h)), np.log(max(SMALLEST_FACE_PX + 1, .36 * h))
+        heights = np.exp(np.linspace(low, high, max(count, 1)))
         self._walkers = []  # type: List[_Walker]
         for number in range(count):
             label = number % 2 if number < 2 else int(random.choice(3, p=LABEL_ODDS))
@@ -150,10 +154,12 @@ class Scene:
             sw = sprite.rest.shape[1]
             span = w + 1.2 * sw
             face_h = float(sprite.box[3] - sprite.box[1])
-            y = random.uniform(.02 * h, max(.03 * h, .9 * h - face_h)) * (.35 + .65 * number / max(1, count - 1)) - sprite.box[1]
+            near = .35 + .65 * number / max(1, count - 1)  # who is nearer stands lower in the picture
+            y = random.uniform(.02 * h, max(.03 * h, .9 * h - face_h)) * near - sprite.box[1]
             self._walkers.append(_Walker(
                 sprite, span * (number + random.uniform(.2, .8)) / count, y,
-                random.choice((-1, 1)) * random.uniform(.03, .14) * w, span, random.uniform(0, .03) * face_h + 1, random.uniform(0, 6.28)))
+                random.choice((-1, 1)) * random.uniform(.03, .14) * w, span, random.uniform(0, .03) * face_h + 1,
+                random.uniform(0, 6.28)))
         noise = random.normal(128, 20, (h + 64, w + 64, 1)).clip(0, 255).astype(np.uint8)
         self._noise = np.repeat(noise, 3, 2)
 

@@ -17,12 +17,15 @@ WEARS = {
     WITHOUT_MASK: (("bare", .42), ("beard", .26), ("hand", .10), ("scarf", .13), ("cup", .09)),
     MASK_WORN_INCORRECT: (("nose out", .6), ("under chin", .4)),
 }
-SKIN = ((54, 75, 110), (40, 56, 88), (70, 100, 150), (95, 132, 185), (120, 160, 214), (150, 185, 232), (165, 195, 235), (180, 205, 240))
-HAIR = ((20, 20, 24), (24, 30, 42), (30, 46, 74), (50, 80, 120), (90, 140, 180), (150, 150, 155), (215, 215, 215), (40, 50, 110))
+SKIN = ((54, 75, 110), (40, 56, 88), (70, 100, 150), (95, 132, 185), (120, 160, 214), (150, 185, 232), (165, 195, 235),
+        (180, 205, 240))
+HAIR = ((20, 20, 24), (24, 30, 42), (30, 46, 74), (50, 80, 120), (90, 140, 180), (150, 150, 155), (215, 215, 215),
+        (40, 50, 110))
 MASKS = {
     "surgical": ((226, 196, 150), (214, 178, 120), (240, 240, 238), (206, 214, 160), (206, 180, 236), (44, 42, 40)),
     "ffp2": ((240, 240, 240), (228, 230, 232), (42, 42, 44)),
-    "cloth": ((26, 26, 28), (60, 56, 58), (110, 60, 36), (40, 40, 160), (70, 110, 50), (150, 140, 130), (190, 140, 220), (80, 170, 230)),
+    "cloth": ((26, 26, 28), (60, 56, 58), (110, 60, 36), (40, 40, 160), (70, 110, 50), (150, 140, 130),
+              (190, 140, 220), (80, 170, 230)),
 }
 # Around the face, in face heights: hair above, shoulders below and beside.
 LEFT, TOP, RIGHT, BOTTOM = -1.15, -0.85, 1.15, 3.4
@@ -180,10 +183,18 @@ def decoy(random: np.random.RandomState, face_px: float) -> Sprite:
     return _sprite(pen, random, face_px, np.zeros(4), None)
 
 
+def _both(right):
+    # type: (Points) -> np.ndarray
+    """The right half of an outline, from the middle outwards, and its mirror image before it."""
+    right = np.asarray(right, float)
+    return np.concatenate([(right * (-1, 1))[::-1], right])
+
+
 def _shoulders(pen, random, skin, half):
     cloth = random.uniform(15, 235, 3)
     wide = random.uniform(0.85, 1.05)
-    pen.fill([(-wide * 1.06, 4), (-wide, 1.62), (-.6, 1.4), (-.22, 1.3), (.22, 1.3), (.6, 1.4), (wide, 1.62), (wide * 1.06, 4)], cloth)
+    right = [(.22, 1.3), (.6, 1.4), (wide, 1.62), (wide * 1.06, 4)]
+    pen.fill(_both(right), cloth)
     for side in (-1, 1):
         pen.line([(side * wide * .74, 2.1), (side * wide * .78, 4)], _shade(cloth, .75), .03)
     pen.fill([(-half * .55, .7), (half * .55, .7), (half * .6, 1.32), (0, 1.45), (-half * .6, 1.32)], _shade(skin, .78))
@@ -227,7 +238,8 @@ def _beard(pen, random, hair, half, turn):
     full = random.random_sample() < 0.7
     low, grey = 1.0 + random.uniform(0, .18), _shade(hair, random.uniform(.9, 1.2))
     if full:
-        edge = [(-half, .42), (-half * .72, .62), (turn - half * .45, .66), (turn, .62), (turn + half * .45, .66), (half * .72, .62), (half, .42)]
+        edge = [(-half, .42), (-half * .72, .62), (turn - half * .45, .66), (turn, .62), (turn + half * .45, .66),
+                (half * .72, .62), (half, .42)]
         pen.fill(edge + [(half * .85, .8), (half * .45, low), (-half * .45, low), (-half * .85, .8)], grey)
         pen.ellipse(turn * 1.2, 0.78, half * .36, .04, (90, 95, 165))
     pen.ellipse(turn * 1.2, 0.675, half * .45, .045, _shade(grey, .85))
@@ -236,13 +248,15 @@ def _beard(pen, random, hair, half, turn):
 def _covering(pen, random, hair, half, covered):
     if covered == 0 and random.random_sample() < 0.9:
         line = random.uniform(-.28, -.12)
-        pen.fill(np.concatenate([arc(0, 0.2, half + .06, random.uniform(.66, .78), 180, 360),
-                                 [(half * .92, .15), (half * .6, line), (-half * .4, line - .05), (-half * .92, .15)]]), hair)
+        fringe = [(half * .92, .15), (half * .6, line), (-half * .4, line - .05), (-half * .92, .15)]
+        pen.fill(np.concatenate([arc(0, 0.2, half + .06, random.uniform(.66, .78), 180, 360), fringe]), hair)
     elif covered in (1, 2):
         colour = random.uniform(20, 240, 3)
         high = .5 if covered == 1 else .62
-        pen.fill(np.concatenate([arc(0, -.1, half + .07, high, 180, 360), [(half + .07, -.06), (-half - .07, -.06)]]), colour)
-        pen.fill([(-half * 1.25, -.12), (half * 1.25, -.12), (half * 1.1, -.02), (-half * 1.1, -.02)], _shade(colour, .7))
+        rim = [(half + .07, -.06), (-half - .07, -.06)]
+        pen.fill(np.concatenate([arc(0, -.1, half + .07, high, 180, 360), rim]), colour)
+        peak = [(-half * 1.25, -.12), (half * 1.25, -.12), (half * 1.1, -.02), (-half * 1.1, -.02)]
+        pen.fill(peak, _shade(colour, .7))
     elif covered == 3:
         pen.line(arc(0, 0.32, half + .03, 0.72), random.uniform(20, 200, 3), .12)
 
@@ -262,8 +276,8 @@ def _mask(pen, random, half, turn, wears, straps=True):
     colour = _of(random, MASKS[material], 14)
     if material == "cloth" and random.random_sample() < .3:
         colour = random.uniform(15, 245, 3)
-    top, side, low = (.66, .64, 1.08) if wears == "nose out" else (.92, .86, 1.24) if wears == "under chin" else (.3, .42, 1.03)
-    top, side, low = np.array((top, side, low)) + random.uniform(-.03, .03, 3)
+    usual = {"nose out": (.66, .64, 1.08), "under chin": (.92, .86, 1.24)}.get(wears, (.3, .42, 1.03))
+    top, side, low = np.array(usual) + random.uniform(-.03, .03, 3)
     tall = low - top
     wide = half * random.uniform(.95, 1.03)
     middle = turn * 1.3
@@ -275,13 +289,14 @@ def _mask(pen, random, half, turn, wears, straps=True):
             pen.line([(s * wide * .8, top + .75 * tall), (s * (half + .03), ear + .15)], cord, .02)
     edge = [(middle + x * wide, y) for x, y in ((-.2, top), (.2, top), (.5, top + .1 * tall))] + [
         (wide, side), (wide * .98, top + .45 * tall), (wide * .72, top + .82 * tall), (middle * .5 + wide * .35, low),
-        (middle * .5 - wide * .35, low), (-wide * .72, top + .82 * tall), (-wide * .98, top + .45 * tall), (-wide, side),
-        (middle - wide * .5, top + .1 * tall)]
+        (middle * .5 - wide * .35, low), (-wide * .72, top + .82 * tall), (-wide * .98, top + .45 * tall),
+        (-wide, side),        (middle - wide * .5, top + .1 * tall)]
     pen.fill(edge, colour)
     line = _shade(colour, random.uniform(.75, .9))
     if material == "surgical":
         for at in (.32, .52, .72):
-            pen.line([(-wide * .85, top + at * tall), (middle, top + (at + .06) * tall), (wide * .85, top + at * tall)], line, .014)
+            y = top + at * tall
+            pen.line([(-wide * .85, y), (middle, y + .06 * tall), (wide * .85, y)], line, .014)
     else:
         pen.line([(middle, top), (middle * .5, low)], line, .016)
         if material == "cloth" and random.random_sample() < .4:
@@ -295,10 +310,11 @@ def _scarf(pen, random, half):
     colour = random.uniform(15, 230, 3)
     top = random.uniform(.5, .72)
     wide = half + random.uniform(.06, .16)
-    pen.fill([(-wide, top), (-half * .4, top + .05), (half * .4, top + .04), (wide, top - .02), (wide + .05, 1.25), (0, 1.5), (-wide - .05, 1.3)],
-             colour)
+    upper = [(-wide, top), (-half * .4, top + .05), (half * .4, top + .04), (wide, top - .02)]
+    pen.fill(upper + [(wide + .05, 1.25), (0, 1.5), (-wide - .05, 1.3)], colour)
     for y in random.uniform(top + .1, 1.3, 5):
-        pen.line([(-wide, y), (0, y + random.uniform(-.08, .12)), (wide, y - .04)], _shade(colour, random.uniform(.65, 1.3)), .03)
+        fold = [(-wide, y), (0, y + random.uniform(-.08, .12)), (wide, y - .04)]
+        pen.line(fold, _shade(colour, random.uniform(.65, 1.3)), .03)
 
 
 def _hand(pen, random, skin, turn, down=0.0):
@@ -325,7 +341,8 @@ def _sprite(pen, random, face_px, box, label):
     slope, bend = random.uniform(-.3, .3), random.uniform(.05, .25)
     u = np.linspace(-1, 1, size[0])
     light = np.clip(128 * random.uniform(.6, 1.12) * (1 + slope * u - bend * u * u), 0, 255).astype(np.uint8)
-    colour = cv2.multiply(colour, np.ascontiguousarray(np.broadcast_to(light[None, :, None], colour.shape)), scale=1 / 128.0)
+    lit = np.ascontiguousarray(np.broadcast_to(light[None, :, None], colour.shape))
+    colour = cv2.multiply(colour, lit, scale=1 / 128.0)
     grain = np.clip(random.normal(128, 5, (48, 48)), 0, 255).astype(np.uint8)
     grain = cv2.resize(grain, (max(size[0], 48), max(size[1], 48)), interpolation=cv2.INTER_LINEAR)[:size[1], :size[0]]
     colour = cv2.addWeighted(colour, 1.0, cv2.cvtColor(np.ascontiguousarray(grain), cv2.COLOR_GRAY2BGR), 1.0, -128.0)

@@ -1,4 +1,5 @@
 """Hold a collection against its images: every image, every box, and what the import does about each finding."""
+
 from __future__ import annotations
 
 import hashlib
@@ -28,7 +29,9 @@ class Entry:
     turned: bool = False  # by EXIF: the copy is written without
 
 
-def check(collection: Collection, mapping: Mapping[str, str] | None = None, quiet: bool = True) -> tuple[list[Entry], list[Finding]]:
+def check(
+    collection: Collection, mapping: Mapping[str, str] | None = None, quiet: bool = True
+) -> tuple[list[Entry], list[Finding]]:
     """-> the images fit to be used, with their mended boxes, and all findings in order of the files.
 
     `mapping`: class names of the source to CLASSES or "ignore", before the names that are known anyway.
@@ -52,17 +55,29 @@ def check(collection: Collection, mapping: Mapping[str, str] | None = None, quie
             found("image broken", f"{labelled.image} {error}", "the image is left out")
             continue
         if labelled.wh is not None and labelled.wh != picture.wh:
-            turned = " (the labels were made on the picture as EXIF turns it)" if labelled.wh == picture.wh[::-1] else ""
-            found("image size", f"the label says {labelled.wh[0]}x{labelled.wh[1]}, {labelled.image.name} is "
-                  f"{picture.wh[0]}x{picture.wh[1]}{turned}", "the image is left out")
+            turned = (
+                " (the labels were made on the picture as EXIF turns it)" if labelled.wh == picture.wh[::-1] else ""
+            )
+            found(
+                "image size",
+                f"the label says {labelled.wh[0]}x{labelled.wh[1]}, {labelled.image.name} is "
+                f"{picture.wh[0]}x{picture.wh[1]}{turned}",
+                "the image is left out",
+            )
             continue
         name = labelled.image.name
         if not _same_suffix(labelled.image.suffix, picture.suffix):
-            found("extension", f"{name} is {picture.suffix[1:]} inside", f"the copy ends in {picture.suffix}", error=False)
+            found(
+                "extension", f"{name} is {picture.suffix[1:]} inside", f"the copy ends in {picture.suffix}", error=False
+            )
             name = labelled.image.stem + picture.suffix
         if picture.turned != 1:
-            found("exif turn", f"{name} has EXIF orientation {picture.turned}",
-                  "labels are taken for the stored pixels, the copy has no EXIF", error=False)
+            found(
+                "exif turn",
+                f"{name} has EXIF orientation {picture.turned}",
+                "labels are taken for the stored pixels, the copy has no EXIF",
+                error=False,
+            )
         name = _free(name, names)
         entry = Entry(labelled.image, name, picture.wh, extra=dict(labelled.extra), turned=picture.turned != 1)
         _boxes(labelled, entry, mapping, found)
@@ -70,8 +85,13 @@ def check(collection: Collection, mapping: Mapping[str, str] | None = None, quie
         twin = seen.setdefault(digest, entry)
         if twin is not entry:
             alike = sorted(zip(twin.labels, twin.boxes)) == sorted(zip(entry.labels, entry.boxes))
-            found("image duplicate", f"{labelled.image.name} is the same file as {twin.image.name}"
-                  + ("" if alike else ", and its labels differ"), "the later one is left out", error=not alike)
+            found(
+                "image duplicate",
+                f"{labelled.image.name} is the same file as {twin.image.name}"
+                + ("" if alike else ", and its labels differ"),
+                "the later one is left out",
+                error=not alike,
+            )
             continue
         names.add(name.lower())
         entries.append(entry)
@@ -95,13 +115,22 @@ def _boxes(labelled, entry, mapping, found):
             continue
         over = max(-x, -y, x + w - width, y + h - height)
         if over > ROUNDING_PX:
-            found("box outside", f"{shown} reaches {over:.6g} px over the edge of the image of {width}x{height}", "cut at the edge", box.line)
+            found(
+                "box outside",
+                f"{shown} reaches {over:.6g} px over the edge of the image of {width}x{height}",
+                "cut at the edge",
+                box.line,
+            )
         elif over > 1e-3:
             found("box over the edge", f"{shown} by {over:.3g} px", "cut at the edge", box.line, error=False)
         name = class_of(box.name, mapping)
         if name is None:
-            found("class unknown", f"{box.name!r} (the nearest is {nearest_class(box.name)})",
-                  f"it becomes an ignore region; --map '{box.name}={nearest_class(box.name)}' gives it a class", box.line)
+            found(
+                "class unknown",
+                f"{box.name!r} (the nearest is {nearest_class(box.name)})",
+                f"it becomes an ignore region; --map '{box.name}={nearest_class(box.name)}' gives it a class",
+                box.line,
+            )
             name = IGNORE
         # Sums of fractions leave dust in the last digits; a thousandth of a pixel is far below what a label means.
         xywh = [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)]
@@ -114,7 +143,12 @@ def _boxes(labelled, entry, mapping, found):
             if entry.labels[twin] == label:
                 found("box twice", shown, "the second is left out", box.line)
             else:
-                found("box contradicts", f"{shown} is also labelled {CLASSES[entry.labels[twin]]}", "the first is kept", box.line)
+                found(
+                    "box contradicts",
+                    f"{shown} is also labelled {CLASSES[entry.labels[twin]]}",
+                    "the first is kept",
+                    box.line,
+                )
             continue
         entry.boxes.append(xywh)
         entry.labels.append(label)

@@ -1,4 +1,5 @@
 """Read a COCO json, with the line of every entry, so that a finding can be found again."""
+
 from __future__ import annotations
 
 import bisect
@@ -35,15 +36,22 @@ def read(path: Path, image_folders: list[Path]) -> Collection:
         boxes = [Box(IGNORE, _four(box, path, line), line) for box in value.get("ignore_boxes") or ()]
         wh = (value.get("width"), value.get("height"))
         images[key] = Labelled(
-            find_image(folders, name, file, line, findings), name, file, line, boxes,
+            find_image(folders, name, file, line, findings),
+            name,
+            file,
+            line,
+            boxes,
             (int(wh[0]), int(wh[1])) if all(isinstance(v, (int, float)) for v in wh) else None,
-            {k: value[k] for k in _KEPT if k in value})
+            {k: value[k] for k in _KEPT if k in value},
+        )
         order.append(key)
     for value, offset in _list(entries, "annotations", path):
         line = line_of(offset)
         key, category = (_need(value, k, path, "annotations", line) for k in ("image_id", "category_id"))
         if key not in images:
-            findings.append(Finding(file, line, "image missing", f"no image has the id {key!r}", "the box is left out", True))
+            findings.append(
+                Finding(file, line, "image missing", f"no image has the id {key!r}", "the box is left out", True)
+            )
             continue
         box = _four(_need(value, "bbox", path, "annotations", line), path, line)
         name = IGNORE if value.get("iscrowd") else names.get(category, f"category {category}")
@@ -71,7 +79,7 @@ def _entries(path):
         return _SPACE.match(text, at).end()
 
     def expect(sign, at):
-        if text[at:at + 1] != sign:
+        if text[at : at + 1] != sign:
             raise JSONDecodeError(f"expected {sign!r}", text, at)
         return skip(at + 1)
 
@@ -79,20 +87,20 @@ def _entries(path):
     entries = {}
     try:
         at = skip(0)
-        if text[at:at + 1] != "{":
+        if text[at : at + 1] != "{":
             json.loads(text)
             raise BadInput("not a COCO file: the top is no object", path, "images, annotations and categories")
         at = expect("{", at)
-        while text[at:at + 1] != "}":
+        while text[at : at + 1] != "}":
             at = at if not entries else expect(",", at)
-            if text[at:at + 1] != '"':
+            if text[at : at + 1] != '"':
                 raise JSONDecodeError("expected a key in quotes", text, at)
             key, at = scanstring(text, at + 1)
             at = expect(":", skip(at))
             start = at
-            if text[at:at + 1] == "[":
+            if text[at : at + 1] == "[":
                 value, at = [], expect("[", at)
-                while text[at:at + 1] != "]":
+                while text[at : at + 1] != "]":
                     at = at if not value else expect(",", at)
                     element, end = decoder.raw_decode(text, at)
                     value.append((element, at))
@@ -105,8 +113,12 @@ def _entries(path):
         if skip(at + 1) != len(text):
             raise JSONDecodeError("something follows the end", text, at + 1)
     except JSONDecodeError as error:
-        raise BadInput(f"not JSON: {error.msg}", f"{path}, line {error.lineno}", "a COCO json",
-                       "export the labels again, or mend the file at that line") from None
+        raise BadInput(
+            f"not JSON: {error.msg}",
+            f"{path}, line {error.lineno}",
+            "a COCO json",
+            "export the labels again, or mend the file at that line",
+        ) from None
     except RecursionError:
         raise BadInput("not usable JSON: nested too deeply", path, "a COCO json") from None
     return entries, line_of
@@ -115,21 +127,30 @@ def _entries(path):
 def _list(entries, key, path):
     value = entries.get(key, (None, 0))[0]
     if not isinstance(value, list) or any(not isinstance(element, dict) for element, _ in value):
-        raise BadInput(f"not a COCO file: {key} is missing or no list of objects", path,
-                       "an object with the lists images, annotations and categories")
+        raise BadInput(
+            f"not a COCO file: {key} is missing or no list of objects",
+            path,
+            "an object with the lists images, annotations and categories",
+        )
     return value
 
 
 def _need(value, key, path, where, line=None):
     if key not in value or isinstance(value[key], dict) or (key != "bbox" and isinstance(value[key], list)):
-        raise BadInput(f"an entry of {where} has no usable {key}", f"{path}, line {line}" if line else path,
-                       f"{key} in every entry of {where}")
+        raise BadInput(
+            f"an entry of {where} has no usable {key}",
+            f"{path}, line {line}" if line else path,
+            f"{key} in every entry of {where}",
+        )
     return value[key]
 
 
 def _four(box, path, line):
-    numbers = isinstance(box, list) and len(box) == 4 and all(
-        isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in box)
+    numbers = (
+        isinstance(box, list)
+        and len(box) == 4
+        and all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in box)
+    )
     if not numbers:
         raise BadInput(f"not a box: {str(box)[:80]}", f"{path}, line {line}", "four numbers: x, y, width, height")
     return tuple(float(v) for v in box)

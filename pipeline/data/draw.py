@@ -1,4 +1,5 @@
 """`jetmask data draw`: a labelled set from nothing, so that everything runs without any photograph."""
+
 from __future__ import annotations
 
 import json
@@ -16,8 +17,14 @@ from pipeline.data.labels import CLASSES
 LICENSE = {"id": 1, "name": "none needed: drawn by jetmask, no photograph", "url": ""}
 
 
-def write(folder: Path, images: int, seed: int = 0, wh: tuple[int, int] = (480, 360), faces: int | None = None,
-          quiet: bool = True) -> list[check.Entry]:
+def write(
+    folder: Path,
+    images: int,
+    seed: int = 0,
+    wh: tuple[int, int] = (480, 360),
+    faces: int | None = None,
+    quiet: bool = True,
+) -> list[check.Entry]:
     """Draw `images` scenes of `wh` into `folder` (there, and empty) as a split. The same for the same arguments; one
     seed's images are not another's."""
     (folder / "images").mkdir()
@@ -26,14 +33,29 @@ def write(folder: Path, images: int, seed: int = 0, wh: tuple[int, int] = (480, 
         frame, xyxy, labels = drawn.scene((seed * 1_000_003 + number) % 2**32, wh, faces)
         name = f"drawn_{seed}_{number:05d}.jpg"
         # Quality drawn too: photographs come at every quality, and a clean edge is a hint that no photograph gives.
-        files.write_bytes(folder / "images" / name, cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 70 + number * 7 % 28])[1].tobytes())
+        files.write_bytes(
+            folder / "images" / name,
+            cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 70 + number * 7 % 28])[1].tobytes(),
+        )
         boxes = [[round(float(v), 2) for v in (x1, y1, x2 - x1, y2 - y1)] for x1, y1, x2, y2 in xyxy]
-        entries.append(check.Entry(folder / "images" / name, name, wh, boxes, [int(v) for v in labels],
-                                   extra={"source": "drawn", "license": 1, "tags": ["drawn"]}))
+        entries.append(
+            check.Entry(
+                folder / "images" / name,
+                name,
+                wh,
+                boxes,
+                [int(v) for v in labels],
+                extra={"source": "drawn", "license": 1, "tags": ["drawn"]},
+            )
+        )
         if not quiet and ((number + 1) % 100 == 0 or number + 1 == images):
             print(f"drew {number + 1}/{images}", file=sys.stderr)
-    files.write_text(folder / "annotations.json", layout.annotations(
-        entries, [LICENSE], f"{images} drawn scenes, seed {seed}; a figure measured here is about drawings"))
+    files.write_text(
+        folder / "annotations.json",
+        layout.annotations(
+            entries, [LICENSE], f"{images} drawn scenes, seed {seed}; a figure measured here is about drawings"
+        ),
+    )
     return entries
 
 

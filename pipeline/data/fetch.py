@@ -4,26 +4,20 @@ Downloads go on where they broke off. Where a collection cannot be had without a
 says which file to place where. A checksum is given only where one is known; otherwise what was received is written
 down beside the file, so that the next person can compare.
 """
+
 from __future__ import annotations
 
-import http.client
+import difflib
 import json
-import os
-import shutil
-import socket
-import stat
 import sys
 import time
-import urllib.error
-import urllib.request
-import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from jetson import files
 from jetson.cli import table
 from jetson.errors import BadInput, JetmaskError, UsageError
-from pipeline.data import layout
+from pipeline.data.download import fetch, unpack
 
 
 class Download(NamedTuple):
@@ -50,167 +44,75 @@ SOURCES = {
         "CC0 1.0, as its publisher declares; many are press photographs, so the declaration is only the publisher's",
         "a Kaggle account, and Kaggle's terms",
         (Download("face-mask-detection.zip", None),),
-        "jetmask data import DIR/face-mask-detection OUT --format voc"),
+        "jetmask data import DIR/face-mask-detection OUT --format voc",
+    ),
     "chandrikadeb7": Source(
         "Face-Mask-Detection, 4,095 images of one face each, two folders, no boxes",
         "https://github.com/chandrikadeb7/Face-Mask-Detection",
-        "MIT (the repository's LICENSE); the images were collected from the web, rights to single ones are not verified",
+        "MIT (the repository's LICENSE); the images come from the web, rights to single ones are not verified",
         "nothing; it has no boxes, so it needs a face detector before it can be imported",
         (Download("chandrikadeb7.zip", "https://codeload.github.com/chandrikadeb7/Face-Mask-Detection/zip/7e50074"),),
-        "no import: classification folders; boxes must be made first"),
+        "no import: classification folders; boxes must be made first",
+    ),
     "darun18": Source(
         "Face-Mask-Detection by Darun-18, a Roboflow export (face-mask-jk4nr v18), loose whole-head boxes",
         "https://github.com/Darun-18/Face-Mask-Detection",
         "CC BY 4.0, as its README states: name the author",
         "attribution",
         (Download("darun18.zip", "https://codeload.github.com/Darun-18/Face-Mask-Detection/zip/e114358"),),
-        "jetmask data import DIR/darun18/FOLDER OUT --format yolo"),
+        "jetmask data import DIR/darun18/FOLDER OUT --format yolo",
+    ),
     "nottanishqq": Source(
         "Automated-Safety-Compliance-Detection, YOLO labels, many masks drawn on",
         "https://github.com/nottanishqq/Automated-Safety-Compliance-Detection-Face-Mask-YOLOv8-",
         "MIT (the repository's LICENSE); rights to single photographs are not verified",
         "nothing",
-        (Download("nottanishqq.zip",
-                  "https://codeload.github.com/nottanishqq/Automated-Safety-Compliance-Detection-Face-Mask-YOLOv8-/zip/68bdf44"),),
-        "jetmask data import DIR/nottanishqq/FOLDER OUT --format yolo"),
+        (
+            Download(
+                "nottanishqq.zip",
+                "https://codeload.github.com/nottanishqq/Automated-Safety-Compliance-Detection-Face-Mask-YOLOv8-/zip/68bdf44",
+            ),
+        ),
+        "jetmask data import DIR/nottanishqq/FOLDER OUT --format yolo",
+    ),
     "roboflow-mask-wearing": Source(
         "Mask Wearing, 149 images, loose boxes of two classes",
         "https://public.roboflow.com/object-detection/mask-wearing",
         "Public Domain, as its README states",
         "a Roboflow account for the download",
         (Download("mask-wearing.zip", None),),
-        "jetmask data import DIR/mask-wearing OUT --format yolo"),
+        "jetmask data import DIR/mask-wearing OUT --format yolo",
+    ),
     "wider-face": Source(
         "WIDER FACE, 32,203 images of bare faces in crowds (no mask labels): negatives, and faces to draw masks on",
         "http://shuoyang1213.me/WIDERFACE/",
         "stated by its authors for research; check the page before any other use, and before you ship weights",
         "the authors' terms",
         (Download("WIDER_train.zip", None), Download("wider_face_split.zip", None)),
-        "its label file is none of the four formats: convert to COCO first, every face as without_mask"),
+        "its label file is none of the four formats: convert to COCO first, every face as without_mask",
+    ),
     "maskedface-net": Source(
         "MaskedFace-Net, 137,016 portraits with masks drawn on, worn well and badly, one face each, no boxes",
         "https://github.com/cabani/MaskedFace-Net",
         "CC BY-NC-SA 4.0 (non-commercial), built on FFHQ: see its page",
         "non-commercial use only",
         (Download("CMFD.zip", None), Download("IMFD.zip", None)),
-        "no import: no boxes"),
+        "no import: no boxes",
+    ),
     "intel-clips": Source(
         "sample videos of people without masks, for trying the runner and for false alarms",
         "https://github.com/intel-iot-devkit/sample-videos",
         "CC BY 4.0, as its README states: name Intel",
         "attribution",
-        (Download("head-pose-face-detection-female-and-male.mp4",
-                  "https://github.com/intel-iot-devkit/sample-videos/raw/master/head-pose-face-detection-female-and-male.mp4"),),
-        "no import: jetmask run --bundle jetson/models --source DIR/head-pose-face-detection-female-and-male.mp4"),
+        (
+            Download(
+                "head-pose-face-detection-female-and-male.mp4",
+                "https://github.com/intel-iot-devkit/sample-videos/raw/master/head-pose-face-detection-female-and-male.mp4",
+            ),
+        ),
+        "no import: jetmask run --bundle jetson/models --source DIR/head-pose-face-detection-female-and-male.mp4",
+    ),
 }
-
-_WAIT_S = 20
-_TRIES = 5
-
-
-def fetch(url: str, path: Path, sha256: str | None = None, progress=None) -> str:
-    """Download `url` to `path`, going on from what an earlier try left in `path`.part; -> its sha256.
-
-    The part is taken up only where the server answers with the same ETag or date, else it begins anew. A connection
-    that breaks is tried five times. BadInput: the checksum is another. JetmaskError: no way there.
-    """
-    path = Path(path)
-    part, note = path.with_name(path.name + ".part"), path.with_name(path.name + ".part.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with files.lock(str(path.with_name("." + path.name + ".lock")), wait=False):
-        failures = 0
-        while True:
-            before = part.stat().st_size if part.exists() else 0
-            try:
-                _append(url, part, note, progress)
-                break
-            except (urllib.error.HTTPError, ValueError) as error:
-                raise JetmaskError(f"the download was refused: {error}", url, None, f"place the file by hand as {path}") from None
-            except (OSError, http.client.HTTPException) as error:
-                if isinstance(error, OSError) and error.errno in (28, 122):  # the disk is full: the command line says it
-                    raise
-                # Any progress starts the count again: a bad line may break a large download very often.
-                failures = 0 if part.exists() and part.stat().st_size > before else failures + 1
-                if failures >= _TRIES or _no_network(error):
-                    reason = getattr(error, "reason", None) or error
-                    raise JetmaskError(f"the download does not get through: {reason}", url, "a network",
-                                       f"run it again, it goes on where it broke off; or place the file by hand as {path}") from None
-                time.sleep(min(2 ** failures * 0.1, 5))
-        digest = files.sha256(str(part))
-        if sha256 is not None and digest != sha256:
-            part.unlink()
-            raise BadInput(f"the download's sha256 is {digest}", url, sha256, "it has changed or been tampered with: look before you use it")
-        os.replace(part, path)
-        note.unlink(missing_ok=True)
-    return digest
-
-
-def _no_network(error):
-    return isinstance(getattr(error, "reason", None), socket.gaierror)
-
-
-def _append(url, part, note, progress):
-    known = json.loads(note.read_text()) if note.exists() and part.exists() else {}
-    request = urllib.request.Request(url, headers={"User-Agent": "jetmask"})
-    start = part.stat().st_size if known.get("url") == url and known.get("version") else 0
-    if start:
-        request.add_header("Range", f"bytes={start}-")
-        # Without it a server whose file has changed would send the tail of another file.
-        request.add_header("If-Range", known["version"])
-    try:
-        answer = urllib.request.urlopen(request, timeout=_WAIT_S)
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and start == known.get("bytes"):
-            return
-        if error.code in (408, 416, 429, 500, 502, 503, 504):
-            if error.code == 416:
-                part.unlink()
-            raise ConnectionError(f"HTTP {error.code}") from None
-        raise
-    with answer:
-        if answer.status != 206:
-            start = 0
-        elif not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            raise ConnectionError("the server sent another range than asked for")
-        length = answer.headers.get("Content-Length")
-        total = start + int(length) if length else None
-        # A weak ETag does not promise the same bytes, so it cannot hold two halves together.
-        tag = answer.headers.get("ETag", "")
-        version = tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified", "")
-        files.write_json(str(note), {"url": url, "version": version, "bytes": total})
-        with open(part, "ab" if start else "wb") as file:
-            while True:
-                block = answer.read(1 << 16)
-                if not block:
-                    break
-                file.write(block)
-                if progress:
-                    progress(file.tell(), total)
-            file.flush()
-            os.fsync(file.fileno())
-            if total is not None and file.tell() != total:
-                raise ConnectionError(f"the connection ended after {file.tell()} of {total} bytes")
-
-
-def unpack(archive: Path, out: Path, limit_bytes: int = 20 << 30) -> int:
-    """Unpack a zip into the new folder `out`; -> number of files. BadInput: no zip, damaged, a path that leads out of
-    the folder, a link, or more than `limit_bytes` when unpacked."""
-    try:
-        with zipfile.ZipFile(archive) as content, layout.folder_aside(out) as part:
-            entries = [e for e in content.infolist() if not e.is_dir()]
-            if sum(e.file_size for e in entries) > limit_bytes:
-                raise BadInput("the archive is too large when unpacked", archive, f"at most {limit_bytes} bytes")
-            for entry in entries:
-                name = PurePosixPath(entry.filename.replace("\\", "/"))
-                if name.is_absolute() or ".." in name.parts or stat.S_ISLNK(entry.external_attr >> 16):
-                    raise BadInput(f"the archive holds {entry.filename!r}", archive, "plain files inside one folder")
-                target = part / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with content.open(entry) as source, open(target, "wb") as file:
-                    shutil.copyfileobj(source, file)
-            return len(entries)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise BadInput(f"not a usable zip: {error}", archive, "the archive as its page gives it", "download it again") from None
 
 
 def fetch_options(parser) -> None:
@@ -226,20 +128,36 @@ def fetch_command(args) -> int:
         if args.json:
             print(json.dumps({name: source._asdict() for name, source in SOURCES.items()}))
         else:
-            print(table(["name", "what", "how"], [[name, source.title[:76], "by hand" if source.downloads[0].url is None else "download"]
-                                                 for name, source in SOURCES.items()]))
+            print(
+                table(
+                    ["name", "what", "how"],
+                    [
+                        [name, source.title[:76], "by hand" if source.downloads[0].url is None else "download"]
+                        for name, source in SOURCES.items()
+                    ],
+                )
+            )
         return 0
     if args.name not in SOURCES:
-        import difflib
-
         near = difflib.get_close_matches(args.name, SOURCES, 1, 0.3)
-        raise UsageError(f"no collection is called {args.name!r}", None, "one of " + ", ".join(SOURCES),
-                         f"did you mean {near[0]}?" if near else None)
+        raise UsageError(
+            f"no collection is called {args.name!r}",
+            None,
+            "one of " + ", ".join(SOURCES),
+            f"did you mean {near[0]}?" if near else None,
+        )
     source = SOURCES[args.name]
-    print(f"{source.title}\n  page: {source.page}\n  licence: {source.licence}\n  you need: {source.accept}", file=sys.stderr)
+    print(
+        f"{source.title}\n  page: {source.page}\n  licence: {source.licence}\n  you need: {source.accept}",
+        file=sys.stderr,
+    )
     if not args.accept:
-        raise UsageError("the licence has not been accepted", source.page, "--accept, after reading it there",
-                         f"jetmask data fetch {args.name} --to {args.to} --accept")
+        raise UsageError(
+            "the licence has not been accepted",
+            source.page,
+            "--accept, after reading it there",
+            f"jetmask data fetch {args.name} --to {args.to} --accept",
+        )
     got, missing = [], []
     for download in source.downloads:
         path = args.to / download.file
@@ -252,12 +170,20 @@ def fetch_command(args) -> int:
             continue
         else:
             digest = fetch(download.url, path, download.sha256, _progress(download.file))
-        got.append({"file": str(path), "bytes": path.stat().st_size, "sha256": digest, "checked": download.sha256 is not None})
+        got.append(
+            {"file": str(path), "bytes": path.stat().st_size, "sha256": digest, "checked": download.sha256 is not None}
+        )
     if missing:
-        raise JetmaskError(f"{args.name} can only be downloaded by hand", source.page, ", ".join(str(p) for p in missing),
-                           f"download it there, place it so, and run this again; then: {source.then}")
+        raise JetmaskError(
+            f"{args.name} can only be downloaded by hand",
+            source.page,
+            ", ".join(str(p) for p in missing),
+            f"download it there, place it so, and run this again; then: {source.then}",
+        )
     args.to.mkdir(parents=True, exist_ok=True)
-    files.write_json(str(args.to / f"{args.name}.fetched.json"), {"page": source.page, "licence": source.licence, "files": got})
+    files.write_json(
+        str(args.to / f"{args.name}.fetched.json"), {"page": source.page, "licence": source.licence, "files": got}
+    )
     for one in got:
         path = Path(one["file"])
         folder = path.with_suffix("")
@@ -266,7 +192,12 @@ def fetch_command(args) -> int:
     if args.json:
         print(json.dumps(got))
     else:
-        print(table(["file", "bytes", "sha256", "known"], [[o["file"], o["bytes"], o["sha256"][:16], "yes" if o["checked"] else "no"] for o in got]))
+        print(
+            table(
+                ["file", "bytes", "sha256", "known"],
+                [[o["file"], o["bytes"], o["sha256"][:16], "yes" if o["checked"] else "no"] for o in got],
+            )
+        )
         print(f"next: {source.then.replace('DIR', str(args.to))}")
     return 0
 

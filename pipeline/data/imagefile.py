@@ -3,6 +3,7 @@
 OpenCV decodes a JPEG that ends in the middle to a picture with a grey rest and says so only on stderr; a detector
 would be trained on it.
 """
+
 from __future__ import annotations
 
 import struct
@@ -38,11 +39,12 @@ def read(path: Path) -> ImageFile:
         _whole_jpeg(data)
     elif suffix == ".png":
         _whole_png(data)
-    elif suffix == ".webp" and len(data) < 8 + struct.unpack("<I", data[4:8])[0]:
+    elif len(data) < {".webp": 8 + _size(data, 4), ".bmp": _size(data, 2)}.get(suffix, 0):
         raise BrokenImage("is truncated")
-    elif suffix == ".bmp" and len(data) < struct.unpack("<I", data[2:6])[0]:
-        raise BrokenImage("is truncated")
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    try:
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:  # more pixels than OpenCV is willing to decode
+        picture = None
     if picture is None:
         raise BrokenImage("cannot be decoded")
     return ImageFile((picture.shape[1], picture.shape[0]), suffix, _orientation(data) if suffix == ".jpg" else 1, data)
@@ -60,6 +62,10 @@ def _suffix(data):
     return ".tif" if data[:4] in (b"II*\0", b"MM\0*") else None
 
 
+def _size(data, at):
+    return int.from_bytes(data[at : at + 4], "little")
+
+
 def jpeg_segments(data: bytes):
     """-> (marker, start, end) of each segment before the picture's own data, and (0xDA, start, end of the file)."""
     at = 2
@@ -70,7 +76,7 @@ def jpeg_segments(data: bytes):
         if marker == 0xFF:  # fill bytes
             at += 1
             continue
-        length = struct.unpack(">H", data[at + 2:at + 4])[0]
+        length = struct.unpack(">H", data[at + 2 : at + 4])[0]
         if marker == 0xDA:
             yield marker, at, len(data)
             return
@@ -81,7 +87,7 @@ def jpeg_segments(data: bytes):
 
 def _whole_jpeg(data):
     start = [begin for _, begin, _ in jpeg_segments(data)][-1]
-    # Within the picture's data an FF is always followed by 00 or a restart marker, so FF D9 is its end and nothing else.
+    # Within the picture's data an FF is always followed by 00 or a restart marker: FF D9 is its end, nothing else.
     if data.find(b"\xff\xd9", start) < 0:
         raise BrokenImage("is truncated")
 
@@ -89,11 +95,11 @@ def _whole_jpeg(data):
 def _whole_png(data):
     at = 8
     while at + 12 <= len(data):
-        length, kind = struct.unpack(">I4s", data[at:at + 8])
-        body = data[at + 4:at + 8 + length]
+        length, kind = struct.unpack(">I4s", data[at : at + 8])
+        body = data[at + 4 : at + 8 + length]
         if len(data) < at + 12 + length:
             break
-        if zlib.crc32(body) != struct.unpack(">I", data[at + 8 + length:at + 12 + length])[0]:
+        if zlib.crc32(body) != struct.unpack(">I", data[at + 8 + length : at + 12 + length])[0]:
             raise BrokenImage("is damaged: a checksum does not fit")
         if kind == b"IEND":
             return
@@ -103,18 +109,22 @@ def _whole_png(data):
 
 def _exif(data):
     """-> the (start, end) of the EXIF segments."""
-    return [(start, end) for marker, start, end in jpeg_segments(data) if marker == 0xE1 and data[start + 4:start + 8] == b"Exif"]
+    return [
+        (start, end)
+        for marker, start, end in jpeg_segments(data)
+        if marker == 0xE1 and data[start + 4 : start + 8] == b"Exif"
+    ]
 
 
 def _orientation(data):
     for start, end in _exif(data):
-        tiff = data[start + 10:end]
+        tiff = data[start + 10 : end]
         order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
         try:
-            first, = struct.unpack(order + "I", tiff[4:8])
-            count, = struct.unpack(order + "H", tiff[first:first + 2])
+            (first,) = struct.unpack(order + "I", tiff[4:8])
+            (count,) = struct.unpack(order + "H", tiff[first : first + 2])
             for at in range(first + 2, first + 2 + 12 * count, 12):
-                tag, _, _, value = struct.unpack(order + "HHIH", tiff[at:at + 10])
+                tag, _, _, value = struct.unpack(order + "HHIH", tiff[at : at + 10])
                 if tag == 0x0112 and 1 <= value <= 8:
                     return value
         except (struct.error, TypeError):

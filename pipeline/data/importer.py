@@ -1,4 +1,5 @@
 """`jetmask data import` and `data check`: any of four formats into the one layout, every finding listed."""
+
 from __future__ import annotations
 
 import json
@@ -16,8 +17,12 @@ FORMATS = {"coco": coco, "voc": voc, "yolo": yolo, "kitti": kitti}
 def guess(source: Path) -> str:
     """The format of `source` (a COCO json, or a folder), from what lies in it; BadInput where nothing tells."""
     if not source.exists():
-        raise BadInput("there is no such data folder", source, "a folder of images and labels, or a COCO json",
-                       "check the path; `jetmask data fetch` names public collections")
+        raise BadInput(
+            "there is no such data folder",
+            source,
+            "a folder of images and labels, or a COCO json",
+            "check the path; `jetmask data fetch` names public collections",
+        )
     if source.is_file():
         return "coco"
     below = [source, *(p for p in sorted(source.iterdir()) if p.is_dir())]
@@ -35,8 +40,12 @@ def guess(source: Path) -> str:
             return "yolo"
     if any(source.glob("*.y*ml")):
         return "yolo"
-    raise BadInput("no labels found", source, "annotations.json, Pascal VOC *.xml, YOLO or KITTI *.txt",
-                   "name the format with --format, or the json itself")
+    raise BadInput(
+        "no labels found",
+        source,
+        "annotations.json, Pascal VOC *.xml, YOLO or KITTI *.txt",
+        "name the format with --format, or the json itself",
+    )
 
 
 def read(source: Path, form: str | None = None, image_folders: list[Path] | None = None) -> Collection:
@@ -51,7 +60,9 @@ def read(source: Path, form: str | None = None, image_folders: list[Path] | None
         found = sorted(p for p in source.glob("*.json"))
         named = [p for p in found if p.name in ("annotations.json", "_annotations.coco.json")]
         if not found or (len(found) > 1 and not named):
-            raise BadInput("which json?" if found else "there is no json", source, "one COCO json", "name the file itself")
+            raise BadInput(
+                "which json?" if found else "there is no json", source, "one COCO json", "name the file itself"
+            )
         source = (named or found)[0]
     elif form != "coco" and source.is_file():
         raise UsageError(f"--format {form} reads a folder", source)
@@ -65,8 +76,12 @@ def mapping_of(pairs: list[str]) -> dict[str, str]:
         name, sign, target = pair.rpartition("=")
         if not sign or (target not in CLASSES and target != IGNORE):
             near = class_of(target, {})
-            raise UsageError(f"--map {pair!r}", None, f"NAME=CLASS, CLASS one of {', '.join(CLASSES)}, {IGNORE}",
-                             f"did you mean {name}={near}?" if near else None)
+            raise UsageError(
+                f"--map {pair!r}",
+                None,
+                f"NAME=CLASS, CLASS one of {', '.join(CLASSES)}, {IGNORE}",
+                f"did you mean {name}={near}?" if near else None,
+            )
         mapping[name] = target
     return mapping
 
@@ -74,28 +89,47 @@ def mapping_of(pairs: list[str]) -> dict[str, str]:
 def report(findings, entries, as_json: bool, done: str, failed: bool) -> None:
     """All findings to stderr (with --json to stdout), and one line of what was done."""
     boxes = Counter(label for e in entries for label in e.labels)
-    summary = {"images": len(entries), "boxes": {name: boxes[i] for i, name in enumerate(CLASSES)},
-               "ignore_boxes": sum(len(e.ignore) for e in entries),
-               "errors": sum(f.error for f in findings), "notes": sum(not f.error for f in findings)}
+    summary = {
+        "images": len(entries),
+        "boxes": {name: boxes[i] for i, name in enumerate(CLASSES)},
+        "ignore_boxes": sum(len(e.ignore) for e in entries),
+        "errors": sum(f.error for f in findings),
+        "notes": sum(not f.error for f in findings),
+    }
     if as_json:
-        print(json.dumps({**summary, "done": None if failed else done, "findings": [f._asdict() for f in findings]}, ensure_ascii=False))
+        print(
+            json.dumps(
+                {**summary, "done": None if failed else done, "findings": [f._asdict() for f in findings]},
+                ensure_ascii=False,
+            )
+        )
         return
     for finding in findings:
         print(finding, file=sys.stderr)
     for kind, count in sorted(Counter((f.error, f.kind) for f in findings).items(), reverse=True):
         print(f"{count:5d} {'error' if kind[0] else 'note'}{'' if count == 1 else 's'}: {kind[1]}", file=sys.stderr)
     if not failed:
-        print(f"{done}: {summary['images']} images, " + ", ".join(f"{n} {name}" for name, n in summary["boxes"].items())
-              + f", {summary['ignore_boxes']} ignore regions")
+        print(
+            f"{done}: {summary['images']} images, "
+            + ", ".join(f"{n} {name}" for name, n in summary["boxes"].items())
+            + f", {summary['ignore_boxes']} ignore regions"
+        )
 
 
 def import_options(parser) -> None:
     parser.add_argument("source", type=Path, help="a COCO json, or a folder with labels in one of the formats")
     parser.add_argument("out", type=Path, help="the folder to write: images/ and annotations.json")
     parser.add_argument("--format", choices=sorted(FORMATS), help="where it is not guessed rightly")
-    parser.add_argument("--images", type=Path, action="append", default=[], metavar="DIR", help="where the images are, if elsewhere")
-    parser.add_argument("--map", action="append", default=[], metavar="NAME=CLASS",
-                        help=f"a class of the source; CLASS is {', '.join(CLASSES)} or {IGNORE}")
+    parser.add_argument(
+        "--images", type=Path, action="append", default=[], metavar="DIR", help="where the images are, if elsewhere"
+    )
+    parser.add_argument(
+        "--map",
+        action="append",
+        default=[],
+        metavar="NAME=CLASS",
+        help=f"a class of the source; CLASS is {', '.join(CLASSES)} or {IGNORE}",
+    )
     parser.add_argument("--mend", action="store_true", help="write in spite of errors, each mended as its line says")
     parser.add_argument("--json", action="store_true", help="findings and counts as JSON")
     parser.epilog = "example: jetmask data import downloads/mask.v1.yolo data/mine --map 'no-mask=without_mask'"
@@ -111,8 +145,14 @@ def import_command(args) -> int:
             layout.write(part, entries, collection.licenses, f"imported by jetmask from {args.source.name}")
     report(findings, entries, args.json, f"wrote {args.out}", failed)
     if failed:
-        raise BadInput(f"{errors} errors in the labels, listed above; nothing was written" if errors else "no image is left to import",
-                       args.source, "labels without an error", "mend the source, or let --mend do what each line says")
+        raise BadInput(
+            f"{errors} errors in the labels, listed above; nothing was written"
+            if errors
+            else "no image is left to import",
+            args.source,
+            "labels without an error",
+            "mend the source, or let --mend do what each line says",
+        )
     return 0
 
 
@@ -121,8 +161,14 @@ def check_options(parser) -> None:
     parser.add_argument("--format", choices=sorted(FORMATS))
     parser.add_argument("--images", type=Path, action="append", default=[], metavar="DIR")
     parser.add_argument("--map", action="append", default=[], metavar="NAME=CLASS")
-    parser.add_argument("--against", type=Path, action="append", default=[], metavar="SPLIT_DIR",
-                        help="also name the images that are near-duplicates of one there (val, test)")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="SPLIT_DIR",
+        help="also name the images that are near-duplicates of one there (val, test)",
+    )
     parser.add_argument("--json", action="store_true")
     parser.epilog = "example: jetmask data check data/mine --against data/facemask/test"
 

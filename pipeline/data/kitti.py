@@ -1,4 +1,5 @@
 """Read KITTI labels, as NVIDIA's training tools write them: 15 words a line, corners in pixels."""
+
 from __future__ import annotations
 
 import math
@@ -23,12 +24,22 @@ def read(folder: Path, image_folders: list[Path]) -> Collection:
     for image in (i for f in dict.fromkeys(pictures) if f.is_dir() for i in images_in(f)):
         path = labels.pop(image.stem, None)
         if path is None:
-            findings.append(Finding(str(image), None, "label missing", f"no {image.stem}.txt in {where}",
-                                    "taken as an image without faces", False))
+            findings.append(
+                Finding(
+                    str(image),
+                    None,
+                    "label missing",
+                    f"no {image.stem}.txt in {where}",
+                    "taken as an image without faces",
+                    False,
+                )
+            )
         boxes = _boxes(path, findings) if path else []
         images.append(Labelled(image, image.name, str(path or image), None, boxes, None, {"orig_name": image.name}))
     for path in labels.values():
-        findings.append(Finding(str(path), None, "image missing", f"no image called {path.stem}", "the label is left out", True))
+        findings.append(
+            Finding(str(path), None, "image missing", f"no image called {path.stem}", "the label is left out", True)
+        )
     return Collection(images, findings)
 
 
@@ -42,7 +53,9 @@ def _boxes(path, findings):
         first = next((i for i, word in enumerate(words) if _number(word) is not None), len(words))
         values = [_number(word) for word in words[first:]]
         if first == 0 or len(values) < 7 or None in values:
-            findings.append(Finding(str(path), line, "label broken", f"{text[:60]!r} is not {_SHAPE}", "the line is left out", True))
+            findings.append(
+                Finding(str(path), line, "label broken", f"{text[:60]!r} is not {_SHAPE}", "the line is left out", True)
+            )
             continue
         left, top, right, bottom = values[3:7]
         boxes.append(Box(" ".join(words[:first]), (left, top, right - left, bottom - top), line))

@@ -1,4 +1,5 @@
 """What every importer reads a collection into: labelled images with the place of each label, and findings."""
+
 from __future__ import annotations
 
 import difflib
@@ -14,10 +15,41 @@ IGNORE = "ignore"  # as a class: a region that neither rewards nor punishes a de
 # How the public collections call the three; letters and digits only, lower case. "face" alone is left out on purpose:
 # it says nothing about a mask.
 _SYNONYMS = {
-    "with_mask": ("withmask", "mask", "masked", "facemask", "masks", "maskon", "wearingmask", "withfacemask", "goodmask", "maskworncorrect"),
-    "without_mask": ("withoutmask", "nomask", "unmasked", "maskoff", "nofacemask", "notwearingmask", "withoutfacemask", "barefaced"),
-    "mask_worn_incorrect": ("maskwornincorrect", "maskwearedincorrect", "incorrectmask", "maskincorrect", "incorrect", "badmask",
-                            "maskwornincorrectly", "wrongmask", "improperlywornmask", "improperfacemask", "incorrectlywornmask"),
+    "with_mask": (
+        "withmask",
+        "mask",
+        "masked",
+        "facemask",
+        "masks",
+        "maskon",
+        "wearingmask",
+        "withfacemask",
+        "goodmask",
+        "maskworncorrect",
+    ),
+    "without_mask": (
+        "withoutmask",
+        "nomask",
+        "unmasked",
+        "maskoff",
+        "nofacemask",
+        "notwearingmask",
+        "withoutfacemask",
+        "barefaced",
+    ),
+    "mask_worn_incorrect": (
+        "maskwornincorrect",
+        "maskwearedincorrect",
+        "incorrectmask",
+        "maskincorrect",
+        "incorrect",
+        "badmask",
+        "maskwornincorrectly",
+        "wrongmask",
+        "improperlywornmask",
+        "improperfacemask",
+        "incorrectlywornmask",
+    ),
     IGNORE: ("ignore", "dontcare", "ignored"),
 }
 _CLASS_OF = {word: name for name, words in _SYNONYMS.items() for word in words}
@@ -95,8 +127,11 @@ def find_image(folders: list[Path], name: str, file: str, line: int | None, find
     for folder in folders:
         for candidate in sorted(folder.glob(glob_escape(Path(name).stem) + ".*")):
             if candidate.suffix.lower() in IMAGE_SUFFIXES:
-                findings.append(Finding(file, line, "extension", f"{name} is not there, {candidate.name} is",
-                                        "that one is taken", False))
+                findings.append(
+                    Finding(
+                        file, line, "extension", f"{name} is not there, {candidate.name} is", "that one is taken", False
+                    )
+                )
                 return candidate
     return None
 

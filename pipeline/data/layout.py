@@ -1,4 +1,5 @@
 """The one layout: a folder with images/ and a COCO-style annotations.json. Read, write, aside and renamed."""
+
 from __future__ import annotations
 
 import contextlib
@@ -19,15 +20,23 @@ def load(split_dir: Path) -> tuple[list[check.Entry], list[dict]]:
     """-> entries and licences of a split; BadInput with the first findings where it is not clean."""
     path = Path(split_dir) / "annotations.json"
     if not path.is_file():
-        raise BadInput("there is no annotations.json", split_dir, "a folder with images/ and annotations.json",
-                       "import the labels with `jetmask data import`")
+        raise BadInput(
+            "there is no annotations.json",
+            split_dir,
+            "a folder with images/ and annotations.json",
+            "import the labels with `jetmask data import`",
+        )
     collection = coco.read(path, [Path(split_dir)])
     entries, findings = check.check(collection)
     errors = [f for f in findings if f.error]
     if errors:
         shown = "\n  ".join(str(f) for f in errors[:5])
-        raise BadInput(f"{len(errors)} findings, the first of them:\n  {shown}", path, "labels without an error",
-                       f"`jetmask data check {split_dir}` lists all; `jetmask data import --mend` writes a mended copy")
+        raise BadInput(
+            f"{len(errors)} findings, the first of them:\n  {shown}",
+            path,
+            "labels without an error",
+            f"`jetmask data check {split_dir}` lists all; `jetmask data import --mend` writes a mended copy",
+        )
     return entries, collection.licenses
 
 
@@ -36,7 +45,9 @@ def folder_aside(out: Path) -> Iterator[Path]:
     """Yield a new folder beside `out`; renamed to `out` at the end, removed on any exception. `out` must not exist."""
     out = Path(out).absolute()
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UsageError("the folder to write exists already", out, "a new or an empty folder", "name another, or remove it")
+        raise UsageError(
+            "the folder to write exists already", out, "a new or an empty folder", "name another, or remove it"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.parent / f".{out.name[:80]}.{os.getpid()}.{secrets.token_hex(4)}.part"
     part.mkdir()
@@ -65,17 +76,37 @@ def annotations(entries: list[check.Entry], licenses: list[dict], description: s
     """The text of annotations.json: one image or box a line, so that a finding has a line to point at."""
     images, boxes = [], []
     for number, entry in enumerate(entries, 1):
-        image = {"id": number, "file_name": f"images/{entry.name}", "width": entry.wh[0], "height": entry.wh[1], **entry.extra}
+        image = {
+            "id": number,
+            "file_name": f"images/{entry.name}",
+            "width": entry.wh[0],
+            "height": entry.wh[1],
+            **entry.extra,
+        }
         if entry.ignore:
             image["ignore_boxes"] = entry.ignore
         images.append(image)
         extras = entry.extra_of_box or [{}] * len(entry.boxes)
         for box, label, extra in zip(entry.boxes, entry.labels, extras, strict=True):
-            boxes.append({"id": len(boxes) + 1, "image_id": number, "category_id": label + 1, "bbox": box,
-                          "area": round(box[2] * box[3], 3), "iscrowd": 0, **extra})
+            boxes.append(
+                {
+                    "id": len(boxes) + 1,
+                    "image_id": number,
+                    "category_id": label + 1,
+                    "bbox": box,
+                    "area": round(box[2] * box[3], 3),
+                    "iscrowd": 0,
+                    **extra,
+                }
+            )
     categories = [{"id": i, "name": name} for i, name in enumerate(CLASSES, 1)]
-    parts = [("info", {"description": description}), ("licenses", licenses), ("categories", categories), ("images", images),
-             ("annotations", boxes)]
+    parts = [
+        ("info", {"description": description}),
+        ("licenses", licenses),
+        ("categories", categories),
+        ("images", images),
+        ("annotations", boxes),
+    ]
     return "{\n" + ",\n".join(f'"{key}": {_lines(value)}' for key, value in parts) + "\n}\n"
 
 

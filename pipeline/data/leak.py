@@ -6,6 +6,7 @@ right neighbour? Two pictures are near when at most 10 bits differ. That is mean
 lenient: of the collections used here it keeps 32 training images away from val/ and test/, all studio portraits of
 other people in the same pose when looked at.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
@@ -47,10 +48,10 @@ def hashes(paths: Iterable[Path], mirrored: bool = False) -> np.ndarray:
 
 
 def near_pairs(a: np.ndarray, b: np.ndarray, bits: int = NEAR_BITS) -> list[tuple[int, int, int]]:
-    """Hashes uint64 (N,), (M,) -> all (i, j, differing bits) with at most `bits`; in blocks, so that 20,000 images fit."""
+    """Hashes uint64 (N,), (M,) -> all (i, j, differing bits) with at most `bits`; in blocks, so that many images fit."""
     pairs = []
     for start in range(0, len(a), 512):
-        apart = np.bitwise_count(a[start:start + 512, None] ^ b[None])
+        apart = np.bitwise_count(a[start : start + 512, None] ^ b[None])
         pairs += [(start + int(i), int(j), int(apart[i, j])) for i, j in zip(*np.nonzero(apart <= bits), strict=True)]
     return pairs
 
@@ -85,5 +86,14 @@ def keep_out(split_dir: Path, held_out_dirs: Sequence[Path], bits: int = NEAR_BI
 def findings(images: Sequence[Path], held_out_dirs: Sequence[Path]) -> list[Finding]:
     """The same as findings of `data check --against`."""
     found = leaks(images, [image for folder in held_out_dirs for image in images_of(folder)]) if held_out_dirs else []
-    return [Finding(str(leak.image), None, "near-duplicate", f"{leak.bits} of 64 bits from {leak.twin}",
-                    "training leaves it out", True) for leak in found]
+    return [
+        Finding(
+            str(leak.image),
+            None,
+            "near-duplicate",
+            f"{leak.bits} of 64 bits from {leak.twin}",
+            "training leaves it out",
+            True,
+        )
+        for leak in found
+    ]

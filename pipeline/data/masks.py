@@ -30,7 +30,8 @@ KIND_ODDS = (0.55, 0.15, 0.30)
 COLOURS = (
     np.array([(226, 196, 150), (214, 178, 120), (236, 214, 180), (240, 240, 238), (232, 236, 240), (206, 214, 160),
               (190, 200, 130), (206, 180, 236), (48, 46, 44), (32, 30, 30), (220, 160, 90), (200, 170, 190)], float),
-    np.array([(240, 240, 240), (232, 234, 238), (225, 228, 226), (40, 40, 42), (216, 200, 180), (190, 196, 214)], float),
+    np.array([(240, 240, 240), (232, 234, 238), (225, 228, 226), (40, 40, 42), (216, 200, 180), (190, 196, 214)],
+             float),
     np.array([(24, 24, 26), (36, 34, 40), (60, 56, 58), (96, 60, 36), (120, 40, 30), (40, 40, 150), (60, 60, 200),
               (70, 110, 50), (110, 90, 70), (150, 140, 130), (200, 200, 200), (190, 140, 220), (80, 170, 230),
               (70, 200, 240), (140, 60, 110), (130, 150, 185), (110, 140, 190), (70, 90, 130), (210, 190, 80)], float),
@@ -58,7 +59,7 @@ def draw_mask(image: np.ndarray, xyxy: np.ndarray, rng: np.random.Generator, inc
         return WITHOUT_MASK
 
     whole = right - left, bottom - top
-    zoom = min(1.0, LONGEST_CANVAS_PX / max(whole)) if max(whole) > SHORTEST_CANVAS_PX else SHORTEST_CANVAS_PX / max(whole)
+    zoom = min(max(max(whole), SHORTEST_CANVAS_PX), LONGEST_CANVAS_PX) / max(whole)
     size = max(4, round(whole[0] * zoom)), max(4, round(whole[1] * zoom))
     per_px = np.array([size[0] / whole[0], size[1] / whole[1]])
     worn = _fit(rng, incorrect, room_below=(image.shape[0] - y2) / h)
@@ -106,12 +107,13 @@ def _shape(rng, worn, kind, scale, origin):
     flat = rng.uniform(0.25, 0.6) * low
     if kind == FFP2:
         peak, flat = peak + 0.04, flat * 0.7
-    right = np.array([(0.10, nose), (0.28, nose + peak * 1.4), (half, side + peak), (half, side + peak + 0.4 * (mouth - side)),
-                      (low, mouth), (flat, chin - 0.03), (flat * 0.4, chin)])
+    right = np.array([(0.10, nose), (0.28, nose + peak * 1.4), (half, side + peak),
+                      (half, side + peak + 0.4 * (mouth - side)), (low, mouth), (flat, chin - 0.03), (flat * 0.4, chin)])
     right[:, 0] += rng.normal(0, 0.008, len(right))
     outline = np.concatenate([right, (right * (-1, 1))[::-1]]) + (0.5, 0)
 
-    ear, out, bend = rng.uniform(0.2, 0.4) + (0.3 if worn == "under chin" else 0), rng.uniform(0, 0.08), rng.uniform(0, 0.05)
+    ear = rng.uniform(0.2, 0.4) + (0.3 if worn == "under chin" else 0)
+    out, bend = rng.uniform(0, 0.08), rng.uniform(0, 0.05)
     straps = [[(0.5 + half, side + peak), (1 + out, ear)], [(0.5 - half, side + peak), (-out, ear)],
               [(0.5 + low, mouth), (1 + out, ear + 0.2)], [(0.5 - low, mouth), (-out, ear + 0.2)]]
     straps = straps[:rng.choice((0, 2, 4), p=(0.25, 0.3, 0.45))]

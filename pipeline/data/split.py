@@ -1,4 +1,5 @@
 """`jetmask data split`: parts that share no photograph, the same for the same seed."""
+
 from __future__ import annotations
 
 import hashlib
@@ -35,17 +36,24 @@ def groups(hashed: np.ndarray, bits: int = leak.NEAR_BITS, mirrored: np.ndarray 
     return np.array([find(i) for i in range(len(hashed))], int)
 
 
-def split(entries: Sequence[check.Entry], shares: Mapping[str, float], seed: int = 0, bits: int = leak.NEAR_BITS) -> dict[str, list[check.Entry]]:
+def split(
+    entries: Sequence[check.Entry], shares: Mapping[str, float], seed: int = 0, bits: int = leak.NEAR_BITS
+) -> dict[str, list[check.Entry]]:
     """Deal entries out to the parts named in `shares`, whole groups at a time, so that images and boxes of each class
-    come near to the shares; a part with a share of 0 is not made. Depends on the images' content, the labels, the shares and the seed: not on file names or order.
+    come near to the shares; a part with a share of 0 is not made. Depends on the images' content, the labels, the
+    shares and the seed: not on file names or order.
     """
     total = sum(shares.values())
     if not shares or total <= 0 or min(shares.values()) < 0:
-        raise UsageError("the shares of the parts", None, "positive numbers, for instance --train 0.8 --val 0.1 --test 0.1")
+        raise UsageError(
+            "the shares of the parts", None, "positive numbers, for instance --train 0.8 --val 0.1 --test 0.1"
+        )
     paths = [e.image for e in entries]
     hashed, mirrored = leak.hashes(paths), leak.hashes(paths, mirrored=True)
     number = groups(hashed, bits, mirrored)
-    counts = np.array([[1] + [e.labels.count(k) for k in range(len(CLASSES))] for e in entries], float).reshape(-1, 1 + len(CLASSES))
+    counts = np.array([[1] + [e.labels.count(k) for k in range(len(CLASSES))] for e in entries], float).reshape(
+        -1, 1 + len(CLASSES)
+    )
     members = {}
     for i, group in enumerate(number):
         members.setdefault(int(group), []).append(i)
@@ -64,7 +72,7 @@ def split(entries: Sequence[check.Entry], shares: Mapping[str, float], seed: int
     for group in order:
         more = counts[group].sum(0)
         # Where the squared distance to the goals, in shares of each count, falls most.
-        gain = ((((goal - have) ** 2) - (goal - have - more) ** 2) * weight ** 2).sum(1)
+        gain = ((((goal - have) ** 2) - (goal - have - more) ** 2) * weight**2).sum(1)
         best = int(gain.argmax())
         have[best] += more
         parts[names[best]] += [entries[i] for i in group]
@@ -80,7 +88,12 @@ def split_options(parser) -> None:
     parser.add_argument("--val", type=float, default=0.1, metavar="SHARE")
     parser.add_argument("--test", type=float, default=0.1, metavar="SHARE")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--bits", type=int, default=leak.NEAR_BITS, help="hashes that differ in at most so many of 64 bits are one photograph")
+    parser.add_argument(
+        "--bits",
+        type=int,
+        default=leak.NEAR_BITS,
+        help="hashes that differ in at most so many of 64 bits are one photograph",
+    )
     parser.add_argument("--json", action="store_true")
     parser.epilog = "example: jetmask data split data/mine data/mine_parts --train 0.7 --val 0.15 --test 0.15 --seed 1"
 
@@ -91,8 +104,16 @@ def split_command(args) -> int:
     with layout.folder_aside(args.out) as part:
         for name, chosen in parts.items():
             (part / name).mkdir()
-            layout.write(part / name, chosen, licenses, f"{name} of {args.source.name}, split by jetmask with seed {args.seed}, {args.bits} bits")
-    rows = [[name, len(chosen)] + [sum(e.labels.count(k) for e in chosen) for k in range(len(CLASSES))] for name, chosen in parts.items()]
+            layout.write(
+                part / name,
+                chosen,
+                licenses,
+                f"{name} of {args.source.name}, split by jetmask with seed {args.seed}, {args.bits} bits",
+            )
+    rows = [
+        [name, len(chosen)] + [sum(e.labels.count(k) for e in chosen) for k in range(len(CLASSES))]
+        for name, chosen in parts.items()
+    ]
     if args.json:
         print(json.dumps({row[0]: dict(zip(("images", *CLASSES), row[1:], strict=True)) for row in rows}))
     else:

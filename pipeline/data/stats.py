@@ -1,4 +1,5 @@
 """`jetmask data stats`: what a data set holds, by class and by size, as a table and one picture of plots."""
+
 from __future__ import annotations
 
 import json
@@ -14,7 +15,7 @@ from pipeline.data import check, layout
 from pipeline.data.labels import CLASSES
 
 # COCO's areas of a box in pixels of the stored image, as in jetson/metrics.py.
-SIZES = (("small", 0, 32 ** 2), ("medium", 32 ** 2, 96 ** 2), ("large", 96 ** 2, float("inf")))
+SIZES = (("small", 0, 32**2), ("medium", 32**2, 96**2), ("large", 96**2, float("inf")))
 COLOURS = ("#2a7f4f", "#c0392b", "#d68910")
 
 
@@ -30,13 +31,17 @@ def counts(entries: list[check.Entry]) -> dict:
         "classes": {},
     }
     for number, name in enumerate(CLASSES):
-        boxes = np.array([box for e in entries for box, label in zip(e.boxes, e.labels, strict=True) if label == number]).reshape(-1, 4)
+        boxes = np.array(
+            [box for e in entries for box, label in zip(e.boxes, e.labels, strict=True) if label == number]
+        ).reshape(-1, 4)
         area, height = boxes[:, 2] * boxes[:, 3], boxes[:, 3]
         found["classes"][name] = {
             "boxes": len(boxes),
             "images": sum(number in e.labels for e in entries),
             **{size: int(((area >= low) & (area < high)).sum()) for size, low, high in SIZES},
-            "height_px": {f"p{p}": round(float(np.percentile(height, p)), 1) for p in (5, 50, 95)} if len(boxes) else None,
+            "height_px": {f"p{p}": round(float(np.percentile(height, p)), 1) for p in (5, 50, 95)}
+            if len(boxes)
+            else None,
         }
     return found
 
@@ -61,18 +66,25 @@ def plot(entries: list[check.Entry], title: str, path: Path) -> None:
     sizes.set(title="boxes by class and size", ylabel="boxes")
     sizes.legend(fontsize=8)
 
-    tall = [[box[3] for e in entries for box, label in zip(e.boxes, e.labels, strict=True) if label == n] for n in range(len(CLASSES))]
+    tall = [
+        [box[3] for e in entries for box, label in zip(e.boxes, e.labels, strict=True) if label == n]
+        for n in range(len(CLASSES))
+    ]
     edges = 2.0 ** np.arange(2, 10.01, 0.5)
     heights.hist([np.clip(t, edges[0], edges[-1]) for t in tall], edges, stacked=True, color=COLOURS)
     heights.set_xscale("log", base=2)
-    heights.set_xticks([4, 8, 16, 32, 64, 128, 256, 512, 1024], ["4", "8", "16", "32", "64", "128", "256", "512", "1024"])
+    heights.set_xticks(
+        [4, 8, 16, 32, 64, 128, 256, 512, 1024], ["4", "8", "16", "32", "64", "128", "256", "512", "1024"]
+    )
     heights.set(title="height of the boxes", xlabel="px of the stored image", ylabel="boxes")
 
     many = [min(len(e.boxes), 20) for e in entries]
     each.hist(many, np.arange(22) - 0.5, color="#34608c")
     each.set(title="boxes an image (20: and more)", xlabel="boxes", ylabel="images")
 
-    centres = np.array([((b[0] + b[2] / 2) / e.wh[0], (b[1] + b[3] / 2) / e.wh[1]) for e in entries for b in e.boxes]).reshape(-1, 2)
+    centres = np.array(
+        [((b[0] + b[2] / 2) / e.wh[0], (b[1] + b[3] / 2) / e.wh[1]) for e in entries for b in e.boxes]
+    ).reshape(-1, 2)
     density, _, _ = np.histogram2d(centres[:, 1], centres[:, 0], bins=24, range=((0, 1), (0, 1)))
     shown = where.imshow(density, extent=(0, 1, 1, 0), cmap="viridis", aspect="equal")
     where.set(title="where the centres of the boxes are", xlabel="of the width", ylabel="of the height")
@@ -104,8 +116,19 @@ def stats_command(args) -> int:
     for name, one in found.items():
         for number, (label, values) in enumerate(one["classes"].items()):
             height = values["height_px"]
-            rows.append([name if number == 0 else "", one["images"] if number == 0 else "", label, values["boxes"], values["images"],
-                         *(values[size] for size, _, _ in SIZES), "-" if height is None else "{p5:g} {p50:g} {p95:g}".format(**height)])
+            rows.append(
+                [
+                    name if number == 0 else "",
+                    one["images"] if number == 0 else "",
+                    label,
+                    values["boxes"],
+                    values["images"],
+                    *(values[size] for size, _, _ in SIZES),
+                    "-" if height is None else "{p5:g} {p50:g} {p95:g}".format(**height),
+                ]
+            )
         rows.append(["", "", "ignore regions", one["ignore_boxes"], "", "", "", "", ""])
-    print(table(["data", "images", "class", "boxes", "in images", "<32²", "32²-96²", ">96²", "height p5 p50 p95"], rows))
+    print(
+        table(["data", "images", "class", "boxes", "in images", "<32²", "32²-96²", ">96²", "height p5 p50 p95"], rows)
+    )
     return 0

@@ -1,4 +1,5 @@
 """Read a folder of Pascal VOC XML files, with the line of every object."""
+
 from __future__ import annotations
 
 import math
@@ -32,7 +33,9 @@ def read(folder: Path, image_folders: list[Path]) -> Collection:
     places = near or [f for f in sorted(folder.iterdir()) if f.is_dir() and any(f.glob("*.xml"))]
     images, findings = [], []
     for place in places:
-        folders = [*image_folders, place] + [f for f in (folder / "images", folder / "JPEGImages", folder) if f.is_dir() and near]
+        folders = [*image_folders, place] + [
+            f for f in (folder / "images", folder / "JPEGImages", folder) if f.is_dir() and near
+        ]
         used = set()
         for path in sorted(place.glob("*.xml")):
             try:
@@ -44,7 +47,9 @@ def read(folder: Path, image_folders: list[Path]) -> Collection:
             used.add(labelled.image)
         for image in (i for f in dict.fromkeys(folders) for i in images_in(f)):
             if image not in used:
-                findings.append(Finding(str(image), None, "label missing", "no XML names this image", "it is left out", False))
+                findings.append(
+                    Finding(str(image), None, "label missing", "no XML names this image", "it is left out", False)
+                )
     return Collection(images, findings)
 
 
@@ -85,13 +90,17 @@ def _labelled(path, top, folders, findings):
         # Renamed exports keep the old name inside; the XML's own name is then the better one.
         image = find_image(folders, path.stem + ".jpg", file, line, findings)
         if image is not None:
-            findings.append(Finding(file, line, "image name", f"<filename> says {name}", f"{image.name} is taken", False))
+            findings.append(
+                Finding(file, line, "image name", f"<filename> says {name}", f"{image.name} is taken", False)
+            )
     boxes = []
     for entry in (c for c in top.children if c.tag == "object"):
         box = entry.child("bndbox")
         sides = [None if box is None else _number(box.value(side)) for side in _SIDES]
         if any(side is None for side in sides):
-            findings.append(Finding(file, entry.line, "box empty", "no four numbers in <bndbox>", "the box is left out", True))
+            findings.append(
+                Finding(file, entry.line, "box empty", "no four numbers in <bndbox>", "the box is left out", True)
+            )
             continue
         x1, y1, x2, y2 = sides
         boxes.append(Box(entry.value("name") or "", (x1, y1, x2 - x1, y2 - y1), entry.line))

@@ -1,4 +1,5 @@
 """Read a YOLO export: `data.yaml` with the class names, a txt beside (or in `labels/` for) every image."""
+
 from __future__ import annotations
 
 import math
@@ -27,13 +28,29 @@ def read(folder: Path, image_folders: list[Path]) -> Collection:
         for image in images_in(image_folder):
             path = labels.pop(image.stem, None)
             if path is None:
-                findings.append(Finding(str(image), None, "label missing", f"no {image.stem}.txt in {label_folder}",
-                                        "taken as an image without faces", False))
+                findings.append(
+                    Finding(
+                        str(image),
+                        None,
+                        "label missing",
+                        f"no {image.stem}.txt in {label_folder}",
+                        "taken as an image without faces",
+                        False,
+                    )
+                )
             boxes = _boxes(path, names, findings) if path else []
             images.append(Labelled(image, image.name, str(path or image), None, boxes, None, {"orig_name": image.name}))
         for path in labels.values():
-            findings.append(Finding(str(path), None, "image missing", f"no image called {path.stem} in {image_folder}",
-                                    "the label is left out", True))
+            findings.append(
+                Finding(
+                    str(path),
+                    None,
+                    "image missing",
+                    f"no image called {path.stem} in {image_folder}",
+                    "the label is left out",
+                    True,
+                )
+            )
     return Collection(images, findings)
 
 
@@ -43,7 +60,11 @@ def _pairs(folder, image_folders):
     roots = [folder, *(p for p in sorted(folder.iterdir()) if p.is_dir())]
     for root in [] if pairs else roots:
         if (root / "images").is_dir() and (root / "labels").is_dir():
-            inner = [p.name for p in sorted((root / "images").iterdir()) if p.is_dir() and (root / "labels" / p.name).is_dir()]
+            inner = [
+                p.name
+                for p in sorted((root / "images").iterdir())
+                if p.is_dir() and (root / "labels" / p.name).is_dir()
+            ]
             pairs += [(root / "images" / n, root / "labels" / n) for n in inner] or [(root / "images", root / "labels")]
     if not pairs and images_in(folder):
         pairs = [(folder, folder)]
@@ -57,7 +78,9 @@ def _names(folder):
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             mark = getattr(error, "problem_mark", None)
-            raise BadInput("not YAML", f"{path}, line {mark.line + 1}" if mark else path, "names: [mask, no-mask]") from None
+            raise BadInput(
+                "not YAML", f"{path}, line {mark.line + 1}" if mark else path, "names: [mask, no-mask]"
+            ) from None
         names = content.get("names") if isinstance(content, dict) else None
         if isinstance(names, list):
             return {i: str(name) for i, name in enumerate(names)}
@@ -82,8 +105,14 @@ def _boxes(path, names, findings):
         except ValueError:
             values = [math.nan]
         polygon = len(values) >= 7 and len(values) % 2 == 1
-        if (len(values) not in (5, 6) and not polygon) or not all(map(math.isfinite, values)) or values[0] != int(values[0]):
-            findings.append(Finding(str(path), line, "label broken", f"{text[:60]!r} is not {_SHAPE}", "the line is left out", True))
+        if (
+            (len(values) not in (5, 6) and not polygon)
+            or not all(map(math.isfinite, values))
+            or values[0] != int(values[0])
+        ):
+            findings.append(
+                Finding(str(path), line, "label broken", f"{text[:60]!r} is not {_SHAPE}", "the line is left out", True)
+            )
             continue
         if polygon:
             xs, ys = values[1::2], values[2::2]
