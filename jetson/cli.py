@@ -74,16 +74,15 @@ def _log_traceback() -> Optional[str]:
 
 def _run(verb: str, rest: List[str], prog: str, verbs: Mapping[str, Tuple[str, str]]) -> int:
     try:
-        parser = parser_for(verb, prog, verbs)
+        args = parser_for(verb, prog, verbs).parse_args(rest)
+        return int(args.command_of_verb(args) or 0)
     except ModuleNotFoundError as error:
         # What the base install leaves out is a set-up matter of the user; a missing module of our own is our fault.
-        if (error.name or "").split(".")[0] in ("jetson", "pipeline"):
+        if (error.name or "").split(".")[0] in ("jetson", "pipeline", ""):
             raise
         raise JetmaskError(
             "`{} {}` needs the Python module {}, which is not installed".format(prog, verb, error.name), None, None,
             "install the extra that brings it (see README, Install)") from error
-    args = parser.parse_args(rest)
-    return int(args.command_of_verb(args) or 0)
 
 
 def main(argv: Optional[List[str]], prog: str, verbs: Mapping[str, Tuple[str, str]]) -> int:

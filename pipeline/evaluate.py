@@ -190,6 +190,10 @@ def command(args: Any) -> int:
     folder = os.path.dirname(os.path.abspath(args.detections)) if args.detections else None
     if folder and not os.path.isdir(folder):  # found now, not after the last image
         raise BadInput("there is no such folder to write the detections into", args.detections)
+    if args.report:
+        from pipeline import error_analysis  # here, so that a missing package or folder shows before the work
+        if args.negatives:
+            metrics.load_split(args.negatives)
     measured = measure(args.bundle, truths, args.variant, args.runtime, args.threads, progress=True)
     split = os.path.basename(os.path.abspath(args.data))
     result = {"bundle": args.bundle, "split": split, **measured.result}
@@ -200,9 +204,7 @@ def command(args: Any) -> int:
         change = metrics.paired_bootstrap(truths, before, measured.detections)
         result["against"] = {"variant": args.against, **change}
     if args.report:
-        from pipeline import error_analysis
-
-        result["report"] = error_analysis.run(args, truths, measured.detections, result)
+        result["report"] = error_analysis.run(args.report, args.bundle, truths, measured, split, args.negatives)
     if args.json:
         print(json.dumps(result, allow_nan=False))
     else:
