@@ -42,7 +42,7 @@ class Journal:
         if path:
             self._number = _mend(path)
             try:
-                self._file = open(path, "ab")
+                self._file = open(path, "ab")  # noqa: SIM115 (closed by close())
             except OSError as error:
                 raise BadInput("the events file cannot be written: {}".format(error.strerror), path,
                                "a file in a folder that this user may write to")

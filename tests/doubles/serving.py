@@ -35,7 +35,7 @@ class Serving:
         command = [sys.executable] + list(program) + ["serve", str(bundle), "--port", "0", "--ready-file", self.ready]
         for uri in sources:
             command += ["--source", str(uri)]
-        self._log = open(self.log_path, "wb")
+        self._log = open(self.log_path, "wb")  # noqa: SIM115 (closed by close())
         environment = dict(os.environ, PYTHONPATH=ROOT, **(env or {}))
         self.process = subprocess.Popen(command + list(options), cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
                                         stdout=self._log, stderr=self._log)
@@ -104,17 +104,15 @@ def children(pid):
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
-            with contextlib.suppress(OSError, IndexError, ValueError):
-                with open("/proc/{}/stat".format(name)) as file:
-                    if int(file.read().rsplit(")", 1)[1].split()[1]) == pid:
-                        found.append(int(name))
+            with contextlib.suppress(OSError, IndexError), open("/proc/{}/stat".format(name)) as file:
+                if int(file.read().rsplit(")", 1)[1].split()[1]) == pid:
+                    found.append(int(name))
     return found
 
 
 def alive(pid):
-    with contextlib.suppress(OSError):
-        with open("/proc/{}/stat".format(pid)) as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    with contextlib.suppress(OSError), open("/proc/{}/stat".format(pid)) as file:
+        return file.read().rsplit(")", 1)[1].split()[0] != "Z"
     return False
 
 

@@ -24,7 +24,8 @@ def _compile(name, target, folder, *packages, link=()):
             pytest.skip("the GStreamer headers are not installed (libgstreamer-plugins-base1.0-dev)")
         flags = known.stdout.decode().split()
     path = os.path.join(str(folder), target)
-    subprocess.check_call([gcc, "-O2", "-shared", "-fPIC", os.path.join(DOUBLES, name), "-o", path] + flags + list(link))
+    command = [gcc, "-O2", "-shared", "-fPIC", os.path.join(DOUBLES, name), "-o", path]
+    subprocess.check_call(command + flags + list(link))
     return path
 
 

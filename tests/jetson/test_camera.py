@@ -271,6 +271,7 @@ def test_rtsp_server_absent_killed_and_back(rtsp):
         live_again(cam)
 
 
+@pytest.mark.full
 def test_rtsp_server_frozen_and_back(rtsp):
     server = rtsp()
     with Watching(rtsp.uri) as cam:

@@ -72,14 +72,15 @@ def test_usb_camera_above_vga_is_read_as_mjpeg_in_hardware(monkeypatch):
 
 
 def test_size_is_read_from_gst_launch():
-    line = ("/GstPipeline:pipeline0/GstFdSink:fdsink0.GstPad:sink: caps = video/x-raw, width=(int)642, height=(int)360, "
-            "framerate=(fraction)30/1, format=(string)BGR")
+    line = ("/GstPipeline:pipeline0/GstFdSink:fdsink0.GstPad:sink: caps = video/x-raw, width=(int)642, "
+            "height=(int)360, framerate=(fraction)30/1, format=(string)BGR")
     assert source.announced_size(line) == (642, 360)
     assert source.announced_size("Setting pipeline to PLAYING ...") is None
 
 
 def test_complaint_names_the_cause_not_its_consequence():
     lines = ["Setting pipeline to PAUSED ...", "ERROR: from element /GstPipeline:p/Argus:a: Invalid camera device",
-             "ERROR: from element /GstPipeline:p/Argus:a: state change failed", "ERROR: pipeline doesn't want to preroll."]
+             "ERROR: from element /GstPipeline:p/Argus:a: state change failed",
+             "ERROR: pipeline doesn't want to preroll."]
     assert source.complaint(lines) == "Invalid camera device"
     assert source.complaint([]) == ""
