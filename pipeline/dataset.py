@@ -57,7 +57,8 @@ def read_split(split_dir, keep=lambda name: True):
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BadInput("no annotations.json", where=str(split_dir), expected="a folder with images/ and annotations.json",
+        raise BadInput("no annotations.json", where=str(split_dir),
+                       expected="a folder with images/ and annotations.json",
                        remedy="name a split folder with --data, or import one with `jetmask data import`") from None
     except ValueError as error:
         raise BadInput("not JSON: %s" % error, where=str(path), expected="COCO-style annotations",

@@ -233,7 +233,8 @@ class Run:
         try:
             with np.load(path) as stored:
                 state = json.loads(bytes(stored["state"]))
-                for prefix, variables in (("net", self.net.variables), ("optimizer", self.detector.optimizer.variables)):
+                groups = (("net", self.net.variables), ("optimizer", self.detector.optimizer.variables))
+                for prefix, variables in groups:
                     for i, variable in enumerate(variables):
                         variable.assign(stored["%s/%d" % (prefix, i)])
                 self.average.values = [stored["average/%d" % i].copy() for i in range(len(self.average.values))]
