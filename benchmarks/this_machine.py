@@ -2,7 +2,8 @@
 
     python -m benchmarks.this_machine [--precision fp32|int8] [--write]
 
-The calibration's networks and the unseen ones are measured in turns, in one process, one thread. Result: benchmarks/results/this_machine_<precision>.csv
+The calibration's networks and the unseen ones are measured in turns, in one process, one thread.
+Result: benchmarks/results/this_machine_<precision>.csv
 """
 
 import argparse

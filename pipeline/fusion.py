@@ -16,9 +16,9 @@ FREE = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Ca
         "DequantizeLinear"}
 SCALE = {"BatchNormalization", "Mul", "Add", "Sub", "Div"}
 POINTWISE = SCALE | {
-    "Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu", "Selu", "Softplus", "Mish", "Gelu",
-    "Softsign", "Exp", "Log", "Sqrt", "Pow", "Neg", "Abs", "Erf", "Max", "Min", "Sum", "Where", "Floor", "Ceil",
-    "Reciprocal", "Swish"}
+    "Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu", "Selu", "Softplus",
+    "Mish", "Gelu", "Softsign", "Exp", "Log", "Sqrt", "Pow", "Neg", "Abs", "Erf", "Max", "Min", "Sum", "Where",
+    "Floor", "Ceil", "Reciprocal", "Swish"}
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
@@ -221,7 +221,8 @@ class _Fusion:
         output = self.root(node.outputs[0])
         shape = self.graph.shapes.get(node.outputs[0], ())
         axis = node.attributes.get("axis", 1) % max(len(shape), 1)
-        in_place = self.rules.concat_in_place and prod(shape[:axis]) == 1  # batch 1, along channels: every part is one run of memory
+        # Batch 1, along channels: every part is one run of memory.
+        in_place = self.rules.concat_in_place and prod(shape[:axis]) == 1
         # [a, b, c] after [a, b] is the growing buffer of a dense block: the first part is one tensor.
         for length in range(len(inputs) - 1, 1, -1):
             if tuple(inputs[:length]) in self.prefixes:

@@ -1,7 +1,7 @@
 """The latency model fitted to this machine: a run of half a minute over small networks in ONNX Runtime, one thread.
 
-It closes the loop that a Jetson at a distance leaves open: the same model, the same fit, and real runs to be wrong about
-(benchmarks/this_machine.py compares on networks that the fit never saw).
+It closes the loop that a Jetson at a distance leaves open: the same model, the same fit, and real runs to be wrong
+about (benchmarks/this_machine.py compares on networks that the fit never saw).
 """
 
 import os

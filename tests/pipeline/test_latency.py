@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import pytest
 
-from pipeline.onnx_writer import GraphWriter
 from benchmarks.networks import build
 from jetson.errors import BadInput, DeviceMismatch, UsageError
 from pipeline import latency, onnx_graph, targets
 from pipeline.fusion import layers
+from pipeline.onnx_writer import GraphWriter
 
 
 def fused(model, wh=None):

@@ -1,0 +1,192 @@
+"""`jetmask report`: one run as one self-contained HTML file, beside the same figures as JSON and CSV."""
+
+import csv
+import difflib
+import io
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from jetson import files
+from jetson.errors import BadInput
+from jetson.picture import COLOURS, NAMES
+
+# Everything a report can hold, with the type of each. All of it is optional: what is missing has no section.
+SECTIONS: dict[str, type | tuple[type, ...]] = {
+    "title": str,  # of the page
+    "name": str,  # of the run
+    "created": str,  # ISO 8601
+    "summary": (str, list),  # a sentence or several
+    "warnings": list,  # sentences shown on top
+    "data": dict,  # {"kind": "photographs" | "drawn", "split", "images", "note", ...}; drawn is said beside every AP
+    "facts": list,  # [[label, value], ...]: headline figures
+    "variants": list,  # what `jetmask evaluate` gives for each, with bytes, macs and fps added: measured here
+    # [{"name", "target", "precision", "input_wh", "map50", "latency_ms", "low_ms", "high_ms", "bytes"}]
+    "predicted": list,
+    "stages": list,  # [{"name", "map50", "macs", "bytes", "latency_ms", "minutes", "note"}] in the order they ran
+    "curves": list,  # [{"name", "rows"}], rows as `train.fit` returns them
+    "layers": list,  # `latency.Prediction.as_json()` of one or more models, "title" added
+    "pruning": dict,  # {"note", "before": {...}, "after": {...}, "channels": [{"layer", "before", "after"}]}
+    "sensitivity": list,  # [{"layer", "drop", "note"}]: points of mAP50 lost when this layer alone is int8
+    "ablations": list,  # [{"name", "map50", "delta", "note"}]
+    "comparisons": list,  # [{"title", "note", "rows": [{column: value}, ...]}]: optimizers, learning rates, ...
+    "sweep": dict,  # {"target", "note", "trials": [{"number", "map50", "latency_ms", "bytes", "state", "params"}]}
+    "detections": list,  # [{"file", "caption", "alt", "group"}]; see `contact_sheet`
+    "live": dict,  # {label: value}: the runner's measured run
+    "environment": dict,  # {label: value}
+    "commands": list,  # [{"title", "command"}]: how to get this again
+    "next": list,  # [{"title", "command"}]
+}
+COLUMNS = ("name", "runtime", "precision", "input_wh", "threads", "map50", "with_mask", "without_mask", "small",
+           "medium", "large", "p50_ms", "p95_ms", "p99_ms", "fps", "bytes", "macs", "measured", "target", "low_ms",
+           "high_ms")
+
+
+def write(folder: str | os.PathLike, data: dict[str, Any]) -> str:
+    """Write report.json, report.csv and report.html into `folder`; returns the path of the HTML.
+
+    `data` holds any of SECTIONS; numbers are plain: AP in points, ms, bytes, multiply-adds. Pictures are named by paths
+    relative to `folder` and end up inside the HTML. BadInput for a key or a type that is not in SECTIONS.
+    """
+    folder = Path(folder)
+    check(data, str(folder / "report.json"))
+    folder.mkdir(parents=True, exist_ok=True)
+    data = json.loads(json.dumps(data, default=_plain))
+    files.write_json(str(folder / "report.json"), data)
+    return render(folder, data)
+
+
+def render(folder: Path, data: dict[str, Any]) -> str:
+    """report.csv and report.html from data as report.json holds it."""
+    from pipeline import report_page  # matplotlib takes a second to load
+
+    if data.get("variants") or data.get("predicted"):
+        files.write_text(str(folder / "report.csv"), as_csv(data))
+    path = str(folder / "report.html")
+    files.write_text(path, report_page.page(data, folder))
+    return path
+
+
+def check(data: Any, where: str) -> None:
+    """BadInput when `data` is not what a report is made of."""
+    if not isinstance(data, dict):
+        raise BadInput(f"a report is an object, not {type(data).__name__}", where, "keys such as variants and stages")
+    for key, value in data.items():
+        if key not in SECTIONS:
+            near = difflib.get_close_matches(key, SECTIONS, 1)
+            raise BadInput(f"a report has no section {key!r}", where, "one of " + ", ".join(SECTIONS),
+                           f"did you mean {near[0]}?" if near else None)
+        if value is not None and not isinstance(value, SECTIONS[key]):
+            kinds = SECTIONS[key] if isinstance(SECTIONS[key], tuple) else (SECTIONS[key],)
+            raise BadInput(f"{key} is {type(value).__name__}", where, " or ".join(kind.__name__ for kind in kinds))
+    for key in ("variants", "predicted", "stages", "curves", "layers", "sensitivity", "ablations", "comparisons",
+                "detections", "commands", "next"):
+        for number, row in enumerate(data.get(key) or ()):
+            if not isinstance(row, dict):
+                raise BadInput(f"{key}[{number}] is {type(row).__name__}", where, "an object")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"a report cannot hold {type(value).__name__}")
+
+
+def table_row(row: dict[str, Any], measured: bool) -> dict[str, Any]:
+    """One variant or prediction as flat columns (COLUMNS); missing ones are None."""
+    latency = row.get("latency_ms")
+    latency = latency.get("total_ms", latency) if isinstance(latency, dict) else {"p50": latency}
+    p50 = latency.get("p50")
+    size = row.get("input_wh")
+    fps = row.get("fps")
+    if fps is None and p50:
+        fps = 1000 / p50
+    return dict.fromkeys(COLUMNS) | {
+        "name": row.get("name") or row.get("variant"), "runtime": row.get("runtime"), "precision": row.get("precision"),
+        "input_wh": "x".join(map(str, size)) if size else None, "threads": row.get("threads"),
+        "map50": row.get("map50"), "with_mask": (row.get("per_class") or {}).get("with_mask"),
+        "without_mask": (row.get("per_class") or {}).get("without_mask"),
+        "p50_ms": p50, "p95_ms": latency.get("p95"), "p99_ms": latency.get("p99"), "fps": fps,
+        "bytes": row.get("bytes"), "macs": row.get("macs"), "measured": "measured" if measured else "predicted",
+        "target": row.get("target"), "low_ms": row.get("low_ms"), "high_ms": row.get("high_ms"),
+    } | {size: (row.get("by_size") or {}).get(size) for size in ("small", "medium", "large")}
+
+
+def table_rows(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """Measured variants, then predictions, as `table_row` gives them."""
+    return ([table_row(row, True) for row in data.get("variants") or ()]
+            + [table_row(row, False) for row in data.get("predicted") or ()])
+
+
+def as_csv(data: dict[str, Any]) -> str:
+    handle = io.StringIO()
+    writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in table_rows(data):
+        writer.writerow({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})
+    return handle.getvalue()
+
+
+def contact_sheet(
+    folder: str | os.PathLike, pictures: Iterable[tuple[np.ndarray, Any, str]], group: str = "", side: int = 560
+) -> list[dict[str, str]]:
+    """Draw detections and keep the pictures under `folder`/detections; returns a report's "detections".
+
+    pictures: (frame uint8 (h, w, 3) BGR, jetson.detector.Faces in pixels of it, caption). Small frames are enlarged and
+    large ones reduced to `side` pixels, so that boxes and names can be read.
+    """
+    folder = Path(folder)
+    (folder / "detections").mkdir(parents=True, exist_ok=True)
+    out = []
+    for number, (frame, faces, caption) in enumerate(pictures):
+        scale = side / max(frame.shape[:2])
+        size = (max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale)))
+        image = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        counts = [0, 0, 0]
+        for box, label, confidence in zip(faces.xyxy, faces.labels, faces.confidence, strict=True):
+            counts[int(label)] += 1
+            x0, y0, x1, y1 = (round(float(v) * scale) for v in box)
+            cv2.rectangle(image, (x0, y0), (x1, y1), COLOURS[int(label)], 2, cv2.LINE_AA)
+            text = f"{float(confidence):.2f}"
+            (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.38, 1)
+            if x1 - x0 >= width:  # on a face smaller than its number, the number would hide the face
+                cv2.rectangle(image, (x0, y0), (x0 + width + 3, y0 + height + 4), COLOURS[int(label)], -1)
+                cv2.putText(image, text, (x0 + 2, y0 + height + 1), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (20, 20, 20), 1,
+                            cv2.LINE_AA)
+        name = f"detections/{group + '-' if group else ''}{number:02d}.jpg".replace(" ", "_")
+        ok, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 82])
+        assert ok
+        files.write_bytes(str(folder / name), jpeg.tobytes())
+        found = ", ".join(f"{count} {NAMES[label]}" for label, count in enumerate(counts) if count) or "no face"
+        out.append({"file": name, "caption": caption, "group": group, "alt": f"{caption}: {found}", "found": found})
+    return out
+
+
+def options(parser) -> None:
+    parser.description = "Write report.html (one file, nothing loaded from elsewhere) from a run folder's report.json."
+    parser.epilog = "example: jetmask report runs/demo"
+    parser.add_argument("run", help="a run folder that holds report.json")
+    parser.add_argument("--json", action="store_true", help="print the paths as JSON")
+
+
+def command(args) -> None:
+    folder = Path(args.run)
+    path = folder / "report.json" if folder.is_dir() else folder
+    if not path.is_file():
+        raise BadInput("there is no report.json", str(path), "the folder of a finished run", "run jetmask demo first")
+    data = files.read_json(str(path))
+    check(data, str(path))
+    written = render(path.parent, data)
+    if args.json:
+        print(json.dumps({"report": written}))
+    else:
+        print(f"report  {written}")

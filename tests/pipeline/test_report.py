@@ -1,0 +1,190 @@
+"""A report from outside: every section, its text for who cannot see it, nothing loaded from elsewhere, bad input."""
+
+import argparse
+import csv
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from benchmarks.networks import build
+from jetson.detector import Faces
+from jetson.errors import BadInput
+from pipeline import latency, report
+
+
+def variant(name, ap, ms, **more):
+    return {"name": name, "runtime": "onnxruntime", "precision": "fp32", "input_wh": [416, 256], "threads": 2,
+            "map50": ap, "per_class": {"with_mask": ap + 1, "without_mask": ap - 1}, "by_size": {"small": ap - 9},
+            "latency_ms": {"total_ms": {"p50": ms, "p95": ms * 1.1, "p99": ms * 1.2}}, "bytes": int(ms * 1e5),
+            "macs": 266_000_000} | more
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """A report with everything in it, and the folder where its pictures are."""
+    tmp_path = tmp_path_factory.mktemp("report")
+    path = tmp_path / "model.onnx"
+    onnx.save(build("SqueezeNet1.1", (224, 224)), str(path))
+    frame = np.full((120, 200, 3), 90, np.uint8)
+    faces = Faces(np.array([[10, 10, 60, 70], [100, 20, 130, 50]], np.float32),
+                  np.array([[0.9, 0.1, 0], [0.1, 0.7, 0]], np.float32))
+    none = Faces(np.zeros((0, 4), np.float32), np.zeros((0, 3), np.float32))
+    folder = tmp_path / "run"
+    return folder, {
+        "title": "A <run> & more", "name": "demo", "created": "2026-01-02T03:04:05Z", "summary": "One sentence.",
+        "warnings": ["Mind <this>."], "data": {"kind": "photographs", "split": "val", "images": 101},
+        "facts": [["mAP50", 77.3]],
+        "variants": [variant("fast", 70.0, 3.0), variant("beaten", 69.0, 5.0), variant("best", 80.0, 9.0)],
+        "predicted": [{"name": "fast", "target": "nano", "precision": "fp16", "map50": 70.0, "latency_ms": 6.0,
+                       "low_ms": 5.0, "high_ms": 7.2, "bytes": 1000},
+                      {"name": "fast", "target": "tx2", "precision": "fp16", "map50": 70.0, "latency_ms": 3.0}],
+        "stages": [{"name": "start", "map50": 60.0}, {"name": "fine-tuned", "map50": 71.5, "minutes": 2.0}],
+        "curves": [{"name": "first", "rows": [{"epoch": e, "cls_loss": 1 / e, "box_loss": 2 / e, "map50": 60.0 + e}
+                                              for e in (1, 2, 3)]}],
+        "layers": [latency.predict_ms(str(path)).as_json() | {"title": "squeeze"}],
+        "pruning": {"note": "Plain L1.", "before": {"macs": 200, "map50": 70.0}, "after": {"macs": 100, "map50": 69.0},
+                    "channels": [{"layer": "stem", "before": 16, "after": 8}]},
+        "sensitivity": [{"layer": "stem", "drop": 1.5}], "ablations": [{"name": "no mosaic", "map50": 70, "delta": -2}],
+        "comparisons": [{"title": "Optimizers", "rows": [{"optimizer": "AdamW", "map50": 70.0}]}],
+        "sweep": {"target": "nano", "trials": [{"number": 0, "map50": 60.0, "latency_ms": 4.0, "bytes": 10,
+                                                "params": {"width": 16}},
+                                               {"number": 1, "map50": None, "latency_ms": 4.0}]},
+        "detections": report.contact_sheet(folder, [(frame, faces, "street"), (frame, none, "empty")]),
+        "live": {"frames": 500}, "environment": {"Python": "3.12"},
+        "commands": [{"title": "Again", "command": "jetmask demo --data a&b"}],
+        "next": [{"title": "Serve", "command": "python3 -m jetson serve runs/demo/bundle"}],
+    }
+
+
+@pytest.fixture(scope="module")
+def text(full):
+    """The HTML of it."""
+    return written(*full)
+
+
+def written(folder, data):
+    return Path(report.write(folder, data)).read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """What a reader's browser would find."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.links, self.loads, self.unnamed, self.headings, self.open = [], [], [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        if "id" in values:
+            self.ids.append(values["id"])
+        if tag == "a":
+            self.links.append(values["href"])
+        for name in ("src", "href", "xlink:href"):
+            if tag not in ("a",) and values.get(name, "#").split(":")[0] not in ("data",) and name in values:
+                self.loads.append(values[name])
+        if tag == "img" and not values.get("alt") or tag == "svg" and not values.get("aria-label"):
+            self.unnamed.append((tag, values))
+
+
+def test_the_whole_page(text):
+    page = Page(text)
+    assert not page.unnamed
+    assert all(link.startswith("#") for link in page.loads), "nothing may be loaded from elsewhere"
+    assert len(page.ids) == len(set(page.ids)), "ids are unique, figures included"
+    assert {link[1:] for link in page.links} <= set(page.ids)
+    assert "<script" not in text and "http" not in re.sub(r"http://www\.w3\.org/\S+", "", text)
+    assert text.count('role="img"') == 8
+    for words in ("A &lt;run&gt; &amp; more", "Mind &lt;this&gt;.", "a&amp;b", "Predicted, not measured",
+                  "error unknown", "5.00 to 7.20", "1 mask, 1 no mask", "no face", "+11.5", "101 images of val"):
+        assert words in text, words
+    for section in ("variants", "stages", "detections", "training", "pruning", "layers", "sensitivity", "sweep",
+                    "ablations", "live", "commands", "environment", "next"):
+        assert f'<section id="{section}"' in text, section
+    assert not re.search("#0[1-8]0[1-8]0[1-8]", text), "every colour comes from the page"
+
+
+def test_the_front_is_marked(text):
+    marked = re.findall(r'<tr class="front"><td>([^<]+)', text)
+    assert marked[:2] == ["fast", "best"] and "beaten" not in marked
+
+
+def test_drawn_images_are_called_that(tmp_path):
+    text = written(tmp_path, {"data": {"kind": "drawn"}, "variants": [variant("a", 99.0, 1.0)]})
+    assert "measured on drawn images" in text
+    assert "AP (drawn)" in text and "mAP50" not in text
+
+
+def test_json_and_csv_hold_the_same(full, text):
+    folder, data = full
+    again = json.loads((folder / "report.json").read_text())
+    assert again["variants"] == data["variants"]
+    rows = list(csv.DictReader((folder / "report.csv").read_text().splitlines()))
+    assert [row["name"] for row in rows] == ["fast", "beaten", "best", "fast", "fast"]
+    assert [row["measured"] for row in rows] == ["measured"] * 3 + ["predicted"] * 2
+    assert float(rows[0]["p50_ms"]) == 3.0
+
+
+def test_the_same_data_gives_the_same_bytes(full, tmp_path):
+    keys = ("variants", "stages", "curves")
+    data = {key: full[1][key] for key in keys}
+    assert written(tmp_path / "a", data) == written(tmp_path / "b", data)
+
+
+def test_each_section_may_be_missing_or_alone(full, tmp_path):
+    assert "<main></main>" in written(tmp_path / "empty", {})
+    for key in ("facts", "predicted", "pruning", "ablations", "live"):
+        assert written(tmp_path / key, {key: full[1][key]}).count("<section") == (key != "facts")
+    sparse = {"variants": [{"name": "a"}], "predicted": [{}], "stages": [{}], "curves": [{"rows": [{"epoch": 1}]}],
+              "layers": [{}], "pruning": {}, "sensitivity": [{}], "sweep": {}, "comparisons": [{}], "commands": [{}]}
+    assert report.write(tmp_path / "sparse", sparse)
+
+
+def test_wrong_keys_and_types_are_named(tmp_path):
+    with pytest.raises(BadInput, match="did you mean variants"):
+        report.write(tmp_path, {"variant": []})
+    with pytest.raises(BadInput, match="stages is dict"):
+        report.write(tmp_path, {"stages": {}})
+    with pytest.raises(BadInput, match=r"stages\[0\]"):
+        report.write(tmp_path, {"stages": [3]})
+    with pytest.raises(BadInput, match="object"):
+        report.write(tmp_path, [])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["none.jpg", "../outside.jpg", "/etc/hostname"])
+def test_pictures_outside_the_run_are_not_taken(tmp_path, name):
+    (tmp_path / "outside.jpg").write_bytes(b"secret")
+    with pytest.raises(BadInput, match="not there"):
+        report.write(tmp_path / "run", {"detections": [{"file": name, "caption": "x"}]})
+
+
+def parse(*arguments):
+    parser = argparse.ArgumentParser()
+    report.options(parser)
+    return parser.parse_args([str(argument) for argument in arguments])
+
+
+def test_the_verb_from_outside(tmp_path):
+    (tmp_path / "report.json").write_text(json.dumps({"title": "Small", "variants": [variant("a", 70.0, 3.0)]}))
+    code = ("import argparse, sys; from pipeline import report; p = argparse.ArgumentParser(); report.options(p);"
+            "report.command(p.parse_args(sys.argv[1:]))")
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path), "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["report"] == str(tmp_path / "report.html")
+    assert "Small" in (tmp_path / "report.html").read_text()
+
+
+def test_the_verb_without_a_report_or_with_half_a_one(tmp_path):
+    with pytest.raises(BadInput, match="no report.json"):
+        report.command(parse(tmp_path))
+    (tmp_path / "report.json").write_text("{")
+    with pytest.raises(BadInput, match="report.json"):
+        report.command(parse(tmp_path))
