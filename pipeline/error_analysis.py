@@ -5,6 +5,7 @@ when that score reaches a threshold.
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -82,7 +83,11 @@ def threshold_curve(parts: Sequence[metrics.Tally]) -> list[dict[str, float]]:
 
 
 def calibration(parts: Sequence[metrics.Tally]) -> dict[str, Any]:
-    """Tenths of confidence, with the share of faces in each that are right, and the mean gap (ECE; Guo et al. 2017)."""
+    """Tenths of confidence with the share of right faces in each, and the mean gap between the two from .3 up.
+
+    The gap is the expected calibration error (Guo et al. 2017) of the faces that a threshold can sensibly show; below,
+    thousands of weak boxes that nobody sees would drown them.
+    """
     scores = np.concatenate([part.scores for part in parts])
     hit = np.concatenate([part.hit for part in parts])
     bins, gap, total = [], 0.0, 0
@@ -92,8 +97,9 @@ def calibration(parts: Sequence[metrics.Tally]) -> dict[str, Any]:
         entry = {"from": float(low), "count": count, "confidence": None, "right": None}
         if count:
             entry["confidence"], entry["right"] = float(scores[inside].mean()), float(hit[inside].mean())
-            gap += count * abs(entry["confidence"] - entry["right"])
-            total += count
+            if low > 0.25:
+                gap += count * abs(entry["confidence"] - entry["right"])
+                total += count
         bins.append(entry)
     return {"bins": bins, "expected_error": gap / total if total else None}
 
@@ -207,6 +213,7 @@ def run(
         score = detector.decode["score"]
         if negatives_dir:
             negatives = metrics.load_split(negatives_dir)
+            print(f"looking for false masks in {len(negatives)} images", file=sys.stderr, flush=True)
             negative_faces = evaluate.detect_split(detector, negatives)
     numbers = analyse(truths, measured.detections, score, negative_faces)
     os.makedirs(folder, exist_ok=True)

@@ -118,7 +118,8 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[Any]], diagonal: bool 
 
     lines = ["<tr>" + "".join(f"<th>{html.escape(name)}</th>" for name in header) + "</tr>"]
     for number, row in enumerate(rows):
-        marks = [' class="hit"' if diagonal and column == number + 1 else "" for column in range(len(row))]
+        marks = [' class="hit"' if diagonal and column == number + 1 and value is not None else ""
+                 for column, value in enumerate(row)]
         cells = [f"<td{mark}>{cell(value)}</td>" for mark, value in zip(marks, row, strict=True)]
         lines.append("<tr>" + "".join(cells) + "</tr>")
     return "<table>" + "".join(lines) + "</table>"
@@ -158,10 +159,13 @@ def page(
     if best["too_many_false_masks_everywhere"]:
         limit = " No threshold keeps false masks on the negatives under the bar."
     error = numbers["calibration"]["expected_error"]
+    meaning = "" if error is None else (
+        f"From .3 up, a score is {100 * error:.1f} points off the share of right faces on average.")
     sources = [[name, entry["map50"], entry[CLASSES[0]], entry[CLASSES[1]], entry["images"], entry["faces"]]
                for name, entry in numbers["by_source"].items()]
     names = [*CLASSES, "no face there"]
     table = [[name, *row] for name, row in zip(names, numbers["confusion"], strict=True)]
+    table[3][4] = None
     legend = "".join(f'<span style="color:{c}">■</span> {n} ' for c, n in zip(COLOURS, CLASSES, strict=True))
     title = f"Errors of {html.escape(result['variant'])} on {html.escape(split)}"
     return f"""<!doctype html>
@@ -177,7 +181,7 @@ figures, and so are the faces marked as ignored ({result["counts"]["ignore_regio
 <p>Recommended: <b>{best["score"]:.2f}</b>, where {100 * best["precision"]:.1f} % of the shown faces are right and
 {100 * best["recall"]:.1f} % of all faces are found (F1 {best["f1"]:.3f}).{limit} At the bundle's {numbers["score"]:g}:
 {100 * now["precision"]:.1f} % and {100 * now["recall"]:.1f} % (F1 {now["f1"]:.3f}).
-{"" if error is None else f"A score is off by {100 * error:.1f} points on average from the share of right faces."}</p>
+{meaning}</p>
 {_plots(numbers)}
 <h2>Which class is taken for which, at {best["score"]:.2f}</h2>
 {_table(["true, shown as", *CLASSES, "not found"], table, diagonal=True)}

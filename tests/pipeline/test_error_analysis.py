@@ -1,0 +1,149 @@
+"""`jetmask evaluate --report`: its numbers on cases made by hand, its page from outside."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from jetson import metrics
+from jetson.detector import Faces
+from jetson.manifest import CLASSES
+from pipeline import error_analysis
+
+ROOT = Path(__file__).resolve().parents[2]
+A, B, C, FAR = [0, 0, 40, 40], [100, 100, 140, 140], [0, 150, 40, 190], [150, 0, 190, 40]
+
+
+def truth(rows, ignore=(), number=0, source="s"):
+    boxes = np.array([box for box, _ in rows], float).reshape(-1, 4)
+    return metrics.Truth(number, f"images/{number}.png", (200, 200), boxes, np.array([label for _, label in rows], int),
+                         np.array(ignore, float).reshape(-1, 4), source)
+
+
+def faces(*rows):
+    scores = np.full((len(rows), 3), 0.02, np.float32)
+    for row, (_, label, score) in enumerate(rows):
+        scores[row, label] = score
+    return Faces(np.array([row[0] for row in rows], np.float32).reshape(-1, 4), scores)
+
+
+def test_outcome_pairs_misses_and_false_faces():
+    case = truth([(A, 0), (B, 1), (C, 0)], ignore=[[140, 0, 200, 60]])
+    found = faces((B, 0, 0.9), (A, 0, 0.8), (A, 1, 0.7), (FAR, 0, 0.6), ([60, 60, 80, 80], 2, 0.5))
+    result = error_analysis.outcome(case, found)
+    assert sorted(result.pairs) == [(0, 1), (1, 0)]
+    assert result.missed == [2]
+    assert result.false == [2, 4]  # the second box on A, and the stray; FAR lies in the ignore region
+
+
+def test_outcome_of_nothing():
+    assert error_analysis.outcome(truth([]), faces()) == ([], [], [])
+    assert error_analysis.outcome(truth([(A, 0)]), faces()).missed == [0]
+    assert error_analysis.outcome(truth([]), faces((A, 0, 0.9))).false == [0]
+
+
+def test_confusion_counts_every_truth_and_every_false_face_once():
+    cases = [truth([(A, 0), (B, 1), (C, 2)]), truth([(A, 1)])]
+    found = [faces((A, 0, 0.9), (B, 0, 0.8), (FAR, 1, 0.7)), faces((A, 1, 0.3))]
+    table = np.array(error_analysis.confusion(cases, found, 0.5))
+    assert table.tolist() == [[1, 0, 0, 0], [1, 0, 0, 1], [0, 0, 0, 1], [0, 1, 0, 0]]
+    assert table[:3].sum() == 4
+
+
+def test_the_recommended_threshold_lies_between_right_and_wrong():
+    cases = [truth([(A, 0), (B, 1)], number=i) for i in range(5)]
+    found = [faces((A, 0, 0.8), (B, 1, 0.7), (FAR, 0, 0.4))] * 5
+    result = error_analysis.analyse(cases, found, 0.3)
+    assert 0.4 < result["recommended"]["score"] <= 0.7
+    assert result["recommended"]["precision"] == result["recommended"]["recall"] == result["recommended"]["f1"] == 1
+    assert result["at_score"]["precision"] == pytest.approx(2 / 3)
+    assert result["worst"] == []
+
+
+def test_false_masks_on_negatives_raise_the_threshold():
+    cases = [truth([(A, 0), (B, 0)], number=i) for i in range(5)]
+    found = [faces((A, 0, 0.9), (B, 0, 0.5))] * 5
+    negatives = [faces((FAR, 0, 0.6))] + [faces()] * 9
+    free = error_analysis.analyse(cases, found, 0.4)["recommended"]
+    bound = error_analysis.analyse(cases, found, 0.4, negatives)
+    assert free["score"] <= 0.5 and not free["limited_by_negatives"]
+    assert bound["recommended"]["score"] > 0.6 and bound["recommended"]["limited_by_negatives"]
+    at_04 = next(row for row in bound["negatives"]["per_image"] if row["score"] == 0.4)
+    assert at_04["with_mask"] == pytest.approx(0.1) and bound["negatives"]["images"] == 10
+    hopeless = error_analysis.analyse(cases, found, 0.4, [faces((FAR, 0, 0.99))])["recommended"]
+    assert hopeless["too_many_false_masks_everywhere"]
+
+
+def test_calibration_compares_scores_with_what_is_right():
+    cases = [truth([(A, 0)], number=i) for i in range(10)]
+    found = [faces((A if i < 6 else FAR, 0, 0.65)) for i in range(10)]
+    result = error_analysis.analyse(cases, found, 0.4)["calibration"]
+    entry = next(entry for entry in result["bins"] if entry["count"])
+    assert entry["from"] == pytest.approx(0.6) and entry["count"] == 10
+    assert entry["right"] == pytest.approx(0.6) and result["expected_error"] == pytest.approx(0.05, abs=1e-6)
+
+
+def test_sources_are_told_apart():
+    cases = [truth([(A, 0)], source="one"), truth([(A, 0)], source="two")]
+    result = error_analysis.by_source(cases, [faces((A, 0, 0.9)), faces()])
+    assert result["one"]["map50"] == pytest.approx(100) and result["two"]["map50"] == 0
+
+
+def test_the_worst_images_come_first_and_good_ones_not_at_all():
+    cases = [truth([(A, 0)], number=0), truth([(A, 0), (B, 0)], number=1), truth([(A, 0)], number=2)]
+    found = [faces((A, 1, 0.9)), faces((FAR, 0, 0.9)), faces((A, 0, 0.9))]
+    rows = error_analysis.worst(cases, found, 0.5)
+    assert [(row["image"], row["errors"]) for row in rows] == [(1, 3), (0, 1)]
+    assert rows[1]["wrong_class"] == 1 and rows[0]["missed"] == 2 and rows[0]["false"] == 1
+
+
+def test_numbers_without_a_single_detection_or_truth():
+    empty = error_analysis.analyse([truth([])], [faces()], 0.4)
+    assert empty["calibration"]["expected_error"] is None
+    missed = error_analysis.analyse([truth([(A, 0)])], [faces()], 0.4)
+    assert missed["recommended"]["f1"] == 0
+    json.dumps([empty, missed], allow_nan=False)
+
+
+def write_split(folder, frames):
+    (folder / "images").mkdir(parents=True)
+    images, annotations = [], []
+    for number, (name, frame, squares) in enumerate(frames):
+        cv2.imwrite(str(folder / "images" / "x.png"), frame)
+        (folder / "images" / "x.png").rename(folder / "images" / name)
+        images.append({"id": number, "file_name": "images/" + name, "width": frame.shape[1], "height": frame.shape[0]})
+        for label, x, y, side in squares:
+            annotations.append({"id": len(annotations), "image_id": number, "category_id": label + 1,
+                                "bbox": [x - side / 2, y - side / 2, side, side]})
+    (folder / "annotations.json").write_text(json.dumps({
+        "images": images, "annotations": annotations,
+        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)]}))
+    return folder
+
+
+def test_the_page_is_one_file_and_says_it_all(tmp_path, tiny_bundle, draw):
+    seen, unseen = (0, 76, 68, 16), (1, 200, 100, 50)
+    data = write_split(tmp_path / "val", [("<b>&.png", draw((416, 256), [seen]), [seen, unseen]),
+                                          ("b.png", draw((416, 256), [(2, 276, 44, 16)]), [])])
+    negatives = write_split(tmp_path / "negatives", [("false.png", draw((416, 256), [seen]), []),
+                                                     ("true.png", draw((416, 256), []), [])])
+    out = tmp_path / "report"
+    done = subprocess.run([sys.executable, "-m", "pipeline.cli", "evaluate", "--bundle", tiny_bundle, "--variant",
+                           "t-416x256-fp32", "--data", data, "--report", out, "--negatives", negatives],
+                          cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert str(out / "report.html") in done.stdout
+    page = (out / "report.html").read_text()
+    for words in ("Recommended:", "Which class is taken for which", "mask_worn_incorrect", "By source", "1 missed",
+                  "The 2 worst images", "False masks where nobody wears one", "false.png", "&lt;b&gt;&amp;.png"):
+        assert words in page, words
+    assert "<b>&.png" not in page
+    assert 'src="http' not in page and "href=" not in page and "<script" not in page
+    numbers = json.loads((out / "errors.json").read_text())
+    assert numbers["negatives"]["images"] == 2
+    assert numbers["evaluation"]["counts"]["images"] == 2
+    assert sorted(path.name for path in out.iterdir()) == ["errors.json", "report.html"]
