@@ -47,7 +47,7 @@ BOOST_PYTHON_LIBNAME = []; BOOST_THREAD_LIBNAME = []
 CUDA_TRACE = False; CUDA_ROOT = "/nonexistent"; CUDA_ENABLE_GL = False; CUDA_ENABLE_CURAND = False
 CUDADRV_LIB_DIR = ["$out/lib"]; CUDADRV_LIBNAME = ["cuda"]
 CUDART_LIB_DIR = []; CUDART_LIBNAME = []; CURAND_LIB_DIR = []; CURAND_LIBNAME = []
-CUDA_INC_DIR = ["$here/fakecuda/shim", "$include"]; CXXFLAGS = []; LDFLAGS = []
+CUDA_INC_DIR = ["$here/fakecuda/shim", "$include"]; CXXFLAGS = ["-O0", "-g0"]; LDFLAGS = []
 S
         $pip wheel -q --no-deps --no-build-isolation -w "$work/wheel" .
         mkdir -p "$out/site"

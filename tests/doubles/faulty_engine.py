@@ -1,0 +1,42 @@
+"""`python3 -m jetson` with faults from outside, for the runner's tests.
+
+FAULTY_ENGINE    a file: while it holds "raise", every inference raises; "hang": it never returns
+FAULTY_STUCK_S   seconds after which the loop counts as stuck (instead of 20)
+FAULTY_CLOCK     SIGUSR1 sets the process's wall clock ahead by ten years
+"""
+
+import os
+import signal
+import sys
+import time
+
+from jetson import cli, status
+from jetson.__main__ import VERBS
+from jetson.engine import onnx
+
+
+def main():
+    switch = os.environ.get("FAULTY_ENGINE")
+    plain = onnx.OnnxEngine.infer
+
+    def infer(self, image=None):
+        if switch and os.path.exists(switch):
+            with open(switch) as file:
+                wish = file.read()
+            if wish == "raise":
+                raise RuntimeError("a fault on purpose")
+            while wish == "hang":
+                time.sleep(1)
+        return plain(self, image)
+
+    onnx.OnnxEngine.infer = infer
+    status.STUCK_S = float(os.environ.get("FAULTY_STUCK_S", status.STUCK_S))
+    if os.environ.get("FAULTY_CLOCK"):
+        true_time, ahead = time.time, []
+        time.time = lambda: true_time() + sum(ahead)
+        signal.signal(signal.SIGUSR1, lambda *_: ahead.append(10 * 365 * 86400.0))
+    return cli.main(None, "python3 -m jetson", VERBS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
