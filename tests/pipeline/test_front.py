@@ -2,7 +2,7 @@
 
 import math
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.front import front
@@ -18,6 +18,7 @@ def plain(points):
     return [p for p in usable if not beaten(p)]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3).flatmap(lambda width: st.lists(st.tuples(*[NUMBER] * width), max_size=12)))
 def test_front_is_what_nothing_beats(points):
     assert sorted(points[i] for i in front(points)) == sorted(plain(points))
