@@ -1,0 +1,373 @@
+"""`python3 -m jetson serve` from outside: real processes, faults, signals."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+from serving import DOUBLES_RTSP, ROOT, Serving, alive, children, wait_for
+
+from jetson import board
+
+FAULTY = os.path.join(os.path.dirname(DOUBLES_RTSP), "faulty_engine.py")
+
+
+def run(*words, env=None):
+    """A `serve` that must end by itself: (exit code, stderr)."""
+    done = subprocess.run([sys.executable, "-m", "jetson", "serve"] + [str(word) for word in words], cwd=ROOT,
+                          env=dict(os.environ, PYTHONPATH=ROOT, **(env or {})), stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    return done.returncode, done.stderr.decode()
+
+
+@pytest.fixture(scope="module")
+def serving(tiny_bundle, clip):
+    with Serving(tiny_bundle, clip, "synthetic://?size=160x120&fps=10") as made:
+        made.wait_results(5)
+        yield made
+
+
+def test_page_and_what_it_needs(serving):
+    status, headers, body = serving.get("/")
+    assert status == 200 and b"jetmask" in body
+    assert "default-src 'none'" in headers["Content-Security-Policy"] and headers["X-Content-Type-Options"] == "nosniff"
+    assert b"http://" not in body.replace(b"http://www.w3.org", b"") and b"https://" not in body
+    for path in ("/page.css", "/page.js", "/icon.svg"):
+        assert serving.get(path)[0] == 200
+    assert serving.get("/nothing")[0] == 404
+    assert serving.get("/../manifest.json")[0] == 404
+
+
+def test_state_tells_what_is_seen(serving):
+    state = serving.state()
+    first = serving.camera(0)
+    assert state["variant"]["name"] == "t-416x256-fp32" and state["variant"]["runtime"] == "onnxruntime"
+    assert first["status"] == "live" and first["frame_wh"] == [320, 240] and first["kind"] == "file"
+    wait_for(lambda: serving.camera(0)["persons"]["total"] >= 1, "a person")
+    wait_for(lambda: serving.state()["latency_ms"]["total"].get("n", 0) > 5, "latencies")
+    total = serving.state()["latency_ms"]["total"]
+    assert 0 < total["p50"] <= total["p95"] <= total["p99"]
+    assert state["privacy"] == {"faces_blurred": False, "frames_stored": False, "crops_kept": False,
+                                "events_file": False}
+    assert state["tradeoff"]["reference"] and state["memory_bytes"] > 1e7
+
+
+def test_health(serving):
+    status, _, body = serving.get("/healthz")
+    assert status == 200 and json.loads(body.decode())["status"] == "ok"
+
+
+def test_metrics_are_prometheus(serving):
+    from prometheus_client.parser import text_string_to_metric_families
+
+    status, headers, body = serving.get("/metrics")
+    families = {family.name: family for family in text_string_to_metric_families(body.decode())}
+    assert status == 200 and headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    assert families["jetmask_camera_up"].samples[0].value == 1.0
+    assert {s.labels["label"] for s in families["jetmask_faces"].samples} == {
+        "with_mask", "without_mask", "mask_worn_incorrect"}
+
+
+def test_snapshot_is_a_picture(serving):
+    status, headers, body = serving.get("/snapshot.jpg?camera=1")
+    assert status == 200 and headers["Content-Type"] == "image/jpeg"
+    assert cv2.imdecode(np.frombuffer(body, np.uint8), 1).shape == (120, 160, 3)
+    assert serving.get("/snapshot.jpg?camera=7")[0] == 404
+
+
+def read_parts(sock, count):
+    data = b""
+    while data.count(b"--jetmaskframe") <= count:
+        part = sock.recv(65536)
+        assert part, "the stream has ended"
+        data += part
+    return data
+
+
+def test_stream_carries_pictures(serving):
+    with socket.create_connection(("127.0.0.1", serving.port), timeout=30) as sock:
+        sock.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        data = read_parts(sock, 3)
+    part = data.split(b"--jetmaskframe")[2]
+    jpeg = part.split(b"\r\n\r\n", 1)[1][:-2]
+    assert cv2.imdecode(np.frombuffer(jpeg, np.uint8), 1).shape == (240, 320, 3)
+
+
+def test_events_stream(serving):
+    with socket.create_connection(("127.0.0.1", serving.port), timeout=30) as sock:
+        sock.sendall(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        data = b""
+        while data.count(b"event: state") < 3:
+            data += sock.recv(65536)
+    assert b"text/event-stream" in data
+    line = [line for line in data.split(b"\n") if line.startswith(b"data: ")][0]
+    assert json.loads(line[6:].decode())["product"] == "jetmask"
+
+
+def test_nothing_can_be_changed_over_http(serving):
+    for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+        with socket.create_connection(("127.0.0.1", serving.port), timeout=10) as sock:
+            sock.sendall("{} / HTTP/1.1\r\nHost: localhost\r\n\r\n".format(method).encode())
+            assert sock.recv(100).split(b" ")[1] == b"405"
+
+
+# -- bad input ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options, code, words", [
+    (["--source", "/nowhere.mp4"], 3, "does not exist"), (["--source", "/dev/video77"], 3, "camera cannot be opened"),
+    (["--source", "http://x"], 2, "unknown kind of source"), (["--source", "synthetic://", "--variant", "x"], 2, "variant"),
+    (["--source", "synthetic://", "--runtime", "x"], 2, "runtime"),
+    (["--source", "synthetic://", "--governor", "fast"], 2, "fps=25"),
+    (["--source", "synthetic://", "--port", "99999"], 2, "port"),
+    (["--source", "synthetic://", "--token-file", "/nowhere"], 3, "token"),
+    (["--source", "synthetic://", "--events", "/nowhere/e.jsonl"], 3, "events file"),
+    (["--source", "synthetic://", "--score", "2"], 2, "score"),
+])
+def test_a_mistake_is_told_in_one_message(tiny_bundle, options, code, words):
+    got, text = run(tiny_bundle, "--port", "0", *options)
+    assert got == code and words in text and "Traceback" not in text, text
+
+
+def test_port_in_use(tiny_bundle):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen(1)
+        code, text = run(tiny_bundle, "--source", "synthetic://", "--port", taken.getsockname()[1])
+    assert code == 3 and "in use" in text and "--port" in text
+
+
+def test_no_bundle(tmp_path):
+    code, text = run(tmp_path, "--source", "synthetic://")
+    assert code == 3 and "not a bundle" in text
+
+
+# -- signals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.3, 0.8])
+def test_sigterm_while_starting(tiny_bundle, delay_s):
+    with Serving(tiny_bundle, "synthetic://", wait=False) as made:
+        # The handler is there once Python has loaded the module; before that any process dies of the signal.
+        wait_for(lambda: b"SigCgt" and caught(made.process.pid, signal.SIGTERM), "the signal handler")
+        time.sleep(delay_s)
+        code, seconds = made.end()
+        assert code == 0 and seconds < 6, made.log()
+
+
+def caught(pid, number):
+    """Whether the process has a handler for this signal."""
+    with open("/proc/{}/status".format(pid)) as file:
+        mask = [int(line.split()[1], 16) for line in file if line.startswith("SigCgt")]
+    return bool(mask and mask[0] >> (number - 1) & 1)
+
+
+def test_sigterm_while_serving_leaves_nothing(tiny_bundle, clip):
+    with Serving(tiny_bundle, clip) as made:
+        made.wait_results()
+        captures = children(made.process.pid)
+        viewer = socket.create_connection(("127.0.0.1", made.port), timeout=10)
+        viewer.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        viewer.recv(100)
+        code, seconds = made.end()
+        assert code == 0 and seconds < 6, made.log()
+        assert captures and not any(alive(pid) for pid in captures)
+        viewer.close()
+
+
+def test_sigterm_while_the_camera_is_lost(tiny_bundle, tmp_path):
+    with Serving(tiny_bundle, tmp_path / "later.avi", options=["--wait-for-source"]) as made:
+        made.wait_status("lost")
+        code, seconds = made.end()
+        assert code == 0 and seconds < 6, made.log()
+
+
+def test_ctrl_c(tiny_bundle):
+    with Serving(tiny_bundle, "synthetic://") as made:
+        assert made.end(signal.SIGINT)[0] == 130
+        assert "Traceback" not in made.log()
+
+
+def test_once_ends_at_the_end_with_every_frame(tiny_bundle, clip, tmp_path):
+    code, text = run(tiny_bundle, "--source", clip, "--once", "--every-frame", "--port", "0", "--tradeoff", "off")
+    assert code == 0 and "ended after 90 results" in text, text
+
+
+# -- faults ---------------------------------------------------------------------------------------------------------
+
+
+def test_capture_killed_is_shown_and_mended(tiny_bundle, clip):
+    with Serving(tiny_bundle, clip) as made:
+        made.wait_results()
+        os.kill(made.camera()["capture_pid"], signal.SIGKILL)
+        wait_for(lambda: made.camera()["times_lost"] == 1, "notice")
+        made.wait_results(5)
+        kinds = [event["kind"] for event in made.state()["events"]]
+        assert made.camera()["restarts"] >= 1 and ("camera lost" in kinds or made.camera()["status"] == "live")
+
+
+def test_lost_camera_is_shown_and_the_other_goes_on(tiny_bundle, clip, tmp_path):
+    late = tmp_path / "late.avi"
+    with Serving(tiny_bundle, late, clip, options=["--wait-for-source"]) as made:
+        made.wait_status("lost", 0)
+        made.wait_results(5, 1)
+        state = made.state()
+        assert state["health"]["status"] == "degraded" and any("no picture" in w for w in state["warnings"])
+        assert made.get("/healthz")[0] == 200  # a restart would not bring the camera back
+        assert made.get("/snapshot.jpg?camera=0")[0] == 503
+        assert state["cameras"][0]["faces"] == []
+        shutil.copy(clip, str(late) + ".part")
+        os.rename(str(late) + ".part", str(late))
+        made.wait_status("live", 0)
+        made.wait_results(3, 0)
+        assert wait_for(lambda: made.state()["health"]["status"] == "ok", "health")
+
+
+def test_engine_that_raises(tiny_bundle, clip, tmp_path):
+    switch = tmp_path / "fail"
+    with Serving(tiny_bundle, clip, program=[FAULTY], env={"FAULTY_ENGINE": str(switch)},
+                 options=["--tradeoff", "off"]) as made:
+        made.wait_results()
+        switch.write_text("raise")
+        wait_for(lambda: made.state()["engine_errors"] >= 4, "errors")
+        assert made.get("/healthz")[0] == 200
+        switch.unlink()
+        made.wait_results(5)
+        assert "a fault on purpose" in made.state()["engine_error"]
+
+
+def test_engine_that_hangs_ends_the_process(tiny_bundle, clip, tmp_path):
+    switch = tmp_path / "fail"
+    with Serving(tiny_bundle, clip, program=[FAULTY], env={"FAULTY_ENGINE": str(switch), "FAULTY_STUCK_S": "2"},
+                 options=["--tradeoff", "off"]) as made:
+        made.wait_results()
+        captures = children(made.process.pid)
+        switch.write_text("hang")
+        assert made.process.wait(60) == 1
+        assert "no result" in made.log() or "has not moved" in made.log()
+        wait_for(lambda: not any(alive(pid) for pid in captures), "the captures' end")
+
+
+def test_clock_jump(tiny_bundle, clip):
+    """The wall clock jumps by years (as when NTP comes late after a cold start): nothing that runs goes by it."""
+    with Serving(tiny_bundle, clip, program=[FAULTY], env={"FAULTY_CLOCK": "1"}) as made:
+        made.wait_results(3)
+        made.process.send_signal(signal.SIGUSR1)
+        made.wait_results(10)
+        camera = made.camera()
+        assert camera["status"] == "live" and camera["times_lost"] == 0 and camera["frame_age_ms"] < 30000
+        assert made.get("/healthz")[0] == 200
+
+
+def test_kill_9_keeps_the_events_that_were_told(tiny_bundle, clip, tmp_path):
+    events = tmp_path / "events.jsonl"
+    told = 0
+    for delay_s in (0.0, 0.15, 0.4):
+        with Serving(tiny_bundle, clip, options=["--events", str(events)]) as made:
+            wait_for(lambda: made.state()["events"], "an event")
+            time.sleep(delay_s)
+            told = made.state()["events"][0]["number"]
+            made.end(signal.SIGKILL)
+        with open(str(events), "ab") as file:
+            file.write(b'{"number": 99999, "ki')  # as a power cut leaves it
+        lines = events.read_bytes().splitlines()[:-1]
+        numbers = [json.loads(line.decode())["number"] for line in lines]
+        assert numbers[-1] >= told and numbers == sorted(set(numbers))
+
+
+def test_reload_swaps_a_good_bundle_and_refuses_a_broken_one(tiny_copy, clip):
+    with Serving(tiny_copy, clip) as made:
+        made.wait_results()
+        made.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: made.state()["reloads"] == 1, "the reload")
+        made.wait_results(3)
+        model = os.path.join(tiny_copy, "models", "t.onnx")
+        with open(model, "rb") as file:
+            data = file.read()
+        with open(model, "wb") as file:
+            file.write(data[:-100])
+        made.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: made.state()["failed_reloads"] == 1, "the refusal")
+        assert any("refused" in warning for warning in made.state()["warnings"])
+        made.wait_results(5)
+        with open(model, "wb") as file:
+            file.write(data)
+        made.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: made.state()["reloads"] == 2, "the second reload")
+        assert not any("refused" in warning for warning in made.state()["warnings"])
+
+
+# -- access, privacy, supervision -------------------------------------------------------------------------------------
+
+
+def test_off_loopback_a_token_is_demanded(tiny_bundle):
+    with Serving(tiny_bundle, "synthetic://?size=160x120", options=["--host", "0.0.0.0"]) as made:
+        assert made.get("/api/state")[0] == 401 and made.get("/healthz")[0] == 200
+        log = wait_for(lambda: made.log() if "works once" in made.log() else "", "the address")
+        path = "/enter?code=" + log.split("/enter?code=")[1].split()[0]
+        status, headers, _ = made.get(path)
+        cookie = headers["Set-Cookie"].split(";")[0]
+        assert status == 200 and made.get("/api/state", {"Cookie": cookie})[0] == 200
+        assert made.get(path)[0] == 403
+        token = log.split("Bearer …): ")[1].split()[0]
+        assert made.get("/metrics", {"Authorization": "Bearer " + token})[0] == 200
+        wait_for(lambda: made.log().count("works once") == 2, "the next address")
+
+
+def test_blurred_faces_cannot_be_recognised(tiny_bundle, tmp_path, draw):
+    frame = draw((320, 240), [(0, 160, 120, 40)])
+    frame[110:130, 150:170] = np.random.RandomState(0).randint(0, 255, (20, 20, 3))  # "a face" with detail
+    cv2.imwrite(str(tmp_path / "a.png"), draw((320, 240), [(0, 160, 120, 40)]))
+    pictures = []
+    for options in ([], ["--blur-faces", "--keep-crops"]):
+        with Serving(tiny_bundle, tmp_path, options=options + ["--fps", "10"]) as made:
+            wait_for(lambda: made.camera()["faces"], "a face")
+            pictures.append(cv2.imdecode(np.frombuffer(made.get("/snapshot.jpg")[2], np.uint8), 1))
+            face = made.camera()["faces"][0]
+            # With blurring on, no sharp crop is handed out either.
+            assert made.get("/api/crops/0-{}".format(face["id"]))[0] == 404
+    x0, y0, x1, y1 = (int(v) for v in face["xyxy"])
+    edges = [np.abs(np.diff(p[y0 + 4:y1 - 4, x0 + 4:x1 - 4].astype(int), axis=1)).sum() for p in pictures]
+    assert not np.array_equal(pictures[0], pictures[1]) and edges[1] != edges[0]
+
+
+def test_crops_only_when_switched_on(tiny_bundle, clip):
+    with Serving(tiny_bundle, clip, options=["--keep-crops"]) as made:
+        event = wait_for(lambda: [e for e in made.state()["events"] if e["kind"] == "enter"], "a person")[-1]
+        key = "/api/crops/{}-{}".format(event["camera"], event["person"])
+        status, _, body = wait_for(lambda: made.get(key) if made.get(key)[0] == 200 else None, "the crop")
+        assert cv2.imdecode(np.frombuffer(body, np.uint8), 1) is not None
+        assert made.state()["privacy"]["crops_kept"] is True
+
+
+def test_systemd_is_told(tiny_bundle, tmp_path):
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as keeper:
+        keeper.bind(path)
+        keeper.settimeout(30)
+        with Serving(tiny_bundle, "synthetic://?size=160x120",
+                     env={"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "2000000"}) as made:
+            said = b""
+            while said.count(b"WATCHDOG=1") < 2:
+                said += keeper.recv(4096) + b"\n"
+            assert said.startswith(b"READY=1")
+            assert made.end()[0] == 0
+            while b"STOPPING=1" not in said:
+                said += keeper.recv(4096) + b"\n"
+
+
+def test_memory_stays(tiny_bundle):
+    with Serving(tiny_bundle, "synthetic://?size=320x240&fps=0", options=["--tradeoff", "off"]) as made:
+        made.wait_results(200)
+        before = made.state()["memory_bytes"]
+        made.wait_results(600)
+        after = made.state()["memory_bytes"]
+        assert after < before * 1.10 + 4e6, (before, after)
+        assert board.read_sysfs() is not None
