@@ -44,7 +44,8 @@ def ground(random: np.random.RandomState, frame_wh: Tuple[int, int]) -> np.ndarr
                 cv2.line(picture, (x, y + row), (x + size, y + row), colour, 1 + int(random.randint(3)))
         else:
             text = "EXIT 24"[:1 + int(random.randint(7))]
-            cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, .2 + size / 80.0, colour, 1 + size // 30, cv2.LINE_AA)
+            font, scale = cv2.FONT_HERSHEY_SIMPLEX, .2 + size / 80.0
+            cv2.putText(picture, text, (x, y), font, scale, colour, 1 + size // 30, cv2.LINE_AA)
     return cv2.GaussianBlur(picture, (0, 0), float(random.uniform(.4, 2.5)))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from jetson import files
 from jetson.errors import BadInput, UsageError
 from pipeline.data import check, coco, imagefile
-from pipeline.data.labels import CLASSES
+from pipeline.data.labels import CLASSES, glob_escape
 
 
 def load(split_dir: Path) -> tuple[list[check.Entry], list[dict]]:
@@ -49,7 +49,10 @@ def folder_aside(out: Path) -> Iterator[Path]:
             "the folder to write exists already", out, "a new or an empty folder", "name another, or remove it"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.parent / f".{out.name[:80]}.{os.getpid()}.{secrets.token_hex(4)}.part"
+    for left in out.parent.glob(f".{glob_escape(out.name[:80])}.*.partial"):
+        if not Path("/proc", left.name.split(".")[-3]).exists():  # of a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
+    part = out.parent / f".{out.name[:80]}.{os.getpid()}.{secrets.token_hex(4)}.partial"
     part.mkdir()
     try:
         yield part

@@ -48,7 +48,7 @@ def hashes(paths: Iterable[Path], mirrored: bool = False) -> np.ndarray:
 
 
 def near_pairs(a: np.ndarray, b: np.ndarray, bits: int = NEAR_BITS) -> list[tuple[int, int, int]]:
-    """Hashes uint64 (N,), (M,) -> all (i, j, differing bits) with at most `bits`; in blocks, so that many images fit."""
+    """Hashes uint64 (N,), (M,) -> all (i, j, differing bits) up to `bits`; in blocks, so that many images fit."""
     pairs = []
     for start in range(0, len(a), 512):
         apart = np.bitwise_count(a[start : start + 512, None] ^ b[None])

@@ -51,8 +51,8 @@ def draw_mask(image: np.ndarray, xyxy: np.ndarray, rng: np.random.Generator, inc
     w, h = x2 - x1, y2 - y1
     left, top = int(np.floor(x1 + LEFT * w)), int(np.floor(y1 + TOP * h))
     right, bottom = int(np.ceil(x1 + RIGHT * w)), int(np.ceil(y1 + BOTTOM * h))
-    rows = slice(max(top, 0), min(bottom, image.shape[0]))
-    columns = slice(max(left, 0), min(right, image.shape[1]))
+    rows = slice(max(top, 0), max(0, min(bottom, image.shape[0])))
+    columns = slice(max(left, 0), max(0, min(right, image.shape[1])))
     patch = image[rows, columns]
     # Half of the lower face must be there, or the label would speak of a mask that nobody sees.
     if min(w, h) < SMALLEST_FACE_PX or patch.shape[0] < 0.45 * (y2 - top) or patch.shape[1] < 0.5 * w:
@@ -108,7 +108,8 @@ def _shape(rng, worn, kind, scale, origin):
     if kind == FFP2:
         peak, flat = peak + 0.04, flat * 0.7
     right = np.array([(0.10, nose), (0.28, nose + peak * 1.4), (half, side + peak),
-                      (half, side + peak + 0.4 * (mouth - side)), (low, mouth), (flat, chin - 0.03), (flat * 0.4, chin)])
+                      (half, side + peak + 0.4 * (mouth - side)), (low, mouth), (flat, chin - 0.03),
+                      (flat * 0.4, chin)])
     right[:, 0] += rng.normal(0, 0.008, len(right))
     outline = np.concatenate([right, (right * (-1, 1))[::-1]]) + (0.5, 0)
 

@@ -14,7 +14,8 @@ def plain_paste(frame, sprite, x, y):
             if 0 <= y + row < frame.shape[0] and 0 <= x + column < frame.shape[1]:
                 for channel in range(3):
                     under = frame[y + row, x + column, channel] * (sprite.rest[row, column, channel] / 255.0)
-                    out[y + row, x + column, channel] = min(255, int(round(under)) + int(sprite.colour[row, column, channel]))
+                    above = int(sprite.colour[row, column, channel])
+                    out[y + row, x + column, channel] = min(255, int(round(under)) + above)
     return out
 
 
@@ -60,8 +61,9 @@ def test_covered_counts_the_pixels_that_a_sprite_hides():
         x, y = random.randint(-60, 60, 2)
         x1, y1 = random.randint(-30, 60, 2)
         box = np.array([x1, y1, x1 + random.randint(2, 50), y1 + random.randint(2, 50)])
+        height, width = sprite.rest.shape[:2]
         hidden = sum(
-            0 <= r - y < sprite.rest.shape[0] and 0 <= c - x < sprite.rest.shape[1] and sprite.rest[r - y, c - x, 0] < 128
+            0 <= r - y < height and 0 <= c - x < width and sprite.rest[r - y, c - x, 0] < 128
             for r in range(box[1], box[3]) for c in range(box[0], box[2]))
         area = float((box[2] - box[0]) * (box[3] - box[1]))
         assert heads.covered(box, sprite, x, y) == pytest.approx(hidden / area)

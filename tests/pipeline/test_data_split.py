@@ -1,0 +1,158 @@
+"""Near-duplicates: what counts as one photograph, that splits keep it together, that training keeps it out."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jetson import drawn
+from jetson.errors import BadInput, UsageError
+from pipeline.data import check, draw, layout, leak
+from pipeline.data import split as splitting
+
+hashes = st.lists(st.integers(0, 2**64 - 1), max_size=30).map(lambda v: np.array(v, np.uint64))
+close = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 63), st.integers(0, 63)), max_size=30).map(
+    lambda v: np.array([(0x0123456789ABCDEF * (base + 1) % 2**64) ^ (1 << a) ^ (1 << b) for base, a, b in v], np.uint64)
+)
+
+
+def plain_bits(a, b):
+    return bin(int(a) ^ int(b)).count("1")
+
+
+@settings(max_examples=100, deadline=None)
+@given(hashes | close, hashes | close, st.integers(0, 40))
+def test_near_pairs_are_those_of_the_plain_count(a, b, bits):
+    wanted = {(i, j, plain_bits(x, y)) for i, x in enumerate(a) for j, y in enumerate(b) if plain_bits(x, y) <= bits}
+    found = leak.near_pairs(a, b, bits)
+    assert set(found) == wanted and len(found) == len(wanted)
+
+
+@settings(max_examples=100, deadline=None)
+@given(close, st.integers(0, 6))
+def test_groups_are_the_connected_parts(hashed, bits):
+    parts = {i: {i} for i in range(len(hashed))}
+    for i in range(len(hashed)):
+        for j in range(i):
+            if plain_bits(hashed[i], hashed[j]) <= bits:
+                joined = parts[i] | parts[j]
+                for k in joined:
+                    parts[k] = joined
+    found = splitting.groups(hashed, bits)
+    assert all((found[i] == found[j]) == (j in parts[i]) for i in range(len(hashed)) for j in range(len(hashed)))
+
+
+def plain_dhash(grey):
+    """Each of 9x8 cells is the mean of its pixels; a bit is set where the left one of two is darker."""
+    h, w = grey.shape
+    cells = [
+        [np.round(grey[r * h // 8 : (r + 1) * h // 8, c * w // 9 : (c + 1) * w // 9].mean()) for c in range(9)]
+        for r in range(8)
+    ]
+    return int("".join("1" if row[c] < row[c + 1] else "0" for row in cells for c in range(8)), 2)
+
+
+def test_dhash_is_the_difference_hash():
+    for seed in range(5):
+        grey = np.random.default_rng(seed).integers(0, 256, (80, 90), np.uint8)
+        grey = cv2.GaussianBlur(grey, (0, 0), 4)
+        assert plain_bits(leak.dhash(grey), plain_dhash(grey)) <= 3  # where two neighbours are equal, rounding decides
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    draw.write(folder, 24, seed=5, wh=(160, 120))
+    return folder
+
+
+def copies(image):
+    """What a collector of photographs meets: the same one again, in other clothes."""
+    h, w = image.shape[:2]
+    yield "again", cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], 1)
+    yield "smaller", cv2.resize(image, (w * 2 // 3, h * 2 // 3), interpolation=cv2.INTER_AREA)
+    yield "brighter", cv2.convertScaleAbs(image, alpha=1.05, beta=6)
+    yield "mirrored", image[:, ::-1]
+
+
+def test_copies_of_a_held_out_image_are_found_and_others_are_not(scenes, tmp_path):
+    held_out = leak.images_of(scenes)
+    training = []
+    for number, path in enumerate(held_out[:6]):
+        for name, copy in copies(cv2.imread(str(path))):
+            training.append(tmp_path / f"{number}_{name}.png")
+            cv2.imwrite(str(training[-1]), copy)
+    fresh = [tmp_path / f"fresh_{i}.png" for i in range(6)]
+    for i, path in enumerate(fresh):
+        cv2.imwrite(str(path), drawn.scene(9000 + i, (160, 120))[0])
+    found = leak.keep_out(tmp_path, [scenes])
+    assert set(found) == {p.name for p in training}
+    assert all(found[p.name].twin == held_out[int(p.name[0])] for p in training)
+    assert [f.kind for f in leak.findings(training[:2] + fresh, [scenes])] == ["near-duplicate"] * 2
+
+
+def test_keep_out_needs_its_folders(scenes, tmp_path):
+    with pytest.raises(BadInput, match="no such data folder"):
+        leak.keep_out(scenes, [tmp_path / "none"])
+    assert leak.keep_out(scenes, []) == {}
+
+
+def entries_with_copies(scenes, folder):
+    """The scenes, and of each third one two copies under other names."""
+    entries, _ = layout.load(scenes)
+    (folder / "images").mkdir(parents=True)
+    out = []
+    for number, entry in enumerate(entries):
+        image = cv2.imread(str(entry.image))
+        for name, copy in [("original", image), *(list(copies(image))[::3] if number % 3 == 0 else [])]:
+            path = folder / "images" / f"{name}_{number:02d}.png"
+            cv2.imwrite(str(path), copy)
+            out.append(check.Entry(path, path.name, (copy.shape[1], copy.shape[0]), entry.boxes, entry.labels))
+    return out
+
+
+def parts_of(parts):
+    return {name: sorted(e.image.read_bytes() for e in entries) for name, entries in parts.items()}
+
+
+def test_a_split_keeps_copies_together_and_takes_everything_once(scenes, tmp_path):
+    entries = entries_with_copies(scenes, tmp_path)
+    for seed in range(4):
+        parts = splitting.split(entries, {"train": 0.6, "val": 0.2, "test": 0.2}, seed)
+        where = {e.name: part for part, chosen in parts.items() for e in chosen}
+        assert len(where) == len(entries) == sum(len(chosen) for chosen in parts.values())
+        for number in range(0, 24, 3):
+            assert len({part for name, part in where.items() if name.endswith(f"_{number:02d}.png")}) == 1
+        for part in ("val", "test"):
+            assert leak.leaks([e.image for e in parts["train"]], [e.image for e in parts[part]]) == []
+        assert 0.4 < len(parts["train"]) / len(entries) < 0.75 and all(parts.values())
+
+
+def test_a_split_depends_on_content_and_seed_alone(scenes, tmp_path):
+    entries = entries_with_copies(scenes, tmp_path)
+    shares = {"train": 0.5, "test": 0.5, "val": 0}
+    first = parts_of(splitting.split(entries, shares, 3))
+    assert set(first) == {"train", "test"}
+    renamed = []
+    for number, entry in enumerate(reversed(entries)):
+        path = tmp_path / f"renamed_{(number * 7) % 1000:03d}.png"
+        os.link(entry.image, path)
+        renamed.append(entry.__class__(path, path.name, entry.wh, entry.boxes, entry.labels))
+    assert parts_of(splitting.split(renamed, shares, 3)) == first
+    assert any(parts_of(splitting.split(entries, shares, seed)) != first for seed in (4, 5, 6))
+
+
+@pytest.mark.parametrize("shares", [{}, {"train": 0}, {"train": -1, "val": 3}])
+def test_shares_that_make_no_sense(shares):
+    with pytest.raises(UsageError):
+        splitting.split([], shares)
+
+
+@pytest.mark.needs_data
+def test_the_training_photographs_of_one_source_are_not_in_val_or_test(data_dir):
+    data = Path(data_dir)
+    assert leak.keep_out(data / "train", [data / "val", data / "test"]) == {}
