@@ -154,9 +154,11 @@ def activate(where: Store, digest: str, spec: Optional[Dict[str, Any]] = None, s
                                 "finished": time.time(), "token": token})
             return
         say("failed: {}; going back".format(problem))
-        was = where.link("current") if where.read("trial.json") is None else where.read("trial.json")["was"]
-        _undo(where, spec, say)
+        worse = _undo(where, spec, start_s, say)
+        was = where.link("current")
         message = "{}; {}".format(problem, "back on " + was[:16] if was else "nothing was installed before")
+        if worse is not None:
+            message += ", but its runner does not come up either: " + worse
         where.write_result({"digest": digest, "ok": False, "message": message, "finished": time.time(),
                             "token": token})
         raise JetmaskError("the new bundle did not come up: " + message, where.bundle(digest), "a healthy runner",
@@ -175,18 +177,22 @@ def _restart(where, old, spec, start_s, watch_s, say):
         return str(error.what)
 
 
-def _undo(where: Store, failed: Optional[Dict[str, Any]], say: Say) -> None:
+def _undo(where: Store, failed: Optional[Dict[str, Any]], start_s: float, say: Say) -> Optional[str]:
+    """Everything as it was before the switch, the old runner included; why that does not come up, or None."""
     if failed is not None:
         service.stop(failed, where.folder)
     where.undo()
     old = where.service()
-    if old is not None and where.link("current") is not None:
-        try:
-            service.stop(old, where.folder)
-            service.start(old, where.folder)
-            say("the old runner is started again")
-        except JetmaskError as error:
-            say("the old runner does not start: {}".format(error.what))
+    if old is None or where.link("current") is None:
+        return None
+    try:
+        service.stop(old, where.folder)
+        service.start(old, where.folder)
+        problem = service.watch(old, where.folder, start_s, 0)
+    except JetmaskError as error:
+        problem = str(error.what)
+    say("the old runner is back" if problem is None else "the old runner does not come up: " + problem)
+    return problem
 
 
 def recover(where: Store, say: Say = lambda text: None, restart: bool = True) -> bool:
@@ -196,7 +202,7 @@ def recover(where: Store, say: Say = lambda text: None, restart: bool = True) ->
     say("a switch was cut off; going back")
     spec = where.service()
     if restart:
-        _undo(where, spec, say)
+        _undo(where, spec, 120.0, say)
     else:
         where.undo()
     where.write_result({"ok": False, "message": "a switch was cut off and undone", "finished": time.time()})

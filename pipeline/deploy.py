@@ -35,13 +35,14 @@ def options(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--status", action="store_true", help="what is installed there, and what runs")
     what.add_argument("--list", action="store_true", help="the bundles that are installed there")
     what.add_argument("--rollback", action="store_true", help="go back to the previous bundle")
-    what.add_argument("--logs", type=int, nargs="?", const=100, metavar="LINES", help="the runner's last log lines")
+    what.add_argument("--logs", action="store_true", help="the runner's last log lines")
     what.add_argument("--prune-old", type=int, metavar="N", help="keep the newest N bundles, current and previous")
+    add("--lines", type=int, default=100, metavar="N", help="with --logs: how many (default: %(default)s)")
     add("--dry-run", action="store_true", help="print each command for the device instead of running it")
     add("--source", action="append", metavar="URI", help="what the runner watches (default: /dev/video0)")
     add("--host", default="127.0.0.1", help="address that the live page listens on there (default: %(default)s)")
     add("--port", type=int, default=8080, help="its port (default: %(default)s)")
-    add("--serve-args", default="", metavar="'...'", help="further arguments for `serve`")
+    add("--serve-args", default="", metavar="'...'", help="further arguments for `serve`: --serve-args='--blur-faces'")
     add("--variant", metavar="NAME", help="which of the bundle's variants to run (default: the bundle's)")
     add("--no-container", action="store_true", help="systemd and a venv instead of a container")
     add("--service", choices=("docker", "systemd", "systemd-user", "process"),
@@ -70,7 +71,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def command(args: argparse.Namespace) -> int:
     """Deploy, or ask and steer what is deployed."""
-    asks = args.status or args.list or args.rollback or args.logs is not None or args.prune_old is not None
+    asks = args.status or args.list or args.rollback or args.logs or args.prune_old is not None
     if len(args.words) != (1 if asks else 2):
         raise UsageError("expected " + ("USER@HOST alone" if asks else "BUNDLE USER@HOST"), " ".join(args.words), None,
                          "see `jetmask deploy --help`")
@@ -348,13 +349,13 @@ def _ask(remote: Remote, args: argparse.Namespace) -> int:
     elif args.prune_old is not None:
         words = ["--prune-old", str(args.prune_old), *words]
     else:
-        words = ["--logs", str(args.logs), "--state", args.state]
+        words = ["--logs", str(args.lines), "--state", args.state]
     variables = " ".join(f"{key}={shlex.quote(value)}" for key, value in device.environment(layout).items())
     line = f"code={newest}; test -n \"$code\" || exit 9; cd \"$code/..\" && {variables} exec " + shlex.join(
         [args.python, "-m", "jetson", "install", *words])
     if not remote.dry_run and remote.code(f"test -n \"{newest}\""):
         raise UsageError(f"nothing is deployed on {remote.target}", args.root, None, "jetmask deploy BUNDLE USER@HOST")
-    if args.logs is not None:
+    if args.logs:
         remote.run(line, follow=print)
         return 0
     text = remote.run(line)

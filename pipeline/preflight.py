@@ -34,13 +34,15 @@ say release "$(head -n 1 /etc/nv_tegra_release 2>/dev/null)"
 say model "$(tr -d '\0' 2>/dev/null </proc/device-tree/model)"
 say memory_kb "$(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo)"
 say date "$(date +%s)"
-for place in ROOT STATE; do
-    eval folder=\$$place
+place() {
+    folder=$2
     mkdir -p "$folder" 2>/dev/null
-    say "${place}_writable" "$(test -d "$folder" && test -w "$folder" && echo yes)"
+    say "$1_writable" "$(test -d "$folder" && test -w "$folder" && echo yes)"
     while ! test -d "$folder"; do folder=$(dirname "$folder"); done
-    say "${place}_free_kb" "$(df -Pk "$folder" | awk 'NR == 2 {print $4}')"
-done
+    say "$1_free_kb" "$(df -Pk "$folder" | awk 'NR == 2 {print $4}')"
+}
+place ROOT "$ROOT"
+place STATE "$STATE"
 """
 
 

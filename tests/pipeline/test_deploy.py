@@ -1,0 +1,215 @@
+"""`jetmask deploy` over a real ssh to a real sshd, with the device's Python and the real runner."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+from sshd import Sshd, free_port, missing
+
+from jetson import files, manifest, service
+from jetson.store import Store
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=f"not installed here: {missing()}")
+DEVICE_PYTHON = os.environ.get("JETMASK_PYTHON36") or sys.executable
+
+
+class Device:
+    """An sshd with a home, and `jetmask deploy` pointed at it."""
+
+    def __init__(self, folder):
+        self.sshd = Sshd(folder)
+        self.state = os.path.join(self.sshd.home, "state")
+        self.store = Store(self.state)
+        self.port = free_port()
+        self.options = ["--ssh", f"-F {self.sshd.config}", "--root", os.path.join(self.sshd.home, "opt"), "--state",
+                        self.state, "--no-container", "--service", "process", "--use-python", "--python",
+                        DEVICE_PYTHON, "--source", "synthetic://", "--port", str(self.port), "--watch", "0.5",
+                        "--start", "40", "--no-bench", "--retries", "1"]
+
+    def deploy(self, *words):
+        """Run the command; the finished process. `words` come last, so that they win."""
+        return subprocess.run([sys.executable, "-m", "pipeline.cli", "deploy", *self.options, *words],
+                              capture_output=True, text=True, timeout=300)
+
+    def running(self):
+        """What the live runner says about itself."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/state", timeout=10) as answer:
+            return json.load(answer)
+
+    def close(self):
+        spec = self.store.service()
+        if spec is not None:
+            service.stop(spec, self.state)
+        self.sshd.close()
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory):
+    found = Device(tmp_path_factory.mktemp("device"))
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def bundles(tiny_bundle, tmp_path_factory):
+    """{name: (folder, digest)}: two good bundles, and one whose default model is no model."""
+    folder = tmp_path_factory.mktemp("bundles")
+    found = {}
+    for name in ("one", "two", "broken"):
+        path = str(folder / name)
+        shutil.copytree(tiny_bundle, path)
+        document = files.read_json(os.path.join(path, "manifest.json"))
+        document["name"] = name
+        if name == "broken":
+            model = os.path.join(path, "models", "t.onnx")
+            files.write_bytes(model, b"not a model" + b"\0" * 100)
+            for variant in document["variants"]:
+                if variant["file"] == "models/t.onnx":
+                    variant["sha256"], variant["bytes"] = files.sha256(model), os.path.getsize(model)
+            document["files"]["models/t.onnx"] = os.path.getsize(model)
+        files.write_json(os.path.join(path, "manifest.json"), document)
+        manifest.write_sums(path)
+        found[name] = (path, files.sha256(os.path.join(path, "SHA256SUMS")))
+    return found
+
+
+def test_first_install_update_failing_update_rollback_and_rerun(device, bundles):
+    (one, one_digest), (two, two_digest), (broken, broken_digest) = (bundles[n] for n in ("one", "two", "broken"))
+    done = device.deploy(one, "device", "--digest", one_digest)
+    assert done.returncode == 0, done.stderr
+    assert device.store.link("current") == one_digest
+    assert "[9/9]" in done.stderr and "as expected" in done.stderr
+    assert device.running()
+
+    done = device.deploy(two, "device", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["digest"] == two_digest and set(result["times_s"]) > {"self-test", "switch and watch"}
+    assert (device.store.link("current"), device.store.link("previous")) == (two_digest, one_digest)
+
+    # Its self-test fails on the device, so nothing that runs is touched.
+    before = files.read_json(os.path.join(device.state, "service.pid"))
+    done = device.deploy(broken, "device")
+    assert done.returncode in (3, 4) and "nothing was switched" in done.stderr and "Traceback" not in done.stderr
+    assert device.store.link("current") == two_digest
+    assert files.read_json(os.path.join(device.state, "service.pid")) == before
+
+    done = device.deploy("--rollback", "device")
+    assert done.returncode == 0 and one_digest[:16] in done.stdout, done.stderr
+    assert device.store.link("current") == one_digest and device.running()
+
+    done = device.deploy(one, "device")
+    assert done.returncode == 0 and "there already" in done.stderr, done.stderr
+    assert device.store.link("current") == one_digest
+    assert os.listdir(os.path.join(device.state, "incoming")) == ["service.json"]
+
+    done = device.deploy("--status", "device")
+    assert done.returncode == 0 and one_digest[:16] in done.stdout and '"ok": true' in done.stdout
+    done = device.deploy("--list", "device", "--json")
+    assert {entry["digest"] for entry in json.loads(done.stdout)["bundles"]} == {one_digest, two_digest, broken_digest}
+    done = device.deploy("--logs", "device")
+    assert done.returncode == 0 and "live page" in done.stdout
+    done = device.deploy("--prune-old", "0", "device")
+    assert done.returncode == 0 and set(device.store.digests()) == {one_digest, two_digest}
+
+
+def test_an_update_whose_runner_fails_is_rolled_back_on_the_device(device, bundles):
+    """The bundle is good, but the new service is not: it is given an option that does not exist."""
+    one, two = bundles["one"], bundles["two"]
+    assert device.deploy(one[0], "device").returncode == 0
+    done = device.deploy(two[0], "device", "--serve-args=--no-such-option")
+    assert done.returncode == 1, done.stderr
+    assert "back on " + one[1][:16] in done.stderr and "Traceback" not in done.stderr
+    assert device.store.link("current") == one[1] and device.store.read("trial.json") is None
+    assert device.running()
+
+
+def test_a_dry_run_prints_every_command_and_touches_nothing(device, bundles):
+    listing = sorted(os.listdir(device.sshd.home))
+    done = device.deploy(bundles["one"][0], "device", "--dry-run", "--state", "/nowhere/state", "--root", "/nowhere/opt")
+    assert done.returncode == 0, done.stderr
+    for word in ("rsync", "--activate", "verify", "mkdir -p"):
+        assert word in done.stdout
+    assert sorted(os.listdir(device.sshd.home)) == listing
+
+
+def test_a_container_deployment_shows_its_flags_in_a_dry_run(device, bundles):
+    words = [sys.executable, "-m", "pipeline.cli", "deploy", bundles["one"][0], "user@nano", "--source", "csi://0",
+             "--source", "/dev/video1", "--dry-run"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for flag in ("docker build", "--runtime nvidia", "--cap-drop ALL", "--read-only", "--group-add video",
+                 "--device /dev/video1", "/tmp/argus_socket:/tmp/argus_socket", "BASE=nvcr.io/nvidia/l4t-base:r32.7.1"):
+        assert flag in done.stdout
+    assert "privileged" not in done.stdout.replace("no-new-privileges", "")
+
+
+@pytest.mark.parametrize("words,code,text", [
+    (["only-a-host"], 2, "BUNDLE USER@HOST"),
+    (["/nowhere/bundle", "device"], 3, "/nowhere/bundle"),
+    (["BUNDLE", "device", "--digest", "0" * 64], 3, "another bundle"),
+    (["BUNDLE", "device", "--variant", "t-320x192-fp23"], 2, "did you mean"),
+    (["BUNDLE", "-oProxyCommand=true"], 2, "arguments"),
+    (["BUNDLE", "nobody@host.invalid"], 3, "cannot reach"),
+    (["BUNDLE", "device", "--root", "/proc/nothing"], 4, "sudo mkdir -p /proc/nothing"),
+    (["BUNDLE", "device", "--service", "docker"], 2, "--no-container"),
+    (["BUNDLE", "device", "--python", "python-of-tomorrow"], 4, "python-of-tomorrow"),
+    (["BUNDLE", "device", "--service", "systemd"], 4, "systemd does not run there"),
+    (["--rollback", "device", "--state", "/nowhere/state", "--root", "/nowhere/root"], 2, "nothing is deployed"),
+])
+def test_mistakes_are_told_with_what_to_do(device, bundles, words, code, text):
+    words = [bundles["one"][0] if word == "BUNDLE" else word for word in words]
+    done = subprocess.run([sys.executable, "-m", "pipeline.cli", "deploy", *device.options, *words],
+                          capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert text in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_wrong_host_key_is_not_accepted(device, bundles, tmp_path):
+    config = tmp_path / "config"
+    known = tmp_path / "known"
+    with open(device.sshd.config) as file:
+        config.write_text(file.read().replace("known_hosts", "known_hosts.none"))
+    known.write_text("")
+    done = subprocess.run([sys.executable, "-m", "pipeline.cli", "deploy", bundles["one"][0], "device", *device.options,
+                           "--ssh", f"-F {config}"], capture_output=True, text=True)
+    assert done.returncode == 3 and "Host key verification failed" in done.stderr
+    assert "accept the host key once" in done.stderr
+
+
+def test_signatures_are_demanded_on_both_sides(device, bundles, tmp_path):
+    from pipeline import bundle
+
+    bundle.make_key(str(tmp_path / "key"))
+    signed = str(tmp_path / "signed")
+    shutil.copytree(bundles["two"][0], signed)
+    document = files.read_json(os.path.join(signed, "manifest.json"))
+    document["name"] = "signed"
+    files.write_json(os.path.join(signed, "manifest.json"), document)
+    manifest.write_sums(signed)
+    key = str(tmp_path / "key.pub")
+    done = device.deploy(signed, "device", "--key", key)
+    assert done.returncode == 3 and "not signed" in done.stderr
+    bundle.sign(signed, str(tmp_path / "key"))
+    done = device.deploy(signed, "device", "--key", key)
+    assert done.returncode == 0, done.stderr
+    assert os.path.exists(os.path.join(device.store.bundle(device.store.link("current")), "SHA256SUMS.sig"))
+
+
+def test_the_probe_script_is_clean_shell(tmp_path):
+    from pipeline import preflight
+    from pipeline.device import Layout
+
+    text = "#!/bin/sh\n" + preflight.script(Layout("/opt/it's", "/var/x y", "1"), "python3", "docker")
+    path = tmp_path / "probe.sh"
+    path.write_text(text)
+    answers = preflight.parse(subprocess.run(["sh", str(path)], capture_output=True, text=True, check=True).stdout)
+    assert answers["uid"] == str(os.getuid()) and answers["ROOT_free_kb"].isdigit()
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed here")
+    done = subprocess.run(["shellcheck", "-S", "info", str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
