@@ -41,6 +41,18 @@ def test_infer_takes_an_image_or_the_own_buffer(tiny_bundle):
         np.testing.assert_array_equal(opened.infer()["cls_4"], given)
 
 
+def test_buffers_are_reused_and_a_wrong_shape_is_refused(tiny_bundle):
+    contents = manifest.load(tiny_bundle)
+    with engine.open_engine(tiny_bundle, contents, contents.variant()) as opened:
+        first = opened.infer()["cls_8"]
+        opened.input[:] = 200
+        assert opened.infer()["cls_8"] is first
+        with pytest.raises(ValueError):
+            opened.infer(np.zeros((1, 3, 32, 32), np.float32))
+        strided = np.zeros((1, 256, 416, 3), np.float32).transpose(0, 3, 1, 2)
+        assert opened.infer(strided)["cls_8"].shape == first.shape
+
+
 @pytest.mark.parametrize("content, word", [(None, "missing"), (b"", "load"), (b"no model" * 50, "load")])
 def test_a_file_that_is_no_model_is_bad_input(tmp_path, content, word):
     path = tmp_path / "m.onnx"
