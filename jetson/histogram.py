@@ -40,6 +40,12 @@ class Histogram:
             self.count += 1
             self.sum_ms += ms
 
+    def clear(self) -> None:
+        """Forget the durations of late; `count` and `sum_ms` go on."""
+        with self._lock:
+            self._now[:] = 0
+            self._before[:] = 0
+
     def percentiles(self) -> Dict[str, float]:
         """{"p50", "p95", "p99"} in ms and the "n" they rest on; an empty dict when nothing was counted lately."""
         with self._lock:

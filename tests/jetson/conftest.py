@@ -65,6 +65,6 @@ def clip(tmp_path_factory):
     writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 30, (320, 240))
     assert writer.isOpened()
     for number in range(90):
-        writer.write(squares.draw((320, 240), [(0, 80 + number, 80, 40), (1, 240 - number, 170, 40)], seed=3))
+        writer.write(squares.draw((320, 240), [(0, 80 + number, 80, 30), (1, 240 - number, 170, 60)], seed=3))
     writer.release()
     return path

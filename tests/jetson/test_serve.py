@@ -322,9 +322,7 @@ def test_off_loopback_a_token_is_demanded(tiny_bundle):
 
 
 def test_blurred_faces_cannot_be_recognised(tiny_bundle, tmp_path, draw):
-    frame = draw((320, 240), [(0, 160, 120, 40)])
-    frame[110:130, 150:170] = np.random.RandomState(0).randint(0, 255, (20, 20, 3))  # "a face" with detail
-    cv2.imwrite(str(tmp_path / "a.png"), draw((320, 240), [(0, 160, 120, 40)]))
+    cv2.imwrite(str(tmp_path / "a.png"), draw((320, 240), [(0, 160, 120, 32)]))
     pictures = []
     for options in ([], ["--blur-faces", "--keep-crops"]):
         with Serving(tiny_bundle, tmp_path, options=options + ["--fps", "10"]) as made:
@@ -333,9 +331,10 @@ def test_blurred_faces_cannot_be_recognised(tiny_bundle, tmp_path, draw):
             face = made.camera()["faces"][0]
             # With blurring on, no sharp crop is handed out either.
             assert made.get("/api/crops/0-{}".format(face["id"]))[0] == 404
+    # The corner of the square inside the box is sharp in one picture and mosaic in the other.
     x0, y0, x1, y1 = (int(v) for v in face["xyxy"])
-    edges = [np.abs(np.diff(p[y0 + 4:y1 - 4, x0 + 4:x1 - 4].astype(int), axis=1)).sum() for p in pictures]
-    assert not np.array_equal(pictures[0], pictures[1]) and edges[1] != edges[0]
+    inside = [p[y0 + 3:y1 - 3, x0 + 3:x1 - 3].astype(int) for p in pictures]
+    assert np.abs(inside[0] - inside[1]).mean() > 2
 
 
 def test_crops_only_when_switched_on(tiny_bundle, clip):
@@ -364,10 +363,10 @@ def test_systemd_is_told(tiny_bundle, tmp_path):
 
 
 def test_memory_stays(tiny_bundle):
-    with Serving(tiny_bundle, "synthetic://?size=320x240&fps=0", options=["--tradeoff", "off"]) as made:
-        made.wait_results(200)
+    with Serving(tiny_bundle, "synthetic://?size=160x120&fps=0", options=["--tradeoff", "off"]) as made:
+        made.wait_results(100)
         before = made.state()["memory_bytes"]
-        made.wait_results(600)
+        made.wait_results(300)
         after = made.state()["memory_bytes"]
         assert after < before * 1.10 + 4e6, (before, after)
         assert board.read_sysfs() is not None
