@@ -120,6 +120,8 @@ def nearest_class(name: str) -> str:
 def find_image(folders: list[Path], name: str, file: str, line: int | None, findings: list[Finding]) -> Path | None:
     """The image called `name` in one of `folders`; one of the same stem where only the extension differs."""
     name = name.replace("\\", "/")
+    if name.startswith("/") or ".." in Path(name).parts:
+        name = Path(name).name  # a label file must not fetch pictures from elsewhere on this machine
     for folder in folders:
         for candidate in (folder / name, folder / Path(name).name):
             if candidate.is_file():

@@ -40,6 +40,16 @@ def load(split_dir: Path) -> tuple[list[check.Entry], list[dict]]:
     return entries, collection.licenses
 
 
+def _alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 @contextlib.contextmanager
 def folder_aside(out: Path) -> Iterator[Path]:
     """Yield a new folder beside `out`; renamed to `out` at the end, removed on any exception. `out` must not exist."""
@@ -50,7 +60,7 @@ def folder_aside(out: Path) -> Iterator[Path]:
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     for left in out.parent.glob(f".{glob_escape(out.name[:80])}.*.partial"):
-        if not Path("/proc", left.name.split(".")[-3]).exists():  # of a run that was killed
+        if not _alive(int(left.name.split(".")[-3])):  # of a run that was killed
             shutil.rmtree(left, ignore_errors=True)
     part = out.parent / f".{out.name[:80]}.{os.getpid()}.{secrets.token_hex(4)}.partial"
     part.mkdir()

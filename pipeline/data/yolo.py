@@ -73,7 +73,7 @@ def _pairs(folder, image_folders):
 
 def _names(folder):
     """-> {class number: name}; empty where nothing tells them, and then each number is an unknown class."""
-    for path in sorted(folder.glob("*.y*ml")):
+    for path in sorted(folder.glob("*.y*ml")) or sorted(folder.parent.glob("data.y*ml")):  # beside its splits
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -467,3 +468,42 @@ def test_no_text_breaks_the_json_reader(tmp_path_factory, text):
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
     with pytest.raises(BadInput):
         coco.read(path, [])
+
+
+def test_an_image_turned_by_exif_is_told_and_copied_without(tmp_path):
+    source = as_coco(tmp_path / "s")
+    path = source / "images" / "a.jpg"
+    tiff = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)
+    body = b"Exif\0\0" + tiff
+    plain = path.read_bytes()
+    path.write_bytes(plain[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + plain[2:])
+    assert "note: exif turn: " in jetmask("import", source, tmp_path / "out", code=0).stderr
+    assert (tmp_path / "out" / "images" / "a.jpg").read_bytes() == plain
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname.jpg", "../secret.jpg", "images/../../secret.jpg"])
+def test_a_label_cannot_fetch_pictures_from_elsewhere(name, tmp_path):
+    document = coco_document()
+    document["images"][0]["file_name"] = name
+    source = as_coco(tmp_path / "s", document)
+    (tmp_path / "secret.jpg").write_bytes((source / "images" / "a.jpg").read_bytes())
+    assert [f.kind for f in errors_of(source)] == ["image missing"]
+
+
+def test_one_split_of_a_yolo_export_finds_the_names_beside_it(tmp_path):
+    source = as_yolo(tmp_path / "export" / "train")
+    (source / "data.yaml").rename(tmp_path / "export" / "data.yaml")
+    entries, findings = check.check(importer.read(source))
+    assert not findings and [e.labels for e in entries] == [[0, 1], [2], [], [1]]
+    whole, _ = check.check(importer.read(tmp_path / "export"))
+    assert [(e.boxes, e.labels) for e in whole] == [(e.boxes, e.labels) for e in entries]
+
+
+def test_voc_in_one_folder_for_each_split(tmp_path):
+    source = as_voc(tmp_path / "made")
+    for name in ("train", "valid"):
+        (tmp_path / "export" / name).mkdir(parents=True)
+    for path in [*(source / "images").iterdir(), *(source / "annotations").iterdir()]:
+        path.rename(tmp_path / "export" / ("train" if path.stem < "c" else "valid") / path.name)
+    entries, findings = check.check(importer.read(tmp_path / "export"))
+    assert not findings and [e.name for e in entries] == list(TRUTH)

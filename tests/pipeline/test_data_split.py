@@ -1,5 +1,6 @@
 """Near-duplicates: what counts as one photograph, that splits keep it together, that training keeps it out."""
 
+import json
 import os
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jetson import drawn
+from jetson import cli, drawn
 from jetson.errors import BadInput, UsageError
+from jetson.metrics import load_split
+from pipeline.cli import VERBS
 from pipeline.data import check, draw, layout, leak
 from pipeline.data import split as splitting
 
@@ -156,3 +159,30 @@ def test_shares_that_make_no_sense(shares):
 def test_the_training_photographs_of_one_source_are_not_in_val_or_test(data_dir):
     data = Path(data_dir)
     assert leak.keep_out(data / "train", [data / "val", data / "test"]) == {}
+
+
+def run(*words):
+    return cli.main(["data", *map(str, words)], "jetmask", VERBS)
+
+
+def test_the_split_verb_writes_clean_parts_and_leaves_the_source(scenes, tmp_path, capsys):
+    before = {p: p.read_bytes() for p in scenes.rglob("*") if p.is_file()}
+    assert run("split", scenes, tmp_path / "out", "--train", 0.5, "--val", 0.5, "--test", 0, "--json") == 0
+    counts = json.loads(capsys.readouterr().out)
+    assert set(counts) == {"train", "val"} == {p.name for p in (tmp_path / "out").iterdir()}
+    for name, one in counts.items():
+        truths = load_split(str(tmp_path / "out" / name))
+        assert len(truths) == one["images"] == len(list((tmp_path / "out" / name / "images").iterdir()))
+        assert sum(len(t.labels) for t in truths) == sum(v for k, v in one.items() if k != "images")
+        assert run("check", tmp_path / "out" / name) == 0
+    assert sum(one["images"] for one in counts.values()) == 24
+    assert {p: p.read_bytes() for p in scenes.rglob("*") if p.is_file()} == before
+    assert run("check", tmp_path / "out" / "train", "--against", tmp_path / "out" / "val") == 0
+    assert run("check", tmp_path / "out" / "train", "--against", scenes) == 3
+    assert "error: near-duplicate: 0 of 64 bits" in capsys.readouterr().err
+
+
+def test_the_split_verb_refuses_what_it_cannot_do(scenes, tmp_path, capsys):
+    assert run("split", tmp_path / "none", tmp_path / "out") == 3
+    assert run("split", scenes, tmp_path / "out", "--train", -1) == 2
+    assert "expected" in capsys.readouterr().err and not any(tmp_path.iterdir())
