@@ -103,5 +103,5 @@ def nms(xyxy: np.ndarray, scores: np.ndarray, iou: float, max_detections: int) -
     xywh = np.asarray(xyxy, np.float32).reshape(-1, 4)[order]
     xywh[:, 2:] -= xywh[:, :2]
     # OpenCV's loop is five to ten times faster than one in numpy. It gets ranks for scores: it would drop a 0.
-    kept = cv2.dnn.NMSBoxes(xywh, np.arange(len(order), 0, -1, dtype=np.float32), 0.0, iou)
+    kept = cv2.dnn.NMSBoxes(xywh, np.arange(len(order), 0, -1, dtype=np.float32), 0.0, iou)  # type: ignore[arg-type]
     return order[np.array(kept, np.int64).reshape(-1)[:max_detections]]

@@ -165,7 +165,7 @@ def tally(
         boxes = truth.xyxy[truth.labels == label]
         areas = area(boxes)
         skipped = (areas < area_range[0]) | (areas > area_range[1])
-        regions = np.concatenate([truth.xyxy[np.isin(truth.labels, ignored_labels)], truth.ignore])
+        regions = np.concatenate([truth.xyxy[truth.labels == other] for other in ignored_labels] + [truth.ignore])
         positives.append(int((~skipped).sum()))
         if not len(found):
             continue
@@ -279,10 +279,10 @@ def paired_bootstrap(
     size = len(truths)
     draws = np.stack([np.bincount(random.randint(0, size, size), minlength=size) for _ in range(resamples)])
     parts = [_two_class(truths, detections, _ALL) for detections in (before, after)]
-    values = [_mean([average_precision(part) for part in pair]) for pair in parts]
-    if None in values:
+    old, new = (_mean([average_precision(part) for part in pair]) for pair in parts)
+    if old is None or new is None:
         raise ValueError("no truth of either class")
     spread = _resampled(parts[1], draws) - _resampled(parts[0], draws)
     low, high = np.percentile(spread[np.isfinite(spread)], [2.5, 97.5])
-    return {"before": values[0], "after": values[1], "difference": values[1] - values[0], "low": float(low),
-            "high": float(high), "resamples": resamples, "images": size}
+    return {"before": old, "after": new, "difference": new - old, "low": float(low), "high": float(high),
+            "resamples": resamples, "images": size}

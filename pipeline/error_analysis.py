@@ -94,13 +94,11 @@ def calibration(parts: Sequence[metrics.Tally]) -> dict[str, Any]:
     for low in np.arange(1, 10) / 10:
         inside = (scores >= low) & (scores < low + 0.1) if low < 0.9 else scores >= low
         count = int(inside.sum())
-        entry = {"from": float(low), "count": count, "confidence": None, "right": None}
-        if count:
-            entry["confidence"], entry["right"] = float(scores[inside].mean()), float(hit[inside].mean())
-            if low > 0.25:
-                gap += count * abs(entry["confidence"] - entry["right"])
-                total += count
-        bins.append(entry)
+        confidence, right = (float(scores[inside].mean()), float(hit[inside].mean())) if count else (None, None)
+        bins.append({"from": float(low), "count": count, "confidence": confidence, "right": right})
+        if confidence is not None and right is not None and low > 0.25:
+            gap += count * abs(confidence - right)
+            total += count
     return {"bins": bins, "expected_error": gap / total if total else None}
 
 
@@ -138,7 +136,7 @@ def confusion(truths: Sequence[metrics.Truth], detections: Sequence[Faces], thre
 
 def worst(truths: Sequence[metrics.Truth], detections: Sequence[Faces], threshold: float) -> list[dict[str, Any]]:
     """The images with the most errors (missed, false, wrong class), at most 24; surer errors first among equals."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, (truth, faces) in enumerate(zip(truths, detections, strict=True)):
         seen = shown(faces, threshold)
         result = outcome(truth, seen)
