@@ -299,7 +299,7 @@ class Deployment:
     def _await(self, layout: Layout, token: str) -> dict[str, Any]:
         end = time.monotonic() + self.args.start + self.args.watch + 90
         ask = device.in_code(layout, [self.args.python, "-m", "jetson", "install", "--status", "--json"])
-        shown = None
+        shown, pause_s = None, 0.2
         while time.monotonic() < end:
             status = _json(self.remote.run(ask), "the device's status")
             result = status["result"] or {}
@@ -309,7 +309,8 @@ class Deployment:
             if phase != shown:
                 self._say(f"  {phase}")
                 shown = phase
-            time.sleep(1.0)
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, 2.0)
         raise JetmaskError("the switch on the device did not end in time", self.remote.target, None,
                            "run the same deploy again: an unfinished switch is undone first")
 

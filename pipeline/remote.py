@@ -39,10 +39,11 @@ class Remote:
         self._say = say or (lambda text: print(text, file=sys.stderr, flush=True))
         # One connection for all commands; its socket's path must stay short (108 bytes).
         self._scratch = tempfile.mkdtemp(prefix="jm-")
+        # ssh takes the first value it meets, so the user's words come first.
         self._ssh = [
-            "ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5",
+            "ssh", *ssh_options, "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5",
             "-o", "ServerAliveCountMax=3", "-o", "ControlMaster=auto", "-o", "ControlPersist=60",
-            "-o", f"ControlPath={self._scratch}/%C", *ssh_options]
+            "-o", f"ControlPath={self._scratch}/%C"]
 
     def run(self, command: str | Sequence[str], stdin: str | None = None, check: bool = True,
             follow: Callable[[str], None] | None = None) -> str:

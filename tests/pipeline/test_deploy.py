@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import urllib.request
 
 import pytest
 from sshd import Sshd, free_port, missing
@@ -20,8 +19,8 @@ DEVICE_PYTHON = os.environ.get("JETMASK_PYTHON36") or sys.executable
 class Device:
     """An sshd with a home, and `jetmask deploy` pointed at it."""
 
-    def __init__(self, folder):
-        self.sshd = Sshd(folder)
+    def __init__(self, folder, **where):
+        self.sshd = Sshd(folder, **where)
         self.state = os.path.join(self.sshd.home, "state")
         self.store = Store(self.state)
         self.port = free_port()
@@ -37,8 +36,11 @@ class Device:
 
     def running(self):
         """What the live runner says about itself."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/state", timeout=10) as answer:
-            return json.load(answer)
+        url = f"http://127.0.0.1:{self.port}/api/state"
+        done = subprocess.run([*self.sshd.prefix, sys.executable, "-c",
+                               f"import urllib.request; print(urllib.request.urlopen('{url}').read().decode())"],
+                              capture_output=True, text=True, timeout=60)
+        return json.loads(done.stdout)
 
     def close(self):
         spec = self.store.service()
@@ -130,7 +132,7 @@ def test_an_update_whose_runner_fails_is_rolled_back_on_the_device(device, bundl
 
 def test_a_dry_run_prints_every_command_and_touches_nothing(device, bundles):
     listing = sorted(os.listdir(device.sshd.home))
-    done = device.deploy(bundles["one"][0], "device", "--dry-run", "--state", "/nowhere/state", "--root", "/nowhere/opt")
+    done = device.deploy(bundles["one"][0], "device", "--dry-run", "--state", "/nowhere/state", "--root", "/nowhere")
     assert done.returncode == 0, done.stderr
     for word in ("rsync", "--activate", "verify", "mkdir -p"):
         assert word in done.stdout
