@@ -68,7 +68,7 @@ def _thirds(values):
     return np.digitize(values, np.quantile(values, (1 / 3, 2 / 3)))
 
 
-def collect(onnx_path, images, input_wh, method="entropy", progress=None):
+def collect(onnx_path, images, input_wh, method="mse", progress=None):
     """Run the images through the model and keep one range per tensor. Returns jetson.calibrate.Table.
 
     onnx_path: a float32 model as jetmask export writes it. images: paths; input_wh: (width, height).
@@ -81,7 +81,7 @@ def collect(onnx_path, images, input_wh, method="entropy", progress=None):
     if not images:
         raise BadInput("no images to calibrate with", expected="%d or more" % MIN_IMAGES)
     digests = tuple((os.path.basename(path), _digest(path)) for path in images)
-    session, names = _observed(onnx_path, input_wh)
+    session, names = observed(onnx_path, input_wh)
     passes = 1 if method == "minmax" else 2
     total = passes * len(images)
     largest = dict.fromkeys(names, 0.0)
@@ -117,7 +117,7 @@ def _digest(path):
                        expected="a photograph", remedy="take it out of the list") from error
 
 
-def _observed(onnx_path, input_wh):
+def observed(onnx_path, input_wh):
     """A session that gives every activation of the model, unfused, and their names."""
     import onnx
     import onnxruntime as ort
@@ -204,7 +204,7 @@ def _entropy(histogram):
         p, q = reference / reference.sum(), spread / spread.sum()
         both = (p > 0) & (q > 0)
         lost = p[(p > 0) & (q == 0)].sum()  # what only the clipped tail put there
-        here = float((p[both] * np.log(p[both] / q[both])).sum() + lost * np.log(1 / 1e-12) * (lost > 0))
+        here = float((p[both] * np.log(p[both] / q[both])).sum() + lost * np.log(1e12))
         if here < cost:
             best, cost = kept, here
     return best
@@ -227,7 +227,7 @@ def options(parser):
     parser.add_argument("--out", required=True, metavar="FILE.json", help="where to write the table")
     parser.add_argument("--count", type=int, default=128, help="how many photographs (default 128)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--method", default="entropy", help="one of %s (default entropy)" % ", ".join(tables.METHODS))
+    parser.add_argument("--method", default="mse", help="one of %s (default mse)" % ", ".join(tables.METHODS))
     parser.add_argument("--input-wh", default="416x256", metavar="WxH", help="input size (default 416x256)")
     parser.add_argument("--cache", metavar="FILE", help="also write NVIDIA's calibration cache text")
     parser.add_argument("--tensorrt", default="8.2.1", help="TensorRT version in that cache's header (default 8.2.1)")
