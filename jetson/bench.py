@@ -15,6 +15,7 @@ import numpy as np
 
 from jetson import board, files, golden, image, manifest, metrics, source, tradeoff
 from jetson.agreement import Agreement
+from jetson.apart import open_for_threads
 from jetson.camera import Camera
 from jetson.cli import table
 from jetson.detector import Detector, Faces, open_detector
@@ -158,11 +159,11 @@ def through_runner(bundle_dir: str, variant: Variant, runtime: Optional[str], ur
     `every_frame`: files as fast as they are taken (throughput); otherwise at their rate or `fps` (latency). The first
     second, in which processes start, is not counted.
     """
-    detector = open_detector(bundle_dir, variant.name, runtime, threads)
+    detector = open_for_threads(bundle_dir, variant, runtime, threads)
     runner = Runner([source.parse(uri, fps=fps) for uri in uris], variant, detector, every_frame=every_frame,
                     spare=spare)
     before = sys.getswitchinterval()
-    sys.setswitchinterval(0.001)
+    sys.setswitchinterval(0.0002)
     runner.start()
     try:
         end = time.monotonic() + 30

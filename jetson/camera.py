@@ -63,8 +63,11 @@ class Frame:
         self.camera._give_back(self)
 
 
-def _child_setup() -> None:
-    # PR_SET_PDEATHSIG: a child that is stuck in a driver never notices that its pipe has closed.
+def die_with_parent() -> None:
+    """For `preexec_fn`: the kernel kills the child when the thread that started it ends (PR_SET_PDEATHSIG).
+
+    A child that is stuck in a driver never notices that its pipe has closed.
+    """
     _libc.prctl(1, signal.SIGKILL, 0, 0, 0)
 
 
@@ -251,7 +254,7 @@ class Camera:
             # A session of its own: Ctrl-C in the terminal is for the runner, which then ends its children.
             self._child = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment,
-                pass_fds=(write_end,), start_new_session=True, preexec_fn=_child_setup)
+                pass_fds=(write_end,), start_new_session=True, preexec_fn=die_with_parent)
         except BaseException:
             os.close(read_end)
             raise

@@ -26,6 +26,8 @@ def read_video(request: Dict[str, Any]) -> Iterator[Tuple[Any, Dict[str, Any], f
     """Frames of a video file with their times in seconds."""
     import cv2
 
+    # One decoding thread: FFmpeg would take all cores in bursts, which the engine needs.
+    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "threads;1")
     capture = cv2.VideoCapture(request["path"])
     if not capture.isOpened():
         note("not a video that OpenCV can open")

@@ -9,6 +9,7 @@ import threading
 import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
+import cv2
 import numpy as np
 
 from jetson import source, track
@@ -101,6 +102,8 @@ class Runner:
 
     def start(self) -> "Runner":
         """Start the cameras and the stages."""
+        # Resizing a frame takes under a millisecond; a pool of threads for it would only push the engine aside.
+        cv2.setNumThreads(1)
         self.started = self.beat = self.last_result = time.monotonic()
         for view in self.views:
             view.camera.start()

@@ -10,8 +10,9 @@ import time
 from typing import Any, Dict, List, Optional
 
 from jetson import access, golden, governor, manifest, metrics, source, tradeoff
+from jetson.apart import open_for_threads
 from jetson.board import Board
-from jetson.detector import Detector, open_detector
+from jetson.detector import Detector
 from jetson.errors import BadInput, JetmaskError, UsageError
 from jetson.journal import Journal, from_track
 from jetson.notify import Notifier
@@ -140,7 +141,7 @@ class Service:
         self._announce(guard, token)
 
     def _detector(self, variant: Any, runtime: Optional[str] = None) -> Detector:
-        return open_detector(self.args.bundle, variant.name, runtime or self.args.runtime, self.threads)
+        return open_for_threads(self.args.bundle, variant, runtime or self.args.runtime, self.threads)
 
     def _compare(self, variant: Any) -> None:
         """Start the live trade-off and the governor, where they are wanted."""
@@ -342,7 +343,7 @@ def command(args: argparse.Namespace) -> int:
             raise UsageError("the governor goes by the measured trade-off, which is off", "--governor")
     if args.score is not None and not 0 < args.score < 1:
         raise UsageError("not a score: {}".format(args.score), "--score", "between 0 and 1")
-    sys.setswitchinterval(0.001)  # three threads hand frames on; the default of 5 ms would be felt
+    sys.setswitchinterval(0.0002)  # threads hand frames on; the default of 5 ms would be felt
     service = Service(args)
     interrupted: List[int] = []
 

@@ -1,0 +1,166 @@
+"""An engine in a process of its own, for runtimes that stop all of Python while they compute.
+
+ONNX Runtime 1.10, the last one for Python 3.6, holds the interpreter's lock for the whole inference: no frame would be
+read and no page served meanwhile, for 150 ms at a time on a slow board. Input and outputs lie in shared memory; what
+goes over the pipes is a byte per inference.
+"""
+
+import contextlib
+import json
+import mmap
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+from typing import Any, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from jetson import errors, manifest
+from jetson.detector import Detector, open_detector
+from jetson.engine import available
+
+OPEN_S = 120.0
+_DONE = struct.Struct("<d")  # infer_ms; a failure is a longer text
+
+
+def holds_the_lock(runtime: str) -> bool:
+    """Whether inferences of this runtime stop the other threads: seen with 1.10 under 3.6, not with 1.32 under 3.12."""
+    return runtime == "onnxruntime" and sys.version_info < (3, 7)
+
+
+def open_for_threads(bundle_dir: str, variant: Any, runtime: Optional[str], threads: int) -> Detector:
+    """A detector whose inferences leave other threads running: apart where it must be, here where it can."""
+    if runtime is None:
+        here = available()
+        runtime = next((name for name in manifest.RUNTIMES if name in variant.runtimes and here[name] is None), None)
+    if runtime is not None and holds_the_lock(runtime):
+        return Detector(ApartEngine(bundle_dir, variant.name, runtime, threads), manifest.load(bundle_dir).decode)
+    return open_detector(bundle_dir, variant.name, runtime, threads)
+
+
+def _layout(wh: Tuple[int, int], outputs: Dict[str, np.ndarray]) -> Tuple[List[Any], int]:
+    """[(name, shape, offset in bytes)] of the outputs behind the input, and the size of it all."""
+    offset = 3 * wh[0] * wh[1] * 4
+    rows = []
+    for name, value in outputs.items():
+        rows.append((name, list(value.shape), offset))
+        offset += value.size * 4
+    return rows, offset
+
+
+class ApartEngine:
+    """The engine interface (jetson.engine) over a child process. RuntimeError when an inference fails or it dies."""
+
+    def __init__(self, bundle_dir: str, variant: str, runtime: str, threads: int = 1) -> None:
+        self.timings: Dict[str, float] = {"infer_ms": 0.0}
+        self._memory: Optional[mmap.mmap] = None
+        folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        path = os.environ.get("PYTHONPATH")
+        with tempfile.TemporaryFile(dir=folder) as shared:
+            request = json.dumps([shared.fileno(), os.path.abspath(bundle_dir), variant, runtime, threads])
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "jetson.apart", request], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                pass_fds=(shared.fileno(),), start_new_session=True, bufsize=0,
+                env=dict(os.environ, PYTHONPATH=here + (os.pathsep + path if path else "")))
+            try:
+                answer = json.loads(self._opening().decode())
+                if "error" in answer:
+                    raise getattr(errors, answer["error"], errors.JetmaskError)(*answer["parts"])
+                self._memory = mmap.mmap(shared.fileno(), answer["bytes"])
+            except BaseException:
+                self.close()
+                raise
+        self.runtime = answer["runtime"]
+        self.input_wh = tuple(answer["input_wh"])
+        shape = (1, 3, self.input_wh[1], self.input_wh[0])
+        self.input = np.frombuffer(self._memory, np.float32, int(np.prod(shape))).reshape(shape)
+        self._outputs = {
+            name: np.frombuffer(self._memory, np.float32, int(np.prod(shape)), offset).reshape(shape)
+            for name, shape, offset in answer["outputs"]}
+
+    def infer(self, image: Optional[np.ndarray] = None) -> Dict[str, np.ndarray]:
+        """Run `image` (default: `.input`); {output name: float32 array}, valid until the next call."""
+        if image is not None and image is not self.input:
+            np.copyto(self.input, image)
+        try:
+            self._child.stdin.write(b"i")
+        except OSError as error:
+            raise RuntimeError("the engine's process is gone") from error
+        # One plain read: every further system call gives the interpreter's lock away once more. An engine that never
+        # answers is the loop's watchdog's matter.
+        answer = os.read(self._child.stdout.fileno(), 4096)
+        if len(answer) == _DONE.size:
+            self.timings = {"infer_ms": _DONE.unpack(answer)[0]}
+            return self._outputs
+        if not answer:
+            raise RuntimeError("the engine's process has ended with {}".format(self._child.wait()))
+        raise RuntimeError(answer.decode("utf-8", "replace").strip())
+
+    def _opening(self) -> bytes:
+        data = b""
+        while not data.endswith(b"\n"):
+            if not select.select([self._child.stdout], [], [], OPEN_S)[0]:
+                raise RuntimeError("the engine's process has not answered for {:.0f} s".format(OPEN_S))
+            part = os.read(self._child.stdout.fileno(), 65536)
+            if not part:
+                raise RuntimeError("the engine's process has ended with {}".format(self._child.wait()))
+            data += part
+        return data
+
+    def close(self) -> None:
+        """End the process."""
+        with contextlib.suppress(OSError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+        self._child.wait()
+        self._child.stdin.close()
+        self._child.stdout.close()
+
+    def __enter__(self) -> "ApartEngine":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """`python3 -m jetson.apart REQUEST`: the child. Ends when its stdin does."""
+    fd, bundle_dir, variant, runtime, threads = json.loads((argv or sys.argv[1:])[0])
+    # What libraries print must not get between the answers.
+    answers = os.fdopen(os.dup(1), "wb", 0)
+    os.dup2(2, 1)
+
+    def say(value: Dict[str, Any]) -> None:
+        answers.write(json.dumps(value).encode() + b"\n")
+
+    try:
+        engine = open_detector(bundle_dir, variant, runtime, threads).engine
+        rows, size = _layout(engine.input_wh, engine.infer())
+        os.ftruncate(fd, size)
+        memory = mmap.mmap(fd, size)
+    except errors.JetmaskError as error:
+        say({"error": type(error).__name__, "parts": [None if part is None else str(part) for part in error.args]})
+        return error.exit_code
+    width, height = engine.input_wh
+    image = np.frombuffer(memory, np.float32, 3 * width * height).reshape(1, 3, height, width)
+    outputs = {name: np.frombuffer(memory, np.float32, int(np.prod(shape)), offset).reshape(shape)
+               for name, shape, offset in rows}
+    say({"runtime": engine.runtime, "input_wh": engine.input_wh, "outputs": rows, "bytes": size})
+    while os.read(0, 1):
+        try:
+            for name, value in engine.infer(image).items():
+                np.copyto(outputs[name], value)
+            answers.write(_DONE.pack(engine.timings["infer_ms"]))
+        except BrokenPipeError:
+            return 0
+        except Exception as error:
+            answers.write("{}: {}         \n".format(type(error).__name__, error).encode()[:4096])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""The engine in a process of its own: the same results, its faults told, nothing left behind."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+from serving import alive, wait_for
+
+from jetson import apart, manifest
+from jetson.detector import open_detector
+from jetson.errors import BadInput
+
+VARIANT = "t-320x192-fp32"
+
+
+def test_same_outputs_as_here(tiny_bundle, draw):
+    frame = draw((320, 240), [(0, 100, 100, 32)])
+    with open_detector(tiny_bundle, VARIANT, "onnxruntime") as here, \
+            apart.ApartEngine(tiny_bundle, VARIANT, "onnxruntime") as there:
+        assert there.input_wh == here.input_wh and there.runtime == "onnxruntime"
+        blob, _ = here.prepare(frame)
+        wanted = here.infer(blob)
+        for image in (blob, None):
+            found = there.infer(image)
+            assert found.keys() == wanted.keys()
+            assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+        assert there.timings["infer_ms"] > 0
+
+
+def test_a_dead_process_is_told_and_no_process_stays(tiny_bundle):
+    engine = apart.ApartEngine(tiny_bundle, VARIANT, "onnxruntime")
+    pid = engine._child.pid
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(RuntimeError):
+        engine.infer()
+    engine.close()
+    other = apart.ApartEngine(tiny_bundle, VARIANT, "onnxruntime")
+    pid = other._child.pid
+    other.close()
+    wait_for(lambda: not alive(pid), "the child's end")
+
+
+def test_what_is_wrong_with_a_bundle_is_told_as_here(tiny_copy):
+    with open(os.path.join(tiny_copy, "models", "t.onnx"), "wb") as file:
+        file.write(b"not a model")
+    with pytest.raises(BadInput) as told:
+        apart.ApartEngine(tiny_copy, VARIANT, "onnxruntime")
+    assert "cannot load the model" in str(told.value) and "t.onnx" in str(told.value)
+
+
+def test_open_for_threads_chooses_by_what_the_runtime_does(tiny_bundle, monkeypatch):
+    variant = manifest.load(tiny_bundle).variant(VARIANT)
+    for holds, kind in ((True, "ApartEngine"), (False, "OnnxEngine")):
+        monkeypatch.setattr(apart, "holds_the_lock", lambda runtime, holds=holds: holds)
+        with apart.open_for_threads(tiny_bundle, variant, None, 1) as detector:
+            assert type(detector.engine).__name__ == kind
