@@ -4,7 +4,7 @@
 are rendered once, then moved and composited. A figure measured on these is about drawings and must be called that.
 """
 
-from typing import NamedTuple, Optional, Tuple
+from typing import List, NamedTuple, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -63,7 +63,7 @@ def scene(
     wanted = int(random.randint(13)) if faces is None else faces
     largest = max(SMALLEST_FACE_PX + 1.0, min(.55 * h, .6 * w))
     heights = np.exp(random.uniform(np.log(SMALLEST_FACE_PX), np.log(largest), wanted + wanted // 3))
-    placed = []  # type: List[Tuple[Sprite, int, int]]
+    placed: List[Tuple[Sprite, int, int]] = []
     for number, face_px in sorted(enumerate(heights), key=lambda pair: -pair[1]):
         if number < wanted:
             sprite = head(random, face_px, int(random.choice(3, p=LABEL_ODDS)))
@@ -148,7 +148,7 @@ class Scene:
         # Both the smallest and the largest are always there, whatever the lot says.
         low, high = np.log(max(SMALLEST_FACE_PX, .06 * h)), np.log(max(SMALLEST_FACE_PX + 1, .36 * h))
         heights = np.exp(np.linspace(low, high, max(count, 1)))
-        self._walkers = []  # type: List[_Walker]
+        self._walkers: List[_Walker] = []
         for number in range(count):
             label = number % 2 if number < 2 else int(random.choice(3, p=LABEL_ODDS))
             sprite = head(random, heights[number] * random.uniform(.85, 1.1), label)

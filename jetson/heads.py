@@ -5,7 +5,7 @@ drawn and what is labelled cannot disagree. The random stream is RandomState's, 
 the same under numpy 1.19 and 2.x (single pixels at edges may differ between OpenCV versions).
 """
 
-from typing import NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -31,8 +31,8 @@ MASKS = {
 LEFT, TOP, RIGHT, BOTTOM = -1.15, -0.85, 1.15, 3.4
 FINEST_PX = 200  # a face is drawn at most this high and then enlarged
 
-Points = Sequence[Tuple[float, float]]
-Colour = Sequence[float]
+Points = Union[np.ndarray, Sequence[Tuple[float, float]]]
+Colour = Union[np.ndarray, Sequence[float]]
 
 
 class Sprite(NamedTuple):
@@ -83,8 +83,7 @@ class _Pen:
             body = self.alpha.copy()
             area = np.zeros_like(body)
             cv2.fillPoly(area, sixteenths, 255)
-            area = cv2.min(area, body)
-            self.colour[area > 127] = np.array(colour, np.uint8)
+            self.colour[np.minimum(area, body) > 127] = np.array(colour, np.uint8)
         else:
             cv2.fillPoly(self.colour, sixteenths, [float(c) for c in colour], cv2.LINE_AA, 4)
             cv2.fillPoly(self.alpha, sixteenths, 255, cv2.LINE_AA, 4)
@@ -186,8 +185,8 @@ def decoy(random: np.random.RandomState, face_px: float) -> Sprite:
 def _both(right):
     # type: (Points) -> np.ndarray
     """The right half of an outline, from the middle outwards, and its mirror image before it."""
-    right = np.asarray(right, float)
-    return np.concatenate([(right * (-1, 1))[::-1], right])
+    half = np.asarray(right, float)
+    return np.concatenate([(half * (-1, 1))[::-1], half])
 
 
 def _shoulders(pen, random, skin, half):
@@ -346,9 +345,8 @@ def _sprite(pen, random, face_px, box, label):
     grain = np.clip(random.normal(128, 5, (48, 48)), 0, 255).astype(np.uint8)
     grain = cv2.resize(grain, (max(size[0], 48), max(size[1], 48)), interpolation=cv2.INTER_LINEAR)[:size[1], :size[0]]
     colour = cv2.addWeighted(colour, 1.0, cv2.cvtColor(np.ascontiguousarray(grain), cv2.COLOR_GRAY2BGR), 1.0, -128.0)
-    colour, rest = cv2.min(colour, shown), 255 - shown
     ratio = np.array((size[0] / float(w), size[1] / float(h)) * 2)
-    return Sprite(colour, rest, (box * ratio).astype(np.float32), label)
+    return Sprite(np.minimum(colour, shown), 255 - shown, (box * ratio).astype(np.float32), label)
 
 
 def covered(box: np.ndarray, sprite: Sprite, x: int, y: int) -> float:

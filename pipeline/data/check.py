@@ -12,6 +12,7 @@ from pipeline.data import imagefile
 from pipeline.data.labels import CLASSES, IGNORE, Collection, Finding, class_of, nearest_class
 
 ROUNDING_PX = 1.0  # boxes over the edge by this much come from rounding, not from a mistake
+DUST_PX = 0.05  # and of this much, from rounding to a digit or two, nothing needs to be said
 
 
 @dataclass
@@ -100,7 +101,7 @@ def check(
 
 def _boxes(labelled, entry, mapping, found):
     width, height = entry.wh
-    at: dict[tuple, int] = {}
+    at = {}  # the box -> its number
     for box in labelled.boxes:
         x, y, w, h = box.xywh
         if box.normalised:
@@ -121,7 +122,7 @@ def _boxes(labelled, entry, mapping, found):
                 "cut at the edge",
                 box.line,
             )
-        elif over > 1e-3:
+        elif over > DUST_PX:
             found("box over the edge", f"{shown} by {over:.3g} px", "cut at the edge", box.line, error=False)
         name = class_of(box.name, mapping)
         if name is None:

@@ -7,7 +7,6 @@ import json
 import math
 import re
 from json import JSONDecodeError
-from json.decoder import scanstring
 from pathlib import Path
 
 from jetson.errors import BadInput
@@ -95,7 +94,7 @@ def _entries(path):
             at = at if not entries else expect(",", at)
             if text[at : at + 1] != '"':
                 raise JSONDecodeError("expected a key in quotes", text, at)
-            key, at = scanstring(text, at + 1)
+            key, at = decoder.raw_decode(text, at)
             at = expect(":", skip(at))
             start = at
             if text[at : at + 1] == "[":

@@ -33,26 +33,17 @@ def write(
         frame, xyxy, labels = drawn.scene((seed * 1_000_003 + number) % 2**32, wh, faces)
         name = f"drawn_{seed}_{number:05d}.jpg"
         # Quality drawn too: photographs come at every quality, and a clean edge is a hint that no photograph gives.
-        files.write_bytes(
-            folder / "images" / name,
-            cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 70 + number * 7 % 28])[1].tobytes(),
-        )
+        quality = [cv2.IMWRITE_JPEG_QUALITY, 70 + number * 7 % 28]
+        path = folder / "images" / name
+        files.write_bytes(str(path), cv2.imencode(".jpg", frame, quality)[1].tobytes())
         boxes = [[round(float(v), 2) for v in (x1, y1, x2 - x1, y2 - y1)] for x1, y1, x2, y2 in xyxy]
-        entries.append(
-            check.Entry(
-                folder / "images" / name,
-                name,
-                wh,
-                boxes,
-                [int(v) for v in labels],
-                extra={"source": "drawn", "license": 1, "tags": ["drawn"]},
-            )
-        )
+        extra = {"source": "drawn", "license": 1, "tags": ["drawn"]}
+        entries.append(check.Entry(path, name, wh, boxes, [int(v) for v in labels], extra=extra))
         if not quiet and ((number + 1) % 100 == 0 or number + 1 == images):
             print(f"drew {number + 1}/{images}", file=sys.stderr)
     files.write_text(
-        folder / "annotations.json",
-        layout.annotations(
+        str(folder / "annotations.json"),
+        layout.document(
             entries, [LICENSE], f"{images} drawn scenes, seed {seed}; a figure measured here is about drawings"
         ),
     )

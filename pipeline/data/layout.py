@@ -79,15 +79,16 @@ def write(folder: Path, entries: list[check.Entry], licenses: list[dict], descri
     for entry in entries:
         target = folder / "images" / entry.name
         if entry.turned:
-            files.write_bytes(target, imagefile.without_exif(entry.image.read_bytes()))
+            files.write_bytes(str(target), imagefile.without_exif(entry.image.read_bytes()))
         else:
             shutil.copyfile(entry.image, target)
-    files.write_text(folder / "annotations.json", annotations(entries, licenses, description))
+    files.write_text(str(folder / "annotations.json"), document(entries, licenses, description))
 
 
-def annotations(entries: list[check.Entry], licenses: list[dict], description: str) -> str:
+def document(entries: list[check.Entry], licenses: list[dict], description: str) -> str:
     """The text of annotations.json: one image or box a line, so that a finding has a line to point at."""
-    images, boxes = [], []
+    images: list[dict] = []
+    boxes: list[dict] = []
     for number, entry in enumerate(entries, 1):
         image = {
             "id": number,

@@ -54,7 +54,7 @@ def split(
     counts = np.array([[1] + [e.labels.count(k) for k in range(len(CLASSES))] for e in entries], float).reshape(
         -1, 1 + len(CLASSES)
     )
-    members = {}
+    members: dict[int, list[int]] = {}
     for i, group in enumerate(number):
         members.setdefault(int(group), []).append(i)
 
@@ -68,7 +68,7 @@ def split(
     goal = np.array([shares[name] / total for name in names])[:, None] * counts.sum(0)[None]
     weight = 1 / np.maximum(counts.sum(0), 1)
     have = np.zeros_like(goal)
-    parts = {name: [] for name in names}
+    parts: dict[str, list[check.Entry]] = {name: [] for name in names}
     for group in order:
         more = counts[group].sum(0)
         # Where the squared distance to the goals, in shares of each count, falls most.

@@ -22,7 +22,7 @@ COLOURS = ("#2a7f4f", "#c0392b", "#d68910")
 def counts(entries: list[check.Entry]) -> dict:
     """-> {"images", "images_without_boxes", "ignore_boxes", "sources": {name: images}, "tags": {tag: images},
     "classes": {class: {"boxes", "images", "small", "medium", "large", "height_px": {"p5", "p50", "p95"} or None}}}"""
-    found = {
+    found: dict = {
         "images": len(entries),
         "images_without_boxes": sum(not e.boxes for e in entries),
         "ignore_boxes": sum(len(e.ignore) for e in entries),
@@ -90,7 +90,7 @@ def plot(entries: list[check.Entry], title: str, path: Path) -> None:
     where.set(title="where the centres of the boxes are", xlabel="of the width", ylabel="of the height")
     figure.colorbar(shown, ax=where, label="boxes")
     try:
-        with files.aside(path) as part:
+        with files.aside(str(path)) as part:
             figure.savefig(part, format="png", dpi=100, metadata={"Software": "jetmask"})
     finally:
         pyplot.close(figure)

@@ -31,7 +31,8 @@ def read(folder: Path, image_folders: list[Path]) -> Collection:
     cannot be parsed is a finding."""
     near = [f for f in (folder / "annotations", folder / "Annotations", folder) if any(f.glob("*.xml"))][:1]
     places = near or [f for f in sorted(folder.iterdir()) if f.is_dir() and any(f.glob("*.xml"))]
-    images, findings = [], []
+    images: list[Labelled] = []
+    findings: list[Finding] = []
     for place in places:
         folders = [*image_folders, place] + [
             f for f in (folder / "images", folder / "JPEGImages", folder) if f.is_dir() and near
