@@ -342,8 +342,8 @@ def _sprite(pen, random, face_px, box, label):
     light = np.clip(128 * random.uniform(.6, 1.12) * (1 + slope * u - bend * u * u), 0, 255).astype(np.uint8)
     lit = np.ascontiguousarray(np.broadcast_to(light[None, :, None], colour.shape))
     colour = cv2.multiply(colour, lit, scale=1 / 128.0)
-    grain = np.clip(random.normal(128, 5, (48, 48)), 0, 255).astype(np.uint8)
-    grain = cv2.resize(grain, (max(size[0], 48), max(size[1], 48)), interpolation=cv2.INTER_LINEAR)[:size[1], :size[0]]
+    noise = np.clip(random.normal(128, 5, (48, 48)), 0, 255).astype(np.uint8)
+    grain = cv2.resize(noise, (max(size[0], 48), max(size[1], 48)), interpolation=cv2.INTER_LINEAR)[:size[1], :size[0]]
     colour = cv2.addWeighted(colour, 1.0, cv2.cvtColor(np.ascontiguousarray(grain), cv2.COLOR_GRAY2BGR), 1.0, -128.0)
     ratio = np.array((size[0] / float(w), size[1] / float(h)) * 2)
     return Sprite(np.minimum(colour, shown), 255 - shown, (box * ratio).astype(np.float32), label)

@@ -128,15 +128,10 @@ def fetch_command(args) -> int:
         if args.json:
             print(json.dumps({name: source._asdict() for name, source in SOURCES.items()}))
         else:
-            print(
-                table(
-                    ["name", "what", "how"],
-                    [
-                        [name, source.title[:76], "by hand" if source.downloads[0].url is None else "download"]
-                        for name, source in SOURCES.items()
-                    ],
-                )
-            )
+            width = max(map(len, SOURCES))
+            for name, source in SOURCES.items():
+                how = "by hand" if any(d.url is None for d in source.downloads) else "download"
+                print(f"{name:<{width}}  {how:<8}  {source.title}")
         return 0
     if args.name not in SOURCES:
         near = difflib.get_close_matches(args.name, SOURCES, 1, 0.3)
