@@ -153,15 +153,16 @@ def bare(detector: Detector, frame: np.ndarray, seconds: float) -> float:
 
 def through_runner(bundle_dir: str, variant: Variant, runtime: Optional[str], uris: Sequence[str], seconds: float,
                    threads: int = 1, every_frame: bool = True, fps: Optional[float] = None,
-                   spare: Any = None) -> Dict[str, Any]:
+                   sampling: Optional[tradeoff.TradeOff] = None) -> Dict[str, Any]:
     """The whole way for `seconds`: {fps, latency_ms {stage: {p50, p95, p99}}, results, dropped, camera_fps}.
 
     `every_frame`: files as fast as they are taken (throughput); otherwise at their rate or `fps` (latency). The first
-    second, in which processes start, is not counted.
+    second, in which processes start, is not counted. `sampling`: the live trade-off works beside it.
     """
     detector = open_for_threads(bundle_dir, variant, runtime, threads)
     runner = Runner([source.parse(uri, fps=fps) for uri in uris], variant, detector, every_frame=every_frame,
-                    spare=spare)
+                    on_result=None if sampling is None else lambda view, frame, result: sampling.offer(frame.image),
+                    spare=None if sampling is None else sampling.spare)
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.0002)
     runner.start()

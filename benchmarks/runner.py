@@ -1,0 +1,96 @@
+"""The runner against the engine alone, with 1 and 4 sources of 640x480; latency and age of frames at 30 frames/s.
+
+    python -m benchmarks.runner --bundle jetson/models --clip CLIP [--clip CLIP …] [--seconds 10]
+
+The engine has one thread in both. Bare engine, runner, bare engine again: the ratio is that of one run, so that another
+load on the machine does not decide it. "sampling": the live trade-off in its 5 % as well. Rows are appended to
+benchmarks/results/runner.csv with the machine in them.
+"""
+
+import argparse
+import csv
+import os
+import sys
+import time
+from datetime import date
+
+from jetson import bench, board, manifest, tradeoff
+from jetson.apart import open_for_threads
+from jetson.detector import open_detector
+
+OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results", "runner.csv")
+FIELDS = ["date", "machine", "cores", "python", "power_mode", "bundle", "variant", "runtime", "case", "sources",
+          "bare_fps", "runner_fps", "ratio", "p50_ms", "p95_ms", "p99_ms", "wait_p50_ms",
+          "infer_p50_ms", "seconds", "scheduler"]
+# A machine that does other work at the same time measures at real-time priority; the row says so.
+SCHEDULERS = {os.SCHED_OTHER: "normal", os.SCHED_RR: "real-time", os.SCHED_FIFO: "real-time"}
+
+
+def sampler(bundle: str, contents: manifest.Manifest, variant: manifest.Variant, runtime: str) -> tradeoff.TradeOff:
+    """The live trade-off over all variants that run here, its engines open."""
+    entries = tradeoff.choose(contents, "auto", runtime, variant)
+    made = tradeoff.TradeOff(entries, lambda v, r: open_for_threads(bundle, v, r, 1), contents.decode["score"]).start()
+    end = time.monotonic() + 60
+    while any(entry.detector is None and not entry.error for entry in entries) and time.monotonic() < end:
+        time.sleep(0.1)
+    return made
+
+
+def measure(args: argparse.Namespace) -> list[dict[str, object]]:
+    """A row per case."""
+    contents = manifest.load(args.bundle)
+    variant = contents.variant(args.variant)
+    detector = open_detector(args.bundle, variant.name, args.runtime, 1)
+    runtime = detector.engine.runtime
+    frame = bench.frames_of(args.clip[0], 2)[0]
+    machine = board.describe()
+    rows = []
+    clips = [args.clip[number % len(args.clip)] for number in range(4)]
+    cases = [("throughput", clips[:1], True, None), ("throughput", clips, True, None),
+             ("throughput, sampling", clips[:1], True, None), ("live at 30 frames/s", clips[:1], False, 30.0)]
+    for case, uris, every_frame, fps in cases:
+        print(f"{case}, {len(uris)} source(s)", file=sys.stderr)
+        first = bench.bare(detector, frame, args.seconds / 2)
+        sampling = sampler(args.bundle, contents, variant, runtime) if "sampling" in case else None
+        found = bench.through_runner(args.bundle, variant, runtime, uris, args.seconds, 1, every_frame, fps,
+                                     sampling)
+        if sampling is not None:
+            sampling.stop()
+        limit = (first + bench.bare(detector, frame, args.seconds / 2)) / 2
+        total, stages = found["latency_ms"]["total"], found["latency_ms"]
+        rows.append({
+            "date": date.today().isoformat(), "machine": machine["machine"], "cores": machine["cores"],
+            "python": sys.version.split()[0], "power_mode": machine["power_mode"] or "", "bundle": contents.name,
+            "variant": variant.name, "runtime": runtime, "case": case, "sources": len(uris),
+            "bare_fps": round(limit, 1), "runner_fps": found["fps"],
+            "ratio": round(found["fps"] / limit, 3) if every_frame else "", "p50_ms": total["p50"],
+            "p95_ms": total["p95"], "p99_ms": total["p99"], "wait_p50_ms": stages["wait"]["p50"],
+            "infer_p50_ms": stages["infer"]["p50"], "seconds": args.seconds,
+            "scheduler": SCHEDULERS.get(os.sched_getscheduler(0), "other")})
+    detector.close()
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", default="jetson/models")
+    parser.add_argument("--clip", action="append", required=True, help="a video of 640x480; up to four in turn")
+    parser.add_argument("--variant")
+    parser.add_argument("--runtime")
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--out", default=OUT)
+    args = parser.parse_args()
+    rows = measure(args)
+    fresh = not os.path.exists(args.out)
+    with open(args.out, "a", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        if fresh:
+            writer.writeheader()
+        writer.writerows(rows)
+    for row in rows:
+        print("{case}, {sources} source(s): bare {bare_fps}, runner {runner_fps} frames/s, ratio {ratio}; arrival to "
+              "result p50 {p50_ms}, p99 {p99_ms} ms".format(**row))
+
+
+if __name__ == "__main__":
+    main()
