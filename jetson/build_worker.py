@@ -13,8 +13,6 @@ import signal
 import sys
 from typing import Any, Dict, Iterator, List
 
-import numpy as np
-
 from jetson import calibrate, cuda, files
 from jetson.errors import BadInput, DeviceMismatch, JetmaskError, QualityGate, UsageError
 
@@ -36,7 +34,7 @@ def phase(name: str) -> None:
     sys.stderr.flush()
 
 
-def blobs(folder: str, names: List[List[str]], input_wh: List[int]) -> Iterator[np.ndarray]:
+def blobs(folder: str, names: List[List[str]], input_wh: List[int]) -> Iterator[Any]:
     """The calibration images through the runner's own preprocessing; each must have the hash of the table's list."""
     import cv2
 
@@ -62,9 +60,9 @@ def _calibrator(trt: Any, job: Dict[str, Any], session: Any) -> Any:
         cache = calibrate.cache_of(table["ranges"], trt.__version__, algorithm)
         return calibrate.make_calibrator(trt, algorithm, cache)
     with session.current():
-        pair = session.pair((1, 3, job["input_wh"][1], job["input_wh"][0]), np.float32)
+        pair = session.pair((1, 3, job["input_wh"][1], job["input_wh"][0]), "float32")
 
-    def upload(blob: np.ndarray) -> int:
+    def upload(blob: Any) -> int:
         with session.current():
             pair.host[...] = blob
             session.upload(pair)

@@ -11,8 +11,6 @@ import re
 import struct
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
-import numpy as np
-
 from jetson import files
 from jetson.errors import BadInput, JetmaskError
 from jetson.manifest import PREPROCESSING
@@ -195,7 +193,7 @@ def read_cache(path: str) -> Cache:
 def cache_of(ranges: Dict[str, float], tensorrt_version: str, algorithm: str = "EntropyCalibration2") -> Cache:
     """Ranges as a cache for this TensorRT: scale = range / 127. The same scales serve Q/DQ nodes (symmetric int8)."""
     return Cache(header_version(tensorrt_version), algorithm,
-                 {name: float(np.float32(value / 127)) for name, value in ranges.items()})
+                 {name: struct.unpack(">f", struct.pack(">f", value / 127))[0] for name, value in ranges.items()})
 
 
 def ranges_of(cache: Cache) -> Dict[str, float]:
@@ -207,7 +205,7 @@ def ranges_of(cache: Cache) -> Dict[str, float]:
 
 def make_calibrator(
     trt: Any, algorithm: str = "EntropyCalibration2", cache: Optional[Cache] = None,
-    blobs: Optional[Iterable[np.ndarray]] = None, upload: Optional[Callable[[np.ndarray], int]] = None,
+    blobs: Optional[Iterable[Any]] = None, upload: Optional[Callable[[Any], int]] = None,
     input_name: str = "image",
 ) -> Any:
     """A calibrator of the `tensorrt` module `trt`, fed from a cache, or from `blobs` (float32 (1, 3, H, W) each).
@@ -217,6 +215,8 @@ def make_calibrator(
     when it only read ours) and raises whatever went wrong. No callback ever raises: in TensorRT 8.2 an exception there
     ends the process, and later versions take it for the end of the data and calibrate on what they have.
     """
+    import numpy as np  # only here: who merely reads tables should start fast
+
     base = trt.IInt8MinMaxCalibrator if algorithm == "MinMaxCalibration" else trt.IInt8EntropyCalibrator2
 
     class Calibrator(base):  # the base is known only when the module is
@@ -227,7 +227,7 @@ def make_calibrator(
             self.written: Optional[bytes] = None
             self.batches = 0
             self.refused = False
-            self._blobs: Iterator[np.ndarray] = iter(blobs if blobs is not None else ())
+            self._blobs: Iterator[Any] = iter(blobs if blobs is not None else ())
 
         def get_batch_size(self) -> int:
             return 1

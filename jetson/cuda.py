@@ -10,8 +10,6 @@ import ctypes
 import threading
 from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
 
-import numpy as np
-
 from jetson.errors import DeviceMismatch, JetmaskError
 
 Gpu = NamedTuple("Gpu", [("name", str), ("capability", Tuple[int, int]), ("memory_bytes", int), ("driver", int)])
@@ -89,7 +87,7 @@ def _sleep_while_waiting(index: int) -> None:
             return
 
 
-class Pair(NamedTuple("Pair", [("host", np.ndarray), ("device", Any)])):
+class Pair(NamedTuple("Pair", [("host", Any), ("device", Any)])):
     """A pinned host array and its twin of the same size on the device."""
 
     __slots__ = ()
@@ -183,7 +181,7 @@ class Session:
 
     def pair(self, shape: Tuple[int, ...], dtype: Any) -> Pair:
         """A pinned, zeroed array of this shape and its device twin; both live until `close`."""
-        host = self.driver.pagelocked_zeros(shape, np.dtype(dtype))
+        host = self.driver.pagelocked_zeros(shape, dtype)
         pair = Pair(host, self.driver.mem_alloc(max(1, host.nbytes)))
         self._pairs.append(pair)
         return pair

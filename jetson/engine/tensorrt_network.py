@@ -110,17 +110,17 @@ def remedy_for(words: str) -> Optional[str]:
 def int8_refusal(device: str, capability: Tuple[int, int], tensorrt: str = "TensorRT") -> DeviceMismatch:
     """The answer to whoever asks for TensorRT INT8 on a GPU without INT8 arithmetic."""
     board = NO_INT8.get(capability)
+    target = {(5, 3): "nano", (6, 2): "tx2"}.get(capability, "DEVICE")
     return DeviceMismatch(
         "{} has no INT8 hardware, so a TensorRT INT8 engine is not built for it".format(device),
-        "compute capability {}.{}{}: NVIDIA's support table lists INT8 for 6.1 and from 7.0".format(
-            capability[0], capability[1], " ({})".format(board) if board else ""),
-        "fp16, the fastest precision there. What {} does with INT8 on such a GPU: a Q/DQ file fails to build "
-        "(\"Networks with QuantizeLayer/DequantizeLayer layers require hardware with Int8 support\", "
-        "NVIDIA/TensorRT#3399); with a calibrator it builds, and an owner of a Nano measured an engine of the same "
-        "size and speed as FP16, with INT8's loss of accuracy".format(tensorrt),
-        "build fp16: jetmask build --target {} --precision fp16 (on the device: python3 -m jetson build DIR --variant "
-        "<the fp16 one>); for 8 bits on its CPU use an int8-cpu variant with ONNX Runtime".format(
-            {(5, 3): "nano", (6, 2): "tx2"}.get(capability, "DEVICE")))
+        "compute capability {}.{}{}; INT8 exists in 6.1 and from 7.0 on (NVIDIA's support table). What {} does there: "
+        "a file with Q/DQ nodes fails to build (\"Networks with QuantizeLayer/DequantizeLayer layers require hardware "
+        "with Int8 support\", NVIDIA/TensorRT#3399); with a calibrator it builds, and the owner of a Nano measured an "
+        "engine of the same size and speed as FP16".format(
+            capability[0], capability[1], " ({})".format(board) if board else "", tensorrt),
+        "fp16, which this GPU runs at twice the rate of fp32" if capability in NO_INT8 else "a precision it has",
+        "build fp16: `jetmask build MODEL.onnx --target {} --precision fp16`, on the device `python3 -m jetson build "
+        "DIR` with an fp16 variant; for 8 bits on its CPU use an int8-cpu variant with ONNX Runtime".format(target))
 
 
 def is_typed(trt: Any, model: onnx_facts.Facts) -> bool:

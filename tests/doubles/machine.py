@@ -38,13 +38,12 @@ def driver(folder):
 
 
 def pycuda():
-    """(library folder, site folder) of a real pycuda for this interpreter on the stand-in; skips if it cannot be built."""
+    """(library folder, site folder) of a real pycuda for this interpreter; skips where it cannot be built."""
     try:
         done = subprocess.run(["sh", os.path.join(DOUBLES, "build_pycuda.sh"), sys.executable, cache()],
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, timeout=1500)
     except subprocess.TimeoutExpired:
-        pytest.skip("building pycuda took longer than 25 minutes; build it beforehand: sh tests/doubles/build_pycuda.sh "
-                    + sys.executable)
+        pytest.skip("building pycuda took over 25 minutes; do it beforehand: sh tests/doubles/build_pycuda.sh PYTHON")
     if done.returncode:
         pytest.skip("pycuda cannot be built here: " + _last_line(done.stderr))
     out = _last_line(done.stdout)
@@ -83,7 +82,7 @@ class Machine:
         except subprocess.TimeoutExpired:
             process.kill()
             out, err = process.communicate()
-            raise AssertionError("no end after {} s: {}\n{}".format(timeout, out, err))
+            raise AssertionError("no end after {} s: {}\n{}".format(timeout, out, err)) from None
         return process.returncode, out, err
 
     def python(self, code, *arguments, timeout=120):

@@ -10,7 +10,7 @@ from jetson import calibrate, files
 from jetson.errors import BadInput
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "doubles"))
-import machine  # noqa: E402
+import machine
 
 HASH = "0123456789abcdef" * 4
 IMAGES = (("a.jpg", "a" * 64), ("b.jpg", "b" * 64))
@@ -18,7 +18,8 @@ IMAGES = (("a.jpg", "a" * 64), ("b.jpg", "b" * 64))
 
 def table(**changes):
     return calibrate.Table("s", HASH, calibrate.PREPROCESSING, "entropy", (416, 256), IMAGES,
-                           {"image": 255.0, "conv/1": 2.6406, "zero": 0.0}, {"int8": {"stem": "fp16"}})._replace(**changes)
+                           {"image": 255.0, "conv/1": 2.6406, "zero": 0.0},
+                           {"int8": {"stem": "fp16"}})._replace(**changes)
 
 
 # ------------------------------------------------------------------------------------------------- the table
@@ -154,7 +155,8 @@ attempt("cache_refused", c.finish)
 c = calibrate.make_calibrator(trt, "MinMaxCalibration", None, [blob, blob], upload)
 out["minmax"] = isinstance(c, trt.IInt8MinMaxCalibrator)
 batches = [c.get_batch(["image"]) for _ in range(3)]
-out["batches"] = [batches[0] == [held[0].ctypes.data], len(batches[1]), batches[2], str(held[0].dtype), c.get_batch_size()]
+out["batches"] = [batches[0] == [held[0].ctypes.data], len(batches[1]), batches[2], str(held[0].dtype),
+                  c.get_batch_size()]
 memory = memoryview(bytearray(calibrate.format_cache(given).encode()))
 c.write_calibration_cache(memory)
 memory.release()

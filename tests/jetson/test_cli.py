@@ -40,9 +40,11 @@ def command(args):
 
 def other_options(parser):
     parser.epilog = "example: prog other"
+    inner = parser.add_subparsers(dest="inner")
+    inner.add_parser("deep").add_argument("--depth")
 
 def other_command(args):
-    print("other")
+    print("other", *([args.depth] if args.inner else []))
 '''
 RUN = ("import sys; from jetson import cli; sys.exit(cli.main(None, 'prog', "
        "{'go': ('the_verb', 'goes'), 'other': ('the_verb:other', 'another'), 'lost': ('nowhere_to_be_found', 'x')}))")
@@ -65,6 +67,7 @@ def run(folder, root, *arguments, **environment):
 def test_a_verb_runs(folder, root):
     assert run(folder, root, "go") == (0, "done\n", "")
     assert run(folder, root, "other") == (0, "other\n", "")
+    assert run(folder, root, "other", "deep", "--depth", "3") == (0, "other 3\n", "")
     assert run(folder, root, "go", "--how", "code")[0] == 7
 
 
@@ -102,7 +105,7 @@ def test_a_missing_module_says_what_to_install(folder, root):
 @pytest.mark.parametrize("arguments, words", [
     ([], ["usage: prog VERB", "goes"]), (["gp"], ["did you mean `prog go`?"]),
     (["go", "--hwo", "x"], ["did you mean --how?"]), (["go", "--count", "x"], ["--count", "invalid int"]),
-    (["go", "stray"], ["stray"]),
+    (["go", "stray"], ["stray"]), (["other", "deep", "--dept=3", "--dpeth", "4"], ["did you mean --depth?"]),
 ])
 def test_misuse_is_code_2_with_the_nearest_word(folder, root, arguments, words):
     code, out, err = run(folder, root, *arguments)

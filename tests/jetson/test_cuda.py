@@ -8,7 +8,7 @@ import pytest
 from jetson import cuda
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "doubles"))
-import machine  # noqa: E402
+import machine
 
 STATS = """
 import ctypes, json, sys

@@ -40,7 +40,8 @@ with detector.open_detector(bundle, "t-416x256-fp32", "onnxruntime") as oracle:
         for frame in frames:
             want, got = oracle.detect(frame), tested.detect(frame)
             result["faces"].append(len(got))
-            result["equal"].append(bool(np.array_equal(want.xyxy, got.xyxy) and np.array_equal(want.scores, got.scores)))
+            result["equal"].append(
+                bool(np.array_equal(want.xyxy, got.xyxy) and np.array_equal(want.scores, got.scores)))
         result["timings"] = engine.timings
         result["tensors"] = [[t.name, t.shape, np.dtype(t.dtype).name, t.is_input] for t in engine.tensors]
         result["layers"] = engine.layer_times(3)
@@ -93,7 +94,8 @@ plan = plan_of("t-320x192-fp32")
 head, _, model = plan[10:].partition(b"\\n")
 for name, data in (("truncated", plan[:5]), ("garbage", b"not an engine" * 99),
                    ("version", b"TRTDOUBLE\\n" + head.replace(b'"version": "', b'"version": "1') + b"\\n" + model),
-                   ("device", b"TRTDOUBLE\\n" + head.replace(b'"capability": [', b'"capability": [9') + b"\\n" + model)):
+                   ("device", b"TRTDOUBLE\\n" +
+                    head.replace(b'"capability": [', b'"capability": [9') + b"\\n" + model)):
     try:
         tensorrt.TensorRtEngine(data, (320, 192))
     except JetmaskError as error:

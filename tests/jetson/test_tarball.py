@@ -1,6 +1,5 @@
 """The bundle's tar file: one spelling, and nothing else gets in."""
 
-import io
 import json
 import os
 import tarfile

@@ -12,8 +12,6 @@ import sys
 import time
 import zlib
 
-import numpy as np
-import onnxruntime
 from jetson import onnx_facts
 
 from . import surface
@@ -30,7 +28,7 @@ ProfilingVerbosity = surface.enum("ProfilingVerbosity")
 Severity = surface.enum("Severity")
 TensorIOMode = surface.enum("TensorIOMode")
 LayerInformationFormat = surface.enum("LayerInformationFormat")
-_NUMPY = {"FLOAT": np.float32, "HALF": np.float16}
+_NUMPY = {"FLOAT": "float32", "HALF": "float16"}
 
 
 def _driver():
@@ -52,7 +50,7 @@ def _int8_hardware(capability):  # 3.4
 
 
 def _callback(function, *arguments):
-    """Call into Python as the bindings do (0, fact 9): 8.2 ends the process on an exception, later versions print it."""
+    """Call into Python as the bindings do (0, fact 9): an exception ends the process of 8.2, later it is printed."""
     try:
         return function(*arguments)
     except BaseException as error:
@@ -87,7 +85,8 @@ def _assign(logger, creator):
     if not _logger:
         _logger.append(logger)
     elif _logger[0] is not logger:
-        _log("WARNING", "The logger passed into {} differs from one already assigned, 0x55d0, logger not updated.".format(creator))
+        _log("WARNING", "The logger passed into {} differs from one already assigned, 0x55d0, logger not "
+             "updated.".format(creator))
 
 
 class Logger(ILogger):
@@ -182,6 +181,8 @@ class INetworkDefinition(Base):
                                 DataType.FLOAT, True) for value in facts.inputs]
 
     def _session(self):
+        import onnxruntime  # late: who only imports the module should not wait for it
+
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = 1
@@ -277,8 +278,8 @@ class OnnxParser(Base):
             yield ParserError(-1, "", "", "Failed to convert ONNX date type to TensorRT data type.")
         for index, node in enumerate(facts.nodes):
             if node.op in ("HardSwish", "NonZero", "QLinearConv", "DynamicQuantizeLinear"):
-                yield ParserError(index, node.name, node.op, "No importer registered for op: {}. Attempting to import as "
-                                  "plugin.".format(node.op))
+                yield ParserError(index, node.name, node.op, "No importer registered for op: {}. Attempting to import "
+                                  "as plugin.".format(node.op))
             if node.op in ("QuantizeLinear", "DequantizeLinear") and len(node.inputs) != 3:
                 yield ParserError(index, node.name, node.op, "This version of TensorRT requires 3 inputs for the {} "
                                   "operator.".format(node.op))
@@ -351,6 +352,8 @@ class IBuilderConfig(Base):
 
 
 def _addresses_hold_numbers(addresses, shape):
+    import numpy as np
+
     count = int(np.prod(shape))
     values = np.ctypeslib.as_array((ctypes.c_float * count).from_address(addresses[0]))
     return bool(np.isfinite(values).all()), zlib.crc32(values.tobytes())
@@ -423,7 +426,8 @@ class Builder(Base):
     def build_serialized_network(self, network, config):
         started = time.time()
         if config._workspace_bytes() < 1 << 20:
-            _log("ERROR", "2: [standardEngineBuilder.cpp] insufficient workspace: Could not find any implementation for node")
+            _log("ERROR", "2: [standardEngineBuilder.cpp] insufficient workspace: Could not find any implementation "
+                 "for node")
             return None
         monitor = getattr(config, "progress_monitor", None)
         if monitor is not None:
@@ -436,8 +440,8 @@ class Builder(Base):
         if network._facts.quantized and not _int8_hardware(self._gpu[1]):  # 0, fact 1
             _log("WARNING", "Int8 support requested on hardware without native Int8 support, performance will be "
                  "negatively affected.")
-            _log("ERROR", "9: [standardEngineBuilder.cpp::buildEngine::1631] Error Code 9: Internal Error (Networks with "
-                 "QuantizeLayer/DequantizeLayer layers require hardware with Int8 support.)")
+            _log("ERROR", "9: [standardEngineBuilder.cpp::buildEngine::1631] Error Code 9: Internal Error (Networks "
+                 "with QuantizeLayer/DequantizeLayer layers require hardware with Int8 support.)")
             return None
         if network._facts.quantized and not typed and "INT8" not in config._flags:  # 3.3
             _log("ERROR", "Int8 precision has not been set in the builder configuration")
@@ -445,8 +449,8 @@ class Builder(Base):
         cache = None
         if "INT8" in config._flags and not network._facts.quantized:
             if config.int8_calibrator is None:
-                _log("WARNING", "Calibrator is not being used. Users must provide dynamic range for all tensors that are "
-                     "not Int32.")
+                _log("WARNING", "Calibrator is not being used. Users must provide dynamic range for all tensors that "
+                     "are not Int32.")
             else:
                 cache = self._calibrate(network, config)
                 if cache is None:
@@ -540,6 +544,8 @@ class IExecutionContext(Base):
         self.profiler, self.enqueue_emits_profile = None, True
 
     def _array(self, address, shape, dtype):
+        import numpy as np
+
         dtype = np.dtype(_NUMPY[dtype.name])
         count = int(np.prod(shape))
         return np.frombuffer((ctypes.c_char * (count * dtype.itemsize)).from_address(address), dtype).reshape(shape)
@@ -612,17 +618,17 @@ class Runtime(Base):
         gpu = _gpu()
         words = None
         if not data.startswith(MAGIC) or b"\n" not in data[len(MAGIC):]:
-            words = ("1: [stdArchiveReader.cpp::StdArchiveReader::35] Error Code 1: Serialization (Serialization assertion "
-                     "magicTagRead == kMAGIC_TAG failed.Magic tag does not match)")
+            words = ("1: [stdArchiveReader.cpp::StdArchiveReader::35] Error Code 1: Serialization (Serialization "
+                     "assertion magicTagRead == kMAGIC_TAG failed.Magic tag does not match)")
         else:
             text, _, model = data[len(MAGIC):].partition(b"\n")
             head = json.loads(text.decode())
             if head["version"] != FULL_VERSION:
-                words = ("6: The engine plan file is not compatible with this version of TensorRT, expecting library version "
-                         "{} got {}, please rebuild.".format(FULL_VERSION, head["version"]))
+                words = ("6: The engine plan file is not compatible with this version of TensorRT, expecting library "
+                         "version {} got {}, please rebuild.".format(FULL_VERSION, head["version"]))
             elif gpu is None or tuple(head["capability"]) != gpu[1]:
-                words = ("The engine plan file is generated on an incompatible device, expecting compute {}.{} got compute "
-                         "{}.{}, please rebuild.".format(*(gpu[1] if gpu else (0, 0)), *head["capability"]))
+                words = ("The engine plan file is generated on an incompatible device, expecting compute {}.{} got "
+                         "compute {}.{}, please rebuild.".format(*(gpu[1] if gpu else (0, 0)), *head["capability"]))
         if words:
             _log("ERROR", words)
             _log("ERROR", "4: [runtime.cpp::deserializeCudaEngine::50] Error Code 4: Internal Error (Engine "

@@ -73,9 +73,9 @@ class Base(metaclass=_Strict):
 
     def __setattr__(self, name, value):
         # Python subclasses have a __dict__; the bindings' own classes have not.
-        if not name.startswith("_") and type(self).__module__ == __name__.rpartition(".")[0] + ".behaviour":
-            if name not in MEMBERS.get(type(self).__name__, ()):
-                raise AttributeError("'{}' object has no attribute '{}'".format(type(self).__name__, name))
+        ours = type(self).__module__ == __name__.rpartition(".")[0] + ".behaviour"
+        if ours and not name.startswith("_") and name not in MEMBERS.get(type(self).__name__, ()):
+            raise AttributeError("'{}' object has no attribute '{}'".format(type(self).__name__, name))
         object.__setattr__(self, name, value)
 
 
@@ -97,7 +97,7 @@ def expose(cls):
         if name not in names:
             delattr(cls, name)
     for name in names:
-        if name not in vars(cls) and not hasattr(Base, name) and name not in getattr(cls, "_settable", ()):
-            if not name.startswith("__"):
-                setattr(cls, name, _not_done(cls.__name__, name))
+        there = name in vars(cls) or hasattr(Base, name) or name in getattr(cls, "_settable", ())
+        if not there and not name.startswith("__"):
+            setattr(cls, name, _not_done(cls.__name__, name))
     return cls

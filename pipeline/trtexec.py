@@ -1,0 +1,65 @@
+"""The trtexec command that builds what `jetmask build` builds, in the spelling of a target's TensorRT version.
+
+Options by version: NVIDIA/TensorRT samples/common/sampleOptions.cpp at tags 8.2.1, v8.6.1, v10.0.1 and v11.0.
+"""
+
+import shlex
+from collections.abc import Mapping, Sequence
+
+from jetson.errors import BadInput, DeviceMismatch
+from pipeline.targets import Target
+
+ON_JETSON = "/usr/src/tensorrt/bin/trtexec"  # JetPack 4.6 to 6; NVIDIA's pip wheels hold no trtexec
+
+
+def command(
+    version: Sequence[int], onnx: str, engine: str, input_wh: Sequence[int], precision: str, workspace_bytes: int,
+    *, quantized: bool = False, half: bool = False, cache: str | None = None, timing_cache: str | None = None,
+    layer_precisions: Mapping[str, str] | None = None, program: str = ON_JETSON,
+) -> str:
+    """One shell line. `version`: (major, minor). `precision`: fp32, fp16 or int8.
+
+    `quantized`, `half`: the ONNX carries Q/DQ nodes or FP16 itself. `cache`: NVIDIA's calibration cache, for int8 from
+    a float file. DeviceMismatch or BadInput where trtexec would build something else than what is meant.
+    """
+    version = tuple(version[:2])
+    if layer_precisions:
+        raise BadInput("layers kept in higher precision are not expressed as a trtexec command", onnx,
+                       "a recipe without layer precisions", "build with `python3 -m jetson build`, or bake them into "
+                       "the file (--precision auto)")
+    if version >= (11, 0) and precision == "fp16" and not half:
+        raise DeviceMismatch(f"trtexec {version[0]} has no --fp16: precision must be in the file", onnx,
+                             "a typed FP16 file", "give it <model>.fp16.onnx")
+    if precision == "int8" and not quantized:
+        if version >= (11, 0):
+            raise DeviceMismatch(f"trtexec {version[0]} has no --int8 and no --calib", onnx, "a Q/DQ file",
+                                 "give it <model>.int8.onnx")
+        if cache is None:
+            # Without one, trtexec takes fixed made-up ranges: it runs, it is fast, and its outputs mean nothing.
+            raise BadInput("trtexec --int8 needs --calib for a float file", onnx, "a calibration cache, or a Q/DQ file",
+                           "jetmask calibrate … --cache FILE, or give it <model>.int8.onnx")
+    words = [program, f"--onnx={onnx}", f"--saveEngine={engine}", f"--shapes=image:1x3x{input_wh[1]}x{input_wh[0]}"]
+    if version < (11, 0):
+        if precision in ("fp16", "int8"):
+            words.append("--fp16")
+        if precision == "int8":
+            words.append("--int8")
+            if not quantized:
+                words.append(f"--calib={cache}")
+    if precision == "fp32":
+        words.append("--noTF32")
+    mib = workspace_bytes >> 20
+    words.append(f"--workspace={mib}" if version < (8, 4) else f"--memPoolSize=workspace:{mib}")
+    if timing_cache:
+        words.append(f"--timingCacheFile={timing_cache}")
+    words.append("--profilingVerbosity=detailed")
+    words.append("--buildOnly" if version < (8, 6) else "--skipInference")
+    return shlex.join(words)
+
+
+def versions(device: Target) -> list[tuple[int, ...]]:
+    """The TensorRT versions of a target; DeviceMismatch when it has none."""
+    if not device.tensorrt:
+        raise DeviceMismatch(f"{device.title} has no TensorRT, so there is no trtexec command for it", None,
+                             "a Jetson target", "name one: --target nano")
+    return [tuple(int(part) for part in text.split(".")[:2]) for text in device.tensorrt]
