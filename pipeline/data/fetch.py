@@ -2,7 +2,7 @@
 
 Downloads go on where they broke off. Where a collection cannot be had without a login, or there is no network, it
 says which file to place where. A checksum is given only where one is known; otherwise what was received is written
-down beside the file, so that the next person can compare.
+down beside the file, so that the next person can compare. The addresses were written down without trying them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SOURCES = {
         "jetmask data import DIR/face-mask-detection OUT --format voc",
     ),
     "chandrikadeb7": Source(
-        "Face-Mask-Detection, 4,095 images of one face each, two folders, no boxes",
+        "Face-Mask-Detection, images of one face each in two folders, no boxes",
         "https://github.com/chandrikadeb7/Face-Mask-Detection",
         "MIT (the repository's LICENSE); the images come from the web, rights to single ones are not verified",
         "nothing; it has no boxes, so it needs a face detector before it can be imported",
