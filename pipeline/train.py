@@ -182,9 +182,10 @@ class Run:
     """One training in a folder: checkpoint.npz (everything needed to go on), best.keras, last.keras, log.csv,
     config.json, and TensorBoard's logs/."""
 
-    def __init__(self, config, run_dir, net=None, report=None):
+    def __init__(self, config, run_dir, net=None, report=None, detector=Detector, callbacks=()):
         keras.utils.set_random_seed(config.train.seed)
         self.config, self.folder, self.report = config, Path(run_dir), report
+        self.callbacks = list(callbacks)
         root = config.data.root or os.environ.get("JETMASK_DATA", "")
         if not root:
             raise UsageError("no data", where="data.root", expected="a folder with split folders such as train/, val/",
@@ -196,7 +197,7 @@ class Run:
         self.averaged = keras.models.clone_model(self.net)
         self.averaged.set_weights(self.net.get_weights())
         self.steps = dataset.steps_per_epoch(config)
-        self.detector = Detector(self.net)
+        self.detector = detector(self.net)
         optimizer = make_optimizer(config.train, self.steps * config.train.epochs)
         self.detector.compile(optimizer, jit_compile=False)
         optimizer.build(self.net.trainable_variables)
@@ -268,8 +269,9 @@ class Run:
 
     def fit(self, progress=1):
         train = self.config.train
-        callbacks = [self.average, keras.callbacks.TensorBoard(self.folder / "logs", update_freq=50, profile_batch=0),
-                     Validate(self)]
+        # The caller's go first: what they do to the weights is what is averaged.
+        callbacks = [*self.callbacks, self.average,
+                     keras.callbacks.TensorBoard(self.folder / "logs", update_freq=50, profile_batch=0), Validate(self)]
         if train.schedule == "plateau":
             callbacks.append(keras.callbacks.ReduceLROnPlateau("val_map50", mode="max", factor=0.3, patience=3))
         callbacks = keras.callbacks.CallbackList(callbacks, model=self.detector)
@@ -291,9 +293,9 @@ class Run:
                 "last": str(self.folder / "last.keras"), "minutes": self.rows[-1]["minutes"] if self.rows else 0.0}
 
 
-def fit(config, run_dir, model=None, report=None, resume=False, progress=0):
+def fit(config, run_dir, model=None, report=None, resume=False, progress=0, detector=Detector, callbacks=()):
     """Train as config says in run_dir; `model` goes first over config.model. report(epoch, row) is called after each
-    epoch. Returns a dict with map50 (val, the best), best and last (paths), rows (the log)."""
+    epoch. detector: makes the network with its loss; callbacks: more of Keras' callbacks, for that. Returns a dict with map50 (val, the best), best and last (paths), rows (the log)."""
     keras.config.set_dtype_policy(config.train.precision)
     run_dir = Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -303,7 +305,7 @@ def fit(config, run_dir, model=None, report=None, resume=False, progress=0):
     if not resume and (run_dir / "checkpoint.npz").exists():
         raise UsageError("there is a training already", where=str(run_dir), expected="a new or empty folder",
                          remedy="go on with --resume, or name another folder with --out")
-    run = Run(config, run_dir, model, report)
+    run = Run(config, run_dir, model, report, detector, callbacks)
     if (run_dir / "checkpoint.npz").exists():
         run.resume()
     files.write_json(run_dir / "config.json", configuration.to_dict(config))
