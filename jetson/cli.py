@@ -25,18 +25,26 @@ _USERS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, e
 class _Parser(argparse.ArgumentParser):
     """argparse, with the nearest option named for a misspelt one."""
 
+    def _option_names(self, args: List[str]) -> List[str]:
+        names = []  # type: List[str]
+        for action in self._actions:
+            names += action.option_strings
+            if isinstance(action, argparse._SubParsersAction):
+                chosen = [word for word in args if word in action.choices][:1]
+                names += [name for word in chosen for name in action.choices[word]._option_names(args)]
+        return names
+
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         # argparse first asks for what is required, even when it stands there, misspelt.
-        names = [name for action in self._actions for name in action.option_strings]
-        if not any(isinstance(action, argparse._SubParsersAction) for action in self._actions):
-            for word in args:
-                if word == "--":
-                    break
-                option = word.split("=")[0]
-                if option.startswith("--") and not any(name.startswith(option) for name in names):
-                    near = difflib.get_close_matches(option, names, 1)
-                    self.error("there is no option {}{}".format(
-                        option, " (did you mean {}?)".format(near[0]) if near else ""))
+        names = self._option_names(args)
+        for word in args:
+            if word == "--":
+                break
+            option = word.split("=")[0]
+            if option.startswith("--") and not any(name.startswith(option) for name in names):
+                near = difflib.get_close_matches(option, names, 1)
+                self.error("there is no option {}{}".format(
+                    option, " (did you mean {}?)".format(near[0]) if near else ""))
         return super().parse_args(args, namespace)
 
 
