@@ -1,4 +1,4 @@
-"""Which faces count as unlabelled, and what a detector's maps become, against plain counts and a net of known output."""
+"""Which faces count as unlabelled, and what the maps of a detector become, against plain counts and a known net."""
 
 import numpy as np
 import onnx
