@@ -135,7 +135,8 @@ def _batch_norm(channels, record, inputs, shape, args, kwargs):
     axis = record.layer.axis
     if axis not in (-1, len(shape) - 1):
         raise Unknown("it normalises axis %r, not the last one" % (axis,))
-    channels.carries(record, inputs[0].ids, *((name, 0) for name in ("gamma", "beta", "moving_mean", "moving_variance")))
+    variables = ("gamma", "beta", "moving_mean", "moving_variance")
+    channels.carries(record, inputs[0].ids, *((name, 0) for name in variables))
     return inputs[0].ids
 
 

@@ -1,9 +1,10 @@
 """Which layers of a Keras model share channels: one dependency pass over a functional graph.
 
 Every layer that makes channels (a convolution, a dense layer) opens a number for each of them; every other layer
-passes them on, repeats them (depthwise, Flatten), joins them (Add, Multiply: union-find) or lines them up (Concatenate).
-Numbers joined to one another stand for one channel, which can only be removed everywhere at once. The same idea as
-DepGraph (arXiv:2301.12900), for single channels instead of layers, so that offsets of a Concatenate need no care.
+passes them on, repeats them (depthwise, Flatten), joins them (Add, Multiply: union-find) or lines them up
+(Concatenate). Numbers joined to one another stand for one channel, which can only be removed everywhere at once. The
+same idea as DepGraph (arXiv:2301.12900), for single channels instead of layers, so that offsets of a Concatenate need
+no care.
 
 What a layer does is known by its class, base classes included. What is not known is not guessed: the channels that
 reach it and those that leave it stay, and the group says which layer is the reason.

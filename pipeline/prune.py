@@ -17,7 +17,8 @@ from pipeline import importance as scores
 from pipeline.channels import Channels, channel_groups, walk
 from pipeline.prune_cost import Macs
 
-__all__ = ["MULTIPLE_OF", "Plan", "channel_groups", "compose", "describe", "plan_global", "plan_uniform", "prune", "silence"]
+__all__ = ["MULTIPLE_OF", "Plan", "channel_groups", "compose", "describe", "plan_global", "plan_uniform", "prune",
+           "silence"]
 
 # Channel counts that kernels like: NVIDIA's fp16 and fp32 kernels and CPU vectors work on 8 (ONNX Runtime's int8 on
 # 16), int8 tensor cores on tiles of 32. A Nano has no tensor cores: 8.

@@ -1,0 +1,111 @@
+"""`jetmask prune`: remove channels from a trained model and fine-tune what is left."""
+import json
+import sys
+
+from jetson import files
+from jetson.cli import table
+from jetson.errors import UsageError
+
+KINDS = ("l1", "l2", "bn_scale", "taylor", "activation", "geometric_median", "random")
+DESCRIPTION = """Remove channels from a trained model and fine-tune what is left.
+
+One of --macs-ratio, --ratio, --max-drop or --scan says what is wanted. A run that was stopped goes on when the same
+command is given again."""
+EXAMPLES = """examples:
+  jetmask prune --model runs/train/best.keras --out runs/half --macs-ratio 0.5 --rounds 2 --epochs 6
+  jetmask prune --model runs/train/best.keras --out runs/gate --max-drop 1.0 --epochs 8
+  jetmask prune --model mine.keras --out runs/mine --ratio 0.5 --epochs 0     any Keras model, without data"""
+# Fine-tuning starts from good weights: a tenth of training's rate or so, a short warm-up, no long flat part.
+TUNE = ["train.learning_rate=5e-4", "train.schedule=cosine", "train.warmup_steps=50", "train.closing_epochs=1"]
+
+
+def options(parser):
+    parser.description, parser.epilog = DESCRIPTION, EXAMPLES
+    parser.add_argument("--model", required=True, metavar="FILE", help="a .keras file (a model trained by jetmask; "
+                        "with --epochs 0 any functional Keras model)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the run")
+    way = parser.add_mutually_exclusive_group(required=True)
+    way.add_argument("--macs-ratio", type=float, metavar="SHARE", help="prune to this share of the cost, 0 to 1, by a "
+                     "ranking over all layers")
+    way.add_argument("--ratio", type=float, metavar="SHARE", help="drop this share of every group's channels")
+    way.add_argument("--max-drop", type=float, metavar="POINTS", help="the largest pruning that costs at most this "
+                     "much val mAP50, by bisection")
+    way.add_argument("--scan", action="store_true", help="AP against ratio for each group, as scan.json and scan.svg")
+    parser.add_argument("--importance", choices=KINDS, default="l1", help="what a channel is judged by (default l1)")
+    parser.add_argument("--save", choices=("macs", "latency"), default="macs",
+                        help="the cost to be saved: multiply-adds, or predicted latency on --target")
+    parser.add_argument("--target", default="nano", help="device kind for --save latency (default nano)")
+    parser.add_argument("--precision", default="fp16", help="its precision; int8 also sets --multiple-of 32")
+    parser.add_argument("--input-wh", default="320x320", metavar="WxH", help="size that the cost is counted at")
+    parser.add_argument("--multiple-of", type=int, metavar="N", help="channel counts become multiples of N (default 8, "
+                        "which fp16 and fp32 kernels like; 32 for int8 on tensor cores, 16 for int8-cpu)")
+    parser.add_argument("--floor", type=float, default=0.1, metavar="SHARE", help="share that every group keeps")
+    parser.add_argument("--rounds", type=int, default=1, help="with --macs-ratio: prune and fine-tune so many times")
+    parser.add_argument("--probes", type=int, default=5, help="with --max-drop: steps of the bisection")
+    parser.add_argument("--epochs", type=int, default=8, help="epochs of fine-tuning after each pruning; 0: none")
+    parser.add_argument("--distill", type=float, default=0.0, nargs="?", const=1.0, metavar="WEIGHT",
+                        help="learn from the unpruned model too (weight, default 1)")
+    parser.add_argument("--config", help="YAML file or preset for fine-tuning (default: jetmask's)")
+    parser.add_argument("--data", help="folder with the split folders (default: data.root, then JETMASK_DATA)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def command(args):
+    _check(args)
+    from pipeline import config as configuration
+    from pipeline.latency import parse_wh
+    from pipeline.prune import MULTIPLE_OF, Plan, describe
+    from pipeline.prune_schedule import Pruning, Settings, plot_scan
+
+    config = configuration.load(args.config, [*TUNE, "train.epochs=%d" % args.epochs, *args.set])
+    if args.data:
+        config.data.root = args.data
+    settings = Settings(
+        importance=args.importance, multiple_of=args.multiple_of or MULTIPLE_OF.get(args.precision, 8),
+        floor=args.floor, input_wh=parse_wh(args.input_wh), save=args.save, target=args.target,
+        precision=args.precision, distill=args.distill)
+    pruning = Pruning(args.model, args.out, config, settings,
+                      say=lambda text: print(text, file=sys.stderr, flush=True), progress=1)
+    if args.scan:
+        found = pruning.scan()
+        plot_scan(found, pruning.folder / "scan.svg")
+        print(json.dumps(found) if args.json else _scan_table(found))
+        return
+    if args.max_drop is not None:
+        result = pruning.gate(args.max_drop, args.probes)
+    elif args.ratio is not None:
+        result = pruning.uniform(args.ratio)
+    else:
+        result = pruning.rounds(args.macs_ratio, args.rounds)
+    if args.json:
+        print(json.dumps(result))
+        return
+    print(describe(Plan.from_dict(files.read_json(result["plan"]))))
+    print("\nmultiply-adds  %.1f M, %.1f %% of before" % (result["macs"] / 1e6, 100 * result["macs_share"]))
+    if result["map50"] is not None:
+        change = result["change"]
+        print("val mAP50      %.1f, before %.1f (change %+.1f, 95 %% bounds %+.1f to %+.1f)" % (
+            change["after"], change["before"], change["difference"], change["low"], change["high"]))
+    print("model          %s" % result["model"])
+
+
+def _check(args):
+    for name, value, low, high in (("--macs-ratio", args.macs_ratio, 0, 1), ("--ratio", args.ratio, -1e-9, 1),
+                                   ("--floor", args.floor, -1e-9, 1)):
+        if value is not None and not low < value <= high:
+            raise UsageError("%s %g" % (name, value), expected="a share from %g to 1" % max(low, 0))
+    for name, value, least in (("--rounds", args.rounds, 1), ("--probes", args.probes, 1), ("--epochs", args.epochs, 0),
+                               ("--multiple-of", args.multiple_of, 1)):
+        if value is not None and value < least:
+            raise UsageError("%s %d" % (name, value), expected="%d or more" % least)
+    if args.rounds > 1 and args.macs_ratio is None:
+        raise UsageError("--rounds goes with --macs-ratio only", remedy="give --macs-ratio, or leave --rounds out")
+
+
+def _scan_table(found):
+    ratios = sorted({float(ratio) for row in found["groups"].values() for ratio in row})
+    rows = [[name, *["%.1f" % row[str(r)] if str(r) in row else "-" for r in ratios]]
+            for name, row in found["groups"].items()]
+    return "val mAP50 %.1f; with this share of one group's channels dropped:\n\n%s" % (
+        found["baseline"], table(["group", *["%g" % r for r in ratios]], rows))
