@@ -1,0 +1,18 @@
+"""Every verb that the two command lines list exists, and its help shows an example."""
+
+import pytest
+
+from jetson import __main__ as device
+from jetson import cli as frame
+from pipeline import cli as host
+
+VERBS = [("jetmask", verb, host.VERBS) for verb in host.VERBS]
+VERBS += [("python3 -m jetson", verb, device.VERBS) for verb in device.VERBS]
+
+
+@pytest.mark.parametrize("prog, verb, verbs", VERBS, ids=[f"{prog} {verb}" for prog, verb, _ in VERBS])
+def test_a_verb_has_help_with_an_example(prog, verb, verbs, capsys):
+    assert frame.main([verb, "--help"], prog, verbs) == 0
+    text = capsys.readouterr().out
+    assert f"usage: {prog} {verb}" in text
+    assert "example" in text.lower() and f"{prog} {verb}" in text.split("usage:")[1].split("\n\n", 1)[1]
