@@ -223,7 +223,7 @@ def measure(args: argparse.Namespace, say: Callable[[str], None]) -> Dict[str, A
             usable.append(entry)
     try:
         if usable:
-            reference = max(usable, key=tradeoff.accuracy_rank)
+            reference = tradeoff.most_accurate(usable)
             time_rounds(usable, frames, args.seconds, say)
             say("agreement with {}".format(reference.variant.name))
             _agreement(usable, reference, frames)

@@ -5,7 +5,7 @@ from typing import Any, Callable, Dict, List, Optional
 
 from jetson.errors import UsageError
 from jetson.runner import Runner
-from jetson.tradeoff import Entry, TradeOff, accuracy_rank
+from jetson.tradeoff import Entry, TradeOff, accuracy_ranks
 
 DOWN_S = 3.0  # too slow for this long: a faster variant
 UP_S = 10.0  # room for this long: a more accurate one
@@ -35,6 +35,7 @@ class Governor:
         self._tradeoff = tradeoff
         self._switch = switch
         self._clock = clock
+        self._ranks = accuracy_ranks(tradeoff.entries)
         self._slow_since: Optional[float] = None
         self._room_since: Optional[float] = None
         self._room_for = ""
@@ -107,7 +108,7 @@ class Governor:
         faster = [(capacity, entry) for capacity, entry in able if capacity > mine and entry is not current]
         holding = [(capacity, entry) for capacity, entry in faster if capacity >= demand]
         if holding:
-            target = max(holding, key=lambda pair: accuracy_rank(pair[1]))[1]
+            target = max(holding, key=lambda pair: self._ranks[id(pair[1])])[1]
         elif faster:
             target = max(faster, key=lambda pair: pair[0])[1]
         else:
@@ -135,11 +136,11 @@ class Governor:
     def _quality(self, entry: Entry) -> Any:
         """The measured agreement in steps of its uncertainty, then what the manifest says."""
         if entry is self._tradeoff.reference:
-            return (1.0,) + tuple(accuracy_rank(entry))
+            return (1.0,) + tuple(self._ranks[id(entry)])
         value = entry.agreement.value()
         # Below 30 frames the agreement says less than the AP measured on the workstation.
         known = value["agreement"] if value["agreement"] is not None and value["frames"] >= 30 else 0.0
-        return (round(known, 2),) + tuple(accuracy_rank(entry))
+        return (round(known, 2),) + tuple(self._ranks[id(entry)])
 
     def _go(self, now: float, target: Entry, reason: str) -> None:
         before = self._runner.active.variant.name

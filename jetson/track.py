@@ -153,8 +153,15 @@ class Tracker:
 
     def visible(self, now: float, grace_s: float = 0.35) -> List[Track]:
         """The tracks to show: seen now, or confirmed and missing for a moment only."""
-        return [track for track in self.tracks
-                if track.seen >= now or (track.confirmed and now - track.seen <= grace_s)]
+        seen = [track for track in self.tracks if track.seen >= now]
+        missing = [track for track in self.tracks if track.seen < now and track.confirmed
+                   and now - track.seen <= grace_s]
+        if seen and missing:
+            # Where somebody else is seen now, the one who is missing is not.
+            overlap = boxes.iou_matrix(np.array([track.predict(now) for track in missing]),
+                                       np.array([track.xyxy for track in seen]))
+            missing = [track for track, most in zip(missing, overlap.max(axis=1)) if most < MATCH_IOU]
+        return seen + missing
 
 
 def _assign(goodness: np.ndarray, allowed: np.ndarray, rows: List[int],

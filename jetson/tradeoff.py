@@ -49,12 +49,25 @@ class Entry:
         return (self.variant.ap or {}).get(self.runtime)
 
 
-def accuracy_rank(entry: Entry) -> Any:
-    """A key by which the most accurate variant is the largest: measured AP, else precision, MACs and input size."""
-    pixels = entry.variant.input_wh[0] * entry.variant.input_wh[1]
-    precision = {"fp32": 3, "fp16": 2, "int8": 1, "int8-cpu": 1}.get(entry.variant.precision, 0)
-    ap = entry.ap
-    return (ap["map50"] if ap else -1.0, precision, entry.variant.macs / pixels, pixels)
+def accuracy_ranks(entries: Sequence[Entry]) -> Dict[int, Any]:
+    """{id(entry): key} by which the most accurate entry is the largest.
+
+    The manifest's AP where every entry has one; where some have none, figures cannot be compared, and precision, MACs
+    per pixel and input size decide.
+    """
+    measured = all(entry.ap for entry in entries)
+    ranks = {}
+    for entry in entries:
+        pixels = entry.variant.input_wh[0] * entry.variant.input_wh[1]
+        precision = {"fp32": 3, "fp16": 2, "int8": 1, "int8-cpu": 1}.get(entry.variant.precision, 0)
+        ranks[id(entry)] = (entry.ap["map50"] if measured else 0.0, precision, entry.variant.macs / pixels, pixels)
+    return ranks
+
+
+def most_accurate(entries: Sequence[Entry]) -> Entry:
+    """The reference among these entries."""
+    ranks = accuracy_ranks(entries)
+    return max(entries, key=lambda entry: ranks[id(entry)])
 
 
 def choose(manifest: Manifest, wanted: str, runtime: Optional[str], active: Variant,
@@ -79,7 +92,7 @@ def choose(manifest: Manifest, wanted: str, runtime: Optional[str], active: Vari
         raise UsageError("too many variants at once", "--tradeoff", "at most {}".format(MOST))
     if len(found) > MOST:
         # The reference and the running one stay; of the others an even choice along the cost.
-        keep = {max(found, key=accuracy_rank).variant.name, active.name}
+        keep = {most_accurate(found).variant.name, active.name}
         rest = sorted((e for e in found if e.variant.name not in keep), key=lambda e: e.variant.macs)
         picks = {rest[int(i)].variant.name for i in np.linspace(0, len(rest) - 1, MOST - len(keep))}
         found = [e for e in found if e.variant.name in keep | picks]
@@ -113,7 +126,7 @@ class TradeOff:
                  budget: float = BUDGET, truths: Sequence[metrics.Truth] = (),
                  power: Callable[[], Optional[float]] = lambda: None) -> None:
         self.entries = entries
-        self.reference = max(entries, key=accuracy_rank)
+        self.reference = most_accurate(entries)
         self.budget = budget
         self.active = ""
         self.samples = 0

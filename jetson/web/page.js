@@ -24,6 +24,7 @@
   const clock = (iso) => new Date(iso).toLocaleTimeString([], { hour12: false });
   const span = (s) => s < 90 ? Math.round(s) + " s" : s < 5400 ? Math.round(s / 60) + " min" : s < 172800 ?
     (s / 3600).toFixed(1) + " h" : (s / 86400).toFixed(1) + " days";
+  const place = (c) => c.kind === "file" || c.kind === "folder" ? c.source.replace(/\/+$/, "").split("/").pop() : c.source;
   const unit = (id, value, name) => {
     const node = $(id);
     if (node.dataset.value === value) return;
@@ -95,12 +96,12 @@
     const label = { live: "live", lost: "no picture", starting: "starting", ended: "ended" }[c.status];
     text("camera-state", c.status === "live" && c.frozen ? "standing still" : label);
     $("camera-state").dataset.state = c.frozen ? "wait" : c.status;
-    text("camera-facts", [c.source, c.frame_wh ? c.frame_wh.join("×") : "",
+    text("camera-facts", [place(c), c.frame_wh ? c.frame_wh.join("×") : "",
       c.status === "live" ? c.camera_fps.toFixed(1) + " frames/s in" : ""].filter(Boolean).join("  ·  "));
     const veil = c.status === "lost" || c.status === "starting";
     $("veil").hidden = !veil;
     text("veil-title", c.status === "lost" ? "No picture since " + clock(c.since) : "Waiting for the first picture");
-    text("veil-text", c.status === "lost" ? c.last_error + " · tried again " + c.restarts + " times" : c.source);
+    text("veil-text", c.status === "lost" ? c.last_error + " · tried again " + c.restarts + " times" : place(c));
     picture.alt = c.status === "live" ? "Live picture: " + CLASSES.map((k) => c.now[k] + " " + WORDS[k]).join(", ") :
       "No live picture";
   }
@@ -167,7 +168,7 @@
   function drawCameras() {
     $("cameras").replaceChildren(...state.cameras.map((c) => make("li", {},
       make("div", { class: "name" }, make("span", { class: "dot", "data-state": c.status }, c.status === "lost" ? "no picture" : c.status),
-        make("span", { class: "mono" }, c.source)),
+        make("span", { class: "mono", title: c.source }, place(c))),
       make("p", { class: "quiet" }, [c.camera_fps.toFixed(1) + " in, " + c.result_fps.toFixed(1) + " out frames/s",
         "age " + (c.status === "live" ? ms(c.frame_age_ms) + " ms" : "–"), c.dropped + " skipped",
         c.restarts ? c.restarts + " restarts" : ""].filter(Boolean).join(" · ")),

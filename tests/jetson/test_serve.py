@@ -159,7 +159,7 @@ def test_sigterm_while_starting(tiny_bundle, delay_s):
         wait_for(lambda: b"SigCgt" and caught(made.process.pid, signal.SIGTERM), "the signal handler")
         time.sleep(delay_s)
         code, seconds = made.end()
-        assert code == 0 and seconds < 6, made.log()
+        assert code == 0 and seconds < 30, made.log()
 
 
 def caught(pid, number):
@@ -177,7 +177,7 @@ def test_sigterm_while_serving_leaves_nothing(tiny_bundle, clip):
         viewer.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
         viewer.recv(100)
         code, seconds = made.end()
-        assert code == 0 and seconds < 6, made.log()
+        assert code == 0 and seconds < 30, made.log()
         assert captures and not any(alive(pid) for pid in captures)
         viewer.close()
 
@@ -186,7 +186,7 @@ def test_sigterm_while_the_camera_is_lost(tiny_bundle, tmp_path):
     with Serving(tiny_bundle, tmp_path / "later.avi", options=["--wait-for-source"]) as made:
         made.wait_status("lost")
         code, seconds = made.end()
-        assert code == 0 and seconds < 6, made.log()
+        assert code == 0 and seconds < 30, made.log()
 
 
 def test_ctrl_c(tiny_bundle):
