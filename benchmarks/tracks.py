@@ -21,8 +21,8 @@ from jetson import boxes, manifest, track
 from jetson.detector import Faces, open_detector
 
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results", "tracks.csv")
-FIELDS = ["date", "bundle", "variant", "clip", "frames", "persons_true", "persons_seen", "method", "persons", "count_error",
-          "class_changes", "class_changes_per_person_minute"]
+FIELDS = ["date", "bundle", "variant", "clip", "frames", "persons_true", "persons_seen", "method", "persons",
+          "count_error", "class_changes", "class_changes_per_person_minute"]
 SMALLEST_PX = 16
 
 
@@ -123,7 +123,8 @@ def main() -> None:
             writer.writeheader()
         writer.writerows(rows)
     for row in rows:
-        print("{method}: {persons} persons ({persons_true} true, {persons_seen} of them seen), {class_changes} class changes".format(**row))
+        print("{method}: {persons} persons ({persons_true} true, {persons_seen} of them seen), {class_changes} class "
+              "changes".format(**row))
 
 
 if __name__ == "__main__":

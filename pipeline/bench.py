@@ -1,8 +1,10 @@
 """The verb `bench`: what `python3 -m jetson bench` measures, here or on a device over SSH."""
 
 import argparse
+import json
 
-from jetson import bench
+from jetson import bench, files
+from jetson.errors import UsageError
 from pipeline.run import SHIPPED
 
 
@@ -20,5 +22,16 @@ def command(args: argparse.Namespace) -> int:
     if args.device:
         from pipeline import deploy
 
-        return deploy.bench(args)
+        extra = [f"--{name}={value}" for name, value in (
+            ("runtime", args.runtime), ("threads", args.threads), ("seconds", args.seconds)) if value is not None]
+        extra += [word for name in args.variant for word in ("--variant", name)]
+        if args.source or args.data:
+            raise UsageError("--source and --data name things on this machine", "jetmask bench --device",
+                             "the bundle alone is measured there",
+                             "log in there and run `python3 -m jetson bench` for the others")
+        result = deploy.bench_device(args.device, extra=extra)
+        if args.out:
+            files.write_json(args.out, result)
+        print(json.dumps(result) if args.json else bench.text_table(result))
+        return 0
     return bench.command(args)

@@ -370,3 +370,49 @@ def test_memory_stays(tiny_bundle):
         after = made.state()["memory_bytes"]
         assert after < before * 1.10 + 4e6, (before, after)
         assert board.read_sysfs() is not None
+
+
+# -- the long counts --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.full
+def test_kill_9_at_40_moments(tiny_bundle, clip, tmp_path):
+    """Spread from the first instant of its life to steady work; each time it serves again and no told event is lost."""
+    events = tmp_path / "events.jsonl"
+    for number in range(40):
+        made = Serving(tiny_bundle, clip, options=["--events", str(events)], wait=False)
+        with made:
+            time.sleep(number * 0.1)
+            told, captures = 0, children(made.process.pid)
+            if os.path.exists(made.ready):
+                made.wait_ready()
+                told = max([event["number"] for event in made.state()["events"]] or [0])
+                captures = children(made.process.pid)
+            made.end(signal.SIGKILL)
+            wait_for(lambda captures=captures: not any(alive(pid) for pid in captures), "the captures' end")
+        if told:
+            data = events.read_bytes()
+            numbers = [json.loads(line.decode())["number"] for line in data[:data.rfind(b"\n") + 1].splitlines()]
+            assert numbers[-1] >= told and numbers == sorted(set(numbers))
+    with Serving(tiny_bundle, clip, options=["--events", str(events)]) as made:
+        made.wait_results(5)
+        assert made.end()[0] == 0
+
+
+@pytest.mark.full
+def test_memory_within_3_percent_over_20_minutes(tiny_bundle, clip):
+    with Serving(tiny_bundle, clip, "synthetic://?size=640x480") as made:
+        viewer = socket.create_connection(("127.0.0.1", made.port), timeout=60)
+        viewer.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        sizes = []
+        end = time.monotonic() + 20 * 60
+        settled = time.monotonic() + 2 * 60  # engines of the trade-off are opened, buffers are made
+        asked = 0.0
+        while time.monotonic() < end:
+            assert viewer.recv(1 << 20)
+            if time.monotonic() > max(settled, asked + 5):
+                asked = time.monotonic()
+                sizes.append(made.state()["memory_bytes"])
+        viewer.close()
+        early, late = np.median(sizes[:20]), np.median(sizes[-20:])
+        assert late <= 1.03 * early, (early, late)
