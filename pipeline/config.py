@@ -15,7 +15,8 @@ PRESETS = Path(__file__).parent / "presets"
 class Data:
     root: str = ""                 # folder with the split folders; "": the environment's JETMASK_DATA
     train: list = field(default_factory=lambda: ["train", "crops", "extra", "negatives"])
-    val: str = "val"               # chosen on; test/ is never read in training
+    val: str = "val"               # chosen on; test/ is never read in training, except for the next key
+    apart_from: list = field(default_factory=lambda: ["val", "test"])  # near-duplicates of these are left out
 
 
 @dataclass

@@ -14,6 +14,7 @@ import numpy as np
 
 from jetson.errors import BadInput
 from pipeline import augment
+from pipeline.data import leak
 
 MINED_IGNORES = Path(__file__).parent / "data" / "mined_ignores.json"
 
@@ -93,13 +94,18 @@ class Pool(NamedTuple):
     backgrounds: list  # photos without any labelled face
 
 
-def read_pool(root, folders):
-    """All training photographs below root. Folders that are missing are an error, except that some may be left out
-    of the config. A folder called `crops` holds one face an image; one called `negatives` keeps a third held out."""
+def read_pool(root, folders, apart_from=()):
+    """All training photographs in the split folders below root.
+
+    A folder called `crops` holds one face an image; of one called `negatives` a third is held out. Near-duplicates of
+    photographs in the folders `apart_from` (those that exist) are left out, so that nothing is judged on what it saw.
+    """
+    judges = [Path(root) / name for name in apart_from if (Path(root) / name).is_dir()]
     groups = {}
     for folder in folders:
-        keep = (lambda name: not held_out(name)) if folder == "negatives" else (lambda name: True)
-        groups[folder] = read_split(Path(root) / folder, keep)
+        known = leak.keep_out(Path(root) / folder, judges) if judges else {}
+        groups[folder] = read_split(Path(root) / folder, lambda name, known=known, folder=folder: not (
+            Path(name).name in known or folder == "negatives" and held_out(name)))
     crops = groups.get("crops", [])
     weights = {"train": 0.6, "extra": 0.17, "crops": 0.13, "negatives": 0.1}
     scenes = [(photos, weights.get(name, 0.6)) for name, photos in groups.items() if photos]

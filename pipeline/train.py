@@ -190,7 +190,7 @@ class Run:
         if not root:
             raise UsageError("no data", where="data.root", expected="a folder with split folders such as train/, val/",
                              remedy="give --data DIR, set JETMASK_DATA, or draw some: jetmask data draw DIR")
-        self.pool = dataset.read_pool(root, config.data.train)
+        self.pool = dataset.read_pool(root, config.data.train, config.data.apart_from)
         self.val_dir = Path(root) / config.data.val
         self.net = net or (load(config.model.init) if config.model.init
                            else build(config.model.size, config.model.dropout))

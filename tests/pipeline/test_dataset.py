@@ -74,6 +74,25 @@ def test_a_third_of_the_negatives_is_never_trained_on(root):
     assert not {p.path for p in kept} & {p.path for p in out}
 
 
+def test_copies_of_a_judging_photograph_are_not_trained_on(root, tmp_path):
+    """A re-compressed copy of a val photograph under another name stays out; another photograph stays in."""
+    (tmp_path / "val" / "images").mkdir(parents=True)
+    (tmp_path / "train" / "images").mkdir(parents=True)
+    rng = np.random.default_rng(3)
+    pictures = [cv2.resize(rng.integers(0, 255, (6, 8, 3), np.uint8), (160, 120), interpolation=cv2.INTER_CUBIC)
+                for _ in range(2)]
+    cv2.imwrite(str(tmp_path / "val" / "images" / "judge.png"), pictures[0])
+    cv2.imwrite(str(tmp_path / "train" / "images" / "copy.jpg"), pictures[0], [cv2.IMWRITE_JPEG_QUALITY, 70])
+    cv2.imwrite(str(tmp_path / "train" / "images" / "other.jpg"), pictures[1])
+    images = [{"id": i, "file_name": "images/" + n, "width": 160, "height": 120}
+              for i, n in enumerate(("copy.jpg", "other.jpg"))]
+    annotations = [{"image_id": i, "category_id": 1, "bbox": [20, 20, 40, 40]} for i in range(2)]
+    (tmp_path / "train" / "annotations.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    pool = dataset.read_pool(tmp_path, ["train"], ["val", "test"])
+    assert [p.path.name for p in pool.scenes[0][0]] == ["other.jpg"]
+    assert len(dataset.read_pool(tmp_path, ["train"]).scenes[0][0]) == 2
+
+
 def test_truth_of_a_plain_placement_is_exact(pool):
     """Scale 2 into a canvas that holds the whole photo: boxes land where their pixels do."""
     image = np.zeros((40, 50, 3), np.uint8)
