@@ -120,9 +120,9 @@ class Demo:
 
     def settings(self, rate, epochs):
         # Comparing every photograph with val/ and test/ takes longer than the demo's training; the real one does it.
-        return configuration.load(None, TUNE + ["data.root=%s" % self.root, "data.apart_from=[]", "train.learning_rate=%g" % rate,
-                                                "train.epochs=%d" % epochs,
-                                                "data.train=[%s]" % ", ".join(self.folders)])
+        return configuration.load(None, [*TUNE, "data.root=%s" % self.root, "data.apart_from=[]",
+                                         "data.train=[%s]" % ", ".join(self.folders),
+                                         "train.learning_rate=%g" % rate, "train.epochs=%d" % epochs])
 
     def stage(self, name, model, started, note=""):
         """Evaluate a Keras model at SQUARE and put the row into the report."""

@@ -97,7 +97,8 @@ def test_truth_of_a_plain_placement_is_exact(pool):
     """Scale 2 into a canvas that holds the whole photo: boxes land where their pixels do."""
     image = np.zeros((40, 50, 3), np.uint8)
     image[10:30, 15:35] = 255
-    photo = Plain(image, np.array([[15, 10, 35, 30]], np.float32), np.array([0], np.int32), np.zeros((0, 4), np.float32))
+    box, none = np.array([[15, 10, 35, 30]], np.float32), np.zeros((0, 4), np.float32)
+    photo = Plain(image, box, np.array([0], np.int32), none)
     sheet = augment.Sheet(160, config.load().augment)
     sheet.place(photo, np.random.default_rng(5), (2.0, 2.0), (0, 0, 160, 160))
     (x0, y0, x1, y1), = sheet.truth()[0].astype(int)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 SETTINGS = ["model.size=n", "train.epochs=3", "train.images_per_epoch=8", "train.batch_size=4", "train.warmup_steps=2",
-            "train.sizes=[[64, 0.6], [96, 0.4]]", "train.val_wh=[96, 96]", "train.closing_epochs=1", "data.train=[train]"]
+            "train.sizes=[[64, 0.6], [96, 0.4]]", "train.val_wh=[96, 96]", "train.closing_epochs=1",
+            "data.train=[train]"]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ ENVIRONMENT = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "
 
 
 def run(*args):
-    return subprocess.run(command(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=600,
+    return subprocess.run(command(*args), capture_output=True, text=True, timeout=600,
                           env=ENVIRONMENT)
 
 
