@@ -6,6 +6,7 @@ No picture is kept unless it was switched on, and then only the best crop of a f
 import json
 import os
 import threading
+import time
 from collections import OrderedDict, deque
 from datetime import datetime, timezone
 from typing import Any, Callable, Dict, List, Optional
@@ -51,7 +52,7 @@ class Journal:
         """Keep an event and tell of it; returns it with its `number`."""
         with self._lock:
             self._number += 1
-            event = dict(number=self._number, kind=kind, **fields)
+            event = dict({"at": stamp(time.time())}, number=self._number, kind=kind, **fields)
             if self._file is not None:
                 try:
                     self._file.write(json.dumps(event).encode() + b"\n")

@@ -18,6 +18,7 @@ FILES = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 BOUNDARY = "jetmaskframe"
+_NEXT = "\r\n--{}\r\n".format(BOUNDARY).encode()
 _JPEG_TYPE = "image/jpeg"
 
 
@@ -27,9 +28,9 @@ def event_part(name: str, value: Any) -> bytes:
 
 
 def picture_part(jpeg: bytes) -> bytes:
-    """One part of the MJPEG stream."""
-    head = "--{}\r\nContent-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n".format(BOUNDARY, len(jpeg))
-    return head.encode() + jpeg + b"\r\n"
+    """One part of the MJPEG stream, with the boundary behind it: browsers show a part only when it has ended."""
+    head = "Content-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n".format(len(jpeg))
+    return head.encode() + jpeg + _NEXT
 
 
 class Site:
@@ -89,7 +90,7 @@ class Site:
         if camera is None:
             return Response(404, b"there is no such camera\n")
         first = picture_part(self._pictures[camera]) if self._unseen(camera) else b""
-        return Response(200, first, "multipart/x-mixed-replace; boundary=" + BOUNDARY,
+        return Response(200, _NEXT + first, "multipart/x-mixed-replace; boundary=" + BOUNDARY,
                         topic="picture {}".format(camera), latest_only=True)
 
     def _unseen(self, camera: int) -> bool:

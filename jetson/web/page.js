@@ -100,6 +100,7 @@
       c.status === "live" ? c.camera_fps.toFixed(1) + " frames/s in" : ""].filter(Boolean).join("  ·  "));
     const veil = c.status === "lost" || c.status === "starting";
     $("veil").hidden = !veil;
+    picture.classList.toggle("old", veil); // an old picture would lie
     text("veil-title", c.status === "lost" ? "No picture since " + clock(c.since) : "Waiting for the first picture");
     text("veil-text", c.status === "lost" ? c.last_error + " · tried again " + c.restarts + " times" : place(c));
     picture.alt = c.status === "live" ? "Live picture: " + CLASSES.map((k) => c.now[k] + " " + WORDS[k]).join(", ") :
@@ -245,7 +246,7 @@
     chart(rows.filter((v) => v.latency_p50_ms && (v.agreement !== null || v.reference)));
   }
   function chart(rows) {
-    const W = 620, H = 300, L = 46, R = 16, T = 14, B = 40;
+    const W = Math.max(280, $("chart").clientWidth || 620), H = 300, L = 46, R = 16, T = 14, B = 40;
     const svg = shape("svg", { viewBox: "0 0 " + W + " " + H, role: "img" });
     if (!rows.length) { $("chart").replaceChildren(make("p", { class: "quiet" }, "The first samples are being taken…")); return; }
     const quality = (v) => v.reference ? 1 : v.agreement;
@@ -262,7 +263,7 @@
       svg.append(shape("line", { class: "grid", x1: X(tick), x2: X(tick), y1: T, y2: H - B }),
         shape("text", { x: X(tick), y: H - B + 17, "text-anchor": "middle" }, String(tick)));
     }
-    svg.append(shape("text", { x: W - R, y: H - 6, "text-anchor": "end" }, "ms for one frame (log scale), less is faster"));
+    svg.append(shape("text", { x: W - R, y: H - 6, "text-anchor": "end" }, W > 480 ? "ms for one frame (log scale), less is faster" : "ms for one frame (log scale)"));
     const front = rows.filter((v) => v.front).sort((a, b) => a.latency_p50_ms - b.latency_p50_ms);
     if (front.length > 1) svg.append(shape("polyline", { class: "front", points: front.map((v) => X(v.latency_p50_ms) + "," + Y(quality(v))).join(" ") }));
     const taken = [];
@@ -270,7 +271,7 @@
       const x = X(v.latency_p50_ms), y = Y(quality(v));
       if (!v.reference && v.low !== null) svg.append(shape("line", { class: "whisker", x1: x, x2: x, y1: Y(v.low), y2: Y(v.high) }));
       svg.append(shape("circle", { class: "point" + (v.front ? " on-front" : "") + (v.active ? " active" : ""), cx: x, cy: y, r: 6 }));
-      if (v.front || v.active) {
+      if (v.active || v.reference || (v.front && W > 480)) {
         const right = x > W * 0.62;
         let at = y + 18;
         while (taken.some(([a, b]) => Math.abs(a - x) < 130 && Math.abs(b - at) < 13)) at += 13;

@@ -96,7 +96,7 @@ def test_stream_carries_pictures(serving):
         sock.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
         data = read_parts(sock, 3)
     part = data.split(b"--jetmaskframe")[2]
-    jpeg = part.split(b"\r\n\r\n", 1)[1][:-2]
+    jpeg = part.split(b"\r\n\r\n", 1)[1][:-2]  # without the line break before the boundary
     assert cv2.imdecode(np.frombuffer(jpeg, np.uint8), 1).shape == (240, 320, 3)
 
 
@@ -123,7 +123,8 @@ def test_nothing_can_be_changed_over_http(serving):
 
 @pytest.mark.parametrize("options, code, words", [
     (["--source", "/nowhere.mp4"], 3, "does not exist"), (["--source", "/dev/video77"], 3, "camera cannot be opened"),
-    (["--source", "http://x"], 2, "unknown kind of source"), (["--source", "synthetic://", "--variant", "x"], 2, "variant"),
+    (["--source", "http://x"], 2, "unknown kind of source"),
+    (["--source", "synthetic://", "--variant", "x"], 2, "variant"),
     (["--source", "synthetic://", "--runtime", "x"], 2, "runtime"),
     (["--source", "synthetic://", "--governor", "fast"], 2, "fps=25"),
     (["--source", "synthetic://", "--port", "99999"], 2, "port"),
