@@ -14,8 +14,7 @@ EVERYWHERE = {"numpy", "cv2", "prometheus_client"}
 # module -> the files that may import it, and there inside a function only: touching a device or a missing package
 # must not happen by importing a module.
 LAZY = {
-    "tensorrt": {"jetson/engine/tensorrt.py", "jetson/engine/tensorrt_network.py", "jetson/build.py",
-                 "jetson/calibrate.py", "jetson/engine/plan.py"},
+    "tensorrt": {"jetson/engine/tensorrt_module.py"},
     "pycuda": {"jetson/cuda.py"},
     "onnxruntime": {"jetson/engine/onnx.py"},
     "ai_edge_litert": {"jetson/engine/litert.py"},
