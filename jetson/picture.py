@@ -2,7 +2,7 @@
 
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -13,6 +13,7 @@ NAMES = ("mask", "no mask", "mask worn wrong")
 # BGR; light enough for dark text, and apart from each other in brightness for those who see no red and green.
 COLOURS = ((168, 201, 66), (92, 110, 255), (60, 190, 250))
 QUALITY = 80
+BLUR_SHARE = 0.6  # of the score from which a face is shown: from there on it is blurred
 MAX_SIDE = 1280
 
 
@@ -82,8 +83,10 @@ class Studio:
     `publish(camera, jpeg)` is called in the encoding thread.
     """
 
-    def __init__(self, cameras: int, publish: Callable[[int, bytes], None], fps: float = 15.0, blurred: bool = False):
+    def __init__(self, cameras: int, publish: Callable[[int, bytes], None], fps: float = 15.0, blurred: bool = False,
+                 score: float = 0.4) -> None:
         self.blurred = blurred
+        self._score = score
         self._publish = publish
         self._period = 1.0 / max(fps, 0.1)
         self._wanted = [False] * cameras
@@ -153,7 +156,7 @@ class Studio:
         """The JPEG of one result; `image` is drawn on."""
         if self.blurred:
             # Unsure detections too, and where a face was a moment ago: better a blurred poster than a face.
-            blur(image, result.faces.xyxy)
+            blur(image, result.faces.xyxy[result.faces.confidence >= BLUR_SHARE * self._score])
             blur(image, np.array([face.predict(result.arrived) for face in result.tracks]))
         scale = min(1.0, MAX_SIDE / max(image.shape[:2]))
         if scale < 1:
@@ -173,8 +176,3 @@ def crop(image: np.ndarray, xyxy: np.ndarray, limit: int = 160) -> bytes:
     if scale < 1:
         part = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return encode(part, 85)
-
-
-def legend() -> Dict[str, str]:
-    """The colours of the classes as CSS, for the page."""
-    return {name: "#{:02x}{:02x}{:02x}".format(*colour[::-1]) for name, colour in zip(NAMES, COLOURS)}

@@ -132,7 +132,8 @@ class Service:
             "faces_blurred": args.blur_faces, "frames_stored": False, "crops_kept": args.keep_crops,
             "events_file": bool(args.events)})
         self.site = Site(self.status, self.journal, guard)
-        self.studio = Studio(len(sources), self.site.picture, args.stream_fps, args.blur_faces)
+        self.studio = Studio(len(sources), self.site.picture, args.stream_fps, args.blur_faces,
+                             self.runner.score)
         self.site.server, self.site.studio = self.server, self.studio
         self.status.server = self.server
         self._compare(variant)
