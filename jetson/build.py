@@ -17,7 +17,7 @@ import time
 from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Tuple
 
 from jetson import build_worker, calibrate, cli, cuda, engine_cache, files, manifest, onnx_facts
-from jetson.engine import tensorrt_network
+from jetson.engine import tensorrt_module, tensorrt_network
 from jetson.engine_cache import Machine, Recipe
 from jetson.errors import BadInput, DeviceMismatch, JetmaskError, UsageError
 from jetson.manifest import Manifest, Variant
@@ -291,7 +291,7 @@ def build_all(
 
     With `strict` a refusal is raised instead.
     """
-    trt = tensorrt_network.load()
+    trt = tensorrt_module.load()
     machine = machine_of(trt)
     rows = []
     for variant in chosen:

@@ -75,11 +75,11 @@ def _calibrator(trt: Any, job: Dict[str, Any], session: Any) -> Any:
 
 def run(job: Dict[str, Any]) -> Dict[str, Any]:
     """Build; the facts for the sidecar."""
-    from jetson.engine import tensorrt_network
+    from jetson.engine import tensorrt_module, tensorrt_network
 
     phase("loading TensorRT")
-    trt = tensorrt_network.load(job["module"])
-    tensorrt_network.echo_log(trt)
+    trt = tensorrt_module.load(job["module"])
+    tensorrt_module.echo_log(trt)
     timing_cache = b""
     if os.path.isfile(job["timing_cache"]):
         with open(job["timing_cache"], "rb") as file:

@@ -104,9 +104,9 @@ def engine_is_cached(manifest: Manifest) -> Callable[[Variant], bool]:
     def cached(variant: Variant) -> bool:
         try:
             from jetson import build, engine_cache
-            from jetson.engine import tensorrt_network
+            from jetson.engine import tensorrt_module
 
-            trt = tensorrt_network.load()
+            trt = tensorrt_module.load()
             machine = build.machine_of(trt)
             recipe = build.job_for(manifest, variant, trt, machine).recipe
             return engine_cache.load(engine_cache.default_folder(), recipe, machine)[0] is not None

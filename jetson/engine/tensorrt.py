@@ -11,7 +11,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from jetson import cuda
-from jetson.engine import tensorrt_network
+from jetson.engine import tensorrt_module
 from jetson.errors import BadInput, DeviceMismatch, JetmaskError
 from jetson.manifest import Manifest, Variant
 
@@ -26,14 +26,14 @@ Tensor = NamedTuple("Tensor", [("name", str), ("shape", Tuple[int, ...]), ("dtyp
 
 def reason() -> Optional[str]:
     """Why TensorRT cannot run here; None when it can. Makes no CUDA context."""
-    return cuda.reason() or tensorrt_network.reason()
+    return cuda.reason() or tensorrt_module.reason()
 
 
 def open_variant(bundle_dir: str, manifest: Manifest, variant: Variant, threads: int = 1) -> "TensorRtEngine":
     """The engine of one variant of a bundle: its plan from the cache, or built now (minutes, progress on stderr)."""
     from jetson import build
 
-    trt = tensorrt_network.load()
+    trt = tensorrt_module.load()
     plan, _ = build.ensure(manifest, variant, trt)
     return TensorRtEngine(plan, variant.input_wh, trt)
 
@@ -57,8 +57,8 @@ class TensorRtEngine:
     runtime = "tensorrt"
 
     def __init__(self, plan: bytes, input_wh: Tuple[int, int], trt: Any = None) -> None:
-        self._trt = tensorrt_network.load() if trt is None else trt
-        self._log = tensorrt_network.log_for(self._trt)
+        self._trt = tensorrt_module.load() if trt is None else trt
+        self._log = tensorrt_module.log_for(self._trt)
         self.input_wh = (int(input_wh[0]), int(input_wh[1]))
         self.timings: Dict[str, float] = {"infer_ms": 0.0}
         self._runtime = self._engine = self._context = None
@@ -71,7 +71,7 @@ class TensorRtEngine:
             raise
 
     def _open(self, plan: bytes) -> None:
-        since = len(self._log.lines)
+        since = self._log.count
         self._runtime = self._trt.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
@@ -119,10 +119,10 @@ class TensorRtEngine:
     def _failed(self, what: str, since: int) -> JetmaskError:
         said = "; ".join(self._log.errors(since)[-3:])
         return JetmaskError(what + (": " + said if said else ""), self._session.gpu.name, None,
-                            tensorrt_network.remedy_for(said) or "restart the program, or " + REBUILD)
+                            tensorrt_module.remedy_for(said) or "restart the program, or " + REBUILD)
 
     def _execute(self) -> None:
-        since = len(self._log.lines)
+        since = self._log.count
         handle = self._session.stream.handle
         done = (self._context.execute_async_v3(handle) if self._named
                 else self._context.execute_async_v2(self._bindings, handle))
@@ -176,7 +176,7 @@ class TensorRtEngine:
             self._context.enqueue_emits_profile = False  # else the enqueue itself waits
             self._session.upload(self._input)
             for _ in range(runs):
-                since = len(self._log.lines)
+                since = self._log.count
                 self._execute()
                 self._session.synchronize()
                 if not self._context.report_to_profiler():

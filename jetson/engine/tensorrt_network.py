@@ -6,104 +6,17 @@ Facts: NVIDIA/TensorRT tags 8.2.1 to v11.1, python/src, and onnx-tensorrt releas
 """
 
 import difflib
-import importlib
-import sys
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, TextIO, Tuple
+import warnings
+from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
 from jetson import onnx_facts
 from jetson.cuda import NO_INT8, has_fp16, has_int8
+from jetson.engine.tensorrt_module import log_for, remedy_for
 from jetson.errors import BadInput, DeviceMismatch, JetmaskError
-
-MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")  # the last two: TensorRT for RTX
 
 Result = NamedTuple("Result", [
     ("plan", bytes), ("timing_cache", Optional[bytes]), ("flags", Tuple[str, ...]), ("typed", bool), ("layers", int),
     ("inputs", Dict[str, Tuple[int, ...]]), ("outputs", Dict[str, Tuple[int, ...]])])
-
-# What NVIDIA's parser and builder say -> what to do about it. First match wins; the words are theirs, typos included.
-REMEDIES = (
-    ("require hardware with Int8 support", "use the FP16 variant: this GPU has no INT8, and Q/DQ cannot even be built"),
-    ("Unsupported ONNX data type: UINT8", "export with a float32 input: `jetmask export` does"),
-    ("Failed to convert ONNX date type", "export with a float32 input: `jetmask export` does"),
-    ("requires 3 inputs for the", "write an explicit zero point of 0: `jetmask build` makes Q/DQ files in this shape"),
-    ("zeroPt must be all zeros", "quantise symmetrically: `jetmask build` makes Q/DQ files in this shape"),
-    ("bias tensor is required to be an initializer", "leave the bias in float: no Q/DQ on it"),
-    ("No importer registered for op", "this TensorRT has no such operator: `jetmask predict MODEL --target ...` lists "
-                                      "what the target takes; export with other layers"),
-    ("Plugin not found", "this TensorRT has no such operator: export with other layers"),
-    ("creator && ", "this TensorRT has no such operator: export with other layers"),
-    ("opset", "export with opset 13: `jetmask export` does"),
-    ("out of memory", "stop other programs that use the GPU, or reduce --workspace-mb"),
-    ("OutOfMemory", "stop other programs that use the GPU, or reduce --workspace-mb"),
-    ("insufficient workspace", "raise --workspace-mb"),
-    ("Could not find any implementation for node", "raise --workspace-mb: every way to run this layer needs more"),
-    ("does not have any outputs", "the file has no usable output: export the model again"),
-    ("must have at least one output", "the file has no usable output: export the model again"),
-    ("Failed to parse the ONNX model", "the file is no whole ONNX model: verify the bundle"),
-)
-
-
-def load(name: Optional[str] = None) -> Any:
-    """The TensorRT module of this machine; DeviceMismatch with the reasons when there is none."""
-    reasons = []
-    for candidate in MODULES if name is None else (name,):
-        try:
-            return importlib.import_module(candidate)
-        except ImportError as error:
-            reasons.append("{}: {}".format(candidate, error))
-    raise DeviceMismatch("TensorRT cannot be imported", "; ".join(reasons), "the Python module tensorrt",
-                         "on a Jetson it is part of JetPack (container: --runtime nvidia); elsewhere use the "
-                         "onnxruntime variants")
-
-
-def reason() -> Optional[str]:
-    """Why TensorRT cannot be used here; None when its module can be imported."""
-    try:
-        load()
-    except DeviceMismatch as error:
-        return "{} ({})".format(error.what, error.where)
-    return None
-
-
-# --------------------------------------------------------------------------------------------------------- the log
-
-_logs: Dict[str, Any] = {}
-
-
-def log_for(trt: Any) -> Any:
-    """The one logger of this process for `trt` (the library keeps the first it gets, whatever comes later).
-
-    `.lines` holds (severity, text), the last 400; `.sink` takes each line as it comes. It never raises: in TensorRT 8.2
-    an exception in a callback ends the process.
-    """
-    if trt.__name__ not in _logs:
-        class Log(trt.ILogger):  # the base is known only when the module is
-            def __init__(self) -> None:
-                trt.ILogger.__init__(self)
-                self.lines: List[Tuple[str, str]] = []
-                self.sink: Optional[Callable[[str, str], None]] = None
-
-            def log(self, severity: Any, text: str, *_: Any) -> None:
-                try:
-                    name = str(severity).rpartition(".")[2]
-                    self.lines.append((name, text))
-                    del self.lines[:-400]
-                    if self.sink is not None:
-                        self.sink(name, text)
-                except BaseException:
-                    pass
-
-            def errors(self, since: int = 0) -> List[str]:
-                return [text for name, text in self.lines[since:] if name in ("ERROR", "INTERNAL_ERROR")]
-
-        _logs[trt.__name__] = Log()
-    return _logs[trt.__name__]
-
-
-def remedy_for(words: str) -> Optional[str]:
-    """What to do about an error text of TensorRT; None when it is not one we know."""
-    return next((remedy for part, remedy in REMEDIES if part in words), None)
-
 
 # ------------------------------------------------------------------------------------------------------- refusals
 
@@ -193,7 +106,7 @@ def parse(trt: Any, builder: Any, log: Any, model: onnx_facts.Facts, data: bytes
         flags |= 1 << int(kinds.EXPLICIT_BATCH)
     if typed and hasattr(kinds, "STRONGLY_TYPED"):
         flags |= 1 << int(kinds.STRONGLY_TYPED)
-    since = len(log.lines)
+    since = log.count
     network = builder.create_network(flags)
     if network is None:
         raise _failure(trt, log, since, "no network could be made", path)
@@ -203,7 +116,15 @@ def parse(trt: Any, builder: Any, log: Any, model: onnx_facts.Facts, data: bytes
     return network, parser, typed
 
 
-def set_input(network: Any, input_wh: Tuple[int, int], path: str) -> None:
+def _shape(tensor: Any, path: str) -> Tuple[int, ...]:
+    try:
+        return tuple(tensor.shape)
+    except RuntimeError as error:  # TensorRT 11 and RTX cannot say it when the graph's shapes contradict each other
+        raise BadInput("TensorRT cannot work out the shape of tensor {} ({})".format(tensor.name, error), path,
+                       "shapes that fit together at this input size", "export the model again") from error
+
+
+def set_input(trt: Any, network: Any, input_wh: Tuple[int, int], path: str) -> None:
     """Fix the network's one input to (1, 3, H, W); BadInput when it has others, or when an output stays open."""
     width, height = input_wh
     names = [network.get_input(i).name for i in range(network.num_inputs)]
@@ -211,15 +132,18 @@ def set_input(network: Any, input_wh: Tuple[int, int], path: str) -> None:
     if len(names) != 1:
         raise BadInput("the model has {} inputs: {}".format(len(names), ", ".join(names)), path, "one input, image")
     tensor = network.get_input(0)
-    found = tuple(tensor.shape)
+    found = _shape(tensor, path)
     if len(found) != 4 or any(have not in (-1, want) for have, want in zip(found, shape)):
         raise BadInput("the model's input {} has the shape {}".format(names[0], found), path, str(shape))
+    if tensor.dtype != trt.DataType.FLOAT:
+        raise BadInput("the model's input {} has the type {}".format(names[0], tensor.dtype), path, "float32",
+                       "export with a float32 input: `jetmask export` does")
     tensor.shape = shape
     for index in range(network.num_outputs):
         output = network.get_output(index)
-        if any(dimension < 0 for dimension in tuple(output.shape)):
+        if any(dimension < 0 for dimension in _shape(output, path)):
             raise BadInput("output {} keeps the shape {} at {}x{}".format(
-                output.name, tuple(output.shape), width, height), path,
+                output.name, _shape(output, path), width, height), path,
                 "fixed shapes once the input is", "export the model again")
 
 
@@ -323,12 +247,24 @@ def build_plan(
     `target_capabilities`: TensorRT for RTX only, e.g. ("SM86",): builds for GPUs that are not here.
     BadInput, DeviceMismatch or JetmaskError carry the parser's or the builder's own words.
     """
+    with warnings.catch_warnings():
+        # What one version deprecates another needs; the choice is made by what exists, and nothing is to be done.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return _build_plan(trt, path, input_wh, precision, workspace, layer_precisions or {}, calibrator, timing_cache,
+                           capability, device, target_capabilities, phase)
+
+
+def _build_plan(
+    trt: Any, path: str, input_wh: Tuple[int, int], precision: str, workspace: int, kept: Dict[str, str],
+    calibrator: Any, timing_cache: bytes, capability: Optional[Tuple[int, int]], device: str,
+    target_capabilities: Tuple[str, ...], phase: Callable[[str], None],
+) -> Result:
     phase("reading the model")
     with open(path, "rb") as file:
         data = file.read()
     model = onnx_facts.parse(data, path)
     log = log_for(trt)
-    since = len(log.lines)
+    since = log.count
     check_precision(trt, model, precision, calibrator is not None, capability, device, path)
     try:
         builder = trt.Builder(log)
@@ -340,9 +276,8 @@ def build_plan(
                     builder.platform_has_fast_int8 if hasattr(builder, "platform_has_fast_int8") else None)
     phase("parsing")
     network, parser, typed = parse(trt, builder, log, model, data, path)
-    set_input(network, input_wh, path)
-    config, flags = _configure(
-        trt, builder, network, typed, precision, workspace, layer_precisions or {}, capability, path)
+    set_input(trt, network, input_wh, path)
+    config, flags = _configure(trt, builder, network, typed, precision, workspace, kept, capability, path)
     if calibrator is not None and "INT8" in flags and not model.quantized:
         config.int8_calibrator = calibrator
     if target_capabilities:
@@ -358,8 +293,8 @@ def build_plan(
             config.set_timing_cache(cache, False)
     phase("building")
     plan = builder.build_serialized_network(network, config)
-    if calibrator is not None and calibrator.failure is not None:
-        raise calibrator.failure
+    if calibrator is not None and (calibrator.failure is not None or plan is None):
+        calibrator.finish()  # raises what went wrong in it: more than the builder knows
     if plan is None:
         raise _failure(trt, log, since, "the engine could not be built", path)
     phase("saving")
@@ -369,17 +304,3 @@ def build_plan(
     inputs = {network.get_input(i).name: tuple(network.get_input(i).shape) for i in range(network.num_inputs)}
     outputs = {network.get_output(i).name: tuple(network.get_output(i).shape) for i in range(network.num_outputs)}
     return Result(bytes(plan), timings, flags, typed, network.num_layers, inputs, outputs)
-
-
-def echo_log(trt: Any, stream: Optional[TextIO] = None) -> Any:
-    """Send the log's lines to `stream` (default: stderr) as they come; the log."""
-    log = log_for(trt)
-    out = sys.stderr if stream is None else stream
-
-    def write(severity: str, text: str) -> None:
-        if severity != "VERBOSE":
-            out.write("[TRT] [{}] {}\n".format(severity[0], text))
-            out.flush()
-
-    log.sink = write
-    return log

@@ -204,12 +204,13 @@ def test_a_variant_for_another_runtime_and_a_misspelt_one(nano, tiny_bundle):
     assert status == 2 and "did you mean" in err
 
 
-def test_no_gpu_no_tensorrt(nano, tiny_bundle):
+def test_no_gpu_no_tensorrt(nano, tiny_bundle, tmp_path):
     status, _, err = build(nano.but(FAKECUDA_DEVICES=0), tiny_bundle, *ONE)
     assert status == 4 and "no CUDA-capable device" in err
-    status, _, err = build(nano.but(PYTHONPATH=machine.ROOT), tiny_bundle, *ONE)
-    if "tensorrt_rtx" not in err:  # the host's environment may hold TensorRT for RTX
-        assert status == 4 and ("TensorRT cannot be imported" in err)
+    for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):  # the host's environment may hold one
+        (tmp_path / (name + ".py")).write_text("raise ImportError('libnvinfer.so.8: cannot open shared object file')")
+    status, _, err = build(nano.but(PYTHONPATH=str(tmp_path)), tiny_bundle, *ONE)
+    assert status == 4 and "TensorRT cannot be imported" in err and "libnvinfer.so.8" in err and "JetPack" in err
 
 
 def test_a_changed_model_file_is_refused(nano, tiny_copy):
@@ -235,6 +236,14 @@ def test_int8_from_a_calibration_table(library, tmp_path, tiny_copy):
     facts = files.read_json(rows[0]["path"][:-len("plan")] + "json")
     assert facts["built"]["flags"] == ["FP16", "INT8"]
     assert facts["recipe"]["calibration_sha256"] == files.sha256(os.path.join(tiny_copy, "calibration", "t.json"))
+
+
+def test_a_cache_that_tensorrt_does_not_take_is_an_error_never_made_up_ranges(library, tmp_path, tiny_copy):
+    with_table(tiny_copy)
+    there = machine.Machine(library, str(tmp_path / "e"), "8.5.3", TENSORRT_DOUBLE_CACHE_VERSION="8599")
+    status, _, err = build(there, tiny_copy, "--variant", "t-320x192-int8-calibrated")
+    assert status == 1 and "did not take the calibration cache" in err and "TRT-8503-EntropyCalibration2" in err
+    assert pairs(there.engines)[0] == set()
 
 
 @pytest.mark.parametrize("changes, words", [

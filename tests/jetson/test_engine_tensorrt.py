@@ -17,7 +17,7 @@ import ctypes, glob, json, sys, threading
 import cv2
 import numpy as np
 from jetson import cuda, detector, manifest
-from jetson.engine import tensorrt, tensorrt_network
+from jetson.engine import tensorrt, tensorrt_module
 from jetson.errors import JetmaskError
 bundle = sys.argv[1]
 frames = [cv2.imread(path) for path in sorted(glob.glob(bundle + "/golden/*.png"))]
@@ -28,7 +28,7 @@ def stats():
 def plan_of(name):
     from jetson import build
     contents = manifest.load(bundle)
-    return build.ensure(contents, contents.variant(name), tensorrt_network.load())[0]
+    return build.ensure(contents, contents.variant(name), tensorrt_module.load())[0]
 """
 
 # One child per version does the whole day's work: starting Python and its libraries is most of the time.

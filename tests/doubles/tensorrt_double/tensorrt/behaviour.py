@@ -394,7 +394,8 @@ class Builder(Base):
             return None
         cache = _callback(calibrator.read_calibration_cache)
         kind = "EntropyCalibration2" if isinstance(calibrator, IInt8EntropyCalibrator2) else "MinMaxCalibration"
-        digits = str(MAJOR_MINOR[0] * 1000 + MAJOR_MINOR[1] * 100 + 1) if MAJOR_MINOR[0] < 10 else "100300"
+        digits = {"8.2.1": "8201", "8.4.3": "8403", "8.5.3": "8503", "8.6.1": "8601", "10.3.0": "100300"}[VERSION]
+        digits = os.environ.get("TENSORRT_DOUBLE_CACHE_VERSION", digits)
         header = "TRT-{}-{}".format(digits, kind)
         if cache is not None:
             if bytes(cache).decode().split("\n")[0] == header:  # 3.2, taken strictly
