@@ -86,7 +86,7 @@ class Agreement:
         total = rows.sum(axis=0)
         with_face = rows[rows[:, 0] > 0]
         result: Dict[str, Any] = {"agreement": None, "low": None, "high": None, "class_agreement": None,
-                                  "by_size": {name: None for name in SIZES}, "faces": int(total[0]),
+                                  "by_size": dict.fromkeys(SIZES), "faces": int(total[0]),
                                   "frames": len(rows)}
         if not len(with_face):
             return result

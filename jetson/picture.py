@@ -126,10 +126,6 @@ class Studio:
             self._jobs[camera] = result
             self._change.notify()
 
-    def no_picture(self, camera: int, lines: List[str]) -> None:
-        """Show a card instead of a picture."""
-        self._publish(camera, card(lines))
-
     def stop(self) -> None:
         """End the thread."""
         with self._change:
@@ -149,6 +145,8 @@ class Studio:
                 try:
                     self._publish(index, self.render(self._buffers[index], self._jobs[index]))
                     self.encoded += 1
+                except (cv2.error, ValueError):
+                    pass  # this picture is missing; the next one comes
                 finally:
                     self._jobs[index] = None
 

@@ -170,9 +170,19 @@ class Runner:
                 continue
             frame = self._take()
             while frame is not None:
-                self._fill(slot, frame)
+                try:
+                    self._fill(slot, frame)
+                except Exception as error:  # one odd frame must not end the loop
+                    self._note("preparing a frame", error)
+                    slot.drop()
+                    self._free.put(slot)
+                    break
                 frame = self._offer(slot)
         self._wake()
+
+    def _note(self, what: str, error: Exception) -> None:
+        self.engine_errors += 1
+        self.engine_error = "{}: {}: {}".format(what, type(error).__name__, error)
 
     def _fill(self, slot: _Slot, frame: Frame) -> None:
         slot.drop()
@@ -274,6 +284,8 @@ class Runner:
                 return
             try:
                 self._publish(slot)
+            except Exception as error:  # a fault in showing one frame must not end the loop
+                self._note("finishing a frame", error)
             finally:
                 slot.drop()
                 self._free.put(slot)

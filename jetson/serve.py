@@ -105,6 +105,7 @@ class Service:
         self.args = args
         self.stop = threading.Event()
         self.reload = threading.Event()
+        self.reloader: Optional[threading.Thread] = None
         self.notifier = Notifier()
         self.code = 0
 
@@ -231,9 +232,11 @@ class Service:
         self.notifier.ready("serving on port {}".format(self.server.port))
         while not self.stop.wait(0.1):
             now = time.monotonic()
-            if self.reload.is_set():
+            if self.reload.is_set() and (self.reloader is None or not self.reloader.is_alive()):
                 self.reload.clear()
-                self._reload()
+                # Building an engine takes minutes; meanwhile the keeper must go on hearing that all is well.
+                self.reloader = threading.Thread(target=self._reload, name="reload", daemon=True)
+                self.reloader.start()
             self._watch_cameras(known)
             if now >= state_due:
                 state_due = now + 0.5
@@ -272,9 +275,9 @@ class Service:
                 self.journal.add("camera back", camera=number, source=camera.source.label)
                 say("camera {} is back".format(number))
             if camera.status == "lost":
-                self.studio.no_picture(number, ["No picture", camera.source.label, camera.last_error])
+                self.site.no_picture(number, ["No picture", camera.source.label, camera.last_error])
             elif camera.status == "starting":
-                self.studio.no_picture(number, ["Starting", camera.source.label])
+                self.site.no_picture(number, ["Starting", camera.source.label])
 
     def _reload(self) -> None:
         """Load the bundle again: self-test first, then swap; whatever goes wrong, the old one goes on."""

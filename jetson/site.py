@@ -2,11 +2,11 @@
 
 import json
 import os
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 from jetson import access, telemetry
 from jetson.journal import Journal
-from jetson.picture import Studio
+from jetson.picture import Studio, card
 from jetson.server import Request, Response
 from jetson.status import Status
 
@@ -53,6 +53,11 @@ class Site:
         self._pictures[camera] = jpeg
         self.server.publish("picture {}".format(camera), picture_part(jpeg))
         self.server.publish("snapshot {}".format(camera), jpeg)
+
+    def no_picture(self, camera: int, lines: List[str]) -> None:
+        """Show a card to those who watch; a snapshot that is waited for is not answered with it."""
+        self._pictures[camera] = card(lines)
+        self.server.publish("picture {}".format(camera), picture_part(self._pictures[camera]))
 
     def tell(self, name: str, value: Any) -> None:
         """Send an event to everybody who listens."""
