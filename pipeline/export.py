@@ -80,7 +80,8 @@ def _trace(model, input_wh):
     names = list(model.output_names)
 
     def run(image):
-        return {name: tf.identity(t, name=name) for name, t in zip(names, fixed(image, training=False))}
+        return {name: tf.identity(t, name=name) for name, t in
+                zip(names, keras.tree.flatten(fixed(image, training=False)))}
 
     signature = [tf.TensorSpec((1, height, width, 3), tf.float32, name=INPUT)]
     proto, _ = tf2onnx.convert.from_function(
@@ -167,6 +168,8 @@ def _head(proto, model):
 
 def _compare(proto, model, input_whs, tolerance, path):
     """Largest difference per size between ONNX Runtime and Keras, on noise and on pictures with marked borders."""
+    import keras
+
     parity = {}
     names = list(model.output_names)
     reference = _as_float32(model)
@@ -174,7 +177,7 @@ def _compare(proto, model, input_whs, tolerance, path):
         session = _session(proto, (width, height))
         worst, where = 0.0, ""
         for image in _probes(width, height):
-            expected = reference(image, training=False)
+            expected = keras.tree.flatten(reference(image, training=False))
             got = session.run(names, {INPUT: np.ascontiguousarray(image.transpose(0, 3, 1, 2))})
             for name, theirs, ours in zip(names, expected, got):
                 theirs = np.asarray(theirs).transpose(0, 3, 1, 2)
@@ -242,13 +245,14 @@ def options(parser):
 def command(args):
     import json
 
-    from pipeline import lint
+    from pipeline import lint, targets
     from pipeline import model as models
 
     if not str(args.out).endswith(".onnx"):
         raise UsageError("not the name of an ONNX file", where=args.out, expected="a name that ends in .onnx")
     if not os.path.isfile(args.model):
         raise BadInput("no such model", where=args.model, expected="a .keras file", remedy="jetmask train")
+    targets.target(args.target)
     result = export(models.load(args.model), args.out, fold_residuals=not args.keep_residuals)
     findings = lint.lint(args.out, args.target)
     if args.json:

@@ -60,6 +60,7 @@ class _Writer:
         self.bytes = {}
         self.unsigned = set(self.floats)  # tensors that are never negative: zero point 0
         self.same_scale = {}  # a resized map uses its source's
+        self.waiting = {}  # upsampling, done where its result is read: then the size it must have is known
 
     def write(self):
         for node in self.graph.node:
@@ -73,7 +74,9 @@ class _Writer:
             elif node.op_type == "Add" and not kept:
                 self._add(node)
             elif node.op_type == "Resize" and node.input[0] in self.bytes and not kept:
-                self._upsample(node)
+                self.waiting[node.output[0]] = node
+                source = node.input[0]
+                self.same_scale[node.output[0]] = self.same_scale.get(source, source)
             else:
                 self._plain(node)
         for name in self.outputs:
@@ -125,6 +128,8 @@ class _Writer:
 
     def as_bytes(self, name):
         """The uint8 NHWC form of a tensor."""
+        if name in self.waiting:
+            self._upsample(self.waiting.pop(name))
         if name not in self.bytes:
             last = self._emit("Transpose", [self.floats[name]], name + ".nhwc", perm=[0, 2, 3, 1])
             self.bytes[name] = self._emit("QuantizeLinear", [last, *self._scale_inputs(name)], name + ".u8")
@@ -133,7 +138,7 @@ class _Writer:
     def as_float(self, name):
         """The float32 NCHW form of a tensor."""
         if name not in self.floats:
-            first = self._emit("Transpose", [self.bytes[name]], name + ".nchw", perm=[0, 3, 1, 2])
+            first = self._emit("Transpose", [self.as_bytes(name)], name + ".nchw", perm=[0, 3, 1, 2])
             self.floats[name] = self._emit("DequantizeLinear", [first, *self._scale_inputs(name)],
                                            name if name in self.outputs else name + ".float")
         return self.floats[name]
@@ -194,7 +199,7 @@ class _Writer:
     def _add(self, node):
         output = self._fused(node)
         inputs = []
-        for name in node.input:
+        for name in sorted(node.input, key=lambda name: name in self.waiting):
             inputs += [self.as_bytes(name), *self._scale_inputs(name)]
         self.bytes[output] = self._emit("QLinearAdd", inputs + list(self._scale_inputs(output)), output + ".u8",
                                         domain=MICROSOFT)
@@ -205,7 +210,6 @@ class _Writer:
         The last shape is that of the map it is added to; where there is none, Resize does it.
         """
         source, output = node.input[0], node.output[0]
-        self.same_scale[output] = self.same_scale.get(source, source)
         data = self.bytes[source]
         partner = self._partner(output)
         if partner is None:
@@ -223,12 +227,12 @@ class _Writer:
         self.bytes[output] = self._emit("Reshape", [both, size], output + ".u8")
 
     def _partner(self, resized):
-        """The uint8 form of what a resized map is added to, if that is there already."""
-        readers = self.readers[resized]
-        if len(readers) != 1 or readers[0].op_type != "Add" or readers[0].name in self.keep:
-            return None
-        other = next(name for name in readers[0].input if name != resized)
-        return self.as_bytes(other) if other in self.bytes or other in self.floats else None
+        """The uint8 form of what a resized map is added to, where there is such a map."""
+        for reader in self.readers[resized]:
+            for other in reader.input if reader.op_type == "Add" else ():
+                if other != resized and other in self.bytes:
+                    return self.bytes[other]
+        return None
 
     def _channels(self, name):
         made = graphs.producers(self.graph)

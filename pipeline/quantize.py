@@ -35,15 +35,20 @@ def fp16(src, dst, keep=()):
     return dst
 
 
+def image_readers(graph):
+    """Names of the convolutions that read the image."""
+    inputs = set(graphs.input_names(graph))
+    return tuple(node.name for node in graph.node if node.op_type == "Conv" and node.input[0] in inputs)
+
+
 def float_ends(graph):
-    """The convolutions kept in float by default: those that read the image and those that give the outputs.
+    """The convolutions that TensorRT's int8 leaves in float by default: that read the image, or give the outputs.
 
     A symmetric scale over raw 0..255 loses a bit, and logits are what is compared; together they are few MACs.
     """
     outputs = {output.name for output in graph.output}
-    inputs = set(graphs.input_names(graph))
-    return tuple(node.name for node in graph.node if node.op_type == "Conv"
-                 and (node.input[0] in inputs or node.output[0] in outputs))
+    return image_readers(graph) + tuple(node.name for node in graph.node
+                                        if node.op_type == "Conv" and node.output[0] in outputs)
 
 
 def int8_cpu(src, table, dst, keep=None):
@@ -53,10 +58,7 @@ def int8_cpu(src, table, dst, keep=None):
     that read the image; the outputs leave int8 unrounded anyway).
     """
     model = _checked(src, table)
-    outputs = {output.name for output in model.graph.output}
-    if keep is None:
-        by_name = {node.name: node for node in model.graph.node}
-        keep = [name for name in float_ends(model.graph) if by_name[name].output[0] not in outputs]
+    keep = image_readers(model.graph) if keep is None else tuple(keep)
     require_nodes(model.graph, keep, src)
     graphs.write(cpu.quantized(model, table.ranges, keep), dst)
     return dst

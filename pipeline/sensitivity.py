@@ -4,6 +4,8 @@ One layer at a time is quantised and the signal-to-noise ratio at the heads take
 (AP, slow) is asked only while layers are given back, the worst first.
 """
 
+import hashlib
+import json
 import os
 import tempfile
 from typing import NamedTuple
@@ -12,9 +14,10 @@ import cv2
 import numpy as np
 import onnx
 
-from jetson.errors import BadInput, QualityGate
+from jetson import files
+from jetson.errors import BadInput, QualityGate, UsageError
 from jetson.image import letterbox
-from pipeline import calibrate, quantize
+from pipeline import calibrate, gate, quantize
 from pipeline import graph as graphs
 
 FP16_LARGEST = 65504.0
@@ -113,12 +116,13 @@ def _run(model, inputs, input_wh):
 def auto(ranking, ask, start=()):
     """The fewest layers kept in higher precision that pass the gate, and what it said. Returns Mixed.
 
-    ranking: list of Layer, the worst first. ask: function of a tuple of kept node names that builds, measures and
-    returns an object with `.passed` (pipeline.gate.Verdict); asked once per set. start: nodes kept in any case.
+    ranking: names of nodes, the most sensitive first. ask: function of a tuple of kept node names that builds,
+    measures and returns an object with `.passed` (pipeline.gate.Verdict); asked once per set. start: nodes kept in
+    any case.
     The number kept is found by doubling and halving, then each kept layer is given back where the gate still
     passes. QualityGate where even all layers kept do not pass.
     """
-    order = [layer.name for layer in ranking if layer.name not in start]
+    order = [name for name in ranking if name not in start]
     verdicts = {}
 
     def verdict(keep):
@@ -149,6 +153,61 @@ def auto(ranking, ask, start=()):
         if verdict(fewer).passed:
             keep = fewer
     return Mixed(tuple(sorted(set(keep) | set(start))), verdict(keep), len(verdicts))
+
+
+FORMS = {"int8-cpu": quantize.int8_cpu, "int8": quantize.int8_tensorrt}
+
+
+def mix(src, dst, form, table, images, truths, input_wh, max_drop=gate.MAX_DROP, cache=None, progress=None):
+    """Write the int8 file that keeps the fewest layers in float and holds the gate. Returns Mixed.
+
+    form: "int8-cpu" or "int8" (Q/DQ; its figure is a simulation here). images: paths for the ranking; truths: as
+    metrics.load_split gives them, for the gate. cache: a JSON file that remembers rankings and figures by the
+    model, the table and the data, so that a broken or repeated search goes on where it was. progress: called with
+    a line of text. QualityGate where no mix holds the gate; `dst` is not written then.
+    """
+    if form not in FORMS:
+        raise UsageError("no int8 form is called %r" % form, expected="one of " + ", ".join(FORMS))
+    say = progress or (lambda text: None)
+    known = _Known(cache, src, table, form, input_wh, [truth.file for truth in truths])
+    write, graph = FORMS[form], graphs.read(src).graph
+    start = quantize.float_ends(graph) if form == "int8" else quantize.image_readers(graph)
+    ranking = known.get("ranking", lambda: [layer.name for layer in layers(src, table, images, input_wh)])
+    say("most sensitive: " + ", ".join(ranking[:5]))
+    before = gate.of_onnx(src, truths, input_wh)
+
+    def ask(keep):
+        def measured():
+            with tempfile.TemporaryDirectory(prefix="jetmask-mix-") as folder:
+                path = write(src, table, os.path.join(folder, "mixed.onnx"), keep=keep)
+                after = gate.of_onnx(path, truths, input_wh)
+            return list(gate.compare(truths, before, after, max_drop))
+
+        verdict = gate.Verdict(*known.get("keep " + " ".join(keep), measured))._replace(max_drop=max_drop)
+        say("%d layers kept in float: %s" % (len(keep), verdict))
+        return verdict
+
+    mixed = auto(ranking, ask, start)
+    write(src, table, dst, keep=mixed.keep)
+    return mixed
+
+
+class _Known:
+    """Figures that were measured before, in a JSON file; only those of the same model, table and images count."""
+
+    def __init__(self, path, *what):
+        self.path = path
+        self.key = hashlib.sha256(json.dumps([files.sha256(str(what[0])), what[1]._asdict(), *what[2:]],
+                                             sort_keys=True, default=str).encode()).hexdigest()
+        stored = files.read_json(path) if path and os.path.exists(path) else {}
+        self.values = stored.get(self.key, {}) if isinstance(stored, dict) else {}
+
+    def get(self, name, measure):
+        if name not in self.values:
+            self.values[name] = measure()
+            if self.path:
+                files.write_json(self.path, {self.key: self.values})
+        return self.values[name]
 
 
 def fp16_scan(src, images, input_wh):
