@@ -76,6 +76,7 @@ def test_metrics_are_prometheus(serving):
 
 
 def test_snapshot_is_a_picture(serving):
+    serving.wait_results(1, 1)
     status, headers, body = serving.get("/snapshot.jpg?camera=1")
     assert status == 200 and headers["Content-Type"] == "image/jpeg"
     assert cv2.imdecode(np.frombuffer(body, np.uint8), 1).shape == (120, 160, 3)
