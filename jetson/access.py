@@ -14,7 +14,7 @@ import time
 from typing import FrozenSet, Iterable, Optional
 from urllib.parse import urlsplit
 
-from jetson.server import Request, Response
+from jetson.http_message import Request, Response
 
 COOKIE = "jetmask"
 COOKIE_S = 30 * 24 * 3600

@@ -5,9 +5,9 @@ import os
 from typing import Any, Dict, List, Optional
 
 from jetson import access, telemetry
+from jetson.http_message import Request, Response
 from jetson.journal import Journal
 from jetson.picture import Studio, card
-from jetson.server import Request, Response
 from jetson.status import Status
 
 WEB = os.path.join(os.path.dirname(os.path.abspath(__file__)), "web")

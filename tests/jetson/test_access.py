@@ -5,7 +5,7 @@ import time
 import pytest
 
 from jetson.access import COOKIE, Access
-from jetson.server import Request
+from jetson.http_message import Request
 
 TOKEN = "0123456789abcdef0123"
 

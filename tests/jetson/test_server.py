@@ -10,7 +10,7 @@ from serving import wait_for
 
 from jetson import server
 from jetson.errors import BadInput, UsageError
-from jetson.server import BadRequest, Response, parse_request
+from jetson.http_message import BadRequest, Response, parse_request
 
 
 def handle(request):

@@ -10,7 +10,7 @@ from jetson import agreement, board, source, track
 from jetson.detector import Faces
 from jetson.errors import UsageError
 from jetson.histogram import Histogram
-from jetson.server import BadRequest, Request, parse_request
+from jetson.http_message import BadRequest, Request, parse_request
 
 words = st.sampled_from([b"GET", b"HEAD", b" ", b"/", b"HTTP/1.1", b"\r\n", b"Host:", b"x", b":", b"%41", b"?", b"\0"])
 
