@@ -69,6 +69,14 @@ def _parse_fps(text: Any) -> float:
     return fps
 
 
+def _split(uri: str) -> Any:
+    """urlsplit, with UsageError for what it cannot split (a lone '[')."""
+    try:
+        return urlsplit(uri)
+    except ValueError as error:
+        raise UsageError("not an address: {}".format(error), redact(uri), EXAMPLES)
+
+
 def parse(uri: str, size: Optional[Tuple[int, int]] = None, fps: Optional[float] = None, loop: bool = True) -> Source:
     """An address as a Source. UsageError when it means nothing; nothing is opened here.
 
@@ -79,12 +87,12 @@ def parse(uri: str, size: Optional[Tuple[int, int]] = None, fps: Optional[float]
     options: Dict[str, str] = {}
     path = uri
     if scheme in ("csi", "synthetic"):
-        parts = urlsplit(uri)
+        parts = _split(uri)
         kind, path, query = scheme, parts.netloc + parts.path.rstrip("/"), parts.query
     elif scheme in ("rtsp", "rtsps"):
         # What follows a '?' there belongs to the camera, so sizes come from the command line alone.
         kind, query = "rtsp", ""
-        if re.search(r"[\s\"'\\]", uri) or not urlsplit(uri).hostname:
+        if re.search(r"[\s\"'\\]", uri) or not _split(uri).hostname:
             raise UsageError("not an RTSP address", redact(uri), "rtsp://[user:password@]host[:port]/path",
                              "write special characters as %XX")
     elif scheme == "file":
