@@ -106,7 +106,7 @@ def _head(data: dict) -> str:
         if text:
             out.append(f'<p class="quiet">Data: {escape(text)}</p>')
     warnings = list(data.get("warnings") or ())
-    if source.get("kind") == "drawn":
+    if source.get("kind") == "drawn" and not any("drawn" in text for text in warnings):
         warnings.insert(0, "Every AP on this page was measured on drawn images. It says that the stages work and how "
                            "they compare, and nothing about photographs.")
     out += [f'<p class="notice" role="note">{escape(text)}</p>' for text in warnings]

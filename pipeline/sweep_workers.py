@@ -91,14 +91,12 @@ class Ray:
                                  "pip install 'jetmask[ray]', or leave --ray out") from None
         self.ray = ray
         options: dict[str, Any] = {"log_to_driver": False, "include_dashboard": False, "logging_level": "error"}
-        if address == "local":
-            ray.init(num_cpus=jobs, **options)
-        else:
-            try:
-                ray.init(address=address, **options)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise DeviceMismatch(f"no Ray cluster answers: {error}", f"--ray {address}",
-                                     "the address of a head node", "start one: ray start --head") from None
+        options |= {"num_cpus": jobs} if address == "local" else {"address": address}
+        try:
+            ray.init(**options)
+        except Exception as error:  # a start that takes too long is a bare Exception in Ray
+            raise DeviceMismatch(f"no Ray cluster answers: {error}", f"--ray {address}",
+                                 "the address of a head node, or local", "start one: ray start --head") from None
         # No retries: a trial that kills its worker twice would take the study with it. The sweep retries by itself.
         self.task = ray.remote(num_cpus=1, max_retries=0)(work)
         self.jobs = jobs
