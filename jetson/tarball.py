@@ -1,9 +1,9 @@
 """A bundle as one tar file: the same files give the same bytes, and nothing but such a file is unpacked.
 
 The format is POSIX ustar without compression, cut down until it has one spelling only: regular files, mode 0644, owner
-0, time 0, `manifest.json` first and the rest sorted, two zero blocks at the end. manifest.json's `files` announces every
-other member's size, so nothing is written that was not announced. Python's own tarfile is not used for reading: it
-follows links, sparse maps and extension headers, and takes a damaged header for the end of the file.
+0, time 0, `manifest.json` first and the rest sorted, two zero blocks at the end. manifest.json's `files` announces the
+size of every other member, so nothing is written that was not announced. Python's own tarfile is not used for reading:
+it follows links, sparse maps and extension headers, and takes a damaged header for the end of the file.
 """
 
 import os
@@ -60,17 +60,16 @@ def pack(bundle_dir: str, path: str) -> None:
     """Write the bundle in `bundle_dir` as the tar file `path`; the same files give the same bytes."""
     check_sizes(bundle_dir)
     names = listing(bundle_dir)
-    with files.aside(path) as part:
-        with open(part, "wb") as out:
-            for name in order(names):
-                size = os.path.getsize(os.path.join(bundle_dir, name))
-                out.write(header(name, size))
-                with open(os.path.join(bundle_dir, name), "rb") as source:
-                    copied = _copy(source, out, size)
-                if copied != size:
-                    raise BadInput("the file changed while it was packed", os.path.join(bundle_dir, name))
-                out.write(b"\0" * (-size % BLOCK))
-            out.write(b"\0" * (2 * BLOCK))
+    with files.aside(path) as part, open(part, "wb") as out:
+        for name in order(names):
+            size = os.path.getsize(os.path.join(bundle_dir, name))
+            out.write(header(name, size))
+            with open(os.path.join(bundle_dir, name), "rb") as source:
+                copied = _copy(source, out, size)
+            if copied != size:
+                raise BadInput("the file changed while it was packed", os.path.join(bundle_dir, name))
+            out.write(b"\0" * (-size % BLOCK))
+        out.write(b"\0" * (2 * BLOCK))
 
 
 def extract(path: str, folder: str) -> None:

@@ -14,9 +14,10 @@ import time
 from typing import Any
 
 from jetson import files, install, manifest, signing, store
-from jetson.errors import BadInput, DeviceMismatch, JetmaskError, UsageError
+from jetson.errors import DeviceMismatch, JetmaskError, UsageError
 from pipeline import device, preflight
 from pipeline.device import Layout
+from pipeline.device_bench import measure, parse
 from pipeline.remote import Remote
 
 _EXAMPLES = """examples:
@@ -257,7 +258,7 @@ class Deployment:
         text = self.remote.run(self._verb(layout, words), check=False)
         if self.remote.dry_run:
             return
-        answer = _json(text, "the self-test")
+        answer = parse(text, "the self-test")
         if not answer.get("ok"):
             raise DeviceMismatch("the bundle does not pass its self-test on the device:\n    " + "\n    ".join(
                 answer.get("problems", [])), self.remote.target, None,
@@ -268,10 +269,10 @@ class Deployment:
     def _measure(self, layout: Layout) -> None:
         if self.args.no_bench:
             return
-        self.measured = bench(self.remote, [*self.run_words], layout.code, device.environment(layout)
-                              if self.kind != "docker" else {}, f"{self.inside}/bundles/{self.digest}",
-                              ["--variant", self.variant.name])
-        if self.measured is not None and self.args.measured:
+        self.measured = measure(self.remote, self.run_words, layout.code,
+                                {} if self.kind == "docker" else device.environment(layout),
+                                f"{self.inside}/bundles/{self.digest}", ["--variant", self.variant.name])
+        if self.measured and self.args.measured:
             files.write_json(self.args.measured, self.measured)
 
     def _switch(self, layout: Layout) -> None:
@@ -301,7 +302,7 @@ class Deployment:
         ask = device.in_code(layout, [self.args.python, "-m", "jetson", "install", "--status", "--json"])
         shown, pause_s = None, 0.2
         while time.monotonic() < end:
-            status = _json(self.remote.run(ask), "the device's status")
+            status = parse(self.remote.run(ask), "the device's status")
             result = status["result"] or {}
             if result.get("token") == token:
                 return result
@@ -316,27 +317,6 @@ class Deployment:
 
     def _follow(self, line: str) -> None:
         self._say("  | " + line[:200])
-
-
-def bench(remote: Remote, run: list[str], cwd: str, environment: dict[str, str], bundle: str,
-          extra: list[str]) -> dict[str, Any] | None:
-    """Run the device's `bench` and bring its JSON home; None with `dry_run`."""
-    variables = " ".join(f"{key}={shlex.quote(value)}" for key, value in environment.items())
-    line = f"cd {shlex.quote(cwd)} && {variables} {shlex.join([*run, 'bench', bundle, '--json', *extra])}"
-    text = remote.run(line)
-    return None if remote.dry_run else _json(text, "the device's bench")
-
-
-def bench_device(
-    target: str, ssh: str = "", state: str = device.STATE, extra: list[str] | None = None
-) -> dict[str, Any]:
-    """Measure what is current on a device (`jetmask bench --device`): the device's bench JSON."""
-    with Remote(target, shlex.split(ssh)) as remote:
-        spec = _json(remote.fetch(f"{state}/service.json"), "the device's service.json")
-        inside = device.STATE if spec["kind"] == "docker" else state
-        found = bench(remote, spec["run"], spec["cwd"], spec.get("env", {}), f"{inside}/current", extra or [])
-        assert found is not None
-        return found
 
 
 def _ask(remote: Remote, args: argparse.Namespace) -> int:
@@ -362,7 +342,7 @@ def _ask(remote: Remote, args: argparse.Namespace) -> int:
     text = remote.run(line)
     if remote.dry_run:
         return 0
-    answer = _json(text, "the device's answer")
+    answer = parse(text, "the device's answer")
     if args.json:
         print(json.dumps(answer, indent=1))
     elif args.status or args.list:
@@ -380,18 +360,6 @@ def _ask(remote: Remote, args: argparse.Namespace) -> int:
 
 def _size_kb(folder: str) -> int:
     return sum(os.path.getsize(os.path.join(folder, name)) for name in manifest.listing(folder)) >> 10
-
-
-def _json(text: str, what: str) -> dict[str, Any]:
-    """The JSON object in what a device's command printed; a tool's chatter before it is skipped."""
-    for candidate in (text, text[max(0, text.find("{")):]):
-        try:
-            value = json.loads(candidate)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            return value
-    raise BadInput(f"{what} cannot be read", None, "JSON", "it printed: " + text[-300:])
 
 
 def _summary(args: argparse.Namespace, result: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ import pytest
 from sshd import Sshd, free_port, missing
 
 from jetson import files, manifest, service
+from jetson.errors import UsageError
 from jetson.store import Store
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"not installed here: {missing()}")
@@ -115,8 +116,32 @@ def test_first_install_update_failing_update_rollback_and_rerun(device, bundles)
     assert {entry["digest"] for entry in json.loads(done.stdout)["bundles"]} == {one_digest, two_digest, broken_digest}
     done = device.deploy("--logs", "device")
     assert done.returncode == 0 and "live page" in done.stdout
+    words = [sys.executable, "-m", "pipeline.cli", "bench", "--device", "device", "--ssh", f"-F {device.sshd.config}",
+             "--state", device.state, "--variant", "t-320x192-fp32", "--runtime", "onnxruntime", "--seconds", "0.2"]
+    done = subprocess.run([*words, "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert [row["variant"] for row in rows] == ["t-320x192-fp32"] and rows[0]["infer_ms"]["p50"] > 0
+
     done = device.deploy("--prune-old", "0", "device")
     assert done.returncode == 0 and set(device.store.digests()) == {one_digest, two_digest}
+
+
+def test_measured_rows_stand_beside_predicted_ones(tiny_bundle):
+    from pipeline import device_bench
+
+    variant = manifest.load(tiny_bundle).variant("t-320x192-fp16")
+    row = {"variant": variant.name, "runtime": "tensorrt", "bytes": variant.bytes, "macs": variant.macs,
+           "infer_ms": {"p50": 1000.0}}
+    skipped = dict(row, infer_ms=None)
+    found = device_bench.beside_predictions({"rows": [row, skipped]}, tiny_bundle, "nano")
+    guess = found["rows"][0]["predicted"]
+    assert guess["latency_ms"] > 0 and guess["inside"] is False
+    assert guess["off_percent"] == pytest.approx(100 * (guess["latency_ms"] / 1000 - 1), abs=0.1)
+    assert found["rows"][1]["predicted"] is None
+    assert "off by" in device_bench.text_predictions(found)
+    with pytest.raises(UsageError, match="another model"):
+        device_bench.beside_predictions({"rows": [dict(row, bytes=1)]}, tiny_bundle, "nano")
 
 
 def test_an_update_whose_runner_fails_is_rolled_back_on_the_device(device, bundles):

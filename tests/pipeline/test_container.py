@@ -1,0 +1,186 @@
+"""Dockerfile.l4t, really executed on a stand-in base; the image serves, without root and with a read-only system.
+
+The base is a Debian whose python3 is a real Python 3.6, so the JetPack 4 arguments are what is built. NVIDIA's own base
+image, its mounted libraries and the GPU are not in this test.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import suppress
+
+import debian
+import pytest
+from sshd import free_port
+
+from jetson import files, manifest
+from jetson.detector import open_detector
+
+_TOOLS = ("buildah", "podman", "unshare")
+needs_tools = pytest.mark.skipif(bool(debian.missing(*_TOOLS)), reason=f"not here: {debian.missing(*_TOOLS)}")
+BASE, IMAGE = "localhost/jetmask-test-base:r32.7.1", "localhost/jetmask-test:r32.7"
+# podman as root in a sandbox: no cgroups to manage, and limits that may not be raised.
+_IN_CGROUP2 = ["unshare", "-m", "--propagation", "private", "sh", "-c",
+               'umount -R /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec "$@"', "sh"]
+
+
+def test_the_dockerfile_is_clean(root):
+    tool = shutil.which("hadolint") or os.path.join(os.path.dirname(sys.executable), "hadolint")
+    if not os.path.exists(tool):
+        pytest.skip("hadolint is not installed here")
+    done = subprocess.run([tool, os.path.join(root, "Dockerfile.l4t")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_pinned_modules_have_hashes_and_match_what_is_tested(root):
+    lists = {}
+    for name in sorted(os.listdir(os.path.join(root, "jetson"))):
+        if name.startswith("requirements-"):
+            with open(os.path.join(root, "jetson", name)) as file:
+                lines = [line.rstrip("\\\n ") for line in file if not line.startswith("#")]
+            pins = [line for line in lines if "==" in line and not line.startswith(" ")]
+            assert pins and len([line for line in lines if "--hash=sha256:" in line]) >= len(pins), name
+            lists[name] = dict(pin.split("==") for pin in pins)
+    assert len(lists) == 6
+    with open(os.path.join(root, "tests", "requirements-python36.lock")) as file:
+        tested = dict(line.split(";")[0].strip(" \\\n").split("==") for line in file
+                      if "==" in line and not line.startswith(("#", " ")))
+    for name in ("numpy", "opencv-python-headless", "onnxruntime"):
+        assert lists["requirements-jetpack4.txt"][name] == tested[name]
+
+
+def test_compose_asks_for_no_more_than_it_needs(root):
+    import yaml
+
+    with open(os.path.join(root, "compose.yaml")) as file:
+        service = yaml.safe_load(file)["services"]["jetmask"]
+    assert service["read_only"] is True and service["cap_drop"] == ["ALL"] and "privileged" not in service
+    assert service["security_opt"] == ["no-new-privileges:true"] and service["runtime"] == "nvidia"
+    assert not service["user"].startswith(("0", "root"))
+
+
+class Images:
+    """buildah and podman on a storage of their own."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+        conf = os.path.join(self.folder, "storage.conf")
+        with open(conf, "w") as file:
+            file.write(f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/storage"\nrunroot = "{folder}/run"\n')
+        self.environment = dict(os.environ, CONTAINERS_STORAGE_CONF=conf)
+
+    def call(self, *words, check=True, **options):
+        done = subprocess.run(words, env=self.environment, capture_output=True, text=True, **options)
+        assert not check or done.returncode == 0, done.stderr[-3000:]
+        return done
+
+    def running(self, *words):
+        """The words of `podman run` with what the image is meant to be run with."""
+        return [*_IN_CGROUP2, "podman", "run", "--rm", "--no-healthcheck", "--cgroups=disabled", "--ulimit",
+                "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--network", "host", "--read-only", "--tmpfs",
+                "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", *words]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory, root):
+    """The image, built by Dockerfile.l4t with the arguments for JetPack 4 and no GPU."""
+    folder = tmp_path_factory.mktemp("images")
+    system = str(folder / "base")
+    debian.make(system, ("python3-pip",))
+    found = Images(folder)
+    tar = subprocess.Popen(["tar", "-C", system, "-c", "."], stdout=subprocess.PIPE)
+    found.call("podman", "import", "-", BASE, stdin=tar.stdout)
+    shutil.rmtree(system)
+    words = ["buildah", "bud", "--isolation", "chroot", "--format", "docker", "--build-arg", f"BASE={BASE}",
+             "--build-arg", "GPU=0", "--build-arg", "VERSION=test", "-f", "Dockerfile.l4t", "-t", IMAGE]
+    certificates = os.environ.get("PIP_CERT")
+    if certificates:  # behind a proxy that signs with a certificate of its own
+        with open(folder / "pip.conf", "w") as file:
+            file.write("[global]\ncert = /etc/ssl/certs/host.crt\n")
+        words += ["-v", f"{folder}/pip.conf:/etc/pip.conf:ro", "-v", f"{certificates}:/etc/ssl/certs/host.crt:ro"]
+    found.call(*words, ".", cwd=root)
+    yield found
+    found.call("podman", "rmi", "-a", "-f", check=False)
+    found.call("podman", "unshare", "true", check=False)
+
+
+@pytest.mark.full
+@needs_tools
+def test_the_image_is_what_it_claims(images):
+    facts = json.loads(images.call("podman", "inspect", IMAGE).stdout)[0]
+    config = facts["Config"]
+    assert config["User"] == "10001" and config["Labels"]["org.opencontainers.image.version"] == "test"
+    assert "/var/lib/jetmask" in config["Volumes"] and config["StopSignal"] in ("SIGTERM", "15")
+    assert "OPENBLAS_CORETYPE=ARMV8" in config["Env"] and (config.get("Healthcheck") or facts.get("HealthCheck"))
+    layers = images.call("podman", "history", "--format", "{{.Size}} {{.CreatedBy}}", IMAGE).stdout
+    print(facts["Size"], layers)
+    look = images.call(*images.running("--entrypoint", "sh", IMAGE, "-c",
+                                       "id -u; python3 -V; ls /tools /requirements 2>&1; touch /x 2>&1; "
+                                       "command -v gcc g++ nvcc; gst-inspect-1.0 h264parse | head -n 1")).stdout
+    assert look.startswith("10001\nPython 3.6") and "Read-only file system" in look
+    assert "/gcc" not in look and "No such file" in look and "Factory Details" in look
+
+
+@pytest.mark.full
+@needs_tools
+def test_the_image_finds_the_same_faces_as_this_machine(images, tiny_bundle):
+    done = images.call(*images.running("-v", f"{tiny_bundle}:/b:ro", IMAGE, "verify", "/b", "--self-test", "--json"))
+    assert json.loads(done.stdout)["self_test"]["differences"] == []
+    code = ("import json, numpy as np; from jetson.detector import open_detector; "
+            "d = open_detector('/b', 't-320x192-fp32'); "
+            "d.engine.input[:] = np.arange(3 * 192 * 320).reshape(1, 3, 192, 320) % 256; "
+            "print(json.dumps({k: v.ravel().tolist() for k, v in d.infer().items()}))")
+    done = images.call(*images.running("-v", f"{tiny_bundle}:/b:ro", "--entrypoint", "python3", IMAGE, "-c", code))
+    import numpy as np
+
+    with open_detector(tiny_bundle, "t-320x192-fp32") as detector:
+        detector.engine.input[:] = np.arange(3 * 192 * 320).reshape(1, 3, 192, 320) % 256
+        here = {name: value.ravel().copy() for name, value in detector.infer().items()}
+    there = json.loads(done.stdout)
+    assert there.keys() == here.keys()
+    for name, value in here.items():
+        np.testing.assert_allclose(there[name], value, atol=1e-3)
+
+
+@pytest.mark.full
+@needs_tools
+def test_the_runner_serves_from_the_container_and_stops_when_told(images, tiny_bundle, tmp_path):
+    state = tmp_path / "state"
+    bundles = state / "bundles"
+    bundles.mkdir(parents=True)
+    digest = files.sha256(os.path.join(tiny_bundle, manifest.SUMS))
+    shutil.copytree(tiny_bundle, str(bundles / digest))
+    os.symlink(f"bundles/{digest}", str(state / "current"))
+    subprocess.run(["chown", "-R", "10001:10001", str(state)], check=True)
+    port = free_port()
+    process = subprocess.Popen(
+        images.running("-e", f"JETMASK_PORT={port}", "-v", f"{state}:/var/lib/jetmask", IMAGE, "serve",
+                       "/var/lib/jetmask/current", "--source", "synthetic://", "--port", str(port)),
+        env=images.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        end = time.monotonic() + 90
+        answer = None
+        while answer is None and time.monotonic() < end and process.poll() is None:
+            with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2) as reply:
+                answer = json.load(reply)
+            time.sleep(0.2)
+        assert answer and answer["ok"] is True
+        health = images.call(*images.running("-e", f"JETMASK_PORT={port}", IMAGE, "health"), check=False)
+        assert health.returncode == 0
+    finally:
+        process.terminate()
+        process.wait(30)
+    health = images.call(*images.running("-e", f"JETMASK_PORT={port}", IMAGE, "health"), check=False)
+    assert health.returncode == 1
+
+
+@pytest.mark.full
+@needs_tools
+def test_the_start_up_probe_names_the_missing_library_and_the_flag(images, tiny_bundle):
+    done = images.call(*images.running("-e", "JETMASK_EXPECT_GPU=1", "-v", f"{tiny_bundle}:/b:ro", IMAGE, "bench", "/b",
+                                       "--help"))
+    assert "libcuda.so.1" in done.stderr and "--runtime nvidia" in done.stderr
