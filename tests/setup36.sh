@@ -19,6 +19,6 @@ rm -rf "$venv"
 "$python" -m venv "$venv"
 # Extra local indexes without Python-version metadata would offer packages too new for 3.6.
 PIP_CONFIG_FILE=/dev/null "$venv/bin/python" -m pip install -q --disable-pip-version-check -U "pip<22"
-PIP_CONFIG_FILE=/dev/null "$venv/bin/python" -m pip install -q --disable-pip-version-check --only-binary :all: \
+PIP_CONFIG_FILE=/dev/null "$venv/bin/python" -m pip install -q --disable-pip-version-check --only-binary :all: --no-binary paho-mqtt \
   --require-hashes -r "$lock"
 touch "$venv/.ready"
