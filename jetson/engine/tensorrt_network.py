@@ -151,10 +151,12 @@ def set_layer_precisions(trt: Any, network: Any, kept: Dict[str, str], path: str
     """Pin layers, named by node or by output tensor, to "fp32" or "fp16"; the number of layers that were pinned."""
     types = {"fp32": trt.DataType.FLOAT, "fp16": trt.DataType.HALF}
     left, names, pinned = set(kept), [], 0
+    nodes = {network.get_layer(index).name for index in range(network.num_layers)}
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         outputs = [layer.get_output(i) for i in range(layer.num_outputs)]
-        own = [layer.name] + [tensor.name for tensor in outputs]
+        # A tensor's name counts only where no node has it: one name never pins two layers.
+        own = [layer.name] + [tensor.name for tensor in outputs if tensor.name not in nodes]
         names += own
         wanted = next((name for name in own if name in kept), None)
         if wanted is None:

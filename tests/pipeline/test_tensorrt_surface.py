@@ -41,8 +41,9 @@ BEHIND_A_WORLD = {
     "ICudaEngine.get_tensor_dtype", "ICudaEngine.get_tensor_mode", "TensorIOMode.INPUT", "trt.TensorIOMode",
     "IExecutionContext.set_tensor_address", "IExecutionContext.execute_async_v3", "IExecutionContext.execute_async_v2",
     "ICudaEngine.num_io_tensors",
-    "ICudaEngine.num_bindings", "ICudaEngine.get_binding_name", "ICudaEngine.get_binding_shape",
-    "ICudaEngine.get_binding_dtype", "ICudaEngine.binding_is_input", "IBuilderConfig.num_compute_capabilities",
+    "ICudaEngine.num_bindings", "ICudaEngine.get_binding_name",
+    "ICudaEngine.get_binding_shape", "ICudaEngine.get_binding_dtype", "ICudaEngine.binding_is_input",
+    "IBuilderConfig.num_compute_capabilities",
     "IBuilderConfig.set_compute_capability", "trt.ComputeCapability", "trt.IProgressMonitor", "trt.MemoryPoolType",
 }
 FREE = {"trt.__version__", "trt.__name__"}
