@@ -295,7 +295,8 @@ class Run:
 
 def fit(config, run_dir, model=None, report=None, resume=False, progress=0, detector=Detector, callbacks=()):
     """Train as config says in run_dir; `model` goes first over config.model. report(epoch, row) is called after each
-    epoch. detector: makes the network with its loss; callbacks: more of Keras' callbacks, for that. Returns a dict with map50 (val, the best), best and last (paths), rows (the log)."""
+    epoch. detector: makes the network with its loss; callbacks: more of Keras' callbacks, for that. Returns a dict
+    with map50 (val, the best), best and last (paths), rows (the log)."""
     keras.config.set_dtype_policy(config.train.precision)
     run_dir = Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)

@@ -35,8 +35,8 @@ def test_fused_batch_norm_is_batch_norm():
     np.testing.assert_allclose(fused.moving_mean, plain.moving_mean, atol=1e-5)
     # The fused kernel keeps the unbiased variance, as TensorFlow and cuDNN do; Keras' composed one the biased.
     n = x.size / x.shape[-1]
-    np.testing.assert_allclose(np.asarray(fused.moving_variance) - 0.9, (np.asarray(plain.moving_variance) - 0.9) * n / (n - 1),
-                               rtol=1e-3)
+    expected = (np.asarray(plain.moving_variance) - 0.9) * n / (n - 1)
+    np.testing.assert_allclose(np.asarray(fused.moving_variance) - 0.9, expected, rtol=1e-3)
 
 
 def test_unknown_size_and_broken_file_say_what_to_do(tmp_path):

@@ -12,7 +12,8 @@ import time
 import pytest
 
 SHORT = {"jetmask train": "--set train.epochs=1 --set train.images_per_epoch=8 --set train.batch_size=4"
-                          " --set model.size=n --set train.sizes=[[64,1.0]] --set train.val_wh=[64,64] --set data.train=[train]",
+                          " --set model.size=n --set train.sizes=[[64,1.0]] --set train.val_wh=[64,64]"
+                         " --set data.train=[train]",
          "jetmask calibrate": "--count 8 --input-wh 64x64", "jetmask predict": "--json", "jetmask evaluate": "--json",
          "python3 -m jetson bench": "--json --seconds 1"}
 
