@@ -18,10 +18,16 @@ def missing(*programs):
 
 
 def make(folder, include=()):
-    """Unpack a minimal Debian into `folder` and give it the Python 3.6 of JETMASK_PYTHON36, modules included."""
-    packages = ",".join(("python3", "ca-certificates") + tuple(include))
-    subprocess.run(["debootstrap", "--variant=minbase", "--include=" + packages, "bookworm", folder], check=True,
-                   stdout=subprocess.DEVNULL)
+    """Unpack a minimal Debian into `folder` and give it JETMASK_PYTHON36's Python 3.6; returns that one's modules.
+
+    JETMASK_DEBIAN may name a folder with such a Debian, to be copied instead of unpacked from the network.
+    """
+    packages = ("python3", "ca-certificates", *include)
+    if os.environ.get("JETMASK_DEBIAN"):
+        subprocess.run(["cp", "-a", os.environ["JETMASK_DEBIAN"], folder], check=True)
+    else:
+        subprocess.run(["debootstrap", "--variant=minbase", "--include=" + ",".join(packages), "bookworm", folder],
+                       check=True, stdout=subprocess.DEVNULL)
     python = os.environ["JETMASK_PYTHON36"]
     code = "import sys, sysconfig; print(sys.base_prefix); print(sysconfig.get_paths()['purelib'])"
     prefix, modules = subprocess.run([python, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout.split()
