@@ -9,7 +9,6 @@ no care.
 What a layer does is known by its class, base classes included. What is not known is not guessed: the channels that
 reach it and those that leave it stay, and the group says which layer is the reason.
 """
-import inspect
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -80,11 +79,10 @@ def functional(operation):
     return operation if own and hasattr(operation, "_nodes_by_depth") else None
 
 
-def walk(function, inputs, call, training=None, path=()):
+def walk(function, inputs, call, path=()):
     """Go through a functional graph with any values: call(operation, args, kwargs, path, outputs) gives each result.
 
-    Models used as layers are entered; `path` has their names. training: what an enclosing call fixed it to; handed
-    on to every layer that takes it. Returns the list of the outputs' values.
+    Models used as layers are entered; `path` has their names. Returns the list of the outputs' values.
     """
     values = {id(tensor): value for tensor, value in zip(function.inputs, inputs)}
     for depth in sorted(function._nodes_by_depth, reverse=True):
@@ -95,18 +93,12 @@ def walk(function, inputs, call, training=None, path=()):
             operation = node.operation
             inner = functional(operation)
             if inner is not None:
-                mode = kwargs.get("training", training)
-                results = walk(inner, keras.tree.flatten(args), call, mode, (*path, operation.name))
+                # `base(x, training=False)`: Keras 3 itself lets the outer model's mode go first, so nothing is lost.
+                results = walk(inner, keras.tree.flatten(args), call, (*path, operation.name))
             else:
-                if training is not None and "training" not in kwargs and _takes_training(operation):
-                    kwargs = {**kwargs, "training": training}
                 results = keras.tree.flatten(call(operation, args, kwargs, path, node.outputs))
             values.update((id(tensor), value) for tensor, value in zip(node.outputs, results))
     return [values[id(tensor)] for tensor in function.outputs]
-
-
-def _takes_training(operation):
-    return isinstance(operation, keras.Layer) and "training" in inspect.signature(operation.call).parameters
 
 
 class Channels:

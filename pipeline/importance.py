@@ -160,7 +160,7 @@ class _Catch(keras.optimizers.Optimizer):
         self.assign(self.caught[self._get_variable_index(variable)], gradient)
 
 
-class _Scored(keras.Model):
+class Scored(keras.Model):
     """A model with a loss, run as at inference, so that batch statistics do not hide a channel."""
 
     def __init__(self, net, loss):
@@ -197,7 +197,7 @@ def _taylor(channels, batches, loss):
         for layer in trainable:
             layer.trainable = True
         catch = _Catch()
-        scored = _Scored(model, loss)
+        scored = Scored(model, loss)
         scored.compile(catch, jit_compile=False)
         for x, y in batches:
             scored.train_on_batch(x, y)

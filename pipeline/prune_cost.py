@@ -104,14 +104,14 @@ class PredictedLatency(_Cost):
     """
 
     def __init__(self, model, input_wh, target="nano", precision="fp16"):
-        from pipeline import export, fusion, latency, onnx_graph, targets
+        from pipeline import export, fusion, graph, latency, onnx_graph, targets
 
         super().__init__(model if isinstance(model, Channels) else Channels(model))
         self.name = "predicted %s %s" % (target, precision)
         self.rates = latency.rates(targets.target(target), precision)
         with tempfile.TemporaryDirectory(prefix="jetmask-prune-") as folder:
             path = os.path.join(folder, "model.onnx")
-            export.export(self.channels.graph, path)
+            graph.write(export.to_onnx(self.channels.graph)[0], path)
             fused = fusion.layers(onnx_graph.read(path, tuple(input_wh)))
         described = latency.describe(fused, self.rates.tile)
         self.fixed = described[:, None, :]  # (7, 1, layers)

@@ -80,7 +80,7 @@ class Pruning:
         self._claim("wanted.json", {"ratio": ratio})
         folder, s = self.folder / "round-1", self.settings
         plan = self._plan(folder, lambda: pruner.plan_uniform(
-            self.original, ratio, self._scores(self.original), s.multiple_of, s.floor))
+            self.original, ratio, self.scores(self.original), s.multiple_of, s.floor))
         return self._finish(self._step(folder, self.original, plan), plan)
 
     def gate(self, max_drop, probes=5):
@@ -118,7 +118,7 @@ class Pruning:
         found = files.read_json(str(path)) if path.exists() else {"baseline": None, "groups": {}}
         if found["baseline"] is None:
             found["baseline"] = self.baseline()["map50"]
-        scored = self._scores(self.original)
+        scored = self.scores(self.original)
         groups = [group for group in pruner.channel_groups(self.original) if not group.fixed]
         weights = self.original.get_weights()
         for group in groups:
@@ -129,7 +129,7 @@ class Pruning:
                     continue
                 # Silencing gives what cutting gives, and the compiled network stays.
                 pruner.silence(self.original, {group.name: pruner.best(scored[group.name], count)})
-                row[str(ratio)] = self._map50(self.original)
+                row[str(ratio)] = self.map50(self.original)
                 self.original.set_weights(weights)
                 files.write_json(str(path), found)
                 self.say("%s: %d of %d channels, mAP50 %.1f" % (group.name, count, group.size, row[str(ratio)]))
@@ -151,10 +151,11 @@ class Pruning:
         """{"map50": val mAP50 of the unpruned model}, cached."""
         path = self.folder / "baseline.json"
         if not path.exists():
-            files.write_json(str(path), {"map50": self._map50(self.original)})
+            files.write_json(str(path), {"map50": self.map50(self.original)})
         return files.read_json(str(path))
 
-    def _map50(self, model):
+    def map50(self, model):
+        """Two-class mAP50 of a Keras model on the validation split."""
         return train.validate(model, self._val(), self.config.train.val_wh)["map50"]
 
     def _val(self):
@@ -167,7 +168,7 @@ class Pruning:
                              remedy="give --data DIR, set JETMASK_DATA, or --epochs 0 --importance l1")
         return root
 
-    def _scores(self, model):
+    def scores(self, model):
         """Importance by the settings; measured on training photographs where it needs data."""
         kind = self.settings.importance
         if kind not in importance.FROM_DATA:
@@ -191,7 +192,7 @@ class Pruning:
 
     def _global(self, model, share):
         s = self.settings
-        return pruner.plan_global(model, share, self._scores(model), s.input_wh, s.multiple_of, s.floor,
+        return pruner.plan_global(model, share, self.scores(model), s.input_wh, s.multiple_of, s.floor,
                                   self._cost(model))
 
     def _least(self):

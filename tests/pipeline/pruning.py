@@ -59,10 +59,10 @@ def drawn_graph(seed):
     image = keras.Input((8, 8, 3), name="image")
     x = layers.Conv2D(_width(rng), 3, padding="same", name="first")(image)
     maps = [x]
-    for _ in range(rng.integers(4, 9)):
+    for _ in range(rng.integers(3, 7)):
         x = BLOCKS[rng.integers(len(BLOCKS))](x, maps, rng)
         maps.append(x)
-    if rng.random() < 0.06:
+    if rng.random() < 0.05:
         x = layers.LayerNormalization()(x)
     heads = []
     for number in range(rng.integers(1, 4)):

@@ -1,0 +1,200 @@
+"""What pruning brings: AP, size and latency by ratio and importance, beside magnitude pruning.
+
+    python -m benchmarks.pruning --model pipeline/weights/s.keras --data DATA [--tune l1 --epochs 4 --runs DIR]
+
+Every latency is the median of turns that all networks of the run take in a circle, and stands beside the unpruned
+network of that same run as a ratio. Writes benchmarks/results/pruning.csv and pruning.svg. Predicted Nano latency is
+predicted (pipeline/latency.py), not measured.
+"""
+import argparse
+import csv
+import io
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.machine import describe
+from jetson import calibrate as tables
+from jetson import files
+from jetson.engine.litert import LiteRtEngine
+from jetson.engine.onnx import OnnxEngine
+from pipeline import calibrate, export, importance, latency, litert, magnitude, prune_cli, prune_cost, quantize
+from pipeline import config as configuration
+from pipeline import prune as pruner
+from pipeline.model import load
+from pipeline.prune_schedule import Pruning, Settings
+
+RESULTS = Path(__file__).parent / "results"
+RATIOS = (0.25, 0.5, 0.65, 0.8)
+SPARSITIES = (0.5, 0.8)
+ENGINES = ("ort_fp32", "ort_int8", "litert_fp32", "litert_int8")
+FIELDS = ("kind", "importance", "ratio", "macs", "macs_share", "parameters", "onnx_bytes", "onnx_bytes_zlib",
+          *(name + suffix for name in ENGINES for suffix in ("_ms", "_ratio")), "nano_fp16_predicted_ms",
+          "map50_untuned", "map50_tuned", "tuning_epochs", "tuning_minutes", "input_wh", "split", "model_sha256",
+          "machine", "load")
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+class Entry:
+    """One network of the run: its row of the CSV, and the engines that are timed."""
+
+    def __init__(self, kind, importance_, ratio, model, wh):
+        self.model, self.engines = model, {}
+        self.row = {"kind": kind, "importance": importance_, "ratio": ratio,
+                    "macs": int(prune_cost.Macs(model, wh)({})), "parameters": model.count_params(),
+                    "input_wh": "%dx%d" % wh}
+
+    def open(self, folder, wh, images, with_litert):
+        """Export every form and open its engine; one thread each."""
+        path = str(Path(folder) / "model.onnx")
+        export.export(self.model, path)
+        table = calibrate.collect(path, images, wh, "minmax")
+        tables.write(str(Path(folder) / "table.json"), table)
+        quantize.int8_cpu(path, table, str(Path(folder) / "int8.onnx"))
+        self.row.update(onnx_bytes=os.path.getsize(path), onnx_bytes_zlib=magnitude.compressed_bytes(path),
+                        nano_fp16_predicted_ms=round(latency.predict_ms(path, "nano", "fp16", wh).latency_ms, 2))
+        self.engines = {"ort_fp32": OnnxEngine(path, wh, 1), "ort_int8": OnnxEngine(folder + "/int8.onnx", wh, 1)}
+        for precision in ("fp32", "int8") if with_litert else ():
+            target = "%s/%s.tflite" % (folder, precision)
+            litert.convert(self.model, wh, precision, images, target)
+            self.engines["litert_" + precision] = LiteRtEngine(target, wh, 1)
+
+
+def time_in_turns(entries, turns=60):
+    """Median ms of each engine of each entry; one call each in a circle, so that all see the same machine."""
+    calls = [(entry, name, engine, []) for entry in entries for name, engine in entry.engines.items()]
+    rng = np.random.default_rng(0)
+    for _, _, engine, _ in calls:
+        engine.input[...] = rng.integers(0, 256, engine.input.shape)
+    for turn in range(turns + 5):
+        for place in rng.permutation(len(calls)):
+            _, _, engine, times = calls[place]
+            start = time.perf_counter()
+            engine.infer()
+            if turn >= 5:
+                times.append((time.perf_counter() - start) * 1e3)
+    for entry, name, _, times in calls:
+        entry.row[name + "_ms"] = round(float(np.median(times)), 3)
+    for entry in entries:
+        for name in entry.engines:
+            entry.row[name + "_ratio"] = round(entry.row[name + "_ms"] / entries[0].row[name + "_ms"], 3)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="a trained .keras file")
+    parser.add_argument("--data", default=os.environ.get("JETMASK_DATA"), help="folder with train/ and val/")
+    parser.add_argument("--ratios", type=float, nargs="*", default=RATIOS, help="shares of the multiply-adds removed")
+    parser.add_argument("--importance", nargs="*", default=importance.KINDS)
+    parser.add_argument("--timed", nargs="*", default=importance.KINDS, help="importances whose networks are timed")
+    parser.add_argument("--litert", action="store_true", help="time LiteRT too")
+    parser.add_argument("--tune", nargs="*", default=(), help="importances that are fine-tuned")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--set", action="append", default=[], help="config of fine-tuning, KEY=VALUE")
+    parser.add_argument("--distill", type=float, default=0.0)
+    parser.add_argument("--runs", default="runs/pruning", help="folder of fine-tunings; what is there is not redone")
+    parser.add_argument("--input-wh", default="416x256")
+    parser.add_argument("--out", default=str(RESULTS / "pruning.csv"))
+    args = parser.parse_args()
+    wh = latency.parse_wh(args.input_wh)
+    config = configuration.load(None, [*prune_cli.TUNE, "train.val_wh=[%d, %d]" % wh, "train.epochs=%d" % args.epochs,
+                                       *args.set])
+    config.data.root = args.data
+    entries = measure(args, wh, config)
+    with tempfile.TemporaryDirectory(prefix="jetmask-pruning-") as folder:
+        images = calibrate.select(str(Path(args.data) / "train"), 16, 1)
+        timed = [e for e in entries if e.row["kind"] != "channels" or e.row["importance"] in args.timed]
+        for number, entry in enumerate(timed):
+            say("exporting %s %s %s" % (entry.row["kind"], entry.row["importance"], entry.row["ratio"]))
+            own = "%s/%d" % (folder, number)
+            os.mkdir(own)
+            entry.open(own, wh, images, args.litert)
+        time_in_turns(timed)
+    write(entries, args, config)
+
+
+def measure(args, wh, config):
+    """The networks with their AP: unpruned, pruned by each importance and ratio, and with magnitude pruning."""
+    runs = Path(args.runs)
+    original = load(args.model)
+    first = Entry("unpruned", "", 0, original, wh)
+    entries = [first]
+
+    def pruning(kind, folder):
+        settings = Settings(importance=kind, input_wh=wh, distill=args.distill)
+        return Pruning(args.model, folder, config, settings, say=say)
+
+    judge = pruning("l1", runs / "untuned")
+    weights = judge.original.get_weights()
+    first.row["map50_untuned"] = round(judge.baseline()["map50"], 2)
+    say("unpruned: mAP50 %.1f" % first.row["map50_untuned"])
+    for kind in args.importance:
+        scored = pruning(kind, runs / ("scores-" + kind)).scores(original)
+        for ratio in args.ratios:
+            plan = pruner.plan_global(original, 1 - ratio, scored, wh)
+            entry = Entry("channels", kind, ratio, pruner.prune(original, plan), wh)
+            # The same outputs as the pruned network's, without compiling each anew.
+            pruner.silence(judge.original, plan)
+            entry.row["map50_untuned"] = round(judge.map50(judge.original), 2)
+            judge.original.set_weights(weights)
+            if kind in args.tune:
+                result = pruning(kind, runs / ("%s-%g" % (kind, ratio))).rounds(1 - ratio)
+                entry.row.update(map50_tuned=round(result["map50"], 2), tuning_epochs=result["epochs"],
+                                 tuning_minutes=result["minutes"])
+            entries.append(entry)
+            say("%s %g: mAP50 %s, tuned %s" % (kind, ratio, entry.row["map50_untuned"], entry.row.get("map50_tuned")))
+    for sparsity in SPARSITIES:
+        sparse = magnitude.sparsify(load(args.model), sparsity)
+        entry = Entry("magnitude", "l1", sparsity, sparse, wh)
+        entry.row["map50_untuned"] = round(judge.map50(sparse), 2)
+        entries.append(entry)
+        say("magnitude %g: mAP50 %s" % (sparsity, entry.row["map50_untuned"]))
+    for entry in entries:
+        entry.row["macs_share"] = round(entry.row["macs"] / first.row["macs"], 4)
+    return entries
+
+
+def write(entries, args, config):
+    """The CSV and its plot."""
+    common = {"split": config.data.val, "model_sha256": files.sha256(args.model), "load": "%.1f" % os.getloadavg()[0],
+              "machine": describe("keras", "onnxruntime", "ai-edge-litert")}
+    text = io.StringIO()
+    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**entry.row, **common} for entry in entries)
+    files.write_text(args.out, text.getvalue())
+    plot([entry.row for entry in entries], os.path.splitext(args.out)[0] + ".svg")
+
+
+def plot(rows, path):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    whole = rows[0]
+    kinds = list(dict.fromkeys(row["importance"] for row in rows if row["kind"] == "channels"))
+    for number, kind in enumerate(kinds):
+        own = [whole] + [row for row in rows if row["kind"] == "channels" and row["importance"] == kind]
+        colour = "C%d" % number
+        axes.plot([r["macs_share"] for r in own], [r["map50_untuned"] for r in own], "--o", color=colour, linewidth=1,
+                  markersize=3, label=kind)
+        tuned = [r for r in own if r.get("map50_tuned") is not None]
+        axes.plot([r["macs_share"] for r in tuned], [r["map50_tuned"] for r in tuned], "-s", color=colour, markersize=4,
+                  label=kind + ", fine-tuned" if tuned else None)
+    axes.set(xlabel="multiply-adds left, as a share", ylabel="val mAP50 at %s, points" % whole["input_wh"])
+    axes.invert_xaxis()
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    with files.aside(path) as aside:
+        figure.savefig(aside, format="svg", metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
