@@ -111,7 +111,7 @@ def main() -> int:
     os.dup2(2, 1)  # libraries print to stdout; the answer must stand there alone
     code = 0
     try:
-        reply = {"done": run(job)}
+        reply: Any = {"done": run(job)}
     except JetmaskError as error:
         reply = {"error": [type(error).__name__] + [
             None if part is None else str(part) for part in (error.what, error.where, error.expected, error.remedy)]}

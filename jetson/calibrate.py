@@ -217,7 +217,7 @@ def make_calibrator(
     """
     import numpy as np  # only here: who merely reads tables should start fast
 
-    base = trt.IInt8MinMaxCalibrator if algorithm == "MinMaxCalibration" else trt.IInt8EntropyCalibrator2
+    base: Any = trt.IInt8MinMaxCalibrator if algorithm == "MinMaxCalibration" else trt.IInt8EntropyCalibrator2
 
     class Calibrator(base):  # the base is known only when the module is
         def __init__(self) -> None:

@@ -198,7 +198,7 @@ class Camera:
         if not self.source.live:
             return
         self.dark = float(frame.image[::16, ::16].mean()) < _DARK
-        crc = zlib.crc32(frame._buffer)
+        crc = zlib.crc32(frame._buffer)  # type: ignore[arg-type]
         if crc != self._last_crc:
             if self._crc_since:
                 self.frozen, self._frozen_restarts = False, 0

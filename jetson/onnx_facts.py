@@ -69,7 +69,7 @@ def _fields(data: memoryview) -> Iterator[Tuple[int, Any]]:
             size, at = _varint(data, at)
             if at + size > len(data):
                 raise _Broken("{} bytes are announced, {} are left".format(size, len(data) - at))
-            value = data[at:at + size]
+            value = data[at:at + size]  # type: ignore[assignment]
             at += size
         else:
             raise _Broken("wire type {}".format(kind))

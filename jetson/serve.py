@@ -1,6 +1,7 @@
 """The verb `serve`: cameras, detector, page and supervision put together; runs until it is told to end."""
 
 import argparse
+import functools
 import os
 import secrets
 import signal
@@ -219,7 +220,7 @@ class Service:
                 if face.confirmed and face.seen >= result.arrived:
                     quality = face.confidence * float(face.xyxy[3] - face.xyxy[1])
                     self.journal.keep_crop("{}-{}".format(camera.index, face.number), quality,
-                                           lambda face=face: crop(frame.image, face.xyxy))
+                                           functools.partial(crop, frame.image, face.xyxy))
         if result.events:
             wall, monotonic = time.time(), time.monotonic()
             for event in result.events:

@@ -99,7 +99,7 @@ class Tracker:
         overlap = boxes.iou_matrix(expected, xyxy) if count and waiting else np.zeros((len(waiting), count), np.float32)
         for chosen in (sure, ~sure & (confidence >= LOW_SCORE)):
             columns = np.flatnonzero(chosen & free)
-            part = overlap[np.ix_(waiting, columns)]
+            part = overlap[np.array(waiting, np.intp)[:, None], columns]
             for t, d in _assign(part, part >= MATCH_IOU, waiting, columns):
                 self.tracks[t].update(xyxy[d].astype(np.float64), scores[d], now)
                 free[d] = False

@@ -180,7 +180,8 @@ def _recipes(args: Any, device: targets.Target) -> list[tuple[str, str, Sequence
     """(title, ONNX path, input size, precision) of what is asked for."""
     if os.path.isdir(args.model):
         contents = manifest.load(args.model)
-        found = [(v.name, contents.path(v), v.input_wh, v.precision) for v in contents.variants
+        found: list[tuple[str, str, Sequence[int], str]] = [
+            (v.name, contents.path(v), v.input_wh, v.precision) for v in contents.variants
                  if "tensorrt" in v.runtimes and args.precision in (None, v.precision)
                  and args.variant in (None, v.name) and (not v.targets or device.name in v.targets)
                  and (v.precision != "int8" or "int8" in device.fast_precisions)]

@@ -105,7 +105,7 @@ def _create(args: argparse.Namespace) -> str:
     for kind in bundle.KINDS:
         for model, path in _pairs(getattr(args, kind), "--" + kind).items():
             models.setdefault(model, {})[kind] = path
-    variants = []
+    variants: list[dict] = []
     sizes = [_wh(size) for size in args.sizes.split(",") if size]
     for model, kinds in models.items():
         for wh in sizes:

@@ -240,8 +240,8 @@ def command(args) -> None:
         print()
     bound = (f"{result.low_ms:.1f} to {result.high_ms:.1f} ms in 9 of 10 cases" if result.low_ms is not None
              else "error unknown")
-    size = "x".join(map(str, result.input_wh)) if result.input_wh else "no image input"
-    print(f"{Path(args.model).name}  {size}  {result.precision} on {result.target}")
+    shape = "x".join(map(str, result.input_wh)) if result.input_wh else "no image input"
+    print(f"{Path(args.model).name}  {shape}  {result.precision} on {result.target}")
     print(f"predicted {result.latency_ms:.2f} ms ({bound}), {result.macs / 1e6:.0f} MMACs, {len(result.layers)} layers")
     print(f"basis: {result.basis}")
     for note in result.notes:

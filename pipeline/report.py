@@ -82,7 +82,8 @@ def check(data: Any, where: str) -> None:
             raise BadInput(f"a report has no section {key!r}", where, "one of " + ", ".join(SECTIONS),
                            f"did you mean {near[0]}?" if near else None)
         if value is not None and not isinstance(value, SECTIONS[key]):
-            kinds = SECTIONS[key] if isinstance(SECTIONS[key], tuple) else (SECTIONS[key],)
+            wanted: Any = SECTIONS[key]
+            kinds = wanted if isinstance(wanted, tuple) else (wanted,)
             raise BadInput(f"{key} is {type(value).__name__}", where, " or ".join(kind.__name__ for kind in kinds))
     for key in ("variants", "predicted", "stages", "curves", "layers", "sensitivity", "ablations", "comparisons",
                 "detections", "commands", "next"):

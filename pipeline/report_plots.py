@@ -31,7 +31,8 @@ STYLE = {
 def _svg(draw, width: float, height: float, alternative: str) -> str:
     """An <svg> of `width` x `height` inches that says `alternative` to who cannot see it."""
     salt = hashlib.sha256(alternative.encode()).hexdigest()[:12]
-    with matplotlib.rc_context(STYLE | {"svg.hashsalt": salt}):
+    settings: dict = {**STYLE, "svg.hashsalt": salt}
+    with matplotlib.rc_context(settings):
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
         buffer = io.StringIO()

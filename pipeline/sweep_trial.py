@@ -119,7 +119,7 @@ def train_and_measure(trial: Trial) -> dict[str, Any]:
 
     proto, _ = export.to_onnx(smaller(net))
     cost = predict_graph(from_model(proto, wh), context["target"], precision)
-    trial.cost(cost.latency_ms, len(proto.SerializeToString()) * (1 if precision != "int8" else 0.25))
+    trial.cost(cost.latency_ms, int(len(proto.SerializeToString()) * (1 if precision != "int8" else 0.25)))
     epochs = config.train.epochs
     first = epochs if left == 1 else max(1, round(epochs * 0.7))
 

@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -182,7 +183,7 @@ def fit(models: dict, measured: dict, precision: str) -> dict:
     """What is remembered of a calibration: parameters, spread of left-out networks, the measurements, the machine."""
     rates = NOMINAL._replace(element=ELEMENT_BYTES[precision])
     rows = [(described(model), rates, measured[name]) for name, model in models.items()]
-    how = {"prior": PRIOR, "width": WIDTH, "noise": 0.08}
+    how: dict[str, Any] = {"prior": PRIOR, "width": WIDTH, "noise": 0.08}
     parameters = latency_fit.fit(rows, **how)
     held = latency_fit.leave_out(rows, list(models), **how)
     return {

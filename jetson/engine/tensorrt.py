@@ -61,7 +61,9 @@ class TensorRtEngine:
         self._log = tensorrt_module.log_for(self._trt)
         self.input_wh = (int(input_wh[0]), int(input_wh[1]))
         self.timings: Dict[str, float] = {"infer_ms": 0.0}
-        self._runtime = self._engine = self._context = None
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._context: Any = None
         self._session = cuda.Session()
         try:
             with self._session.current():
@@ -162,7 +164,9 @@ class TensorRtEngine:
         """
         totals: Dict[str, float] = {}
 
-        class Profiler(self._trt.IProfiler):  # the base is known only when the module is
+        profiler_base: Any = self._trt.IProfiler
+
+        class Profiler(profiler_base):  # the base is known only when the module is
             def __init__(self, base: Any) -> None:
                 base.__init__(self)
 

@@ -35,7 +35,8 @@ def split(tmp_path_factory, root):
     for index in range(10):
         faces = [(index % 2, 100 + 20 * index, 120, 40), ((index + 1) % 2, 300, 60 + 10 * index, 30)]
         cv2.imwrite(str(folder / "images" / f"{index}.png"), squares.draw((416, 256), faces, seed=index))
-        images.append({"id": index, "file_name": f"images/{index}.png", "width": 416, "height": 256, "ignore_boxes": []})
+        images.append({"id": index, "file_name": f"images/{index}.png", "width": 416, "height": 256,
+                       "ignore_boxes": []})
         for label, x, y, side in faces:
             annotations.append({"id": len(annotations) + 1, "image_id": index, "category_id": label + 1, "iscrowd": 0,
                                 "bbox": [x - side / 2, y - side / 2, side, side], "area": side * side})

@@ -47,7 +47,8 @@ def models(draw):
         draw(st.lists(st.one_of(st.integers(0, 2**40), st.text(min_size=1, max_size=6), st.none()), max_size=4)))
         for _ in range(draw(st.integers(0, 4)))]
     nodes = [helper.make_node(draw(st.sampled_from(["Conv", "Relu", "QuantizeLinear", "X"])),
-                              draw(st.lists(NAMES, max_size=3)), draw(st.lists(NAMES, max_size=2)), name=draw(NAMES), number=draw(st.integers(0, 99)))
+                              draw(st.lists(NAMES, max_size=3)), draw(st.lists(NAMES, max_size=2)), name=draw(NAMES),
+                              number=draw(st.integers(0, 99)))
              for _ in range(draw(st.integers(0, 4)))]
     tensors = [helper.make_tensor(draw(NAMES), TensorProto.FLOAT, [2], [1.0, 2.0])
                for _ in range(draw(st.integers(0, 2)))]
