@@ -5,7 +5,7 @@ makes the other slow or refuses to parse.
 """
 
 import numpy as np
-from onnx import helper
+from onnx import NodeProto, TensorProto, helper
 
 from jetson import calibrate as tables
 from jetson import files
@@ -22,17 +22,54 @@ def fp16(src, dst, keep=()):
     keep: names of nodes that stay float32 (pipeline.sensitivity.overflows lists those at risk). For runtimes that
     have no weak typing; TensorRT up to 10 makes its own fp16 from the float32 file.
     """
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
     model = graphs.read(src)
-    require_nodes(model.graph, keep, src)
-    del model.graph.value_info[:]  # stale shapes make the converter's types disagree
-    half = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True,
-                                    node_block_list=list(keep), op_block_list=[])
-    half.ir_version = graphs.IR_VERSION
-    graphs.tidy(half.graph)
-    graphs.write(half, dst)
+    graph = model.graph
+    keep = set(keep)
+    require_nodes(graph, keep, src)
+    values = graphs.constants(graph)
+    outputs = {output.name for output in graph.output}
+    is_half = dict.fromkeys(graphs.input_names(graph), False)
+    nodes, casts = [], {}
+
+    def form(name, half):
+        """The name of an activation in the wanted type; a cast is added where it has the other."""
+        if is_half[name] == half:
+            return name if not (half and name in outputs) else name + ".half"
+        if (name, half) not in casts:
+            casts[name, half] = name if name in outputs else name + (".half" if half else ".float")
+            made = name + ".half" if name in outputs else name
+            nodes.append(helper.make_node("Cast", [made], [casts[name, half]], name=casts[name, half] + "/cast",
+                                          to=TensorProto.FLOAT16 if half else TensorProto.FLOAT))
+        return casts[name, half]
+
+    for node in list(graph.node):
+        half = node.name not in keep
+        for i, name in enumerate(node.input):
+            if name in is_half:
+                node.input[i] = form(name, half)
+            elif half and name in values and values[name].dtype == np.float32 and node.op_type != "Resize":
+                node.input[i] = name + ".half"
+                graphs.set_constant(graph, name + ".half", _halved(values[name], node.name, src))
+        for i, name in enumerate(node.output):
+            is_half[name] = half
+            if half and name in outputs:
+                node.output[i] = name + ".half"
+        nodes.append(node)
+    for output in graph.output:
+        form(output.name, False)
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+    graphs.tidy(graph)
+    graphs.write(model, dst)
     return dst
+
+
+def _halved(value, node, where):
+    if np.abs(value).max(initial=0) > np.finfo(np.float16).max:
+        raise BadInput("a weight of node %r is too large for fp16" % node, where=where,
+                       expected="weights up to 65504", remedy="keep that node in float32")
+    return value.astype(np.float16)
 
 
 def image_readers(graph):
@@ -109,7 +146,7 @@ def int8_tensorrt(src, table, dst, keep=None):
                         table.ranges.setdefault(name, range_of(table, source.input[0]))
                     node.input[i] = activation(name)
         nodes.append(node)
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)
     graphs.tidy(graph)

@@ -38,7 +38,7 @@ def test_fp16_is_close_small_and_keeps_float_ends(made, tmp_path):
     half = quantize.fp16(path, str(tmp_path / "half.onnx"))
     model = onnx.load(half)
     types = {i.name: i.data_type for i in model.graph.initializer}
-    assert {types[name] for name in types if name.endswith((".weight", ".bias"))} == {TensorProto.FLOAT16}
+    assert {kind for name, kind in types.items() if name != "scales"} == {TensorProto.FLOAT16}
     ends = list(model.graph.input) + list(model.graph.output)
     assert {end.type.tensor_type.elem_type for end in ends} == {TensorProto.FLOAT}
     assert model.ir_version <= 7
@@ -47,12 +47,31 @@ def test_fp16_is_close_small_and_keeps_float_ends(made, tmp_path):
     assert not lint.lint(half, "nano")
 
 
-def test_fp16_leaves_named_nodes_in_float32(made, tmp_path):
+@pytest.mark.parametrize("keep", [
+    ["down_4", "down_8"], ["down_4", "down_4_relu", "block_4", "block_4_add"], ["cls_4", "fuse_4", "up_4_resize"],
+    ["stem", "stem_relu"]])
+def test_fp16_leaves_named_nodes_in_float32(made, tmp_path, keep):
     path, _ = made
-    half = onnx.load(quantize.fp16(path, str(tmp_path / "half.onnx"), keep=["down_4", "down_8"]))
-    types = {i.name: i.data_type for i in half.graph.initializer}
-    assert types["down_4.weight"] == types["down_8.weight"] == TensorProto.FLOAT
-    assert types["block_4.weight"] == TensorProto.FLOAT16
+    half = quantize.fp16(path, str(tmp_path / "half.onnx"), keep=keep)
+    graph = onnx.load(half).graph
+    types = {i.name: i.data_type for i in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Conv":
+            kind = TensorProto.FLOAT if node.name in keep else TensorProto.FLOAT16
+            assert {types[name] for name in node.input[1:]} == {kind}, node.name
+    expected, got = run(path, picture()), run(half, picture())
+    assert min(snr_db(expected[name], got[name]) for name in expected) > 50
+    whole = quantize.fp16(path, str(tmp_path / "whole.onnx"), keep=[n.name for n in onnx.load(path).graph.node])
+    assert all(np.array_equal(value, expected[name]) for name, value in run(whole, picture()).items())
+
+
+def test_fp16_refuses_weights_that_do_not_fit(tmp_path):
+    net = detector()
+    net.weights["down_4.bias"][0] = 1e6
+    path = net.save(tmp_path / "net.onnx")
+    with pytest.raises(BadInput, match="'down_4' is too large for fp16"):
+        quantize.fp16(path, str(tmp_path / "half.onnx"))
+    assert quantize.fp16(path, str(tmp_path / "half.onnx"), keep=["down_4"])
 
 
 def test_int8_cpu_is_close_and_holds_what_runs_fast(made, tmp_path):
