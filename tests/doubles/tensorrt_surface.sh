@@ -20,13 +20,20 @@ if [ ! -e "$venv/done" ]; then
     "$python" -m venv "$venv"
     "$venv/bin/python" -m pip install -q -U "pip<22"
     "$venv/bin/python" -m pip install -q --no-deps numpy==1.19.5 tensorrt==8.5.3.1
-    # It links CUDA's math libraries, which an import does not call: empty stand-ins satisfy the loader.
+    # It links CUDA's math libraries, which an import does not call: stand-ins with the same names satisfy the loader.
     mkdir -p "$venv/stubs"
     site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-    for library in $(find "$site/tensorrt" -name '*.so*' -exec sh -c 'objdump -p "$1" 2>/dev/null' _ {} \; |
-                     awk '/NEEDED/ && /libcublas|libcudnn|libcudart|libcuda\.|libnvrtc/ {print $2}' | sort -u); do
-        echo "" | ${CC:-cc} -shared -x c - -Wl,-soname,"$library" -o "$venv/stubs/$library"
-    done
+    find "$site/tensorrt" -name '*.so*' > "$venv/libraries"
+    while read -r file; do objdump -p "$file" 2>/dev/null || true; done < "$venv/libraries" |
+        awk '/NEEDED/ && /libcublas|libcudnn|libcudart|libcuda[.]|libnvrtc/ {print $2}' | sort -u > "$venv/needed"
+    while read -r library; do
+        while read -r file; do nm -D --undefined-only "$file" 2>/dev/null || true; done < "$venv/libraries" |
+            awk -v at="@$library" 'index($2, at) {print substr($2, 1, index($2, at) - 1)}' | sort -u |
+            sed 's/.*/void &(void) {}/' > "$venv/stub.c"
+        echo "$library { global: *; };" > "$venv/stub.map"
+        ${CC:-cc} -w -shared -fPIC -fno-builtin -Wl,-soname,"$library" -Wl,--version-script,"$venv/stub.map" \
+            -o "$venv/stubs/$library" "$venv/stub.c"
+    done < "$venv/needed"
     touch "$venv/done"
 fi
 LD_LIBRARY_PATH=$venv/stubs PYTHONPATH=$root "$venv/bin/python" "$here/tensorrt_surface_check.py"
