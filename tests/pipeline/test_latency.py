@@ -210,3 +210,9 @@ def test_the_verb_from_outside(tmp_path):
     assert len(answer["layers"]) > 20
     shown = run("--layers").stdout
     assert "predicted" in shown and "ms in 9 of 10 cases" in shown
+
+
+def test_depthwise_layers_are_said_to_be_outside_the_published_rows(tmp_path):
+    notes = latency.predict_ms(saved(tmp_path, build("MobileNetV2", (224, 224)))).notes
+    assert any("depthwise" in note for note in notes)
+    assert not any("depthwise" in n for n in latency.predict_ms(saved(tmp_path, build("ResNet-18", (224, 224)))).notes)

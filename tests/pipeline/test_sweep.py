@@ -205,7 +205,7 @@ def test_the_same_study_on_a_local_ray_with_a_worker_killed(tmp_path, monkeypatc
     monkeypatch.syspath_prepend(str(HERE))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parents[1])]))
     marker = tmp_path / "died"
-    rows = swept(tmp_path / "sweep", die_once=str(marker)).run(4, Ray("local", 2))
+    rows = swept(tmp_path / "sweep", die_once=str(marker)).run(4, Ray(os.environ.get("JETMASK_RAY", "local"), 2))
     assert marker.exists()
     assert len(rows) == 4 and all(row["state"] in ("done", "given up") for row in rows)
     assert max(row["attempt"] for row in rows) == 2
