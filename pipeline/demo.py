@@ -214,16 +214,19 @@ class Demo:
 
     def check_rtx(self, made):
         """Where NVIDIA's TensorRT for RTX is installed, its real parser and builder take each file; no GPU needed."""
-        try:
-            from pipeline.rtx import check
-        except ImportError:
-            return
+        from pipeline import rtx
+
         for built, _ in made:
             for kind in ("fp32", "fp16", "int8"):
-                outcome = check(built.kinds[kind], WH)
+                outcome = rtx.check(built.kinds[kind], WH, kind)
                 if outcome is None:
+                    self.say("TensorRT for RTX is not installed: the files are checked by our own rules alone")
                     return
-                self.say("TensorRT for RTX builds %s %s: %s" % (built.name, kind, outcome))
+                if "error" in outcome:
+                    raise JetmaskError("NVIDIA's builder refuses a file: %s" % outcome["error"],
+                                       where="%s %s" % (built.name, kind))
+                self.say("TensorRT for RTX %s builds %s %s (%d KB; a check, not run)" % (
+                    outcome["version"], built.name, kind, outcome["plan_bytes"] // 1024))
 
     def detections(self):
         from jetson.detector import open_detector
