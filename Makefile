@@ -4,7 +4,8 @@ VENV36 ?= .venv36
 PY = $(VENV)/bin/python
 export JETMASK_PYTHON36 ?= $(wildcard $(VENV36)/bin/python)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
-PYTEST = $(PY) -m pytest -q
+# Many tests wait for processes and clocks: more workers than cores. A file stays in one worker.
+PYTEST = $(PY) -m pytest -q -n 4 --dist loadfile
 
 .PHONY: help demo test test-full lint setup setup36 figures tensorrt-surface clean
 
