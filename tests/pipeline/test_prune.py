@@ -23,10 +23,11 @@ def picture():
     return np.random.default_rng(0).uniform(0, 255, (1, 32, 64, 3)).astype(np.float32)
 
 
-def prove(model, x, rng, share=0.4):
+def prove(model, x, rng, share=0.4, ratio_0=True):
     """Ratio 0 changes nothing; a pruned model gives what zeroed channels give. Returns the pruned model."""
-    same = prune(model, plan_uniform(model, 0.0))
-    assert pruning.difference(pruning.outputs(same, x), pruning.outputs(model, x)) == 0
+    if ratio_0:
+        same = prune(model, plan_uniform(model, 0.0))
+        assert pruning.difference(pruning.outputs(same, x), pruning.outputs(model, x)) == 0
     plan = pruning.drop_at_random(model, rng, share)
     smaller = prune(model, plan)
     ours = pruning.outputs(smaller, x)
@@ -47,19 +48,19 @@ def test_the_detector(picture):
     prove(smaller, picture, np.random.default_rng(2))
 
 
-def graph_is_refused(seed):
+def graph_is_refused(seed, ratio_0=True):
     """Prove one drawn graph; whether anything but inputs and outputs had to stay."""
     model = pruning.drawn_graph(seed)
     x = np.random.default_rng(seed).normal(0, 1, (2, 8, 8, 3)).astype(np.float32)
     fixed = [g.fixed for g in channel_groups(model) if g.fixed and not g.fixed.endswith("of the model")]
     assert all("LayerNormalization" in reason or "softmax" in reason for reason in fixed), fixed
-    prove(model, x, np.random.default_rng(seed))
+    prove(model, x, np.random.default_rng(seed), ratio_0=ratio_0)
     keras.utils.clear_session()
     return any("LayerNormalization" in reason for reason in fixed)
 
 
 def test_drawn_graphs():
-    refused = [graph_is_refused(seed) for seed in range(25)]
+    refused = [graph_is_refused(seed, ratio_0=seed % 5 == 0) for seed in range(25)]
     assert sum(refused) < 5
 
 
@@ -80,7 +81,9 @@ FOREIGN = {
                                                           classifier_activation=None)}
 
 
-@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50",
+                                  *(pytest.param(name, marks=pytest.mark.full)
+                                    for name in ("EfficientNetB0", "DenseNet121"))])
 def test_foreign_architectures(name):
     model = pruning.shake(FOREIGN[name]())
     before = prune_cost.Macs(model, (32, 32))({})

@@ -14,7 +14,7 @@ import pytest
 from jetson import files
 from jetson.errors import UsageError
 from pipeline import config as configuration
-from pipeline import magnitude, prune_cli
+from pipeline import distill, magnitude, prune_cli
 from pipeline import model as models
 from pipeline.prune import Plan, channel_groups, prune
 from pipeline.prune_schedule import Pruning, Settings, plot_scan
@@ -103,6 +103,7 @@ def test_scan_is_cached_and_drawn(trained, drawn, tmp_path):
     assert (tmp_path / "scan.svg").read_text().rstrip().endswith("</svg>")
 
 
+@pytest.mark.full
 def test_gate_by_bisection_with_a_teacher(trained, drawn, tmp_path):
     """Two probes, fine-tuned with distillation, importance from gradients: the second is half-way from the first."""
     run = pruning(trained, tmp_path / "gate", drawn, epochs=1, importance="taylor", distill=1.0)
@@ -114,6 +115,14 @@ def test_gate_by_bisection_with_a_teacher(trained, drawn, tmp_path):
     assert result["macs_share"] <= shares[0] and result["change"]["images"] == 4
     assert result["map50_before"] is not None
     models.load(result["model"])
+
+
+def test_distance_to_a_teacher_is_nothing_for_equal_answers():
+    rng = np.random.default_rng(2)
+    maps = [rng.normal(-2, 2, (2, 4, 4, c)).astype(np.float32) for _ in models.STRIDES for c in (3, 4)]
+    assert float(distill.distance(maps, maps)) == pytest.approx(0, abs=1e-6)
+    near, far = ([m + scale * rng.normal(0, 1, m.shape).astype(np.float32) for m in maps] for scale in (0.1, 1.0))
+    assert 0 < float(distill.distance(near, maps)) < float(distill.distance(far, maps))
 
 
 def test_magnitude_pruning_reaches_its_sparsity_and_stays_there(tmp_path):
