@@ -2,10 +2,11 @@
 VENV ?= .venv
 VENV36 ?= .venv36
 PY = $(VENV)/bin/python
-export JETMASK_PYTHON36 ?= $(wildcard $(VENV36)/bin/python)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 # Many tests wait for processes and clocks: more workers than cores. A file stays in one worker.
-PYTEST = $(PY) -m pytest -q -n 4 --dist loadfile
+# The device's Python is looked for when a test starts: set-up makes it first.
+PYTEST = JETMASK_PYTHON36=$${JETMASK_PYTHON36:-$$(ls $(CURDIR)/$(VENV36)/bin/python 2>/dev/null)} \
+	$(PY) -m pytest -q -n 4 --dist loadfile
 
 .PHONY: help demo test test-full lint setup setup36 figures tensorrt-surface clean
 
@@ -16,10 +17,10 @@ demo: setup  ## the whole way once, from photographs to a live page
 	$(VENV)/bin/jetmask demo $(if $(DATA),--data $(DATA))
 
 test: setup setup36  ## the tests, a few minutes
-	@if [ -x $(VENV36)/bin/python ]; then JETMASK_PYTHON36=$(VENV36)/bin/python $(PYTEST) $(TESTS); else $(PYTEST) $(TESTS); fi
+	$(PYTEST) $(TESTS)
 
 test-full: setup setup36  ## the long counts: kills, mutations, soaks, emulation
-	@if [ -x $(VENV36)/bin/python ]; then JETMASK_PYTHON36=$(VENV36)/bin/python $(PYTEST) -m full $(TESTS); else $(PYTEST) -m full $(TESTS); fi
+	$(PYTEST) -m full $(TESTS)
 
 lint: setup  ## ruff, types of the public surface
 	$(VENV)/bin/ruff check .
