@@ -11,8 +11,13 @@ ROOT = os.path.dirname(TESTS)
 sys.path[:0] = [path for path in (ROOT, os.path.join(TESTS, "data")) if path not in sys.path]
 
 
+# Files that take minutes begin first, so that no worker is left alone with one at the end.
+LONG = ("test_jetson_on_python36", "test_deploy", "test_train", "test_prune_schedule", "test_readme", "test_prune.py")
+
+
 def pytest_collection_modifyitems(items):
-    """Tests of the real photographs need to be told where those are."""
+    """Long files first. Tests of the real photographs need to be told where those are."""
+    items.sort(key=lambda item: next((i for i, name in enumerate(LONG) if name in item.nodeid), len(LONG)))
     if not os.environ.get("JETMASK_DATA"):
         skip = pytest.mark.skip(reason="JETMASK_DATA is not set")
         for item in items:
