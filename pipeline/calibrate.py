@@ -68,7 +68,7 @@ def _thirds(values):
     return np.digitize(values, np.quantile(values, (1 / 3, 2 / 3)))
 
 
-def collect(onnx_path, images, input_wh, method="mse", progress=None):
+def collect(onnx_path, images, input_wh, method="percentile", progress=None):
     """Run the images through the model and keep one range per tensor. Returns jetson.calibrate.Table.
 
     onnx_path: a float32 model as jetmask export writes it. images: paths; input_wh: (width, height).
@@ -227,7 +227,8 @@ def options(parser):
     parser.add_argument("--out", required=True, metavar="FILE.json", help="where to write the table")
     parser.add_argument("--count", type=int, default=128, help="how many photographs (default 128)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--method", default="mse", help="one of %s (default mse)" % ", ".join(tables.METHODS))
+    parser.add_argument("--method", default="percentile",
+                        help="one of %s (default percentile)" % ", ".join(tables.METHODS))
     parser.add_argument("--input-wh", default="416x256", metavar="WxH", help="input size (default 416x256)")
     parser.add_argument("--cache", metavar="FILE", help="also write NVIDIA's calibration cache text")
     parser.add_argument("--tensorrt", default="8.2.1", help="TensorRT version in that cache's header (default 8.2.1)")

@@ -153,7 +153,7 @@ def _int8(path: Path, config: Any, wh: tuple) -> tuple[Path, float]:
     from pipeline.train import DECODE
 
     root = Path(config.data.root or os.environ.get("JETMASK_DATA", ""))
-    table = calibrate.collect(str(path), calibrate.select(str(root / config.data.train[0]), 48, 1), wh, "entropy")
+    table = calibrate.collect(str(path), calibrate.select(str(root / config.data.train[0]), 48, 1), wh)
     small = path.with_name("model.int8-cpu.onnx")
     quantize.int8_cpu(str(path), table, str(small))
     truths = metrics.load_split(str(root / config.data.val))

@@ -42,7 +42,7 @@ def make(name, path, folder, images, calibration_wh, litert_whs=(), say=print):
         raise BadInput("a Nano's TensorRT would refuse this model:\n" + "\n".join(map(lint.describe, findings)),
                        where=onnx["fp32"])
     say("%s: calibration on %d images" % (name, len(images)))
-    table = calibrate.collect(onnx["fp32"], images, calibration_wh, "entropy")
+    table = calibrate.collect(onnx["fp32"], images, calibration_wh)
     table_path = str(folder / (name + ".json"))
     tables.write(table_path, table)
     say("%s: fp16, int8" % name)

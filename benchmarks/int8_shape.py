@@ -1,0 +1,113 @@
+"""Which int8 form ONNX Runtime's CPU provider runs fastest: time of one inference against float32, in one run.
+
+    python -m benchmarks.int8_shape --onnx s.onnx --data TRAIN_DIR
+
+Every form takes its turn in every round, and what is compared is the CPU time of the thread that computes (one thread),
+so other work on the machine disturbs little. Rows replace benchmarks/results/int8_shape.csv.
+"""
+
+import argparse
+import csv
+import io
+import os
+import tempfile
+import time
+
+import numpy as np
+
+from benchmarks import machine
+from jetson import files
+from jetson.engine.onnx import OnnxEngine
+from pipeline import calibrate, quantize
+from pipeline import graph as graphs
+
+OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results", "int8_shape.csv")
+FIELDS = ["form", "cpu_ms_p50", "cpu_ms_min", "times_faster_p50", "times_faster_min", "snr_db_worst_head", "bytes",
+          "input_wh", "rounds", "onnx_sha256", "machine"]
+
+
+def forms(onnx, table, blobs, folder):
+    """{name: path} of the forms compared; the first is what the others are held against."""
+    graph = graphs.read(onnx).graph
+    made = {"fp32": onnx}
+
+    def add(name, write, *rest, **more):
+        made[name] = write(onnx, *rest, os.path.join(folder, "%d.onnx" % len(made)), **more)
+
+    add("fp16 typed", quantize.fp16)
+    add("int8-cpu (as shipped)", quantize.int8_cpu, table)
+    add("int8-cpu, first convolution int8 too", quantize.int8_cpu, table, keep=())
+    add("int8-cpu, output convolutions float", quantize.int8_cpu, table, keep=quantize.float_ends(graph))
+    add("int8 for TensorRT (Q/DQ, S8S8)", quantize.int8_tensorrt, table)
+    for name, kind in (("onnxruntime quantize_static, Q/DQ U8S8", "QDQ"),
+                       ("onnxruntime quantize_static, QOperator U8S8", "QOperator")):
+        made[name] = _static(onnx, blobs, os.path.join(folder, kind + ".onnx"), kind)
+    return made
+
+
+def _static(onnx, blobs, path, kind):
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self):
+            self.rest = iter(blobs)
+
+        def get_next(self):
+            blob = next(self.rest, None)
+            return None if blob is None else {"image": blob}
+
+    quantize_static(onnx, path, Reader(), quant_format=QuantFormat[kind], per_channel=True, reduce_range=True,
+                    activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
+    return path
+
+
+def measure(paths, input_wh, rounds, blob):
+    """{name: (p50, min) of the CPU time in ms} and {name: worst head's signal-to-noise ratio in dB}."""
+    from pipeline.sensitivity import snr_db
+
+    engines = {name: OnnxEngine(path, input_wh, 1) for name, path in paths.items()}
+    outputs = {name: engine.infer(blob) for name, engine in engines.items()}
+    reference = outputs[next(iter(paths))]
+    noise = {name: min(snr_db(reference[head], out[head]) for head in reference) for name, out in outputs.items()}
+    times = {name: [] for name in engines}
+    for _ in range(rounds):
+        for name, engine in engines.items():
+            started = time.thread_time()
+            engine.infer(blob)
+            times[name].append((time.thread_time() - started) * 1e3)
+    return {name: (float(np.median(t)), min(t)) for name, t in times.items()}, noise
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--onnx", required=True)
+    parser.add_argument("--data", required=True, help="SPLIT_DIR to calibrate on")
+    parser.add_argument("--input-wh", nargs="+", default=["320x192", "416x256", "640x384"])
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--out", default=OUT)
+    args = parser.parse_args(argv)
+    from pipeline.sensitivity import blobs as load
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    with tempfile.TemporaryDirectory(prefix="jetmask-int8-") as folder:
+        images = calibrate.select(args.data, 32, 0)
+        first = calibrate.size(args.input_wh[0])
+        table = calibrate.collect(args.onnx, images, first, "mse")
+        paths = forms(args.onnx, table, load(images, first), folder)
+        for size in args.input_wh:
+            input_wh = calibrate.size(size)
+            times, noise = measure(paths, input_wh, args.rounds, load(images[:1], input_wh)[0])
+            base = times["fp32"]
+            for name, (median, least) in times.items():
+                row = [name, "%.2f" % median, "%.2f" % least, "%.2f" % (base[0] / median), "%.2f" % (base[1] / least),
+                       "" if name == "fp32" else "%.1f" % noise[name], os.path.getsize(paths[name]), size, args.rounds,
+                       files.sha256(args.onnx)[:16], machine.describe("onnxruntime")]
+                writer.writerow(dict(zip(FIELDS, row)))
+                print("%-45s %-8s %6.2f ms  %.2f times faster" % (name, size, median, base[0] / median), flush=True)
+    files.write_text(args.out, text.getvalue())
+
+
+if __name__ == "__main__":
+    main()
