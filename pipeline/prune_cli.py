@@ -31,7 +31,8 @@ def options(parser):
     way.add_argument("--max-drop", type=float, metavar="POINTS", help="the largest pruning that costs at most this "
                      "much val mAP50, by bisection")
     way.add_argument("--scan", action="store_true", help="AP against ratio for each group, as scan.json and scan.svg")
-    parser.add_argument("--importance", choices=KINDS, default="l1", help="what a channel is judged by (default l1)")
+    parser.add_argument("--importance", choices=KINDS, help="what a channel is judged by (default: taylor, which asks "
+                        "the loss; l1 with --epochs 0, which needs no data)")
     parser.add_argument("--save", choices=("macs", "latency"), default="macs",
                         help="the cost to be saved: multiply-adds, or predicted latency on --target")
     parser.add_argument("--target", default="nano", help="device kind for --save latency (default nano)")
@@ -62,7 +63,8 @@ def command(args):
     if args.data:
         config.data.root = args.data
     settings = Settings(
-        importance=args.importance, multiple_of=args.multiple_of or MULTIPLE_OF.get(args.precision, 8),
+        importance=args.importance or ("taylor" if args.epochs else "l1"),
+        multiple_of=args.multiple_of or MULTIPLE_OF.get(args.precision, 8),
         floor=args.floor, input_wh=parse_wh(args.input_wh), save=args.save, target=args.target,
         precision=args.precision, distill=args.distill)
     pruning = Pruning(args.model, args.out, config, settings,

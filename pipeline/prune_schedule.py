@@ -173,16 +173,8 @@ class Pruning:
         kind = self.settings.importance
         if kind not in importance.FROM_DATA:
             return importance.score(model, kind, seed=self.config.train.seed)
-        config = copy.deepcopy(self.config)
-        config.train.sizes = [[self.settings.input_wh[0], 1.0]]
-        config.train.batch_size = SCORE_IMAGES
-        pool = dataset.read_pool(self._root(), config.data.train)
-        batches = dataset.Batches(pool, config, 0, SCORE_BATCHES, True)
-        pairs = [batches[i] for i in range(SCORE_BATCHES)]
-        if kind == "activation":
-            return importance.score(model, kind, (x for x, _ in pairs))
-        return importance.score(model, kind, pairs, lambda y, out: sum(detection_loss(
-            out, y["boxes"], y["labels"], y["ignore"])))
+        self._root()
+        return photo_scores(model, kind, self.config, self.settings.input_wh)
 
     def _cost(self, model):
         s = self.settings
@@ -254,6 +246,21 @@ class Pruning:
             result["change"] = metrics.paired_bootstrap(truths, *found)
         files.write_json(str(self.folder / "result.json"), result)
         return result
+
+
+def photo_scores(model, kind, config, input_wh):
+    """Importance "taylor" or "activation" of a detector's channels, on training photographs of the config's data, as
+    plan_uniform and plan_global take it. input_wh: (width, height); the photographs are squares of that width."""
+    config = copy.deepcopy(config)
+    config.train.sizes = [[input_wh[0], 1.0]]
+    config.train.batch_size = SCORE_IMAGES
+    pool = dataset.read_pool(config.data.root or os.environ.get("JETMASK_DATA", ""), config.data.train)
+    batches = dataset.Batches(pool, config, 0, SCORE_BATCHES, True)
+    pairs = [batches[i] for i in range(SCORE_BATCHES)]
+    if kind == "activation":
+        return importance.score(model, kind, (x for x, _ in pairs))
+    return importance.score(model, kind, pairs, lambda y, out: sum(detection_loss(
+        out, y["boxes"], y["labels"], y["ignore"])))
 
 
 def plot_scan(found, path):
