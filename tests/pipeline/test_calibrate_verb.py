@@ -146,7 +146,7 @@ def test_command_writes_the_table_and_nvidias_cache(split, model, tmp_path, caps
                 "--cache", cache, "--tensorrt", "8.2.1.8", "--json") == 0
     said = json.loads(capsys.readouterr().out)
     table = tables.read(out)
-    assert said["images"] == 9 == len(table.images) and said["method"] == "mse"
+    assert said["images"] == 9 == len(table.images) and said["method"] == "percentile"
     tables.require(table, out, onnx_sha256=files.sha256(model))
     back = tables.read_cache(cache)
     assert back.version == "8201" and back.algorithm == "EntropyCalibration2"
