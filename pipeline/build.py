@@ -212,7 +212,8 @@ def options(parser: Any) -> None:
     parser.add_argument("--calibration", metavar="FILE", help="a table of `jetmask calibrate` (a .cache for trtexec)")
     parser.add_argument("--calibration-data", metavar="SPLIT_DIR",
                         help="calibrate on these photographs, never the test ones")
-    parser.add_argument("--method", choices=tables.METHODS, default="mse", help="how ranges are chosen (default mse)")
+    parser.add_argument("--method", choices=tables.METHODS, default="percentile",
+                        help="how ranges are chosen (default percentile)")
     parser.add_argument("--data", metavar="SPLIT_DIR", help="measure each result here against float32")
     parser.add_argument("--max-drop", type=float, default=gate.MAX_DROP, metavar="POINTS",
                         help="points of two-class mAP50 that may be lost (default %(default)s)")
