@@ -34,7 +34,7 @@ SPARSITIES = (0.5, 0.8)
 ENGINES = ("ort_fp32", "ort_int8", "litert_fp32", "litert_int8")
 FIELDS = ("kind", "importance", "ratio", "macs", "macs_share", "parameters", "onnx_bytes", "onnx_bytes_zlib",
           *(name + suffix for name in ENGINES for suffix in ("_ms", "_ratio")), "nano_fp16_predicted_ms",
-          "map50_untuned", "map50_tuned", "tuning_epochs", "tuning_minutes", "input_wh", "split", "model_sha256",
+          "map50_untuned", "map50_tuned", "tuning_images", "tuning_minutes", "input_wh", "split", "model_sha256",
           "machine", "load")
 
 
@@ -146,8 +146,8 @@ def measure(args, wh, config):
             judge.original.set_weights(weights)
             if kind in args.tune:
                 result = pruning(kind, runs / ("%s-%g" % (kind, ratio))).rounds(1 - ratio)
-                entry.row.update(map50_tuned=round(result["map50"], 2), tuning_epochs=result["epochs"],
-                                 tuning_minutes=result["minutes"])
+                entry.row.update(map50_tuned=round(result["map50"], 2), tuning_minutes=result["minutes"],
+                                 tuning_images=result["epochs"] * config.train.images_per_epoch)
             entries.append(entry)
             say("%s %g: mAP50 %s, tuned %s" % (kind, ratio, entry.row["map50_untuned"], entry.row.get("map50_tuned")))
     for sparsity in SPARSITIES:
