@@ -9,6 +9,7 @@ import numpy as np
 
 from jetson.image import PAD
 
+FACE_ODDS = (0.42, 0.46, 0.12)  # of pasted and large faces: masked, bare (some get a drawn mask), worn incorrectly
 MAX_FACE_PX = 520  # larger faces than this are of no use to a detector whose largest input is 640
 
 
@@ -168,22 +169,23 @@ def _pasted(sheet, pool, rng):
     fill = size / min(w, h) * rng.uniform(1.0, 1.4)
     sheet.place(photo, rng, (fill, fill), (0, 0, size, size))
     for _ in range(int(rng.integers(2, 11))):
-        crop = pool.crops[rng.integers(len(pool.crops))]
-        if rng.random() < 0.3:  # class balance: prefer the rare class now and then
-            for _ in range(3):
-                if (crop.labels == 2).any():
-                    break
-                crop = pool.crops[rng.integers(len(pool.crops))]
+        photo, k = _pick_face(pool, rng)
         face = float(np.exp(rng.uniform(np.log(8), np.log(0.4 * size))))
-        _paste(sheet, crop, face, rng)
+        _paste(sheet, photo, k, face, rng)
     for _ in range(int(rng.integers(0, 4))):
         _distract(sheet, pool, rng)
 
 
-def _paste(sheet, photo, face_px, rng):
-    """Paste one face of photo, with what surrounds it, so that it is face_px high; its edge feathered or hard."""
+def _pick_face(pool, rng):
+    """(photo, index of its box): the class first, so that bare and badly covered faces are not drowned by masks."""
+    odds = np.array([share * bool(faces) for share, faces in zip(FACE_ODDS, pool.faces)])
+    faces = pool.faces[rng.choice(len(odds), p=odds / odds.sum())]
+    return faces[rng.integers(len(faces))]
+
+
+def _paste(sheet, photo, k, face_px, rng):
+    """Paste face k of photo, with what surrounds it, so that it is face_px high; its edge feathered or hard."""
     image, boxes = photo.image(), photo.boxes
-    k = rng.integers(len(boxes))
     box = boxes[k]
     bw, bh = box[2:] - box[:2]
     margin = rng.uniform(0.1, 0.7, 4)
@@ -243,8 +245,8 @@ def _distract(sheet, pool, rng):
 
 def _large(sheet, pool, rng):
     """One face that fills 35 to 95 % of the canvas: what a visitor in front of the camera looks like."""
-    photo = pool.crops[rng.integers(len(pool.crops))]
-    box = photo.boxes[rng.integers(len(photo.boxes))]
+    photo, k = _pick_face(pool, rng)
+    box = photo.boxes[k]
     face = min(MAX_FACE_PX, rng.uniform(0.35, 0.95) * sheet.size)
     scale = face / max(box[2] - box[0], box[3] - box[1])
     sheet.place(photo, rng, (scale, scale), (0, 0, sheet.size, sheet.size))
@@ -286,6 +288,12 @@ def photometric(image, config, rng):
             gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
             saturation = rng.uniform(0, 1.5) if rng.random() < 0.7 else 0.0
             image = cv2.addWeighted(image, saturation, gray, 1 - saturation, 0)
+    if rng.random() < config.low_resolution:
+        # A far or cheap camera: detail is lost before the picture reaches the network, as no blur kernel imitates.
+        h, w = image.shape[:2]
+        share = rng.uniform(0.35, 0.8)
+        small = cv2.resize(image, (max(2, int(w * share)), max(2, int(h * share))), interpolation=cv2.INTER_AREA)
+        image = cv2.resize(small, (w, h), interpolation=int(rng.choice([cv2.INTER_LINEAR, cv2.INTER_CUBIC])))
     if rng.random() < config.blur:
         k = int(rng.choice([3, 3, 5]))
         if rng.random() < 0.5:

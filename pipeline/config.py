@@ -29,17 +29,18 @@ class Model:
 @dataclass
 class Augment:
     single: float = 0.35           # shares of the four kinds of canvas
-    mosaic: float = 0.40
+    mosaic: float = 0.42
     paste: float = 0.15
-    large: float = 0.10
+    large: float = 0.08
     scale: float = 1.0             # strength of zoom and stretch
     flip: float = 0.5              # probabilities from here on
     photometric: float = 1.0       # strength of light, contrast and colour
     blur: float = 0.12
     noise: float = 0.08
     jpeg: float = 0.12
+    low_resolution: float = 0.1    # shrunk and enlarged again
     erase: float = 0.08
-    drawn_masks: float = 0.3
+    drawn_masks: float = 0.12
     min_face_px: float = 5.0       # smaller faces are kept out of the loss
 
 

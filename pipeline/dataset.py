@@ -15,7 +15,9 @@ import numpy as np
 from jetson.errors import BadInput
 from pipeline import augment
 from pipeline.data import leak
+from pipeline.model import CLASSES
 
+PASTED_FACE_PX = 40  # a smaller face, enlarged, would teach blur
 MINED_IGNORES = Path(__file__).parent / "data" / "mined_ignores.json"
 
 
@@ -90,7 +92,7 @@ class Pool(NamedTuple):
     """The photographs by the role they play in a training canvas."""
 
     scenes: list       # (photos, weight) groups that fill canvases and mosaic tiles
-    crops: list        # photos with one large face each: pasted and zoomed
+    faces: list        # per class, (photo, index of its box) of faces large enough to be pasted and zoomed
     backgrounds: list  # photos without any labelled face
 
 
@@ -106,16 +108,34 @@ def read_pool(root, folders, apart_from=()):
         known = leak.keep_out(Path(root) / folder, judges) if judges else {}
         groups[folder] = read_split(Path(root) / folder, lambda name, known=known, folder=folder: not (
             Path(name).name in known or folder == "negatives" and held_out(name)))
-    crops = groups.get("crops", [])
     weights = {"train": 0.6, "extra": 0.17, "crops": 0.13, "negatives": 0.1}
     scenes = [(photos, weights.get(name, 0.6)) for name, photos in groups.items() if photos]
     everything = [p for photos in groups.values() for p in photos]
     if not everything:
         raise BadInput("no training photographs", where=str(root), expected="labelled images in " + ", ".join(folders),
                        remedy="set data.root and data.train to folders with images")
-    if not crops:  # a user's own data: any image's faces are cut out when they are pasted
-        crops = [p for p in everything if len(p.boxes)]
-    return Pool(scenes, crops, [p for p in everything if not len(p.boxes)])
+    return Pool(scenes, _faces(groups), [p for p in everything if not len(p.boxes)])
+
+
+def _faces(groups):
+    """Faces to paste, per class; where all of a data set's faces are small, the small ones."""
+    for smallest in (PASTED_FACE_PX, 0):
+        out = [[] for _ in CLASSES]
+        for name, photos in groups.items():
+            for photo in one_person_capped(photos) if name == "crops" else photos:
+                for k in np.flatnonzero((photo.boxes[:, 2:] - photo.boxes[:, :2]).min(axis=1, initial=1e9) >= smallest):
+                    out[photo.labels[k]].append((photo, int(k)))
+        if any(out):
+            break
+    return out
+
+
+def one_person_capped(photos, run=16, most=8):
+    """At most `most` bare faces of any `run` in a row: where a collection holds many photographs of one person, as
+    chandrikadeb7's bare faces do (99 people in about 1,600), they follow one another."""
+    bare = [p for p in photos if (p.labels == 1).any()]
+    left_out = {id(p) for i, p in enumerate(bare) if i % run * most // run == (i - 1) % run * most // run and i % run}
+    return [p for p in photos if id(p) not in left_out]
 
 
 class Batches(keras.utils.PyDataset):

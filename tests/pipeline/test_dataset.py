@@ -51,7 +51,7 @@ def test_canvas_truth_is_inside_and_large_enough(pool, seed, size, closing):
 
 def test_the_same_index_gives_the_same_batch_and_photos_stay_untouched(pool):
     settings_ = config.load(None, ["train.sizes=[[64, 0.5], [96, 0.5]]", "train.batch_size=1"])
-    before = [p.image().copy() for p in pool.crops]
+    before = [p.image().copy() for faces in pool.faces for p, _ in faces]
     a, b = dataset.Batches(pool, settings_, 3, 6), dataset.Batches(pool, settings_, 3, 6)
     order = [4, 0, 5, 2]
     first = {i: a[i] for i in order}
@@ -62,7 +62,7 @@ def test_the_same_index_gives_the_same_batch_and_photos_stay_untouched(pool):
             np.testing.assert_array_equal(y[key], first[i][1][key])
     other = dataset.Batches(pool, settings_, 4, 6)[0][0]
     assert other.shape != first[0][0].shape or (other != first[0][0]).any()
-    for photo, image in zip(pool.crops, before):
+    for photo, image in zip((p for faces in pool.faces for p, _ in faces), before):
         np.testing.assert_array_equal(photo.image(), image)
 
 
