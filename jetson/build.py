@@ -16,16 +16,14 @@ import threading
 import time
 from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Tuple
 
-from jetson import build_worker, calibrate, cli, cuda, engine_cache, files, manifest, onnx_facts
+from jetson import build_worker, calibrate, cli, cuda, engine_cache, files, manifest, memory, onnx_facts
 from jetson.engine import tensorrt_module, tensorrt_network
 from jetson.engine_cache import Machine, Recipe
 from jetson.errors import BadInput, DeviceMismatch, JetmaskError, UsageError
 from jetson.manifest import Manifest, Variant
 
 WORKSPACE_BYTES = 256 << 20
-# What a build was assumed to need beside its workspace: the CUDA context, TensorRT's libraries and the weights in
-# several forms. An assumption, to be replaced by a measured figure from a device.
-RESERVE_BYTES = 400 << 20
+WATCH_S = 0.1
 TIMEOUT_S = 3600.0
 
 Job = NamedTuple("Job", [
@@ -89,30 +87,6 @@ def job_for(
     return Job(recipe, path, table, calibration_images if needs_table else None)
 
 
-def memory_available() -> Optional[int]:
-    """Bytes the kernel would give without swapping (MemAvailable); None where it does not say."""
-    try:
-        with open("/proc/meminfo") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) << 10
-    except (OSError, ValueError, IndexError):
-        pass
-    return None
-
-
-def check_memory(workspace_bytes: int) -> None:
-    """Refuse a build that the kernel would most likely kill half-way."""
-    free, need = memory_available(), workspace_bytes + RESERVE_BYTES
-    if free is not None and free < need:
-        raise JetmaskError(
-            "not enough free memory for a build: {} MiB".format(free >> 20), "MemAvailable in /proc/meminfo",
-            "{} MiB ({} workspace, {} assumed for the rest)".format(
-                need >> 20, workspace_bytes >> 20, RESERVE_BYTES >> 20),
-            "stop the desktop and other programs (sudo systemctl isolate multi-user.target), add swap, "
-            "or give a smaller --workspace-mb")
-
-
 class _Worker:
     """The child process: its phase, its last lines, its answer."""
 
@@ -168,7 +142,7 @@ class _Worker:
 
 
 def _run_worker(
-    job: Dict[str, Any], log_path: str, progress: Callable[[str, float], None], timeout_s: float
+    job: Dict[str, Any], log_path: str, progress: Callable[[str, float], None], timeout_s: float, meminfo: str
 ) -> Dict[str, Any]:
     started = time.monotonic()
     worker = _Worker(job, log_path)
@@ -176,7 +150,7 @@ def _run_worker(
         told, told_at = 0, started
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.process.wait(0.2)
+                worker.process.wait(WATCH_S)
             now = time.monotonic()
             if told == len(worker.phases) and now - told_at >= 10:
                 told -= 1  # say again that it goes on
@@ -185,6 +159,7 @@ def _run_worker(
                 told, told_at = told + 1, now
             if worker.process.returncode is not None:
                 break
+            memory.watch(worker.phase, log_path, meminfo)
             if now - started > timeout_s:
                 raise JetmaskError("the build took longer than {:.0f} s and was stopped".format(timeout_s), log_path,
                                    None, "see its log; raise --timeout if the device is only slow")
@@ -211,13 +186,13 @@ def _run_worker(
 
 def build(
     job: Job, machine: Machine, folder: str, progress: Callable[[str, float], None] = lambda phase, seconds: None,
-    force: bool = False, timeout_s: float = TIMEOUT_S,
+    force: bool = False, timeout_s: float = TIMEOUT_S, meminfo: str = memory.MEMINFO,
 ) -> Built:
     """The engine of `job`: from the cache in `folder`, or built now.
 
     `progress(phase, seconds)` is called at every phase and at least every 10 s. Two builds of one engine at once wait
-    for each other. JetmaskError (BadInput, DeviceMismatch) with the builder's words when it fails; OSError when the
-    disk is full; nothing half-written stays.
+    for each other. JetmaskError (BadInput, DeviceMismatch) with the builder's words when it fails, or when too little
+    memory is left by `meminfo`, before or while it builds; OSError when the disk is full; nothing half-written stays.
     """
     folder = engine_cache.open_folder(folder)
     plan, sidecar = engine_cache.paths(folder, job.recipe, machine)
@@ -226,7 +201,7 @@ def build(
             data, _ = engine_cache.load(folder, job.recipe, machine)
             if data is not None:
                 return Built(data, plan, 0.0, True)
-        check_memory(job.recipe.workspace_bytes)
+        memory.check(job.recipe.workspace_bytes, meminfo)
         files.sweep_aside(folder)
         engine_cache.remove(folder, job.recipe, machine)
         started = time.monotonic()
@@ -242,7 +217,7 @@ def build(
                     "method": table.method, "ranges": table.ranges, "images": [list(pair) for pair in table.images]},
                 "timing_cache": os.path.join(folder, "timing-{}-{}-{}.{}.cache".format(
                     machine.tensorrt, "".join(c if c.isalnum() else "_" for c in machine.gpu), *machine.capability)),
-            }, log_path, progress, timeout_s)
+            }, log_path, progress, timeout_s, meminfo)
             seconds = time.monotonic() - started
             engine_cache.write_sidecar(folder, job.recipe, machine, part, dict(
                 done, seconds=round(seconds, 3), log=os.path.basename(log_path),

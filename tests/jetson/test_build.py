@@ -226,6 +226,57 @@ def test_too_little_memory_is_said_before_the_build(nano, tiny_bundle):
     assert pairs(nano.engines) == (set(), set())
 
 
+def meminfo(path, available_mib, swap_mib=0):
+    """A kernel's /proc/meminfo, replaced in one step."""
+    files.write_text(path, "MemTotal: 4059316 kB\nMemFree: 90000 kB\nMemAvailable: {} kB\nSwapTotal: 0 kB\n"
+                           "SwapFree: {} kB\n".format(available_mib << 10, swap_mib << 10))
+
+
+BY_MEMINFO = """
+import sys
+from jetson import build, engine_cache, manifest
+from jetson.engine import tensorrt_module
+from jetson.errors import JetmaskError
+contents, trt = manifest.load(sys.argv[1]), tensorrt_module.load()
+machine = build.machine_of(trt)
+job = build.job_for(contents, contents.variant("t-320x192-fp32"), trt, machine)
+try:
+    build.build(job, machine, engine_cache.default_folder(), build.say("t"), meminfo=sys.argv[2])
+except JetmaskError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_the_preflight_counts_memory_and_swap(nano, tiny_bundle, tmp_path):
+    path = str(tmp_path / "meminfo")
+    meminfo(path, 300)
+    status, _, err = nano.run("-c", BY_MEMINFO, tiny_bundle, path)
+    assert status == 1 and "not enough free memory for a build: 300 MiB" in err and "656 MiB" in err
+    meminfo(path, 300, 1000)
+    status, _, err = nano.run("-c", BY_MEMINFO, tiny_bundle, path)
+    assert status == 0, err
+    check_folder(nano.engines)
+
+
+def test_a_build_that_eats_the_memory_is_stopped_before_the_kernel_does(nano, tiny_bundle, tmp_path):
+    path = str(tmp_path / "meminfo")
+    meminfo(path, 2000)
+    process = nano.but(TENSORRT_DOUBLE_BUILD_S=120).start("-c", BY_MEMINFO, tiny_bundle, path)
+    log = nano.engines + "/*.log"
+    wait_until(lambda: any("timing tactics" in read(found) for found in glob.glob(log)))
+    child, = children(process.pid)
+    score, own = (int(read("/proc/{}/oom_score_adj".format(pid))) for pid in (child, process.pid))
+    assert score == 900 and score > own, "the kernel would kill another process first"
+    meminfo(path, 40)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "stopped while building" in err and "only 40 MiB of memory were left" in err
+    assert "add swap" in err
+    wait_until(lambda: not alive(child))
+    assert pairs(nano.engines)[0] == set() and not glob.glob(nano.engines + "/.*.part")
+    meminfo(path, 2000)
+    assert nano.run("-c", BY_MEMINFO, tiny_bundle, path)[0] == 0
+
+
 # ------------------------------------------------------------------------------------------- calibration
 
 def test_int8_from_a_calibration_table(library, tmp_path, tiny_copy):
