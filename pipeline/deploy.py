@@ -10,10 +10,11 @@ import os
 import shlex
 import sys
 import tempfile
+import textwrap
 import time
 from typing import Any
 
-from jetson import files, install, manifest, signing, store
+from jetson import doctor, files, install, manifest, signing, store
 from jetson.errors import DeviceMismatch, JetmaskError, UsageError
 from pipeline import device, preflight
 from pipeline.device import Layout
@@ -136,18 +137,26 @@ class Deployment:
         self._say(f"  {self.contents.name}, {len(self.contents.variants)} variants, root digest {self.digest}")
 
     def _preflight(self, layout: Layout, folder: str) -> None:
-        script = preflight.script(layout, self.args.python, self.args.docker)
+        script = preflight.script(layout, self.args.python, self.args.docker, self.sources)
         answer = self.remote.run("sh -s", stdin=script)
-        self.facts = preflight.parse(answer)
         if self.remote.dry_run:
             self.facts = {"uid": "1000", "gid": "1000", "user": "user", "python": "3.6", "home": "~"}
+            self.gpu = not self.args.no_gpu
         else:
-            preflight.judge(self.facts, self.args, self.kind, layout, _size_kb(folder))
-        self.jetpack = device.jetpack(self.facts["python"])
-        self.gpu = not self.args.no_gpu and (bool(self.facts.get("release")) or
-                                             "nvidia" in self.facts.get("docker_runtimes", "") or self.remote.dry_run)
-        self._say("  {}, {}, Python {}".format(self.facts.get("model") or self.facts.get("arch", ""),
-                                                self.facts.get("release") or "no L4T release", self.facts["python"]))
+            self.facts = preflight.parse(answer)
+            self.gpu = preflight.gpu_wanted(self.facts, self.args)
+            found = preflight.judge(self.facts, self.args, self.kind, layout, _size_kb(folder), self.sources,
+                                    self.builds_engines())
+            bad = [finding for finding in found if finding.level == "bad"]
+            self._say(textwrap.indent(doctor.show([finding for finding in found if finding not in bad]), "  "))
+            if bad:
+                raise DeviceMismatch("the device is not ready:\n" + textwrap.indent(doctor.show(bad), "  "),
+                                     self.remote.target)
+        self.jetpack, *self.bases = device.jetpack(self.facts)
+
+    def builds_engines(self) -> bool:
+        """Whether this deployment builds TensorRT engines on the device."""
+        return self.gpu and not self.args.no_engines and "tensorrt" in self.variant.runtimes
 
     def _send_package(self, layout: Layout, package: str) -> None:
         code, arriving = shlex.quote(layout.code), f"{layout.root}/incoming/{layout.code_id}"
@@ -180,7 +189,7 @@ class Deployment:
             self.remote.run([docker, "tag", name or "IMAGE", layout.image])
             self.remote.run(["rm", "-f", arriving])
             return
-        base, build_base = device.BASES[self.jetpack]
+        base, build_base = self.bases
         arguments = {"BASE": base, "BUILD_BASE": build_base, "JETPACK": self.jetpack, "GPU": str(int(self.gpu)),
                      "VERSION": layout.code_id}
         for pair in self.args.build_arg:
@@ -199,7 +208,9 @@ class Deployment:
         if self.args.use_python:
             self.run_words = [self.args.python, "-m", "jetson"]
             return
-        pinned = f"{layout.code}/jetson/requirements-jetpack{self.jetpack}.txt"
+        fitting = device.pins(self.facts["python"])
+        pinned = f"{layout.code}/jetson/requirements-jetpack{fitting}.txt"
+        cuda = f"{layout.code}/jetson/requirements-pycuda-jetpack{fitting}.txt"
         venv = f"{layout.root}/venv-{layout.code_id}"
         python = f"{venv}/bin/python"
         self.run_words = [python, "-m", "jetson"]
@@ -215,8 +226,16 @@ class Deployment:
             f"{shlex.quote(self.args.python)} -m venv --system-site-packages {shlex.quote(venv)}",
             f"{shlex.quote(python)} -m pip install -q {source}-U 'pip==21.3.1' 'setuptools==59.6.0' 'wheel==0.37.1'",
             f"{shlex.quote(python)} -m pip install --no-deps --require-hashes {source}-r {shlex.quote(pinned)}",
-            f"touch {shlex.quote(venv)}/.ready",
         ]
+        if self.gpu:
+            # TensorRT's engines run through pycuda, which has no wheel for a Jetson: it is compiled there, once.
+            self._say("  compiling pycuda on the device: this takes minutes, once")
+            lines.append(
+                f"{shlex.quote(python)} -c 'import pycuda.driver' 2>/dev/null || "
+                "CUDA_ROOT=\"${CUDA_ROOT:-/usr/local/cuda}\" PATH=\"${CUDA_ROOT:-/usr/local/cuda}/bin:$PATH\" "
+                f"{shlex.quote(python)} -m pip install --no-deps --no-build-isolation --require-hashes {source}"
+                f"-r {shlex.quote(cuda)}")
+        lines.append(f"touch {shlex.quote(venv)}/.ready")
         self.remote.run("\n".join(lines), follow=self._follow)
 
     def _send_bundle(self, layout: Layout, folder: str) -> None:
@@ -244,7 +263,7 @@ class Deployment:
         return device.in_code(layout, [*self.run_words, *words])
 
     def _build(self, layout: Layout) -> None:
-        if not self.gpu or self.args.no_engines or "tensorrt" not in self.variant.runtimes:
+        if not self.builds_engines():
             self._say("  none: " + ("this device has no GPU that is used" if not self.gpu else "not wanted"
                                     if self.args.no_engines else f"{self.variant.name} does not run on TensorRT"))
             return
@@ -349,8 +368,8 @@ def _ask(remote: Remote, args: argparse.Namespace) -> int:
         print(store.show(answer))
         spec = answer["service"]
         if args.status and spec is not None:
-            program = shlex.join(["curl", "-fsS", "-m", "4", spec["url"]])
-            print("health: " + (remote.run(program, check=False).strip() or "no answer"))
+            program = f"import urllib.request as u; print(u.urlopen('{spec['url']}', timeout=4).read().decode())"
+            print("health: " + (remote.run([args.python, "-c", program], check=False).strip() or "no answer"))
     elif args.rollback:
         print(f"{remote.target} is back on {answer['current'][:16]}")
     else:

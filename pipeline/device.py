@@ -7,19 +7,23 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jetson
+from jetson.doctor import parse_release
 from jetson.errors import BadInput
 from jetson.install import opened
 
 ROOT = "/opt/jetmask"
 STATE = "/var/lib/jetmask"
 NAME = "jetmask"
-# Python there -> which list of pinned modules, and the image's build arguments.
-JETPACKS = {(3, 6): "4", (3, 8): "5", (3, 10): "6"}
-BASES = {
-    "4": ("nvcr.io/nvidia/l4t-base:r32.7.1", "nvcr.io/nvidia/l4t-base:r32.7.1"),
-    "5": ("nvcr.io/nvidia/l4t-tensorrt:r8.5.2-runtime", "nvcr.io/nvidia/l4t-tensorrt:r8.5.2.2-devel"),
-    "6": ("nvcr.io/nvidia/l4t-tensorrt:r10.3.0-runtime", "nvcr.io/nvidia/l4t-tensorrt:r10.3.0-devel"),
-}
+# From which L4T release on -> JetPack, and NVIDIA's images to run in and to build in.
+_NGC = "nvcr.io/nvidia/"
+BASES = (
+    ((32, 7, 0), "4", _NGC + "l4t-base:r32.7.1", _NGC + "l4t-base:r32.7.1"),
+    ((34, 0, 0), "5", _NGC + "l4t-tensorrt:r8.5.2-runtime", _NGC + "l4t-tensorrt:r8.5.2.2-devel"),
+    ((36, 0, 0), "6", _NGC + "l4t-tensorrt:r8.6.2-runtime", _NGC + "l4t-tensorrt:r8.6.2-devel"),
+    ((36, 4, 0), "6", _NGC + "l4t-tensorrt:r10.3.0-runtime", _NGC + "l4t-tensorrt:r10.3.0-devel"),
+)
+# Python -> which list of pinned modules fits it: that of the JetPack that brings this Python.
+PINS = {(3, 6): "4", (3, 8): "5", (3, 10): "6"}
 _PACKAGE = os.path.dirname(os.path.abspath(jetson.__file__))
 # Beside the package: what an image is built from. An installation from a wheel lacks it.
 _BESIDE = ("Dockerfile.l4t", "compose.yaml", ".dockerignore")
@@ -85,10 +89,18 @@ def has_dockerfile() -> bool:
     return "Dockerfile.l4t" in package_files()
 
 
-def jetpack(python: str) -> str:
-    """Which list of pinned modules fits the device's Python ("3.6" -> "4")."""
+def jetpack(facts: dict[str, str]) -> tuple[str, str, str]:
+    """(JetPack, image to run in, image to build in) for a device: by its L4T release, elsewhere by its Python."""
+    release = parse_release(facts.get("release", ""))
+    if release is not None:
+        return next(row[1:] for row in reversed(BASES) if release >= row[0])
+    return next(row[1:] for row in reversed(BASES) if row[1] == pins(facts["python"]))
+
+
+def pins(python: str) -> str:
+    """Which list of pinned modules fits a Python ("3.6" -> "4")."""
     version = tuple(int(part) for part in python.split("."))
-    return next((name for least, name in sorted(JETPACKS.items(), reverse=True) if version >= least), "4")
+    return next((name for least, name in sorted(PINS.items(), reverse=True) if version >= least), "4")
 
 
 def container_flags(layout: Layout, facts: dict[str, str], sources: Sequence[str], gpu: bool) -> list[str]:

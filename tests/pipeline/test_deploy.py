@@ -22,7 +22,7 @@ class Device:
 
     def __init__(self, folder, **where):
         self.sshd = Sshd(folder, **where)
-        self.state = os.path.join(self.sshd.home, "state")
+        self.state = self.state_there = os.path.join(self.sshd.home, "state")
         self.store = Store(self.state)
         self.port = free_port()
         self.options = ["--ssh", f"-F {self.sshd.config}", "--root", os.path.join(self.sshd.home, "opt"), "--state",
@@ -38,10 +38,8 @@ class Device:
     def running(self):
         """What the live runner says about itself."""
         url = f"http://127.0.0.1:{self.port}/api/state"
-        done = subprocess.run([*self.sshd.prefix, sys.executable, "-c",
-                               f"import urllib.request; print(urllib.request.urlopen('{url}').read().decode())"],
-                              capture_output=True, text=True, timeout=60)
-        return json.loads(done.stdout)
+        program = f"import urllib.request as u; print(u.urlopen('{url}', timeout=10).read().decode())"
+        return json.loads(self.sshd.run(f'{DEVICE_PYTHON} -c "{program}"'))
 
     def close(self):
         spec = self.store.service()

@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import suppress
 
+import nano
 import pytest
 from sshd import missing
 from test_deploy import Device
@@ -18,6 +19,7 @@ from jetson import files, install, manifest
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"not installed here: {missing()}")
 SEED = 20
+PHASES = 9
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +46,44 @@ def bundles(tiny_bundle, tmp_path_factory):
     return found
 
 
-def _start(device, folder):
-    return subprocess.Popen([sys.executable, "-m", "pipeline.cli", "deploy", *device.options, folder, "device"],
-                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+class Run:
+    """A deployment under way; `phase` is the number of the stage that it has reached, `text` what it said."""
+
+    def __init__(self, device, folder, *words):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.cli", "deploy", *device.options, *words, folder, "device"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        self.text, self.phase, self.began = "", 0, {}
+        self.changed = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        for line in self.process.stderr:
+            with self.changed:
+                self.text += line
+                if line.startswith("["):
+                    self.phase = int(line[1:].split("/")[0])
+                    self.began[self.phase] = time.monotonic()
+                self.changed.notify_all()
+        with self.changed:
+            self.began[PHASES + 1] = time.monotonic()
+            self.changed.notify_all()
+
+    def wait_for(self, phase):
+        """Until it has come to `phase`, or has ended."""
+        with self.changed:
+            self.changed.wait_for(lambda: max(self.began, default=0) >= phase, 300)
+
+    def kill(self):
+        with suppress(OSError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def end(self, timeout=300):
+        """Its exit code, once it has ended."""
+        code = self.process.wait(timeout)
+        self._reader.join(30)
+        return code
 
 
 def _device_processes(device):
@@ -74,58 +111,111 @@ def _whole(device, digests):
 
 def _rerun(device, bundles, number):
     folder, digest = bundles[number % 2]
-    done = device.deploy(folder, "device")
+    done = device.deploy(folder, "device", "--no-bench")
     assert done.returncode == 0, done.stderr
     assert device.store.link("current") == digest
     assert device.store.read("trial.json") is None
     assert device.running()
 
 
-def _phase(text):
-    return max((int(part.split("/")[0]) for part in text.split("[")[1:] if part[:1].isdigit()), default=0)
+def _other_bundle_is_new(device):
+    """Away with what earlier deployments left, so that sending and installing have their work again."""
+    device.deploy("--prune-old", "0", "device")
+    device.sshd.run(f"rm -f {device.state_there}/previous")
 
 
-def _kills(device, bundles, count):
-    """Kill by turns the workstation's process and the device's, at moments spread over the whole duration."""
+def test_a_few_kills(device, bundles):
+    """The workstation's process, then the device's, while the bundle is sent and while it is switched to."""
     digests = {digest for _, digest in bundles}
-    started = time.monotonic()
     _rerun(device, bundles, 0)
-    lasts_s = time.monotonic() - started
-    moments = random.Random(SEED)
-    phases = []
-    for number in range(count):
-        # The other bundle each time, and pruned, so that every phase has its work.
-        device.deploy("--prune-old", "0", "device")
-        with suppress(OSError):
-            os.unlink(os.path.join(device.state, "previous"))
-        process = _start(device, bundles[(number + 1) % 2][0])
-        time.sleep(lasts_s * (number + moments.random()) / count)
-        victims = _device_processes(device) if number % 2 else []
+    for number, phase in enumerate((5, 9)):
+        _other_bundle_is_new(device)
+        run = Run(device, bundles[(number + 1) % 2][0], "--no-bench")
+        run.wait_for(phase)
+        victims = _device_processes(device) if number else []
         for pid in victims:
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         if not victims:
-            with suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
-        _, text = process.communicate()
-        phases.append(_phase(text))
-        time.sleep(0.3)
+            run.kill()
+        run.end()
+        assert "Traceback" not in run.text
         _whole(device, digests)
         _rerun(device, bundles, number + 1)
         _whole(device, digests)
-    return phases
 
 
-def test_a_few_kills(device, bundles):
-    phases = _kills(device, bundles, 2)
-    assert len(phases) == 2
+def _engines_are_whole(device):
+    """No plan without its sidecar, and the sidecar's hash is the plan's."""
+    folder = os.path.join(device.state, "engines")
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        if name.endswith(".plan") and not name.startswith("."):
+            path = os.path.join(folder, name)
+            assert files.read_json(path[:-len("plan")] + "json")["plan"]["sha256"] == files.sha256(path)
+
+
+# What a phase needs to have anything to do again.
+_WORK = {3: "rm -rf /opt/jetmask/[0-9]*", 4: "rm -rf /opt/docker/images", 6: "rm -rf /var/lib/jetmask/engines"}
+
+
+def _kill_in(nano, bundles, number, phase, on_device, wait_s):
+    """Deploy the other bundle and kill it `wait_s` seconds after it came to `phase`; (phase, side) that was hit."""
+    _other_bundle_is_new(nano)
+    if phase in _WORK:
+        nano.sshd.run(_WORK[phase])
+    run = Run(nano, bundles[(number + 1) % 2][0], *([] if phase == 8 else ["--no-bench"]))
+    run.wait_for(phase)
+    time.sleep(wait_s)
+    victims = _device_processes(nano) if on_device else []
+    hit, over = run.phase, run.process.poll() is not None
+    for pid in victims:
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    if not victims:
+        run.kill()
+    code = run.end()
+    assert "Traceback" not in run.text and (code <= 0 or "do: " in run.text), run.text
+    return ("over" if over else hit), ("device" if victims else "workstation")
 
 
 @pytest.mark.full
-def test_sixty_kills(device, bundles):
-    phases = _kills(device, bundles, 60)
-    print("killed in phase:", {phase: phases.count(phase) for phase in sorted(set(phases))})
-    assert len(phases) == 60
+def test_sixty_kills(bundles, tmp_path_factory):
+    """On the stand-in Jetson every phase has its work; each is hit at least twice, from both sides."""
+    if nano.why_not():
+        pytest.skip(f"not here: {nano.why_not()}")
+    jetson = nano.Nano(tmp_path_factory.mktemp("nano"))
+    try:
+        digests = {digest for _, digest in bundles}
+        run = Run(jetson, bundles[0][0])
+        assert run.end() == 0, run.text
+        lasts_s = {phase: run.began[phase + 1] - run.began[phase] for phase in range(1, PHASES + 1)}
+        print("a deployment's phases, s:", {phase: round(seconds, 1) for phase, seconds in lasts_s.items()})
+        moments = random.Random(SEED)
+        hits = []
+
+        def strike(phase, on_device, share):
+            number = len(hits)
+            hits.append(_kill_in(jetson, bundles, number, phase, on_device, lasts_s[phase] * share))
+            time.sleep(0.3)
+            for _ in range(2):
+                _whole(jetson, digests)
+                _engines_are_whole(jetson)
+                if jetson.store.link("current") != bundles[(number + 1) % 2][1] or jetson.store.read("trial.json"):
+                    _rerun(jetson, bundles, number + 1)
+            assert jetson.running()
+
+        for number in range(60):
+            strike(1 + number // 2 % PHASES, number % 2 == 1, 0.9 * moments.random())
+        for phase in range(1, PHASES + 1):  # a phase of a few milliseconds is easily missed
+            while sum(hit == phase for hit, _ in hits) < 2 and len(hits) < 80:
+                strike(phase, False, 0)
+        counts = {phase: {side: hits.count((phase, side)) for side in ("workstation", "device")}
+                  for phase in [*range(1, PHASES + 1), "over"]}
+        print(len(hits), "kills:", counts)
+        assert len(hits) >= 60 and all(sum(counts[phase].values()) >= 2 for phase in range(1, PHASES + 1)), counts
+        assert all(counts[phase]["device"] for phase in range(2, PHASES + 1)), counts
+    finally:
+        jetson.close()
 
 
 class Link:
@@ -199,23 +289,20 @@ def _cuts(far, bundles, count):
     moments = random.Random(SEED)
     codes = []
     for number in range(count):
-        far.deploy("--prune-old", "0", "device")
-        with suppress(OSError):
-            os.unlink(os.path.join(far.state, "previous"))
-        process = _start(far, bundles[(number + 1) % 2][0])
+        _other_bundle_is_new(far)
+        run = Run(far, bundles[(number + 1) % 2][0], "--no-bench")
         timer = threading.Timer(lasts_s * (number + moments.random()) / count, far.link.cut)
         timer.start()
         timer.join()
         if number % 2:
             time.sleep(3)
             far.link.mend()
-        _, text = process.communicate(timeout=300)
+        codes.append(run.end())
         far.link.mend()
-        codes.append(process.returncode)
-        assert process.returncode in (0, 1, 3), text
-        assert "Traceback" not in text
-        if process.returncode:
-            assert "do: " in text
+        assert codes[-1] in (0, 1, 3), run.text
+        assert "Traceback" not in run.text
+        if codes[-1]:
+            assert "do: " in run.text
         time.sleep(0.5)
         _whole(far, digests)
         _rerun(far, bundles, number + 1)
