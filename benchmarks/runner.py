@@ -36,7 +36,7 @@ def sampler(bundle: str, contents: manifest.Manifest, variant: manifest.Variant,
     return made
 
 
-def measure(args: argparse.Namespace) -> list[dict[str, object]]:
+def measure(args: argparse.Namespace) -> list:
     """A row per case."""
     contents = manifest.load(args.bundle)
     variant = contents.variant(args.variant)

@@ -1,5 +1,6 @@
 """One HTTP request read strictly, and what is answered to it."""
 
+from http.client import responses
 from typing import Dict, NamedTuple, Optional
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -34,6 +35,21 @@ class BadRequest(Exception):
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
+
+
+def compose(response: Response, headers: Dict[str, str], request: Optional[Request], keep: bool,
+            stream: bool = False) -> bytes:
+    """The bytes to send: status line, fields and, unless `request` was HEAD, the body. `stream`: of unknown length."""
+    fields = dict(headers)
+    fields.update(response.headers)
+    fields["Content-Type"] = response.kind
+    fields["Connection"] = "keep-alive" if keep else "close"
+    if not stream:
+        fields["Content-Length"] = str(len(response.body))
+    lines = ["HTTP/1.1 {} {}".format(response.status, responses.get(response.status, "Error"))]
+    lines += ["{}: {}".format(name, value) for name, value in fields.items()]
+    head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
+    return head if request is not None and request.method == "HEAD" else head + response.body
 
 
 def parse_request(head: bytes, peer: str = "") -> Request:

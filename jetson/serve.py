@@ -14,12 +14,14 @@ from jetson import access, golden, governor, manifest, metrics, source, tradeoff
 from jetson.apart import open_for_threads
 from jetson.board import Board
 from jetson.detector import Detector
-from jetson.errors import BadInput, JetmaskError, UsageError
+from jetson.door import Door, loopback
+from jetson.errors import BadInput, UsageError
+from jetson.http_message import Response
 from jetson.journal import Journal, from_track
 from jetson.notify import Notifier
 from jetson.picture import Studio, crop
 from jetson.runner import Result, Runner, View
-from jetson.server import Server, loopback
+from jetson.server import Server
 from jetson.site import Site
 from jetson.status import Status
 
@@ -125,7 +127,8 @@ class Service:
         guard = access.Access(token, args.allow_host)
         self.site: Optional[Site] = None
         # The port is taken before the engine is opened: a wrong port is told at once, not after minutes of building.
-        self.server = Server(args.host, args.port, self._handle, self._viewers, access.HEADERS)
+        self.server = Server(self._handle, self._viewers, access.HEADERS)
+        self.door = Door(args.host, args.port, self._healthz, self.server.admit, access.HEADERS).start()
         detector = self._detector(variant)
         self.runner = Runner(sources, variant, detector, args.score, args.every_frame, self._on_result,
                              reopen=self._detector)
@@ -174,12 +177,18 @@ class Service:
     def _handle(self, request: Any) -> Any:
         return self.site.handle(request)
 
+    def _healthz(self, request: Any) -> Response:
+        if self.site is None:
+            return Response(503, b'{"ok": false, "status": "starting", "reason": "the engine is being opened"}\n',
+                            "application/json", {"Retry-After": "2"})
+        return self.site.handle(request)
+
     def _viewers(self, topic: str, count: int) -> None:
         self.site.viewers(topic, count)
 
     def _announce(self, guard: access.Access, token: Optional[str]) -> None:
         host = "127.0.0.1" if self.args.host in ("0.0.0.0", "::") else self.args.host
-        url = "http://{}:{}/".format("[{}]".format(host) if ":" in host else host, self.server.port)
+        url = "http://{}:{}/".format("[{}]".format(host) if ":" in host else host, self.door.port)
         active = self.runner.active
         say("serving {} with {} on {}".format(
             ", ".join(view.camera.source.label for view in self.runner.views), active.variant.name,
@@ -188,7 +197,7 @@ class Service:
             say("live page: {}".format(url))
             if loopback(self.args.host):
                 say("from another machine: ssh -L {0}:127.0.0.1:{0} USER@THIS-MACHINE, then open that address".format(
-                    self.server.port))
+                    self.door.port))
             else:
                 say("warning: --insecure: everybody who reaches this port can look in")
         else:
@@ -229,8 +238,8 @@ class Service:
     def run(self) -> int:
         """Serve until told to end; the exit code."""
         known = ["" for _ in self.runner.views]
-        state_due = beat_due = look_due = 0.0
-        self.notifier.ready("serving on port {}".format(self.server.port))
+        state_due = beat_due = look_due = beat = 0.0
+        self.notifier.ready("serving on port {}".format(self.door.port))
         while not self.stop.wait(0.1):
             now = time.monotonic()
             if self.reload.is_set() and (self.reloader is None or not self.reloader.is_alive()):
@@ -251,9 +260,10 @@ class Service:
             if now >= beat_due:
                 beat_due = now + min(1.0, self.notifier.watchdog_s or 1.0)
                 health = self.status.health()
-                if health["ok"]:
+                if health["ok"] and self.runner.beat > beat:  # the keeper hears the loop's heartbeat, not this one's
+                    beat = self.runner.beat
                     self.notifier.beat("{}, {:.1f} frames/s".format(health["status"], self.runner.rate.value(now)))
-                else:
+                elif not health["ok"]:
                     say("error: {}; ending, so that the keeper starts a new process".format(health["reason"]))
                     return 1
             if getattr(self, "said", None) is not None and self.said != self.guard.code:
@@ -290,9 +300,12 @@ class Service:
             variant = fresh.variant(self.args.variant)
             golden.require(self.args.bundle, variant.name, self.args.runtime)
             detector = self._detector(variant)
-        except (JetmaskError, OSError, ValueError, RuntimeError) as error:
+            if self.stop.is_set():
+                detector.close()
+                return
+        except Exception as error:  # whatever is wrong with it: the old one goes on
             self.status.failed_reloads += 1
-            reason = str(error).splitlines()[0]
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             self.status.notice = "The new bundle was refused, the old one goes on: {}".format(reason)
             self.journal.add("reload refused", reason=reason)
             say("reload refused, the old bundle goes on: {}".format(error))
@@ -308,13 +321,12 @@ class Service:
             self.status.notice = ""
             self.journal.add("reloaded", bundle=fresh.name, variant=variant.name)
             say("now running {} {}".format(fresh.name, variant.name))
-        self.notifier.ready("serving on port {}".format(self.server.port))
+        self.notifier.ready("serving on port {}".format(self.door.port))
 
     # -- end --------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """End everything that was started, in the order of the data."""
-        self.notifier.stopping()
         if hasattr(self, "runner"):
             self.runner.stop()
         if getattr(self, "tradeoff", None) is not None:
@@ -323,7 +335,8 @@ class Service:
             self.board.stop()
         if hasattr(self, "studio"):
             self.studio.stop()
-        if hasattr(self, "server"):
+        if hasattr(self, "door"):
+            self.door.stop()
             self.server.stop()
         if hasattr(self, "journal"):
             self.journal.close()
@@ -383,10 +396,13 @@ def command(args: argparse.Namespace) -> int:
         if not service.stop.is_set():
             code = service.run()
     finally:
+        service.notifier.stopping()
         if not starter.is_alive():
             service.close()
-    if code or starter.is_alive():
+    if signal.SIGINT in interrupted:
+        code = 130
+    if code or interrupted:
+        # What is stuck, or just opening an engine for a reload, would keep an orderly end of Python from happening.
         sys.stderr.flush()
-        os._exit(code)  # what is stuck would also keep an orderly end from happening
-    return 130 if signal.SIGINT in interrupted else code
-
+        os._exit(code)
+    return code

@@ -1,22 +1,20 @@
 """A small HTTP/1.1 server in one thread: no client can hold it up, and none costs a thread.
 
-All sockets are non-blocking. A request's head must be whole within 5 s and 8 KiB; a response or stream that makes no
-progress for 5 s is dropped. A stream (MJPEG, SSE) has one part under way per viewer; what comes meanwhile is skipped
-(pictures) or queued up to a limit (events). When all places are taken, the oldest unfinished request goes.
+Its clients come through a door (jetson.door), which listens. All sockets are non-blocking. A request's head must be
+whole within 5 s and 8 KiB; a response or stream that makes no progress for 5 s is dropped. A stream (MJPEG, SSE) has
+one part under way per viewer; what comes meanwhile is skipped (pictures) or queued up to a limit (events). When all
+places are taken, the oldest unfinished request goes.
 """
 
 import contextlib
-import errno
 import os
 import selectors
 import socket
 import threading
 import time
-from http.client import responses
 from typing import Callable, Dict, List, Optional, Set, Tuple
 
-from jetson.errors import BadInput, JetmaskError, UsageError
-from jetson.http_message import BadRequest, Request, Response, parse_request
+from jetson.http_message import BadRequest, Request, Response, compose, parse_request
 
 HEAD_BYTES = 8192
 HEAD_S = 5.0
@@ -51,30 +49,27 @@ class _Connection:
 
 
 class Server:
-    """Serves `handle(request) -> Response` on an address; `publish` sends parts to the streams of a topic.
+    """Serves `handle(request) -> Response` to the sockets it is given; `publish` sends parts to a topic's streams.
 
     `on_viewers(topic, count)` is called in the server's thread when a stream begins or ends.
     """
 
-    def __init__(self, host: str, port: int, handle: Callable[[Request], Response],
+    def __init__(self, handle: Callable[[Request], Response],
                  on_viewers: Callable[[str, int], None] = lambda topic, count: None,
                  headers: Optional[Dict[str, str]] = None) -> None:
         self._handle = handle
         self._on_viewers = on_viewers
         self._headers = headers or {}
-        self._listener = listen(host, port)
-        self.host, self.port = host, self._listener.getsockname()[1]
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._listener, selectors.EVENT_READ)
         self._bell, self._ring = os.pipe()
         for end in (self._bell, self._ring):
             os.set_blocking(end, False)
         self._selector.register(self._bell, selectors.EVENT_READ)
         self._open: Dict[int, _Connection] = {}
+        self._arrivals: List[Tuple[socket.socket, str, bytes]] = []
         self._inbox: List[Tuple[str, bytes]] = []
         self._lock = threading.Lock()
         self._stop = False
-        self._pause_until = 0.0
         self.requests = self.refused = self.dropped = 0
         self._thread = threading.Thread(target=self._run, name="server", daemon=True)
 
@@ -89,8 +84,17 @@ class Server:
         self._wake()
         if self._thread.is_alive():
             self._thread.join(1.0)
-        else:
-            self._listener.close()
+
+    def admit(self, sock: socket.socket, peer: str, received: bytes = b"") -> None:
+        """Take over a connection, with what was read from it already; callable from any thread, never waits."""
+        with self._lock:
+            if len(self._arrivals) < CONNECTIONS:
+                self._arrivals.append((sock, peer, received))
+                sock = None
+        if sock is not None:
+            self.refused += 1
+            sock.close()
+        self._wake()
 
     def publish(self, topic: str, part: bytes) -> None:
         """Send one part to every stream of `topic`; callable from any thread, never waits."""
@@ -113,9 +117,7 @@ class Server:
         swept = 0.0
         while not self._stop:
             for key, mask in self._selector.select(0.5):
-                if key.fileobj is self._listener:
-                    self._accept()
-                elif key.fd == self._bell:
+                if key.fd == self._bell:
                     _drain(self._bell)
                 else:
                     connection = self._open.get(key.fd)
@@ -124,6 +126,7 @@ class Server:
                     if self._open.get(key.fd) is connection and connection is not None and mask & selectors.EVENT_WRITE:
                         self._send(connection)
                         self._serve(connection)
+            self._welcome()
             self._deliver()
             now = time.monotonic()
             if now - swept > 0.25:
@@ -134,25 +137,13 @@ class Server:
                     elif now > connection.deadline:
                         self.dropped += bool(connection.out or connection.received)
                         self._close(connection)
-                if self._pause_until and now > self._pause_until:
-                    self._pause_until = 0.0
-                    self._selector.register(self._listener, selectors.EVENT_READ)
         for connection in list(self._open.values()):
             self._close(connection)
-        self._listener.close()
 
-    def _accept(self) -> None:
-        for _ in range(32):
-            try:
-                sock, address = self._listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-                    # Out of descriptors: the listener would be ready for ever and the loop would spin.
-                    self._selector.unregister(self._listener)
-                    self._pause_until = time.monotonic() + 0.5
-                return
+    def _welcome(self) -> None:
+        with self._lock:
+            arrivals, self._arrivals = self._arrivals, []
+        for sock, peer, received in arrivals:
             sock.setblocking(False)
             if len(self._open) >= CONNECTIONS and not self._make_room():
                 self.refused += 1
@@ -160,9 +151,11 @@ class Server:
                 continue
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = _Connection(sock, str(address[0]), time.monotonic())
+            connection = _Connection(sock, peer, time.monotonic())
+            connection.received += received
             self._open[sock.fileno()] = connection
             self._selector.register(sock, selectors.EVENT_READ)
+            self._serve(connection)
 
     def _make_room(self) -> bool:
         waiting = [c for c in self._open.values() if c.waiting]
@@ -241,17 +234,7 @@ class Server:
         if stream and sum(1 for c in self._open.values() if c.topic) >= STREAMS:
             stream, response = False, Response(503, b"too many viewers\n", headers={"Retry-After": "10"})
         keep = request is not None and request.keep_alive and not stream
-        head = ["HTTP/1.1 {} {}".format(response.status, responses.get(response.status, "Error"))]
-        fields = dict(self._headers)
-        fields.update(response.headers)
-        fields["Content-Type"] = response.kind
-        fields["Connection"] = "keep-alive" if keep else "close"
-        if not stream:
-            fields["Content-Length"] = str(len(response.body))
-        head += ["{}: {}".format(name, value) for name, value in fields.items()]
-        data = ("\r\n".join(head) + "\r\n\r\n").encode("latin-1", "replace")
-        if request is None or request.method == "GET":
-            data += response.body
+        data = compose(response, self._headers, request, keep, stream)
         connection.out.append(memoryview(data))
         connection.close_after = not keep and not stream
         connection.deadline = time.monotonic() + STALL_S
@@ -331,44 +314,3 @@ def _drain(fd: int) -> None:
             pass
     except BlockingIOError:
         pass
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; a port in use, a foreign address and a refused port are told as such."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)[0]
-    except (socket.gaierror, OverflowError, UnicodeError) as error:
-        raise UsageError("not an address to listen on: {}".format(error), "{}:{}".format(host, port),
-                         "an address of this machine, as 127.0.0.1 or 0.0.0.0")
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        sock.listen(128)
-    except OSError as error:
-        sock.close()
-        where = "{}:{}".format(host, port)
-        if error.errno == errno.EADDRINUSE:
-            raise BadInput("the port is in use", where, "a free port",
-                           "end the other program (`ss -ltnp` shows it), or choose another with --port")
-        if error.errno == errno.EADDRNOTAVAIL:
-            raise UsageError("this machine does not have the address", where, "an address of this machine")
-        if error.errno == errno.EACCES:
-            raise BadInput("this user may not listen on the port", where, "a port from 1024 up")
-        raise JetmaskError("cannot listen: {}".format(error.strerror), where)
-    sock.setblocking(False)
-    return sock
-
-
-def loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`.
-
-    >>> loopback("127.0.0.1"), loopback("localhost"), loopback("0.0.0.0")
-    (True, True, False)
-    """
-    try:
-        found = socket.getaddrinfo(host, None, 0, socket.SOCK_STREAM)
-    except (socket.gaierror, UnicodeError):
-        return False
-    return all(entry[4][0] == "::1" or str(entry[4][0]).startswith("127.") for entry in found)
-

@@ -71,7 +71,10 @@ def start(service: Service, state: str) -> None:
             _run(["sudo", "-n", "install", "-m", "0644", aside, path])
         _run(_systemctl(service, "daemon-reload"))
         _run(_systemctl(service, "enable", service["name"]))
-        _run(_systemctl(service, "restart", service["name"]))
+        # One that has reached its start limit would be refused even when asked for.
+        _run(_systemctl(service, "reset-failed", service["name"]), quiet=True)
+        # Not waited for: it is ready once its engines are built, and watch() sees an end before that.
+        _run(_systemctl(service, "--no-block", "restart", service["name"]))
     else:
         environment = dict(os.environ, **service.get("env", {}))
         with open(os.path.join(state, "service.log"), "ab") as log:
@@ -112,8 +115,21 @@ def running(service: Service, state: str) -> bool:
     if kind == "docker":
         return _run([_docker(service), "inspect", "-f", "{{.State.Running}}", service["name"]], quiet=True) == "true"
     if kind == "systemd":
-        return _run(_systemctl(service, "is-active", service["name"]), quiet=True) == "active"
+        shown = _run(_systemctl(service, "show", "-p", "ActiveState", "-p", "Job", service["name"]), quiet=True)
+        return systemd_running(shown)
     return _pid(state) is not None
+
+
+def systemd_running(shown: str) -> bool:
+    """Whether `systemctl show -p ActiveState -p Job` speaks of a runner that serves or is being started.
+
+    A start has a job until it is ready; between a runner's end and its next start the unit is activating without one.
+
+    >>> systemd_running("ActiveState=activating\\nJob=173"), systemd_running("ActiveState=activating")
+    (True, False)
+    """
+    values = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    return values.get("ActiveState") in ("active", "reloading") or values.get("Job", "0") not in ("", "0")
 
 
 def logs(service: Service, state: str, lines: int = 100) -> List[str]:

@@ -1,10 +1,12 @@
 """`python3 -m jetson` with faults from outside, for the runner's tests.
 
-FAULTY_ENGINE    a file: while it holds "raise", every inference raises; "hang": it never returns
+FAULTY_ENGINE    a file: while it holds "raise", every inference raises; "hang": it never returns; "hang opening": no
+                 further engine is opened
 FAULTY_STUCK_S   seconds after which the loop counts as stuck (instead of 20)
 FAULTY_CLOCK     SIGUSR1 sets the process's wall clock ahead by ten years
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -19,16 +21,24 @@ def main():
     switch = os.environ.get("FAULTY_ENGINE")
     plain = onnx.OnnxEngine.infer
 
+    def wish():
+        with contextlib.suppress(OSError, TypeError), open(switch) as file:
+            return file.read()
+        return ""
+
     def infer(self, image=None):
-        if switch and os.path.exists(switch):
-            with open(switch) as file:
-                wish = file.read()
-            if wish == "raise":
-                raise RuntimeError("a fault on purpose")
-            while wish == "hang":
-                time.sleep(1)
+        if wish() == "raise":
+            raise RuntimeError("a fault on purpose")
+        while wish() == "hang":
+            time.sleep(1)
         return plain(self, image)
 
+    def opened(self, *words):
+        while wish() == "hang opening":
+            time.sleep(1)
+        plain_open(self, *words)
+
+    plain_open, onnx.OnnxEngine.__init__ = onnx.OnnxEngine.__init__, opened
     onnx.OnnxEngine.infer = infer
     apart.holds_the_lock = lambda runtime: False  # the fault is in this process
     status.STUCK_S = float(os.environ.get("FAULTY_STUCK_S", status.STUCK_S))

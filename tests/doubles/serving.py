@@ -49,6 +49,20 @@ class Serving:
         with open(self.ready) as file:
             self.port = int(json.load(file)["url"].rsplit(":", 1)[1].rstrip("/"))
 
+    def listening(self):
+        """Whether it has its port already, ready or not; the port is then known."""
+        inodes = set()
+        for number in os.listdir("/proc/{}/fd".format(self.process.pid)):
+            with contextlib.suppress(OSError):
+                inodes.add(os.readlink("/proc/{}/fd/{}".format(self.process.pid, number)))
+        with open("/proc/net/tcp") as file:
+            for row in list(file)[1:]:
+                fields = row.split()
+                if fields[3] == "0A" and "socket:[{}]".format(fields[9]) in inodes:
+                    self.port = int(fields[1].split(":")[1], 16)
+                    return True
+        return False
+
     def log(self):
         with open(self.log_path, "rb") as file:
             return file.read().decode("utf-8", "replace")

@@ -9,7 +9,7 @@ import time
 import pytest
 from serving import wait_for
 
-from jetson import server
+from jetson import door, server
 from jetson.errors import BadInput, UsageError
 from jetson.http_message import BadRequest, Response, parse_request
 
@@ -28,10 +28,17 @@ def handle(request):
     return Response(200, b"ok " + request.path.encode())
 
 
+def health(request):
+    return Response(200, b"well\n")
+
+
 @pytest.fixture
 def running():
-    made = server.Server("127.0.0.1", 0, handle, headers={"X-Test": "1"}).start()
+    made = server.Server(handle, headers={"X-Test": "1"}).start()
+    entrance = door.Door("127.0.0.1", 0, health, made.admit, {"X-Test": "1"}).start()
+    made.port = entrance.port
     yield made
+    entrance.stop()
     made.stop()
 
 
@@ -228,13 +235,61 @@ def test_a_slow_reader_gets_all_of_a_large_answer(running):
     assert total > 5000000
 
 
+def test_health_is_told_while_the_server_stands_still():
+    """The server's one thread is held up in an answer, its places are full, and 200 clients drip health requests."""
+    let_go = threading.Event()
+
+    def hold(request):
+        let_go.wait(60)
+        return Response(200, b"late")
+
+    made = server.Server(hold).start()
+    entrance = door.Door("127.0.0.1", 0, health, made.admit).start()
+    sockets = []
+    try:
+        for number in range(400):
+            sock = socket.create_connection(("127.0.0.1", entrance.port), timeout=10)
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" if number < 200 else b"GET /healthz HTTP/1.1\r\nHo")
+            sockets.append(sock)
+            if number % 40 == 39:
+                assert get(entrance.port, "/healthz").endswith(b"\r\n\r\nwell\n")
+        let_go.set()
+        wait_for(lambda: get(entrance.port).endswith(b"late"), "the server's answer")
+    finally:
+        let_go.set()
+        for sock in sockets:
+            sock.close()
+        entrance.stop()
+        made.stop()
+
+
+@pytest.mark.parametrize("data, wanted", [
+    (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", b"well\n"), (b"HEAD /healthz HTTP/1.0\r\n\r\n", b"\r\n\r\n"),
+    (b"GET /healthzz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"ok /healthzz"),
+    (b"GET /healthz?a=b HTTP/1.1\r\nHost: x\r\n\r\n", b"well\n"),
+    (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"ok /b"),
+    (b"GET /healthz HTTP/1.1\r\nno header\r\n\r\n", b"not a header line\n"),
+    (b"GET /healthz HTTP/1.1\r\nHost: " + b"x" * 2000, b"too long\n"),
+])
+def test_what_the_door_answers_and_what_it_hands_on(running, data, wanted):
+    for size in (len(data), 7):
+        with socket.create_connection(("127.0.0.1", running.port), timeout=10) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                for at in range(0, len(data), size):
+                    sock.sendall(data[at:at + size])
+                    time.sleep(0.0005 if size == 7 else 0)
+            reply = read_all(sock)
+            assert reply.endswith(wanted) or (size == 7 and len(data) > 1024 and not reply), reply
+
+
 def test_port_in_use_and_foreign_address(running):
     with pytest.raises(BadInput) as told:
-        server.Server("127.0.0.1", running.port, handle)
+        door.listen("127.0.0.1", running.port)
     assert "in use" in str(told.value)
     for host in ("192.0.2.1", "no such host"):
         with pytest.raises(UsageError):
-            server.Server(host, 0, handle)
+            door.listen(host, 0)
 
 
 def test_parse_request_reads_queries_and_joins_headers():

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import urllib.request
 from contextlib import suppress
@@ -13,12 +14,31 @@ import debian
 import pytest
 from sshd import free_port
 
-from jetson import files, install, manifest
+from jetson import files, install, manifest, status
 from jetson.store import Store
 from pipeline import device
 
-pytestmark = [pytest.mark.full, pytest.mark.skipif(bool(debian.missing("systemd-nspawn")),
-                                                   reason=f"not here: {debian.missing('systemd-nspawn')}")]
+booted = pytest.mark.skipif(bool(debian.missing("systemd-nspawn")),
+                            reason=f"not here: {debian.missing('systemd-nspawn')}")
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
+@pytest.mark.parametrize("user", ["root", None])
+def test_the_unit_notifies_and_is_watched(tmp_path, user):
+    layout = device.Layout(str(tmp_path), str(tmp_path / "state"), "code")
+    os.makedirs(layout.code)
+    text = device.unit_text(layout, [sys.executable, "-m", "jetson", "serve", "b"], sys.executable, user)
+    unit = tmp_path / "jetmask.service"
+    unit.write_text(text)
+    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True)
+    # It exits 0 even for a misspelt key: silence is the answer.
+    assert "jetmask" not in done.stdout + done.stderr and "@" not in text.split("[Unit]")[1]
+    keys = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    assert keys["Type"] == "notify" and keys["NotifyAccess"] == "main" and keys["WatchdogSec"] == "30"
+    assert keys["TimeoutStartSec"] == "infinity" and keys["Restart"] == "always"
+    # A process that its own watchdog ends after 20 s must never come to the start limit.
+    each_s = status.STUCK_S + int(keys["RestartSec"])
+    assert int(keys["StartLimitIntervalSec"]) / each_s < int(keys["StartLimitBurst"])
 
 
 def _wait(check, seconds=90):
@@ -44,6 +64,18 @@ def _main_process(port):
             if b"serve" in words and str(port).encode() in words and b"nspawn" not in words[0]:
                 return int(pid)
     return None
+
+
+def _child(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return int(file.read().split()[0])
+
+
+def _inside(init, *words, cwd="/"):
+    """What a command in the booted system prints."""
+    done = subprocess.run(["nsenter", "-t", str(init), "-a", f"--wdns={cwd}", *words], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +107,12 @@ def system(tmp_path_factory, tiny_bundle):
     install.activate(store, good)
     store.begin(new, None)  # and here the power goes
     subprocess.run(["chroot", root, "chown", "-R", "runner:runner", layout.state], check=True)
-    return root, store, good, port
+    spec["state"] = layout.state
+    return root, store, good, port, spec
 
 
+@pytest.mark.full
+@booted
 def test_the_unit_is_spelt_right(system):
     root, *_ = system
     done = subprocess.run(["systemd-nspawn", "-q", "-D", root, "--register=no", "--keep-unit", "systemd-analyze",
@@ -88,9 +123,11 @@ def test_the_unit_is_spelt_right(system):
     assert done.returncode == 0
 
 
+@pytest.mark.full
+@booted
 def test_boot_serve_kill_restart_and_recovery(system):
-    root, store, good, port = system
-    booted = subprocess.Popen(["systemd-nspawn", "-q", "-D", root, "--register=no", "--keep-unit", "-b"],
+    root, store, good, port, spec = system
+    machine = subprocess.Popen(["systemd-nspawn", "-q", "-D", root, "--register=no", "--keep-unit", "-b"],
                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         assert _wait(lambda: _health(port))["ok"] is True
@@ -103,8 +140,25 @@ def test_boot_serve_kill_restart_and_recovery(system):
         os.kill(first, signal.SIGKILL)
         second = _wait(lambda: (_main_process(port) or first) != first and _main_process(port))
         assert _wait(lambda: _health(port))["ok"] is True and second != first
+        init = _child(machine.pid)
+        assert _inside(init, "systemctl", "show", "-p", "WatchdogUSec", "jetmask.service") == "WatchdogUSec=30s\n"
+        # A process that stands still (not the loop alone: then it ends by itself) is ended and started again.
+        _inside(init, "sed", "-i", "s/^WatchdogSec=.*/WatchdogSec=3/", "/etc/systemd/system/jetmask.service")
+        _inside(init, "systemctl", "daemon-reload")
+        _inside(init, "systemctl", "restart", "jetmask.service")
+        third = _wait(lambda: (_main_process(port) or second) != second and _main_process(port))
+        os.kill(third, signal.SIGSTOP)
+        fourth = _wait(lambda: (_main_process(port) or third) != third and _main_process(port))
+        assert _wait(lambda: _health(port))["ok"] is True and fourth != third
+        # What `deploy --no-container` does on the device: start it, watch it; and one that cannot start is told.
+        code = ("import json, sys; from jetson import service; spec = json.loads(sys.argv[1]); "
+                "service.stop(spec, spec['state']); service.start(spec, spec['state']); "
+                "print(service.watch(spec, spec['state'], 60, 2))")
+        assert _inside(init, "/usr/local/bin/python3", "-c", code, json.dumps(spec), cwd=spec["cwd"]) == "None\n"
+        broken = dict(spec, unit=spec["unit"].replace(" serve ", " serve /nowhere"))
+        assert "ended" in _inside(init, "/usr/local/bin/python3", "-c", code, json.dumps(broken), cwd=spec["cwd"])
     finally:
-        booted.send_signal(signal.SIGTERM)  # an orderly power-off
-        booted.wait(60)
+        machine.send_signal(signal.SIGTERM)  # an orderly power-off
+        machine.wait(60)
     with pytest.raises(OSError):
         _health(port)
