@@ -35,8 +35,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 setup36:
 	@sh tests/setup36.sh $(VENV36)
 
-figures: setup  ## README's tables from the committed CSV files
+figures: setup  ## the tables of README and benchmarks/*.md from the committed CSV files
 	$(PY) -m benchmarks.readme_table
+	$(PY) -m benchmarks.questions
 
 tensorrt-surface: setup  ## installs NVIDIA's TensorRT 8.5.3 (900 MB) and holds our subclasses against it
 	sh tests/doubles/tensorrt_surface.sh

@@ -1,6 +1,7 @@
 """What pruning brings: AP, size and latency by ratio and importance, beside magnitude pruning.
 
     python -m benchmarks.pruning --model pipeline/weights/s.keras --data DATA [--tune l1 --epochs 4 --runs DIR]
+    python -m benchmarks.pruning ... --beside pruned:s50=runs/s50/best.keras trained:n=runs/n/best.keras [--add]
 
 Every latency is the median of turns that all networks of the run take in a circle, and stands beside the unpruned
 network of that same run as a ratio. Writes benchmarks/results/pruning.csv and pruning.svg. Predicted Nano latency is
@@ -22,6 +23,7 @@ from jetson import calibrate as tables
 from jetson import files
 from jetson.engine.litert import LiteRtEngine
 from jetson.engine.onnx import OnnxEngine
+from jetson.errors import BadInput, UsageError
 from pipeline import calibrate, export, importance, latency, litert, magnitude, prune_cli, prune_cost, quantize
 from pipeline import config as configuration
 from pipeline import prune as pruner
@@ -31,6 +33,7 @@ from pipeline.prune_schedule import Pruning, Settings
 RESULTS = Path(__file__).parent / "results"
 RATIOS = (0.25, 0.5, 0.65, 0.8)
 SPARSITIES = (0.5, 0.8)
+BESIDE = ("pruned", "trained")
 ENGINES = ("ort_fp32", "ort_int8", "litert_fp32", "litert_int8")
 FIELDS = ("kind", "importance", "ratio", "macs", "macs_share", "parameters", "onnx_bytes", "onnx_bytes_zlib",
           *(name + suffix for name in ENGINES for suffix in ("_ms", "_ratio")), "nano_fp16_predicted_ms",
@@ -100,6 +103,10 @@ def main():
     parser.add_argument("--set", action="append", default=[], help="config of fine-tuning, KEY=VALUE")
     parser.add_argument("--distill", type=float, default=0.0)
     parser.add_argument("--runs", default="runs/pruning", help="folder of fine-tunings; what is there is not redone")
+    parser.add_argument("--beside", nargs="+", default=[], metavar="KIND:NAME=FILE.keras", help="finished networks in "
+                        "the same run; KIND is pruned or trained")
+    parser.add_argument("--add", action="store_true", help="measure --beside alone, against the unpruned network, and "
+                        "put the rows into the table that is there")
     parser.add_argument("--input-wh", default="416x256")
     parser.add_argument("--out", default=str(RESULTS / "pruning.csv"))
     args = parser.parse_args()
@@ -107,6 +114,7 @@ def main():
     config = configuration.load(None, [*prune_cli.TUNE, "train.val_wh=[%d, %d]" % wh, "train.epochs=%d" % args.epochs,
                                        *args.set])
     config.data.root = args.data
+    kept = rows_there(args) if args.add else []
     entries = measure(args, wh, config)
     with tempfile.TemporaryDirectory(prefix="jetmask-pruning-") as folder:
         images = calibrate.select(str(Path(args.data) / "train"), 16, 1)
@@ -117,7 +125,7 @@ def main():
             os.mkdir(own)
             entry.open(own, wh, images, args.litert)
         time_in_turns(timed)
-    write(entries, args, config)
+    write(entries, args, config, kept)
 
 
 def measure(args, wh, config):
@@ -135,7 +143,7 @@ def measure(args, wh, config):
     weights = judge.original.get_weights()
     first.row["map50_untuned"] = round(judge.baseline()["map50"], 2)
     say("unpruned: mAP50 %.1f" % first.row["map50_untuned"])
-    for kind in args.importance:
+    for kind in () if args.add else args.importance:
         scored = pruning(kind, runs / ("scores-" + kind)).scores(original)
         for ratio in args.ratios:
             plan = pruner.plan_global(original, 1 - ratio, scored, wh)
@@ -150,7 +158,14 @@ def measure(args, wh, config):
                                  tuning_images=result["epochs"] * config.train.images_per_epoch)
             entries.append(entry)
             say("%s %g: mAP50 %s, tuned %s" % (kind, ratio, entry.row["map50_untuned"], entry.row.get("map50_tuned")))
-    for sparsity in SPARSITIES:
+    for kind, name, path in beside(args.beside):
+        model = load(path)
+        entry = Entry(kind, name, 0, model, wh)
+        entry.row.update(ratio=round(1 - entry.row["macs"] / first.row["macs"], 4),
+                         map50_tuned=round(judge.map50(model), 2), tuning_images=images_seen(path))
+        entries.append(entry)
+        say("%s %s: mAP50 %s" % (kind, name, entry.row["map50_tuned"]))
+    for sparsity in () if args.add else SPARSITIES:
         sparse = magnitude.sparsify(load(args.model), sparsity)
         entry = Entry("magnitude", "l1", sparsity, sparse, wh)
         entry.row["map50_untuned"] = round(judge.map50(sparse), 2)
@@ -161,16 +176,55 @@ def measure(args, wh, config):
     return entries
 
 
-def write(entries, args, config):
+def beside(texts):
+    """[(kind, name, path)] of --beside."""
+    found = []
+    for text in texts:
+        kind, _, rest = text.partition(":")
+        name, _, path = rest.partition("=")
+        if kind not in BESIDE or not name or not Path(path).is_file():
+            raise UsageError("not a network to measure: %r" % text, where="--beside",
+                             expected="pruned:NAME=FILE.keras or trained:NAME=FILE.keras, and the file there")
+        found.append((kind, name, path))
+    return found
+
+
+def images_seen(path):
+    """How many images a training in the file's folder saw; "" where its log is not there."""
+    folder = Path(path).parent
+    for run in (folder, *sorted(folder.glob("*/train"))):  # a pruning in rounds has a training in each
+        if not (run / "log.csv").exists():
+            continue
+        settings = files.read_json(str(run / "config.json"))
+        with open(run / "log.csv", newline="") as handle:
+            return len(list(csv.DictReader(handle))) * settings["train"]["images_per_epoch"]
+    return ""
+
+
+def rows_there(args):
+    """The table's rows that --add leaves as they are; BadInput where they are of another model."""
+    with open(args.out, newline="") as handle:
+        rows = [row for row in csv.DictReader(handle) if row["kind"] not in BESIDE]
+    if not rows or rows[0]["model_sha256"] != files.sha256(args.model):
+        raise BadInput("the table is of another model", where=args.out, expected="rows of %s" % args.model,
+                       remedy="measure all of it anew: leave --add out")
+    return rows
+
+
+def write(entries, args, config, kept):
     """The CSV and its plot."""
+    if args.add:
+        entries = entries[1:]  # the unpruned network is in the table
     common = {"split": config.data.val, "model_sha256": files.sha256(args.model), "load": "%.1f" % os.getloadavg()[0],
               "machine": describe("keras", "onnxruntime", "ai-edge-litert")}
     text = io.StringIO()
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**entry.row, **common} for entry in entries)
+    rows = kept + [{**entry.row, **common} for entry in entries]
+    writer.writerows(rows)
     files.write_text(args.out, text.getvalue())
-    plot([entry.row for entry in entries], os.path.splitext(args.out)[0] + ".svg")
+    if not args.add:
+        plot(rows, os.path.splitext(args.out)[0] + ".svg")
 
 
 def plot(rows, path):

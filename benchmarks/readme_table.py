@@ -116,13 +116,13 @@ TABLES: dict[str, Callable[[], str]] = {
     "detector": detector, "peers": peers, "engines": engines, "prediction": prediction}
 
 
-def filled(text: str, where: str = "README.md") -> str:
+def filled(text: str, where: str = "README.md", tables: dict[str, Callable[[], str]] = TABLES) -> str:
     """`text` with every marked table made anew."""
     def replace(match):
         name = match.group(2)
-        if name not in TABLES:
-            raise BadInput(f"no table is called {name!r}", where, "one of " + ", ".join(TABLES))
-        return match.group(1) + TABLES[name]() + match.group(4)
+        if name not in tables:
+            raise BadInput(f"no table is called {name!r}", where, "one of " + ", ".join(tables))
+        return match.group(1) + tables[name]() + match.group(4)
 
     return MARK.sub(replace, text)
 

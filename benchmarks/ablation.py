@@ -1,0 +1,168 @@
+"""What each choice of training is worth: short trainings of equal length, one choice changed in each.
+
+    python -m benchmarks.ablation --data DIR [--model n] [--images 8000] [--only optimizer mosaic ...] [--list]
+
+All trainings see the same number of images from the same seed and are judged by their last weights, on val/ at 320 and
+416: picking the best epoch would favour the noisiest. Where a choice differs from the baseline by less than a point at
+416, both are trained again from a second seed. A row is written when its training has ended; a run that was stopped
+goes on with the training that it was in. Rows are added to benchmarks/results/detector_ablation.csv, one set for each
+model and number of images.
+"""
+import argparse
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.machine import describe
+from jetson import files
+from jetson.errors import JetmaskError, UsageError
+from pipeline import config as configuration
+
+OUT = Path(__file__).parent / "results" / "detector_ablation.csv"
+WEIGHTS = Path(configuration.__file__).parent / "weights"
+FIELDS = ("choice", "value", "seed", "images", "minutes", "map50_320", "map50_416", "with_mask", "without_mask",
+          "difference", "model", "machine")
+EPOCHS = 8
+CLOSE = 1.0  # points at 416 under which a second seed is asked
+SEEDS = (1, 2)
+# A preset's warm-up and average are made for trainings thirty times as long.
+SHORT = ["train.epochs=%d" % EPOCHS, "train.warmup_steps=40", "train.ema=0.99", "train.closing_epochs=1",
+         "train.sizes=[[256, 0.35], [320, 0.40], [416, 0.25]]", "train.val_wh=[320, 320]",
+         "train.val_every=%d" % EPOCHS]
+OFF = {"mosaic": "augment.mosaic", "paste": "augment.paste", "photometric": "augment.photometric",
+       "flip": "augment.flip", "drawn_masks": "augment.drawn_masks", "low_resolution": "augment.low_resolution"}
+PLAIN = ("mosaic", "paste", "large", "scale", "flip", "photometric", "blur", "noise", "jpeg", "low_resolution", "erase",
+         "drawn_masks")
+
+
+class Choice(NamedTuple):
+    """One training: what is changed, to what, and the configuration that does it."""
+
+    choice: str
+    value: str
+    overrides: tuple = ()
+
+
+def choices(model):
+    """All trainings, the baseline first. An optimizer comes with a rate that is usual for it: one rate for all would
+    compare rates."""
+    rows = [Choice("baseline", "adamw, trapezoid, batch 16, all augmentation, average on, random weights")]
+    for optimizer, rate in (("sgd", 0.02), ("adagrad", 0.02), ("rmsprop", 0.001), ("adam", 0.002)):
+        rows.append(Choice("optimizer", "%s, rate %g" % (optimizer, rate),
+                           ("train.optimizer=" + optimizer, "train.learning_rate=%g" % rate)))
+    rows += [Choice("schedule", name, ("train.schedule=" + name,)) for name in ("fixed", "cosine")]
+    # The plateau is seen by validating each epoch.
+    rows.append(Choice("schedule", "plateau", ("train.schedule=plateau", "train.val_every=1")))
+    rows += [Choice("dropout", "%g" % rate, ("model.dropout=%g" % rate,)) for rate in (0.1, 0.2)]
+    rows += [Choice("batch", str(size), ("train.batch_size=%d" % size,)) for size in (8, 32)]
+    rows += [Choice(name, "off", (key + "=0",)) for name, key in OFF.items()]
+    rows.append(Choice("augmentation", "all off", ("augment.single=1", *("augment.%s=0" % name for name in PLAIN))))
+    rows.append(Choice("average", "off", ("train.ema=0",)))
+    if (WEIGHTS / (model + ".keras")).exists():
+        # A rate for weights that are good already.
+        rows.append(Choice("init", "shipped weights, rate 0.0005", (
+            "model.init=%s" % (WEIGHTS / (model + ".keras")), "train.learning_rate=0.0005")))
+    return rows
+
+
+class Ablation:
+    """The table in its file, and the trainings that are not in it yet."""
+
+    def __init__(self, args, say):
+        self.args, self.say, self.out = args, say, Path(args.out)
+        self.rows = []
+        if self.out.exists():
+            with open(self.out, newline="", encoding="utf-8") as handle:
+                self.rows = list(csv.DictReader(handle))
+
+    def run(self, wanted):
+        baseline = choices(self.args.model)[0]
+        for choice in wanted:
+            for seed in SEEDS:
+                if choice != baseline:
+                    self.row(baseline, seed)
+                row = self.row(choice, seed)
+                if choice == baseline or abs(float(row["difference"])) >= CLOSE:
+                    break
+
+    def row(self, choice, seed):
+        """The row of one training; trained when the table has none."""
+        key = {"choice": choice.choice, "value": choice.value, "seed": str(seed), "images": str(self.args.images),
+               "model": self.args.model}
+        for row in self.rows:
+            if all(row[name] == value for name, value in key.items()):
+                return row
+        import keras  # seconds to load; who asks for the list of choices only need not wait
+
+        from pipeline import train
+        from pipeline.model import load
+
+        self.say("%s: %s, seed %d" % (choice.choice, choice.value, seed))
+        config = configuration.load(self.args.model, [
+            *SHORT, "train.images_per_epoch=%d" % max(1, self.args.images // EPOCHS), *choice.overrides,
+            *self.args.set, "train.seed=%d" % seed])
+        config.data.root = self.args.data
+        name = "%s-%d-%s-%s-%d" % (self.args.model, self.args.images, choice.choice,
+                                   "".join(c if c.isalnum() else "_" for c in choice.value), seed)
+        folder = Path(self.args.runs) / name
+        result = train.fit(config, folder, resume=(folder / "checkpoint.npz").exists(), progress=1)
+        net = load(result["last"])
+        found = {side: train.validate(net, Path(self.args.data) / config.data.val, (side, side)) for side in (320, 416)}
+        baseline = next((row for row in self.rows if row["choice"] == "baseline" and all(
+            row[name] == key[name] for name in ("seed", "images", "model"))), None)
+        ap = found[416]["map50"]
+        row = {**key, "minutes": "%.2f" % result["minutes"], "map50_320": "%.2f" % found[320]["map50"],
+               "map50_416": "%.2f" % ap, **{c: "%.2f" % found[416]["per_class"][c] for c in FIELDS[7:9]},
+               "difference": "%.2f" % (round(ap, 2) - float(baseline["map50_416"])) if baseline else "0.00",
+               "machine": describe("keras", "tensorflow-cpu")}
+        self.rows.append(row)
+        self.write()
+        self.say("%s: %s, seed %d: mAP50 %s at 320, %s at 416, %s to the baseline" % (
+            choice.choice, choice.value, seed, row["map50_320"], row["map50_416"], row["difference"]))
+        keras.backend.clear_session()  # or the graphs of all trainings stay in memory
+        return row
+
+    def write(self):
+        text = io.StringIO()
+        writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        files.write_text(str(self.out), text.getvalue())
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder with train/ and val/")
+    parser.add_argument("--model", default="n", help="preset that is trained (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=8000, help="images that each training sees")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these choices")
+    parser.add_argument("--list", action="store_true", help="show the choices and end")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override for all trainings")
+    parser.add_argument("--runs", default="runs/ablation", help="folder of the trainings; what is there is not redone")
+    parser.add_argument("--out", default=str(OUT))
+    args = parser.parse_args(argv)
+    args.data = str(Path(args.data).absolute())
+    wanted = choices(args.model)
+    if args.list:
+        print("\n".join("%-16s %s" % row[:2] for row in wanted))
+        return 0
+    try:
+        names = list(dict.fromkeys(row.choice for row in wanted))
+        for name in args.only or ():
+            if name not in names:
+                raise UsageError("no choice is called %r" % name, where="--only", expected="one of " + ", ".join(names))
+        if args.images < EPOCHS:
+            raise UsageError("%d images" % args.images, where="--images", expected="%d or more" % EPOCHS)
+        ablation = Ablation(args, lambda text: print(text, file=sys.stderr, flush=True))
+        ablation.run([row for row in wanted if not args.only or row.choice in args.only])
+    except JetmaskError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print("wrote %s, %d rows" % (args.out, len(ablation.rows)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
