@@ -28,11 +28,20 @@ SECTIONS: dict[str, type | tuple[type, ...]] = {
     "variants": list,  # what `jetmask evaluate` gives for each, with bytes, macs and fps added: measured here
     # [{"name", "target", "precision", "input_wh", "map50", "latency_ms", "low_ms", "high_ms", "bytes"}]
     "predicted": list,
+    "devices": list,  # what `jetmask bench --device ... --out` wrote for each device, with its predictions
     "stages": list,  # [{"name", "map50", "macs", "bytes", "latency_ms", "minutes", "note"}] in the order they ran
     "curves": list,  # [{"name", "rows"}], rows as `train.fit` returns them
     "layers": list,  # `latency.Prediction.as_json()` of one or more models, "title" added
     "pruning": dict,  # {"note", "before": {...}, "after": {...}, "channels": [{"layer", "before", "after"}]}
-    "sensitivity": list,  # [{"layer", "drop", "note"}]: points of mAP50 lost when this layer alone is int8
+    # [{"name", "method", "macs_share", "before", "map50", "time_ratio", "images", "note"}]: prunings compared; before
+    # and map50 without and with fine-tuning, method groups the lines of the figure
+    "prunings": list,
+    "scan": dict,  # what `Pruning.scan` gives: {"baseline", "groups": {name: {share dropped: map50}}}
+    # [{"network", "device", "precision", "measured_ms", "predicted_ms"}]: predictions held against measurements
+    "agreement": list,
+    # [{"layer", "drop"} or {"layer", "snr_db"}]: when this layer alone is int8, points of mAP50 lost, or the worst
+    # head's signal-to-noise ratio
+    "sensitivity": list,
     "ablations": list,  # [{"name", "map50", "delta", "note"}]
     "comparisons": list,  # [{"title", "note", "rows": [{column: value}, ...]}]: optimizers, learning rates, ...
     "sweep": dict,  # {"target", "note", "trials": [{"number", "map50", "latency_ms", "bytes", "state", "params"}]}
@@ -65,7 +74,7 @@ def render(folder: Path, data: dict[str, Any]) -> str:
     """report.csv and report.html from data as report.json holds it."""
     from pipeline import report_page  # matplotlib takes a second to load
 
-    if data.get("variants") or data.get("predicted"):
+    if data.get("variants") or data.get("predicted") or data.get("devices"):
         files.write_text(str(folder / "report.csv"), as_csv(data))
     path = str(folder / "report.html")
     files.write_text(path, report_page.page(data, folder))
@@ -85,8 +94,8 @@ def check(data: Any, where: str) -> None:
             wanted: Any = SECTIONS[key]
             kinds = wanted if isinstance(wanted, tuple) else (wanted,)
             raise BadInput(f"{key} is {type(value).__name__}", where, " or ".join(kind.__name__ for kind in kinds))
-    for key in ("variants", "predicted", "stages", "curves", "layers", "sensitivity", "ablations", "comparisons",
-                "detections", "commands", "next"):
+    for key in ("variants", "predicted", "devices", "stages", "curves", "layers", "sensitivity", "ablations",
+                "comparisons", "detections", "commands", "next"):
         for number, row in enumerate(data.get(key) or ()):
             if not isinstance(row, dict):
                 raise BadInput(f"{key}[{number}] is {type(row).__name__}", where, "an object")
@@ -128,11 +137,38 @@ def table_rows(data: dict[str, Any]) -> list[dict[str, Any]]:
             + [table_row(row, False) for row in data.get("predicted") or ()])
 
 
+def device_rows(device: dict[str, Any]) -> list[dict[str, Any]]:
+    """What one device measured, as `table_row` gives it; "measured" names the machine."""
+    rows = []
+    for row in device.get("rows") or ():
+        if row.get("latency_ms"):
+            flat = table_row(row | {"threads": device.get("threads"), "target": device.get("predicted_for")}, True)
+            rows.append(flat | (row.get("ap") or {}) | {"measured": machine_of(device)})
+    return [{key: row[key] for key in COLUMNS} for row in rows]
+
+
+def machine_of(device: dict[str, Any]) -> str:
+    """The name of the machine that measured."""
+    board = device.get("board") or {}
+    return str(board.get("model") or board.get("machine") or "an unnamed device")
+
+
+def add_device(data: dict[str, Any], device: dict[str, Any], where: str) -> None:
+    """Put a device's bench into a report, in the place of an earlier one of the same machine and bundle."""
+    rows = device.get("rows") if isinstance(device, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and "variant" in row for row in rows):
+        raise BadInput("these are no measurements of a device", where, "a file that `jetmask bench --out` wrote",
+                       "jetmask bench --device USER@HOST --target nano --out FILE.json")
+    same = (machine_of(device), device.get("bundle"))
+    data["devices"] = [old for old in data.get("devices") or () if (machine_of(old), old.get("bundle")) != same]
+    data["devices"].append(device)
+
+
 def as_csv(data: dict[str, Any]) -> str:
     handle = io.StringIO()
     writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for row in table_rows(data):
+    for row in table_rows(data) + [row for device in data.get("devices") or () for row in device_rows(device)]:
         writer.writerow({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})
     return handle.getvalue()
 
@@ -174,8 +210,11 @@ def contact_sheet(
 
 def options(parser) -> None:
     parser.description = "Write report.html (one file, nothing loaded from elsewhere) from a run folder's report.json."
-    parser.epilog = "example: jetmask report runs/demo"
+    parser.epilog = "example: jetmask report runs/demo --device nano.json"
     parser.add_argument("run", help="a run folder that holds report.json")
+    parser.add_argument("--device", action="append", default=[], metavar="FILE.json",
+                        help="put in what `jetmask bench --device USER@HOST --target nano --out FILE.json` measured, "
+                             "beside its predictions")
     parser.add_argument("--json", action="store_true", help="print the paths as JSON")
 
 
@@ -186,6 +225,9 @@ def command(args) -> None:
         raise BadInput("there is no report.json", str(path), "the folder of a finished run", "run jetmask demo first")
     data = files.read_json(str(path))
     check(data, str(path))
+    for measured in args.device:
+        add_device(data, files.read_json(measured), measured)
+        files.write_json(str(path), data)
     written = render(path.parent, data)
     if args.json:
         print(json.dumps({"report": written}))

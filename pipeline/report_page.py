@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jetson.errors import BadInput
-from pipeline import report_plots
+from pipeline import report_device, report_plots
 from pipeline.front import front
 from pipeline.report import table_rows
 
@@ -19,6 +19,7 @@ def page(data: dict[str, Any], folder: Path) -> str:
     ap = "AP (drawn)" if (data.get("data") or {}).get("kind") == "drawn" else "mAP50"
     sections = [
         ("variants", "Variants", _variants(data, ap)),
+        ("devices", "Measured on a device", "".join(map(report_device.section, data.get("devices") or ()))),
         ("stages", "Before and after each stage", _stages(data, ap)),
         ("detections", "Detections", _detections(data, folder)),
         ("training", "Training", _curves(data)),

@@ -26,6 +26,20 @@ def variant(name, ap, ms, **more):
             "macs": 266_000_000} | more
 
 
+def device_bench(machine):
+    """What `jetmask bench --device --target nano --out` writes."""
+    def row(name, real, guess, low, high):
+        return {"variant": name, "runtime": "tensorrt", "precision": "fp16", "input_wh": [416, 256], "macs": 9,
+                "bytes": 10, "latency_ms": {"p50": real + 2, "p95": real + 3, "p99": real + 4}, "fps": 500.0,
+                "infer_ms": {"p50": real}, "ap": None, "predicted": {
+                    "latency_ms": guess, "low_ms": low, "high_ms": high, "off_percent": 100 * (guess / real - 1),
+                    "inside": None if low is None else low <= real <= high}}
+    return {"bundle": "b", "measured_on": "its drawn golden images", "threads": 1, "predicted_for": "nano",
+            "board": {"machine": machine, "power_mode": "MAXN"},
+            "rows": [row("fast", 10.0, 9.0, 8.0, 11.0), row("slow", 20.0, 26.0, 23.0, 29.0),
+                     {"variant": "skipped", "latency_ms": None, "infer_ms": None}]}
+
+
 @pytest.fixture(scope="module")
 def full(tmp_path_factory):
     """A report with everything in it, and the folder where its pictures are."""
@@ -188,3 +202,28 @@ def test_the_verb_without_a_report_or_with_half_a_one(tmp_path):
     (tmp_path / "report.json").write_text("{")
     with pytest.raises(BadInput, match="report.json"):
         report.command(parse(tmp_path))
+
+
+def test_a_devices_bench_is_put_in_and_replaces_the_older_one(tmp_path):
+    run = tmp_path / "run"
+    report.write(run, {"title": "t"})
+    for number, machine in enumerate(("one", "two", "one")):
+        bench = device_bench(machine)
+        bench["rows"][0]["fps"] = 100.0 + number
+        (tmp_path / "bench.json").write_text(json.dumps(bench))
+        done = subprocess.run([sys.executable, "-m", "pipeline.cli", "report", str(run), "--device",
+                               str(tmp_path / "bench.json")], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    kept = json.loads((run / "report.json").read_text())["devices"]
+    assert [(d["board"]["machine"], d["rows"][0]["fps"]) for d in kept] == [("two", 101.0), ("one", 102.0)]
+    rows = list(csv.DictReader((run / "report.csv").open()))
+    assert [(row["name"], row["measured"], row["target"]) for row in rows] == [
+        ("fast", "two", "nano"), ("slow", "two", "nano"), ("fast", "one", "nano"), ("slow", "one", "nano")]
+    page = (run / "report.html").read_text(encoding="utf-8")
+    for words in ('<section id="devices"', "<h3>two</h3>", "+30.0 %", "-10.0 %", "23.0 to 29.0", "power mode MAXN",
+                  "off by 20.0 % on average over 2 measured rows, at most 30.0 %; 1 of 2 lay inside"):
+        assert words in page, words
+    (tmp_path / "bench.json").write_text('{"rows": [1]}')
+    done = subprocess.run([sys.executable, "-m", "pipeline.cli", "report", str(run), "--device",
+                           str(tmp_path / "bench.json")], capture_output=True, text=True)
+    assert done.returncode == 3 and "no measurements of a device" in done.stderr and "--out" in done.stderr
