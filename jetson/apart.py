@@ -1,8 +1,8 @@
 """An engine in a process of its own, for runtimes that stop all of Python while they compute.
 
 ONNX Runtime 1.10, the last one for Python 3.6, holds the interpreter's lock for the whole inference: no frame would be
-read and no page served meanwhile, for 150 ms at a time on a slow board. Input and outputs lie in shared memory; what
-goes over the pipes is a byte per inference.
+read and no page served meanwhile, for 150 ms at a time on a slow board. Inputs and outputs lie in shared memory; what
+goes over the pipes is a byte per inference: the number of the input.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from jetson.detector import Detector, open_detector
 from jetson.engine import available
 
 OPEN_S = 120.0
+INPUTS = 4  # the engine's own, and three for a runner that prepares the next frames there; untouched ones cost nothing
 _DONE = struct.Struct("<d")  # infer_ms; a failure is a longer text
 
 
@@ -43,8 +44,8 @@ def open_for_threads(bundle_dir: str, variant: Any, runtime: Optional[str], thre
 
 
 def _layout(wh: Tuple[int, int], outputs: Dict[str, np.ndarray]) -> Tuple[List[Any], int]:
-    """[(name, shape, offset in bytes)] of the outputs behind the input, and the size of it all."""
-    offset = 3 * wh[0] * wh[1] * 4
+    """[(name, shape, offset in bytes)] of the outputs behind the inputs, and the size of it all."""
+    offset = INPUTS * 3 * wh[0] * wh[1] * 4
     rows = []
     for name, value in outputs.items():
         rows.append((name, list(value.shape), offset))
@@ -52,8 +53,17 @@ def _layout(wh: Tuple[int, int], outputs: Dict[str, np.ndarray]) -> Tuple[List[A
     return rows, offset
 
 
+def _inputs(memory: mmap.mmap, wh: Tuple[int, int]) -> np.ndarray:
+    """float32 (INPUTS, 1, 3, H, W) at the beginning of the shared memory."""
+    shape = (INPUTS, 1, 3, wh[1], wh[0])
+    return np.frombuffer(memory, np.float32, int(np.prod(shape))).reshape(shape)
+
+
 class ApartEngine:
-    """The engine interface (jetson.engine) over a child process. RuntimeError when an inference fails or it dies."""
+    """The engine interface (jetson.engine) over a child process. RuntimeError when an inference fails or it dies.
+
+    What is prepared in one of `spare_inputs` is not copied any more when it is inferred.
+    """
 
     def __init__(self, bundle_dir: str, variant: str, runtime: str, threads: int = 1) -> None:
         self.timings: Dict[str, float] = {"infer_ms": 0.0}
@@ -77,18 +87,21 @@ class ApartEngine:
                 raise
         self.runtime = answer["runtime"]
         self.input_wh = tuple(answer["input_wh"])
-        shape = (1, 3, self.input_wh[1], self.input_wh[0])
-        self.input = np.frombuffer(self._memory, np.float32, int(np.prod(shape))).reshape(shape)
+        self.input, *self.spare_inputs = _inputs(self._memory, self.input_wh)
+        # By identity: the arrays live as long as the engine.
+        self._arrays = [self.input] + self.spare_inputs
+        self._numbers = {id(array): number for number, array in enumerate(self._arrays)}
         self._outputs = {
             name: np.frombuffer(self._memory, np.float32, int(np.prod(shape)), offset).reshape(shape)
             for name, shape, offset in answer["outputs"]}
 
     def infer(self, image: Optional[np.ndarray] = None) -> Dict[str, np.ndarray]:
         """Run `image` (default: `.input`); {output name: float32 array}, valid until the next call."""
-        if image is not None and image is not self.input:
+        number = self._numbers.get(id(image), 0)
+        if image is not None and image is not self._arrays[number]:
             np.copyto(self.input, image)
         try:
-            self._child.stdin.write(b"i")
+            self._child.stdin.write(bytes((number,)))
         except OSError as error:
             raise RuntimeError("the engine's process is gone") from error
         # One plain read: every further system call gives the interpreter's lock away once more. An engine that never
@@ -145,14 +158,13 @@ def main(argv: Optional[List[str]] = None) -> int:
     except errors.JetmaskError as error:
         say({"error": type(error).__name__, "parts": [None if part is None else str(part) for part in error.args]})
         return error.exit_code
-    width, height = engine.input_wh
-    image = np.frombuffer(memory, np.float32, 3 * width * height).reshape(1, 3, height, width)
+    images = list(_inputs(memory, engine.input_wh))
     outputs = {name: np.frombuffer(memory, np.float32, int(np.prod(shape)), offset).reshape(shape)
                for name, shape, offset in rows}
     say({"runtime": engine.runtime, "input_wh": engine.input_wh, "outputs": rows, "bytes": size})
-    while os.read(0, 1):
+    for number in iter(lambda: os.read(0, 1), b""):
         try:
-            for name, value in engine.infer(image).items():
+            for name, value in engine.infer(images[number[0]]).items():
                 np.copyto(outputs[name], value)
             answers.write(_DONE.pack(engine.timings["infer_ms"]))
         except BrokenPipeError:

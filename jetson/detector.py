@@ -38,6 +38,7 @@ class Detector:
     def __init__(self, engine: Any, decode: Mapping[str, Any]) -> None:
         self.engine = engine
         self.decode = decode
+        self._inputs = list(getattr(engine, "spare_inputs", []))
         self.timings = {"preprocess_ms": 0.0, "infer_ms": 0.0, "postprocess_ms": 0.0}  # type: Dict[str, float]
 
     @property
@@ -49,6 +50,16 @@ class Detector:
         """The faces in `frame`, uint8 (h, w, 3) BGR, that score over `score` (default: the manifest's)."""
         _, scale = self.prepare(frame, self.engine.input)
         return self.finish(self.infer(), (frame.shape[1], frame.shape[0]), scale, score)
+
+    def borrow_input(self) -> np.ndarray:
+        """A buffer to `prepare` into, for a caller that prepares one frame while another is inferred."""
+        if self._inputs:
+            return self._inputs.pop()
+        return np.empty((1, 3, self.input_wh[1], self.input_wh[0]), np.float32)
+
+    def return_input(self, blob: np.ndarray) -> None:
+        """A borrowed buffer is free again."""
+        self._inputs.append(blob)
 
     def prepare(self, frame: np.ndarray, out: Optional[np.ndarray] = None) -> Tuple[np.ndarray, Tuple[float, float]]:
         """Letterbox `frame` into `out` (made when None); the blob and the scale that `finish` needs."""

@@ -186,10 +186,12 @@ class Runner:
 
     def _fill(self, slot: _Slot, frame: Frame) -> None:
         slot.drop()
-        slot.frame, slot.active = frame, self.active
-        width, height = slot.active.detector.input_wh
-        if slot.blob is None or slot.blob.shape != (1, 3, height, width):
-            slot.blob = np.empty((1, 3, height, width), np.float32)
+        if slot.active is not self.active:
+            if slot.blob is not None:
+                slot.active.detector.return_input(slot.blob)
+            slot.active = self.active
+            slot.blob = slot.active.detector.borrow_input()
+        slot.frame = frame
         slot.times[0] = time.monotonic()
         _, slot.scale = slot.active.detector.prepare(frame.image, slot.blob)
         slot.times[1] = time.monotonic()

@@ -8,7 +8,7 @@ import pytest
 from serving import alive, wait_for
 
 from jetson import apart, manifest
-from jetson.detector import open_detector
+from jetson.detector import Detector, open_detector
 from jetson.errors import BadInput
 
 VARIANT = "t-320x192-fp32"
@@ -26,6 +26,18 @@ def test_same_outputs_as_here(tiny_bundle, draw):
             assert found.keys() == wanted.keys()
             assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
         assert there.timings["infer_ms"] > 0
+
+
+def test_frames_prepared_in_the_shared_inputs_are_each_inferred(tiny_bundle, draw):
+    frames = [draw((320, 240), [(0, 60 + 50 * number, 100, 32)]) for number in range(6)]
+    with open_detector(tiny_bundle, VARIANT, "onnxruntime") as here, \
+            Detector(apart.ApartEngine(tiny_bundle, VARIANT, "onnxruntime"), here.decode) as there:
+        # More are borrowed than are shared: those are copied.
+        blobs = [there.prepare(frame, there.borrow_input())[0] for frame in frames]
+        assert len({blob.ctypes.data for blob in blobs}) == len(frames) > apart.INPUTS
+        for number in (3, 0, 5, 1, 2, 4, 4):
+            wanted, found = here.infer(here.prepare(frames[number])[0]), there.infer(blobs[number])
+            assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
 
 
 def test_a_dead_process_is_told_and_no_process_stays(tiny_bundle):

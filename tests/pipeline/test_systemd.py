@@ -52,9 +52,13 @@ def _wait(check, seconds=90):
     raise AssertionError("it did not happen in time")
 
 
-def _health(port):
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2) as answer:
+def _ask(port, path):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=2) as answer:
         return json.load(answer)
+
+
+def _health(port):
+    return _ask(port, "healthz")
 
 
 def _main_process(port):
@@ -142,6 +146,8 @@ def test_boot_serve_kill_restart_and_recovery(system):
         assert _wait(lambda: _health(port))["ok"] is True and second != first
         init = _child(machine.pid)
         assert _inside(init, "systemctl", "show", "-p", "WatchdogUSec", "jetmask.service") == "WatchdogUSec=30s\n"
+        _inside(init, "systemctl", "reload", "jetmask.service")
+        _wait(lambda: _ask(port, "api/state")["reloads"] == 1)
         # A process that stands still (not the loop alone: then it ends by itself) is ended and started again.
         _inside(init, "sed", "-i", "s/^WatchdogSec=.*/WatchdogSec=3/", "/etc/systemd/system/jetmask.service")
         _inside(init, "systemctl", "daemon-reload")
