@@ -94,7 +94,9 @@ class Docker:
     def tag(self, words):
         if not os.path.isdir(self.image(words[0])):
             fail("No such image: " + words[0], 1)
-        shutil.copytree(self.image(words[0]), self.image(words[1]))
+        if words[0] != words[1]:
+            shutil.rmtree(self.image(words[1]), ignore_errors=True)
+            shutil.copytree(self.image(words[0]), self.image(words[1]))
 
     def save(self, words):
         with tarfile.open(words[words.index("-o") + 1], "w") as tar:
