@@ -29,6 +29,8 @@ say docker "$(command -v "$DOCKER")"
 if command -v "$DOCKER" >/dev/null 2>&1; then
     say docker_works "$("$DOCKER" info >/dev/null 2>&1 && echo yes)"
     say docker_runtimes "$("$DOCKER" info --format '{{json .Runtimes}}' 2>/dev/null | tr -d '\n')"
+    say image "$("$DOCKER" image inspect "$IMAGE" >/dev/null 2>&1 && echo yes)"
+    say docker_default "$("$DOCKER" info --format '{{.DefaultRuntime}}' 2>/dev/null)"
 fi
 say pycuda "$("$PYTHON" -c 'import pycuda; print(pycuda.VERSION_TEXT)' 2>/dev/null)"
 say cuda_headers "$(test -e "${CUDA_ROOT:-/usr/local/cuda}/include/cuda.h" && command -v g++)"
@@ -62,7 +64,7 @@ place STATE "$STATE"
 def script(layout: Layout, python: str, docker: str, sources: Sequence[str] = ()) -> str:
     """The script that asks a device what it has; its answers are key=value lines."""
     paths = [source.split("?")[0] for source in sources if source.startswith("/")]
-    values = {"ROOT": layout.root, "STATE": layout.state, "PYTHON": python, "DOCKER": docker,
+    values = {"ROOT": layout.root, "STATE": layout.state, "PYTHON": python, "DOCKER": docker, "IMAGE": layout.image,
               "PATHS": "".join(path + "\n" for path in paths)}
     return "".join(f"{key}={shlex.quote(value)}\n" for key, value in values.items()) + PROBE
 
@@ -164,6 +166,13 @@ def _keeper(facts: dict[str, str], args: argparse.Namespace, kind: str) -> list[
     if facts.get("release") and not args.no_gpu and "nvidia" not in facts.get("docker_runtimes", ""):
         return [Finding("bad", "docker", "docker has no nvidia runtime: the container would see no GPU",
                         "sudo apt-get install nvidia-docker2 && sudo systemctl restart docker, or --no-gpu")]
+    release = doctor.parse_release(facts.get("release", ""))
+    to_build = not args.no_gpu and not args.image_tar and facts.get("image") != "yes"
+    if release and release[0] == 32 and to_build and facts.get("docker_default") != "nvidia":
+        # JetPack 4's CUDA is mounted into containers, and `docker build` knows no --runtime.
+        return [Finding("bad", "docker", "its default runtime is not nvidia: the image cannot be built with CUDA",
+                        "put \"default-runtime\": \"nvidia\" into /etc/docker/daemon.json there, then sudo systemctl "
+                        "restart docker; or give --image-tar, or --no-gpu")]
     return [Finding("ok", "docker", "works" + (
         ", with the nvidia runtime" if "nvidia" in facts.get("docker_runtimes", "") else ""), "")]
 

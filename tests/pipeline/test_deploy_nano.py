@@ -132,6 +132,8 @@ def test_bench_on_the_device_stands_beside_its_prediction_in_a_report(jetson, ti
     ({"dpkg-query": "echo installed 8.0.1-1+cuda10.2"}, [], 4, "older than 8.2", "upgrade to JetPack 4.6.1"),
     ({"docker": "exit 1"}, [], 4, "may not use docker", "sudo usermod -aG docker $USER"),
     ({"docker": "echo '{\"runc\": {}}'"}, [], 4, "no nvidia runtime", "sudo apt-get install nvidia-docker2"),
+    ({"docker": "case \"$*\" in *Default*) echo runc;; image*) exit 1;; *) echo nvidia;; esac"}, [], 4,
+     "default runtime is not nvidia", '"default-runtime": "nvidia"'),
     ({"df": "printf 'head\\nfs 1 1 1024 1 /\\n'"}, [], 4, "1 MiB free", "--prune-old 2"),
     ({}, ["--no-container"], 4, "systemd does not run there", "--service process"),
     ({}, ["--no-container", "--service", "process"], 4, "has no module tensorrt", "python3-libnvinfer"),
