@@ -1,12 +1,13 @@
 """Box-aware augmentation in numpy and cv2. Every kind is a number in the config's `augment` section; 0 turns it off.
 
-A canvas is one of four kinds: a single photograph zoomed and cropped, a mosaic of four, a scene with pasted faces, or
-one large face. What is cut to under half, or ends smaller than `min_face_px`, is kept out of the loss (ignored), not
-called background.
+A canvas is one of five kinds: a single photograph zoomed and cropped, a mosaic of four, a scene with pasted faces,
+one large face, or a drawn scene with beards, hands, scarves and cups at bare mouths. What is cut to under half, or ends
+smaller than `min_face_px`, is kept out of the loss (ignored), not called background.
 """
 import cv2
 import numpy as np
 
+from jetson import drawn
 from jetson.image import PAD
 
 FACE_ODDS = (0.42, 0.46, 0.12)  # of pasted and large faces: masked, bare (some get a drawn mask), worn incorrectly
@@ -15,9 +16,9 @@ MAX_FACE_PX = 520  # larger faces than this are of no use to a detector whose la
 
 def canvas(pool, size, config, rng, closing=False):
     """One training image: (size, size, 3) uint8, boxes (N, 4) float32, labels (N,) int32, ignore (M, 4) float32."""
-    kinds = [config.single, 0 if closing else config.mosaic, 0 if closing else config.paste, config.large]
+    kinds = [config.single, 0 if closing else config.mosaic, 0 if closing else config.paste, config.large, config.drawn]
     total = sum(kinds)
-    kind = rng.choice(4, p=np.array(kinds) / total) if total else 0
+    kind = rng.choice(len(kinds), p=np.array(kinds) / total) if total else 0
     sheet = Sheet(size, config)
     if kind == 1:
         _mosaic(sheet, pool, rng)
@@ -25,6 +26,10 @@ def canvas(pool, size, config, rng, closing=False):
         _pasted(sheet, pool, rng)
     elif kind == 3:
         _large(sheet, pool, rng)
+    elif kind == 4:
+        image, boxes, labels = drawn.scene(int(rng.integers(2**32)), (size, size))
+        sheet.image[:] = image
+        sheet.add(boxes, labels.astype(np.int32), np.zeros((0, 4), np.float32), (0, 0, size, size))
     else:
         photo = _pick(pool, rng)
         sheet.place(photo, rng, _zoom(photo, size, rng, config), (0, 0, size, size))

@@ -73,10 +73,14 @@ def _make(precision: str, onnx: str, path: str, table: tables.Table | None, imag
     if precision == "fp16":
         keep = sensitivity.overflows(onnx, images[:SENSITIVITY_IMAGES], input_wh) if images else ()
         quantize.fp16(onnx, path, keep)
+        if table is not None and keep:
+            table.layer_precisions["fp16"] = dict.fromkeys(keep, "fp32")
         return {"kept": len(keep)}
     if args.precision == "auto":
         mixed = sensitivity.mix(onnx, path, precision, table, images[:SENSITIVITY_IMAGES], truths, input_wh,
                                 args.max_drop, os.path.join(args.out, ".sensitivity.json"), say)
+        if precision == "int8":  # for engines that TensorRT calibrates itself from the float32 file
+            table.layer_precisions["int8"] = dict.fromkeys(mixed.keep, "fp16")
         return {"kept": len(mixed.keep)}
     write = quantize.int8_tensorrt if precision == "int8" else quantize.int8_cpu
     write(onnx, table, path)
@@ -145,6 +149,8 @@ def make_files(args: Any, device: targets.Target) -> list[dict[str, Any]]:
         finally:
             if os.path.exists(part):
                 os.unlink(part)
+    if table is not None:  # again: the layers kept in higher precision are known now
+        tables.write(os.path.join(args.out, name + ".json"), table)
     return rows
 
 

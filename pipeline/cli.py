@@ -1,5 +1,6 @@
 """`jetmask VERB`: the workstation's commands."""
 
+import os
 import sys
 
 from jetson import cli
@@ -27,6 +28,8 @@ VERBS = {
 
 def main() -> int:
     """The entry point of the `jetmask` command."""
+    # TensorFlow's notes on its own start are of no use to who reads our progress; errors still show.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     return cli.main(None, "jetmask", VERBS)
 
 

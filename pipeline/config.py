@@ -28,10 +28,11 @@ class Model:
 
 @dataclass
 class Augment:
-    single: float = 0.35           # shares of the four kinds of canvas
+    single: float = 0.35           # shares of the five kinds of canvas
     mosaic: float = 0.42
     paste: float = 0.15
     large: float = 0.08
+    drawn: float = 0.04            # scenes drawn from nothing: hard negatives that no collection has
     scale: float = 1.0             # strength of zoom and stretch
     flip: float = 0.5              # probabilities from here on
     photometric: float = 1.0       # strength of light, contrast and colour

@@ -197,7 +197,8 @@ class _Known:
 
     def __init__(self, path, *what):
         self.path = path
-        self.key = hashlib.sha256(json.dumps([files.sha256(str(what[0])), what[1]._asdict(), *what[2:]],
+        table = what[1]._replace(layer_precisions={})  # an outcome of the search, not a part of the question
+        self.key = hashlib.sha256(json.dumps([files.sha256(str(what[0])), table._asdict(), *what[2:]],
                                              sort_keys=True, default=str).encode()).hexdigest()
         stored = files.read_json(path) if path and os.path.exists(path) else {}
         self.values = stored.get(self.key, {}) if isinstance(stored, dict) else {}

@@ -11,7 +11,7 @@ from jetson import calibrate as tables
 from jetson import manifest, metrics
 from jetson.engine import available
 from jetson.errors import BadInput
-from pipeline import bundle, calibrate, evaluate, export, lint, litert, quantize, targets
+from pipeline import bundle, calibrate, evaluate, export, gate, lint, litert, quantize, sensitivity, targets
 from pipeline.model import load, macs
 
 CAMERA_WHS = ((320, 192), (416, 256), (640, 384))
@@ -27,9 +27,14 @@ class Made(NamedTuple):
     table: str
 
 
+OVERFLOW_IMAGES = 16
+
+
 def make(name, path, folder, images, calibration_wh, litert_whs=(), say=print):
     """Export the model in `path` (.keras) to folder as fp32, fp16, int8 (TensorRT) and int8-cpu ONNX, and LiteRT files
-    for each of litert_whs. images: paths to calibrate with. Every node is held against TensorRT 8.2's rules first.
+    for each of litert_whs. images: paths to calibrate with. Every node is held against TensorRT 8.2's rules first;
+    nodes whose tensors come near fp16's largest number on these images stay float32 in the fp16 file and, by the
+    table's layer_precisions, in engines that TensorRT builds from the float32 one.
     Returns (Made, the Keras model); BadInput where TensorRT 8.2 would refuse a node."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,10 +48,14 @@ def make(name, path, folder, images, calibration_wh, litert_whs=(), say=print):
                        where=onnx["fp32"])
     say("%s: calibration on %d images" % (name, len(images)))
     table = calibrate.collect(onnx["fp32"], images, calibration_wh)
+    keep = sensitivity.overflows(onnx["fp32"], images[:OVERFLOW_IMAGES], calibration_wh)
+    if keep:
+        say("%s: %d nodes stay float32 in fp16: their values come near 65504" % (name, len(keep)))
+        table.layer_precisions["fp16"] = dict.fromkeys(keep, "fp32")
     table_path = str(folder / (name + ".json"))
     tables.write(table_path, table)
     say("%s: fp16, int8" % name)
-    quantize.fp16(onnx["fp32"], onnx["fp16"])
+    quantize.fp16(onnx["fp32"], onnx["fp16"], keep)
     quantize.int8_cpu(onnx["fp32"], table, onnx["int8-cpu"])
     quantize.int8_tensorrt(onnx["fp32"], table, onnx["int8"])
     kinds = dict(onnx)
@@ -83,21 +92,32 @@ def entries(made, model, input_whs, aps=None):
     return out
 
 
-def measure(bundle_dir, split_dir, split_name, only=None, threads=None, say=print):
-    """AP and latency of every variant that can run here: list of evaluate.measure's results, one per runtime."""
+def measure(bundle_dir, split_dir, split_name, only=None, threads=None, say=print, max_drop=gate.MAX_DROP):
+    """AP and latency of every variant that can run here: list of evaluate.measure's results, one per runtime.
+
+    `against_fp32` of each: {difference, low, high, passed} to its model's fp32 variant of the same size, in points of
+    two-class mAP50 with 95 % bounds (pipeline.gate); None for that one itself and where there is none."""
     truths = metrics.load_split(str(split_dir))
     usable = {r for r, reason in available().items() if reason is None}
-    results = []
-    for variant in manifest.load(str(bundle_dir)).variants:
+    contents = manifest.load(str(bundle_dir)).variants
+    results, plain = [], {}
+    for variant in sorted(contents, key=lambda v: v.precision != "fp32" or "onnxruntime" not in v.runtimes):
         for runtime in variant.runtimes:
             if runtime not in usable or (only and not only(variant)):
                 continue
-            result = evaluate.measure(str(bundle_dir), truths, variant.name, runtime, threads).result
-            result.update(split=split_name, macs=variant.macs, bytes=variant.bytes, model=variant.model)
+            result, faces = evaluate.measure(str(bundle_dir), truths, variant.name, runtime, threads)
+            result.update(split=split_name, macs=variant.macs, bytes=variant.bytes, model=variant.model,
+                          against_fp32=None)
+            before = plain.setdefault((variant.model, variant.input_wh), faces)
+            if before is not faces and result["map50"] is not None:
+                verdict = gate.compare(truths, before, faces, max_drop, 200)
+                result["against_fp32"] = {"difference": round(verdict.difference, 2), "low": round(verdict.low, 2),
+                                          "high": round(verdict.high, 2), "passed": verdict.passed}
             results.append(result)
             p50 = result["latency_ms"]["total_ms"]["p50"]
             say("%-28s %-11s AP %5.1f  %6.2f ms" % (variant.name, runtime, result["map50"] or 0.0, p50))
-    return results
+    order = {variant.name: number for number, variant in enumerate(contents)}
+    return sorted(results, key=lambda r: order[r["variant"]])
 
 
 def ap_entries(results):
@@ -113,21 +133,27 @@ def _rounded(figures):
 
 
 def write_bundle(folder, models, input_whs, split_dir, split_name, decode, card, provenance, default_variant,
-                 only=None, threads=None, say=print):
+                 only=None, threads=None, say=print, max_drop=gate.MAX_DROP):
     """Write a bundle of models [(Made, keras model)], measure what can run here, and write it again with the AP.
 
+    A variant that loses more than max_drop points against its fp32 is left out, and its figures said.
     card: function of (results) -> markdown. Returns (root digest, results of `measure`)."""
     kinds = {made.name: made.kinds for made, _ in models}
     calibration = {made.name: made.table for made, _ in models}
 
-    def variants(aps):
-        return [entry for made, model in models for entry in entries(made, model, input_whs, aps)]
+    def variants(aps, without=()):
+        return [entry for made, model in models for entry in entries(made, model, input_whs, aps)
+                if entry["name"] not in without]
 
     with tempfile.TemporaryDirectory(prefix="jetmask-bundle-") as aside:
         first = str(Path(aside) / "bundle")
         bundle.write(first, kinds, variants({}), calibration, decode, "", provenance, default_variant=default_variant)
-        results = measure(first, split_dir, split_name, only, threads, say)
-    digest = bundle.write(str(folder), kinds, variants(ap_entries(results)), calibration, decode, card(results),
+        results = measure(first, split_dir, split_name, only, threads, say, max_drop)
+    failed = {r["variant"]: r["against_fp32"] for r in results if r["against_fp32"] and not r["against_fp32"]["passed"]}
+    for name, lost in failed.items():
+        say("%s is left out: mAP50 %+.2f against fp32 (95 %% bounds %+.2f to %+.2f), at most %.1f may be lost" % (
+            name, lost["difference"], lost["low"], lost["high"], max_drop))
+    digest = bundle.write(str(folder), kinds, variants(ap_entries(results), failed), calibration, decode, card(results),
                           provenance, default_variant=default_variant)
     return digest, results
 

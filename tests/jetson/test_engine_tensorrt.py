@@ -166,6 +166,26 @@ def test_foreign_and_broken_plans_are_refused_with_tensorrts_words(day):
     assert broken["size"][0] == 3 and "(1, 3, 192, 320)" in broken["size"][1]
 
 
+@pytest.mark.needs_data
+def test_ap_on_photographs_is_onnx_runtimes_to_the_last_digit(pycuda, tmp_path):
+    """Photograph, letterbox, copy to the device, engine, copy back, decoding, AP: the shipped bundle's whole way."""
+    data = os.environ.get("JETMASK_DATA")
+    if not data:
+        pytest.skip("JETMASK_DATA names no photographs")
+    library, site = pycuda
+    got = machine.Machine(library, str(tmp_path / "e"), "8.2.1", site).python(HEAD + """
+from jetson import metrics
+truths = metrics.load_split(sys.argv[2])
+found = []
+for runtime in ("onnxruntime", "tensorrt"):
+    with detector.open_detector(bundle, "s-416x256-fp32", runtime) as tested:
+        faces = [tested.detect(metrics.read_image(truth), metrics.MIN_SCORE) for truth in truths]
+    found.append(metrics.evaluate(truths, faces))
+print(json.dumps([found[0]["map50"], found[1]["map50"], found[0] == found[1]]))
+""", os.path.join(machine.ROOT, "jetson", "models"), os.path.join(data, "val"), timeout=300)
+    assert got[0] == got[1] > 60 and got[2]
+
+
 def test_half_outputs_come_out_as_float32(pycuda, tiny_bundle, tmp_path):
     library, site = pycuda
     got = machine.Machine(library, str(tmp_path / "e"), "8.2.1", site, TENSORRT_DOUBLE_OUTPUT="HALF").python(HEAD + """

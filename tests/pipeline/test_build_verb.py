@@ -118,6 +118,24 @@ def test_a_table_of_another_model_is_refused(root, tiny_bundle, tmp_path):
     assert status == 3 and "belongs to another model" in err
 
 
+def test_auto_keeps_layers_in_float_writes_them_into_the_table_and_remembers(root, tiny_bundle, split, tmp_path):
+    from jetson import calibrate
+
+    onnx = os.path.join(tiny_bundle, "models", "t.onnx")
+    arguments = (onnx, "--precision", "auto", "--out", str(tmp_path / "o"), "--calibration-data", split, "--data", split,
+                 "--max-drop", "3", "--json")
+    status, out, err = jetmask(root, *arguments)
+    assert status == 0, err
+    rows = {row["precision"]: row for row in json.loads(out)["built"]}
+    assert set(rows) == {"int8", "int8-cpu"} and all(row["difference"] >= -3 for row in rows.values())
+    assert "most sensitive: " in err and "layers kept in float: mAP50" in err
+    kept = calibrate.read(str(tmp_path / "o" / "t.json")).layer_precisions["int8"]
+    assert len(kept) == rows["int8"]["kept"] and set(kept.values()) <= {"fp16"}
+    again = json.loads(jetmask(root, *arguments)[1])["built"]  # from the cache: the same mix, the same figures
+    assert [(row["kept"], row["difference"]) for row in again] == [
+        (row["kept"], row["difference"]) for row in rows.values()]
+
+
 # ------------------------------------------------------------------------------------------- trtexec
 
 VERBOSE = "--profilingVerbosity=detailed"
