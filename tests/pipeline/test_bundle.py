@@ -117,6 +117,27 @@ def test_the_bill_of_materials_names_every_model(written):
     assert hashes == {variant.file: variant.sha256 for variant in contents.variants}
 
 
+@pytest.mark.parametrize("which", ["written", "shipped"])
+def test_the_bill_of_materials_follows_cyclonedxs_own_schema(written, root, which):
+    """The schema comes with CycloneDX's Python library, with those that it refers to."""
+    import cyclonedx.schema
+    import referencing
+    import referencing.jsonschema
+
+    folder = os.path.join(os.path.dirname(cyclonedx.schema.__file__), "_res")
+    schemas = {name: files.read_json(os.path.join(folder, name + ".SNAPSHOT.schema.json"))
+               for name in ("bom-1.5", "spdx", "jsf-0.82")}
+    registry = referencing.Registry().with_resources(
+        (schema["$id"], referencing.jsonschema.DRAFT7.create_resource(schema)) for schema in schemas.values())
+    validator = jsonschema.Draft7Validator(
+        schemas["bom-1.5"], registry=registry, format_checker=jsonschema.FormatChecker())
+    place = written[0] if which == "written" else os.path.join(root, "jetson", "models")
+    sbom = files.read_json(os.path.join(place, "sbom.cdx.json"))
+    validator.validate(sbom)
+    sbom["components"][0]["hashes"][0]["content"] = "not a hash"
+    assert not validator.is_valid(sbom)
+
+
 @pytest.mark.parametrize("change,error,word", [
     ({"models": {"t": {"fp32": "/nowhere/t.onnx"}}}, BadInput, "/nowhere/t.onnx"),
     ({"models": {"t": {"fp8": "x"}}}, UsageError, "fp8"),
