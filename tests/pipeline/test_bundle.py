@@ -225,6 +225,44 @@ def test_signing_on_the_command_line(written, tmp_path):
         bundle.sign(folder, key + ".pub")
 
 
+@pytest.mark.parametrize("change,word", [
+    ("model byte", "damaged"), ("sums byte", "changed after it was signed"), ("signature byte", "changed"),
+    ("other key", "not by a trusted key"), ("stripped", "not signed"), ("resealed", "changed after it was signed")])
+@pytest.mark.parametrize("form", ["folder", "tar"])
+def test_what_is_not_signed_as_it_is_does_not_get_onto_a_device(written, tmp_path, change, word, form):
+    """`python3 -m jetson install --key`, under the device's Python where there is one."""
+    folder = str(tmp_path / "b")
+    shutil.copytree(written[0], folder)
+    for name in ("maker", "other"):
+        bundle.make_key(str(tmp_path / name))
+    bundle.sign(folder, str(tmp_path / "maker"))
+    python = os.environ.get("JETMASK_PYTHON36") or sys.executable
+    install_there = [python, "-m", "jetson", "install", "--stage", "--state", str(tmp_path / "state"), "--key",
+                     str(tmp_path / ("other.pub" if change == "other key" else "maker.pub"))]
+
+    def flip(name):
+        with open(os.path.join(folder, name), "r+b") as file:
+            file.seek(40)
+            byte = file.read(1)
+            file.seek(40)
+            file.write(bytes([byte[0] ^ 1]))
+
+    if change.endswith(" byte"):
+        flip({"model": "models/t.onnx", "sums": "SHA256SUMS", "signature": "SHA256SUMS.sig"}[change.split()[0]])
+    elif change == "stripped":
+        os.unlink(os.path.join(folder, "SHA256SUMS.sig"))
+    elif change == "resealed":  # a model byte, with sums that fit again and the old signature
+        flip("models/t.onnx")
+        manifest.write_sums(folder)
+    source = folder
+    if form == "tar":
+        source = str(tmp_path / "b.tar")
+        tarball.pack(folder, source)
+    done = subprocess.run([*install_there, source], capture_output=True, text=True)
+    assert done.returncode == 3 and word in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert os.listdir(tmp_path / "state" / "bundles") == []
+
+
 def test_create_pack_and_unpack_on_the_command_line(tiny_bundle, tmp_path):
     models = os.path.join(tiny_bundle, "models")
     done = _jetmask("bundle", "create", str(tmp_path / "b"), "--onnx", f"t={models}/t.onnx", "--int8-cpu",
