@@ -80,8 +80,9 @@ class Nano:
 
     def deploy(self, *words, options=None):
         """Run the command; the finished process. `words` come last, so that they win."""
-        return subprocess.run([sys.executable, "-m", "pipeline.cli", "deploy", *(options or self.options), *words],
-                              capture_output=True, text=True, timeout=300)
+        options = self.options if options is None else options
+        return subprocess.run([sys.executable, "-m", "pipeline.cli", "deploy", *options, *words], capture_output=True,
+                              text=True, timeout=300)
 
     def running(self):
         """What the live runner says about itself."""
