@@ -12,7 +12,7 @@ from pipeline.channels import Channels, walk
 
 # l1, l2: norm of a channel's own weights, batch normalisation folded in. bn_scale: |gamma| (arXiv:1708.06519).
 # geometric_median: distance to the layer's other channels (arXiv:1811.00250). random: the control.
-# taylor: (sum of weight * gradient)^2 (arXiv:1906.10771). activation: mean |value| of what the channel hands on.
+# taylor: (sum of weight * gradient)^2 (arXiv:1906.10771). activation: the largest |value| that the channel hands on.
 FROM_WEIGHTS = ("l1", "l2", "bn_scale", "geometric_median", "random")
 FROM_DATA = ("taylor", "activation")
 KINDS = FROM_WEIGHTS + FROM_DATA
@@ -115,7 +115,13 @@ def _folded(channels, record):
 
 
 def _activations(channels, batches):
-    """Mean |value| of the tensors that layers with weights read, over all batches."""
+    """The largest |value| of each channel of the tensors that layers with weights read, meaned over the batches.
+
+    Not the mean over all places, which arXiv:1611.06440 takes for classifiers: a detector's most telling channels are
+    silent but on faces, in a hundredth of the places, and would go first. Measured on the shipped `s`, a quarter of its
+    multiply-adds removed without fine-tuning: val mAP50 4.9 by the mean, 35.5 by the root mean square, 43.1 by the
+    largest (random 44.5, taylor 60.7). How loud a channel is says little about what depends on it.
+    """
     graph = channels.graph
     tensors, numbers = [], []
 
@@ -131,13 +137,13 @@ def _activations(channels, batches):
         return operation(*args, **kwargs) if path else list(outputs)
 
     walk(graph, graph.inputs, call)
-    watch = keras.Model(graph.inputs, tensors)
+    watch = keras.Model(graph._inputs_struct, tensors)
     sums, count = [np.zeros(len(ids)) for ids in numbers], 0
     for x in batches:
         values = watch(x, training=False)
         for total, value in zip(sums, values if isinstance(values, (list, tuple)) else [values]):
             value = np.abs(np.asarray(value, np.float64))
-            total += value.reshape(-1, value.shape[-1]).mean(axis=0)
+            total += value.reshape(-1, value.shape[-1]).max(axis=0)
         count += 1
     if not count:
         raise UsageError("no batch to measure activations on", expected="at least one")

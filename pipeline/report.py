@@ -24,6 +24,7 @@ SECTIONS: dict[str, type | tuple[type, ...]] = {
     "summary": (str, list),  # a sentence or several
     "warnings": list,  # sentences shown on top
     "data": dict,  # {"kind": "photographs" | "drawn", "split", "images", "note", ...}; drawn is said beside every AP
+    "machine": str,  # that measured the variants, where it is another than the one that writes the page
     "facts": list,  # [[label, value], ...]: headline figures
     "variants": list,  # what `jetmask evaluate` gives for each, with bytes, macs and fps added: measured here
     # [{"name", "target", "precision", "input_wh", "map50", "latency_ms", "low_ms", "high_ms", "bytes"}]
@@ -94,8 +95,8 @@ def check(data: Any, where: str) -> None:
             wanted: Any = SECTIONS[key]
             kinds = wanted if isinstance(wanted, tuple) else (wanted,)
             raise BadInput(f"{key} is {type(value).__name__}", where, " or ".join(kind.__name__ for kind in kinds))
-    for key in ("variants", "predicted", "devices", "stages", "curves", "layers", "sensitivity", "ablations",
-                "comparisons", "detections", "commands", "next"):
+    for key in ("variants", "predicted", "devices", "stages", "curves", "layers", "prunings", "agreement",
+                "sensitivity", "ablations", "comparisons", "detections", "commands", "next"):
         for number, row in enumerate(data.get(key) or ()):
             if not isinstance(row, dict):
                 raise BadInput(f"{key}[{number}] is {type(row).__name__}", where, "an object")

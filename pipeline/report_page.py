@@ -16,6 +16,8 @@ LONGEST = 24  # bars in one figure; the table below it holds all
 
 def page(data: dict[str, Any], folder: Path) -> str:
     """The whole page. Pictures that `data` names are read from `folder`."""
+    from pipeline import report_studies  # which writes its tables with this module's
+
     ap = "AP (drawn)" if (data.get("data") or {}).get("kind") == "drawn" else "mAP50"
     sections = [
         ("variants", "Variants", _variants(data, ap)),
@@ -23,7 +25,9 @@ def page(data: dict[str, Any], folder: Path) -> str:
         ("stages", "Before and after each stage", _stages(data, ap)),
         ("detections", "Detections", _detections(data, folder)),
         ("training", "Training", _curves(data)),
-        ("pruning", "Pruning", _pruning(data)),
+        ("pruning", "Pruning", _pruning(data) + report_studies.prunings(data, ap)),
+        ("scan", "Sensitivity to pruning", report_studies.scan(data, ap)),
+        ("agreement", "Predicted against measured", report_studies.agreement(data)),
         ("layers", "Predicted time per layer", _layers(data)),
         ("sensitivity", "Sensitivity to int8", _sensitivity(data)),
         ("sweep", "Sweep", _sweep(data, ap)),
@@ -119,6 +123,7 @@ def _variants(data: dict, ap: str) -> str:
     rows = table_rows(data)
     if not rows:
         return ""
+    machine = data.get("machine") or "this machine"
     measured = [i for i, row in enumerate(rows) if row["measured"] == "measured"]
     usable = [i for i in measured if rows[i]["map50"] is not None and rows[i]["p50_ms"] is not None]
     best = {usable[i] for i in front([(rows[i]["p50_ms"], -rows[i]["map50"]) for i in usable])}
@@ -132,8 +137,11 @@ def _variants(data: dict, ap: str) -> str:
         for i, row in ((i, rows[i]) for i in order)]
     out = []
     if lines:
-        out.append(table(columns, lines, "Measured on this machine, AP in points; ★ marks the front: nothing measured "
-                                         "is both faster and more accurate"))
+        # A column without a figure says nothing, and on paper it costs another one its place.
+        used = [i for i in range(len(columns)) if any(values[i] is not None for _, values in lines)]
+        lines = [(css, [values[i] for i in used]) for css, values in lines]
+        out.append(table([columns[i] for i in used], lines, f"Measured on {machine}, AP in points; ★ marks the front: "
+                                                            "nothing measured is both faster and more accurate"))
     predicted = [row for row in rows if row["measured"] == "predicted"]
     if predicted:
         lines = [("predicted", [row["name"], row["target"], row["precision"], row["map50"], row["p50_ms"],
@@ -144,7 +152,7 @@ def _variants(data: dict, ap: str) -> str:
             [("variant", ""), ("target", ""), ("precision", ""), (ap, "ap"), ("ms", "ms"), ("9 of 10 within, ms", ""),
              ("frames/s", "fps"), ("size", "bytes")], lines,
             "From the graph alone; the AP is that of the same variant where it could be run. Engine time only."))
-    return "".join(out) + _fronts(rows, ap)
+    return "".join(out) + _fronts(rows, ap, machine)
 
 
 def _where(row: dict) -> str:
@@ -152,11 +160,11 @@ def _where(row: dict) -> str:
     return f"{row['runtime'] or '–'}{threads}"
 
 
-def _fronts(rows: list, ap: str) -> str:
+def _fronts(rows: list, ap: str, machine: str) -> str:
     points = [{"name": row["name"], "ap": row["map50"], "ms": row["p50_ms"],
                "mb": row["bytes"] / 1e6 if row["bytes"] else None, "low": row["low_ms"], "high": row["high_ms"],
                "group": (row["runtime"] or "?") if row["measured"] == "measured" else str(row["target"]),
-               "device": "this machine" if row["measured"] == "measured" else str(row["target"]),
+               "device": machine if row["measured"] == "measured" else str(row["target"]),
                "predicted": row["measured"] != "measured"} for row in rows]
     timed = [p for p in points if p["ap"] is not None and p["ms"] is not None]
     sized = [p for p in points if p["ap"] is not None and p["mb"] is not None and not p["predicted"]]
@@ -169,8 +177,8 @@ def _fronts(rows: list, ap: str) -> str:
         wide = max(p["ms"] for p in timed) > 12 * min(p["ms"] for p in timed) > 0
         label = "ms per image" + (", log scale" if wide else "")
         out.append(figure(report_plots.trade_off(timed, "ms", label, ap, words, wide),
-                          "Up and left is better. Filled: measured here, p50. Hollow: predicted for another device, "
-                          "with the interval that holds 9 of 10. Each device has its own front."))
+                          f"Up and left is better. Filled: measured on {machine}, p50. Hollow: predicted for another "
+                          "device, with the interval that holds 9 of 10. Each device has its own front."))
     if len({p["mb"] for p in sized}) > 1:
         words = f"{ap} against file size. Front: " + "; ".join(
             f"{p['name']} {p['ap']:.1f} at {p['mb']:.2f} MB" for p in report_plots.best(sized, "mb"))
@@ -212,7 +220,7 @@ def _detections(data: dict, folder: Path) -> str:
         kind = "png" if path.suffix.lower() == ".png" else "jpeg"
         source = f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
         if item.get("group") and item["group"] != group:
-            out.append(f"{'</div>' if group else ''}<h3>{escape(item['group'])}</h3><div class=\"sheet\">")
+            out.append(f"{'</div>' if group else ''}<h3>{escape(item['group'])}</h3><div class=\"sheet beside\">")
             group = item["group"]
         elif group is None:
             out.append('<div class="sheet">')
@@ -307,6 +315,15 @@ def _short(name: str, most: int = 30) -> str:
 
 
 def _sensitivity(data: dict) -> str:
+    noisy = [row for row in data.get("sensitivity") or () if row.get("snr_db") is not None]
+    if noisy:
+        top = sorted(noisy, key=lambda row: row["snr_db"])[:LONGEST]
+        words = "Signal-to-noise ratio at the worst head with one layer in int8: " + ", ".join(
+            f"{r['layer']} {r['snr_db']:.1f} dB" for r in top)
+        return figure(report_plots.bars([(_short(r["layer"]), r["snr_db"]) for r in top], "dB at the worst head", words,
+                                        form=".1f"),
+                      "Signal-to-noise ratio at the worst head when this layer alone runs in int8; lower is worse, "
+                      f"the {len(top)} worst of {len(noisy)}.")
     rows = [row for row in data.get("sensitivity") or () if row.get("drop") is not None]
     if not rows:
         return ""
@@ -342,6 +359,11 @@ def _sweep(data: dict, ap: str) -> str:
 def _comparisons(data: dict, ap: str) -> str:
     out = []
     rows = data.get("ablations") or ()
+    changes = [(r.get("name") or "", r["delta"]) for r in rows if r.get("delta")]
+    if len(changes) > 1:
+        words = f"Change of {ap} by each choice: " + ", ".join(f"{name} {delta:+.1f}" for name, delta in changes)
+        out.append(figure(report_plots.bars(changes, f"change of {ap}, points", words, form="+.1f"),
+                          "What changes when this choice alone is changed."))
     if rows:
         out.append(table([("what", ""), (ap, "ap"), ("change", "delta"), ("", "text")],
                          [("", [r.get("name"), r.get("map50"), r.get("delta"), r.get("note") or ""]) for r in rows]))

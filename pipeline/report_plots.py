@@ -88,14 +88,15 @@ def trade_off(
                 axes.scatter(xs, ys, s=34, marker=mark, edgecolors=colour, linewidths=1.4, zorder=3,
                              facecolors=CARD if predicted else colour,
                              label=group + (" (predicted)" if predicted else ""))
+        names = []
         for number, (_, part) in enumerate(by_device(points)):
             kept = best(part, x)
             axes.step([p[x] for p in kept], [p["ap"] for p in kept], where="post", color=QUIET, linewidth=1,
                       linestyle=(0, (4, 3)), zorder=1, label=None if number else "front")
             for p in kept:
                 above = bool(number)  # names of the first device below its points, of the others above
-                axes.annotate(p["name"], (p[x], p["ap"]), xytext=(4, 6 if above else -10), textcoords="offset points",
-                              fontsize=6.5, color=QUIET)
+                names.append(axes.annotate(p["name"], (p[x], p["ap"]), xytext=(4, 6 if above else -10),
+                                           textcoords="offset points", fontsize=6.5, color=QUIET))
         if log:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
@@ -105,8 +106,27 @@ def trade_off(
         axes.margins(x=0.2, y=0.15)
         axes.set(xlabel=x_label, ylabel=y_label)
         figure.legend(fontsize=7.5, loc="outside upper left", ncols=3)
+        _part(figure, names)
 
     return _svg(draw, 5.2, 3.7, alternative)
+
+
+def _part(figure, names):
+    """Move names that lie on one another apart; what finds no free place goes, the table below has it."""
+    placed: list = []
+    for name in names:
+        name.set_in_layout(False)  # or each move would move the axes, and the names already placed
+    for name in names:
+        sideways, height = name.xyann
+        for offset in ((sideways, height), (sideways, -4 - height), (sideways, 2 * height), (-60, height)):
+            name.xyann = offset
+            figure.draw_without_rendering()
+            box = name.get_window_extent().padded(1)
+            if not any(box.overlaps(other) for other in placed) and box.x1 < figure.bbox.x1 and box.x0 > 0:
+                placed.append(box)
+                break
+        else:
+            name.remove()
 
 
 def curves(series: Sequence[dict], alternative: str) -> str:
@@ -127,6 +147,48 @@ def curves(series: Sequence[dict], alternative: str) -> str:
         grid[-1].xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
 
     return _svg(draw, 5.2, 1.6 + 1.5 * len(kinds), alternative)
+
+
+def lines(
+    series: Sequence[dict], x_label: str, y_label: str, alternative: str, falling: bool = False
+) -> str:
+    """Lines: {name, x, y, dashed, colour}; what has the same `colour` has the same colour and mark."""
+    kinds = list(dict.fromkeys(s["colour"] for s in series))
+
+    def draw(figure):
+        axes = figure.subplots()
+        for s in series:
+            number = kinds.index(s["colour"])
+            axes.plot(s["x"], s["y"], color=SERIES[number % len(SERIES)], marker=MARKS[number % len(MARKS)],
+                      markersize=4, linewidth=1 if s["dashed"] else 1.5, linestyle=(0, (4, 3)) if s["dashed"] else "-",
+                      markerfacecolor=CARD if s["dashed"] else None, label=s["name"])
+        if falling:
+            axes.invert_xaxis()
+        axes.set(xlabel=x_label, ylabel=y_label)
+        figure.legend(fontsize=7.5, loc="outside upper left", ncols=2)
+
+    return _svg(draw, 5.2, 3.4 + 0.12 * len(series), alternative)
+
+
+def against(points: Sequence[dict], x_label: str, y_label: str, alternative: str) -> str:
+    """Two figures for the same thing on logarithmic axes, with the line of agreement: {x, y, group}."""
+    def draw(figure):
+        axes = figure.subplots()
+        ends = [min(min(p["x"], p["y"]) for p in points) / 1.3, max(max(p["x"], p["y"]) for p in points) * 1.3]
+        axes.plot(ends, ends, color=QUIET, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        for number, group in enumerate(dict.fromkeys(p["group"] for p in points)):
+            part = [p for p in points if p["group"] == group]
+            axes.scatter([p["x"] for p in part], [p["y"] for p in part], s=26, marker=MARKS[number % len(MARKS)],
+                         edgecolors=SERIES[number % len(SERIES)], facecolors="none", linewidths=1.4, label=group)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+            axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+        axes.set(xlabel=x_label, ylabel=y_label, xlim=ends, ylim=ends)
+        figure.legend(fontsize=7.5, loc="outside upper left", ncols=2)
+
+    return _svg(draw, 5.2, 3.9, alternative)
 
 
 def bars(
