@@ -4,14 +4,15 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 from typing import Any
 
 from jetson import install, manifest, tarball
-from jetson.errors import UsageError
+from jetson.errors import QualityGate, UsageError
 from pipeline import bundle
 
 _EXAMPLES = """examples:
-  jetmask bundle create runs/mine/bundle --onnx s=runs/mine/s.onnx --int8-cpu s=runs/mine/s.int8-cpu.onnx
+  jetmask bundle create mine/bundle --onnx s=mine/s.onnx --int8-cpu s=mine/s.int8-cpu.onnx --data data/val
   jetmask bundle key ~/jetmask.key
   jetmask bundle sign runs/mine/bundle --key ~/jetmask.key
   jetmask bundle pack runs/mine/bundle mine.tar
@@ -30,6 +31,11 @@ def options(parser: argparse.ArgumentParser) -> None:
     create.add_argument("--tflite", action="append", default=[], metavar="MODEL-WxH-PRECISION=FILE",
                         help="a LiteRT file, one per input size")
     create.add_argument("--sizes", default="320x192,416x256,640x384", metavar="WxH,...", help="input sizes")
+    create.add_argument("--data", metavar="SPLIT_DIR", help="measure every variant that runs here on these labelled "
+                        "photographs: its AP goes into the bundle, and one that loses too much does not")
+    create.add_argument("--max-drop", type=float, default=0.5, metavar="POINTS",
+                        help="with --data: points of two-class mAP50 that a variant may lose against its fp32 "
+                             "(default %(default)s)")
     create.add_argument("--calibration", metavar="DIR", help="folder with <model>.json and <model>.cache")
     create.add_argument("--card", metavar="FILE", help="the MODEL_CARD.md to put in")
     create.add_argument("--include-photos", metavar="SPLIT_DIR",
@@ -141,6 +147,32 @@ def _create(args: argparse.Namespace) -> str:
     if args.card:
         with open(args.card, encoding="utf-8") as file:
             card = file.read()
+    failed = _measure(models, variants, args.data, args.max_drop) if args.data else {}
+    variants = [variant for variant in variants if variant["name"] not in failed]
     print(f"writing {len(variants)} variants ...", file=sys.stderr)
-    return bundle.write(args.folder, models, variants, calibration, card=card, name=args.name,
-                        default_variant=args.default_variant, photos=args.include_photos, key=args.key)
+    digest = bundle.write(args.folder, models, variants, calibration, card=card, name=args.name,
+                          default_variant=args.default_variant, photos=args.include_photos, key=args.key)
+    if failed:
+        raise QualityGate("left out of the bundle: " + "; ".join(
+            "{} {:+.2f} ({:+.2f} to {:+.2f})".format(name, lost["difference"], lost["low"], lost["high"])
+            for name, lost in failed.items()), args.folder, f"at most {args.max_drop:g} points of two-class mAP50 lost "
+            "against fp32", "make these again (jetmask build --precision auto), or allow more with --max-drop; the "
+            "bundle holds the others")
+    return digest
+
+
+def _measure(models: dict, variants: list[dict], data: str, max_drop: float) -> dict[str, dict]:
+    """Fill in the AP of every variant that runs here; {name: its loss} of those that lose more than max_drop points."""
+    from pipeline.variants import NO_GPU, ap_entries, lost_too_much, measure, stderr
+
+    split = os.path.basename(os.path.normpath(data))
+    with tempfile.TemporaryDirectory(prefix="jetmask-bundle-") as aside:
+        trial = os.path.join(aside, "trial")
+        bundle.write(trial, models, variants)
+        results = measure(trial, data, split, say=stderr, max_drop=max_drop)
+    aps = ap_entries(results)
+    for variant in variants:
+        variant["ap"] = {runtime: aps.get((variant["name"], runtime)) for runtime in variant["runtimes"]}
+        variant["ap_reason"] = {runtime: NO_GPU if runtime == "tensorrt" else "its runtime is not installed here"
+                                for runtime, ap in variant["ap"].items() if ap is None}
+    return lost_too_much(results)

@@ -120,6 +120,11 @@ def measure(bundle_dir, split_dir, split_name, only=None, threads=None, say=prin
     return sorted(results, key=lambda r: order[r["variant"]])
 
 
+def lost_too_much(results):
+    """{variant: against_fp32} of those in measure's results that the gate does not let pass."""
+    return {r["variant"]: r["against_fp32"] for r in results if r["against_fp32"] and not r["against_fp32"]["passed"]}
+
+
 def ap_entries(results):
     """What the manifest keeps of measure's results: {(variant, runtime): entry}."""
     return {(r["variant"], r["runtime"]): {
@@ -149,7 +154,7 @@ def write_bundle(folder, models, input_whs, split_dir, split_name, decode, card,
         first = str(Path(aside) / "bundle")
         bundle.write(first, kinds, variants({}), calibration, decode, "", provenance, default_variant=default_variant)
         results = measure(first, split_dir, split_name, only, threads, say, max_drop)
-    failed = {r["variant"]: r["against_fp32"] for r in results if r["against_fp32"] and not r["against_fp32"]["passed"]}
+    failed = lost_too_much(results)
     for name, lost in failed.items():
         say("%s is left out: mAP50 %+.2f against fp32 (95 %% bounds %+.2f to %+.2f), at most %.1f may be lost" % (
             name, lost["difference"], lost["low"], lost["high"], max_drop))

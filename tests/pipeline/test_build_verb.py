@@ -118,12 +118,30 @@ def test_a_table_of_another_model_is_refused(root, tiny_bundle, tmp_path):
     assert status == 3 and "belongs to another model" in err
 
 
+def test_a_bundle_takes_the_measured_ap_and_leaves_out_what_loses_too_much(root, tiny_bundle, split, tmp_path):
+    from jetson import calibrate
+    from pipeline import quantize
+
+    onnx = os.path.join(tiny_bundle, "models", "t.onnx")
+    table = calibrate.read(os.path.join(tiny_bundle, "calibration", "t.json"))
+    table = table._replace(ranges=dict.fromkeys(table.ranges, 1e-3))
+    spoilt = quantize.int8_cpu(onnx, table, str(tmp_path / "bad.onnx"))
+    done = subprocess.run([sys.executable, "-m", "pipeline.cli", "bundle", "create", str(tmp_path / "b"), "--onnx",
+                           "t=" + onnx, "--int8-cpu", "t=%s" % spoilt, "--sizes", "416x256", "--data", split],
+                          cwd=root, capture_output=True, text=True)
+    assert done.returncode == 5 and "t-416x256-int8-cpu -" in done.stderr and "Traceback" not in done.stderr
+    variants = {v.name: v for v in manifest.load(str(tmp_path / "b")).variants}
+    assert set(variants) == {"t-416x256-fp32", "t-416x256-fp16"}
+    assert variants["t-416x256-fp32"].ap["onnxruntime"]["map50"] > 50
+    assert variants["t-416x256-fp16"].ap["tensorrt"] is None
+
+
 def test_auto_keeps_layers_in_float_writes_them_into_the_table_and_remembers(root, tiny_bundle, split, tmp_path):
     from jetson import calibrate
 
     onnx = os.path.join(tiny_bundle, "models", "t.onnx")
-    arguments = (onnx, "--precision", "auto", "--out", str(tmp_path / "o"), "--calibration-data", split, "--data", split,
-                 "--max-drop", "3", "--json")
+    arguments = (onnx, "--precision", "auto", "--out", str(tmp_path / "o"), "--calibration-data", split, "--data",
+                 split, "--max-drop", "3", "--json")
     status, out, err = jetmask(root, *arguments)
     assert status == 0, err
     rows = {row["precision"]: row for row in json.loads(out)["built"]}
