@@ -17,7 +17,7 @@ from pathlib import Path
 
 import cv2
 
-from jetson import files, manifest, metrics
+from jetson import files, metrics
 from jetson.errors import BadInput, JetmaskError, UsageError
 from pipeline import config as configuration
 
@@ -161,10 +161,12 @@ class Demo:
     def prune(self, path):
         from pipeline import prune
         from pipeline.model import load
+        from pipeline.prune_schedule import photo_scores
 
         started = time.time()
         model = load(path)
-        plan = prune.plan_global(model, 0.5, "l1", SQUARE)
+        scored = photo_scores(model, "taylor", self.settings(5e-4, 1), SQUARE)
+        plan = prune.plan_global(model, 0.5, scored, SQUARE)
         smaller = prune.prune(model, plan)
         self.say("pruned to half of the multiply-adds")
         self.stage("pruned", smaller, started, "half of the multiply-adds, before fine-tuning")
@@ -173,7 +175,8 @@ class Demo:
         self.stage("pruned, fine-tuned", load(best), started, "4 short epochs")
         rows = self.report["stages"]
         self.report["pruning"] = {
-            "note": "Channels are removed for good, by the smallest L1 norm a multiply-add (pipeline/prune.py).",
+            "note": "Channels are removed for good: those that the loss needs least a multiply-add (first-order "
+                    "Taylor, pipeline/importance.py).",
             "before": {k: before[k] for k in ("macs", "map50")}, "after": {k: rows[-1][k] for k in ("macs", "map50")},
             "channels": [{"layer": name, "before": size, "after": len(plan.kept.get(name, range(size)))}
                          for name, size in plan.sizes.items()]}
@@ -243,12 +246,10 @@ class Demo:
     def write_report(self, results, live):
         from pipeline import report
 
-        sizes = {v.name: v for v in manifest.load(str(self.folder / "bundle")).variants}
         rows = []
         for result in results:
             p50 = result["latency_ms"]["total_ms"]["p50"]
-            rows.append({**result, "name": result["variant"], "bytes": sizes[result["variant"]].bytes,
-                         "fps": 1000 / p50 if p50 else None})
+            rows.append({**result, "name": result["variant"], "fps": 1000 / p50 if p50 else None})
         bundle = self.folder / "bundle"
         self.report.update(
             name=str(self.folder), created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), variants=rows,
