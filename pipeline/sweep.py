@@ -18,6 +18,7 @@ import yaml
 from jetson import files
 from jetson.cli import table
 from jetson.errors import BadInput, DeviceMismatch, UsageError
+from pipeline import config as configuration
 from pipeline import sweep_workers, targets
 from pipeline.front import front
 
@@ -40,6 +41,8 @@ SPACE: dict[str, Any] = {
     "augment.scale": {"low": 0.6, "high": 1.4},
     "augment.photometric": {"low": 0.5, "high": 1.5},
 }
+# What is given where a sweep starts from trained weights (model.init).
+FIXED_BY_WEIGHTS = ("model.size", "model.dropout")
 # The trial that every sweep begins with: the configuration that ships.
 BASELINE: dict[str, Any] = {
     "input_wh": "416x256", "model.size": "s", "prune": 0, "train.optimizer": "adamw", "train.learning_rate": 2e-3,
@@ -51,8 +54,7 @@ BASELINE: dict[str, Any] = {
 def space_for(target: str, path: str | None = None) -> dict[str, Any]:
     """The space for a target, narrowed or widened by a YAML file of the same form as SPACE."""
     space = dict(SPACE)
-    fast = targets.target(target).fast_precisions
-    space["precision"] = [name for name in fast if name != "fp32"] if "fp16" in fast else list(fast)
+    space["precision"] = targets.searched_precisions(target)
     if path:
         try:
             own = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -89,7 +91,8 @@ class Sweep:
     def __init__(self, folder: str | os.PathLike, context: dict[str, Any], space: dict[str, Any],
                  objective: str = OBJECTIVE, seed: int = 1, say: Callable[[str], None] = lambda text: None) -> None:
         optuna = _optuna()
-        self.folder, self.context, self.space, self.objective, self.say = Path(folder), context, space, objective, say
+        self.folder, self.context, self.space = Path(folder).absolute(), context, space
+        self.objective, self.say = objective, say
         self.folder.mkdir(parents=True, exist_ok=True)
         self.states = optuna.trial.TrialState
         path = self.folder / "study.db"
@@ -106,7 +109,8 @@ class Sweep:
         if known is None:
             self.study.set_user_attr("setting", setting)
             base = {name: value for name, value in BASELINE.items() if name in space}
-            if all(_allowed(value, space[name]) for name, value in base.items()):
+            ships = not set(FIXED_BY_WEIGHTS) - set(space)  # a sweep from trained weights is another thing
+            if ships and all(_allowed(value, space[name]) for name, value in base.items()):
                 self.study.enqueue_trial(base, user_attrs={"note": "the configuration that ships"})
         # Another seed after every restart: the same one would draw the same trials again.
         self.study.sampler = optuna.samplers.TPESampler(seed=seed + len(self.study.trials), multivariate=True,
@@ -266,12 +270,19 @@ def command(args) -> None:
     if args.trials < 1 or args.jobs < 1:
         raise UsageError("--trials and --jobs are counts", expected="1 or more")
     data = args.data or os.environ.get("JETMASK_DATA")
+    config = configuration.load(args.config, args.set)  # a wrong key is told here, and not by every trial
+    # A trial may run in another folder, on another machine: paths in full.
+    own = os.path.abspath(args.config) if args.config and os.path.exists(args.config) else args.config
+    overrides = args.set + ([f"model.init={os.path.abspath(config.model.init)}"] if config.model.init else [])
     context = {"target": targets.target(args.target).name, "data": os.path.abspath(data) if data else None,
-               "config": args.config, "overrides": args.set}
+               "config": own, "overrides": overrides}
     if not data and args.objective == OBJECTIVE:
         raise UsageError("no data", "--data", "a folder with train/ and val/",
                          "give --data DIR, set JETMASK_DATA, or draw some: jetmask data draw DIR")
     space = space_for(args.target, args.space)
+    if config.model.init:
+        # The weights have their size and layers already: varying those would change nothing.
+        space = {name: value for name, value in space.items() if name not in FIXED_BY_WEIGHTS}
     os.makedirs(args.out, exist_ok=True)
     with files.lock(os.path.join(args.out, "sweep.lock"), wait=False):
         sweep = Sweep(args.out, context, space, args.objective, args.seed,

@@ -14,6 +14,7 @@ from typing import Any
 
 from jetson import files
 from jetson.errors import JetmaskError, UsageError
+from pipeline import targets
 
 BEATEN_BY = 2  # rivals that must have been ahead before a trial is given up
 MARGIN = 1.0  # points of mAP50 by which they must have been ahead
@@ -51,7 +52,7 @@ class Trial:
         """
         if ap is None:
             return
-        self.known["curve"] = [point for point in self.known["curve"] if point[0] != step] + [[step, float(ap)]]
+        self.past([[step, ap]])
         if step <= GRACE or "latency_ms" not in self.known:
             return
         ahead = 0
@@ -61,6 +62,12 @@ class Trial:
                 ahead += bool(then) and then[0] > ap + MARGIN
         if ahead >= BEATEN_BY:
             raise Poor
+
+    def past(self, curve: list) -> None:
+        """Tell (again) the whole curve so far, [[step, AP or None], ...]; nothing is given up for it."""
+        known = dict(self.known["curve"])
+        known.update({step: float(value) for step, value in curve if value is not None})
+        self.known["curve"] = [[step, known[step]] for step in sorted(known)]
 
 
 def objective_named(name: str) -> Callable[[Trial], dict[str, Any]]:
@@ -96,51 +103,94 @@ def work_in_process(job_path: str) -> None:
 
 
 def train_and_measure(trial: Trial) -> dict[str, Any]:
-    """Train, prune and export as the parameters say; AP on val/ at the input size that is timed."""
-    from pipeline import config as configuration
+    """Train, prune and export as the parameters say; AP on val/ at the input size that is timed.
+
+    From random weights pruning comes after seven tenths of the epochs; from trained ones (model.init) it comes first.
+    Everything is kept in the trial's folder, the pruning plan too: a trial that was cut off goes on with the same
+    network, though gradients differ in their last digits from one run to the next.
+    """
     from pipeline import export, train
-    from pipeline.latency import parse_wh, predict_graph
+    from pipeline.latency import predict_graph
     from pipeline.model import build, load
     from pipeline.onnx_graph import from_model, read
-    from pipeline.prune import plan_global, prune
+    from pipeline.prune import prune
 
-    params, context = dict(trial.params), trial.context
-    wh = parse_wh(params.pop("input_wh"))
-    left = 1 - float(params.pop("prune", 0))
-    precision = params.pop("precision")
-    overrides = list(context.get("overrides") or ()) + [f"{key}={value}" for key, value in params.items()]
-    config = configuration.load(context.get("config"), [*overrides, f"train.val_wh=[{wh[0]},{wh[1]}]"])
-    if context.get("data"):
-        config.data.root = context["data"]
+    config, wh, left, precision = setting_of(trial)
+    target, epochs = trial.context["target"], config.train.epochs
     net = load(config.model.init) if config.model.init else build(config.model.size, config.model.dropout)
-
-    def smaller(model):
-        return prune(model, plan_global(model, left, "l1", wh)) if left < 1 else model
-
-    proto, _ = export.to_onnx(smaller(net))
-    cost = predict_graph(from_model(proto, wh), context["target"], precision)
+    first = epochs if left == 1 else 0 if config.model.init else max(1, min(epochs - 1, round(epochs * 0.7)))
+    if not first:
+        net = prune(net, _plan(trial.folder / "plan.json", net, left, config, wh, "taylor"))
+    # Nothing is trained yet where pruning comes later: the plan that tells the cost goes by the weights alone.
+    costed = net if not first or left == 1 else prune(net, _plan(None, net, left, config, wh, "l1"))
+    proto, _ = export.to_onnx(costed)
+    cost = predict_graph(from_model(proto, wh), target, precision)
     trial.cost(cost.latency_ms, int(len(proto.SerializeToString()) * (1 if precision != "int8" else 0.25)))
-    epochs = config.train.epochs
-    first = epochs if left == 1 else max(1, round(epochs * 0.7))
 
     def fit(model, name, count, before):
         config.train.epochs = count
         folder = trial.folder / name
-        return train.fit(config, folder, model=model, resume=(folder / "checkpoint.npz").exists(),
-                         report=lambda epoch, row: trial.step(before + epoch, row["map50"]))
+        result = train.fit(config, folder, model=model, resume=(folder / "checkpoint.npz").exists(),
+                           report=lambda epoch, row: trial.step(before + epoch, row["map50"]))
+        # Epochs of an earlier attempt were told to that one's handle.
+        trial.past([[before + row["epoch"], row["map50"]] for row in result["rows"]])
+        return result
 
-    result = fit(net, "train", first, 0)
-    if left < 1:
-        result = fit(smaller(load(result["best"])), "pruned", max(1, epochs - first), first)
-    model = load(result["best"])
+    if first:
+        result = fit(net, "train", first, 0)
+        net = load(result["best"])
+    if first < epochs:
+        if first:
+            net = prune(net, _plan(trial.folder / "plan.json", net, left, config, wh, "taylor"))
+        result = fit(net, "pruned", epochs - first, first)
+        net = load(result["best"])
     path = trial.folder / "model.onnx"
-    export.export(model, str(path))
+    export.export(net, str(path))
     ap = result["map50"]
     if precision == "int8":
         path, ap = _int8(path, config, wh)
-    timed = predict_graph(read(str(path), wh), context["target"], precision)
+    timed = predict_graph(read(str(path), wh), target, precision)
     return {"map50": ap, "latency_ms": timed.latency_ms, "bytes": path.stat().st_size, "macs": timed.macs,
             "model": result["best"]}
+
+
+def setting_of(trial: Trial) -> tuple[Any, tuple[int, int], float, str]:
+    """(configuration, input size (width, height), share of the cost that pruning leaves, precision) of a trial.
+
+    What the space does not name is what ships: 416x256, unpruned, the target's first precision. UsageError where a
+    parameter and the configuration do not go together.
+    """
+    from pipeline import config as configuration
+    from pipeline.latency import parse_wh
+
+    params, context = dict(trial.params), trial.context
+    wh = parse_wh(params.pop("input_wh", "416x256"))
+    left = 1 - float(params.pop("prune", 0))
+    precision = params.pop("precision", None) or targets.searched_precisions(context["target"])[0]
+    overrides = list(context.get("overrides") or ()) + [f"{key}={value}" for key, value in params.items()]
+    config = configuration.load(context.get("config"), [*overrides, f"train.val_wh=[{wh[0]},{wh[1]}]"])
+    if context.get("data"):
+        config.data.root = context["data"]
+    least = 2 if left < 1 and not config.model.init else 1
+    if config.train.epochs < least:
+        raise UsageError(f"a trial of {config.train.epochs} epochs", "train.epochs",
+                         f"{least} or more" + (": pruning comes between them" if least == 2 else ""),
+                         "raise train.epochs" + (", or set model.init" if least == 2 else ""))
+    return config, wh, left, precision
+
+
+def _plan(path: Path | None, net: Any, left: float, config: Any, wh: tuple[int, int], kind: str) -> Any:
+    """The plan that leaves the share `left` of the multiply-adds; where a path is given, the one that is there."""
+    from pipeline.prune import Plan, plan_global
+    from pipeline.prune_schedule import photo_scores
+
+    if path and path.exists():
+        return Plan.from_dict(files.read_json(str(path)))
+    scored = photo_scores(net, kind, config, wh) if kind == "taylor" else kind
+    plan = plan_global(net, left, scored, wh)
+    if path:
+        files.write_json(str(path), plan.to_dict())
+    return plan
 
 
 def _int8(path: Path, config: Any, wh: tuple) -> tuple[Path, float]:

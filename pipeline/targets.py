@@ -141,6 +141,12 @@ def target(name: str) -> Target:
         ) from None
 
 
+def searched_precisions(name: str) -> list[str]:
+    """The precisions that are worth a trial on target `name`: where fp16 is fast, fp32 is not."""
+    fast = target(name).fast_precisions
+    return [precision for precision in fast if precision != "fp32"] if "fp16" in fast else list(fast)
+
+
 def check_precision(device: Target, precision: str) -> None:
     """DeviceMismatch with the reason and the advice when `device` does not run `precision` natively."""
     if precision not in ("fp32", "fp16", "int8"):
