@@ -17,6 +17,16 @@ def missing(*programs):
     return ", ".join(absent)
 
 
+def make_arm64(folder, include=()):
+    """Unpack a minimal Debian for arm64 into `folder`, by emulation (minutes); JETMASK_DEBIAN_ARM64 may name one."""
+    packages = ("python3", "ca-certificates", *include)
+    if os.environ.get("JETMASK_DEBIAN_ARM64"):
+        subprocess.run(["cp", "-a", os.environ["JETMASK_DEBIAN_ARM64"], folder], check=True)
+    else:
+        subprocess.run(["debootstrap", "--arch=arm64", "--variant=minbase", "--include=" + ",".join(packages),
+                        "bookworm", folder], check=True, stdout=subprocess.DEVNULL)
+
+
 def make(folder, include=()):
     """Unpack a minimal Debian into `folder` and give it JETMASK_PYTHON36's Python 3.6; returns that one's modules.
 

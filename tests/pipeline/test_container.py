@@ -1,7 +1,8 @@
 """Dockerfile.l4t, really executed on a stand-in base; the image serves, without root and with a read-only system.
 
-The base is a Debian whose python3 is a real Python 3.6, so the JetPack 4 arguments are what is built. NVIDIA's own base
-image, its mounted libraries and the GPU are not in this test.
+The base is a Debian whose python3 is a real Python 3.6, so the JetPack 4 arguments are what is built, pycuda included:
+CUDA's headers are NVIDIA's, its driver the stand-in. The JetPack 6 arguments are built on an arm64 Debian by emulation,
+without a GPU. NVIDIA's own base image, its mounted libraries and the GPU are not in these tests.
 """
 
 import json
@@ -11,9 +12,11 @@ import subprocess
 import sys
 import time
 import urllib.request
+import zipfile
 from contextlib import suppress
 
 import debian
+import numpy as np
 import pytest
 from sshd import free_port
 
@@ -85,24 +88,79 @@ class Images:
                 "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", *words]
 
 
+    def base(self, name, system, *words):
+        """Take the folder `system` as the image `name`; the folder is gone afterwards."""
+        tar = subprocess.Popen(["tar", "-C", system, "-c", "."], stdout=subprocess.PIPE)
+        self.call("podman", "import", *words, "-", name, stdin=tar.stdout)
+        shutil.rmtree(system)
+
+    def build(self, image, base, arguments, root, *words):
+        """Execute Dockerfile.l4t."""
+        line = ["buildah", "bud", "--isolation", "chroot", "--format", "docker", *words, "-f", "Dockerfile.l4t", "-t",
+                image]
+        for key, value in dict(arguments, BASE=base, VERSION="test").items():
+            line += ["--build-arg", f"{key}={value}"]
+        certificates = os.environ.get("PIP_CERT")
+        if certificates:  # behind a proxy that signs with a certificate of its own
+            with open(os.path.join(self.folder, "pip.conf"), "w") as file:
+                file.write("[global]\ncert = /etc/ssl/certs/host.crt\n")
+            line += ["-v", f"{self.folder}/pip.conf:/etc/pip.conf:ro", "-v",
+                     f"{certificates}:/etc/ssl/certs/host.crt:ro"]
+        self.call(*line, ".", cwd=root)
+        # What the image weighs, for those who read the output (-s).
+        size = json.loads(self.call("podman", "inspect", image).stdout)[0]["Size"]
+        layers = self.call("podman", "history", "--format", "{{.Size}} {{.CreatedBy}}", image).stdout
+        print(f"{image}: {size} bytes\n{layers}")
+
+    def outputs(self, image, bundle, *words):
+        """{output: values} of the tiny model in a container, for an input that both sides can make."""
+        done = self.call(*self.running(*words, "-v", f"{bundle}:/b:ro", "--entrypoint", "python3", image, "-c", _CODE))
+        return json.loads(done.stdout.splitlines()[-1])
+
+
+_CODE = ("import json, numpy as np; from jetson.detector import open_detector; "
+         "d = open_detector('/b', 't-320x192-fp32'); "
+         "d.engine.input[:] = np.arange(3 * 192 * 320).reshape(1, 3, 192, 320) % 256; "
+         "print(json.dumps({k: v.ravel().tolist() for k, v in d.infer().items()}))")
+
+
+def _as_here(there, bundle):
+    """Outputs from elsewhere against this machine's, within 1e-3."""
+    with open_detector(bundle, "t-320x192-fp32") as detector:
+        detector.engine.input[:] = np.arange(3 * 192 * 320).reshape(1, 3, 192, 320) % 256
+        here = {name: value.ravel().copy() for name, value in detector.infer().items()}
+    assert there.keys() == here.keys()
+    for name, value in here.items():
+        np.testing.assert_allclose(there[name], value, atol=1e-3)
+
+
+def _cuda(folder, root):
+    """A CUDA toolkit's headers (NVIDIA's, from its Python package) with the driver stand-in to link against."""
+    doubles = os.path.join(root, "tests", "doubles", "fakecuda")
+    subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:", "-d",
+                    folder + ".wheel", "nvidia-cuda-runtime-cu11==11.8.89"], check=True)
+    wheel, = os.listdir(folder + ".wheel")
+    with zipfile.ZipFile(os.path.join(folder + ".wheel", wheel)) as file:
+        file.extractall(folder + ".wheel/x")
+    shutil.copytree(folder + ".wheel/x/nvidia/cuda_runtime/include", os.path.join(folder, "include"))
+    shutil.copy(os.path.join(doubles, "shim", "cudaProfiler.h"), os.path.join(folder, "include"))
+    subprocess.run(["sh", os.path.join(doubles, "build.sh"), os.path.join(folder, "lib64", "stubs"),
+                    os.path.join(folder, "include", "cuda.h"), os.path.join(folder, "include", "cudaProfiler.h")],
+                   check=True, stdout=subprocess.DEVNULL, env=dict(os.environ, PYTHON=sys.executable))
+    shutil.rmtree(folder + ".wheel")
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory, root):
-    """The image, built by Dockerfile.l4t with the arguments for JetPack 4 and no GPU."""
+    """The image, built by Dockerfile.l4t with the arguments for JetPack 4, pycuda compiled."""
     folder = tmp_path_factory.mktemp("images")
     system = str(folder / "base")
     debian.make(system, ("python3-pip",))
+    os.makedirs(system + "/usr/local/cuda")
+    _cuda(system + "/usr/local/cuda", root)
     found = Images(folder)
-    tar = subprocess.Popen(["tar", "-C", system, "-c", "."], stdout=subprocess.PIPE)
-    found.call("podman", "import", "-", BASE, stdin=tar.stdout)
-    shutil.rmtree(system)
-    words = ["buildah", "bud", "--isolation", "chroot", "--format", "docker", "--build-arg", f"BASE={BASE}",
-             "--build-arg", "GPU=0", "--build-arg", "VERSION=test", "-f", "Dockerfile.l4t", "-t", IMAGE]
-    certificates = os.environ.get("PIP_CERT")
-    if certificates:  # behind a proxy that signs with a certificate of its own
-        with open(folder / "pip.conf", "w") as file:
-            file.write("[global]\ncert = /etc/ssl/certs/host.crt\n")
-        words += ["-v", f"{folder}/pip.conf:/etc/pip.conf:ro", "-v", f"{certificates}:/etc/ssl/certs/host.crt:ro"]
-    found.call(*words, ".", cwd=root)
+    found.base(BASE, system)
+    found.build(IMAGE, BASE, {"JETPACK": "4", "GPU": "1"}, root)
     yield found
     found.call("podman", "rmi", "-a", "-f", check=False)
 
@@ -118,8 +176,6 @@ def test_the_image_is_what_it_claims(images):
     # podman has moved this key about: below Config, or beside it.
     health = config.get("Healthcheck") or facts.get("Healthcheck") or facts["HealthCheck"]
     assert health["Test"] == ["CMD", "python3", "-m", "jetson.container", "health"]
-    layers = images.call("podman", "history", "--format", "{{.Size}} {{.CreatedBy}}", IMAGE).stdout
-    print(facts["Size"], layers)
     look = images.call(*images.running("--entrypoint", "sh", IMAGE, "-c",
                                        "id -u; python3 -V; ls /tools /requirements 2>&1; touch /x 2>&1; "
                                        "command -v gcc g++ nvcc; gst-inspect-1.0 h264parse | head -n 1")).stdout
@@ -132,20 +188,36 @@ def test_the_image_is_what_it_claims(images):
 def test_the_image_finds_the_same_faces_as_this_machine(images, tiny_bundle):
     done = images.call(*images.running("-v", f"{tiny_bundle}:/b:ro", IMAGE, "verify", "/b", "--self-test", "--json"))
     assert json.loads(done.stdout)["self_test"]["differences"] == []
-    code = ("import json, numpy as np; from jetson.detector import open_detector; "
-            "d = open_detector('/b', 't-320x192-fp32'); "
-            "d.engine.input[:] = np.arange(3 * 192 * 320).reshape(1, 3, 192, 320) % 256; "
-            "print(json.dumps({k: v.ravel().tolist() for k, v in d.infer().items()}))")
-    done = images.call(*images.running("-v", f"{tiny_bundle}:/b:ro", "--entrypoint", "python3", IMAGE, "-c", code))
-    import numpy as np
+    _as_here(images.outputs(IMAGE, tiny_bundle), tiny_bundle)
 
-    with open_detector(tiny_bundle, "t-320x192-fp32") as detector:
-        detector.engine.input[:] = np.arange(3 * 192 * 320).reshape(1, 3, 192, 320) % 256
-        here = {name: value.ravel().copy() for name, value in detector.infer().items()}
-    there = json.loads(done.stdout)
-    assert there.keys() == here.keys()
-    for name, value in here.items():
-        np.testing.assert_allclose(there[name], value, atol=1e-3)
+
+@pytest.mark.full
+@needs_tools
+def test_the_images_pycuda_runs_on_a_driver_that_is_mounted(images):
+    """JetPack 4 mounts the driver when the container starts; here the stand-in's. Nothing else is needed from CUDA."""
+    code = "import pycuda.driver as d; d.init(); print(d.Device(0).name())"
+    done = images.call(*images.running("--entrypoint", "python3", IMAGE, "-c", code), check=False)
+    assert done.returncode == 1 and "libcuda.so.1" in done.stderr
+    done = images.call(*images.running("-e", "LD_LIBRARY_PATH=/usr/local/cuda/lib64/stubs", "-e", "FAKECUDA_NAME=X1",
+                                       "--entrypoint", "python3", IMAGE, "-c", code))
+    assert done.stdout == "X1\n"
+
+
+@pytest.mark.full
+@pytest.mark.skipif(bool(debian.missing(*_TOOLS, "qemu-aarch64-static")), reason="needs root and qemu-user-static")
+def test_the_arguments_for_jetpack_6_on_emulated_arm64(tmp_path, tiny_bundle, root):
+    if not os.path.exists("/proc/sys/fs/binfmt_misc/qemu-aarch64"):
+        pytest.skip("no emulation of arm64: mount binfmt_misc, then update-binfmts --enable qemu-aarch64")
+    found = Images(tmp_path)
+    base, image = "localhost/jetmask-test-base:r36", "localhost/jetmask-test:r36"
+    debian.make_arm64(str(tmp_path / "base"), ("python3-pip",))
+    try:
+        found.base(base, str(tmp_path / "base"), "--arch", "arm64")
+        found.build(image, base, {"JETPACK": "6", "GPU": "0"}, root, "--platform", "linux/arm64")
+        assert json.loads(found.call("podman", "inspect", image).stdout)[0]["Architecture"] == "arm64"
+        _as_here(found.outputs(image, tiny_bundle), tiny_bundle)
+    finally:
+        found.call("podman", "rmi", "-a", "-f", check=False)
 
 
 @pytest.mark.full
