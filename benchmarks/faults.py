@@ -1,8 +1,11 @@
 """From a fault to the notice on the page, and to the picture again: real processes, real kills.
 
-    python -m benchmarks.faults --bundle jetson/models --clip CLIP
+    python -m benchmarks.faults --bundle jetson/models --clip CLIP [--tries 3] [--only WORD]
 
-Each row is the median of some tries; appended to benchmarks/results/faults.csv with the machine in it.
+Each row is the median of some tries, appended to benchmarks/results/faults.csv with the machine in it. The notice is
+counted from the fault; the picture from the fault too, or from the mending where somebody has to mend it (a server
+started again, a camera plugged in): `picture_again_from` says which. Both are seen from outside, through /api/state,
+which is asked every 0.05 s. The CSI and USB cameras and the RTSP server are those of the tests (tests/doubles).
 """
 
 import argparse
@@ -14,67 +17,237 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
+from pathlib import Path
+
+import cv2
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests", "doubles"))
 
-from serving import Serving, children, wait_for
+import stand_ins
+from serving import FAULTY, Serving, wait_for
 
-from jetson import board
+from jetson import board, drawn
 
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results", "faults.csv")
-FIELDS = ["date", "machine", "cores", "fault", "tries", "notice_s", "picture_again_s"]
+FIELDS = ["date", "machine", "cores", "fault", "tries", "notice_s", "picture_again_s", "picture_again_from",
+          "scheduler"]
+# A machine that does other work at the same time measures at real-time priority; the row says so.
+SCHEDULERS = {os.SCHED_OTHER: "normal", os.SCHED_RR: "real-time", os.SCHED_FIFO: "real-time"}
+OFF = ["--tradeoff", "off"]
+Times = tuple[float, float]  # seconds to the notice, seconds to the picture
+
+
+class Bench:
+    """What every fault needs: bundle, clip, a folder of its own."""
+
+    def __init__(self, bundle: str, clip: str, folder: Path) -> None:
+        self.bundle, self.clip, self.folder = bundle, clip, folder
+        self.switch = folder / "switch"  # a file that makes a stand-in fail while it exists
+
+    def serve(self, source: str, **options) -> Serving:
+        return Serving(self.bundle, source, options=[*OFF, *options.pop("options", [])], **options)
 
 
 def until(check: Callable[[], object], what: str) -> float:
     """Seconds until `check()` is true."""
     began = time.monotonic()
-    wait_for(check, what)
+    wait_for(check, what, 120)
     return time.monotonic() - began
 
 
-def fresh(made: Serving, results: int) -> bool:
-    """Whether there is a live picture with results beyond `results`."""
-    camera = made.camera()
-    return camera["status"] == "live" and camera["results"] > results
-
-
-def capture_fault(made: Serving, number: int) -> tuple[float, float]:
-    """Signal the capture process; (seconds to the notice, seconds to the picture)."""
-    camera = made.camera()
-    lost = camera["times_lost"]
-    began = time.monotonic()
-    os.kill(camera["capture_pid"], number)
-    notice = until(lambda: made.camera()["times_lost"] > lost, "notice")
+def until_picture(made: Serving) -> float:
+    """Seconds until there is a live picture with two results that are not there yet."""
     results = made.camera()["results"]
-    wait_for(lambda: fresh(made, results + 1), "the picture")
-    return notice, time.monotonic() - began
+    return until(lambda: made.camera()["status"] == "live" and made.camera()["results"] > results + 1, "the picture")
 
 
-def killed_runner(bundle: str, clip: str) -> tuple[float, float]:
+def until_lost(made: Serving, lost: int) -> float:
+    return until(lambda: made.camera()["times_lost"] > lost, "the notice")
+
+
+def signalled(bench: Bench, number: int) -> Times:
+    """The capture process is killed or stopped; the runner mends it by itself."""
+    with bench.serve(bench.clip) as made:
+        made.wait_results(5)
+        camera = made.camera()
+        os.kill(camera["capture_pid"], number)
+        notice = until_lost(made, camera["times_lost"])
+        return notice, notice + until_picture(made)
+
+
+def mended(made: Serving, fault: Callable[[], object], mend: Callable[[], object]) -> Times:
+    """A fault that stays until it is mended, one second after the notice."""
+    made.wait_results(5)
+    lost = made.camera()["times_lost"]
+    fault()
+    notice = until_lost(made, lost)
+    time.sleep(1.0)
+    mend()
+    return notice, until_picture(made)
+
+
+def absent(bench: Bench) -> Times:
+    """A file that is not there at the start, and comes."""
+    late = bench.folder / ("late" + os.path.splitext(bench.clip)[1])
+    with bench.serve(str(late), options=["--wait-for-source"]) as made:
+        notice = until(lambda: made.camera()["status"] == "lost", "the notice")
+        shutil.copy(bench.clip, bench.folder / "part")
+        os.rename(bench.folder / "part", late)
+        return notice, until_picture(made)
+
+
+def truncated(bench: Bench) -> Times:
+    """A file is cut to a third while it plays; the notice comes when it is read to its end."""
+    path = str(bench.folder / "cut.avi")
+    scene = drawn.Scene(0, (640, 480))
+    writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"MJPG"), 30, (640, 480))
+    for number in range(60):
+        writer.write(scene.frame(number / 30)[0])
+    writer.release()
+    with bench.serve(path) as made:
+        made.wait_results(5)
+        os.truncate(path, os.path.getsize(path) // 3)
+        notice = until(lambda: "ends early" in made.camera()["last_error"] or made.camera()["times_lost"], "the notice")
+        return notice, notice + until_picture(made)
+
+
+def rtsp_killed(bench: Bench) -> Times:
+    server = stand_ins.RtspServer()
+    try:
+        first = server.start()
+        with bench.serve(server.uri) as made:
+            return mended(made, lambda: (first.kill(), first.wait()), server.start)
+    finally:
+        server.close()
+
+
+def rtsp_frozen(bench: Bench) -> Times:
+    server = stand_ins.RtspServer()
+    try:
+        first = server.start()
+        with bench.serve(server.uri) as made:
+            return mended(made, lambda: os.kill(first.pid, signal.SIGSTOP), lambda: os.kill(first.pid, signal.SIGCONT))
+    finally:
+        server.close()
+
+
+def rtsp_absent(bench: Bench) -> Times:
+    server = stand_ins.RtspServer()
+    try:
+        with bench.serve(server.uri) as made:
+            notice = until(lambda: made.camera()["status"] == "lost", "the notice")
+            server.start()
+            return notice, until_picture(made)
+    finally:
+        server.close()
+
+
+def csi_missing(bench: Bench) -> Times:
+    """No sensor at the start; it is connected one second after the notice."""
+    env = dict(stand_ins.csi_env(bench.folder), CSI_GONE=str(bench.switch))
+    bench.switch.touch()
+    with bench.serve("csi://0", env=env, options=["--wait-for-source"]) as made:
+        notice = until(lambda: made.camera()["status"] == "lost", "the notice")
+        time.sleep(1.0)
+        bench.switch.unlink()
+        return notice, until_picture(made)
+
+
+def csi_dies(bench: Bench) -> Times:
+    env = dict(stand_ins.csi_env(bench.folder), CSI_GONE=str(bench.switch))
+    with bench.serve("csi://0", env=env, options=["--wait-for-source"]) as made:
+        return mended(made, bench.switch.touch, bench.switch.unlink)
+
+
+def csi_repeats(bench: Bench) -> Times:
+    """A camera that sends one picture for ever, as a hung sensor does; a new start of the pipeline helps."""
+    after = 150
+    env = dict(stand_ins.csi_env(bench.folder), CSI_FREEZE_AFTER=str(after))
+    with bench.serve("csi://0", env=env, options=["--wait-for-source"]) as made:
+        until(lambda: made.camera()["frames"] >= after, "the fault")
+        notice = until_lost(made, 0)
+        return notice, notice + until_picture(made)
+
+
+def usb_unplugged(bench: Bench) -> Times:
+    env = dict(stand_ins.v4l2_env(bench.folder), SHIM_GONE=str(bench.switch))
+    with bench.serve("/dev/video0", env=env, options=["--wait-for-source"]) as made:
+        return mended(made, bench.switch.touch, bench.switch.unlink)
+
+
+def engine_raises(bench: Bench) -> Times:
+    """Every inference raises, until the cause is gone one second after the notice."""
+    with bench.serve(bench.clip, program=[FAULTY], env={"FAULTY_ENGINE": str(bench.switch)}) as made:
+        made.wait_results(5)
+        bench.switch.write_text("raise")
+        notice = until(lambda: any("engine fails" in text for text in made.state()["warnings"]), "the notice")
+        time.sleep(1.0)
+        bench.switch.unlink()
+        return notice, until_picture(made)
+
+
+def bundle_broken(bench: Bench) -> Times:
+    """The bundle is overwritten with a broken one and reloaded: refused; the old one goes on all the time."""
+    copy = bench.folder / "bundle"
+    shutil.copytree(bench.bundle, copy)
+    with Serving(str(copy), bench.clip, options=OFF) as made:
+        made.wait_results(5)
+        for model in (copy / "models").iterdir():
+            os.truncate(model, model.stat().st_size - 100)
+        results = made.camera()["results"]
+        began = time.monotonic()
+        made.process.send_signal(signal.SIGHUP)
+        again = until(lambda: made.camera()["results"] > results + 1, "the picture")
+        wait_for(lambda: made.state()["failed_reloads"] == 1, "the notice")
+        return time.monotonic() - began, again
+
+
+def runner_killed(bench: Bench) -> Times:
     """kill -9 of the runner, started again at once, as systemd does; the notice is the end of the process."""
-    with Serving(bundle, clip, options=["--tradeoff", "off"]) as made:
+    with bench.serve(bench.clip) as made:
         made.wait_results(2)
         began = time.monotonic()
-        captures = children(made.process.pid)
         made.end(signal.SIGKILL)
         notice = time.monotonic() - began
-        assert captures
-    with Serving(bundle, clip, options=["--tradeoff", "off"]) as made:
-        made.wait_results(1)
+    with bench.serve(bench.clip) as made:
+        until_picture(made)
         return notice, time.monotonic() - began
 
 
-def absent_then_there(bundle: str, clip: str) -> tuple[float, float]:
-    """A source that is not there at the start; times from the start and from its coming."""
-    with tempfile.TemporaryDirectory() as folder:
-        late = os.path.join(folder, "late" + os.path.splitext(clip)[1])
-        with Serving(bundle, late, options=["--wait-for-source", "--tradeoff", "off"]) as made:
-            notice = until(lambda: made.camera()["status"] == "lost", "notice")
-            shutil.copy(clip, late + ".part")
-            os.rename(late + ".part", late)
-            return notice, until(lambda: fresh(made, 0), "the picture")
+FAULTS: dict[str, tuple[str, Callable[[Bench], Times]]] = {
+    "capture process killed": ("fault", lambda bench: signalled(bench, signal.SIGKILL)),
+    "capture process frozen": ("fault", lambda bench: signalled(bench, signal.SIGSTOP)),
+    "file absent at the start, then there": ("mending", absent),
+    "file cut to a third while it plays": ("fault", truncated),
+    "RTSP server absent at the start, then there": ("mending", rtsp_absent),
+    "RTSP server killed, started again": ("mending", rtsp_killed),
+    "RTSP server frozen, going on": ("mending", rtsp_frozen),
+    "CSI sensor missing at the start, then there": ("mending", csi_missing),
+    "CSI source dies, then back": ("mending", csi_dies),
+    "CSI camera repeats one picture": ("fault", csi_repeats),
+    "USB camera unplugged, plugged in": ("mending", usb_unplugged),
+    "engine raises, then not": ("mending", engine_raises),
+    "bundle swapped for a broken one, reloaded": ("fault", bundle_broken),
+    "runner killed (kill -9), started again": ("fault", runner_killed),
+}
+
+
+def measure(args: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """A row per fault."""
+    machine = board.describe()
+    for fault, (since, run) in FAULTS.items():
+        if args.only not in fault:
+            continue
+        times = []
+        for _ in range(args.tries):
+            with tempfile.TemporaryDirectory() as folder:
+                times.append(run(Bench(args.bundle, args.clip, Path(folder))))
+        yield {"date": date.today().isoformat(), "machine": machine["machine"], "cores": machine["cores"],
+               "fault": fault, "tries": len(times), "notice_s": round(statistics.median(t[0] for t in times), 2),
+               "picture_again_s": round(statistics.median(t[1] for t in times), 2), "picture_again_from": since,
+               "scheduler": SCHEDULERS.get(os.sched_getscheduler(0), "other")}
 
 
 def main() -> None:
@@ -82,28 +255,19 @@ def main() -> None:
     parser.add_argument("--bundle", default="jetson/models")
     parser.add_argument("--clip", required=True)
     parser.add_argument("--tries", type=int, default=3)
+    parser.add_argument("--only", default="", metavar="WORD", help="only the faults with this in their name")
     parser.add_argument("--out", default=OUT)
     args = parser.parse_args()
-    measured: dict[str, list[tuple[float, float]]] = {}
-    for _ in range(args.tries):
-        with Serving(args.bundle, args.clip, options=["--tradeoff", "off"]) as made:
-            for fault, number in (("capture process killed", signal.SIGKILL), ("camera frozen", signal.SIGSTOP)):
-                made.wait_results(5)
-                measured.setdefault(fault, []).append(capture_fault(made, number))
-        measured.setdefault("source absent at the start", []).append(absent_then_there(args.bundle, args.clip))
-        measured.setdefault("runner killed (kill -9), started again", []).append(killed_runner(args.bundle, args.clip))
-    machine = board.describe()
-    fresh_file = not os.path.exists(args.out)
+    fresh = not os.path.exists(args.out)
     with open(args.out, "a", newline="") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        if fresh_file:
+        if fresh:
             writer.writeheader()
-        for fault, times in measured.items():
-            row = {"date": date.today().isoformat(), "machine": machine["machine"], "cores": machine["cores"],
-                   "fault": fault, "tries": len(times), "notice_s": round(statistics.median(t[0] for t in times), 2),
-                   "picture_again_s": round(statistics.median(t[1] for t in times), 2)}
+        for row in measure(args):
             writer.writerow(row)
-            print("{fault}: noticed after {notice_s} s, picture again after {picture_again_s} s".format(**row))
+            file.flush()
+            print("{fault}: noticed after {notice_s} s, picture again {picture_again_s} s after the "
+                  "{picture_again_from}".format(**row))
 
 
 if __name__ == "__main__":

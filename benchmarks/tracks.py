@@ -21,8 +21,8 @@ from jetson import boxes, manifest, track
 from jetson.detector import Faces, open_detector
 
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results", "tracks.csv")
-FIELDS = ["date", "bundle", "variant", "clip", "frames", "persons_true", "persons_seen", "method", "persons",
-          "count_error", "class_changes", "class_changes_per_person_minute"]
+FIELDS = ["date", "bundle", "variant", "model_sha256", "clip", "frames", "persons_true", "persons_seen", "method",
+          "persons", "count_error", "class_changes", "class_changes_per_person_minute"]
 SMALLEST_PX = 16
 
 
@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("--out", default=OUT)
     args = parser.parse_args()
     contents = manifest.load(args.bundle)
+    variant = contents.variant(args.variant)
     with open(args.truth) as file:
         truth = json.load(file)["frames"]
     capture = cv2.VideoCapture(args.clip)
@@ -111,8 +112,8 @@ def main() -> None:
         persons, changes, seconds = count(found, fps, contents.decode["score"])
         rows.append({
             "date": date.today().isoformat(), "bundle": contents.name,
-            "variant": contents.variant(args.variant).name, "clip": os.path.basename(args.clip), "frames": len(found),
-            "persons_true": true, "persons_seen": seen, "method": method, "persons": persons,
+            "variant": variant.name, "model_sha256": variant.sha256[:12], "clip": os.path.basename(args.clip),
+            "frames": len(found), "persons_true": true, "persons_seen": seen, "method": method, "persons": persons,
             "count_error": persons - seen,
             "class_changes": changes,
             "class_changes_per_person_minute": round(60 * changes / seconds, 2) if seconds else ""})

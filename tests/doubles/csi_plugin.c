@@ -7,6 +7,7 @@
  * CSI_SENSORS      how many sensors there are (default 1); another one fails as Argus does
  * CSI_DIE_AFTER    frames after which the source fails, as when the cable is pulled
  * CSI_FREEZE_AFTER frames after which every frame is the same
+ * CSI_GONE         a file; while it exists there is no sensor, and a source that runs fails
  *
  * "memory:NVMM" buffers are plain memory here; only the caps are those of the real elements.
  */
@@ -16,6 +17,7 @@
 #include <gst/video/video.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define PACKAGE "csistandin"
 #define SIZES "width=(int)[1,8192], height=(int)[1,8192], framerate=(fraction)[0/1,240/1]"
@@ -25,6 +27,12 @@ static guint64 env_number(const char *name, guint64 otherwise)
 {
     const char *text = getenv(name);
     return text ? strtoull(text, NULL, 10) : otherwise;
+}
+
+static gboolean is_gone(void)
+{
+    const char *gone = getenv("CSI_GONE");
+    return gone && access(gone, F_OK) == 0;
 }
 
 /* GstVideoInfo knows no NVMM memory, so the feature is taken off first. */
@@ -66,7 +74,7 @@ static void argus_get(GObject *object, guint id, GValue *value, GParamSpec *spec
 static gboolean argus_start(GstBaseSrc *base)
 {
     Argus *self = (Argus *)base;
-    guint64 sensors = env_number("CSI_SENSORS", 1);
+    guint64 sensors = is_gone() ? 0 : env_number("CSI_SENSORS", 1);
     self->count = 0;
     if ((guint64)self->sensor_id >= sensors) {
         GST_ELEMENT_ERROR(self, RESOURCE, NOT_FOUND,
@@ -105,7 +113,7 @@ static void wait_until(GstElement *element, GstClockTime running)
 static GstFlowReturn argus_create(GstPushSrc *push, GstBuffer **out)
 {
     Argus *self = (Argus *)push;
-    if (self->count >= env_number("CSI_DIE_AFTER", G_MAXUINT64)) {
+    if (is_gone() || self->count >= env_number("CSI_DIE_AFTER", G_MAXUINT64)) {
         GST_ELEMENT_ERROR(self, RESOURCE, READ, ("TIMEOUT / Argus disconnected"), (NULL));
         return GST_FLOW_ERROR;
     }

@@ -130,4 +130,4 @@ def alive(pid):
     return False
 
 
-DOUBLES_RTSP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "rtsp_server.py")
+FAULTY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "faulty_engine.py")

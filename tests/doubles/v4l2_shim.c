@@ -5,7 +5,7 @@
  *
  * SHIM_VIDEO         the device file (default /dev/video0)
  * SHIM_UNPLUG_AFTER  frames after which the camera is gone: ENODEV, as when a USB cable is pulled
- * SHIM_GONE          a file; while it exists, opening the device fails with ENOENT
+ * SHIM_GONE          a file; while it exists, opening the device fails with ENOENT, and an open one is gone as above
  *
  * YUYV, 640x480 or 1280x720, 30 frames/s, memory-mapped streaming: what a webcam does.
  */
@@ -54,10 +54,15 @@ static int is_device(const char *path)
     return path && strcmp(path, name ? name : "/dev/video0") == 0;
 }
 
-static int open_device(void)
+static int is_gone(void)
 {
     const char *gone = getenv("SHIM_GONE");
-    if (gone && access(gone, F_OK) == 0) {
+    return gone && access(gone, F_OK) == 0;
+}
+
+static int open_device(void)
+{
+    if (is_gone()) {
         errno = ENOENT;
         return -1;
     }
@@ -176,7 +181,7 @@ static void describe_format(struct v4l2_format *format, int wish)
 static int dequeue(struct v4l2_buffer *buffer)
 {
     const char *unplug = getenv("SHIM_UNPLUG_AFTER");
-    if (unplug && sequence >= (unsigned)atoi(unplug))
+    if (is_gone() || (unplug && sequence >= (unsigned)atoi(unplug)))
         return fail(ENODEV);
     if (queue_in == queue_out)
         return fail(EAGAIN);

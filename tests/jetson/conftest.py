@@ -1,8 +1,6 @@
 """Clips and compiled stand-ins for the runner's tests."""
 
 import os
-import shutil
-import subprocess
 import sys
 
 import pytest
@@ -11,48 +9,40 @@ DOUBLES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 if DOUBLES not in sys.path:
     sys.path.insert(0, DOUBLES)
 
+import stand_ins  # noqa: E402
 
-def _compile(name, target, folder, *packages, link=()):
-    gcc = shutil.which("gcc")
-    if not gcc:
-        pytest.skip("gcc is not installed")
-    flags = []
-    if packages:
-        known = subprocess.run(["pkg-config", "--cflags", "--libs"] + list(packages), stdout=subprocess.PIPE,
-                               stderr=subprocess.DEVNULL) if shutil.which("pkg-config") else None
-        if known is None or known.returncode:
-            pytest.skip("the GStreamer headers are not installed (libgstreamer-plugins-base1.0-dev)")
-        flags = known.stdout.decode().split()
-    path = os.path.join(str(folder), target)
-    command = [gcc, "-O2", "-shared", "-fPIC", os.path.join(DOUBLES, name), "-o", path]
-    subprocess.check_call(command + flags + list(link))
-    return path
+
+def _or_skip(make, *words):
+    try:
+        return make(*words)
+    except stand_ins.Missing as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")
 def gstreamer():
     """Skips where GStreamer's tools are missing."""
-    if not shutil.which("gst-launch-1.0") or not shutil.which("gst-inspect-1.0"):
-        pytest.skip("gst-launch-1.0 is not installed (gstreamer1.0-tools)")
+    _or_skip(stand_ins.need_gstreamer)
 
 
 @pytest.fixture(scope="session")
-def csi_env(gstreamer, tmp_path_factory):
+def csi_env(tmp_path_factory):
     """Environment in which the Jetson's CSI elements exist."""
-    folder = tmp_path_factory.mktemp("csi")
-    _compile("csi_plugin.c", "libgstcsistandin.so", folder, "gstreamer-1.0", "gstreamer-base-1.0",
-             "gstreamer-video-1.0")
-    env = {"GST_PLUGIN_PATH": str(folder), "GST_REGISTRY": str(folder / "registry.bin")}
-    # The registry is written once here, so that no test's time-out pays for it.
-    subprocess.call(["gst-inspect-1.0", "nvvidconv"], env=dict(os.environ, **env), stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL)
-    return env
+    return _or_skip(stand_ins.csi_env, tmp_path_factory.mktemp("csi"))
 
 
 @pytest.fixture(scope="session")
-def v4l2_env(gstreamer, tmp_path_factory):
+def v4l2_env(tmp_path_factory):
     """Environment in which /dev/video0 is a camera."""
-    return {"LD_PRELOAD": _compile("v4l2_shim.c", "v4l2_shim.so", tmp_path_factory.mktemp("v4l2"), link=["-ldl"])}
+    return _or_skip(stand_ins.v4l2_env, tmp_path_factory.mktemp("v4l2"))
+
+
+@pytest.fixture
+def rtsp():
+    """A real RTSP server; `rtsp.start()` starts it."""
+    made = _or_skip(stand_ins.RtspServer)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

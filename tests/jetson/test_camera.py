@@ -3,14 +3,13 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
-from serving import DOUBLES_RTSP, alive, wait_for
+from serving import alive, wait_for
 
 from jetson import camera, source
 
@@ -230,50 +229,23 @@ def test_usb_camera_unplugged_and_back(v4l2_env, monkeypatch):
         live_again(cam)
 
 
-@pytest.fixture
-def rtsp(gstreamer):
-    python = "/usr/bin/python3"
-    probe = [python, "-c", "import gi; gi.require_version('GstRtspServer', '1.0'); "
-                           "from gi.repository import GstRtspServer"]
-    env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    if not os.path.exists(python) or subprocess.call(probe, env=env, stderr=subprocess.DEVNULL):
-        pytest.skip("GStreamer's RTSP server is not installed (python3-gi, gir1.2-gst-rtsp-server-1.0)")
-    with socket.socket() as probe_socket:
-        probe_socket.bind(("127.0.0.1", 0))
-        port = probe_socket.getsockname()[1]
-    servers = []
-
-    def start():
-        server = subprocess.Popen([python, DOUBLES_RTSP, str(port)], env=env, stdout=subprocess.PIPE)
-        servers.append(server)
-        assert server.stdout.readline() == b"ready\n"
-        return server
-
-    start.uri = "rtsp://127.0.0.1:{}/cam".format(port)
-    yield start
-    for server in servers:
-        server.kill()
-        server.wait()
-        server.stdout.close()
-
-
 def test_rtsp_server_absent_killed_and_back(rtsp):
     with Watching(rtsp.uri) as cam:
         wait_for(lambda: cam.status == "lost", "notice that nobody is there")
-        server = rtsp()
+        server = rtsp.start()
         live_again(cam)
         assert frame_of(cam).wh == (640, 360)
         lost = cam.lost_count
         server.kill()
         server.wait()
         wait_for(lambda: cam.lost_count > lost, "notice")
-        rtsp()
+        rtsp.start()
         live_again(cam)
 
 
 @pytest.mark.full
 def test_rtsp_server_frozen_and_back(rtsp):
-    server = rtsp()
+    server = rtsp.start()
     with Watching(rtsp.uri) as cam:
         live_again(cam)
         os.kill(server.pid, signal.SIGSTOP)
