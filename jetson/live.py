@@ -1,0 +1,271 @@
+"""The live service: cameras, detector, page and supervision put together; runs until it is told to end."""
+
+import argparse
+import functools
+import os
+import sys
+import threading
+import time
+from typing import Any, Dict, List, Optional
+
+from jetson import access, files, golden, governor, manifest, metrics, source, tradeoff
+from jetson.apart import open_for_threads
+from jetson.board import Board
+from jetson.detector import Detector
+from jetson.door import Door, loopback
+from jetson.http_message import Response
+from jetson.journal import Journal, from_track
+from jetson.notify import Notifier
+from jetson.picture import Studio, crop
+from jetson.runner import Result, Runner, View
+from jetson.server import Server
+from jetson.site import Site
+from jetson.status import Status
+
+
+def default_threads() -> int:
+    """Threads of one inference: one core is left for capture, drawing and serving."""
+    return max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+def say(text: str) -> None:
+    """A line for the log (stderr: a keeper stamps it)."""
+    print("jetmask: " + text, file=sys.stderr, flush=True)
+
+
+class Live:
+    """One running `serve`. `args`: the verb's (jetson.serve), checked."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.stop = threading.Event()
+        self.reload = threading.Event()
+        self.reloader: Optional[threading.Thread] = None
+        self.notifier = Notifier()
+
+    # -- start ----------------------------------------------------------------------------------------------------
+
+    def open(self, sources: List[source.Source], token: Optional[str]) -> None:
+        """Read the bundle, open the engine, start everything; `token` None: open to all. JetmaskError on a mistake."""
+        args = self.args
+        self.truths = metrics.load_split(args.eval) if args.eval else []
+        self.threads = args.threads or default_threads()
+        self.manifest = manifest.load(args.bundle)
+        variant = self.manifest.variant(args.variant)
+        self.journal = Journal(args.events, args.keep_crops, self._tell_event)
+        guard = access.Access(token, args.allow_host)
+        self.site: Optional[Site] = None
+        # The port is taken before the engine is opened: a wrong port is told at once, not after minutes of building.
+        self.server = Server(self._handle, self._viewers, access.HEADERS)
+        self.door = Door(args.host, args.port, self._healthz, self.server.admit, access.HEADERS).start()
+        detector = self._detector(variant)
+        self.runner = Runner(sources, variant, detector, args.score, args.every_frame, self._on_result,
+                             reopen=self._detector)
+        self.board = Board().start()
+        self.status = Status(self.manifest, self.runner, self.journal, self.board, privacy={
+            "faces_blurred": args.blur_faces, "frames_stored": False, "crops_kept": args.keep_crops,
+            "events_file": bool(args.events)})
+        self.site = Site(self.status, self.journal, guard)
+        self.studio = Studio(len(sources), self.site.picture, args.stream_fps, args.blur_faces,
+                             self.runner.score)
+        self.site.server, self.site.studio = self.server, self.studio
+        self.status.server = self.server
+        self._compare(variant)
+        self.runner.start()
+        self.server.start()
+        self._announce(guard, token)
+
+    def _detector(self, variant: Any, runtime: Optional[str] = None) -> Detector:
+        return open_for_threads(self.args.bundle, variant, runtime or self.args.runtime, self.threads)
+
+    def _compare(self, variant: Any) -> None:
+        """Start the live trade-off and the governor, where they are wanted."""
+        args = self.args
+        self.tradeoff = self.governor = self.status.tradeoff = self.status.governor = None
+        self.runner.spare = None
+        if args.tradeoff == "off":
+            return
+        entries = tradeoff.choose(self.manifest, args.tradeoff, args.runtime, variant, tradeoff.engine_is_cached(
+            self.manifest))
+        if len(entries) < 2 and not self.truths:
+            return
+        self.tradeoff = tradeoff.TradeOff(entries, self._detector, self.runner.score, args.budget / 100, self.truths,
+                                          lambda: self.board.state().get("total_mw")).start()
+        self.runner.spare = self.tradeoff.spare
+        self.status.tradeoff = self.tradeoff
+        if args.governor:
+            self.governor = governor.Governor(governor.parse(args.governor), self.runner, self.tradeoff, self._switch)
+            self.status.governor = self.governor
+
+    def _switch(self, entry: tradeoff.Entry, reason: str) -> None:
+        before = self.runner.active.variant.name
+        self.runner.swap(entry.variant, entry.detector, own=False)
+        self.journal.add("switched", reason="{} to {}: {}".format(before, entry.variant.name, reason))
+        say("governor: {} to {}: {}".format(before, entry.variant.name, reason))
+
+    def _handle(self, request: Any) -> Any:
+        return self.site.handle(request)
+
+    def _healthz(self, request: Any) -> Response:
+        if self.site is None:
+            return Response(503, b'{"ok": false, "status": "starting", "reason": "the engine is being opened"}\n',
+                            "application/json", {"Retry-After": "2"})
+        return self.site.handle(request)
+
+    def _viewers(self, topic: str, count: int) -> None:
+        self.site.viewers(topic, count)
+
+    def _announce(self, guard: access.Access, token: Optional[str]) -> None:
+        host = "127.0.0.1" if self.args.host in ("0.0.0.0", "::") else self.args.host
+        url = "http://{}:{}/".format("[{}]".format(host) if ":" in host else host, self.door.port)
+        active = self.runner.active
+        say("serving {} with {} on {}".format(
+            ", ".join(view.camera.source.label for view in self.runner.views), active.variant.name,
+            active.detector.engine.runtime))
+        if token is None:
+            say("live page: {}".format(url))
+            if loopback(self.args.host):
+                say("from another machine: ssh -L {0}:127.0.0.1:{0} USER@THIS-MACHINE, then open that address".format(
+                    self.door.port))
+            else:
+                say("warning: --insecure: everybody who reaches this port can look in")
+        else:
+            self._say_code(guard, url)
+            if not self.args.token_file:
+                say("token for programs (Authorization: Bearer …): {}".format(token))
+        if self.args.ready_file:
+            files.write_json(self.args.ready_file, {"url": url, "pid": os.getpid()})
+
+    def _say_code(self, guard: access.Access, url: str) -> None:
+        self.guard, self.url, self.said = guard, url, guard.code
+        say("live page, this address works once: {}{}?code={}".format(url, access.CODE_PATH[1:], guard.code))
+
+    # -- while it runs ---------------------------------------------------------------------------------------------
+
+    def _tell_event(self, event: Dict[str, Any]) -> None:
+        if self.site is not None:
+            self.site.tell("event", event)
+
+    def _on_result(self, view: View, frame: Any, result: Result) -> None:
+        camera = view.camera
+        self.studio.offer(camera.index, frame.image, result)
+        comparing = self.tradeoff  # a reload may take it away meanwhile
+        if comparing is not None:
+            comparing.offer(frame.image)
+        if self.args.keep_crops and not self.args.blur_faces:
+            for face in result.tracks:
+                if face.confirmed and face.seen >= result.arrived:
+                    quality = face.confidence * float(face.xyxy[3] - face.xyxy[1])
+                    self.journal.keep_crop("{}-{}".format(camera.index, face.number), quality,
+                                           functools.partial(crop, frame.image, face.xyxy))
+        if result.events:
+            wall, monotonic = time.time(), time.monotonic()
+            for event in result.events:
+                self.journal.add(event.kind, **from_track(event, camera.index, camera.source.label, wall, monotonic))
+
+    def run(self) -> int:
+        """Serve until told to end; the exit code."""
+        known = ["" for _ in self.runner.views]
+        state_due = beat_due = look_due = beat = 0.0
+        self.notifier.ready("serving on port {}".format(self.door.port))
+        while not self.stop.wait(0.1):
+            now = time.monotonic()
+            if self.reload.is_set() and (self.reloader is None or not self.reloader.is_alive()):
+                self.reload.clear()
+                # Building an engine takes minutes; meanwhile the keeper must go on hearing that all is well.
+                self.reloader = threading.Thread(target=self._reload, name="reload", daemon=True)
+                self.reloader.start()
+            self._watch_cameras(known)
+            if now >= state_due:
+                state_due = now + 0.5
+                self.site.tell("state", self.status.state())
+            comparing, governing = self.tradeoff, self.governor  # a reload may take them away meanwhile
+            if now >= look_due and comparing is not None:
+                look_due = now + 1.0
+                comparing.active = self.runner.active.variant.name
+                comparing.note_power()
+                if governing is not None:
+                    governing.step()
+            if now >= beat_due:
+                beat_due = now + min(1.0, self.notifier.watchdog_s or 1.0)
+                health = self.status.health()
+                if health["ok"] and self.runner.beat > beat:  # the keeper hears the loop's heartbeat, not this one's
+                    beat = self.runner.beat
+                    self.notifier.beat("{}, {:.1f} frames/s".format(health["status"], self.runner.rate.value(now)))
+                elif not health["ok"]:
+                    say("error: {}; ending, so that the keeper starts a new process".format(health["reason"]))
+                    return 1
+            if getattr(self, "said", None) is not None and self.said != self.guard.code:
+                self._say_code(self.guard, self.url)
+            if self.args.once and self.runner.ended:
+                say("the source has ended after {} results".format(self.runner.results))
+                break
+        return 0
+
+    def _watch_cameras(self, known: List[str]) -> None:
+        for number, view in enumerate(self.runner.views):
+            camera = view.camera
+            if camera.status == known[number]:
+                continue
+            before, known[number] = known[number], camera.status
+            if camera.status == "lost":
+                self.journal.add("camera lost", camera=number, source=camera.source.label, reason=camera.last_error)
+                say("camera {} lost: {}".format(number, camera.last_error))
+            elif camera.status == "live" and before == "lost":
+                self.journal.add("camera back", camera=number, source=camera.source.label)
+                say("camera {} is back".format(number))
+            if camera.status == "lost":
+                self.site.no_picture(number, ["No picture", camera.source.label, camera.last_error])
+            elif camera.status == "starting":
+                self.site.no_picture(number, ["Starting", camera.source.label])
+
+    def _reload(self) -> None:
+        """Load the bundle again: self-test first, then swap; whatever goes wrong, the old one goes on."""
+        self.notifier.send("RELOADING=1")
+        say("reloading {}".format(self.args.bundle))
+        try:
+            manifest.verify(self.args.bundle)
+            fresh = manifest.load(self.args.bundle)
+            variant = fresh.variant(self.args.variant)
+            golden.require(self.args.bundle, variant.name, self.args.runtime)
+            detector = self._detector(variant)
+            if self.stop.is_set():
+                detector.close()
+                return
+        except Exception as error:  # whatever is wrong with it: the old one goes on
+            self.status.failed_reloads += 1
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            self.status.notice = "The new bundle was refused, the old one goes on: {}".format(reason)
+            self.journal.add("reload refused", reason=reason)
+            say("reload refused, the old bundle goes on: {}".format(error))
+        else:
+            self.runner.spare = None
+            self.runner.swap(variant, detector)
+            old, self.manifest, self.status.manifest = self.tradeoff, fresh, fresh
+            self._compare(variant)
+            if old is not None:
+                # The inferring thread may be inside its last sample; its engines go when it is out.
+                threading.Timer(5.0, old.stop).start()
+            self.status.reloads += 1
+            self.status.notice = ""
+            self.journal.add("reloaded", bundle=fresh.name, variant=variant.name)
+            say("now running {} {}".format(fresh.name, variant.name))
+        self.notifier.ready("serving on port {}".format(self.door.port))
+
+    # -- end --------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End everything that was started, in the order of the data."""
+        if hasattr(self, "runner"):
+            self.runner.stop()
+        if getattr(self, "tradeoff", None) is not None:
+            self.tradeoff.stop()
+        if hasattr(self, "board"):
+            self.board.stop()
+        if hasattr(self, "studio"):
+            self.studio.stop()
+        if hasattr(self, "door"):
+            self.door.stop()
+            self.server.stop()
+        if hasattr(self, "journal"):
+            self.journal.close()
