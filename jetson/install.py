@@ -217,7 +217,7 @@ def recover_at_start(where: Store, say: Say) -> bool:
         with where.lock(wait=False):
             return recover(where, say, restart=False)
     except JetmaskError as error:
-        say("left as it is: {}".format(error.what))
+        say("a switch is under way, which looks after itself ({})".format(error.what))
         return False
 
 
