@@ -117,6 +117,24 @@ def test_gate_by_bisection_with_a_teacher(trained, drawn, tmp_path):
     models.load(result["model"])
 
 
+@pytest.mark.full
+def test_a_gate_that_was_stopped_goes_on_with_its_probes(trained, drawn, tmp_path):
+    whole = pruning(trained, tmp_path / "whole", drawn, epochs=1).gate(100.0, probes=2)
+
+    def stop(text):
+        if text.startswith("probe 2"):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        pruning(trained, tmp_path / "broken", drawn, epochs=1, say=stop).gate(100.0, probes=2)
+    first = next((tmp_path / "broken").glob("share-*/result.json"))
+    made = first.stat().st_mtime_ns
+    broken = pruning(trained, tmp_path / "broken", drawn, epochs=1).gate(100.0, probes=2)
+    assert first.stat().st_mtime_ns == made
+    assert files.read_json(broken["plan"]) == files.read_json(whole["plan"])
+    assert broken["macs"] == whole["macs"]
+
+
 def test_distance_to_a_teacher_is_nothing_for_equal_answers():
     rng = np.random.default_rng(2)
     maps = [rng.normal(-2, 2, (2, 4, 4, c)).astype(np.float32) for _ in models.STRIDES for c in (3, 4)]
