@@ -31,7 +31,7 @@ SPACE = {
     "train.batch_size": [8, 16], "augment.mosaic": [0.0, 0.42],
 }
 TUNE = ["model.init=%s" % WEIGHTS, "train.epochs=3", "train.images_per_epoch=96", "train.warmup_steps=3",
-        "train.sizes=[[192, 0.5], [256, 0.5]]", "train.closing_epochs=1", "train.ema=0.9", "data.train=[train]"]
+        "train.sizes=[[224, 1.0]]", "train.closing_epochs=1", "train.ema=0.9", "data.train=[train]"]
 
 
 def main(argv=None):
