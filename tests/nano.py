@@ -57,6 +57,8 @@ class Nano:
             json.dump({"folder": "/opt/docker", "python": PYTHON, "gpu": self.gpu}, file)
         self.program("docker", f'exec {sys.executable} {DOUBLES}/docker_standin.py {facts} "$@"')
         self.port = free_port()
+        for name in ("systemctl", "journalctl"):  # systemd runs there once there is /run/systemd/system
+            self.program(name, f'exec {sys.executable} {DOUBLES}/systemctl_standin.py {name} "$@"')
         self.options = ["--ssh", f"-F {self.sshd.config}", "--source", "synthetic://", "--port", str(self.port),
                         "--watch", "0.5", "--start", "60", "--retries", "1"]
 
@@ -103,4 +105,5 @@ class Nano:
     def close(self):
         for name in self.containers():
             subprocess.run(["ssh", "-F", self.sshd.config, "device", f"docker rm -f {name}"], capture_output=True)
+        subprocess.run(["ssh", "-F", self.sshd.config, "device", "systemctl stop jetmask.service"], capture_output=True)
         self.sshd.close()

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Run a program on a machine that looks like a Jetson, in a mount namespace of its own (needs root).
 # usage: jetson_namespace.sh FOLDER PROGRAM ARGUMENT...
-# FOLDER/etc is laid over /etc (nv_tegra_release), /etc, /opt and /var/lib take writes into FOLDER/upper, /dev has only
-# the standard nodes and those named in FOLDER/cameras, /proc/meminfo is FOLDER/meminfo.
+# FOLDER/etc is laid over /etc (nv_tegra_release), /etc, /opt, /run and /var/lib take writes into FOLDER/upper, /dev has
+# only the standard nodes and those named in FOLDER/cameras, /proc/meminfo is FOLDER/meminfo.
 set -eu
 if [ "${JETMASK_NAMESPACE:-}" != "$1" ]; then
     export JETMASK_NAMESPACE="$1"
@@ -11,7 +11,7 @@ fi
 folder=$1
 shift
 mkdir -p "$folder/dev"
-for place in etc opt var/lib; do
+for place in etc opt run var/lib; do
     name=$(echo "$place" | tr / -)
     mkdir -p "$folder/upper/$name" "$folder/work/$name"
     mount -t overlay none -o "lowerdir=/$place,upperdir=$folder/upper/$name,workdir=$folder/work/$name" "/$place"

@@ -39,6 +39,17 @@ def test_the_dockerfile_is_clean(root):
     assert done.returncode == 0, done.stdout
 
 
+def test_the_shell_scripts_are_clean(root):
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed here")
+    scripts = [os.path.join(folder, name) for folder, _, names in os.walk(os.path.join(root, "tests"))
+               for name in names if name.endswith(".sh")] + [os.path.join(root, ".ci", "run")]
+    # -nt is in every sh there is; the words that are split are meant to be.
+    done = subprocess.run(["shellcheck", "-S", "warning", "-e", "SC3013,SC2046", *scripts], capture_output=True,
+                          text=True)
+    assert len(scripts) > 4 and done.returncode == 0, done.stdout
+
+
 def test_pinned_modules_have_hashes_and_match_what_is_tested(root):
     lists = {}
     for name in sorted(os.listdir(os.path.join(root, "jetson"))):

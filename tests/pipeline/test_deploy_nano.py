@@ -200,3 +200,38 @@ def test_a_dry_run_names_every_command_of_a_container_deployment(jetson, tiny_bu
         done = jetson.deploy(*verb, "device", "--dry-run", options=[])
         assert done.returncode == 0 and "ssh device" in done.stdout and verb[0] in done.stdout
     assert set(jetson.sshd.run("find /opt/jetmask /var/lib/jetmask | sort").split()) == before
+
+
+@pytest.mark.full
+@pytest.mark.skipif("JETMASK_PYTHON36" not in os.environ, reason="the pinned modules are those of a Python 3.6")
+def test_without_a_container_a_venv_and_a_systemd_unit(tiny_bundle, second, tmp_path):
+    """The venv is really made, from a package index; systemd is a stand-in (the unit is booted in test_systemd)."""
+    jetson = nano.Nano(tmp_path)
+    try:
+        jetson.sshd.run("mkdir -p /run/systemd/system")
+        words = ["--no-container", "--no-gpu", "--no-bench"]
+        done = jetson.deploy(tiny_bundle, "device", *words, "--json")
+        assert done.returncode == 0, done.stderr
+        assert "ok    systemd" in done.stderr
+        first = json.loads(done.stdout)["times_s"]["prepare Python"]
+        spec = jetson.store.service()
+        assert spec["kind"] == "systemd" and "/venv-" in spec["start"][0]
+        unit = jetson.sshd.run("cat /etc/systemd/system/jetmask.service")
+        assert f"ExecStart={shlex.join(spec['start'])}" in unit and "NoNewPrivileges=true" in unit
+        assert jetson.running()["variant"]["runtime"] == "onnxruntime"
+        versions = jetson.sshd.run(f"{spec['start'][0]} -m pip list --format freeze")
+        assert "onnxruntime==1.10.0" in versions and "pip==21.3.1" in versions
+
+        done = jetson.deploy(second[0], "device", *words, "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["times_s"]["prepare Python"] < first, "the venv is made once"
+        done = jetson.deploy("--status", "device")
+        assert '"ok": true' in done.stdout and "systemd" in done.stdout
+        assert "live page" in jetson.deploy("--logs", "device").stdout
+        done = jetson.deploy("--rollback", "device")
+        assert done.returncode == 0 and jetson.store.link("current") == install.root_digest(tiny_bundle)
+        done = jetson.deploy(second[0], "device", *words, "--serve-args=--no-such-option")
+        assert done.returncode == 1 and "back on" in done.stderr, done.stderr
+        assert jetson.running() and jetson.store.link("current") == install.root_digest(tiny_bundle)
+    finally:
+        jetson.close()
