@@ -17,6 +17,7 @@ from jetson.store import Store
 TESTS = os.path.dirname(os.path.abspath(__file__))
 DOUBLES = os.path.join(TESTS, "doubles")
 PYTHON = os.environ.get("JETMASK_PYTHON36") or sys.executable
+SOURCE = "synthetic://?fps=2"
 RELEASE = "# R32 (release), REVISION: 7.1, GCID: 29689809, BOARD: t210ref, EABI: aarch64\n"
 MEMINFO = "MemTotal: 4059316 kB\nMemFree: 2000000 kB\nMemAvailable: 2800000 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\n"
 
@@ -59,8 +60,9 @@ class Nano:
         self.port = free_port()
         for name in ("systemctl", "journalctl"):  # systemd runs there once there is /run/systemd/system
             self.program(name, f'exec {sys.executable} {DOUBLES}/systemctl_standin.py {name} "$@"')
-        self.options = ["--ssh", f"-F {self.sshd.config}", "--source", "synthetic://", "--port", str(self.port),
-                        "--watch", "0.5", "--start", "60", "--retries", "1"]
+        # A runner that leaves the processor to the deployment.
+        self.options = ["--ssh", f"-F {self.sshd.config}", "--source", SOURCE, "--serve-args=--tradeoff off", "--port",
+                        str(self.port), "--watch", "0.5", "--start", "60", "--retries", "1"]
 
     def set(self, release=None, meminfo=None, cameras=None):
         """Change the machine; takes effect for memory at once, for the others before the sshd starts."""

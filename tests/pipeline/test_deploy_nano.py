@@ -150,10 +150,9 @@ def test_preflight(jetson, tiny_bundle, change, words, code, finding, remedy):
     jetson.set(meminfo=change.get("meminfo", nano.MEMINFO))
     try:
         # A root that cannot be written ends every one of these at its preflight.
-        options = [word for word in jetson.options if word != "synthetic://"]
-        options.remove("--source")
-        if not any(word == "--source" for word in words):
-            options += ["--source", "synthetic://"]
+        options = [word for word in jetson.options if word not in ("--source", nano.SOURCE)]
+        if "--source" not in words:
+            options += ["--source", nano.SOURCE]
         done = jetson.deploy(tiny_bundle, "device", *words, "--root", "/proc/nothing", options=options)
     finally:
         jetson.set(meminfo=nano.MEMINFO)
