@@ -41,7 +41,11 @@ class Serving:
                                         stdout=self._log, stderr=self._log)
         self.port = None
         if wait:
-            self.wait_ready()
+            try:
+                self.wait_ready()
+            except BaseException:
+                self.close()
+                raise
 
     def wait_ready(self):
         wait_for(lambda: os.path.exists(self.ready) or self.process.poll() is not None, "serving")
@@ -67,7 +71,7 @@ class Serving:
         with open(self.log_path, "rb") as file:
             return file.read().decode("utf-8", "replace")
 
-    def get(self, path, headers=None, timeout=10.0):
+    def get(self, path, headers=None, timeout=PATIENCE_S):
         """(status, headers, body) of a GET."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
