@@ -153,16 +153,19 @@ def activate(where: Store, digest: str, spec: Optional[Dict[str, Any]] = None, s
             where.write_result({"digest": digest, "ok": True, "message": "switched to {}".format(digest[:16]),
                                 "finished": time.time(), "token": token})
             return
+        # What the runner said is gone with it: a container's log is removed with the container.
+        last = service.said(spec, where.folder)
         say("failed: {}; going back".format(problem))
         worse = _undo(where, spec, start_s, say)
         was = where.link("current")
         message = "{}; {}".format(problem, "back on " + was[:16] if was else "nothing was installed before")
         if worse is not None:
             message += ", but its runner does not come up either: " + worse
-        where.write_result({"digest": digest, "ok": False, "message": message, "finished": time.time(),
-                            "token": token})
-        raise JetmaskError("the new bundle did not come up: " + message, where.bundle(digest), "a healthy runner",
-                           "see `jetmask deploy USER@HOST --logs`, or service.log in the state folder")
+        where.write_result({"digest": digest, "ok": False, "message": message, "said": last,
+                            "finished": time.time(), "token": token})
+        raise JetmaskError("the new bundle did not come up: {}{}".format(message, "".join(
+            "\n    | " + line for line in last)), where.bundle(digest), "a healthy runner",
+            "its last log lines above say why; the old runner's are in `jetmask deploy --logs USER@HOST`")
 
 
 def _restart(where, old, spec, start_s, watch_s, say):

@@ -142,6 +142,17 @@ def logs(service: Service, state: str, lines: int = 100) -> List[str]:
     return ["tail", "-n", str(lines), os.path.join(state, "service.log")]
 
 
+def said(service: Service, state: str, lines: int = 12) -> List[str]:
+    """The runner's last log lines; [] where they cannot be had."""
+    try:
+        done = subprocess.run(logs(service, state, lines), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              stdin=subprocess.DEVNULL, timeout=15)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    text = done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""
+    return [line[:300] for line in text.splitlines() if line.strip()][-lines:]
+
+
 def healthy(service: Service, timeout_s: float = 4.0) -> Tuple[bool, str]:
     """Whether the runner answers its health address with 200, and what it said otherwise."""
     where = urllib.parse.urlsplit(service["url"])

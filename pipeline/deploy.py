@@ -313,8 +313,10 @@ class Deployment:
             return
         result = self._await(layout, token)
         if not result["ok"]:
-            raise JetmaskError(f"the device is not on the new bundle: {result['message']}", self.remote.target, None,
-                               f"jetmask deploy --logs {self.remote.target} shows what the runner said")
+            said = "".join("\n    | " + line for line in result.get("said", ()))
+            raise JetmaskError(f"the device is not on the new bundle: {result['message']}{said}", self.remote.target,
+                               None, "the new runner's last log lines above say why; what ran before runs again"
+                               if said else f"jetmask deploy --status {self.remote.target}")
 
     def _await(self, layout: Layout, token: str) -> dict[str, Any]:
         end = time.monotonic() + self.args.start + self.args.watch + 90

@@ -149,6 +149,7 @@ def test_an_update_whose_runner_fails_is_rolled_back_on_the_device(device, bundl
     done = device.deploy(two[0], "device", "--serve-args=--no-such-option")
     assert done.returncode == 1, done.stderr
     assert "back on " + one[1][:16] in done.stderr and "Traceback" not in done.stderr
+    assert "there is no option --no-such-option" in done.stderr
     assert device.store.link("current") == one[1] and device.store.read("trial.json") is None
     assert device.running()
 
