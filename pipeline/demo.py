@@ -25,6 +25,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 WH = (416, 256)          # the default input of the camera; what the live run uses
 SQUARE = (320, 320)
 LIVE_S = 20.0
+MAX_DROP = 1.0           # a hundred images can not tell half a point from nothing
 TUNE = ["train.warmup_steps=10", "train.schedule=cosine", "train.ema=0.98", "train.closing_epochs=1",
         "train.sizes=[[256, 0.5], [320, 0.5]]", "train.val_wh=[320, 320]", "train.images_per_epoch=400"]
 
@@ -196,7 +197,7 @@ class Demo:
             digest, results = variants.write_bundle(
                 self.folder / "bundle", made, (WH,), self.root / "val", "drawn val" if self.drawn else "val",
                 train.DECODE, lambda results: card, {"made_by": "jetmask demo", "drawn": self.drawn},
-                "%s-%dx%d-fp32" % (self.size, *WH), threads=1, say=self.say)
+                "%s-%dx%d-fp32" % (self.size, *WH), threads=1, say=self.say, max_drop=MAX_DROP)
             self.predict(made, results)
         self.say("bundle: %s" % (self.folder / "bundle"))
         return digest, results
