@@ -106,6 +106,21 @@ def test_frozen_child_is_killed_and_replaced(clip):
         assert not alive(first)
 
 
+def test_an_unforeseen_fault_does_not_end_the_camera(clip, monkeypatch):
+    true, calls = source.command, []
+
+    def command(*words):
+        calls.append(words)
+        if len(calls) == 1:
+            raise KeyError("unforeseen")
+        return true(*words)
+
+    monkeypatch.setattr(source, "command", command)
+    with Watching(clip) as cam:
+        frame_of(cam).release()
+        assert cam.lost_count == 1 and "unforeseen" in cam.last_error
+
+
 def test_source_that_appears_later(clip, tmp_path):
     path = str(tmp_path / "later.avi")
     with Watching(path) as cam:
