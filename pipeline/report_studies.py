@@ -2,6 +2,7 @@
 compare with measurements."""
 
 from html import escape
+from typing import Any
 
 from pipeline import report_page, report_plots
 
@@ -11,7 +12,7 @@ def prunings(data: dict, ap: str) -> str:
     rows = [row for row in data.get("prunings") or () if row.get("macs_share") is not None]
     if not rows:
         return ""
-    series = []
+    series: list[dict[str, Any]] = []
     for method in dict.fromkeys(row.get("method") or "" for row in rows):
         own = sorted((row for row in rows if (row.get("method") or "") == method), key=lambda row: -row["macs_share"])
         for key, words, dashed in (("map50", "fine-tuned", False), ("before", "not fine-tuned", True)):
