@@ -190,16 +190,17 @@ def test_a_dry_run_names_every_command_of_a_container_deployment(jetson, tiny_bu
     done = jetson.deploy(tiny_bundle, "device", "--dry-run", "--image-tar", "jetmask.tar", "--key", "k.pub",
                          "--no-bench", options=[])
     assert done.returncode == 3 and "k.pub" in done.stderr
-    before = set(jetson.sshd.run("find /opt/jetmask /var/lib/jetmask | sort").split())
+    listing = "find /opt/jetmask /var/lib/jetmask 2>&1 | sort"
+    before = jetson.sshd.run(listing)
     done = jetson.deploy(tiny_bundle, "device", "--dry-run", "--image-tar", "jetmask.tar", options=[])
     assert done.returncode == 0, done.stderr
     for word in ("sh -s", "rsync", "docker load -i", "docker tag", "install", "--stage", " build ", "verify", "bench",
-                 "--activate", "--restart unless-stopped"):
+                 "--activate", '"unless-stopped"'):
         assert word in done.stdout, word
     for verb in (["--status"], ["--rollback"], ["--logs"], ["--prune-old", "2"]):
         done = jetson.deploy(*verb, "device", "--dry-run", options=[])
         assert done.returncode == 0 and "ssh device" in done.stdout and verb[0] in done.stdout
-    assert set(jetson.sshd.run("find /opt/jetmask /var/lib/jetmask | sort").split()) == before
+    assert jetson.sshd.run(listing) == before
 
 
 @pytest.mark.full
