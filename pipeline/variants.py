@@ -30,10 +30,10 @@ class Made(NamedTuple):
 OVERFLOW_IMAGES = 16
 
 
-def make(name, path, folder, images, calibration_wh, litert_whs=(), say=print):
+def make(name, path, folder, images, calibration_wh, litert_whs=(), say=print, method="percentile"):
     """Export the model in `path` (.keras) to folder as fp32, fp16, int8 (TensorRT) and int8-cpu ONNX, and LiteRT files
-    for each of litert_whs. images: paths to calibrate with. Every node is held against TensorRT 8.2's rules first;
-    nodes whose tensors come near fp16's largest number on these images stay float32 in the fp16 file and, by the
+    for each of litert_whs. images: paths to calibrate with, by method. Every node is held against TensorRT 8.2's rules
+    first; nodes whose tensors come near fp16's largest number on these images stay float32 in the fp16 file and, by the
     table's layer_precisions, in engines that TensorRT builds from the float32 one.
     Returns (Made, the Keras model); BadInput where TensorRT 8.2 would refuse a node."""
     folder = Path(folder)
@@ -47,7 +47,7 @@ def make(name, path, folder, images, calibration_wh, litert_whs=(), say=print):
         raise BadInput("a Nano's TensorRT would refuse this model:\n" + "\n".join(map(lint.describe, findings)),
                        where=onnx["fp32"])
     say("%s: calibration on %d images" % (name, len(images)))
-    table = calibrate.collect(onnx["fp32"], images, calibration_wh)
+    table = calibrate.collect(onnx["fp32"], images, calibration_wh, method)
     keep = sensitivity.overflows(onnx["fp32"], images[:OVERFLOW_IMAGES], calibration_wh)
     if keep:
         say("%s: %d nodes stay float32 in fp16: their values come near 65504" % (name, len(keep)))
