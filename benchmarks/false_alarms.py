@@ -3,8 +3,8 @@
     python -m benchmarks.false_alarms --bundle jetson/models --data DIR [--variant NAME …]
 
 Three sets: the third of negatives/ that training never sees; every second frame of the clips in which nobody wears a
-mask (one has a skull printed on the shirt); drawn bare heads with beards, hands, scarves and cups at the mouth (a figure
-on drawings, named so). Rows replace benchmarks/results/false_alarms.csv.
+mask (one has a skull printed on the shirt); drawn bare heads with beards, hands, scarves and cups at the mouth (a
+figure on drawings, named so). Rows replace benchmarks/results/false_alarms.csv.
 """
 
 import argparse
