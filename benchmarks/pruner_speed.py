@@ -1,0 +1,52 @@
+"""How long pruning itself takes: four networks of keras.applications with random weights, half of their channels.
+
+    python -m benchmarks.pruner_speed
+
+Plan (l1) and cut are timed apart; building the network, which Keras does, is not counted. CPU seconds of this process
+stand beside wall seconds, since other programs show in the latter. Writes benchmarks/results/pruner_speed.csv.
+"""
+import csv
+import io
+import sys
+import time
+from pathlib import Path
+
+import keras
+
+from benchmarks.machine import describe
+from jetson import files
+from pipeline.prune import plan_uniform, prune
+from pipeline.prune_cost import Macs
+
+OUT = Path(__file__).parent / "results" / "pruner_speed.csv"
+NAMES = ("MobileNetV2", "ResNet50", "EfficientNetB0", "DenseNet121")
+WH = (224, 224)
+
+
+def main():
+    rows = []
+    for name in NAMES:
+        model = getattr(keras.applications, name)(weights=None, input_shape=(*WH, 3))
+        times = [(time.perf_counter(), time.process_time())]
+        plan = plan_uniform(model, 0.5)
+        times.append((time.perf_counter(), time.process_time()))
+        smaller = prune(model, plan)
+        times.append((time.perf_counter(), time.process_time()))
+        before, after = (Macs(m, WH)({}) for m in (model, smaller))
+        rows.append({"network": name, "parameters": model.count_params(), "parameters_after": smaller.count_params(),
+                     "macs_share": "%.4f" % (after / before), "plan_s": "%.2f" % (times[1][0] - times[0][0]),
+                     "plan_cpu_s": "%.2f" % (times[1][1] - times[0][1]), "cut_s": "%.2f" % (times[2][0] - times[1][0]),
+                     "cut_cpu_s": "%.2f" % (times[2][1] - times[1][1]), "machine": describe("keras")})
+        print("%-16s plan %s s (CPU %s), cut %s s (CPU %s), %s of the multiply-adds left" % (
+            name, rows[-1]["plan_s"], rows[-1]["plan_cpu_s"], rows[-1]["cut_s"], rows[-1]["cut_cpu_s"],
+            rows[-1]["macs_share"]), file=sys.stderr, flush=True)
+        keras.utils.clear_session()
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    files.write_text(str(OUT), text.getvalue())
+
+
+if __name__ == "__main__":
+    main()
