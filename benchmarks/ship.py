@@ -62,12 +62,12 @@ def main(argv=None):
         names = [m.name for m, _ in made]
         digest, results = variants.write_bundle(
             ROOT / "jetson" / "models", made, whs, data / "val", "val", decode,
-            lambda results: card(names, results, tests, decode, args.note), {"trained_by": "the jetmask authors"},
+            lambda results: card(names, results, shipped(tests, results), decode, args.note), {"trained_by": "the jetmask authors"},
             "%s-416x256-fp32" % first, say=say)
         by_name = {r["variant"]: r for r in results}
-        for name, result in tests.items():
+        for name, result in shipped(tests, results).items():
             rows.append(row(result, "test", by_name[name]))
-        rows += [row(r, "val", r) for r in results]
+        rows += [row(r, "val", r) for r in results if r["variant"] not in variants.lost_too_much(results)]
     with files.aside(str(RESULTS)) as path, open(path, "w", newline="") as out:
         writer = csv.DictWriter(out, COLUMNS)
         writer.writeheader()
@@ -90,6 +90,12 @@ def calibrated(name, path, folder, images, data, say):
         if all(verdict.passed for verdict in verdicts):
             break
     return made, model
+
+
+def shipped(tests, results):
+    """The test figures of those variants that the gate let into the bundle."""
+    lost = variants.lost_too_much(results)
+    return {name: result for name, result in tests.items() if name not in lost}
 
 
 def row(result, split, known):
