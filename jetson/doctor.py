@@ -209,7 +209,7 @@ def gpu(root: str = "/") -> List[Finding]:
                              "sudo apt-get install python3-libnvinfer; in a venv: --system-site-packages"))
     if version and _output([sys.executable, "-c", "import pycuda.driver"]) is None:
         found.append(Finding("warn", "pycuda", "cannot be imported: no TensorRT engine can run", "use the container, "
-                             "or: CUDA_ROOT=/usr/local/cuda python3 -m pip install 'pycuda==2022.1'"))
+                             "or: PATH=/usr/local/cuda/bin:$PATH python3 -m pip install 'pycuda==2022.1'"))
     return found
 
 

@@ -232,7 +232,7 @@ class Deployment:
             self._say("  compiling pycuda on the device: this takes minutes, once")
             lines.append(
                 f"{shlex.quote(python)} -c 'import pycuda.driver' 2>/dev/null || "
-                "CUDA_ROOT=\"${CUDA_ROOT:-/usr/local/cuda}\" PATH=\"${CUDA_ROOT:-/usr/local/cuda}/bin:$PATH\" "
+                "PATH=\"/usr/local/cuda/bin:$PATH\" "  # it finds CUDA beside nvcc
                 f"{shlex.quote(python)} -m pip install --no-deps --no-build-isolation --require-hashes {source}"
                 f"-r {shlex.quote(cuda)}")
         lines.append(f"touch {shlex.quote(venv)}/.ready")

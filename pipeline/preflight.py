@@ -33,7 +33,7 @@ if command -v "$DOCKER" >/dev/null 2>&1; then
     say docker_default "$("$DOCKER" info --format '{{.DefaultRuntime}}' 2>/dev/null)"
 fi
 say pycuda "$("$PYTHON" -c 'import pycuda; print(pycuda.VERSION_TEXT)' 2>/dev/null)"
-say cuda_headers "$(test -e "${CUDA_ROOT:-/usr/local/cuda}/include/cuda.h" && command -v g++)"
+say nvcc "$(PATH="/usr/local/cuda/bin:$PATH" command -v nvcc >/dev/null && command -v g++)"
 say systemd "$(test -d /run/systemd/system && echo yes)"
 say release "$(head -n 1 /etc/nv_tegra_release 2>/dev/null)"
 say tensorrt "$("$PYTHON" -c 'import tensorrt; print(tensorrt.__version__)' 2>/dev/null)"
@@ -143,7 +143,7 @@ def _tensorrt(facts: dict[str, str], args: argparse.Namespace, kind: str) -> lis
         return [Finding("bad", "tensorrt", f"{version}, but {args.python} has no module tensorrt",
                         "sudo apt-get install python3-libnvinfer, or --no-gpu")]
     found = [Finding("ok", "tensorrt", version, "")]
-    if kind != "docker" and not facts.get("pycuda") and (args.use_python or not facts.get("cuda_headers")):
+    if kind != "docker" and not facts.get("pycuda") and (args.use_python or not facts.get("nvcc")):
         found.append(Finding("bad", "pycuda", "TensorRT engines run through it, and it can neither be imported nor "
                              "compiled there", "sudo apt-get install g++ python3-dev cuda-toolkit-10-2 (the one of the "
                              "JetPack that is there), or use the container, or --no-gpu"))
