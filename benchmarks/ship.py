@@ -62,8 +62,8 @@ def main(argv=None):
         names = [m.name for m, _ in made]
         digest, results = variants.write_bundle(
             ROOT / "jetson" / "models", made, whs, data / "val", "val", decode,
-            lambda results: card(names, results, shipped(tests, results), decode, args.note), {"trained_by": "the jetmask authors"},
-            "%s-416x256-fp32" % first, say=say)
+            lambda results: card(names, results, shipped(tests, results), decode, args.note),
+            {"trained_by": "the jetmask authors"}, "%s-416x256-fp32" % first, say=say)
         by_name = {r["variant"]: r for r in results}
         for name, result in shipped(tests, results).items():
             rows.append(row(result, "test", by_name[name]))
