@@ -5,6 +5,7 @@ The dynamic loader looks for libcuda when a process starts, so what needs it run
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -70,9 +71,10 @@ class Machine:
         return other
 
     def start(self, *arguments):
-        """A child process on this machine, its output in pipes."""
+        """A child process on this machine, its output in pipes; Ctrl-C reaches it even if we were started without."""
         return subprocess.Popen([sys.executable] + list(arguments), env=self.env, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, universal_newlines=True, cwd=ROOT)
+                                stderr=subprocess.PIPE, universal_newlines=True, cwd=ROOT,
+                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
     def run(self, *arguments, timeout=120):
         """Run a child; (exit status, stdout, stderr)."""

@@ -4,6 +4,7 @@ Run by the system's Python: it needs python3-gi and gir1.2-gst-rtsp-server-1.0. 
 """
 
 import sys
+import time
 
 import gi
 
@@ -26,7 +27,12 @@ def main():
     factory.set_launch(PIPELINE.format(pattern=sys.argv[2] if len(sys.argv) > 2 else "ball"))
     factory.set_shared(True)
     server.get_mount_points().add_factory("/cam", factory)
-    server.attach(None)
+    for _ in range(100):
+        if server.attach(None):
+            break
+        time.sleep(0.1)  # the port is still held by what was killed
+    else:
+        sys.exit("port %s can not be had" % sys.argv[1])
     print("ready", flush=True)
     GLib.MainLoop().run()
 

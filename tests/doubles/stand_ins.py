@@ -1,6 +1,7 @@
 """Cameras that are not there: compiled stand-ins for CSI and V4L2, and a real RTSP server."""
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -54,6 +55,18 @@ def v4l2_env(folder):
     return {"LD_PRELOAD": _compile("v4l2_shim.c", "v4l2_shim.so", folder, link=["-ldl"])}
 
 
+def _lasting_port():
+    """A free port that no client is given while the server is down: below the range that the kernel takes those from."""
+    for port in random.sample(range(20000, 32000), 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+    raise Missing("no free port between 20000 and 32000")
+
+
 class RtspServer:
     """A real RTSP camera on a free port of loopback; `start()` as often as wished, `close()` at the end."""
 
@@ -64,9 +77,7 @@ class RtspServer:
         self._env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
         if not os.path.exists(SYSTEM_PYTHON) or subprocess.call(probe, env=self._env, stderr=subprocess.DEVNULL):
             raise Missing("GStreamer's RTSP server is not installed (python3-gi, gir1.2-gst-rtsp-server-1.0)")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
+        self._port = _lasting_port()
         self.uri = "rtsp://127.0.0.1:{}/cam".format(self._port)
         self._servers = []
 
