@@ -7,6 +7,7 @@ stand beside wall seconds, since other programs show in the latter. Writes bench
 """
 import csv
 import io
+import os
 import sys
 import time
 from pathlib import Path
@@ -36,7 +37,8 @@ def main():
         rows.append({"network": name, "parameters": model.count_params(), "parameters_after": smaller.count_params(),
                      "macs_share": "%.4f" % (after / before), "plan_s": "%.2f" % (times[1][0] - times[0][0]),
                      "plan_cpu_s": "%.2f" % (times[1][1] - times[0][1]), "cut_s": "%.2f" % (times[2][0] - times[1][0]),
-                     "cut_cpu_s": "%.2f" % (times[2][1] - times[1][1]), "machine": describe("keras")})
+                     "cut_cpu_s": "%.2f" % (times[2][1] - times[1][1]), "machine": describe("keras"),
+                     "load": "%.1f" % os.getloadavg()[0]})
         print("%-16s plan %s s (CPU %s), cut %s s (CPU %s), %s of the multiply-adds left" % (
             name, rows[-1]["plan_s"], rows[-1]["plan_cpu_s"], rows[-1]["cut_s"], rows[-1]["cut_cpu_s"],
             rows[-1]["macs_share"]), file=sys.stderr, flush=True)

@@ -21,7 +21,7 @@ def test_every_choice_is_a_configuration_that_differs_from_the_baseline(model):
 
 def run(*arguments):
     return subprocess.run([sys.executable, "-m", "benchmarks.ablation", *map(str, arguments)], capture_output=True,
-                          text=True, timeout=900)
+                          text=True, timeout=3000)
 
 
 @pytest.mark.parametrize(("arguments", "words"), [

@@ -56,7 +56,7 @@ def v4l2_env(folder):
 
 
 def _lasting_port():
-    """A free port that no client is given while the server is down: below the range that the kernel takes those from."""
+    """A free port that no client is given while the server is down: below the range that clients get theirs from."""
     for port in random.sample(range(20000, 32000), 100):
         with socket.socket() as probe:
             try:
