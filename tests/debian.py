@@ -45,6 +45,9 @@ def make(folder, include=()):
     shutil.copytree(prefix, there, symlinks=True, ignore=shutil.ignore_patterns("test", "*.a", "__pycache__"))
     for name in ("python3", "python3.6"):
         os.symlink("/opt/python36/bin/python3.6", os.path.join(folder, "usr/local/bin", name))
+    # It remembers where it was built, and links extensions against that place.
+    os.makedirs(folder + os.path.dirname(prefix), exist_ok=True)
+    os.symlink("/opt/python36", folder + prefix)
     with open(os.path.join(folder, "etc/ld.so.conf.d/python36.conf"), "w") as file:
         file.write("/opt/python36/lib\n")
     subprocess.run(["chroot", folder, "ldconfig"], check=True)
