@@ -28,10 +28,10 @@ WEIGHTS = Path(configuration.__file__).parent / "weights" / "s.keras"
 SPACE = {
     "input_wh": ["256x160", "320x192", "416x256"], "prune": [0, 0.15, 0.25, 0.5],
     "train.learning_rate": {"low": 1e-4, "high": 2e-3, "log": True}, "train.schedule": ["cosine", "trapezoid", "fixed"],
-    "train.batch_size": [8, 16], "augment.mosaic": [0.0, 0.42],
+    "train.batch_size": [4, 8], "augment.mosaic": [0.0, 0.42],
 }
-TUNE = ["model.init=%s" % WEIGHTS, "train.epochs=3", "train.images_per_epoch=96", "train.warmup_steps=3",
-        "train.sizes=[[224, 1.0]]", "train.closing_epochs=1", "train.ema=0.9", "data.train=[train]"]
+TUNE = ["model.init=%s" % WEIGHTS, "train.epochs=3", "train.images_per_epoch=192", "train.warmup_steps=5",
+        "train.sizes=[[224, 1.0]]", "train.closing_epochs=1", "train.ema=0", "data.train=[train]"]
 
 
 def main(argv=None):

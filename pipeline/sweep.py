@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -266,6 +267,18 @@ def options(parser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+def keep_weights(source: str, start: Path) -> None:
+    """A copy of the weights that a study starts from: replaced meanwhile, they would make its trials incomparable."""
+    if not os.path.isfile(source):
+        raise BadInput("there are no such weights", source, "a .keras file", "check model.init")
+    if not start.exists():
+        with files.aside(str(start)) as aside:
+            shutil.copyfile(source, aside)
+    elif files.sha256(str(start)) != files.sha256(source):
+        raise UsageError("this folder holds a sweep from other weights", str(start), f"those of {source}",
+                         f"go on with model.init={start}, or name another folder with --out")
+
+
 def command(args) -> None:
     if args.trials < 1 or args.jobs < 1:
         raise UsageError("--trials and --jobs are counts", expected="1 or more")
@@ -273,7 +286,8 @@ def command(args) -> None:
     config = configuration.load(args.config, args.set)  # a wrong key is told here, and not by every trial
     # A trial may run in another folder, on another machine: paths in full.
     own = os.path.abspath(args.config) if args.config and os.path.exists(args.config) else args.config
-    overrides = args.set + ([f"model.init={os.path.abspath(config.model.init)}"] if config.model.init else [])
+    start = Path(args.out).absolute() / "start.keras"
+    overrides = args.set + ([f"model.init={start}"] if config.model.init else [])
     context = {"target": targets.target(args.target).name, "data": os.path.abspath(data) if data else None,
                "config": own, "overrides": overrides}
     if not data and args.objective == OBJECTIVE:
@@ -285,6 +299,8 @@ def command(args) -> None:
         space = {name: value for name, value in space.items() if name not in FIXED_BY_WEIGHTS}
     os.makedirs(args.out, exist_ok=True)
     with files.lock(os.path.join(args.out, "sweep.lock"), wait=False):
+        if config.model.init:
+            keep_weights(config.model.init, start)
         sweep = Sweep(args.out, context, space, args.objective, args.seed,
                       say=lambda text: print(text, file=sys.stderr, flush=True))
         workers = sweep_workers.Ray(args.ray, args.jobs) if args.ray else sweep_workers.Processes(args.jobs)

@@ -168,6 +168,19 @@ def test_two_sweeps_in_one_folder(tmp_path):
             sweep.command(parser.parse_args(["--out", str(tmp_path), "--objective", OBJECTIVE]))
 
 
+def test_the_weights_that_a_study_starts_from_are_kept(tmp_path):
+    mine, start = tmp_path / "mine.keras", tmp_path / "start.keras"
+    with pytest.raises(BadInput, match="no such weights"):
+        sweep.keep_weights(str(mine), start)
+    mine.write_bytes(b"one")
+    sweep.keep_weights(str(mine), start)
+    sweep.keep_weights(str(mine), start)
+    mine.write_bytes(b"two")
+    with pytest.raises(UsageError, match="from other weights"):
+        sweep.keep_weights(str(mine), start)
+    assert start.read_bytes() == b"one"
+
+
 @pytest.mark.parametrize(("text", "words"), [
     ("- a", "names with choices"), ("a: [", "not YAML"), ("a: []", "a has no choices"),
     ("a: {low: 1}", "a has no choices"),
