@@ -4,6 +4,7 @@ The study lives in OUT/study.db (SQLite through Optuna) and may be killed at any
 trial that was running starts again in its own folder, where its training resumes.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -304,7 +305,8 @@ def command(args) -> None:
         sweep = Sweep(args.out, context, space, args.objective, args.seed,
                       say=lambda text: print(text, file=sys.stderr, flush=True))
         workers = sweep_workers.Ray(args.ray, args.jobs) if args.ray else sweep_workers.Processes(args.jobs)
-        rows = sweep.run(args.trials, workers)
+        with contextlib.redirect_stdout(sys.stderr):  # Ray reports a lost worker on stdout
+            rows = sweep.run(args.trials, workers)
     if args.json:
         print(json.dumps({"trials": rows, "folder": args.out}))
         return
