@@ -172,8 +172,10 @@ def sweep():
         return None
     known = ("number", "state", "front", "map50", "latency_ms", "bytes", "attempt", "note", "target", "split",
              "machine")
-    return {"target": rows[0]["target"], "note": "%d trials, %d given up early." % (
-        len(rows), sum(row["state"] == "given up" for row in rows)), "trials": [
+    return {"target": rows[0]["target"], "note": (
+        "%d trials, %d given up early. Each starts from the shipped weights and sees a few hundred photographs: that "
+        "ranks settings of a short fine-tuning, and what pruning costs is not made good yet." % (
+            len(rows), sum(row["state"] == "given up" for row in rows))), "trials": [
         {"number": int(row["number"]), "state": row["state"], "map50": number(row["map50"]),
          "latency_ms": number(row["latency_ms"]), "bytes": number(row["bytes"]),
          "params": {name: _short(value) for name, value in row.items() if name not in known}} for row in rows]}
