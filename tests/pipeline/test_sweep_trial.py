@@ -49,8 +49,10 @@ def test_earlier_epochs_are_known_after_a_restart():
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("start", ["trained", "random"])
-def test_a_real_trial_trains_prunes_and_is_not_done_twice(tmp_path, monkeypatch, start):
+@pytest.mark.parametrize(("start", "target", "precision", "file"), [
+    ("trained", "nano", "fp16", "model.onnx"), ("random", "nano", "fp16", "model.onnx"),
+    ("trained", "this-machine", "int8", "model.int8-cpu.onnx")])
+def test_a_real_trial_trains_prunes_and_is_not_done_twice(tmp_path, monkeypatch, start, target, precision, file):
     for seed, split in enumerate(("train", "val")):
         with layout.folder_aside(tmp_path / split) as part:
             draw.write(part, 6, seed=seed, wh=(96, 96))
@@ -63,14 +65,15 @@ def test_a_real_trial_trains_prunes_and_is_not_done_twice(tmp_path, monkeypatch,
     else:
         monkeypatch.setitem(models.FAMILY, "n", TINY)
         overrides.append("model.size=n")
-    job = {"number": 0, "params": {"input_wh": "64x64", "prune": 0.4}, "folder": str(tmp_path / "trial"),
+    job = {"number": 0, "params": {"input_wh": "64x64", "prune": 0.4, "precision": precision}, "folder": str(tmp_path / "trial"),
            "objective": "pipeline.sweep_trial:train_and_measure", "rivals": [],
-           "context": {"target": "nano", "data": str(tmp_path), "config": None, "overrides": overrides}}
+           "context": {"target": target, "data": str(tmp_path), "config": None, "overrides": overrides}}
     first = work(job)
     assert first["state"] == "done", first
     values = first["values"]
     assert [step for step, _ in first["known"]["curve"]] == [1, 2]
-    assert values["bytes"] == (tmp_path / "trial" / "model.onnx").stat().st_size and values["latency_ms"] > 0
+    assert values["bytes"] == (tmp_path / "trial" / file).stat().st_size
+    assert values["latency_ms"] == pytest.approx(first["known"]["latency_ms"], rel=0.3)
     kept = json.loads((tmp_path / "trial" / "plan.json").read_text())["kept"]
     whole = models.macs(models.build(TINY), (64, 64))
     assert kept and values["macs"] <= 0.65 * whole
