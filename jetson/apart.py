@@ -15,7 +15,8 @@ import struct
 import subprocess
 import sys
 import tempfile
-from typing import Any, Dict, List, Optional, Tuple
+from collections import deque
+from typing import Any, Deque, Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -24,8 +25,8 @@ from jetson.detector import Detector, open_detector
 from jetson.engine import available
 
 OPEN_S = 120.0
-INPUTS = 4  # the engine's own, and three for a runner that prepares the next frames there; untouched ones cost nothing
-_DONE = struct.Struct("<d")  # infer_ms; a failure is a longer text
+INPUTS = 5  # the engine's own, and four for a runner that prepares the next frames there; untouched ones cost nothing
+_DONE = struct.Struct("<d248s")  # infer_ms, and what went wrong; of one size, so that two answers never run together
 
 
 def holds_the_lock(runtime: str) -> bool:
@@ -44,13 +45,25 @@ def open_for_threads(bundle_dir: str, variant: Any, runtime: Optional[str], thre
 
 
 def _layout(wh: Tuple[int, int], outputs: Dict[str, np.ndarray]) -> Tuple[List[Any], int]:
-    """[(name, shape, offset in bytes)] of the outputs behind the inputs, and the size of it all."""
+    """[(name, shape, offset in bytes)] of the outputs behind the inputs, one set for each input, and the size of it all.
+
+    An input has outputs of its own, so that one set is read while the next is computed.
+    """
     offset = INPUTS * 3 * wh[0] * wh[1] * 4
     rows = []
-    for name, value in outputs.items():
-        rows.append((name, list(value.shape), offset))
-        offset += value.size * 4
+    for _ in range(INPUTS):
+        for name, value in outputs.items():
+            rows.append((name, list(value.shape), offset))
+            offset += value.size * 4
     return rows, offset
+
+
+def _outputs(memory: mmap.mmap, rows: List[Any]) -> List[Dict[str, np.ndarray]]:
+    """{name: float32 array in the shared memory} of each input."""
+    arrays = [(name, np.frombuffer(memory, np.float32, int(np.prod(shape)), offset).reshape(shape))
+              for name, shape, offset in rows]
+    size = len(arrays) // INPUTS
+    return [dict(arrays[number * size:(number + 1) * size]) for number in range(INPUTS)]
 
 
 def _inputs(memory: mmap.mmap, wh: Tuple[int, int]) -> np.ndarray:
@@ -91,12 +104,20 @@ class ApartEngine:
         # By identity: the arrays live as long as the engine.
         self._arrays = [self.input] + self.spare_inputs
         self._numbers = {id(array): number for number, array in enumerate(self._arrays)}
-        self._outputs = {
-            name: np.frombuffer(self._memory, np.float32, int(np.prod(shape)), offset).reshape(shape)
-            for name, shape, offset in answer["outputs"]}
+        self._outputs = _outputs(self._memory, answer["outputs"])
+        self._under_way: Deque[int] = deque()
 
     def infer(self, image: Optional[np.ndarray] = None) -> Dict[str, np.ndarray]:
         """Run `image` (default: `.input`); {output name: float32 array}, valid until the next call."""
+        self.submit(image)
+        return self.collect()
+
+    def submit(self, image: Optional[np.ndarray] = None) -> None:
+        """Give `image` to the process and do not wait: `collect` gives the results, in the order of the calls.
+
+        With the next image at hand the process need not wait until somebody has fetched its last results. Only one
+        image under way at a time may be none of `.input` and `.spare_inputs`: it is copied to `.input`.
+        """
         number = self._numbers.get(id(image), 0)
         if image is not None and image is not self._arrays[number]:
             np.copyto(self.input, image)
@@ -104,15 +125,21 @@ class ApartEngine:
             self._child.stdin.write(bytes((number,)))
         except OSError as error:
             raise RuntimeError("the engine's process is gone") from error
+        self._under_way.append(number)
+
+    def collect(self) -> Dict[str, np.ndarray]:
+        """The outputs of the image that was submitted first, valid until that buffer is submitted again."""
+        number = self._under_way.popleft()
         # One plain read: every further system call gives the interpreter's lock away once more. An engine that never
         # answers is the loop's watchdog's matter.
-        answer = os.read(self._child.stdout.fileno(), 4096)
-        if len(answer) == _DONE.size:
-            self.timings = {"infer_ms": _DONE.unpack(answer)[0]}
-            return self._outputs
+        answer = os.read(self._child.stdout.fileno(), _DONE.size)
         if not answer:
             raise RuntimeError("the engine's process has ended with {}".format(self._child.wait()))
-        raise RuntimeError(answer.decode("utf-8", "replace").strip())
+        infer_ms, trouble = _DONE.unpack(answer)
+        if trouble.strip(b"\0"):
+            raise RuntimeError(trouble.rstrip(b"\0").decode("utf-8", "replace"))
+        self.timings = {"infer_ms": infer_ms}
+        return self._outputs[number]
 
     def _opening(self) -> bytes:
         data = b""
@@ -159,18 +186,17 @@ def main(argv: Optional[List[str]] = None) -> int:
         say({"error": type(error).__name__, "parts": [None if part is None else str(part) for part in error.args]})
         return error.exit_code
     images = list(_inputs(memory, engine.input_wh))
-    outputs = {name: np.frombuffer(memory, np.float32, int(np.prod(shape)), offset).reshape(shape)
-               for name, shape, offset in rows}
+    outputs = _outputs(memory, rows)
     say({"runtime": engine.runtime, "input_wh": engine.input_wh, "outputs": rows, "bytes": size})
     for number in iter(lambda: os.read(0, 1), b""):
         try:
             for name, value in engine.infer(images[number[0]]).items():
-                np.copyto(outputs[name], value)
-            answers.write(_DONE.pack(engine.timings["infer_ms"]))
+                np.copyto(outputs[number[0]][name], value)
+            answers.write(_DONE.pack(engine.timings["infer_ms"], b""))
         except BrokenPipeError:
             return 0
         except Exception as error:
-            answers.write("{}: {}         \n".format(type(error).__name__, error).encode()[:4096])
+            answers.write(_DONE.pack(0.0, "{}: {}".format(type(error).__name__, error).encode()[:248]))
     return 0
 
 

@@ -39,6 +39,7 @@ class Detector:
         self.engine = engine
         self.decode = decode
         self._inputs = list(getattr(engine, "spare_inputs", []))
+        self._submitted = None  # type: Optional[np.ndarray]
         self.timings = {"preprocess_ms": 0.0, "infer_ms": 0.0, "postprocess_ms": 0.0}  # type: Dict[str, float]
 
     @property
@@ -72,6 +73,27 @@ class Detector:
         """Run the network on `blob` (default: the engine's own input buffer)."""
         started = time.perf_counter()
         outputs = self.engine.infer(blob)
+        self.timings["infer_ms"] = (time.perf_counter() - started) * 1e3
+        return outputs
+
+    @property
+    def ahead(self) -> bool:
+        """Whether an image can be given to the engine while it computes another."""
+        return hasattr(self.engine, "submit")
+
+    def submit(self, blob: np.ndarray) -> None:
+        """Begin with `blob`; `collect` waits for it. Where the engine is not `ahead`, it begins only then."""
+        if self.ahead:
+            self.engine.submit(blob)
+        else:
+            self._submitted = blob
+
+    def collect(self) -> Dict[str, np.ndarray]:
+        """The outputs of what was submitted first."""
+        if not self.ahead:
+            return self.infer(self._submitted)
+        started = time.perf_counter()
+        outputs = self.engine.collect()
         self.timings["infer_ms"] = (time.perf_counter() - started) * 1e3
         return outputs
 

@@ -1,13 +1,15 @@
 """The inference loop: cameras in, tracked faces out, three overlapped stages and no queue that could grow.
 
 prepare (letterbox into an input buffer) | infer | finish (decode, suppress, track, publish) run in a thread each, so
-that the engine is busy all the time. A frame that waits for the engine is replaced by a newer one of its camera.
+that the engine is busy all the time. A frame that waits for the engine is replaced by a newer one of its camera. Only
+where every frame counts, and the engine is a process of its own, is the next frame given to it ahead of its turn.
 """
 
 import queue
 import threading
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from collections import deque
+from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional
 
 import cv2
 import numpy as np
@@ -18,7 +20,8 @@ from jetson.detector import Detector, Faces
 from jetson.histogram import Histogram, Rate
 
 STAGES = ("wait", "preprocess", "queue", "infer", "postprocess", "total")
-_SLOTS = 3
+_SLOTS = 4  # preparing, finishing, and up to two under way in the engine
+_AHEAD_RUN = 8  # inferences in a row with the next one given ahead, before the trade-off is asked whether it is due
 _ERRORS_BEFORE_REOPEN = 3
 
 Result = NamedTuple("Result", [
@@ -94,6 +97,8 @@ class Runner:
         for _ in range(_SLOTS):
             self._free.put(_Slot())
         self._ready: Optional[_Slot] = None
+        self._infer_ended = 0.0
+        self._failures = 0
         self._done: queue.Queue = queue.Queue(maxsize=_SLOTS)
         self._retired: List[Active] = []
         self._stop = threading.Event()
@@ -214,47 +219,70 @@ class Runner:
     # -- stage 2 ------------------------------------------------------------------------------------------------
 
     def _infer(self) -> None:
-        failures = 0
-        while not self._stop.is_set():
-            slot = self._fetch()
-            if slot is None:
-                continue
-            try:
-                slot.times[2] = time.monotonic()
-                outputs = slot.active.detector.infer(slot.blob)
-                slot.times[3] = time.monotonic()
-                for name, value in outputs.items():
-                    # The engine reuses its output buffers with the next call, which begins before this frame ends.
-                    kept = slot.outputs.get(name)
-                    if kept is None or kept.shape != value.shape:
-                        kept = slot.outputs[name] = np.empty(value.shape, value.dtype)
-                    np.copyto(kept, value)
-                failures = 0
-            except Exception as error:  # whatever a runtime throws: this frame is lost, the service is not
-                failures += 1
-                self._trouble(error, slot.active, failures)
-                slot.drop()
-                self._free.put(slot)
-                continue
-            self.beat = time.monotonic()
-            self._close_retired(slot.active.generation)
-            self._done.put(slot)
+        run = 0
+        under_way: Deque[_Slot] = deque()
+        while under_way or not self._stop.is_set():
+            most = 2 if self._every_frame and self.active.detector.ahead and run < _AHEAD_RUN else 1
+            slot = self._fetch(under_way) if len(under_way) < most and not self._stop.is_set() else None
+            if slot is not None and self._attempt(self._submit, slot):
+                run += 1
+                under_way.append(slot)
+                if len(under_way) < most:
+                    continue
+            if under_way:
+                done = under_way.popleft()
+                if self._attempt(self._collect, done):
+                    self.beat = time.monotonic()
+                    self._failures = 0
+                    self._close_retired(done.active.generation)
+                    self._done.put(done)
+            if not under_way:
+                run = 0
         self._done.put(None)
 
-    def _fetch(self) -> Optional[_Slot]:
+    def _attempt(self, step: Callable[[_Slot], None], slot: _Slot) -> bool:
+        """Whether the step succeeded. Whatever a runtime throws: this frame is lost, the service is not."""
+        try:
+            step(slot)
+        except Exception as error:
+            self._failures += 1
+            self._trouble(error, slot.active, self._failures)
+            slot.drop()
+            self._free.put(slot)
+            return False
+        return True
+
+    def _submit(self, slot: _Slot) -> None:
+        slot.times[2] = time.monotonic()
+        slot.active.detector.submit(slot.blob)
+
+    def _collect(self, slot: _Slot) -> None:
+        outputs = slot.active.detector.collect()
+        # A frame that was given ahead begins when the one before it has ended.
+        slot.times[2], slot.times[3] = max(slot.times[2], self._infer_ended), time.monotonic()
+        self._infer_ended = slot.times[3]
+        for name, value in outputs.items():
+            # The engine reuses its output buffers with the next call, which begins before this frame ends.
+            kept = slot.outputs.get(name)
+            if kept is None or kept.shape != value.shape:
+                kept = slot.outputs[name] = np.empty(value.shape, value.dtype)
+            np.copyto(kept, value)
+
+    def _fetch(self, under_way: Deque[_Slot]) -> Optional[_Slot]:
+        """The slot that is laid out; waits for one when nothing is under way."""
         used = False
-        if self.spare is not None:
+        if self.spare is not None and not under_way:
             try:
                 used = self.spare(self._ready is None)
             except Exception as error:  # the measurement beside the work must not end the work
                 self.engine_error = "trade-off sampling: {}: {}".format(type(error).__name__, error)
         with self._change:
-            if self._ready is None and not used:
+            if self._ready is None and not used and not under_way:
                 self._change.wait(0.25)
             slot, self._ready = self._ready, None
             if slot is not None:
                 self._change.notify_all()
-        if slot is None:
+        if slot is None and not under_way:
             self.beat = time.monotonic()
         return slot
 

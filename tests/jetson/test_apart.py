@@ -67,3 +67,31 @@ def test_open_for_threads_chooses_by_what_the_runtime_does(tiny_bundle, monkeypa
         monkeypatch.setattr(apart, "holds_the_lock", lambda runtime, holds=holds: holds)
         with apart.open_for_threads(tiny_bundle, variant, None, 1) as detector:
             assert type(detector.engine).__name__ == kind
+
+
+def test_images_submitted_ahead_come_back_in_their_order(tiny_bundle, draw):
+    frames = [draw((320, 240), [(0, 60 + 50 * number, 100, 32)]) for number in range(4)]
+    with open_detector(tiny_bundle, VARIANT, "onnxruntime") as here, \
+            Detector(apart.ApartEngine(tiny_bundle, VARIANT, "onnxruntime"), here.decode) as there:
+        assert there.ahead and not here.ahead
+        blobs = [there.prepare(frame, there.borrow_input())[0] for frame in frames]
+        wanted = [dict((n, v.copy()) for n, v in here.infer(here.prepare(frame)[0]).items()) for frame in frames]
+        there.submit(blobs[0])
+        for number in range(4):
+            if number < 3:
+                there.submit(blobs[number + 1])  # its outputs must not overwrite those that are about to be read
+            found = there.collect()
+            assert all(np.array_equal(found[name], wanted[number][name]) for name in found)
+
+
+def test_a_failed_inference_is_told_for_its_own_image(tiny_bundle, draw):
+    blob = np.zeros((1, 3, 192, 320), np.float32)
+    with Detector(apart.ApartEngine(tiny_bundle, VARIANT, "onnxruntime"), {}) as there:
+        good = {name: value.copy() for name, value in there.infer(blob).items()}
+        there.engine._child.stdin.write(bytes((200,)))  # no such input
+        there.engine._under_way.append(0)
+        there.submit(there.borrow_input() * 0)
+        with pytest.raises(RuntimeError, match="IndexError"):
+            there.collect()
+        found = there.collect()
+        assert all(np.array_equal(found[name], good[name]) for name in good)
