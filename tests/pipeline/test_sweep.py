@@ -216,7 +216,8 @@ def test_the_same_study_on_a_local_ray_with_a_worker_killed(tmp_path, monkeypatc
     from pipeline.sweep_workers import Ray
 
     monkeypatch.syspath_prepend(str(HERE))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parents[1])]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(
+        [str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]))
     marker = tmp_path / "died"
     rows = swept(tmp_path / "sweep", die_once=str(marker)).run(4, Ray(os.environ.get("JETMASK_RAY", "local"), 2))
     assert marker.exists()
