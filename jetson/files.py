@@ -15,7 +15,8 @@ from jetson.errors import BadInput, JetmaskError
 _ASIDE = re.compile(r"^\..+\.(\d+)\.[0-9a-f]{8}\.part$")
 
 
-def _fsync_folder(folder: str) -> None:
+def fsync_folder(folder: str) -> None:
+    """Bring a folder's entries to the disk, where its file system can."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -56,7 +57,7 @@ def aside(path: str) -> Iterator[str]:
         with contextlib.suppress(OSError):
             os.unlink(part)
         raise
-    _fsync_folder(folder)
+    fsync_folder(folder)
 
 
 def write_bytes(path: str, data: bytes) -> None:

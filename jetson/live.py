@@ -15,6 +15,8 @@ from jetson.detector import Detector
 from jetson.door import Door, loopback
 from jetson.http_message import Response
 from jetson.journal import Journal, from_track
+from jetson.mqtt import Mqtt
+from jetson.mqtt_settings import Settings
 from jetson.notify import Notifier
 from jetson.picture import Studio, crop
 from jetson.runner import Result, Runner, View
@@ -34,10 +36,12 @@ def say(text: str) -> None:
 
 
 class Live:
-    """One running `serve`. `args`: the verb's (jetson.serve), checked."""
+    """One running `serve`. `args`: the verb's (jetson.serve), checked; `publishing`: None without a broker."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, publishing: Optional[Settings] = None) -> None:
         self.args = args
+        self.publishing = publishing
+        self.mqtt: Optional[Mqtt] = None
         self.stop = threading.Event()
         self.reload = threading.Event()
         self.reloader: Optional[threading.Thread] = None
@@ -53,6 +57,8 @@ class Live:
         self.manifest = manifest.load(args.bundle)
         variant = self.manifest.variant(args.variant)
         self.journal = Journal(args.events, args.keep_crops, self._tell_event)
+        if self.publishing is not None:
+            self.mqtt = Mqtt(self.publishing, say)
         guard = access.Access(token, args.allow_host)
         self.site: Optional[Site] = None
         # The port is taken before the engine is opened: a wrong port is told at once, not after minutes of building.
@@ -70,9 +76,12 @@ class Live:
                              self.runner.score)
         self.site.server, self.site.studio = self.server, self.studio
         self.status.server = self.server
+        self.status.mqtt = self.mqtt
         self._compare(variant)
         self.runner.start()
         self.server.start()
+        if self.mqtt is not None:
+            self.mqtt.start([one.label for one in sources], self.board.state().get("model") or "")
         self._announce(guard, token)
 
     def _detector(self, variant: Any, runtime: Optional[str] = None) -> Detector:
@@ -145,6 +154,8 @@ class Live:
     def _tell_event(self, event: Dict[str, Any]) -> None:
         if self.site is not None:
             self.site.tell("event", event)
+        if self.mqtt is not None:
+            self.mqtt.event(event)
 
     def _on_result(self, view: View, frame: Any, result: Result) -> None:
         camera = view.camera
@@ -178,7 +189,10 @@ class Live:
             self._watch_cameras(known)
             if now >= state_due:
                 state_due = now + 0.5
-                self.site.tell("state", self.status.state())
+                state = self.status.state()
+                self.site.tell("state", state)
+                if self.mqtt is not None:
+                    self.mqtt.counts(state)
             comparing, governing = self.tradeoff, self.governor  # a reload may take them away meanwhile
             if now >= look_due and comparing is not None:
                 look_due = now + 1.0
@@ -267,5 +281,7 @@ class Live:
         if hasattr(self, "door"):
             self.door.stop()
             self.server.stop()
+        if self.mqtt is not None:
+            self.mqtt.stop()
         if hasattr(self, "journal"):
             self.journal.close()

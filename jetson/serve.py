@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import Any, List, Optional
 
-from jetson import governor, source, tradeoff
+from jetson import governor, mqtt_settings, source, tradeoff
 from jetson.door import loopback
 from jetson.errors import BadInput, UsageError
 from jetson.live import Live
@@ -52,6 +52,7 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
     add("--governor", metavar="fps=N", help="switch to the most accurate variant that holds this frame rate")
     add("--events", metavar="FILE", help="append events to this file, one JSON object a line (default: kept in memory)")
     add("--keep-crops", action="store_true", help="keep the best picture of each person in memory (default: none)")
+    mqtt_settings.options(parser)
     add("--ready-file", metavar="FILE", help="write {\"url\", \"pid\"} there once it serves")
 
 
@@ -99,7 +100,7 @@ def command(args: argparse.Namespace) -> int:
     if args.score is not None and not 0 < args.score < 1:
         raise UsageError("not a score: {}".format(args.score), "--score", "between 0 and 1")
     sys.setswitchinterval(0.0002)  # threads hand frames on; the default of 5 ms would be felt
-    service = Live(args)
+    service = Live(args, mqtt_settings.read(args))
     interrupted: List[int] = []
 
     def end(number: int, _: Any) -> None:

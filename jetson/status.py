@@ -37,6 +37,7 @@ class Status:
         self.notice = ""  # the last thing that an operator should know (a failed reload)
         self.reloads = self.failed_reloads = 0
         self.server: Any = None
+        self.mqtt: Any = None
         self.studio: Any = None
         self._lock = threading.Lock()
 
@@ -80,6 +81,8 @@ class Status:
             found.append(self.notice)
         if self.board is not None:
             found += self.board.warnings()
+        if self.mqtt is not None:
+            found += self.mqtt.warnings()
         return found
 
     def _camera(self, view: View, now: float) -> Dict[str, Any]:
@@ -131,5 +134,6 @@ class Status:
             "tradeoff": self.tradeoff.state() if self.tradeoff is not None else None,
             "governor": self.governor.state() if self.governor is not None else None,
             "server": self.server.counts() if self.server is not None else None,
+            "mqtt": self.mqtt.state() if self.mqtt is not None else None,
         }
         return value

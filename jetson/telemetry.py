@@ -40,6 +40,7 @@ class _Collector:
         yield latency
         yield from self._cameras(Counter, Gauge)
         yield from self._others(Counter, Gauge)
+        yield from self._mqtt(Counter, Gauge)
 
     def _cameras(self, Counter: Any, Gauge: Any) -> Iterator[Any]:
         labels = ["camera", "source"]
@@ -95,12 +96,36 @@ class _Collector:
             yield metric
         if state["tradeoff"]:
             for key, name, text in (("agreement", "agreement", "Share of faces found like the reference (0..1)."),
+                                    ("low", "agreement_low", "Lower 95 % bound of the agreement."),
+                                    ("high", "agreement_high", "Upper 95 % bound of the agreement."),
+                                    ("frames", "agreement_frames", "Frames that the agreement was measured on."),
                                     ("latency_p50_ms", "latency_ms", "Measured here, one frame, p50.")):
                 metric = Gauge("jetmask_variant_" + name, text, labels=["variant", "runtime"])
                 for row in state["tradeoff"]["variants"]:
                     if row.get(key) is not None:
                         metric.add_metric([row["name"], row["runtime"]], row[key])
                 yield metric
+
+    def _mqtt(self, Counter: Any, Gauge: Any) -> Iterator[Any]:
+        state = self._state["mqtt"]
+        if not state:
+            return
+        for kind, name, text, value in (
+                (Gauge, "connected", "1 while the broker is connected.", int(state["connected"])),
+                (Gauge, "spooled_events", "Events that wait for the broker.", state["waiting"]),
+                (Gauge, "spool_limit_events", "Events that may wait before the oldest is dropped.",
+                 state["max_records"]),
+                (Gauge, "spool_bytes", "Size of the spool's files.", state["disk_bytes"]),
+                (Counter, "published_events", "Events that the broker has acknowledged, over all runs.",
+                 state["published"])):
+            metric = kind("jetmask_mqtt_" + name, text)
+            metric.add_metric([], value)
+            yield metric
+        dropped = Counter("jetmask_mqtt_dropped_events", "Events that were given up, over all runs.",
+                          labels=["reason"])
+        for reason, count in sorted(state["dropped"].items()):
+            dropped.add_metric([reason], count)
+        yield dropped
 
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

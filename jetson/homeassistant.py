@@ -1,0 +1,81 @@
+"""What Home Assistant is told, so that the cameras appear there by themselves (its "MQTT discovery").
+
+One retained message for each entity, <discovery prefix>/<component>/<device>/<object>/config, which every version since
+2023.8 understands. Keys as in its documentation of the MQTT sensor, binary sensor and event.
+"""
+
+import json
+from typing import Any, Dict, Iterable, List, Tuple
+
+from jetson import __version__
+from jetson.manifest import CLASSES
+
+# What a journal may tell of (jetson.track, jetson.live). Home Assistant refuses an event whose type was not announced,
+# so that further ones are announced when they first come up.
+EVENT_TYPES = ("enter", "change", "leave", "camera lost", "camera back", "camera drifted", "camera as before",
+               "switched", "reloaded", "reload refused")
+
+
+def configs(node: str, device: str, base: str, discovery: str, cameras: List[str], model: str,
+            event_types: Iterable[str]) -> Dict[str, bytes]:
+    """Topic -> payload of every entity. `base`: the device's own topics begin with it; `cameras`: their sources."""
+    owner = {"identifiers": [device], "name": node, "manufacturer": "jetmask", "model": model or "runner",
+             "sw_version": __version__}
+    found: Dict[str, bytes] = {}
+    entities = _device(base, sorted(set(event_types)))
+    for number, source in enumerate(cameras):
+        entities += _camera("{}/camera/{}".format(base, number), number, source)
+    for component, name, keys in entities:
+        config = dict(keys, unique_id="{}_{}".format(device, name), availability_topic=base + "/status",
+                      payload_available="online", payload_not_available="offline", device=owner,
+                      origin={"name": "jetmask", "sw_version": __version__})
+        found["{}/{}/{}/{}/config".format(discovery, component, device, name)] = json.dumps(config).encode()
+    return found
+
+
+def _device(base: str, event_types: List[str]) -> List[Tuple[str, str, Dict[str, Any]]]:
+    topic = base + "/state"
+    return [
+        ("event", "events", {"name": "Events", "state_topic": base + "/event", "event_types": event_types,
+                             "icon": "mdi:account-eye", "qos": 1}),
+        ("binary_sensor", "problem", {"name": "Problem", "state_topic": topic, "device_class": "problem",
+                                      "value_template": "{{ 'OFF' if value_json.status == 'ok' else 'ON' }}",
+                                      "entity_category": "diagnostic", "json_attributes_topic": topic}),
+        ("binary_sensor", "throttled", {"name": "Throttled", "state_topic": topic, "device_class": "problem",
+                                        "value_template": "{{ 'ON' if value_json.throttled else 'OFF' }}",
+                                        "entity_category": "diagnostic"}),
+        ("sensor", "results", {"name": "Results a second", "state_topic": topic, "state_class": "measurement",
+                               "value_template": "{{ value_json.fps }}", "unit_of_measurement": "frames/s",
+                               "entity_category": "diagnostic"}),
+        ("sensor", "temperature", {"name": "Temperature", "state_topic": topic, "device_class": "temperature",
+                                   "unit_of_measurement": "°C", "state_class": "measurement",
+                                   "value_template": "{{ value_json.temperature_c }}",
+                                   "entity_category": "diagnostic"}),
+        ("sensor", "variant", {"name": "Variant", "state_topic": topic, "value_template": "{{ value_json.variant }}",
+                               "entity_category": "diagnostic"}),
+        ("sensor", "dropped", {"name": "Dropped events", "state_topic": topic, "state_class": "total_increasing",
+                               "value_template": "{{ value_json.events_dropped }}", "entity_category": "diagnostic"}),
+    ]
+
+
+def _camera(topic: str, number: int, source: str) -> List[Tuple[str, str, Dict[str, Any]]]:
+    entities = [
+        ("binary_sensor", "camera{}".format(number), {
+            "name": "Camera {}".format(number), "state_topic": topic, "device_class": "connectivity",
+            "value_template": "{{ 'ON' if value_json.status == 'live' else 'OFF' }}", "json_attributes_topic": topic}),
+        ("sensor", "camera{}_persons".format(number), {
+            # Never falls but by a new start, which total_increasing takes for a new cycle.
+            "name": "Camera {} persons".format(number), "state_topic": topic, "state_class": "total_increasing",
+            "value_template": "{{ value_json.persons.total }}", "icon": "mdi:counter"}),
+    ]
+    for label in CLASSES:
+        words = label.replace("_", " ")
+        entities.append(("sensor", "camera{}_{}".format(number, label), {
+            "name": "Camera {} {}, now".format(number, words), "state_topic": topic, "state_class": "measurement",
+            "value_template": "{{ value_json.now.%s }}" % label, "icon": "mdi:face-mask"}))
+        # May fall by one, when the vote about a person changes: so a total with its start, not total_increasing.
+        entities.append(("sensor", "camera{}_persons_{}".format(number, label), {
+            "name": "Camera {} {}, persons".format(number, words), "state_topic": topic, "state_class": "total",
+            "value_template": "{{ value_json.persons.%s }}" % label, "icon": "mdi:counter",
+            "last_reset_value_template": "{{ value_json.since }}"}))
+    return entities
