@@ -7,7 +7,7 @@ from typing import Any
 
 from jetson import store
 from jetson.errors import UsageError
-from pipeline import device
+from pipeline import device, fleet_verb
 from pipeline.deployment import Deployment, parcel
 from pipeline.device_bench import parse
 from pipeline.installed import Installed
@@ -17,14 +17,15 @@ _EXAMPLES = """examples:
   jetmask deploy jetson/models user@nano --source csi://0
   jetmask deploy jetson/models user@nano --no-container --source /dev/video0
   jetmask deploy jetson/models user@nano --dry-run
-  jetmask deploy --status user@nano          (also --list, --logs, --rollback, --prune-old 2)"""
+  jetmask deploy --status user@nano          (also --list, --logs, --rollback, --prune-old 2)
+  jetmask deploy facemask.tar --fleet fleet.yaml --canary 1        (also --fleet FILE with --status or --rollback)"""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """The arguments of `jetmask deploy`."""
     add = parser.add_argument
     parser.epilog = _EXAMPLES
-    add("words", nargs="+", metavar="[BUNDLE] USER@HOST", help="the bundle (folder or tar file), and the device")
+    add("words", nargs="*", metavar="[BUNDLE] USER@HOST", help="the bundle (folder or tar file), and the device")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--status", action="store_true", help="what is installed there, and what runs")
     what.add_argument("--list", action="store_true", help="the bundles that are installed there")
@@ -61,10 +62,13 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--ssh", default="", metavar="'...'", help="words for ssh, for instance '-p 2222' or '-F FILE'")
     add("--retries", type=int, default=4, help="how often a broken connection is tried again (default %(default)s)")
     add("--json", action="store_true", help="print the result as JSON")
+    fleet_verb.options(parser)
 
 
 def command(args: argparse.Namespace) -> int:
     """Deploy, or ask and steer what is deployed."""
+    if args.fleet:
+        return fleet_verb.command(args, options)
     asks = args.status or args.list or args.rollback or args.logs or args.prune_old is not None
     if len(args.words) != (1 if asks else 2):
         raise UsageError("expected " + ("USER@HOST alone" if asks else "BUNDLE USER@HOST"), " ".join(args.words), None,

@@ -48,6 +48,14 @@ def say_on_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def service_kind(args: argparse.Namespace) -> str:
+    """How the runner is to be kept running; UsageError for options that do not go together."""
+    kind = args.service or ("systemd" if args.no_container else "docker")
+    if args.no_container == (kind == "docker"):
+        raise UsageError(f"--service {kind} goes with{'out' if args.no_container else ''} --no-container only")
+    return str(kind)
+
+
 class Deployment:
     """One deployment of a parcel to one device; each method is one stage.
 
@@ -60,9 +68,7 @@ class Deployment:
                  on_stage: OnStage | None = None, lazy: bool = False) -> None:
         self.remote, self.args, self.parcel, self.lazy, self._say = remote, args, contents, lazy, say
         self._on_stage = on_stage or (lambda number, count, title: say(f"[{number}/{count}] {title}"))
-        self.kind = args.service or ("systemd" if args.no_container else "docker")
-        if args.no_container == (self.kind == "docker"):
-            raise UsageError(f"--service {self.kind} goes with{'out' if args.no_container else ''} --no-container only")
+        self.kind = service_kind(args)
         self.sources = args.source or ["/dev/video0"]
         self.layout = Layout(args.root, args.state, contents.code_id)
         self.installed = Installed(remote, args, self.layout)

@@ -25,17 +25,18 @@ class Remote:
 
     `ssh_options`: words that are given to ssh (`-p 2222`, `-F file`). A connection that breaks is tried again
     `retries` times, so every command given here must be harmless to repeat. With `dry_run` nothing is run: each
-    command is printed, and answers "". `close` ends the shared connection.
+    command is printed, and answers "". With `own_session` the terminal's Ctrl-C does not reach ssh: whoever steers
+    several devices lets each end what it is at. `close` ends the shared connection.
     """
 
     def __init__(self, target: str, ssh_options: Sequence[str] = (), retries: int = 4, dry_run: bool = False,
-                 say: Callable[[str], None] | None = None) -> None:
+                 say: Callable[[str], None] | None = None, own_session: bool = False) -> None:
         if target.startswith("-") or not target.strip():
             raise UsageError(f"{target!r} is not a host", None, "user@host, or a name of ~/.ssh/config")
         for program in ("ssh", "rsync"):
             if shutil.which(program) is None and not dry_run:
                 raise UsageError(f"{program} is not installed here", None, None, f"sudo apt-get install {program}")
-        self.target, self.retries, self.dry_run = target, retries, dry_run
+        self.target, self.retries, self.dry_run, self._own_session = target, retries, dry_run, own_session
         self._say = say or (lambda text: print(text, file=sys.stderr, flush=True))
         # One connection for all commands; its socket's path must stay short (108 bytes).
         self._scratch = tempfile.mkdtemp(prefix="jm-")
@@ -125,14 +126,14 @@ class Remote:
             "set up a key (ssh-copy-id) and accept the host key once; after a broken link run the same deploy again: "
             "the device is as it was, and what arrived is not sent twice")
 
-    @staticmethod
-    def _once(words: Sequence[str], stdin: str | None, follow: Callable[[str], None] | None) -> tuple[int, str, str]:
+    def _once(self, words: Sequence[str], stdin: str | None,
+              follow: Callable[[str], None] | None) -> tuple[int, str, str]:
         if follow is None:
             done = subprocess.run(words, input=stdin or "", capture_output=True, text=True, errors="replace",
-                                  check=False)
+                                  check=False, start_new_session=self._own_session)
             return done.returncode, done.stdout, done.stderr
         process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                   text=True, errors="replace")
+                                   text=True, errors="replace", start_new_session=self._own_session)
         lines = []
         try:
             for text in process.stdout or ():
