@@ -3,7 +3,7 @@
 import argparse
 
 from jetson import bench
-from pipeline import device_bench
+from pipeline import device_bench, trtexec_import
 from pipeline.run import SHIPPED
 
 
@@ -13,11 +13,17 @@ def options(parser: argparse.ArgumentParser) -> None:
                         help="the bundle's folder (default: the one that ships with jetmask)")
     device_bench.options(parser)
     bench.bench_options(parser)
-    parser.epilog = "example: jetmask bench --source clip.mp4"
+    parser.add_argument("--import-trtexec", metavar="LOG", help="measure nothing: read what NVIDIA's trtexec printed "
+                        "elsewhere, beside the predictions for that device; --out FILE.json for `jetmask report "
+                        "--device`, --out FILE.csv for a ledger")
+    parser.epilog = ("examples:\n  jetmask bench --source clip.mp4\n"
+                     "  jetmask bench --import-trtexec trtexec.log --out nano.json")
 
 
 def command(args: argparse.Namespace) -> int:
     """Measure and print."""
+    if args.import_trtexec:
+        return trtexec_import.command(args)
     if args.device:
         return device_bench.command(args)
     return bench.command(args)

@@ -220,6 +220,8 @@ def options(parser) -> None:
     parser.add_argument("--precision", default=None, help="fp32, fp16 or int8 (default: fp16, fp32 on this-machine)")
     parser.add_argument("--input-wh", help="WIDTHxHEIGHT; needed when the file leaves its size open")
     parser.add_argument("--layers", action="store_true", help="show every launched layer")
+    parser.add_argument("--measured", metavar="FILE.json", help="say how far off that is from what "
+                        "`jetmask bench --out` measured, or imported from trtexec")
     parser.add_argument("--calibrate", action="store_true", help="with --target this-machine: measure it again")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -234,8 +236,13 @@ def command(args) -> None:
 
         this_machine.calibrate(precision)
     result = predict_ms(args.model, args.target, precision, size)
+    found = None
+    if args.measured:
+        from pipeline import measured
+
+        found = measured.beside(result, args.measured, args.model)
     if args.json:
-        print(json.dumps(result.as_json(args.layers), indent=1))
+        print(json.dumps(result.as_json(args.layers) | ({"measured": found} if found else {}), indent=1))
         return
     if args.layers:
         print(f"{'layer':58} {'kind':10} {'ms':>8} {'MMACs':>8}")
@@ -251,3 +258,5 @@ def command(args) -> None:
     print(f"basis: {result.basis}")
     for note in result.notes:
         print(f"  - {note}")
+    if found:
+        print(measured.text(found, args.layers))
