@@ -8,11 +8,12 @@ import threading
 import time
 from typing import Any, Dict, List, Optional
 
-from jetson import access, files, golden, governor, manifest, metrics, source, tradeoff
+from jetson import access, drift, files, golden, governor, manifest, metrics, source, tradeoff
 from jetson.apart import open_for_threads
 from jetson.board import Board
-from jetson.detector import Detector
+from jetson.detector import Detector, Faces
 from jetson.door import Door, loopback
+from jetson.errors import BadInput
 from jetson.http_message import Response
 from jetson.journal import Journal, from_track
 from jetson.mqtt import Mqtt
@@ -77,6 +78,7 @@ class Live:
         self.site.server, self.site.studio = self.server, self.studio
         self.status.server = self.server
         self.status.mqtt = self.mqtt
+        self.drift = self.status.drift = self._drift(sources)
         self._compare(variant)
         self.runner.start()
         self.server.start()
@@ -86,6 +88,26 @@ class Live:
 
     def _detector(self, variant: Any, runtime: Optional[str] = None) -> Detector:
         return open_for_threads(self.args.bundle, variant, runtime or self.args.runtime, self.threads)
+
+    def _drift(self, sources: List[source.Source]) -> Optional[drift.Drift]:
+        wish = self.args.drift
+        if wish == "off":
+            return None
+        names = [drift.identity(one) for one in sources]
+        try:
+            return drift.Drift(wish or drift.default_path(), names, self.args.drift_days, self._tell_drift).start()
+        except BadInput as error:
+            if wish:
+                raise
+            # Nobody asked for this place by name, and the camera matters more.
+            self.status.notice = "What the cameras look like is not kept: {}".format(str(error).splitlines()[0])
+            say("warning: {}".format(error))
+        return drift.Drift(None, names, self.args.drift_days, self._tell_drift).start()
+
+    def _tell_drift(self, camera: int, look: bool, reason: str) -> None:
+        label = self.runner.views[camera].camera.source.label
+        self.journal.add("camera drifted" if look else "camera as before", camera=camera, source=label, reason=reason)
+        say("camera {} {}: {}".format(camera, "is not as it was, look at it" if look else "is as before", reason))
 
     def _compare(self, variant: Any) -> None:
         """Start the live trade-off and the governor, where they are wanted."""
@@ -100,6 +122,10 @@ class Live:
             return
         self.tradeoff = tradeoff.TradeOff(entries, self._detector, self.runner.score, args.budget / 100, self.truths,
                                           lambda: self.board.state().get("total_mw")).start()
+        if self.drift is not None:
+            reference = self.tradeoff.reference
+            self.tradeoff.on_sample = functools.partial(
+                self.drift.sample, drift.model_key(reference.variant, reference.runtime))
         self.runner.spare = self.tradeoff.spare
         self.status.tradeoff = self.tradeoff
         if args.governor:
@@ -162,7 +188,11 @@ class Live:
         self.studio.offer(camera.index, frame.image, result)
         comparing = self.tradeoff  # a reload may take it away meanwhile
         if comparing is not None:
-            comparing.offer(frame.image)
+            comparing.offer(frame.image, camera.index)
+        if self.drift is not None and self.drift.see(camera.index, frame.image) and comparing is None:
+            active, sure = self.runner.active, result.faces.confidence >= self.runner.score
+            self.drift.sample(drift.model_key(active.variant, active.detector.engine.runtime), camera.index,
+                              frame.image.shape[0], Faces(result.faces.xyxy[sure], result.faces.scores[sure]))
         if self.args.keep_crops and not self.args.blur_faces:
             for face in result.tracks:
                 if face.confirmed and face.seen >= result.arrived:
@@ -274,6 +304,8 @@ class Live:
             self.runner.stop()
         if getattr(self, "tradeoff", None) is not None:
             self.tradeoff.stop()
+        if getattr(self, "drift", None) is not None:
+            self.drift.stop()
         if hasattr(self, "board"):
             self.board.stop()
         if hasattr(self, "studio"):

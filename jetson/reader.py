@@ -73,7 +73,12 @@ def read_folder(request: Dict[str, Any]) -> Iterator[Tuple[Any, Dict[str, Any], 
 
 
 def read_synthetic(request: Dict[str, Any]) -> Iterator[Tuple[Any, Dict[str, Any], float]]:
-    """Drawn scenes with moving faces; the truth (boxes, labels) comes with each frame."""
+    """Drawn scenes with moving faces; the truth (boxes, labels) comes with each frame.
+
+    `darken` and `blur` do to them what a worn lamp and a dirty lens do.
+    """
+    import cv2
+
     from jetson import drawn
 
     frames = int(request["options"].get("frames", 0))
@@ -81,10 +86,15 @@ def read_synthetic(request: Dict[str, Any]) -> Iterator[Tuple[Any, Dict[str, Any
     faces = request["options"].get("faces")
     scene = drawn.Scene(int(request["options"].get("seed", 0)), tuple(request["size"] or (640, 480)),
                         None if faces is None else int(faces))
+    darken, blur = [float(request["options"].get(key, 0)) for key in ("darken", "blur")]
     number = 0
     while not frames or number < frames:
         at = number / (fps or SYNTHETIC_FPS)
         frame, xyxy, labels, ids = scene.frame(at)
+        if blur > 0:
+            frame = cv2.GaussianBlur(frame, (0, 0), blur)
+        if darken > 0:
+            frame = cv2.convertScaleAbs(frame, alpha=1 - darken)
         truth = {"xyxy": [[round(float(side), 2) for side in box] for box in xyxy],
                  "labels": [int(label) for label in labels], "ids": [int(person) for person in ids]}
         yield frame, {"truth": truth}, at if fps else 0.0

@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import Any, List, Optional
 
-from jetson import governor, mqtt_settings, source, tradeoff
+from jetson import drift, governor, mqtt_settings, source, tradeoff
 from jetson.door import loopback
 from jetson.errors import BadInput, UsageError
 from jetson.live import Live
@@ -51,6 +51,11 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
     add("--eval", metavar="SPLIT_DIR", help="labelled images to measure true AP on, in the same share of the time")
     add("--governor", metavar="fps=N", help="switch to the most accurate variant that holds this frame rate")
     add("--events", metavar="FILE", help="append events to this file, one JSON object a line (default: kept in memory)")
+    add("--drift", metavar="FILE",
+        help="where it is kept what each camera looked like in its first week, as histograms (default: drift.json in "
+             "$JETMASK_STATE, else in memory only); off: not measured")
+    add("--drift-days", type=float, default=drift.DEFAULT_DAYS, metavar="DAYS",
+        help="how long it is learnt what a camera looks like (default %(default).0f, the least 0.01)")
     add("--keep-crops", action="store_true", help="keep the best picture of each person in memory (default: none)")
     mqtt_settings.options(parser)
     add("--ready-file", metavar="FILE", help="write {\"url\", \"pid\"} there once it serves")
@@ -97,6 +102,8 @@ def command(args: argparse.Namespace) -> int:
         governor.parse(args.governor)
         if args.tradeoff == "off":
             raise UsageError("the governor goes by the measured trade-off, which is off", "--governor")
+    if not 0.01 <= args.drift_days <= 90:
+        raise UsageError("not a number of days: {}".format(args.drift_days), "--drift-days", "0.01 to 90")
     if args.score is not None and not 0 < args.score < 1:
         raise UsageError("not a score: {}".format(args.score), "--score", "between 0 and 1")
     sys.setswitchinterval(0.0002)  # threads hand frames on; the default of 5 ms would be felt

@@ -16,6 +16,8 @@ FILES = {
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
+    "/drift": ("drift.html", "text/html; charset=utf-8"),
+    "/drift.js": ("drift.js", "text/javascript; charset=utf-8"),
 }
 BOUNDARY = "jetmaskframe"
 _NEXT = "\r\n--{}\r\n".format(BOUNDARY).encode()
@@ -78,6 +80,7 @@ class Site:
         answer = {
             "/stream.mjpg": self._stream, "/snapshot.jpg": self._snapshot, "/api/state": self._state,
             "/api/events": self._events, "/metrics": self._metrics, "/healthz": self._health,
+            "/api/drift": self._drift,
         }.get(request.path)
         if answer is not None:
             return answer(request)
@@ -127,6 +130,11 @@ class Site:
             return Response(200, telemetry.exposition(self.status.state()), telemetry.CONTENT_TYPE)
         except ImportError:
             return Response(501, b"the Python package prometheus_client is not installed\n")
+
+    def _drift(self, request: Request) -> Response:
+        if self.status.drift is None:
+            return Response(404, b"drift is not measured (--drift off)\n")
+        return Response(200, json.dumps(self.status.drift.full()).encode(), "application/json")
 
     def _health(self, request: Request) -> Response:
         health = self.status.health()

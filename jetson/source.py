@@ -18,7 +18,9 @@ IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 EXAMPLES = "/dev/video0, csi://0, rtsp://host/path, a video file, a folder of images, synthetic://"
 _LIVE = ("v4l2", "csi", "rtsp")
 _KEYS = {"csi": ("size", "fps", "flip"), "v4l2": ("size", "fps"),
-         "synthetic": ("size", "fps", "seed", "frames", "faces")}
+         "synthetic": ("size", "fps", "seed", "frames", "faces", "darken", "blur")}
+# What a worn camera does to a drawn scene: the share of the light that is missing, and a blur (sigma) in pixels.
+_WEAR = {"darken": 1.0, "blur": 50.0}
 _ENUM_FMT = 0xC0405602  # _IOWR('V', 2, struct v4l2_fmtdesc), linux/videodev2.h
 _RAW_FORMATS = ("YUYV", "UYVY", "YVYU", "NV12", "YU12", "YV12", "BGR3", "RGB3", "GREY")
 
@@ -118,6 +120,9 @@ def parse(uri: str, size: Optional[Tuple[int, int]] = None, fps: Optional[float]
     for key in ("seed", "frames", "faces"):
         if key in options and not re.match(r"^\d{1,9}$", options[key]):
             raise UsageError("{} is not a whole number".format(key), uri, "{}=7".format(key))
+    for key, most in _WEAR.items():
+        if key in options and not (re.match(r"^\d{1,3}(\.\d{1,6})?$", options[key]) and float(options[key]) <= most):
+            raise UsageError("not an amount to {}: {!r}".format(key, options[key]), uri, "0 to {:.0f}".format(most))
     size = parse_size(options.pop("size")) if "size" in options else size
     fps = _parse_fps(options.pop("fps")) if "fps" in options else (None if fps is None else _parse_fps(fps))
     return Source(kind, uri, path, size, fps, options, loop)

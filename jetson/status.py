@@ -39,6 +39,7 @@ class Status:
         self.server: Any = None
         self.mqtt: Any = None
         self.studio: Any = None
+        self.drift: Any = None
         self._lock = threading.Lock()
 
     def health(self) -> Dict[str, Any]:
@@ -83,6 +84,8 @@ class Status:
             found += self.board.warnings()
         if self.mqtt is not None:
             found += self.mqtt.warnings()
+        if self.drift is not None:
+            found += self.drift.warnings()
         return found
 
     def _camera(self, view: View, now: float) -> Dict[str, Any]:
@@ -105,6 +108,7 @@ class Status:
             "faces": [dict(track.describe(face), label=CLASSES[face.label]) for face in tracks],
             "now": {name: track.count_of(tracks, label) for label, name in enumerate(CLASSES)},
             "persons": dict(zip(CLASSES, totals), total=persons),
+            "drift": self.drift.state(camera.index) if self.drift is not None else None,
         }
 
     def variant(self) -> Dict[str, Any]:

@@ -71,6 +71,18 @@ class _Collector:
                 persons.add_metric([str(camera["index"]), label], camera["persons"][label])
         yield now
         yield persons
+        yield from self._drift(Gauge)
+
+    def _drift(self, Gauge: Any) -> Iterator[Any]:
+        for name, text, key in (
+                ("drift", "How far the camera is from its first week; from 1 on it is more than usual.", "ratio"),
+                ("drift_look", "1 when somebody should look at this camera: it is not as in its first week.", "look"),
+                ("drift_learned", "Share of the first week that is learnt, 0 to 1.", "learned")):
+            metric = Gauge("jetmask_" + name, text, labels=["camera"])
+            for camera in self._state["cameras"]:
+                if camera.get("drift") and camera["drift"][key] is not None:
+                    metric.add_metric([str(camera["index"])], float(camera["drift"][key]))
+            yield metric
 
     def _others(self, Counter: Any, Gauge: Any) -> Iterator[Any]:
         state = self._state

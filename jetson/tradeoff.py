@@ -130,11 +130,14 @@ class TradeOff:
         self.budget = budget
         self.active = ""
         self.samples = 0
+        # Called in the inferring thread with (camera, height of the frame, reference's faces, [other's faces, …]).
+        self.on_sample: Callable[[int, int, Faces, List[Faces]], None] = lambda *sample: None
         self._open_variant = open_variant
         self._score = score
         self._truths = list(truths)
         self._power = power
         self._frame: Optional[np.ndarray] = None
+        self._camera = 0
         self._wants = True
         self._job: List[Entry] = []
         self._found: Dict[str, Faces] = {}
@@ -176,10 +179,11 @@ class TradeOff:
         """The entry of a variant."""
         return next((entry for entry in self.entries if entry.variant.name == name), None)
 
-    def offer(self, image: np.ndarray) -> None:
-        """A live frame; copied when a sample is due. Called in the finishing thread."""
+    def offer(self, image: np.ndarray, camera: int = 0) -> None:
+        """A live frame of a camera; copied when a sample is due. Called in the finishing thread."""
         if self._wants:
             self._wants = False
+            self._camera = camera
             self._frame = image.copy()
 
     # -- in the inferring thread --------------------------------------------------------------------------------
@@ -246,6 +250,8 @@ class TradeOff:
             with self._lock:
                 entry.agreement.add(reference, faces)
         if not self._job:
+            self.on_sample(self._camera, self._frame.shape[0], reference, [
+                other for name, other in self._found.items() if name != self.reference.variant.name])
             self.samples += 1
             self._frame = None
             self._wants = True

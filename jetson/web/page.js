@@ -173,7 +173,9 @@
       make("p", { class: "quiet" }, [c.camera_fps.toFixed(1) + " in, " + c.result_fps.toFixed(1) + " out frames/s",
         "age " + (c.status === "live" ? ms(c.frame_age_ms) + " ms" : "–"), c.dropped + " skipped",
         c.restarts ? c.restarts + " restarts" : ""].filter(Boolean).join(" · ")),
-      c.last_error ? make("p", { class: "quiet" }, "Last: " + c.last_error) : "")));
+      c.last_error ? make("p", { class: "quiet" }, "Last: " + c.last_error) : "",
+      c.drift ? make("p", { class: "quiet" }, make("a", { href: "/drift" }, "Then and now"), ": " + (c.drift.look ? "look at it" :
+        c.drift.ratio !== null ? "as it was" : c.drift.state === "learning" ? "learning, " + Math.floor(100 * c.drift.learned) + " %" : "not enough seen yet")) : "")));
   }
 
   function drawBoard() {
@@ -195,7 +197,10 @@
     const words = state.warnings.join("\n");
     if (words === spoken) return; // an unchanged alert must not be read out again
     spoken = words;
-    $("alerts").replaceChildren(...state.warnings.map((w) => make("p", { class: "alert" + (/no picture|fails/i.test(w) ? " bad" : "") }, w)));
+    $("alerts").replaceChildren(...state.warnings.map((w) => {
+      const [words, where] = w.split(/(\/drift)$/);
+      return make("p", { class: "alert" + (/no picture|fails/i.test(w) ? " bad" : "") }, words, where ? make("a", { href: where }, where) : "");
+    }));
   }
 
   function draw() {
