@@ -10,6 +10,7 @@ import matplotlib
 import matplotlib.patches
 import matplotlib.ticker
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from pipeline.front import front
 
@@ -106,16 +107,17 @@ def trade_off(
         axes.margins(x=0.2, y=0.15)
         axes.set(xlabel=x_label, ylabel=y_label)
         figure.legend(fontsize=7.5, loc="outside upper left", ncols=3)
-        _part(figure, names)
+        _part(figure, axes, names, [(p[x], p["ap"]) for p in points])
 
     return _svg(draw, 5.2, 3.7, alternative)
 
 
-def _part(figure, names):
-    """Move names that lie on one another apart; what finds no free place goes, the table below has it."""
-    placed: list = []
+def _part(figure, axes, names, marks):
+    """Move names off one another and off the marks; what finds no free place goes, the table below has it."""
     for name in names:
         name.set_in_layout(False)  # or each move would move the axes, and the names already placed
+    figure.draw_without_rendering()
+    placed = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axes.transData.transform(marks)] if marks else []
     for name in names:
         sideways, height = name.xyann
         for offset in ((sideways, height), (sideways, -4 - height), (sideways, 2 * height), (-60, height)):
