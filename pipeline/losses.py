@@ -11,7 +11,8 @@ from keras import ops
 from pipeline.model import MAX_LOG_DISTANCE, STRIDES
 
 # sqrt(width * height) in input pixels for which a level competes; neighbours overlap so that no size sits on an edge.
-SIZE_RANGES = {4: (0.0, 24.0), 8: (14.0, 56.0), 16: (36.0, 128.0), 32: (84.0, 1e9)}
+# A face goes to a coarser level as soon as it is one or two cells wide: there are the channels that tell its class.
+SIZE_RANGES = {4: (0.0, 20.0), 8: (9.0, 44.0), 16: (26.0, 104.0), 32: (68.0, 1e9)}
 AROUND = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
 CLS_WEIGHT, BOX_WEIGHT = 1.5, 2.0
 

@@ -32,12 +32,15 @@ class Architecture(NamedTuple):
     heads: tuple
 
 
+# Most of the multiply-adds go to strides 4 and 8: a face in a scene is 8 to 30 px at network input, and halving the
+# channels of the coarse levels' heads costs nothing (benchmarks/results/pruning_scan.csv).
 FAMILY = {
-    "n": Architecture(8, ((16, 1), (24, 1), (48, 1), (64, 1)), (12, 16, 24, 32), ((12,), (16, 16), (24, 24), (32, 32))),
-    "s": Architecture(16, ((24, 1), (48, 1), (80, 1), (96, 2)), (16, 32, 48, 64),
-                      ((16,), (24, 24), (48, 48), (64, 64))),
-    "m": Architecture(24, ((40, 1), (64, 2), (112, 1), (144, 2)), (24, 48, 72, 96),
-                      ((24,), (40, 40), (72, 72), (96, 96))),
+    "n": Architecture(8, ((16, 1), (24, 1), (48, 1), (48, 1)), (16, 16, 24, 24),
+                      ((16,), (16, 16), (16, 16), (16, 16))),
+    "s": Architecture(16, ((24, 1), (48, 1), (80, 1), (96, 1)), (24, 32, 40, 48),
+                      ((24,), (24, 24), (32, 32), (32, 32))),
+    "m": Architecture(24, ((40, 1), (64, 1), (112, 2), (128, 1)), (40, 48, 56, 64),
+                      ((40,), (40, 40), (48, 48), (48, 48))),
 }
 
 
