@@ -3,13 +3,12 @@
 from html import escape
 from typing import Any
 
-from pipeline import report_page
-from pipeline.report import machine_of
+from pipeline.report_html import number, table
+from pipeline.report_rows import machine_of
 
 
 def section(device: dict[str, Any]) -> str:
     """The HTML of one device's measurements (the JSON of `jetmask bench --device`)."""
-    number = report_page.number
     lines, offs, inside = [], [], []
     for row in device.get("rows") or ():
         infer, total, guess = row.get("infer_ms"), row.get("latency_ms"), row.get("predicted")
@@ -32,7 +31,7 @@ def section(device: dict[str, Any]) -> str:
     caption = (f"Measured there on {device.get('measured_on', 'its bundle')}{', power mode ' + mode if mode else ''}; "
                "the prediction is of inference alone")
     return (f"<h3>{escape(machine_of(device))}</h3><p>{escape(verdict(device, offs, inside))}</p>"
-            + report_page.table(columns, lines, caption))
+            + table(columns, lines, caption))
 
 
 def verdict(device: dict[str, Any], offs: list[float], inside: list[bool]) -> str:

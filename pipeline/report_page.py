@@ -6,18 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from jetson.errors import BadInput
-from pipeline import report_device, report_plots
+from pipeline import report_device, report_layers, report_plots, report_studies
 from pipeline.front import front
-from pipeline.report import table_rows
+from pipeline.report_html import figure, number, table
+from pipeline.report_rows import table_rows
 
 CSS = Path(__file__).with_name("report.css")
-LONGEST = 24  # bars in one figure; the table below it holds all
 
 
 def page(data: dict[str, Any], folder: Path) -> str:
     """The whole page. Pictures that `data` names are read from `folder`."""
-    from pipeline import report_studies  # which writes its tables with this module's
-
     ap = "AP (drawn)" if (data.get("data") or {}).get("kind") == "drawn" else "mAP50"
     sections = [
         ("variants", "Variants", _variants(data, ap)),
@@ -25,13 +23,13 @@ def page(data: dict[str, Any], folder: Path) -> str:
         ("stages", "Before and after each stage", _stages(data, ap)),
         ("detections", "Detections", _detections(data, folder)),
         ("training", "Training", _curves(data)),
-        ("pruning", "Pruning", _pruning(data) + report_studies.prunings(data, ap)),
+        ("pruning", "Pruning", report_studies.pruning(data) + report_studies.prunings(data, ap)),
         ("scan", "Sensitivity to pruning", report_studies.scan(data, ap)),
         ("agreement", "Predicted against measured", report_studies.agreement(data)),
-        ("layers", "Predicted time per layer", _layers(data)),
-        ("sensitivity", "Sensitivity to int8", _sensitivity(data)),
-        ("sweep", "Sweep", _sweep(data, ap)),
-        ("ablations", "Ablations and comparisons", _comparisons(data, ap)),
+        ("layers", "Predicted time per layer", report_layers.layers(data)),
+        ("sensitivity", "Sensitivity to int8", report_layers.sensitivity(data)),
+        ("sweep", "Sweep", report_studies.sweep(data, ap)),
+        ("ablations", "Ablations and comparisons", report_studies.comparisons(data, ap)),
         ("live", "Live run", _pairs(data.get("live"))),
         ("commands", "Commands of this run", _commands(data.get("commands"))),
         ("environment", "Environment", _pairs(data.get("environment"))),
@@ -53,50 +51,6 @@ def page(data: dict[str, Any], folder: Path) -> str:
         f"<main>{body}</main><footer><p>Written by jetmask{when}. The same figures: report.json and report.csv "
         "beside this file.</p></footer></body></html>\n"
     )
-
-
-def number(value: Any, kind: str = "") -> str:
-    """A figure as text. kind: ap, ms, fps, bytes, macs or nothing."""
-    if value is None or value == "":
-        return "–"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return escape(str(value))
-    if kind == "ap":
-        return f"{value:.1f}"
-    if kind == "delta":
-        return f"{value:+.1f}"
-    if kind in ("ms", "fps"):
-        return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
-    if kind == "bytes":
-        return f"{value / 1e6:.2f} MB" if value >= 1e6 else f"{value / 1e3:.0f} kB"
-    if kind == "macs":
-        return f"{value / 1e9:.2f} G" if value >= 1e9 else f"{value / 1e6:.0f} M"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-
-
-def table(columns: list, rows: list, caption: str = "", marked: tuple = ()) -> str:
-    """columns: (title, kind); rows: (class, values). Wrapped, so that a phone scrolls it sideways."""
-    def cell(value, kind):
-        return f'<td class="text">{number(value)}</td>' if kind == "text" else f"<td>{number(value, kind)}</td>"
-
-    head = "".join(f'<th scope="col"{_text_class(kind)}>{escape(name)}</th>' for name, kind in columns)
-    lines = "".join(
-        f"<tr{f' class={chr(34)}{css}{chr(34)}' if css else ''}>"
-        + "".join(cell(value, kind) for value, (_, kind) in zip(values, columns, strict=True)) + "</tr>"
-        for css, values in rows)
-    # Not a <caption>: that would be as wide as the table, and cut off on a phone.
-    words = f'<p class="caption">{escape(caption)}</p>' if caption else ""
-    label = escape(caption or ", ".join(name for name, _ in columns[:3] if name))
-    return (f'{words}<div class="scroll" tabindex="0" role="region" aria-label="{label}">'
-            f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>")
-
-
-def _text_class(kind: str) -> str:
-    return ' class="text"' if kind == "text" else ""
-
-
-def figure(svg: str, caption: str) -> str:
-    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _head(data: dict) -> str:
@@ -250,134 +204,6 @@ def _curves(data: dict) -> str:
     ends = [f"{s['name']} from {s['y'][0]:.3g} to {s['y'][-1]:.3g}" for s in series]
     return figure(report_plots.curves(series, "Training curves: " + "; ".join(ends)),
                   "Losses and validation AP by epoch.")
-
-
-def _pruning(data: dict) -> str:
-    pruning = data.get("pruning")
-    if not pruning:
-        return ""
-    out = [f"<p>{escape(pruning['note'])}</p>"] if pruning.get("note") else []
-    before, after = pruning.get("before") or {}, pruning.get("after") or {}
-    kinds = {"macs": "macs", "bytes": "bytes", "map50": "ap", "latency_ms": "ms"}
-    keys = [key for key in before if key in after]
-    if keys:
-        lines = []
-        for key in keys:
-            a, b = before[key], after[key]
-            known = isinstance(a, (int, float)) and isinstance(b, (int, float)) and a
-            ratio = "–" if not known else f"{b - a:+.1f} points" if key == "map50" else f"x {b / a:.2f}"
-            kind = kinds.get(key, "")
-            lines.append(("", [key.replace("_", " "), number(a, kind), number(b, kind), ratio]))
-        out.append(table([("", ""), ("before", ""), ("after", ""), ("", "")], lines))
-    channels = [row for row in pruning.get("channels") or () if row.get("before")]
-    if channels:
-        cut = sorted(channels, key=lambda row: row["after"] / row["before"])[:LONGEST]
-        shown = [row for row in channels if any(row is other for other in cut)]
-        words = "Channels before and after pruning: " + ", ".join(
-            f"{row['layer']} {row['before']} to {row['after']}" for row in shown)
-        pairs = [(row["layer"], (row["before"], row["after"])) for row in shown]
-        out.append(figure(report_plots.bars(pairs, "channels", words, ("before", "after")),
-                          "Channels by layer, in the order of the network."))
-    return "".join(out)
-
-
-def _layers(data: dict) -> str:
-    out = []
-    for model in data.get("layers") or ():
-        layers = model.get("layers") or ()
-        if not isinstance(layers, list) or not layers:
-            continue
-        title = model.get("title") or f"{model.get('precision', '')} on {model.get('target', '')}"
-        total = model.get("latency_ms") or sum(layer["ms"] for layer in layers)
-        bound = (f", 9 of 10 within {number(model['low_ms'], 'ms')} to {number(model['high_ms'], 'ms')} ms"
-                 if model.get("low_ms") is not None else ", error unknown")
-        slow = sorted(layers, key=lambda layer: -layer["ms"])[:LONGEST]
-        shown = [layer for layer in layers if any(layer is other for other in slow)]
-        rows = [(_short(layer["name"]), layer["ms"], layer["kind"]) for layer in shown]
-        words = f"{title}: predicted {total:.3g} ms. Slowest: " + ", ".join(
-            f"{_short(layer['name'])} {layer['ms']:.2g} ms" for layer in slow[:6])
-        body = figure(report_plots.bars(rows, "ms, predicted", words),
-                      f"{title}: {number(total, 'ms')} ms in all{bound}; the {len(rows)} slowest of {len(layers)} "
-                      "launched layers, in the order of the network.")
-        columns = [("layer", ""), ("kind", ""), ("ms", ""), ("compute ms", ""), ("memory ms", ""), ("MACs", "macs")]
-        whole = table(columns, [
-            ("", [_short(layer["name"], 60), layer["kind"], f"{layer['ms']:.3f}", f"{layer.get('compute_ms', 0):.3f}",
-                  f"{layer.get('memory_ms', 0):.3f}", layer.get("macs")]) for layer in layers])
-        out.append(f"{body}<details><summary>All {len(layers)} layers of {escape(title)}</summary>{whole}</details>")
-    return "".join(out)
-
-
-def _short(name: str, most: int = 30) -> str:
-    """A fused layer's name by its first node, with how many more it swallowed."""
-    parts = name.split(" + ")
-    first = parts[0] if len(parts[0]) <= most else "…" + parts[0][-(most - 1):]
-    return first + (f" +{len(parts) - 1}" if len(parts) > 1 else "")
-
-
-def _sensitivity(data: dict) -> str:
-    noisy = [row for row in data.get("sensitivity") or () if row.get("snr_db") is not None]
-    if noisy:
-        top = sorted(noisy, key=lambda row: row["snr_db"])[:LONGEST]
-        words = "Signal-to-noise ratio at the worst head with one layer in int8: " + ", ".join(
-            f"{r['layer']} {r['snr_db']:.1f} dB" for r in top)
-        return figure(report_plots.bars([(_short(r["layer"]), r["snr_db"]) for r in top], "dB at the worst head", words,
-                                        form=".1f"),
-                      "Signal-to-noise ratio at the worst head when this layer alone runs in int8; lower is worse, "
-                      f"the {len(top)} worst of {len(noisy)}.")
-    rows = [row for row in data.get("sensitivity") or () if row.get("drop") is not None]
-    if not rows:
-        return ""
-    top = sorted(rows, key=lambda row: -row["drop"])[:LONGEST]
-    words = "Points of mAP50 lost with one layer in int8: " + ", ".join(f"{r['layer']} {r['drop']:.2g}" for r in top)
-    return figure(report_plots.bars([(_short(r["layer"]), r["drop"]) for r in top], "points of mAP50 lost", words),
-                  "What is lost when this layer alone runs in int8; the most sensitive first.")
-
-
-def _sweep(data: dict, ap: str) -> str:
-    sweep = data.get("sweep")
-    trials = [t for t in (sweep or {}).get("trials") or () if t.get("map50") is not None and t.get("latency_ms")]
-    if not trials:
-        return ""
-    target = sweep.get("target") or "the target"
-    points = [{"name": f"#{t['number']}", "ap": t["map50"], "ms": t["latency_ms"], "group": "trials", "device": target,
-               "predicted": True} for t in trials]
-    best = front([(p["ms"], -p["ap"]) for p in points])
-    words = f"{len(trials)} trials; front: " + ", ".join(f"#{trials[i]['number']} {points[i]['ap']:.1f} at "
-                                                         f"{points[i]['ms']:.3g} ms" for i in best)
-    names = list(dict.fromkeys(key for t in trials for key in t.get("params") or {}))
-    rows = [("front" if i in best else "", [f"#{t['number']}", t["map50"], t["latency_ms"], t.get("bytes"),
-                                           *((t.get("params") or {}).get(name) for name in names)])
-            for i, t in sorted(enumerate(trials), key=lambda item: item[1]["latency_ms"])]
-    columns = [("trial", ""), (ap, "ap"), (f"ms on {target}, predicted", "ms"), ("size", "bytes")]
-    columns += [(name, "") for name in names]
-    note = f"<p>{escape(sweep['note'])}</p>" if sweep.get("note") else ""
-    return (note + figure(report_plots.trade_off(points, "ms", f"ms on {target}, predicted", ap, words),
-                          f"AP measured on val after the trial's training, time predicted for {target}.")
-            + table(columns, rows, "★ marks the front"))
-
-
-def _comparisons(data: dict, ap: str) -> str:
-    out = []
-    rows = data.get("ablations") or ()
-    changes = [(r.get("name") or "", r["delta"]) for r in rows if r.get("delta")]
-    if len(changes) > 1:
-        words = f"Change of {ap} by each choice: " + ", ".join(f"{name} {delta:+.1f}" for name, delta in changes)
-        out.append(figure(report_plots.bars(changes, f"change of {ap}, points", words, form="+.1f"),
-                          "What changes when this choice alone is changed."))
-    if rows:
-        out.append(table([("what", ""), (ap, "ap"), ("change", "delta"), ("", "text")],
-                         [("", [r.get("name"), r.get("map50"), r.get("delta"), r.get("note") or ""]) for r in rows]))
-    for item in data.get("comparisons") or ():
-        rows = item.get("rows") or ()
-        if not rows:
-            continue
-        names = list(dict.fromkeys(key for row in rows for key in row))
-        kinds = {"map50": "ap", "bytes": "bytes", "macs": "macs", "latency_ms": "ms", "ms": "ms"}
-        note = f"<p>{escape(item['note'])}</p>" if item.get("note") else ""
-        out.append(f"<h3>{escape(item.get('title') or '')}</h3>{note}"
-                   + table([(name, kinds.get(name, "")) for name in names],
-                           [("", [row.get(name) for name in names]) for row in rows]))
-    return "".join(out)
 
 
 def _pairs(pairs: Any) -> str:
