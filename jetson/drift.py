@@ -73,6 +73,23 @@ def model_key(variant: Any, runtime: str) -> str:
     return "{} {}x{} {}".format(variant.sha256[:16], variant.input_wh[0], variant.input_wh[1], runtime)
 
 
+def open_for(wish: Optional[str], days: float, sources: Sequence[Any], tell: Callable[[int, bool, str], None],
+             warn: Callable[[str], None]) -> Optional["Drift"]:
+    """What `serve` was asked for: None for "off". BadInput where the file `wish` is no use; the default place is only
+    warned about, since nobody asked for it and the camera matters more.
+    """
+    if wish == "off":
+        return None
+    names = [identity(one) for one in sources]
+    try:
+        return Drift(wish or default_path(), names, days, tell).start()
+    except BadInput as error:
+        if wish:
+            raise
+        warn("What the cameras look like is not kept: {}".format(", ".join(str(error).split("\n  "))))
+    return Drift(None, names, days, tell).start()
+
+
 class Drift:
     """All cameras' signals. `see` and `sample` take what is measured; a thread judges and writes to `path`, if any.
 

@@ -8,12 +8,11 @@ import threading
 import time
 from typing import Any, Dict, List, Optional
 
-from jetson import access, drift, files, golden, governor, manifest, metrics, source, tradeoff
+from jetson import access, drift, files, golden, governor, manifest, metrics, source, tradeoff, zones
 from jetson.apart import open_for_threads
 from jetson.board import Board
 from jetson.detector import Detector, Faces
 from jetson.door import Door, loopback
-from jetson.errors import BadInput
 from jetson.http_message import Response
 from jetson.journal import Journal, from_track
 from jetson.mqtt import Mqtt
@@ -24,6 +23,7 @@ from jetson.runner import Result, Runner, View
 from jetson.server import Server
 from jetson.site import Site
 from jetson.status import Status
+from jetson.zones import Counter
 
 
 def default_threads() -> int:
@@ -55,6 +55,8 @@ class Live:
         args = self.args
         self.truths = metrics.load_split(args.eval) if args.eval else []
         self.threads = args.threads or default_threads()
+        places = zones.load(args.zones, len(sources)) if args.zones else []
+        self.zones = [Counter([one for one in places if one.camera == camera]) for camera in range(len(sources))]
         self.manifest = manifest.load(args.bundle)
         variant = self.manifest.variant(args.variant)
         self.journal = Journal(args.events, args.keep_crops, self._tell_event)
@@ -77,8 +79,10 @@ class Live:
                              self.runner.score)
         self.site.server, self.site.studio = self.server, self.studio
         self.status.server = self.server
+        self.status.zones = self.zones
         self.status.mqtt = self.mqtt
-        self.drift = self.status.drift = self._drift(sources)
+        self.drift = self.status.drift = drift.open_for(args.drift, args.drift_days, sources, self._tell_drift,
+                                                        self._warn)
         self._compare(variant)
         self.runner.start()
         self.server.start()
@@ -89,20 +93,9 @@ class Live:
     def _detector(self, variant: Any, runtime: Optional[str] = None) -> Detector:
         return open_for_threads(self.args.bundle, variant, runtime or self.args.runtime, self.threads)
 
-    def _drift(self, sources: List[source.Source]) -> Optional[drift.Drift]:
-        wish = self.args.drift
-        if wish == "off":
-            return None
-        names = [drift.identity(one) for one in sources]
-        try:
-            return drift.Drift(wish or drift.default_path(), names, self.args.drift_days, self._tell_drift).start()
-        except BadInput as error:
-            if wish:
-                raise
-            # Nobody asked for this place by name, and the camera matters more.
-            self.status.notice = "What the cameras look like is not kept: {}".format(str(error).splitlines()[0])
-            say("warning: {}".format(error))
-        return drift.Drift(None, names, self.args.drift_days, self._tell_drift).start()
+    def _warn(self, text: str) -> None:
+        self.status.notice = text
+        say("warning: " + text)
 
     def _tell_drift(self, camera: int, look: bool, reason: str) -> None:
         label = self.runner.views[camera].camera.source.label
@@ -199,10 +192,14 @@ class Live:
                     quality = face.confidence * float(face.xyxy[3] - face.xyxy[1])
                     self.journal.keep_crop("{}-{}".format(camera.index, face.number), quality,
                                            functools.partial(crop, frame.image, face.xyxy))
-        if result.events:
+        passed = self.zones[camera.index].update(view.tracker.tracks, result.frame_wh, result.arrived)
+        if result.events or passed:
             wall, monotonic = time.time(), time.monotonic()
             for event in result.events:
                 self.journal.add(event.kind, **from_track(event, camera.index, camera.source.label, wall, monotonic))
+            for one in passed:
+                fields = from_track(one, camera.index, camera.source.label, wall, monotonic)
+                self.journal.add(one.kind, **dict(fields, **one.place()))
 
     def run(self) -> int:
         """Serve until told to end; the exit code."""

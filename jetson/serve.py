@@ -51,6 +51,9 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
     add("--eval", metavar="SPLIT_DIR", help="labelled images to measure true AP on, in the same share of the time")
     add("--governor", metavar="fps=N", help="switch to the most accurate variant that holds this frame rate")
     add("--events", metavar="FILE", help="append events to this file, one JSON object a line (default: kept in memory)")
+    add("--zones", metavar="FILE",
+        help="lines to count at and polygons to watch, one a line: `line 0 door 0.5,0 0.5,1` (kind, camera, name, "
+             "points x,y as shares of the picture); more in jetson/zones.py")
     add("--drift", metavar="FILE",
         help="where it is kept what each camera looked like in its first week, as histograms (default: drift.json in "
              "$JETMASK_STATE, else in memory only); off: not measured")

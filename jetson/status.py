@@ -40,6 +40,7 @@ class Status:
         self.mqtt: Any = None
         self.studio: Any = None
         self.drift: Any = None
+        self.zones: Any = None  # a Counter for each camera
         self._lock = threading.Lock()
 
     def health(self) -> Dict[str, Any]:
@@ -109,6 +110,7 @@ class Status:
             "now": {name: track.count_of(tracks, label) for label, name in enumerate(CLASSES)},
             "persons": dict(zip(CLASSES, totals), total=persons),
             "drift": self.drift.state(camera.index) if self.drift is not None else None,
+            **(self.zones[camera.index].state(current) if self.zones else {"lines": [], "zones": []}),
         }
 
     def variant(self) -> Dict[str, Any]:

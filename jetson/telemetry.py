@@ -72,6 +72,26 @@ class _Collector:
         yield now
         yield persons
         yield from self._drift(Gauge)
+        yield from self._zones(Counter, Gauge)
+
+    def _zones(self, Counter: Any, Gauge: Any) -> Iterator[Any]:
+        crossed = Counter("jetmask_line_crossings", "Persons who crossed a line, by direction and voted class.",
+                          labels=["camera", "line", "direction", "label"])
+        present = Gauge("jetmask_zone_persons", "Persons in a polygon now.", labels=["camera", "zone", "label"])
+        entered = Counter("jetmask_zone_entered", "Persons who were in a polygon, each once, by voted class then.",
+                          labels=["camera", "zone", "label"])
+        for camera in self._state["cameras"]:
+            index = str(camera["index"])
+            for label in self._state["classes"]:
+                for line in camera.get("lines", ()):
+                    for direction in ("in", "out"):
+                        crossed.add_metric([index, line["name"], direction, label], line[direction][label])
+                for zone in camera.get("zones", ()):
+                    present.add_metric([index, zone["name"], label], zone["now"][label])
+                    entered.add_metric([index, zone["name"], label], zone["entered"][label])
+        yield crossed
+        yield present
+        yield entered
 
     def _drift(self, Gauge: Any) -> Iterator[Any]:
         for name, text, key in (

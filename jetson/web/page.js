@@ -7,7 +7,7 @@
   const MARKS = { with_mask: "✓", without_mask: "✕", mask_worn_incorrect: "!" };
   const STAGES = [["wait", "waiting", "--s3"], ["preprocess", "preprocess", "--s1"], ["queue", "hand over", "--s5"],
     ["infer", "infer", "--s4"], ["postprocess", "postprocess", "--s2"]];
-  let camera = 0, paused = false, lastState = 0, state = null, events = [], seen = 0, spoken = "";
+  let camera = 0, paused = false, lastState = 0, state = null, events = [], seen = 0, spoken = "", spot = "";
 
   const make = (tag, attributes, ...children) => {
     const node = document.createElement(tag);
@@ -15,6 +15,13 @@
       if (name === "class") node.className = value; else node.setAttribute(name, value);
     }
     node.append(...children);
+    return node;
+  };
+  const SVG = "http://www.w3.org/2000/svg";
+  const shape = (tag, attributes, words) => {
+    const node = document.createElementNS(SVG, tag);
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    if (words) node.textContent = words;
     return node;
   };
   const text = (id, value) => { const node = $(id); if (node.textContent !== value) node.textContent = value; };
@@ -70,6 +77,7 @@
   });
   function choose(index) {
     camera = index;
+    spot = "";
     if (paused) pause(false); else look();
     if (state) draw();
   }
@@ -97,7 +105,7 @@
     text("camera-state", c.status === "live" && c.frozen ? "standing still" : label);
     $("camera-state").dataset.state = c.frozen ? "wait" : c.status;
     text("camera-facts", [place(c), c.frame_wh ? c.frame_wh.join("×") : "",
-      c.status === "live" ? c.camera_fps.toFixed(1) + " frames/s in" : ""].filter(Boolean).join("  ·  "));
+      c.status === "live" ? c.camera_fps.toFixed(1) + " frames/s in" : "", spot ? "point " + spot : ""].filter(Boolean).join("  ·  "));
     const veil = c.status === "lost" || c.status === "starting";
     $("veil").hidden = !veil;
     picture.classList.toggle("old", veil); // an old picture would lie
@@ -119,6 +127,64 @@
     const share = $("share");
     CLASSES.forEach((name, i) => { share.children[i].style.width = total ? 100 * c.persons[name] / total + "%" : "0"; });
     share.setAttribute("aria-label", total ? CLASSES.map((k) => c.persons[k] + " " + WORDS[k]).join(", ") : "No person counted yet");
+  }
+
+  // Lines and zones, drawn over the picture in the page's own pixels, so that a phone's labels are as large as any.
+  function drawOverlay(c) {
+    const view = $("view"), overlay = $("overlay"), W = view.clientWidth, H = view.clientHeight;
+    overlay.replaceChildren();
+    if (!c.frame_wh || !W || !H || !(c.lines.length + c.zones.length) || !$("veil").hidden) return;
+    const scale = Math.min(W / c.frame_wh[0], H / c.frame_wh[1]), w = c.frame_wh[0] * scale, h = c.frame_wh[1] * scale;
+    const at = ([x, y]) => [(W - w) / 2 + x * w, (H - h) / 2 + y * h];
+    const label = (x, y, words) => {
+      const node = shape("text", { x: x, y: y, "text-anchor": "middle" }, words), box = shape("rect", { rx: 4 });
+      overlay.append(box, node);
+      const half = node.getComputedTextLength() / 2 + 6;
+      const cx = Math.min(Math.max(x, (W - w) / 2 + half + 2), (W + w) / 2 - half - 2), cy = Math.min(Math.max(y, (H - h) / 2 + 18), (H + h) / 2 - 7);
+      node.setAttribute("x", cx);
+      node.setAttribute("y", cy);
+      for (const [key, value] of [["x", cx - half], ["y", cy - 15], ["width", 2 * half], ["height", 20]]) box.setAttribute(key, value);
+    };
+    for (const zone of c.zones) {
+      const points = zone.points.map((p) => at(p).join(",")).join(" ");
+      overlay.append(shape("polygon", { class: "edge", points: points }), shape("polygon", { class: "polygon" + (zone.now.total ? " busy" : ""), points: points }));
+    }
+    for (const line of c.lines) {
+      const [a, b] = line.points.map(at), length = Math.hypot(b[0] - a[0], b[1] - a[1]);
+      const dx = (b[0] - a[0]) / length, dy = (b[1] - a[1]) / length, mx = (a[0] + b[0]) / 2, my = (a[1] + b[1]) / 2;
+      const place = { x1: a[0], y1: a[1], x2: b[0], y2: b[1] };
+      // The way in is to the left hand of a -> b.
+      const tip = [mx + dy * 22, my - dx * 22], foot = (s) => [mx + dy * 6 + s * dx * 9, my - dx * 6 + s * dy * 9];
+      overlay.append(shape("line", Object.assign({ class: "edge" }, place)), shape("line", Object.assign({ class: "line" }, place)),
+        shape("polygon", { class: "arrow", points: [tip, foot(1), foot(-1)].map((p) => p.join(",")).join(" ") }));
+    }
+    for (const zone of c.zones) {
+      const points = zone.points.map(at), top = points.reduce((best, p) => p[1] < best[1] ? p : best);
+      label(points.reduce((sum, p) => sum + p[0], 0) / points.length, top[1] + 20, zone.name + ": " + zone.now.total);
+    }
+    for (const line of c.lines) {
+      const [a, b] = line.points.map(at), low = a[1] > b[1] ? a : b;
+      label(low[0] + (a[0] + b[0] - 2 * low[0]) * 0.1, low[1] - 10 + (a[1] + b[1] - 2 * low[1]) * 0.1, line.name + ": " + line.in.total + " in, " + line.out.total + " out");
+    }
+  }
+  new ResizeObserver(() => { if (state) drawOverlay(state.cameras[camera]); }).observe($("view"));
+  $("view").addEventListener("click", (event) => {
+    const c = state && state.cameras[camera], view = $("view").getBoundingClientRect();
+    if (!c || !c.frame_wh) return;
+    const scale = Math.min(view.width / c.frame_wh[0], view.height / c.frame_wh[1]);
+    const share = (at, from, size, whole) => 0.5 + (at - from - size / 2) / (whole * scale);
+    const x = share(event.clientX, view.left, view.width, c.frame_wh[0]), y = share(event.clientY, view.top, view.height, c.frame_wh[1]);
+    if (Math.min(x, y) >= 0 && Math.max(x, y) <= 1) { spot = x.toFixed(2) + "," + y.toFixed(2); draw(); }
+  });
+
+  function drawPlaces(c) {
+    const places = c.lines.map((line) => [line.name, "line", [["in", line.in], ["out", line.out]]]).concat(
+      c.zones.map((zone) => [zone.name, "zone", [["now", zone.now], ["entered", zone.entered]]]));
+    $("places").hidden = !places.length;
+    $("places-list").replaceChildren(...places.map(([name, kind, rows]) => make("div", { class: "place" },
+      make("h3", {}, name + " ", make("span", { class: "quiet" }, kind)),
+      make("table", {}, make("thead", {}, make("tr", {}, make("th", { scope: "col" }), make("th", { scope: "col" }, "persons"), ...CLASSES.map((k) => make("th", { scope: "col" }, k === "mask_worn_incorrect" ? "worn wrong" : WORDS[k])))),
+        make("tbody", {}, ...rows.map(([word, counts]) => make("tr", {}, make("td", {}, word), make("td", { class: "total" }, String(counts.total)), ...CLASSES.map((k) => make("td", {}, String(counts[k]))))))))));
   }
 
   function drawSpeed() {
@@ -148,11 +214,14 @@
     if (!events.length) return;
     list.replaceChildren(...events.slice(0, 60).map((e) => {
       const person = e.label !== undefined;
-      let kind = e.label || (/lost|refused/.test(e.kind) ? "bad" : "good"), words;
+      let kind = e.label || (/lost|refused|drifted/.test(e.kind) ? "bad" : "good"), words;
       if (e.kind === "enter") words = "Person #" + e.person + " came: " + WORDS[e.label];
       else if (e.kind === "change") words = "Person #" + e.person + " now: " + WORDS[e.label];
       else if (e.kind === "leave") words = "Person #" + e.person + " left after " +
         span((Date.parse(e.at) - Date.parse(e.began)) / 1000) + ": " + WORDS[e.label];
+      else if (e.kind === "crossed") words = "Person #" + e.person + " crossed " + e.line + " (" + e.direction + "): " + WORDS[e.label];
+      else if (e.kind === "zone entered") words = "Person #" + e.person + " entered " + e.zone + ": " + WORDS[e.label];
+      else if (e.kind === "zone left") words = "Person #" + e.person + " left " + e.zone + " after " + span((Date.parse(e.at) - Date.parse(e.began)) / 1000) + ": " + WORDS[e.label];
       else words = (e.kind[0].toUpperCase() + e.kind.slice(1)) + (e.camera !== undefined && /camera/.test(e.kind) ? " " + e.camera : "") + (e.reason ? ": " + e.reason : e.variant ? ": " + e.variant : "");
       if (person && state && state.cameras.length > 1) words += " (camera " + e.camera + ")";
       const body = make("span", {}, words);
@@ -214,6 +283,8 @@
     document.title = (state.health.status === "ok" ? "" : "⚠ ") + c.now.without_mask + " without mask · jetmask";
     drawTabs();
     drawPicture(c);
+    drawOverlay(c);
+    drawPlaces(c);
     drawCounts(c);
     drawSpeed();
     drawCameras();
@@ -228,13 +299,6 @@
   }
 
   // The trade-off ---------------------------------------------------------------------------------------------------
-  const SVG = "http://www.w3.org/2000/svg";
-  const shape = (tag, attributes, words) => {
-    const node = document.createElementNS(SVG, tag);
-    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-    if (words) node.textContent = words;
-    return node;
-  };
   function drawTradeoff() {
     const t = state.tradeoff;
     $("tradeoff").hidden = !t;
