@@ -96,10 +96,10 @@ def _go(fleet: Fleet, journal: Journal, args: argparse.Namespace) -> int:
             board.say("the last rollout failed and was cut off while it went back: it goes on going back")
             rollout.back()
             return _report(fleet, rollout, args)
-        if journal.unfinished and journal.digest != digest:
+        if journal.touched() and journal.unfinished and journal.digest != digest:
             raise UsageError(f"a rollout of another bundle ({journal.digest[:16]}) is not finished", journal.path,
                              "that bundle, to finish it", f"or undo it: jetmask deploy --fleet {fleet.path} --rollback")
-        if journal.unfinished:
+        if journal.unfinished and journal.digest == digest:
             board.say("a rollout of this bundle was cut off: it goes on where it was")
         else:
             journal.begin(digest, os.path.basename(os.path.abspath(args.words[0] if args.words else fleet.bundle)))

@@ -186,6 +186,17 @@ def test_an_unreachable_device_is_a_failure_unless_it_may_be_skipped(four, bundl
         lost.start()
 
 
+def test_ctrl_c_stops_before_the_switch(four, bundles):
+    before = four.runners()
+    process, lines = four.start(bundles["two"][0])
+    _wait_for(lambda: any("d01: [3/9]" in line for line in lines))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(600) == 130
+    assert "Traceback" not in "".join(lines) and four.runners() == before
+    done = four.deploy("--rollback")
+    assert done.returncode == 2 and "no rollout over this fleet has switched" in done.stderr
+
+
 def test_a_failure_that_is_kept(four, bundles):
     (two, two_digest), one_digest = bundles["two"], bundles["one"][1]
     four.write(d02={"python": "python-of-tomorrow"})
