@@ -23,6 +23,7 @@ from jetson.errors import BadInput, DeviceMismatch, JetmaskError, UsageError
 from jetson.manifest import Manifest, Variant
 
 WORKSPACE_BYTES = 256 << 20
+SPARSE = "sparse-weights"  # in Recipe.flags
 WATCH_S = 0.1
 TIMEOUT_S = 3600.0
 
@@ -81,7 +82,9 @@ def job_for(
         table = None
     elif table is not None:
         calibrate.require(table, table_path, digest)
-    flags = ("calibration-images",) if needs_table and calibration_images else ()
+    flags = ("calibration-images",) if needs_table and calibration_images else ()  # type: Tuple[str, ...]
+    if variant.sparsity and tensorrt_network.takes_sparse(trt, variant.precision, machine.capability):
+        flags += (SPARSE,)
     recipe = Recipe(variant.name, digest, variant.input_wh, variant.precision,
                     table_digest if needs_table or kept else None, kept, flags, workspace_bytes)
     return Job(recipe, path, table, calibration_images if needs_table else None)
@@ -212,7 +215,7 @@ def build(
                 "parent": os.getpid(), "module": machine.module, "onnx": job.onnx, "plan": part,
                 "input_wh": list(job.recipe.input_wh), "precision": job.recipe.precision,
                 "workspace_bytes": job.recipe.workspace_bytes, "layer_precisions": job.recipe.layer_precisions,
-                "capability": list(machine.capability), "gpu": machine.gpu,
+                "capability": list(machine.capability), "gpu": machine.gpu, "sparse": SPARSE in job.recipe.flags,
                 "calibration_images": job.calibration_images, "calibration": None if table is None else {
                     "method": table.method, "ranges": table.ranges, "images": [list(pair) for pair in table.images]},
                 "timing_cache": os.path.join(folder, "timing-{}-{}-{}.{}.cache".format(

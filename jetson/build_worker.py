@@ -91,7 +91,8 @@ def run(job: Dict[str, Any]) -> Dict[str, Any]:
             calibrator = _calibrator(trt, job, session)
         result = tensorrt_network.build_plan(
             trt, job["onnx"], (job["input_wh"][0], job["input_wh"][1]), job["precision"], job["workspace_bytes"],
-            job["layer_precisions"], calibrator, timing_cache, tuple(job["capability"]), job["gpu"], phase=phase)
+            job["layer_precisions"], calibrator, timing_cache, tuple(job["capability"]), job["gpu"],
+            sparse=job["sparse"], phase=phase)
         cache = calibrator.finish() if calibrator is not None else None
     with open(job["plan"], "wb") as file:
         file.write(result.plan)

@@ -32,6 +32,15 @@ def has_fp16(capability: Tuple[int, int]) -> bool:
     return capability in ((5, 3), (6, 0), (6, 2)) or capability >= (7, 0)
 
 
+def has_sparse(capability: Tuple[int, int]) -> bool:
+    """Whether its tensor cores skip the zeros of weights in the 2:4 pattern: from Ampere on, so Orin, not Xavier.
+
+    >>> has_sparse((5, 3)), has_sparse((7, 2)), has_sparse((8, 7))
+    (False, False, True)
+    """
+    return capability >= (8, 0)
+
+
 def gpu(index: int = 0) -> Gpu:
     """The GPU's facts from the driver, by ctypes: no context is made and pycuda is not needed.
 

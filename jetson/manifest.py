@@ -21,8 +21,9 @@ REQUIRED_FILES = ("manifest.json", SUMS, "MODEL_CARD.md")
 Variant = NamedTuple("Variant", [
     ("name", str), ("model", str), ("file", str), ("sha256", str), ("bytes", int), ("input_wh", Tuple[int, int]),
     ("precision", str), ("runtimes", Tuple[str, ...]), ("macs", int), ("ap", Dict[str, Any]),
-    ("ap_reason", Dict[str, str]), ("targets", Tuple[str, ...]),
+    ("ap_reason", Dict[str, str]), ("targets", Tuple[str, ...]), ("sparsity", Optional[str]),
 ])
+Variant.__new__.__defaults__ = (None,)  # sparsity: "2:4" where the weights have that pattern
 
 
 class Manifest(NamedTuple("Manifest", [
@@ -154,6 +155,8 @@ def problems(value: Any) -> List[str]:
         reasons = variant.get("ap_reason", {})
         if not isinstance(reasons, dict) or not all(isinstance(reason, str) for reason in reasons.values()):
             found.append("{}ap_reason: expected an object of texts".format(at))
+        if variant.get("sparsity") not in (None, "2:4"):
+            found.append("{}sparsity: {!r:.40} is not \"2:4\"".format(at, variant["sparsity"]))
         targets = variant.get("targets", [])
         if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
             found.append("{}targets: expected a list of names".format(at))
@@ -178,6 +181,7 @@ def parse(value: Any, folder: str = "", where: Optional[str] = None) -> Manifest
             name=v["name"], model=v["model"], file=v["file"], sha256=v["sha256"], bytes=v["bytes"],
             input_wh=tuple(v["input_wh"]), precision=v["precision"], runtimes=tuple(v["runtimes"]), macs=v["macs"],
             ap=v.get("ap", {}), ap_reason=v.get("ap_reason", {}), targets=tuple(v.get("targets", ())),
+            sparsity=v.get("sparsity"),
         )
         for v in value["variants"]
     )

@@ -10,7 +10,7 @@ import warnings
 from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
 from jetson import onnx_facts
-from jetson.cuda import NO_INT8, has_fp16, has_int8
+from jetson.cuda import NO_INT8, has_fp16, has_int8, has_sparse
 from jetson.engine.tensorrt_module import log_for, remedy_for
 from jetson.errors import BadInput, DeviceMismatch, JetmaskError
 
@@ -77,6 +77,15 @@ def check_precision(
             raise BadInput("INT8 needs a calibration table, or a file with Q/DQ nodes", where,
                            "calibration/<model>.json in the bundle", "calibrate: jetmask calibrate; or use "
                            "models/<model>.int8.onnx")
+
+
+def takes_sparse(trt: Any, precision: str, capability: Tuple[int, int]) -> bool:
+    """Whether an engine can gain from weights in the 2:4 pattern: fp16 or int8 on tensor cores that skip zeros.
+
+    TensorRT then times sparse kernels beside the dense ones and takes the faster, layer by layer. Not for fp32: there
+    TF32 is switched off, and tensor cores know no fp32.
+    """
+    return precision in ("fp16", "int8") and has_sparse(capability) and hasattr(trt.BuilderFlag, "SPARSE_WEIGHTS")
 
 
 # ----------------------------------------------------------------------------------------------------- the network
@@ -185,7 +194,7 @@ def _failure(trt: Any, log: Any, since: int, what: str, path: str) -> JetmaskErr
 
 def _configure(
     trt: Any, builder: Any, network: Any, typed: bool, precision: str, workspace: int, kept: Dict[str, str],
-    capability: Optional[Tuple[int, int]], path: str,
+    capability: Optional[Tuple[int, int]], sparse: bool, path: str,
 ) -> Tuple[Any, Tuple[str, ...]]:
     config = builder.create_builder_config()
     if hasattr(config, "set_memory_pool_limit"):  # from 8.4
@@ -210,6 +219,9 @@ def _configure(
     elif kept:
         raise BadInput("layer precisions cannot be set in a strongly typed network", path, "them in the file",
                        "export a file with these layers in higher precision")
+    if sparse:
+        flags.append("SPARSE_WEIGHTS")
+        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
     if precision == "fp32":
         config.clear_flag(trt.BuilderFlag.TF32)  # on by default from Ampere on: 10-bit mantissas are not fp32
     return config, tuple(flags)
@@ -240,26 +252,27 @@ def build_plan(
     trt: Any, path: str, input_wh: Tuple[int, int], precision: str, workspace: int,
     layer_precisions: Optional[Dict[str, str]] = None, calibrator: Any = None, timing_cache: bytes = b"",
     capability: Optional[Tuple[int, int]] = None, device: str = "this GPU", target_capabilities: Tuple[str, ...] = (),
-    phase: Callable[[str], None] = lambda name: None,
+    sparse: bool = False, phase: Callable[[str], None] = lambda name: None,
 ) -> Result:
     """Build the plan of one ONNX file at one input size.
 
     `workspace`: bytes. `layer_precisions`: {node or tensor name: "fp32" or "fp16"}, weakly typed worlds only.
     `calibrator`: see jetson.calibrate.make_calibrator. `capability`, `device`: of the GPU, for the refusals.
-    `target_capabilities`: TensorRT for RTX only, e.g. ("SM86",): builds for GPUs that are not here.
+    `target_capabilities`: TensorRT for RTX only, e.g. ("SM86",): builds for GPUs that are not here. `sparse`: the
+    weights have the 2:4 pattern, and `takes_sparse` says that this pays.
     BadInput, DeviceMismatch or JetmaskError carry the parser's or the builder's own words.
     """
     with warnings.catch_warnings():
         # What one version deprecates another needs; the choice is made by what exists, and nothing is to be done.
         warnings.simplefilter("ignore", DeprecationWarning)
         return _build_plan(trt, path, input_wh, precision, workspace, layer_precisions or {}, calibrator, timing_cache,
-                           capability, device, target_capabilities, phase)
+                           capability, device, target_capabilities, sparse, phase)
 
 
 def _build_plan(
     trt: Any, path: str, input_wh: Tuple[int, int], precision: str, workspace: int, kept: Dict[str, str],
     calibrator: Any, timing_cache: bytes, capability: Optional[Tuple[int, int]], device: str,
-    target_capabilities: Tuple[str, ...], phase: Callable[[str], None],
+    target_capabilities: Tuple[str, ...], sparse: bool, phase: Callable[[str], None],
 ) -> Result:
     phase("reading the model")
     with open(path, "rb") as file:
@@ -279,7 +292,7 @@ def _build_plan(
     phase("parsing")
     network, parser, typed = parse(trt, builder, log, model, data, path)
     set_input(trt, network, input_wh, path)
-    config, flags = _configure(trt, builder, network, typed, precision, workspace, kept, capability, path)
+    config, flags = _configure(trt, builder, network, typed, precision, workspace, kept, capability, sparse, path)
     if calibrator is not None and "INT8" in flags and not model.quantized:
         config.int8_calibrator = calibrator
     if target_capabilities:

@@ -93,6 +93,36 @@ def test_every_precision_of_a_bundle_on_every_tensorrt(library, tmp_path, tiny_c
         facts["machine"]["tensorrt"], machine.MATRIX[version][0].replace(" ", "_"), machine.MATRIX[version][1])))
 
 
+@pytest.mark.parametrize("version, skips", [("8.2.1", False), ("8.5.3", False), ("10.3.0", True), ("11.1", True)])
+def test_sparse_weights_are_told_to_the_builder_where_the_gpu_can_skip_zeros(library, tmp_path, tiny_copy, version,
+                                                                             skips):
+    """A Nano and a Xavier cannot, an Orin and newer cards can; and never for fp32."""
+    there = machine.Machine(library, str(tmp_path / "engines"), version)
+    path = os.path.join(tiny_copy, "manifest.json")
+    value = files.read_json(path)
+    for variant in value["variants"]:
+        variant["sparsity"] = "2:4"
+    files.write_json(path, value)
+    for precision in ("fp32", "fp16"):
+        status, rows, err = build(there, tiny_copy, "--variant", "t-320x192-" + precision)
+        assert status == 0, err
+        wanted = skips and precision == "fp16"
+        with open(rows[0]["path"], "rb") as file:  # what the builder was given
+            assert (b'"SPARSE_WEIGHTS"' in file.read(4000)) is wanted
+        facts = files.read_json(rows[0]["path"][:-len("plan")] + "json")
+        assert ("SPARSE_WEIGHTS" in facts["built"]["flags"]) is wanted
+        assert facts["recipe"]["flags"] == (["sparse-weights"] if wanted else [])
+    # Another engine than that of dense weights.
+    for variant in value["variants"]:
+        del variant["sparsity"]
+    files.write_json(path, value)
+    assert build(there, tiny_copy, "--variant", "t-320x192-fp16")[1][0]["cached"] is not skips
+    value["variants"][0]["sparsity"] = "1:2"
+    files.write_json(path, value)
+    status, _, err = build(there, tiny_copy)
+    assert status == 3 and "sparsity" in err and "2:4" in err
+
+
 def test_second_build_comes_from_the_cache_and_force_builds_again(nano, tiny_bundle):
     assert [row["cached"] for row in build(nano, tiny_bundle, *ONE)[1]] == [False]
     plan = glob.glob(nano.engines + "/*.plan")[0]
