@@ -44,6 +44,9 @@ def test_container_engines_status_logs_rollback_and_image_tar(jetson, tiny_bundl
     assert done.returncode == 0, done.stderr
     assert jetson.store.link("current") == digest and jetson.running()["variant"]["runtime"] == "onnxruntime"
     assert "Step 3/3" in done.stderr and ": building (" in done.stderr, "progress is shown here"
+    # FP16 is tried first on a GPU; TensorRT does not work in this container, and the device is served all the same.
+    assert "t-416x256-fp16 does not work there" in done.stderr and "t-416x256-fp32 will run instead" in done.stderr
+    assert jetson.running()["variant"]["name"] == "t-416x256-fp32"
     rows = files.read_json(str(tmp_path / "m.json"))["rows"]
     assert rows and all(row["infer_ms"]["p50"] > 0 for row in rows if row["infer_ms"])
 
