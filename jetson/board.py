@@ -82,6 +82,16 @@ def total_power(power_mw: Dict[str, int]) -> Optional[int]:
     return None
 
 
+def hottest(temperature_c: Dict[str, float]) -> Optional[float]:
+    """The hottest of the processors' zones, by which the board slows itself down; of all where none is named so.
+
+    >>> hottest({"AO": 46.0, "CPU": 40.5, "GPU": 41.0})
+    41.0
+    """
+    chips = [value for zone, value in temperature_c.items() if re.match(r"(?:cpu|gpu|soc|tj|x86_pkg)", zone, re.I)]
+    return max(chips or temperature_c.values(), default=None)
+
+
 def _text(path: str) -> Optional[str]:
     try:
         with open(path, "rb") as file:

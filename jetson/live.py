@@ -111,6 +111,8 @@ class Live:
             return
         entries = tradeoff.choose(self.manifest, args.tradeoff, args.runtime, variant, tradeoff.engine_is_cached(
             self.manifest))
+        if len(entries) < 2 and args.governor:
+            self._warn("The governor has no second variant to switch to: --governor does nothing.")
         if len(entries) < 2 and not self.truths:
             return
         self.tradeoff = tradeoff.TradeOff(entries, self._detector, self.runner.score, args.budget / 100, self.truths,
@@ -122,7 +124,8 @@ class Live:
         self.runner.spare = self.tradeoff.spare
         self.status.tradeoff = self.tradeoff
         if args.governor:
-            self.governor = governor.Governor(governor.parse(args.governor), self.runner, self.tradeoff, self._switch)
+            self.governor = governor.Governor(governor.parse(args.governor), self.runner, self.tradeoff,
+                                              self._switch, self.board.state, say)
             self.status.governor = self.governor
 
     def _switch(self, entry: tradeoff.Entry, reason: str) -> None:

@@ -49,7 +49,8 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
     add("--budget", type=float, default=100 * tradeoff.BUDGET, metavar="PERCENT",
         help="share of the time that comparing may take (default %(default).0f)")
     add("--eval", metavar="SPLIT_DIR", help="labelled images to measure true AP on, in the same share of the time")
-    add("--governor", metavar="fps=N", help="switch to the most accurate variant that holds this frame rate")
+    add("--governor", metavar="GOALS",
+        help="switch to the most accurate variant that keeps fps=25, watts=5 or celsius=70; several with commas")
     add("--events", metavar="FILE", help="append events to this file, one JSON object a line (default: kept in memory)")
     add("--zones", metavar="FILE",
         help="lines to count at and polygons to watch, one a line: `line 0 door 0.5,0 0.5,1` (kind, camera, name, "

@@ -87,6 +87,8 @@ class Status:
             found += self.mqtt.warnings()
         if self.drift is not None:
             found += self.drift.warnings()
+        if self.governor is not None:
+            found += self.governor.warnings()
         return found
 
     def _camera(self, view: View, now: float) -> Dict[str, Any]:

@@ -126,6 +126,16 @@ class _Collector:
             metric = Gauge("jetmask_board_throttled", "1 while the board slows itself down.")
             metric.add_metric([], int(bool(board.get("throttled"))))
             yield metric
+        if state["governor"]:
+            metric = Counter("jetmask_governor_switches", "Switches to another variant.")
+            metric.add_metric([], state["governor"]["count"])
+            yield metric
+            for key, text in (("limit", "What the governor keeps below."), ("value", "What the board says of it.")):
+                metric = Gauge("jetmask_governor_" + key, text, labels=["goal"])
+                for limit in state["governor"]["limits"]:
+                    if limit[key] is not None:
+                        metric.add_metric([limit["goal"]], limit[key])
+                yield metric
         if state["tradeoff"]:
             for key, name, text in (("agreement", "agreement", "Share of faces found like the reference (0..1)."),
                                     ("low", "agreement_low", "Lower 95 % bound of the agreement."),

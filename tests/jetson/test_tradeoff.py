@@ -159,7 +159,7 @@ def test_governor_goes_down_when_too_slow_and_up_when_there_is_room(tiny_bundle)
 
     for entry in entries:
         entry.detector = object()
-    guard = governor.Governor(25.0, runner, measured, switch, clock=lambda: now[0])
+    guard = governor.Governor({"fps": 25.0}, runner, measured, switch, clock=lambda: now[0])
     assert measured.reference is slow
 
     def live(seconds, slow_ms, fast_ms):
@@ -193,11 +193,12 @@ def test_governor_does_not_ask_more_than_the_camera_gives(tiny_bundle):
     entries = tradeoff.choose(contents, "t-320x192-fp32,t-416x256-fp32", "onnxruntime", contents.variant())
     runner = _Runner(entries)
     runner.views[0].camera = type("Slow", (), {"status": "live", "fps": 10.0})()
-    guard = governor.Governor(25.0, runner, tradeoff.TradeOff(entries, None, 0.4), lambda *_: None)
+    guard = governor.Governor({"fps": 25.0}, runner, tradeoff.TradeOff(entries, None, 0.4), lambda *_: None)
     assert guard.demand() == 10.0
 
 
-@pytest.mark.parametrize("text", ["", "fps", "fps=0", "fps=x", "ms=30", "fps=99999"])
+@pytest.mark.parametrize("text", ["", "fps", "fps=0", "fps=x", "ms=30", "fps=99999", "watts=0", "celsius=nan", "watts",
+                                  "fps=25,", "fps=25,fps=20", "watts=5;celsius=70", "celsius=200", "watts=-5"])
 def test_governor_goal(text):
     with pytest.raises(UsageError):
         governor.parse(text)
