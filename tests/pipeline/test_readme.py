@@ -25,10 +25,13 @@ def blocks(text):
     return [block.splitlines() for block in re.findall(r"```sh\n(.*?)```", text, re.S)]
 
 
-def commands(root):
+def readme(root):
     with open(os.path.join(root, "README.md"), encoding="utf-8") as file:
-        text = file.read()
-    for block in blocks(text):
+        return file.read()
+
+
+def commands(root):
+    for block in blocks(readme(root)):
         for line in block:
             line, _, comment = line.partition("#")
             if line.strip():
@@ -43,6 +46,8 @@ def folder(root, tmp_path_factory):
     run([sys.executable, "-c", "import cv2, numpy as np\n"
          "w = cv2.VideoWriter('clip.mp4', cv2.VideoWriter_fourcc(*'mp4v'), 10, (160, 128))\n"
          "[w.write(np.full((128, 160, 3), 9 * i, np.uint8)) for i in range(10)]; w.release()"], place, root)
+    for name, contents in re.findall(r"```(\w+\.\w+)\n(.*?)```", readme(root), re.S):
+        (place / name).write_text(contents)
     return place
 
 
