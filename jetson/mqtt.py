@@ -189,6 +189,8 @@ class Session:
         if mid not in self._under_way:
             return  # counts and announcements
         self._under_way[mid][1] = True
+
+    def _acknowledge(self) -> None:
         done = None
         while self._under_way and next(iter(self._under_way.values()))[1]:
             done = self._under_way.popitem(last=False)[1][0]
@@ -216,6 +218,7 @@ class Session:
 
     def _loop(self, client: Any, timeout_s: float) -> None:
         code = client.loop(timeout_s)
+        self._acknowledge()
         refused = self._answer is not None and getattr(self._answer, "value", self._answer) != 0
         if refused:
             text = self._answer if hasattr(self._answer, "value") else self.owner._paho.connack_string(self._answer)

@@ -42,7 +42,10 @@ class Settings(_Settings):
     def context(self) -> ssl.SSLContext:
         """TLS as it is used: certificate and name are checked, nothing below TLS 1.2."""
         context = ssl.create_default_context(cafile=self.ca_file or None)
-        context.options |= ssl.OP_NO_TLSv1 | ssl.OP_NO_TLSv1_1
+        if hasattr(context, "minimum_version"):
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+        else:  # Python 3.6
+            context.options |= ssl.OP_NO_TLSv1 | ssl.OP_NO_TLSv1_1
         if self.cert_file:
             context.load_cert_chain(self.cert_file, self.key_file or None)
         return context

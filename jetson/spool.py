@@ -65,19 +65,19 @@ class Spool:
                            "a folder that this user may write to, on a disk with room")
 
     def _open(self) -> None:
-        self._cursor = segment.Cursor(os.path.join(self.folder, "cursor"))
+        self._cursor: Optional[segment.Cursor] = segment.Cursor(os.path.join(self.folder, "cursor"))
         values = self._cursor.values
         self.published = int(values.get("published", 0))
         self.dropped = {name: int(values.get(name, 0)) for name in ("limit", "disk", "damaged")}
-        written, self._checked = int(values.get("written", 0)), int(values.get("checked", 0))
+        self._written = int(values.get("written", 0))
         self._head = int(values.get("head", 1))  # everything below is done with
-        self._segments = segment.scan(self.folder, written)
-        lost = {hole for one in self._segments for hole in one.holes}
+        self._segments = segment.scan(self.folder, self._written)
+        holes = self._holes() if self._segments else max(0, self._written - self._head + 1)
+        # Those that the cursor knows of were counted when they were found.
+        self.dropped["damaged"] += max(0, holes - int(values.get("holes", 0)))
+        self._written = max([self._written] + [one.last for one in self._segments])
         if not self._segments:
-            lost.update(range(self._head, written + 1))
-        self.dropped["damaged"] += sum(hole >= self._head and hole > self._checked for hole in lost)
-        self._written = max([written] + [one.last for one in self._segments])
-        self._checked = max(self._checked, self._written)
+            self._head = max(self._head, self._written + 1)
         self._next = max(self._written + 1, self._head, int(values.get("next", 1)))
         self._position = self._head - 1  # of the reader
         self._advance(self._head)
@@ -98,7 +98,10 @@ class Spool:
             number = self._next
             self._next += 1
             self._pending.append((number, payload))
-            self._hold_memory(MEMORY)
+            if self.error:
+                self._hold_memory(MEMORY, "disk")
+            else:  # a burst faster than the disk may use the whole limit
+                self._hold_memory(self.max_records, "limit")
             self._lock.notify_all()
         return number
 
@@ -160,7 +163,6 @@ class Spool:
             missed = {number for number in expected if number >= self._head}
             if missed:
                 one.holes.update(missed)
-                self._checked = max([self._checked] + list(missed))
                 self.dropped["damaged"] += len(missed)
                 self._dirty = True
         return True
@@ -195,7 +197,7 @@ class Spool:
             with self._lock:
                 self._pending.extendleft(r for r in reversed(self._batch) if r[0] >= self._head)
                 self._batch.clear()
-                self._hold_memory(0 if self._closing else MEMORY)
+                self._hold_memory(0 if self._closing else MEMORY, "disk")
 
     def _append(self) -> None:
         """Write the batch's first records, as many as belong into one segment."""
@@ -257,7 +259,7 @@ class Spool:
             newest = self._segments[-1] if self._segments else None
             needed = self._handle is not None and newest is not None and newest.count(self._head, _FOREVER) > 0
             values = dict(self.dropped, head=self._head, next=self._next, written=self._written,
-                          checked=self._checked, published=self.published)
+                          holes=self._holes(), published=self.published)
         try:
             if needed:
                 os.fsync(self._handle)
@@ -274,15 +276,19 @@ class Spool:
 
     # -- with the lock held ---------------------------------------------------------------------------------------
 
-    def _hold_memory(self, most: int) -> None:
+    def _hold_memory(self, most: int, reason: str) -> None:
         while len(self._pending) > most:
             self._pending.popleft()
-            self.dropped["disk"] += 1
+            self.dropped[reason] += 1
             self._dirty = True
 
     def _advance(self, head: int) -> int:
         """Be done with every record below `head`; how many there were."""
-        gone = sum(one.count(self._head, head) for one in self._segments)
+        gone = 0
+        for one in self._segments:
+            if one.first >= head:
+                break
+            gone += one.count(self._head, head)
         gone += sum(self._head <= number < head for number, _ in self._batch)
         while self._pending and self._pending[0][0] < head:
             self._pending.popleft()
@@ -302,6 +308,9 @@ class Spool:
             count -= here
         rest = [number for number, _ in list(self._batch) + list(self._pending) if number >= self._head]
         return rest[count] if count < len(rest) else self._next
+
+    def _holes(self) -> int:
+        return sum(hole >= self._head for one in self._segments for hole in one.holes)
 
     def _waiting(self) -> int:
         stored = sum(one.count(self._head, _FOREVER) for one in self._segments)
@@ -326,5 +335,7 @@ class Spool:
             self._thread.join(5.0)
         if self._handle is not None:
             self._end()
-        self._cursor.close()
+        if self._cursor is not None:
+            self._cursor.close()
+            self._cursor = None
         self._held.close()
