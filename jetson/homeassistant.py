@@ -10,21 +10,25 @@ from typing import Any, Dict, Iterable, List, Tuple
 from jetson import __version__
 from jetson.manifest import CLASSES
 
-# What a journal may tell of (jetson.track, jetson.live). Home Assistant refuses an event whose type was not announced,
-# so that further ones are announced when they first come up.
+# What a journal may tell of (jetson.track, jetson.zones, jetson.live). Home Assistant refuses an event whose type was
+# not announced, so that further ones are announced when they first come up.
 EVENT_TYPES = ("enter", "change", "leave", "camera lost", "camera back", "camera drifted", "camera as before",
-               "switched", "reloaded", "reload refused")
+               "crossed", "zone entered", "zone left", "switched", "reloaded", "reload refused")
+
+# The names of a camera's lines and polygons: {"lines": […], "zones": […]} (jetson.zones).
+Places = Dict[str, List[str]]
 
 
-def configs(node: str, device: str, base: str, discovery: str, cameras: List[str], model: str,
+def configs(node: str, device: str, base: str, discovery: str, cameras: List[Places], model: str,
             event_types: Iterable[str]) -> Dict[str, bytes]:
-    """Topic -> payload of every entity. `base`: the device's own topics begin with it; `cameras`: their sources."""
+    """Topic -> payload of every entity. `base`: the device's own topics begin with it; `cameras`: what each counts."""
     owner = {"identifiers": [device], "name": node, "manufacturer": "jetmask", "model": model or "runner",
              "sw_version": __version__}
     found: Dict[str, bytes] = {}
     entities = _device(base, sorted(set(event_types)))
-    for number, source in enumerate(cameras):
-        entities += _camera("{}/camera/{}".format(base, number), number, source)
+    for number, places in enumerate(cameras):
+        topic = "{}/camera/{}".format(base, number)
+        entities += _camera(topic, number) + _places(topic, number, places)
     for component, name, keys in entities:
         config = dict(keys, unique_id="{}_{}".format(device, name), availability_topic=base + "/status",
                       payload_available="online", payload_not_available="offline", device=owner,
@@ -58,7 +62,7 @@ def _device(base: str, event_types: List[str]) -> List[Tuple[str, str, Dict[str,
     ]
 
 
-def _camera(topic: str, number: int, source: str) -> List[Tuple[str, str, Dict[str, Any]]]:
+def _camera(topic: str, number: int) -> List[Tuple[str, str, Dict[str, Any]]]:
     entities = [
         ("binary_sensor", "camera{}".format(number), {
             "name": "Camera {}".format(number), "state_topic": topic, "device_class": "connectivity",
@@ -78,4 +82,19 @@ def _camera(topic: str, number: int, source: str) -> List[Tuple[str, str, Dict[s
             "name": "Camera {} {}, persons".format(number, words), "state_topic": topic, "state_class": "total",
             "value_template": "{{ value_json.persons.%s }}" % label, "icon": "mdi:counter",
             "last_reset_value_template": "{{ value_json.since }}"}))
+    return entities
+
+
+def _places(topic: str, number: int, places: Places) -> List[Tuple[str, str, Dict[str, Any]]]:
+    entities: List[Tuple[str, str, Dict[str, Any]]] = []
+    for place, name in enumerate(places["lines"]):
+        for way in ("in", "out"):
+            entities.append(("sensor", "camera{}_line{}_{}".format(number, place, way), {
+                "name": "Camera {} {} {}".format(number, name, way), "state_topic": topic, "icon": "mdi:door",
+                "value_template": "{{ value_json.lines[%d]['%s'].total }}" % (place, way),
+                "state_class": "total_increasing"}))
+    for place, name in enumerate(places["zones"]):
+        entities.append(("sensor", "camera{}_zone{}".format(number, place), {
+            "name": "Camera {} {}, now".format(number, name), "state_topic": topic, "state_class": "measurement",
+            "value_template": "{{ value_json.zones[%d].now.total }}" % place, "icon": "mdi:account-group"}))
     return entities

@@ -87,7 +87,7 @@ class Live:
         self.runner.start()
         self.server.start()
         if self.mqtt is not None:
-            self.mqtt.start([one.label for one in sources], self.board.state().get("model") or "")
+            self.mqtt.start([one.names() for one in self.zones], self.board.state().get("model") or "")
         self._announce(guard, token)
 
     def _detector(self, variant: Any, runtime: Optional[str] = None) -> Detector:

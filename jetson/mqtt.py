@@ -61,7 +61,7 @@ class Mqtt:
         self.connected = False
         self.error = "not connected yet"
         self.connects = 0
-        self._cameras: List[str] = []
+        self._cameras: List[homeassistant.Places] = []
         self._model = ""
         self._newest: Optional[Dict[str, Any]] = None
         self._types = set(homeassistant.EVENT_TYPES)
@@ -76,8 +76,8 @@ class Mqtt:
         except Exception:  # not there yet, or damaged
             self.device, self._announced = "jetmask_" + secrets.token_hex(6), []
 
-    def start(self, cameras: List[str], model: str = "") -> "Mqtt":
-        """Begin to connect. `cameras`: the sources' names; `model`: the board's."""
+    def start(self, cameras: List[homeassistant.Places], model: str = "") -> "Mqtt":
+        """Begin to connect. `cameras`: the names of each one's lines and zones; `model`: the board's."""
         self._cameras, self._model = cameras, model
         self.spool.start()
         self._thread.start()
@@ -275,7 +275,9 @@ class Session:
         owner, board = self.owner, state["board"] or {}
         for camera in state["cameras"]:
             value = {key: camera[key] for key in ("source", "status", "now", "persons", "frozen", "dark")}
-            value.update({key: camera[key] for key in ("zones", "lines") if key in camera})
+            for kind in ("lines", "zones"):  # where they are does not change; only their counts are sent
+                value[kind] = [{key: field for key, field in place.items() if key != "points"}
+                               for place in camera.get(kind, ())]
             self._send(client, "camera/{}".format(camera["index"]), value, now, {
                 "fps": camera["result_fps"], "since": owner._since})
         temperatures = (board.get("temperature_c") or {}).values()

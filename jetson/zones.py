@@ -224,6 +224,10 @@ class Counter:
         elif number in seen.since and not within and far:
             events.append(ZoneEvent("zone left", name, "", track.number, track.label, seen.since.pop(number), now))
 
+    def names(self) -> Dict[str, List[str]]:
+        """{"lines": [name], "zones": [name]}, in the order of `state`."""
+        return {"lines": [zone.name for zone in self.lines], "zones": [zone.name for zone in self.polygons]}
+
     def state(self, live: bool = True) -> Dict[str, Any]:
         """{"lines": [{name, points, in, out}], "zones": [{name, points, now, entered}]}; counts by class and "total".
 

@@ -82,8 +82,8 @@ class Listener:
         self._messages = []
         with open(self.path, "wb") as log:
             self.process = subprocess.Popen(
-                ["stdbuf", "-oL", program("mosquitto_sub"), "-p", str(broker.port), "-i", name, "-c", "-q", "1", "-t", "#", "-d", "-F",
-                 "message %r %t %p"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                ["stdbuf", "-oL", program("mosquitto_sub"), "-p", str(broker.port), "-i", name, "-c", "-q", "1",
+                 "-t", "#", "-d", "-F", "message %r %t %p"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_for(lambda: b"received SUBACK" in self._text(), "it has subscribed")
 
     def _text(self):

@@ -62,10 +62,10 @@ def settings(folder, url, **values):
 class Publisher:
     """A publisher in this process, and the numbered events that it is given."""
 
-    def __init__(self, settings, cameras=("csi://0",)):
+    def __init__(self, settings, cameras=1):
         self.said = []
         self.mqtt = mqtt.Mqtt(settings, self.said.append)
-        self.mqtt.start(list(cameras), "Nano")
+        self.mqtt.start([{"lines": [], "zones": []}] * cameras, "Nano")
 
     def offer(self, count):
         for _ in range(count):
@@ -217,9 +217,16 @@ def config_file(folder, **values):
 def test_what_a_runner_publishes(tmp_path, tiny_bundle, clip, make_broker, listen):
     broker = make_broker()
     listener = listen(broker)
-    options = ["--mqtt", broker.url, "--mqtt-config", config_file(tmp_path), "--tradeoff", "off"]
+    (tmp_path / "zones.txt").write_text("line 0 door 0.5,0.0 0.5,1.0\npolygon 0 queue 0.1,0.1 0.9,0.1 0.9,0.9\n")
+    options = ["--mqtt", broker.url, "--mqtt-config", config_file(tmp_path), "--tradeoff", "off", "--zones",
+               str(tmp_path / "zones.txt")]
     with Serving(tiny_bundle, clip, options=options) as serving:
         wait_for(lambda: any(json.loads(text)["persons"]["total"] for text in listener.on("nano/camera/0")), "counts")
+        counts = json.loads(listener.on("nano/camera/0")[-1])
+        # What the templates that Home Assistant is given reach into.
+        assert counts["lines"][0]["name"] == "door" and counts["lines"][0]["in"]["total"] >= 0
+        assert counts["zones"][0]["name"] == "queue" and counts["zones"][0]["now"]["total"] >= 0
+        assert len([topic for topic in retained(listener, "homeassistant/") if "/camera0" in topic]) == 11
         first = listener.wait_events(1)[0]
         assert (first["seq"], first["kind"], first["event_type"], first["camera"]) == (1, "enter", "enter", 0)
         assert listener.on("nano/status") == ["online"]
@@ -365,8 +372,9 @@ CLASSES_OF = {"sensor": {"temperature"}, "binary_sensor": {"problem", "connectiv
 
 
 def test_discovery_is_what_home_assistant_documents():
-    configs = homeassistant.configs("nano", "jetmask_1f", "jetmask/nano", "homeassistant", ["csi://0", "rtsp://x"],
-                                    "NVIDIA Jetson Nano", homeassistant.EVENT_TYPES)
+    configs = homeassistant.configs("nano", "jetmask_1f", "jetmask/nano", "homeassistant", [
+        {"lines": [], "zones": []}, {"lines": ["door"], "zones": ["queue"]}], "NVIDIA Jetson Nano",
+        homeassistant.EVENT_TYPES)
     unique, components = set(), set()
     for topic, payload in configs.items():
         prefix, component, node, thing, end = topic.split("/")
@@ -387,7 +395,8 @@ def test_discovery_is_what_home_assistant_documents():
         if component == "event":
             assert config["event_types"] == sorted(homeassistant.EVENT_TYPES)
     assert components == {"sensor", "binary_sensor", "event"}
-    assert sum("/camera1" in topic for topic in configs) == sum("/camera0" in topic for topic in configs) == 8
+    assert sum("/camera0" in topic for topic in configs) == 8
+    assert sum("/camera1" in topic for topic in configs) == 11
 
 
 def retained(listener, start):
@@ -399,11 +408,11 @@ def retained(listener, start):
 def test_a_camera_that_is_no_more_is_taken_back(tmp_path, make_broker, listen, publish):
     broker = make_broker()
     wish = settings(tmp_path, broker.url)
-    one = publish(wish, cameras=["csi://0", "csi://1"]).wait()
+    one = publish(wish, cameras=2).wait()
     listener = listen(broker)
     wait_for(lambda: sum("/camera1" in topic for topic in retained(listener, "homeassistant/")) == 8, "two cameras")
     one.mqtt.stop()
-    two = publish(wish, cameras=["csi://0"]).wait()
+    two = publish(wish, cameras=1).wait()
     wait_for(lambda: not any("/camera1" in topic for topic in retained(listener, "homeassistant/")), "one camera")
     assert sum("/camera0" in topic for topic in retained(listener, "homeassistant/")) == 8
     assert two.mqtt.device == one.mqtt.device
