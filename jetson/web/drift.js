@@ -53,7 +53,7 @@
     if (signal.state === "learning") return "learning: " + signal.learned + " of " + signal.of + " slices of " + span(data.slice_s);
     if (signal.state === "waiting") return "learnt; the present is being gathered";
     if (signal.state === "few") return "too few values now to tell (" + signal.values_now + ")";
-    return "moved by " + percent(signal.ratio) + " of the limit";
+    return "";
   }
 
   function drawSignal(signal, data) {
@@ -61,7 +61,7 @@
     const state = signal.ratio === null ? "wait" : signal.ratio >= 1 ? "lost" : "live";
     const box = make("div", { class: "signal" }, make("h3", {}, words.title + " ", make("span", { class: "quiet" }, words.unit)));
     if (signal.then) {
-      box.append(make("div", { class: "chart" + (state === "lost" ? " moved" : "") }, chart(signal)));
+      box.append(make("div", { class: "chart" + (state === "lost" ? " moved" : signal.state === "few" ? " few" : "") }, chart(signal)));
       box.append(make("dl", { class: "row3" },
         make("div", {}, make("dt", {}, "then"), make("dd", {}, words.show(signal.mean_then))),
         make("div", {}, make("dt", {}, "now"), make("dd", {}, signal.mean_now === null ? "–" : words.show(signal.mean_now))),

@@ -149,14 +149,15 @@
       const points = zone.points.map((p) => at(p).join(",")).join(" ");
       overlay.append(shape("polygon", { class: "edge", points: points }), shape("polygon", { class: "polygon" + (zone.now.total ? " busy" : ""), points: points }));
     }
+    const arrows = [];
     for (const line of c.lines) {
       const [a, b] = line.points.map(at), length = Math.hypot(b[0] - a[0], b[1] - a[1]);
       const dx = (b[0] - a[0]) / length, dy = (b[1] - a[1]) / length, mx = (a[0] + b[0]) / 2, my = (a[1] + b[1]) / 2;
       const place = { x1: a[0], y1: a[1], x2: b[0], y2: b[1] };
       // The way in is to the left hand of a -> b.
       const tip = [mx + dy * 22, my - dx * 22], foot = (s) => [mx + dy * 6 + s * dx * 9, my - dx * 6 + s * dy * 9];
-      overlay.append(shape("line", Object.assign({ class: "edge" }, place)), shape("line", Object.assign({ class: "line" }, place)),
-        shape("polygon", { class: "arrow", points: [tip, foot(1), foot(-1)].map((p) => p.join(",")).join(" ") }));
+      overlay.append(shape("line", Object.assign({ class: "edge" }, place)), shape("line", Object.assign({ class: "line" }, place)));
+      arrows.push(shape("polygon", { class: "arrow", points: [tip, foot(1), foot(-1)].map((p) => p.join(",")).join(" ") }));
     }
     for (const zone of c.zones) {
       const points = zone.points.map(at), top = points.reduce((best, p) => p[1] < best[1] ? p : best);
@@ -166,6 +167,7 @@
       const [a, b] = line.points.map(at), low = a[1] > b[1] ? a : b;
       label(low[0] + (a[0] + b[0] - 2 * low[0]) * 0.1, low[1] - 10 + (a[1] + b[1] - 2 * low[1]) * 0.1, line.name + ": " + line.in.total + " in, " + line.out.total + " out");
     }
+    overlay.append(...arrows);
   }
   new ResizeObserver(() => { if (state) drawOverlay(state.cameras[camera]); }).observe($("view"));
   $("view").addEventListener("click", (event) => {

@@ -1,8 +1,9 @@
 """Addresses of cameras, and the pipelines made of them."""
 
+import cv2
 import pytest
 
-from jetson import source
+from jetson import reader, source
 from jetson.errors import BadInput, UsageError
 
 
@@ -30,11 +31,25 @@ def test_options_of_an_address():
 @pytest.mark.parametrize("uri", [
     "", "http://x/", "csi://", "csi://a", "csi://0?flip=9", "csi://0?flop=1", "synthetic://?size=9", "rtsp://",
     "rtsp://host/a b", 'rtsp://host/"x', "/dev/video0?fps=-1", "/dev/video0?fps=x", "synthetic://?seed=x",
-    "/dev/video0?size=1x1",
+    "/dev/video0?size=1x1", "synthetic://?darken=1.5", "synthetic://?blur=x", "synthetic://?darken=-1", "csi://0?blur=2",
 ])
 def test_nonsense_is_refused(uri):
     with pytest.raises(UsageError):
         source.parse(uri)
+
+
+def test_a_worn_drawn_camera_is_darker_and_blurred():
+    def first(uri):
+        parsed = source.parse(uri)
+        return next(reader.read_synthetic({"size": parsed.size, "fps": 30.0, "options": parsed.options}))
+
+    plain, truth, _ = first("synthetic://?size=320x240")
+    dark, same, _ = first("synthetic://?size=320x240&darken=0.4")
+    blurred = first("synthetic://?size=320x240&blur=3")[0]
+    assert abs(dark.mean() / plain.mean() - 0.6) < 0.01 and same == truth
+    edges = [cv2.Laplacian(image, cv2.CV_16S).var() for image in (plain, blurred)]
+    assert edges[1] < 0.1 * edges[0] and abs(blurred.mean() - plain.mean()) < 1
+    assert not first("synthetic://?size=64x64&darken=1")[0].any()
 
 
 def test_passwords_are_hidden():
