@@ -135,7 +135,9 @@ def python() -> List[Finding]:
             found.append(Finding("bad", name, "cannot be imported", "python3 -m pip install -r {}".format(
                 requirements_file())))
         else:
-            found.append(Finding("info", name, "not installed (optional)", ""))
+            found.append(Finding("info", name, "not installed; only {} needs it".format(
+                "--mqtt" if name == "paho.mqtt" else "/metrics"), "python3 -m pip install -r {}".format(
+                    requirements_file())))
     foreign = foreign_package()
     if foreign:
         found.append(Finding("warn", "package", "another product's `jetson` package is at {}".format(foreign),

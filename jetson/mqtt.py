@@ -79,6 +79,8 @@ class Mqtt:
     def start(self, cameras: List[homeassistant.Places], model: str = "") -> "Mqtt":
         """Begin to connect. `cameras`: the names of each one's lines and zones; `model`: the board's."""
         self._cameras, self._model = cameras, model
+        for note in self.settings.notes:
+            self._say(note)
         self.spool.start()
         self._thread.start()
         return self

@@ -117,17 +117,14 @@ def scan(folder: str, last_written: int) -> List[Segment]:
             if number > (good[-1] if good else found[-1].last if found else 0):
                 good.append(number)
                 end = behind
+        first = _first(name) or (good[0] if good else 1)
         before = before_of(data)
-        if before is not None and found:
-            _extend(found[-1], before)
+        if found:
+            _extend(found[-1], first - 1 if before is None else before)
         if not good:
             os.unlink(path)
             continue
-        try:
-            first = min(int(name[:-len(SUFFIX)], 16), good[0])
-        except ValueError:
-            first = good[0]
-        segment = Segment(path, max(first, found[-1].last + 1 if found else 1))
+        segment = Segment(path, max(min(first, good[0]), found[-1].last + 1 if found else 1))
         segment.last, segment.size = good[-1], end
         segment.holes = set(range(segment.first, segment.last + 1)) - set(good)
         found.append(segment)
@@ -137,6 +134,13 @@ def scan(folder: str, last_written: int) -> List[Segment]:
     if found:
         _extend(found[-1], last_written)
     return found
+
+
+def _first(name: str) -> Optional[int]:
+    try:
+        return int(name[:-len(SUFFIX)], 16)
+    except ValueError:
+        return None
 
 
 def _extend(segment: Segment, last: int) -> None:

@@ -491,13 +491,15 @@ def test_addresses_and_names(tmp_path):
             mqtt_settings.read(argparse.Namespace(mqtt="mqtt://a", mqtt_config=None, mqtt_prefix=prefix))
 
 
-def test_what_the_log_should_say(tmp_path):
+def test_what_the_log_should_say(tmp_path, publish):
     assert "unencrypted" in settings(tmp_path, "mqtt://broker", username="a", password="b").notes[0]
     assert settings(tmp_path, "mqtt://127.0.0.1", username="a", password="b").notes == []
     path = str(tmp_path / "mqtt.json")
     os.chmod(path, 0o644)
-    read = mqtt_settings.read(argparse.Namespace(mqtt="mqtts://broker", mqtt_config=path, mqtt_prefix="jetmask"))
+    read = mqtt_settings.read(argparse.Namespace(mqtt="mqtts://127.0.0.1:1", mqtt_config=path, mqtt_prefix="jetmask"))
     assert "chmod 600" in read.notes[0]
+    one = publish(read)
+    assert one.said[0] == read.notes[0]
 
 
 def test_damaged_memory_of_the_device_is_made_anew(tmp_path, make_broker, publish):
