@@ -15,7 +15,7 @@ from jetson import cli, cuda, files, manifest, metrics, onnx_facts
 from jetson.build import WORKSPACE_BYTES
 from jetson.engine import tensorrt_network
 from jetson.errors import BadInput, JetmaskError, QualityGate, UsageError
-from pipeline import bundle, calibrate, engines, gate, lint, quantize, sensitivity, targets, trtexec
+from pipeline import bundle, calibrate, engines, gate, lint, quantize, sensitivity, sparsity, targets, trtexec
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8-cpu")
 CALIBRATION_IMAGES = 128
@@ -178,7 +178,8 @@ def trtexec_lines(args: Any, device: targets.Target) -> list[str]:
             lines.append(f"# {title}, {device.title}, TensorRT {label}")
             lines.append(trtexec.command(
                 version, onnx, f"{title}.plan", input_wh, precision, args.workspace_mb << 20, quantized=facts.quantized,
-                half=facts.half, cache=cache, timing_cache=f"timing-{label}.cache"))
+                half=facts.half, cache=cache, timing_cache=f"timing-{label}.cache",
+                sparse=device.skips_zeros and sparsity.pattern_of(onnx) is not None))
     return lines
 
 

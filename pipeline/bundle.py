@@ -256,6 +256,10 @@ def _variant(part: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         raise BadInput(f"variant {variant['name']} needs a file that is not given", variant["file"],
                        "one of " + ", ".join(sorted(os.listdir(os.path.join(part, "models")))))
     variant["sha256"], variant["bytes"] = files.sha256(path), os.path.getsize(path)
+    if variant["file"].endswith(".onnx") and variant.get("sparsity") is None:
+        variant["sparsity"] = _sparsity(path)
+        if variant["sparsity"] is None:
+            del variant["sparsity"]
     variant.setdefault("macs", 0)
     variant.setdefault("ap", {})
     variant.setdefault("ap_reason", {})
@@ -264,6 +268,16 @@ def _variant(part: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         if variant["ap"].setdefault(runtime, None) is None:
             variant["ap_reason"].setdefault(runtime, "not evaluated when the bundle was written")
     return variant
+
+
+def _sparsity(path: str) -> str | None:
+    """The pattern of a model's weights, which the device's builder must be told of."""
+    try:
+        from pipeline import sparsity
+
+        return sparsity.pattern_of(path)
+    except ModuleNotFoundError:  # onnx, of the extra `train`; without it no model of this pattern was made here
+        return None
 
 
 def _default(entries: Sequence[Mapping[str, Any]]) -> str:

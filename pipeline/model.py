@@ -4,11 +4,13 @@ One-stage, anchor-free, fully convolutional. Residual blocks are `ReLU(BN(conv3x
 exactly into the 3x3 (done by pipeline/export.py), so what is deployed is a plain chain of convolutions and ReLUs.
 Depthwise convolutions are avoided on purpose: a Nano reaches 55-70 % of its peak on dense ones, far less on those.
 """
+import os
 from typing import NamedTuple
 
 import keras
 from keras import layers
 
+from jetson import files
 from jetson.errors import BadInput, UsageError
 
 CLASSES = ("with_mask", "without_mask", "mask_worn_incorrect")
@@ -138,6 +140,13 @@ def load(path):
         raise BadInput("not a model this version can read: %s" % error, where=path,
                        expected="a .keras file written by jetmask train or jetmask prune",
                        remedy="check the path, or train again") from error
+
+
+def save(model, path):
+    """Write a model as one .keras file, aside and renamed."""
+    with files.aside(str(path)) as aside:
+        model.save(aside + ".keras")  # Keras wants the extension
+        os.replace(aside + ".keras", aside)
 
 
 def macs(model, input_wh):

@@ -9,11 +9,13 @@ from jetson.errors import UsageError
 KINDS = ("l1", "l2", "bn_scale", "taylor", "activation", "geometric_median", "random")
 DESCRIPTION = """Remove channels from a trained model and fine-tune what is left.
 
-One of --macs-ratio, --ratio, --max-drop or --scan says what is wanted. A run that was stopped goes on when the same
-command is given again."""
+One of --macs-ratio, --ratio, --max-drop, --two-four or --scan says what is wanted. A run that was stopped goes on when
+the same command is given again. --two-four keeps all channels and zeroes two of every four weights along the input
+channels: only GPUs from Ampere on (Orin) can skip them, and only where TensorRT finds its sparse kernels faster."""
 EXAMPLES = """examples:
   jetmask prune --model runs/train/best.keras --out runs/half --macs-ratio 0.5 --rounds 2 --epochs 6
   jetmask prune --model runs/train/best.keras --out runs/gate --max-drop 1.0 --epochs 8
+  jetmask prune --model runs/train/best.keras --out runs/sparse --two-four --epochs 8
   jetmask prune --model mine.keras --out runs/mine --ratio 0.5 --epochs 0     any Keras model, without data"""
 # Fine-tuning starts from good weights: a tenth of training's rate or so, a short warm-up, no long flat part.
 TUNE = ["train.learning_rate=5e-4", "train.schedule=cosine", "train.warmup_steps=50", "train.closing_epochs=1"]
@@ -30,6 +32,8 @@ def options(parser):
     way.add_argument("--ratio", type=float, metavar="SHARE", help="drop this share of every group's channels")
     way.add_argument("--max-drop", type=float, metavar="POINTS", help="the largest pruning that costs at most this "
                      "much val mAP50, by bisection")
+    way.add_argument("--two-four", action="store_true", help="zero two of each four weights, for sparse tensor cores; "
+                     "a Nano, a TX2, a Xavier and every CPU gain nothing by it")
     way.add_argument("--scan", action="store_true", help="AP against ratio for each group, as scan.json and scan.svg")
     parser.add_argument("--importance", choices=KINDS, help="what a channel is judged by (default: taylor, which asks "
                         "the loss; l1 with --epochs 0, which needs no data)")
@@ -74,7 +78,11 @@ def command(args):
         plot_scan(found, pruning.folder / "scan.svg")
         print(json.dumps(found) if args.json else _scan_table(found))
         return
-    if args.max_drop is not None:
+    if args.two_four:
+        from pipeline.prune_sparse import two_four
+
+        result = two_four(pruning)
+    elif args.max_drop is not None:
         result = pruning.gate(args.max_drop, args.probes)
     elif args.ratio is not None:
         result = pruning.uniform(args.ratio)
@@ -83,13 +91,25 @@ def command(args):
     if args.json:
         print(json.dumps(result))
         return
-    print(describe(Plan.from_dict(files.read_json(result["plan"]))))
-    print("\nmultiply-adds  %.1f M, %.1f %% of before" % (result["macs"] / 1e6, 100 * result["macs_share"]))
+    if args.two_four:
+        print(_sparse_text(result))
+    else:
+        print(describe(Plan.from_dict(files.read_json(result["plan"]))))
+        print("\nmultiply-adds  %.1f M, %.1f %% of before" % (result["macs"] / 1e6, 100 * result["macs_share"]))
     if result["map50"] is not None:
         change = result["change"]
         print("val mAP50      %.1f, before %.1f (change %+.1f, 95 %% bounds %+.1f to %+.1f)" % (
             change["after"], change["before"], change["difference"], change["low"], change["high"]))
     print("model          %s" % result["model"])
+
+
+def _sparse_text(result):
+    from pipeline.sparsity import dense_lines
+
+    lines = ["2:4 pattern in %d layers, %.1f %% of all weights are zero" % (
+        len(result["sparse"]), 100 * result["zeros"])]
+    return "\n".join([*lines, *dense_lines([tuple(row) for row in result["dense"]]),
+                      "no faster on a Nano, a TX2, a Xavier or a CPU; on an Orin untested"])
 
 
 def _check(args):
@@ -101,6 +121,8 @@ def _check(args):
                                ("--multiple-of", args.multiple_of, 1)):
         if value is not None and value < least:
             raise UsageError("%s %d" % (name, value), expected="%d or more" % least)
+    if args.two_four and args.importance:
+        raise UsageError("--two-four judges single weights by their size", "--importance", None, "leave it away")
     if args.rounds > 1 and args.macs_ratio is None:
         raise UsageError("--rounds goes with --macs-ratio only", remedy="give --macs-ratio, or leave --rounds out")
 

@@ -16,7 +16,7 @@ from pipeline import dataset, importance, prune_cost, train
 from pipeline import prune as pruner
 from pipeline.config import to_dict
 from pipeline.losses import detection_loss
-from pipeline.model import load
+from pipeline.model import load, save
 from pipeline.prune import Plan
 
 SCORE_BATCHES = 8  # batches that activations and gradients are measured on
@@ -50,7 +50,7 @@ class Pruning:
         self.folder.mkdir(parents=True, exist_ok=True)
         tuning = to_dict(config)
         tuning.pop("data")  # where the photographs lie on this machine says nothing about the run
-        self._claim("settings.json", {"model_sha256": files.sha256(str(model)), "tuning": tuning,
+        self.claim("settings.json", {"model_sha256": files.sha256(str(model)), "tuning": tuning,
                                       **self.settings._asdict(), "input_wh": list(self.settings.input_wh)})
 
     # The four ways.
@@ -60,7 +60,7 @@ class Pruning:
 
         Returns the last step's result, with `plan` against the original model.
         """
-        self._claim("wanted.json", {"macs_ratio": macs_ratio, "rounds": rounds})
+        self.claim("wanted.json", {"macs_ratio": macs_ratio, "rounds": rounds})
         model, total, result = self.original, None, None
         whole = self._cost(self.original)({})
         for number in range(1, rounds + 1):
@@ -73,15 +73,15 @@ class Pruning:
             result = self._step(folder, model, plan)
             if number < rounds:
                 model = load(result["model"])
-        return self._finish(result, total)
+        return self.finish(result, total)
 
     def uniform(self, ratio):
         """Drop the same share of channels everywhere, then fine-tune."""
-        self._claim("wanted.json", {"ratio": ratio})
+        self.claim("wanted.json", {"ratio": ratio})
         folder, s = self.folder / "round-1", self.settings
         plan = self._plan(folder, lambda: pruner.plan_uniform(
             self.original, ratio, self.scores(self.original), s.multiple_of, s.floor))
-        return self._finish(self._step(folder, self.original, plan), plan)
+        return self.finish(self._step(folder, self.original, plan), plan)
 
     def gate(self, max_drop, probes=5):
         """The smallest network whose val mAP50, after fine-tuning, is at most max_drop points lower: by bisection over
@@ -107,7 +107,7 @@ class Pruning:
                               where="%s: %.1f before, last %.1f" % (self.folder, before, result["map50"]),
                               expected="a fall of at most %g points" % max_drop,
                               remedy="fine-tune longer (--epochs), more probes, or allow more")
-        return self._finish(*best)
+        return self.finish(*best)
 
     def scan(self, ratios=(0.25, 0.5, 0.75)):
         """AP against the share of channels dropped, one group at a time, without fine-tuning: how much each hurts.
@@ -138,7 +138,7 @@ class Pruning:
 
     # What they are made of.
 
-    def _claim(self, name, recipe):
+    def claim(self, name, recipe):
         """A folder belongs to what it was started with: steps of another pruning must not be taken for this one's."""
         path = self.folder / name
         if path.exists() and files.read_json(str(path)) != recipe:
@@ -211,32 +211,34 @@ class Pruning:
             result = files.read_json(str(path))
             return {**result, "model": str(folder / result["model"])}
         pruned = pruner.prune(model, plan)
-        with files.aside(str(folder / "pruned.keras")) as aside:
-            pruned.save(aside + ".keras")  # Keras wants the extension
-            Path(aside + ".keras").replace(aside)
+        save(pruned, folder / "pruned.keras")
         result = {"model": "pruned.keras", "map50": None, "epochs": 0, "minutes": 0.0}
         if self.config.train.epochs:
             run = folder / "train"
-            detector = train.Detector
-            if self.settings.distill:
-                from pipeline.distill import with_teacher
-
-                detector = with_teacher(self.original, self.settings.distill)
             tuned = train.fit(self.config, run, model=pruned, resume=(run / "checkpoint.npz").exists(),
-                              progress=self.progress, detector=detector)
+                              progress=self.progress, detector=self.detector())
             result.update({key: tuned[key] for key in ("map50", "epochs", "minutes")}, model="train/best.keras")
         macs = [prune_cost.Macs(m, self.settings.input_wh)({}) for m in (self.original, pruned)]
         result.update(macs=int(macs[1]), macs_share=macs[1] / macs[0], parameters=pruned.count_params())
         files.write_json(str(path), result)
         return {**result, "model": str(folder / result["model"])}
 
-    def _finish(self, result, plan):
-        """The whole pruning's result: best.keras and result.json in the folder."""
+    def detector(self):
+        """The network with the loss that fine-tuning takes: its own, and the unpruned model's where it is to learn."""
+        if not self.settings.distill:
+            return train.Detector
+        from pipeline.distill import with_teacher
+
+        return with_teacher(self.original, self.settings.distill)
+
+    def finish(self, result, plan=None):
+        """The whole pruning's result: best.keras and result.json in the folder, plan.json where channels went."""
         with files.aside(str(self.folder / "best.keras")) as aside:
             Path(aside).write_bytes(Path(result["model"]).read_bytes())
-        files.write_json(str(self.folder / "plan.json"), plan.to_dict())
-        result = {**result, "model": str(self.folder / "best.keras"), "plan": str(self.folder / "plan.json"),
-                  "map50_before": None}
+        result = {**result, "model": str(self.folder / "best.keras"), "map50_before": None}
+        if plan is not None:
+            files.write_json(str(self.folder / "plan.json"), plan.to_dict())
+            result["plan"] = str(self.folder / "plan.json")
         if self.config.train.epochs:
             result["map50_before"] = self.baseline()["map50"]
             truths = metrics.load_split(str(self._val()))

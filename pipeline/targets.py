@@ -8,6 +8,7 @@ what a compute capability runs natively TensorRT's support matrix.
 import difflib
 from typing import NamedTuple
 
+from jetson.cuda import has_sparse
 from jetson.errors import DeviceMismatch, UsageError
 
 THIS_MACHINE = "this-machine"
@@ -40,6 +41,12 @@ class Target(NamedTuple):
     @property
     def is_jetson(self) -> bool:
         return self.compute_capability is not None
+
+    @property
+    def skips_zeros(self) -> bool:
+        """Whether its tensor cores skip the zeros of weights in the 2:4 pattern."""
+        return self.compute_capability is not None and has_sparse(
+            (int(self.compute_capability.split(".")[0]), int(self.compute_capability.split(".")[1])))
 
 
 _GIB = 1 << 30

@@ -15,12 +15,13 @@ ON_JETSON = "/usr/src/tensorrt/bin/trtexec"  # JetPack 4.6 to 6; NVIDIA's pip wh
 def command(
     version: Sequence[int], onnx: str, engine: str, input_wh: Sequence[int], precision: str, workspace_bytes: int,
     *, quantized: bool = False, half: bool = False, cache: str | None = None, timing_cache: str | None = None,
-    layer_precisions: Mapping[str, str] | None = None, program: str = ON_JETSON,
+    layer_precisions: Mapping[str, str] | None = None, sparse: bool = False, program: str = ON_JETSON,
 ) -> str:
     """One shell line. `version`: (major, minor). `precision`: fp32, fp16 or int8.
 
     `quantized`, `half`: the ONNX carries Q/DQ nodes or FP16 itself. `cache`: NVIDIA's calibration cache, for int8 from
-    a float file. DeviceMismatch or BadInput where trtexec would build something else than what is meant.
+    a float file. `sparse`: the weights have the 2:4 pattern, and the GPU can skip zeros. DeviceMismatch or BadInput
+    where trtexec would build something else than what is meant.
     """
     version = tuple(version[:2])
     if layer_precisions:
@@ -48,6 +49,8 @@ def command(
                 words.append(f"--calib={cache}")
     if precision == "fp32":
         words.append("--noTF32")
+    if sparse and precision != "fp32":
+        words.append("--sparsity=enable")
     mib = workspace_bytes >> 20
     words.append(f"--workspace={mib}" if version < (8, 4) else f"--memPoolSize=workspace:{mib}")
     if timing_cache:

@@ -243,3 +243,21 @@ def test_a_file_cut_short_never_reaches_the_parser(trt, tiny_bundle, tmp_path):
         files.write_bytes(str(path), file.read()[:5000])
     with pytest.raises(BadInput, match="not an ONNX model"):
         build(trt, path)
+
+
+def test_the_real_builder_takes_sparse_weights(trt, root, tmp_path):
+    """A strongly typed FP16 network whose weights have the 2:4 pattern, for an Ampere GPU."""
+    from pipeline import sparsity
+
+    model = onnx.load(os.path.join(root, "jetson", "models", "models", "s.fp16.onnx"))
+    for tensor in model.graph.initializer:
+        weight = numpy_helper.to_array(tensor)
+        if weight.ndim == 4 and weight.shape[1] % 4 == 0:
+            tensor.CopyFrom(numpy_helper.from_array(weight * sparsity.mask(weight, 1), tensor.name))
+    path = str(tmp_path / "sparse.onnx")
+    onnx.save(model, path)
+    assert sparsity.pattern_of(path) == "2:4"
+    assert tensorrt_network.takes_sparse(trt, "fp16", (8, 7))
+    result = tensorrt_network.build_plan(trt, path, (320, 192), "fp16", 256 << 20, target_capabilities=("SM86",),
+                                         sparse=True)
+    assert result.flags == ("SPARSE_WEIGHTS",) and result.typed and len(result.plan) > 10_000
