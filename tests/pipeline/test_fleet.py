@@ -43,6 +43,13 @@ def test_the_nearest_word_wins(tmp_path):
     assert two.host == "0.0.0.0" and two.digest == "0012345678"
 
 
+def test_the_example_of_the_readme_is_a_fleet(root, tmp_path):
+    with open(os.path.join(root, "README.md"), encoding="utf-8") as file:
+        text = file.read().split("```yaml\n# fleet.yaml\n")[1].split("```")[0]
+    one, two = read(tmp_path, text).hosts
+    assert one.args.source == ["csi://0"] and two.name == "user@gate-2" and two.args.port == 8081
+
+
 @pytest.mark.parametrize("text,where,what", [
     ("", "fleet.yaml", "no keys"),
     ("hosts: []", "line 1", "no hosts"),
@@ -92,7 +99,7 @@ def test_a_missing_and_a_binary_file_are_told(tmp_path):
     parser = argparse.ArgumentParser()
     deploy.options(parser)
     (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\xff")
-    for name, what in (("a.yaml", "cannot read"), ("b.yaml", "")):
+    for name, what in (("a.yaml", "cannot read"), ("b.yaml", "not (YAML|UTF-8)")):
         with pytest.raises(BadInput, match=what):
             fleet.read(str(tmp_path / name), deploy.options, parser.parse_args([]))
 
