@@ -69,6 +69,8 @@ def command(args: argparse.Namespace) -> int:
     """Deploy, or ask and steer what is deployed."""
     if args.fleet:
         return fleet_verb.command(args, options)
+    if args.keep or args.skip_unreachable:
+        raise UsageError("--keep and --skip-unreachable go with --fleet only")
     asks = args.status or args.list or args.rollback or args.logs or args.prune_old is not None
     if len(args.words) != (1 if asks else 2):
         raise UsageError("expected " + ("USER@HOST alone" if asks else "BUNDLE USER@HOST"), " ".join(args.words), None,

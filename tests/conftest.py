@@ -12,7 +12,8 @@ sys.path[:0] = [path for path in (ROOT, os.path.join(TESTS, "data")) if path not
 
 
 # Files that take minutes begin first, so that no worker is left alone with one at the end.
-LONG = ("test_jetson_on_python36", "test_deploy", "test_train", "test_prune_schedule", "test_readme", "test_prune.py")
+LONG = ("test_jetson_on_python36", "test_deploy", "test_rollout", "test_train", "test_prune_schedule", "test_readme",
+        "test_prune.py")
 
 
 def pytest_collection_modifyitems(items):

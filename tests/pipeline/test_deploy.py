@@ -176,6 +176,8 @@ def test_a_container_deployment_shows_its_flags_in_a_dry_run(device, bundles):
 
 @pytest.mark.parametrize("words,code,text", [
     (["only-a-host"], 2, "BUNDLE USER@HOST"),
+    (["BUNDLE", "device", "--keep"], 2, "--fleet only"),
+    (["BUNDLE", "device", "--fleet", "/nowhere/fleet.yaml"], 3, "/nowhere/fleet.yaml"),
     (["/nowhere/bundle", "device"], 3, "/nowhere/bundle"),
     (["BUNDLE", "device", "--digest", "0" * 64], 3, "another bundle"),
     (["BUNDLE", "device", "--variant", "t-320x192-fp23"], 2, "did you mean"),
