@@ -26,6 +26,7 @@ _MOST_COUNT = 1 << 40
 Scale = NamedTuple("Scale", [
     ("name", str), ("title", str), ("low", float), ("high", float), ("bins", int),
     ("floor", float),  # differences below this never count, however steady the reference was
+    ("falls", bool),  # only less than before is a reason to look; more is not
 ])
 
 
@@ -110,7 +111,9 @@ class Series:
                 if mine.sum() >= _FEWEST and rest.sum() > 0:
                     distances.append(distance(mine, rest, self.width))
                     values.append(mine.sum())
-            self._usual = {"distance": max(distances), "values": float(np.median(values))} if distances else {}
+            # The most of a few windows is not the most of a week: a signal that is measured too rarely is not judged.
+            enough = len(distances) >= (len(counts) - NOW + 1) / 2
+            self._usual = {"distance": max(distances), "values": float(np.median(values))} if enough else {}
         return self._usual
 
     @staticmethod
@@ -165,6 +168,8 @@ class Series:
             limit = MARGIN * usual["distance"] * max(1.0, usual["values"] / present.sum()) ** 0.5
             limit = max(float(limit), self.scale.floor)
             moved = distance(present, expected, self.width)
+            if self.scale.falls and value["mean_now"] > value["mean_then"]:
+                moved = 0.0
             value.update(state="judged", distance=round(moved, 4), limit=round(limit, 4), ratio=round(moved / limit, 3))
         return value
 

@@ -145,20 +145,42 @@ def test_faces_that_change_fire(score, height, name):
     assert name in watched.drift.state(0)["reason"]
 
 
-def test_agreement_that_falls_fires():
-    random = np.random.RandomState(2)
-    watched = Watched()
+def feed_agreement(watched, random, seconds, miss, every=1):
+    """One frame in `every` is sampled; a share `miss` of them finds the other variant blind."""
     none = Faces(np.zeros((0, 4), np.float32), np.zeros((0, 3), np.float32))
-
-    def feed(seconds, miss):
-        for _ in range(int(seconds)):
-            found = faces_of(random, 0.8, 40)
+    for number in range(int(seconds)):
+        found = faces_of(random, 0.8, 40)
+        if number % every == 0:
             watched.drift.sample("model", 0, 240, found, [none if random.random_sample() < miss else found])
-            watched.now += 1
-        watched.drift.judge()
-    feed(LEARN_S + 100, 0.1)
+        watched.now += 1
+    watched.drift.judge()
+
+
+def agreement_of(watched):
+    return next(s for s in watched.drift.full()["cameras"][0]["signals"] if s["name"] == "agreement")
+
+
+def test_agreement_that_rises_is_no_reason_to_look():
+    watched, random = Watched(), np.random.RandomState(6)
+    feed_agreement(watched, random, LEARN_S + 100, 0.6)
+    feed_agreement(watched, random, 60, 0.0)
+    assert agreement_of(watched)["mean_now"] > agreement_of(watched)["mean_then"] + 0.3
     assert not watched.drift.state(0)["look"]
-    feed(60, 0.6)
+
+
+def test_what_was_measured_rarely_is_not_judged():
+    """A busy machine leaves few samples: the most that they differed by is no measure of what is usual."""
+    watched, random = Watched(), np.random.RandomState(7)
+    feed_agreement(watched, random, LEARN_S + 100, 0.3, every=4)
+    feed_agreement(watched, random, 60, 0.9)
+    assert agreement_of(watched)["state"] == "few" and not watched.drift.state(0)["look"]
+
+
+def test_agreement_that_falls_fires():
+    watched, random = Watched(), np.random.RandomState(2)
+    feed_agreement(watched, random, LEARN_S + 100, 0.1)
+    assert not watched.drift.state(0)["look"]
+    feed_agreement(watched, random, 60, 0.6)
     assert watched.drift.state(0)["reason"].startswith("agreement")
 
 
@@ -224,6 +246,18 @@ def test_a_place_that_cannot_be_written_is_told_at_once(tmp_path):
     with pytest.raises(BadInput) as told:
         Watched(str(tmp_path / "no" / "drift.json"))
     assert "folder" in str(told.value)
+
+
+def test_a_disk_that_fails_later_is_told_and_tried_again(tmp_path):
+    folder = tmp_path / "state"
+    folder.mkdir()
+    watched = Watched(str(folder / "drift.json"))
+    os.rename(str(folder), str(tmp_path / "away"))
+    watched.drift.save()
+    assert "not written" in watched.drift.error and watched.drift.warnings() == [watched.drift.error]
+    os.rename(str(tmp_path / "away"), str(folder))
+    watched.drift.save()
+    assert watched.drift.error == "" and os.listdir(str(folder)) == ["drift.json"]
 
 
 def test_sharpness_knows_blur_from_dark():
