@@ -46,7 +46,11 @@ def command(args: argparse.Namespace, deploy_options: Options) -> int:
                              f"jetmask deploy --{name.replace('_', '-')} USER@HOST")
     if args.canary < 0 or args.at_once < 1 or args.canary_watch < 0:
         raise UsageError("--canary and --canary-watch are from 0, --at-once from 1", "--fleet")
+    if args.dry_run and (args.status or args.rollback):
+        raise UsageError("--dry-run shows the commands of a deployment only", "--status, --rollback")
     fleet = fleet_of.read(args.fleet, deploy_options, args)
+    if args.dry_run:
+        return _show(fleet, args)
     if args.status:
         _no_words(args)
         return _status(fleet, args)
@@ -74,6 +78,15 @@ def _bundle(fleet: Fleet, args: argparse.Namespace) -> str:
     return args.words[0] if args.words else str(fleet.bundle)
 
 
+def _show(fleet: Fleet, args: argparse.Namespace) -> int:
+    with parcel(_bundle(fleet, args)) as contents:
+        for host in fleet.hosts:
+            print(f"# {host.name}")
+            with Remote(host.name, shlex.split(host.args.ssh), 0, dry_run=True) as remote:
+                Deployment(remote, host.args, contents).run()
+    return 0
+
+
 def _go(fleet: Fleet, journal: Journal, args: argparse.Namespace) -> int:
     with parcel(_bundle(fleet, args)) as contents:
         digest = install.check(contents.bundle, args.digest)
@@ -84,11 +97,6 @@ def _go(fleet: Fleet, journal: Journal, args: argparse.Namespace) -> int:
                 known.variant(host.args.variant)
             except JetmaskError as error:
                 raise UsageError(error.what, f"{fleet.path}, {host.name}", error.expected, error.remedy) from error
-        if args.dry_run:
-            for host in fleet.hosts:
-                print(f"# {host.name}")
-                Deployment(Remote(host.name, shlex.split(host.args.ssh), 0, True), host.args, contents).run()
-            return 0
         board = Board([host.name for host in fleet.hosts])
         rollout = Rollout(fleet, journal, board, Settings(args.canary, args.canary_watch, args.at_once, args.keep,
                                                           args.skip_unreachable))

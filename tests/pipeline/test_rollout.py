@@ -212,6 +212,8 @@ def test_a_failure_that_is_kept(four, bundles):
 
 def test_a_dry_run_touches_nothing(four, bundles):
     before = four.run_what()
+    done = four.deploy("--rollback", "--dry-run")
+    assert done.returncode == 2 and "--dry-run" in done.stderr and four.run_what() == before
     done = four.deploy(bundles["one"][0], "--dry-run")
     assert done.returncode == 0 and done.stdout.count("--activate") == 4 and "# d04" in done.stdout, done.stderr
     assert four.run_what() == before
