@@ -313,7 +313,7 @@ def test_a_real_hour_as_before_then_worn(tmp_path):
                "--threads", "1", "--tradeoff", "s-320x320-int8-cpu"]
     most, fired = 0.0, 0
     with Serving(MODELS, AS_NEW, options=options) as made:
-        wait_for(lambda: metrics(made)["jetmask_drift_learned"] == 1, "the first week", 2 * LEARN_S)
+        wait_for(lambda: metrics(made)["jetmask_drift_learned"] == 1, "the first week", 3 * LEARN_S)
         end = time.monotonic() + HOUR_S
         while time.monotonic() < end:
             value = metrics(made)
