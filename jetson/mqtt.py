@@ -11,6 +11,7 @@ inferring thread only appends to a list; connecting and publishing have a thread
 """
 
 import json
+import os
 import random
 import secrets
 import ssl
@@ -20,7 +21,7 @@ from collections import OrderedDict
 from typing import Any, Callable, Dict, List, Optional
 
 from jetson import files, homeassistant
-from jetson.errors import DeviceMismatch
+from jetson.errors import DeviceMismatch, JetmaskError
 from jetson.journal import stamp
 from jetson.mqtt_settings import Settings
 from jetson.spool import Spool
@@ -143,12 +144,18 @@ class Mqtt:
 
     def remember(self, announced: List[str]) -> None:
         """Keep what was announced, so that it can be taken back when a camera is no longer there."""
+        if announced == self._announced and os.path.exists(self._remembered):
+            return  # a broker that comes and goes must not wear out the flash
         self._announced = announced
-        files.write_json(self._remembered, {"device": self.device, "announced": announced})
+        try:
+            files.write_json(self._remembered, {"device": self.device, "announced": announced})
+        except (OSError, JetmaskError) as error:  # a full disk: events can be published all the same
+            self._say("mqtt: cannot remember what was announced: {}".format(error))
 
 
 def _words(error: BaseException) -> str:
-    if isinstance(error, ssl.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+    # A wrong name is a CertificateError of its own in Python 3.6.
+    if isinstance(error, ssl.CertificateError) or "CERTIFICATE_VERIFY_FAILED" in str(error):
         return "its certificate is not trusted ({}); name its CA as ca_file in --mqtt-config".format(error)
     return str(error) or type(error).__name__
 

@@ -144,6 +144,7 @@ def test_over_the_limit_the_oldest_are_dropped_and_counted(tmp_path, make_broker
     two = publish(wish)
     assert two.dropped()["limit"] == 1500
     broker.start()
+    listener.wait_events(2000)
     two.offer(1)
     events = listener.wait_events(2001)
     assert numbers(events)[-2001:] == list(range(1501, 3502))  # the gap is seen by the consumer
