@@ -21,8 +21,9 @@ RESULTS = ROOT / "benchmarks" / "results" / "detector.csv"
 COLUMNS = ("model", "precision", "runtime", "input_wh", "split", "images", "map50", "with_mask", "without_mask",
            "mask_worn_incorrect", "incorrect_boxes", "small", "medium", "large", "macs", "bytes", "machine")
 CALIBRATION_IMAGES = 64
-PRUNED = ("--macs-ratio 0.5 --distill --epochs 10 --set train.learning_rate=1e-3 --set train.images_per_epoch=4000 "
-          "--set train.warmup_steps=100 --set train.closing_epochs=2")
+PRUNED = ("--macs-ratio 0.5 --importance taylor --distill --epochs 24 --set train.learning_rate=1.5e-3 "
+          "--set train.images_per_epoch=4000 --set train.warmup_steps=100 --set train.decay_share=0.6 "
+          "--set train.closing_epochs=3 --set train.val_every=3")
 METHODS = ("percentile", "mse", "minmax")
 CAMERA_WH = (416, 256)
 
