@@ -43,6 +43,9 @@ class Live:
         self.args = args
         self.publishing = publishing
         self.mqtt: Optional[Mqtt] = None
+        # No trade-off samples faces for drift. Not the same as `tradeoff` being None, which it is for a moment in a
+        # reload: faces of another model in between would throw away what was learnt.
+        self.alone = False
         self.stop = threading.Event()
         self.reload = threading.Event()
         self.reloader: Optional[threading.Thread] = None
@@ -108,12 +111,14 @@ class Live:
         self.tradeoff = self.governor = self.status.tradeoff = self.status.governor = None
         self.runner.spare = None
         if args.tradeoff == "off":
+            self.alone = True
             return
         entries = tradeoff.choose(self.manifest, args.tradeoff, args.runtime, variant, tradeoff.engine_is_cached(
             self.manifest))
         if len(entries) < 2 and args.governor:
             self._warn("The governor has no second variant to switch to: --governor does nothing.")
-        if len(entries) < 2 and not self.truths:
+        self.alone = len(entries) < 2 and not self.truths
+        if self.alone:
             return
         self.tradeoff = tradeoff.TradeOff(entries, self._detector, self.runner.score, args.budget / 100, self.truths,
                                           lambda: self.board.state().get("total_mw")).start()
@@ -185,7 +190,7 @@ class Live:
         comparing = self.tradeoff  # a reload may take it away meanwhile
         if comparing is not None:
             comparing.offer(frame.image, camera.index)
-        if self.drift is not None and self.drift.see(camera.index, frame.image) and comparing is None:
+        if self.drift is not None and self.drift.see(camera.index, frame.image) and self.alone:
             active, sure = self.runner.active, result.faces.confidence >= self.runner.score
             self.drift.sample(drift.model_key(active.variant, active.detector.engine.runtime), camera.index,
                               frame.image.shape[0], Faces(result.faces.xyxy[sure], result.faces.scores[sure]))

@@ -301,6 +301,21 @@ def test_page_metric_and_file_of_a_running_service(tiny_bundle, tmp_path):
         assert made.camera()["drift"]["learned"] > 0
 
 
+def test_a_reload_does_not_forget(tiny_bundle, clip):
+    def score(made):
+        told = json.loads(made.get("/api/drift")[2].decode())["cameras"][0]
+        return next(signal for signal in told["signals"] if signal["name"] == "score")
+
+    with Serving(tiny_bundle, clip, options=["--drift-days", "0.01", "--budget", "50", "--tradeoff", "t-416x256-fp32",
+                                             "--variant", "t-320x192-int8-cpu"]) as made:
+        before = wait_for(lambda: score(made)["learned"] and score(made)["values_then"], "learnt scores")
+        for count in (1, 2):
+            made.process.send_signal(signal.SIGHUP)
+            wait_for(lambda count=count: made.state()["reloads"] == count, "the reload")
+            assert score(made)["values_then"] >= before
+        wait_for(lambda: score(made)["values_then"] > before, "further scores")
+
+
 def test_switched_off(tiny_bundle):
     with Serving(tiny_bundle, "synthetic://?size=160x120", options=["--drift", "off"]) as made:
         assert made.camera()["drift"] is None and made.get("/api/drift")[0] == 404
