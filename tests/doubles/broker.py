@@ -84,7 +84,11 @@ class Listener:
             self.process = subprocess.Popen(
                 ["stdbuf", "-oL", program("mosquitto_sub"), "-p", str(broker.port), "-i", name, "-c", "-q", "1",
                  "-t", "#", "-d", "-F", "message %r %t %p"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        wait_for(lambda: b"received SUBACK" in self._text(), "it has subscribed")
+        try:
+            wait_for(lambda: b"received SUBACK" in self._text(), "it has subscribed")
+        except BaseException:
+            self.close()
+            raise
 
     def _text(self):
         with open(self.path, "rb") as file:
