@@ -45,7 +45,7 @@ def open_for_threads(bundle_dir: str, variant: Any, runtime: Optional[str], thre
 
 
 def _layout(wh: Tuple[int, int], outputs: Dict[str, np.ndarray]) -> Tuple[List[Any], int]:
-    """[(name, shape, offset in bytes)] of the outputs behind the inputs, one set for each input, and the size of it all.
+    """[(name, shape, offset in bytes)] of the outputs behind the inputs, and the size of it all.
 
     An input has outputs of its own, so that one set is read while the next is computed.
     """

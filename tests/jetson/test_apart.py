@@ -75,7 +75,7 @@ def test_images_submitted_ahead_come_back_in_their_order(tiny_bundle, draw):
             Detector(apart.ApartEngine(tiny_bundle, VARIANT, "onnxruntime"), here.decode) as there:
         assert there.ahead and not here.ahead
         blobs = [there.prepare(frame, there.borrow_input())[0] for frame in frames]
-        wanted = [dict((n, v.copy()) for n, v in here.infer(here.prepare(frame)[0]).items()) for frame in frames]
+        wanted = [{n: v.copy() for n, v in here.infer(here.prepare(frame)[0]).items()} for frame in frames]
         there.submit(blobs[0])
         for number in range(4):
             if number < 3:

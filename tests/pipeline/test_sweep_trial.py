@@ -65,7 +65,8 @@ def test_a_real_trial_trains_prunes_and_is_not_done_twice(tmp_path, monkeypatch,
     else:
         monkeypatch.setitem(models.FAMILY, "n", TINY)
         overrides.append("model.size=n")
-    job = {"number": 0, "params": {"input_wh": "64x64", "prune": 0.4, "precision": precision}, "folder": str(tmp_path / "trial"),
+    params = {"input_wh": "64x64", "prune": 0.4, "precision": precision}
+    job = {"number": 0, "params": params, "folder": str(tmp_path / "trial"),
            "objective": "pipeline.sweep_trial:train_and_measure", "rivals": [],
            "context": {"target": target, "data": str(tmp_path), "config": None, "overrides": overrides}}
     first = work(job)
