@@ -36,7 +36,7 @@ SCALES = (
     Scale("brightness", "brightness, mean grey level", 0.0, 256.0, 32, 12.0, False),
     # log10 of the Laplacian's variance over the picture's: a factor of light drops out, so that dark is not blurred.
     Scale("sharpness", "sharpness, log10 of edges to contrast", -4.0, 2.0, 48, 0.25, False),
-    Scale("score", "score of faces", 0.0, 1.0, 20, 0.05, True),
+    Scale("score", "score of faces", 0.0, 1.0, 20, 0.1, True),
     Scale("size", "height of faces, log2 of the picture's height", -8.0, 0.0, 32, 0.3, False),
     Scale("agreement", "agreement with the most accurate variant, per frame", 0.0, 1.0, 20, 0.08, True),
 )

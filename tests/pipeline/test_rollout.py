@@ -57,7 +57,9 @@ class Devices:
 
     def start(self, *words):
         """Begin it: (process, its lines on stderr as they come)."""
-        process = subprocess.Popen(self.command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        # Who runs the tests in the background has them ignore Ctrl-C, and a child inherits that.
+        process = subprocess.Popen(self.command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         lines = []
 
         def read():

@@ -170,11 +170,13 @@ def test_flags_and_types_that_are_named_as_text_exist(root, surfaces):
     with open(os.path.join(root, "jetson/engine/tensorrt_network.py")) as file:
         tree = ast.parse(file.read())
     flags = {n.args[0].value for n in ast.walk(tree) if isinstance(n, ast.Call) and dotted(n.func) == "flags.append"}
-    assert flags == {"FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS"}
+    precision = {"FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS"}
+    assert flags == precision | {"SPARSE_WEIGHTS"}
+    assert all("SPARSE_WEIGHTS" in surface["BuilderFlag"] for surface in surfaces.values())
     for version in ("8.2.1", "8.4.1", "8.5.3", "10.3.0"):
         assert flags <= set(surfaces[version]["BuilderFlag"])
     for version in ("11.1", "rtx_1.7.1"):
-        assert not flags & set(surfaces[version]["BuilderFlag"]), "there the typed world is taken"
+        assert not precision & set(surfaces[version]["BuilderFlag"]), "there the typed world is taken"
     from jetson.engine.tensorrt import DTYPES
     real = set().union(*(surfaces[version]["DataType"] for version in surfaces))
     assert set(DTYPES) <= real
