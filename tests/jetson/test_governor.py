@@ -32,7 +32,7 @@ class Tegrastats:
     def __init__(self, folder, line, monkeypatch):
         self.line, self.said = line, str(folder / "line")
         tool = str(folder / "bin" / "tegrastats")
-        write(tool, '#!/bin/sh\nwhile sleep 0.03; do cat "{}"; done\n'.format(self.said))
+        write(tool, '#!/bin/sh\nwhile sleep 0.03; do cat "{}" || exit; done\n'.format(self.said))
         os.chmod(tool, stat.S_IRWXU)
         monkeypatch.setenv("PATH", "{}:{}".format(os.path.dirname(tool), os.environ["PATH"]))
         self.set(4.0, 50.0)

@@ -422,6 +422,7 @@ class Keeper:
         with contextlib.suppress(BlockingIOError):
             while True:
                 said.append(self.sock.recv(4096).decode().split("\n"))
+        self.sock.settimeout(30)
         return said
 
 
