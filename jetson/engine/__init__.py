@@ -2,8 +2,9 @@
 
 An engine has `.runtime`, `.input_wh`, `.input` (float32 (1, 3, H, W), to be filled with raw 0..255 BGR),
 `infer(image=None)` -> {output name: float32 NCHW array, valid until the next call}, `.timings` (ms per stage of the
-last call), `close()`, and is a context manager; it may have `.spare_inputs`, further buffers like `.input`. A runtime
-is imported, and the device touched, only by opening one.
+last call), `close()`, and is a context manager; it may have `.spare_inputs`, further buffers like `.input`, and
+`submit(image)` with `collect()`, the two halves of `infer`, where the next image may be given ahead. A runtime is
+imported, and the device touched, only by opening one.
 """
 
 import importlib
