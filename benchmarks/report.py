@@ -174,8 +174,8 @@ def sweep():
              "machine")
     return {"target": rows[0]["target"], "note": (
         "%d trials, %d given up early. Each starts from the weights that shipped when it was run, those of the former "
-        "`s`, and sees a few hundred photographs: that ranks settings of a short fine-tuning, and what pruning costs is "
-        "not made good yet." % (
+        "`s`, and sees a few hundred photographs: that ranks settings of a short fine-tuning, and what pruning costs "
+        "is not made good yet." % (
             len(rows), sum(row["state"] == "given up" for row in rows))), "trials": [
         {"number": int(row["number"]), "state": row["state"], "map50": number(row["map50"]),
          "latency_ms": number(row["latency_ms"]), "bytes": number(row["bytes"]),
