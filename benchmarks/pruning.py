@@ -24,7 +24,7 @@ from jetson import files
 from jetson.engine.litert import LiteRtEngine
 from jetson.engine.onnx import OnnxEngine
 from jetson.errors import BadInput, UsageError
-from pipeline import calibrate, export, importance, latency, litert, magnitude, prune_cli, prune_cost, quantize
+from pipeline import calibrate, export, importance, litert, magnitude, predict, prune_cli, prune_cost, quantize
 from pipeline import config as configuration
 from pipeline import prune as pruner
 from pipeline.model import load
@@ -62,7 +62,7 @@ class Entry:
         tables.write(str(Path(folder) / "table.json"), table)
         quantize.int8_cpu(path, table, str(Path(folder) / "int8.onnx"))
         self.row.update(onnx_bytes=os.path.getsize(path), onnx_bytes_zlib=magnitude.compressed_bytes(path),
-                        nano_fp16_predicted_ms=round(latency.predict_ms(path, "nano", "fp16", wh).latency_ms, 2))
+                        nano_fp16_predicted_ms=round(predict.predict_ms(path, "nano", "fp16", wh).latency_ms, 2))
         self.engines = {"ort_fp32": OnnxEngine(path, wh, 1), "ort_int8": OnnxEngine(folder + "/int8.onnx", wh, 1)}
         for precision in ("fp32", "int8") if with_litert else ():
             target = "%s/%s.tflite" % (folder, precision)
@@ -110,7 +110,7 @@ def main():
     parser.add_argument("--input-wh", default="416x256")
     parser.add_argument("--out", default=str(RESULTS / "pruning.csv"))
     args = parser.parse_args()
-    wh = latency.parse_wh(args.input_wh)
+    wh = predict.parse_wh(args.input_wh)
     config = configuration.load(None, [*prune_cli.TUNE, "train.val_wh=[%d, %d]" % wh, "train.epochs=%d" % args.epochs,
                                        *args.set])
     config.data.root = args.data

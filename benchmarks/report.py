@@ -15,8 +15,8 @@ from benchmarks.readme_table import ROOT, read
 from jetson import manifest, metrics
 from jetson.detector import open_detector
 from pipeline import choose, report
-from pipeline.latency import predict_graph
 from pipeline.onnx_graph import read as read_onnx
+from pipeline.predict import predict_graph
 
 SIDE_BY_SIDE = ("320x192-fp32", "320x192-int8-cpu", "640x384-fp32", "640x384-int8-cpu")
 

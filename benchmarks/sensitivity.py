@@ -16,7 +16,7 @@ from jetson import calibrate as tables
 from jetson import files, manifest
 from pipeline import calibrate, sensitivity
 from pipeline import config as configuration
-from pipeline.latency import parse_wh
+from pipeline.predict import parse_wh
 from pipeline.prune_schedule import Pruning, Settings
 
 RESULTS = Path(__file__).parent / "results"

@@ -123,8 +123,8 @@ def from_bundle(folder: str, target: str, progress: Callable[[str], None] = lamb
     The AP is the manifest's: on the runtime that the target uses where it was measured there, else that of the same
     model and input size at the nearest precision, since FP16 engines of TensorRT cannot be run where there is none.
     """
-    from pipeline.latency import predict_graph
     from pipeline.onnx_graph import read
+    from pipeline.predict import predict_graph
 
     contents = manifest.load(folder)
     device = targets.target(target)

@@ -204,10 +204,10 @@ class Demo:
 
     def predict(self, made, results):
         """What a Nano would take, from the graphs alone; labelled so in the report."""
-        from pipeline import latency
+        from pipeline import predict
 
         for built, _ in made:
-            figure = latency.predict_ms(built.kinds["fp32"], "nano", "fp16", WH)
+            figure = predict.predict_ms(built.kinds["fp32"], "nano", "fp16", WH)
             name = "%s-%dx%d-fp16" % (built.name, *WH)
             ap = next((r["map50"] for r in results if r["variant"] == "%s-%dx%d-fp16-typed" % (built.name, *WH)), None)
             self.report.setdefault("predicted", []).append({

@@ -9,7 +9,7 @@ from typing import Any
 from jetson import bench, files, manifest
 from jetson.cli import table
 from jetson.errors import BadInput, UsageError
-from pipeline import device, latency, targets
+from pipeline import device, predict, targets
 from pipeline.remote import Remote
 
 
@@ -60,7 +60,7 @@ def beside_predictions(measured: dict[str, Any], bundle_dir: str, target: str) -
             raise UsageError(f"{variant.name} here is another model than the device's", bundle_dir, None,
                              "give --bundle the one that was deployed")
         precision = variant.precision.removesuffix("-cpu")
-        found = latency.predict_ms(contents.path(variant), target, precision, variant.input_wh)
+        found = predict.predict_ms(contents.path(variant), target, precision, variant.input_wh)
         real = row["infer_ms"]["p50"]
         row["predicted"] = {
             "latency_ms": round(found.latency_ms, 3), "low_ms": found.low_ms, "high_ms": found.high_ms,

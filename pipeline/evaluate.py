@@ -1,6 +1,5 @@
-"""`jetmask evaluate`: AP of a bundle's variant on a labelled split, through the detector that runs on the device."""
+"""AP of a bundle's variant on a labelled split, through the detector that runs on the device."""
 
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -8,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jetson import files, manifest, metrics
+from jetson import manifest, metrics
 from jetson.cli import table
 from jetson.detector import Detector, Faces, open_detector
 from jetson.engine import available
-from jetson.errors import BadInput, DeviceMismatch, QualityGate, UsageError
+from jetson.errors import DeviceMismatch, QualityGate
 from jetson.manifest import CLASSES, RUNTIMES, Manifest, Variant
 
 STEPS = ("preprocess_ms", "infer_ms", "postprocess_ms")
@@ -157,65 +156,3 @@ def gate(change: dict[str, float], max_drop: float) -> None:
             f"mAP50 falls by {-change['difference']:.1f} points, from {change['before']:.1f} to {change['after']:.1f} "
             f"(95 % bounds of the change {change['low']:+.1f} to {change['high']:+.1f}, {change['images']} images)",
             None, f"a fall of at most {max_drop:g} points", "use a gentler step, or fine-tune longer")
-
-
-def options(parser: Any) -> None:
-    """The arguments of `jetmask evaluate`."""
-    parser.epilog = "example: jetmask evaluate --bundle jetson/models --data data/facemask/val --report runs/errors"
-    parser.add_argument("--bundle", required=True, metavar="DIR", help="the bundle's folder")
-    parser.add_argument("--data", required=True, metavar="SPLIT_DIR", help="a folder with images/ and annotations.json")
-    parser.add_argument("--variant", metavar="NAME", help="the variant (default: the most accurate that runs here)")
-    parser.add_argument("--runtime", choices=RUNTIMES, help="default: the variant's first that is here")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
-    parser.add_argument("--detections", metavar="OUT.json", help="write every face over .01 in COCO's result format")
-    parser.add_argument("--against", metavar="NAME", help="compare with this variant by a paired bootstrap over images")
-    parser.add_argument("--max-drop", type=float, metavar="POINTS",
-                        help="with --against: exit 5 if mAP50 is lower than that variant's by more than this")
-    parser.add_argument("--report", metavar="DIR", help="write an error analysis (report.html) there")
-    parser.add_argument("--negatives", metavar="SPLIT_DIR", help="for --report: images where no mask may be found")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-
-
-def command(args: Any) -> int:
-    """Evaluate, and print or write what was asked for."""
-    if args.max_drop is not None and not args.against:
-        raise UsageError("--max-drop needs something to compare with", None, "--against NAME")
-    if args.negatives and not args.report:
-        raise UsageError("--negatives is a part of the error analysis", None, "--report DIR with it")
-    if args.threads is not None and args.threads < 1:
-        raise UsageError(f"--threads {args.threads} is not a number of threads", None, "1 or more")
-    truths = metrics.load_split(args.data)
-    if not truths:
-        raise BadInput("there is no image to evaluate on", os.path.join(args.data, "annotations.json"))
-    folder = os.path.dirname(os.path.abspath(args.detections)) if args.detections else None
-    if folder and not os.path.isdir(folder):  # found now, not after the last image
-        raise BadInput("there is no such folder to write the detections into", args.detections)
-    if args.report:
-        from pipeline import error_analysis  # here, so that a missing package or folder shows before the work
-        if args.negatives:
-            metrics.load_split(args.negatives)
-    measured = measure(args.bundle, truths, args.variant, args.runtime, args.threads, progress=True)
-    split = os.path.basename(os.path.abspath(args.data))
-    result = {"bundle": args.bundle, "split": split, **measured.result}
-    if args.detections:
-        files.write_json(args.detections, coco_results(truths, measured.detections))
-    if args.against:
-        before = measure(args.bundle, truths, args.against, None, args.threads, progress=True).detections
-        change = metrics.paired_bootstrap(truths, before, measured.detections)
-        result["against"] = {"variant": args.against, **change}
-    if args.report:
-        result["report"] = error_analysis.run(args.report, args.bundle, truths, measured, split, args.negatives)
-    if args.json:
-        print(json.dumps(result, allow_nan=False))
-    else:
-        print(summary(result))
-        if args.against:
-            print(f"against {args.against}: {change['difference']:+.1f} points "
-                  f"(95 % bounds {change['low']:+.1f} to {change['high']:+.1f})")
-        for name in ("detections", "report"):
-            path = result.get("report") if name == "report" else args.detections
-            if path:
-                print(f"{name}: {path}")
-    if args.max_drop is not None:
-        gate(change, args.max_drop)
-    return 0

@@ -59,7 +59,7 @@ def options(parser):
 def command(args):
     _check(args)
     from pipeline import config as configuration
-    from pipeline.latency import parse_wh
+    from pipeline.predict import parse_wh
     from pipeline.prune import MULTIPLE_OF, Plan, describe
     from pipeline.prune_schedule import Pruning, Settings, plot_scan
 

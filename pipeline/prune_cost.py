@@ -100,7 +100,7 @@ class PredictedLatency(_Cost):
     """Predicted milliseconds on a device (pipeline/latency.py) as channel counts change.
 
     The model is exported once; then the channels of each launched layer are scaled. Only for models that
-    pipeline/export.py takes. target, precision: as in latency.predict_ms.
+    pipeline/export.py takes. target, precision: as in predict.predict_ms.
     """
 
     def __init__(self, model, input_wh, target="nano", precision="fp16"):

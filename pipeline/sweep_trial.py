@@ -110,9 +110,9 @@ def train_and_measure(trial: Trial) -> dict[str, Any]:
     network, though gradients differ in their last digits from one run to the next.
     """
     from pipeline import export, train
-    from pipeline.latency import predict_graph
     from pipeline.model import build, load
     from pipeline.onnx_graph import from_model, read
+    from pipeline.predict import predict_graph
     from pipeline.prune import prune
 
     config, wh, left, precision = setting_of(trial)
@@ -162,7 +162,7 @@ def setting_of(trial: Trial) -> tuple[Any, tuple[int, int], float, str]:
     parameter and the configuration do not go together.
     """
     from pipeline import config as configuration
-    from pipeline.latency import parse_wh
+    from pipeline.predict import parse_wh
 
     params, context = dict(trial.params), trial.context
     wh = parse_wh(params.pop("input_wh", "416x256"))

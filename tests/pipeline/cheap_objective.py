@@ -11,9 +11,9 @@ import time
 
 import numpy as np
 
-from pipeline.latency import parse_wh, predict_graph
 from pipeline.onnx_graph import from_model
 from pipeline.onnx_writer import GraphWriter
+from pipeline.predict import parse_wh, predict_graph
 
 EPOCHS = 5
 

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.networks import build
 from jetson.errors import BadInput, DeviceMismatch, UsageError
-from pipeline import latency, onnx_graph, targets
+from pipeline import latency, onnx_graph, predict, targets
 from pipeline.fusion import layers
 from pipeline.onnx_writer import GraphWriter
 
@@ -101,7 +101,7 @@ def test_more_work_never_takes_less_time(precision):
         x = "image"
         for _ in range(depth):
             x = g.conv(x, channels)
-        return latency.predict_graph(onnx_graph.from_model(g.model(x)), "nano", precision).latency_ms
+        return predict.predict_graph(onnx_graph.from_model(g.model(x)), "nano", precision).latency_ms
 
     for channels in (8, 16, 24, 31, 33, 64, 100):
         assert ms(channels + 8, 64, 3) >= ms(channels, 64, 3)
@@ -110,7 +110,7 @@ def test_more_work_never_takes_less_time(precision):
 
 
 def test_layers_add_up_and_the_interval_holds_the_figure(tmp_path):
-    result = latency.predict_ms(saved(tmp_path, build("SqueezeNet1.1", (224, 224))), "nano", "fp16")
+    result = predict.predict_ms(saved(tmp_path, build("SqueezeNet1.1", (224, 224))), "nano", "fp16")
     assert result.latency_ms == pytest.approx(sum(layer.ms for layer in result.layers) + latency.FITTED.call_ms)
     assert result.low_ms < result.latency_ms < result.high_ms
     assert result.input_wh == (224, 224)
@@ -119,10 +119,10 @@ def test_layers_add_up_and_the_interval_holds_the_figure(tmp_path):
 def test_targets_without_published_rows_say_so(tmp_path):
     path = saved(tmp_path, build("ResNet-18", (224, 224)))
     for name in ("tx2", "xavier-nx", "orin-nano"):
-        result = latency.predict_ms(path, name, "fp16")
+        result = predict.predict_ms(path, name, "fp16")
         assert result.low_ms is None and result.high_ms is None
         assert "error unknown" in result.basis
-        assert result.latency_ms < latency.predict_ms(path, "nano", "fp16").latency_ms
+        assert result.latency_ms < predict.predict_ms(path, "nano", "fp16").latency_ms
 
 
 def test_symbolic_size_needs_one_and_takes_any(tmp_path):
@@ -132,8 +132,8 @@ def test_symbolic_size_needs_one_and_takes_any(tmp_path):
         model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
     path = saved(tmp_path, model)
     with pytest.raises(UsageError, match="--input-wh"):
-        latency.predict_ms(path)
-    small, large = (latency.predict_ms(path, input_wh=wh) for wh in ((96, 64), (192, 128)))
+        predict.predict_ms(path)
+    small, large = (predict.predict_ms(path, input_wh=wh) for wh in ((96, 64), (192, 128)))
     assert large.macs == 4 * small.macs
 
 
@@ -144,13 +144,13 @@ def test_shapes_that_inference_cannot_tell_come_from_a_run(tmp_path):
     absolute = g.node("Abs", [x], g.shape[x])
     count = g.node("NonZero", [absolute], (4, 1))
     y = g.node("ReduceMax", [g.node("Cast", [count], (4, 1), to=1)], (1, 1, 1), keepdims=1)
-    assert latency.predict_ms(saved(tmp_path, g.model(y))).latency_ms > 0
+    assert predict.predict_ms(saved(tmp_path, g.model(y))).latency_ms > 0
 
 
 def test_fully_connected_layers_pin_the_size(tmp_path):
     path = saved(tmp_path, build("AlexNet", (224, 224)))
     with pytest.raises(BadInput, match="input size"):
-        latency.predict_ms(path, input_wh=(320, 320))
+        predict.predict_ms(path, input_wh=(320, 320))
 
 
 @pytest.mark.parametrize("content", [b"", b"no model", b"\x08\x07" * 40])
@@ -158,19 +158,19 @@ def test_a_file_that_is_no_model(tmp_path, content):
     path = tmp_path / "broken.onnx"
     path.write_bytes(content)
     with pytest.raises(BadInput, match="broken.onnx"):
-        latency.predict_ms(str(path))
+        predict.predict_ms(str(path))
 
 
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(BadInput, match="does not exist"):
-        latency.predict_ms(str(tmp_path / "none.onnx"))
+        predict.predict_ms(str(tmp_path / "none.onnx"))
     with pytest.raises(BadInput, match="folder"):
-        latency.predict_ms(str(tmp_path))
+        predict.predict_ms(str(tmp_path))
 
 
 def test_int8_on_a_nano_is_refused_with_the_reason(tmp_path):
     with pytest.raises(DeviceMismatch, match="no INT8.*(?s:.*)fp16"):
-        latency.predict_ms(saved(tmp_path, build("ResNet-18", (224, 224))), "nano", "int8")
+        predict.predict_ms(saved(tmp_path, build("ResNet-18", (224, 224))), "nano", "int8")
 
 
 def test_nearest_target_is_named():
@@ -182,7 +182,7 @@ def test_nearest_target_is_named():
 @pytest.mark.parametrize("text", ["416", "0x3", "ax4", "4x4x4", "-1x5", ""])
 def test_sizes_that_are_none(text):
     with pytest.raises(UsageError, match="416x256"):
-        latency.parse_wh(text)
+        predict.parse_wh(text)
 
 
 def test_quantise_nodes_are_free():
@@ -197,8 +197,8 @@ def test_quantise_nodes_are_free():
 
 def test_the_verb_from_outside(tmp_path):
     path = saved(tmp_path, build("ResNet-18", (224, 224)))
-    code = ("import argparse, sys; from pipeline import latency; p = argparse.ArgumentParser(); latency.options(p);"
-            "latency.command(p.parse_args(sys.argv[1:]))")
+    code = ("import argparse, sys; from pipeline import predict; p = argparse.ArgumentParser(); predict.options(p);"
+            "predict.command(p.parse_args(sys.argv[1:]))")
 
     def run(*arguments):
         line = [sys.executable, "-c", code, path, *arguments]
@@ -213,6 +213,6 @@ def test_the_verb_from_outside(tmp_path):
 
 
 def test_depthwise_layers_are_said_to_be_outside_the_published_rows(tmp_path):
-    notes = latency.predict_ms(saved(tmp_path, build("MobileNetV2", (224, 224)))).notes
+    notes = predict.predict_ms(saved(tmp_path, build("MobileNetV2", (224, 224)))).notes
     assert any("depthwise" in note for note in notes)
-    assert not any("depthwise" in n for n in latency.predict_ms(saved(tmp_path, build("ResNet-18", (224, 224)))).notes)
+    assert not any("depthwise" in n for n in predict.predict_ms(saved(tmp_path, build("ResNet-18", (224, 224)))).notes)

@@ -214,7 +214,7 @@ def test_global_plans_reach_the_wanted_share(detector, kind):
 
 def test_predicted_costs_are_those_of_the_pruned_network(detector, tmp_path):
     """Without building it: multiply-adds exactly, predicted latency as of its own ONNX file."""
-    from pipeline import export, latency
+    from pipeline import export, predict
 
     plan = plan_global(detector, 0.45, "l1", (416, 256), multiple_of=2)
     smaller = prune(detector, plan)
@@ -222,7 +222,7 @@ def test_predicted_costs_are_those_of_the_pruned_network(detector, tmp_path):
     assert prune_cost.Macs(detector, (416, 256))(widths) == models.macs(smaller, (416, 256))
     export.export(smaller, str(tmp_path / "s.onnx"), input_whs=[(64, 32), (32, 32)])
     cost = prune_cost.PredictedLatency(detector, (416, 256))
-    wanted = latency.predict_ms(str(tmp_path / "s.onnx"), "nano", "fp16", (416, 256)).latency_ms
+    wanted = predict.predict_ms(str(tmp_path / "s.onnx"), "nano", "fp16", (416, 256)).latency_ms
     assert cost(widths) == pytest.approx(wanted, rel=1e-3)
     assert cost({}) > cost(widths)
 

@@ -16,7 +16,7 @@ import pytest
 from benchmarks.networks import build
 from jetson.detector import Faces
 from jetson.errors import BadInput
-from pipeline import latency, report
+from pipeline import predict, report
 
 
 def variant(name, ap, ms, **more):
@@ -62,7 +62,7 @@ def full(tmp_path_factory):
         "stages": [{"name": "start", "map50": 60.0}, {"name": "fine-tuned", "map50": 71.5, "minutes": 2.0}],
         "curves": [{"name": "first", "rows": [{"epoch": e, "cls_loss": 1 / e, "box_loss": 2 / e, "map50": 60.0 + e}
                                               for e in (1, 2, 3)]}],
-        "layers": [latency.predict_ms(str(path)).as_json() | {"title": "squeeze"}],
+        "layers": [predict.predict_ms(str(path)).as_json() | {"title": "squeeze"}],
         "pruning": {"note": "Plain L1.", "before": {"macs": 200, "map50": 70.0}, "after": {"macs": 100, "map50": 69.0},
                     "channels": [{"layer": "stem", "before": 16, "after": 8}]},
         "sensitivity": [{"layer": "stem", "drop": 1.5}], "ablations": [{"name": "no mosaic", "map50": 70, "delta": -2}],

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline import latency, latency_fit, onnx_graph, this_machine
+from pipeline import latency_fit, onnx_graph, predict, this_machine
 from pipeline.latency import Parameters, total_ms
 from pipeline.onnx_writer import GraphWriter
 
@@ -31,7 +31,7 @@ def test_one_real_run_is_remembered_and_predicts(models, tmp_path, monkeypatch):
     monkeypatch.setattr(this_machine, "samples", lambda: few)
     result = this_machine.calibrate("fp32", rounds=1)
     monkeypatch.setattr(this_machine, "calibrate", None)  # from here on it must be remembered
-    prediction = latency.predict_graph(onnx_graph.from_model(model), "this-machine", "fp32")
+    prediction = predict.predict_graph(onnx_graph.from_model(model), "this-machine", "fp32")
     measured = this_machine.measure({"unseen": model}, rounds=1)["unseen"]
     assert measured / 5 < prediction.latency_ms < measured * 5  # a busy machine, one round: only the order of magnitude
     assert prediction.low_ms <= prediction.latency_ms <= prediction.high_ms

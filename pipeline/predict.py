@@ -1,0 +1,119 @@
+"""`jetmask predict`: how long a network takes on a device, from its ONNX graph alone, and how far off that was."""
+
+import json
+from pathlib import Path
+
+from jetson.errors import UsageError
+from pipeline import measured, onnx_graph, targets, this_machine
+from pipeline.fusion import ONNXRUNTIME, TENSORRT, layers
+from pipeline.latency import BACKED, FITTED, SPREAD, Prediction, layer_times, rates
+
+
+def predict_ms(
+    onnx_path: str, target: str = "nano", precision: str = "fp16", input_wh: tuple | None = None
+) -> Prediction:
+    """Predict one inference (batch 1) of the ONNX file on `target`: GPU work, without camera or decoding of boxes.
+
+    Example: `predict_ms("model.onnx", "nano", "fp16", (416, 256)).latency_ms`.
+    BadInput for a file that is no ONNX graph, DeviceMismatch for a precision that the target does not run.
+    """
+    return predict_graph(onnx_graph.read(str(onnx_path), input_wh), target, precision)
+
+
+def predict_graph(graph: onnx_graph.Graph, target: str = "nano", precision: str = "fp16") -> Prediction:
+    """As `predict_ms`, for a graph that was read already."""
+    device = targets.target(target)
+    targets.check_precision(device, precision)
+    if device.name == targets.THIS_MACHINE:
+        device_rates, parameters, spread, basis = this_machine.calibrated(precision)
+        rules = ONNXRUNTIME
+        notes: tuple = ("holds for ONNX Runtime with one thread on this machine as it was calibrated",)
+    else:
+        device_rates, parameters = rates(device, precision), FITTED
+        backed = precision in BACKED.get(device.name, ())
+        spread = SPREAD if backed else None
+        basis = ("fitted to published TensorRT measurements" if backed
+                 else "scaled from the data sheet; no published row backs it, error unknown")
+        rules, notes = TENSORRT, tuple(what_would_change(device))
+    fused = layers(graph, rules)
+    times = layer_times(fused, device_rates, parameters)
+    latency = parameters.call_ms + sum(item.ms for item in times)
+    depthwise = sum(item.ms for item in times if item.kind == "depthwise") / latency
+    if depthwise > 0.1 and device.name != targets.THIS_MACHINE:
+        notes += (f"{depthwise:.0%} of the time is in depthwise layers, which no published engine row has: there the "
+                  "interval is a guess",)
+    return Prediction(
+        latency_ms=latency, low_ms=latency / spread if spread else None, high_ms=latency * spread if spread else None,
+        layers=times, target=device.name, precision=precision, input_wh=graph.input_wh,
+        macs=sum(layer.macs for layer in fused),
+        weight_bytes=sum(layer.weights for layer in fused) * device_rates.element, basis=basis, notes=notes,
+    )
+
+
+def what_would_change(device: targets.Target) -> list:
+    """Sentences on what moves a figure on this device."""
+    out = []
+    for mode, clock in device.power_modes.items():
+        if clock == 1:
+            out.append(f"assumes power mode {mode} with clocks locked (jetson_clocks)")
+        else:
+            out.append(f"power mode {mode} runs the GPU at {clock:.0%} of that clock: up to {1 / clock:.2f} x the time")
+    out.append(f"assumes JetPack {device.jetpack} (TensorRT {device.tensorrt[-1]}); the camera, decoding of boxes and "
+               "the page are not in it")
+    return out
+
+
+def parse_wh(text: str | None) -> tuple | None:
+    """(width, height) of "416x256"; UsageError otherwise."""
+    if text is None:
+        return None
+    parts = text.lower().replace("×", "x").split("x")
+    if len(parts) == 2 and all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        return int(parts[0]), int(parts[1])
+    raise UsageError(f"not a size: {text!r}", "--input-wh", "WIDTHxHEIGHT in pixels, for instance 416x256")
+
+
+def options(parser) -> None:
+    parser.description = "Predict how long a network takes on a device, from its ONNX graph alone."
+    parser.epilog = "example: jetmask predict model.onnx --target nano --precision fp16 --input-wh 416x256 --layers"
+    parser.add_argument("model", help="an ONNX file")
+    parser.add_argument("--target", default="nano", help="device kind (default: %(default)s)")
+    parser.add_argument("--precision", default=None, help="fp32, fp16 or int8 (default: fp16, fp32 on this-machine)")
+    parser.add_argument("--input-wh", help="WIDTHxHEIGHT; needed when the file leaves its size open")
+    parser.add_argument("--layers", action="store_true", help="show every launched layer")
+    parser.add_argument("--measured", metavar="FILE.json", help="say how far off that is from what "
+                        "`jetmask bench --out` measured, or imported from trtexec")
+    parser.add_argument("--calibrate", action="store_true", help="with --target this-machine: measure it again")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def command(args) -> None:
+    size = parse_wh(args.input_wh)
+    precision = args.precision or ("fp32" if args.target == targets.THIS_MACHINE else "fp16")
+    if args.calibrate:
+        if args.target != targets.THIS_MACHINE:
+            raise UsageError("only this machine can be calibrated", "--calibrate", f"--target {targets.THIS_MACHINE}")
+        this_machine.calibrate(precision)
+    result = predict_ms(args.model, args.target, precision, size)
+    found = None
+    if args.measured:
+        found = measured.beside(result, args.measured, args.model)
+    if args.json:
+        print(json.dumps(result.as_json(args.layers) | ({"measured": found} if found else {}), indent=1))
+        return
+    if args.layers:
+        print(f"{'layer':58} {'kind':10} {'ms':>8} {'MMACs':>8}")
+        for layer in result.layers:
+            name = layer.name if len(layer.name) <= 58 else layer.name[:55] + "..."
+            print(f"{name:58} {layer.kind:10} {layer.ms:8.3f} {layer.macs / 1e6:8.1f}")
+        print()
+    bound = (f"{result.low_ms:.1f} to {result.high_ms:.1f} ms in 9 of 10 cases" if result.low_ms is not None
+             else "error unknown")
+    shape = "x".join(map(str, result.input_wh)) if result.input_wh else "no image input"
+    print(f"{Path(args.model).name}  {shape}  {result.precision} on {result.target}")
+    print(f"predicted {result.latency_ms:.2f} ms ({bound}), {result.macs / 1e6:.0f} MMACs, {len(result.layers)} layers")
+    print(f"basis: {result.basis}")
+    for note in result.notes:
+        print(f"  - {note}")
+    if found:
+        print(measured.text(found, args.layers))
