@@ -32,9 +32,10 @@ SHORT = ["train.epochs=%d" % EPOCHS, "train.warmup_steps=40", "train.ema=0.99", 
          "train.sizes=[[256, 0.35], [320, 0.40], [416, 0.25]]", "train.val_wh=[320, 320]",
          "train.val_every=%d" % EPOCHS]
 OFF = {"mosaic": "augment.mosaic", "paste": "augment.paste", "photometric": "augment.photometric",
-       "flip": "augment.flip", "drawn_masks": "augment.drawn_masks", "low_resolution": "augment.low_resolution"}
+       "flip": "augment.flip", "drawn_masks": "augment.drawn_masks",
+       "prints": "augment.prints", "low_resolution": "augment.low_resolution"}
 PLAIN = ("mosaic", "paste", "large", "scale", "flip", "photometric", "blur", "noise", "jpeg", "low_resolution", "erase",
-         "drawn_masks")
+         "drawn_masks", "prints")
 
 
 class Choice(NamedTuple):

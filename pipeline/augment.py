@@ -9,6 +9,8 @@ import numpy as np
 
 from jetson import drawn
 from jetson.image import PAD
+from pipeline.data.prints import TALLEST as TALLEST_PRINT
+from pipeline.data.prints import draw_print
 
 FACE_ODDS = (0.42, 0.46, 0.12)  # of pasted and large faces: masked, bare (some get a drawn mask), worn incorrectly
 MAX_FACE_PX = 520  # larger faces than this are of no use to a detector whose largest input is 640
@@ -33,6 +35,8 @@ def canvas(pool, size, config, rng, closing=False):
     else:
         photo = _pick(pool, rng)
         sheet.place(photo, rng, _zoom(photo, size, rng, config), (0, 0, size, size))
+    if rng.random() < config.prints:
+        _print(sheet, rng)
     if rng.random() < config.flip:
         sheet.flip()
     image = photometric(sheet.image, config, rng)
@@ -251,6 +255,32 @@ def _distract(sheet, pool, rng):
     if any(_overlap(b, (cx, cy, cx + px, cy + px)) > 0 for b in [*sheet.boxes, *sheet.ignore]):
         return
     sheet.image[cy:cy + px, cx:cx + px] = patch
+
+
+def _print(sheet, rng):
+    """A skull or another face of ink: on the chest under some face, one to two faces wide, or anywhere free."""
+    size = sheet.size
+    for _ in range(3):
+        width = float(np.exp(rng.uniform(np.log(12), np.log(0.45 * size))))
+        x, y = rng.uniform(0, size - width), rng.uniform(0, size - width)
+        if sheet.boxes and rng.random() < 0.6:
+            box = sheet.boxes[rng.integers(len(sheet.boxes))]
+            w, h = box[2:] - box[:2]
+            width = min(float(w * rng.uniform(1.0, 2.2)), 0.6 * size)
+            x = (box[0] + box[2] - width) / 2 + rng.uniform(-0.3, 0.3) * w
+            y = box[3] + rng.uniform(0.15, 0.8) * h
+        left, top = max(0, int(x)), max(0, int(y))
+        right, bottom = min(size, int(x + width)), min(size, int(y + TALLEST_PRINT * width))
+        region = left, top, right, bottom
+        if min(right - left, bottom - top) < 6 or any(_overlap(b, region) > 0 for b in [*sheet.boxes, *sheet.ignore]):
+            continue
+        colour, alpha = draw_print(width, rng)
+        target = sheet.image[top:bottom, left:right]
+        colour, alpha = (np.ascontiguousarray(a[top - int(y):, left - int(x):][:bottom - top, :right - left])
+                         for a in (colour, alpha))
+        target = target[:len(alpha), :alpha.shape[1]]
+        target[:] = cv2.blendLinear(colour, np.ascontiguousarray(target), alpha, 1 - alpha)
+        return
 
 
 def _large(sheet, pool, rng):

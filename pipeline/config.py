@@ -33,6 +33,7 @@ class Augment:
     paste: float = 0.15
     large: float = 0.08
     drawn: float = 0.04            # scenes drawn from nothing: hard negatives that no collection has
+    prints: float = 0.12           # share with a skull or another face of ink on cloth: hard negatives too
     scale: float = 1.0             # strength of zoom and stretch
     flip: float = 0.5              # probabilities from here on
     photometric: float = 1.0       # strength of light, contrast and colour
