@@ -6,113 +6,22 @@ inference at a time, between two inferences of the live picture. The most accura
 
 import threading
 import time
-from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 
 from jetson import metrics
-from jetson.agreement import Agreement
 from jetson.detector import Detector, Faces
-from jetson.engine import available
-from jetson.errors import JetmaskError, UsageError
-from jetson.manifest import RUNTIMES, Manifest, Variant
+from jetson.entries import Entry, accuracy_ranks, choose, engine_is_cached, most_accurate
+from jetson.errors import JetmaskError
+from jetson.manifest import Variant
+
+__all__ = ["BUDGET", "Entry", "TradeOff", "accuracy_ranks", "choose", "engine_is_cached", "most_accurate"]
 
 BUDGET = 0.05
-MOST = 8  # variants held open: each costs memory
+FAILURES = 3  # in a row: then an engine is taken for dead (its process was killed for memory, for instance)
+REOPEN_S = 60.0  # and is opened again after this long
 _WARM_RUNS = 2  # the first inferences of an engine are slower and not counted
-
-
-class Entry:
-    """One variant with all that was measured of it."""
-
-    def __init__(self, variant: Variant, runtime: str) -> None:
-        self.variant = variant
-        self.runtime = runtime
-        self.detector: Optional[Detector] = None
-        self.error = ""
-        self.runs = 0
-        self.total_ms: Deque[float] = deque(maxlen=200)
-        self.infer_ms: Deque[float] = deque(maxlen=200)
-        self.agreement = Agreement()
-        self.power_mw: Deque[float] = deque(maxlen=600)
-        self.eval_faces: List[Faces] = []
-        self.eval_result: Optional[Dict[str, Any]] = None
-
-    def percentile(self, times: Sequence[float], share: float) -> Optional[float]:
-        """A percentile of the times in ms; None before the first."""
-        return round(float(np.percentile(list(times), share)), 3) if times else None
-
-    @property
-    def ap(self) -> Optional[Dict[str, Any]]:
-        """The manifest's AP of this variant on this runtime."""
-        return (self.variant.ap or {}).get(self.runtime)
-
-
-def accuracy_ranks(entries: Sequence[Entry]) -> Dict[int, Any]:
-    """{id(entry): key} by which the most accurate entry is the largest.
-
-    The manifest's AP where every entry has one; where some have none, figures cannot be compared, and precision, MACs
-    per pixel and input size decide.
-    """
-    measured = all(entry.ap for entry in entries)
-    ranks = {}
-    for entry in entries:
-        pixels = entry.variant.input_wh[0] * entry.variant.input_wh[1]
-        precision = {"fp32": 3, "fp16": 2, "int8": 1, "int8-cpu": 1}.get(entry.variant.precision, 0)
-        ranks[id(entry)] = (entry.ap["map50"] if measured else 0.0, precision, entry.variant.macs / pixels, pixels)
-    return ranks
-
-
-def most_accurate(entries: Sequence[Entry]) -> Entry:
-    """The reference among these entries."""
-    ranks = accuracy_ranks(entries)
-    return max(entries, key=lambda entry: ranks[id(entry)])
-
-
-def choose(manifest: Manifest, wanted: str, runtime: Optional[str], active: Variant,
-           cached: Callable[[Variant], bool] = lambda variant: True) -> List[Entry]:
-    """The variants to compare. `wanted`: "auto" or names with commas; the active one is always among them.
-
-    `cached`: whether a TensorRT engine of the variant is there already: measuring must not start builds by itself.
-    """
-    here = [name for name, why in available().items() if why is None]
-    explicit = [name.strip() for name in wanted.split(",") if name.strip()] if wanted != "auto" else []
-    for name in explicit:
-        manifest.variant(name)
-    found = []
-    for variant in manifest.variants:
-        runtimes = [name for name in RUNTIMES if name in variant.runtimes and name in here and runtime in (None, name)]
-        if not runtimes or (explicit and variant.name not in explicit and variant.name != active.name):
-            continue
-        if variant.name != active.name and not explicit and runtimes[0] == "tensorrt" and not cached(variant):
-            continue
-        found.append(Entry(variant, runtimes[0]))
-    if explicit and len(found) > MOST:
-        raise UsageError("too many variants at once", "--tradeoff", "at most {}".format(MOST))
-    if len(found) > MOST:
-        # The reference and the running one stay; of the others an even choice along the cost.
-        keep = {most_accurate(found).variant.name, active.name}
-        rest = sorted((e for e in found if e.variant.name not in keep), key=lambda e: e.variant.macs)
-        picks = {rest[int(i)].variant.name for i in np.linspace(0, len(rest) - 1, MOST - len(keep))}
-        found = [e for e in found if e.variant.name in keep | picks]
-    return found
-
-
-def engine_is_cached(manifest: Manifest) -> Callable[[Variant], bool]:
-    """A function that says whether a variant's TensorRT engine was built on this machine before."""
-    def cached(variant: Variant) -> bool:
-        try:
-            from jetson import build, engine_cache
-            from jetson.engine import tensorrt_module
-
-            trt = tensorrt_module.load()
-            machine = build.machine_of(trt)
-            recipe = build.job_for(manifest, variant, trt, machine).recipe
-            return engine_cache.load(engine_cache.default_folder(), recipe, machine)[0] is not None
-        except (ImportError, JetmaskError):
-            return False
-    return cached
 
 
 class TradeOff:
@@ -143,6 +52,8 @@ class TradeOff:
         self._found: Dict[str, Faces] = {}
         self._eval: List[Any] = []
         self._eval_turn = False
+        self._eval_error = ""
+        self._broken: List[Detector] = []
         self._credit = 0.0
         self._most_credit = 0.5  # seconds
         self._last = time.monotonic()
@@ -160,20 +71,48 @@ class TradeOff:
     def stop(self) -> None:
         """Open no more engines; close those there are (the runner has stopped)."""
         self._stop.set()
-        self._opener.join(1.0)
-        if not self._opener.is_alive():
+        self._opener.join(1.0)  # one that is still at work closes what it gets
+        with self._lock:
+            held = self._broken + [entry.detector for entry in self.entries if entry.detector is not None]
+            self._broken = []
             for entry in self.entries:
-                if entry.detector is not None:
-                    entry.detector.close()
+                entry.detector = None
+        for detector in held:
+            detector.close()
 
     def _open_all(self) -> None:
         for entry in sorted(self.entries, key=lambda e: e is not self.reference):
-            if self._stop.is_set():
-                return
-            try:
-                entry.detector = self._open_variant(entry.variant, entry.runtime)
-            except (JetmaskError, RuntimeError, OSError, ValueError, MemoryError) as error:
-                entry.error = str(error).splitlines()[0]
+            if not self._stop.is_set():
+                self._open(entry)
+
+    def _open(self, entry: Entry) -> None:
+        try:
+            detector = self._open_variant(entry.variant, entry.runtime)
+        except (JetmaskError, RuntimeError, OSError, ValueError, MemoryError) as error:
+            entry.error = _line(error)
+            return
+        with self._lock:
+            late = self._stop.is_set()
+            if not late:
+                entry.detector, entry.error, entry.runs, entry.failures = detector, "", 0, 0
+        if late:
+            detector.close()
+
+    def _open_again(self, entry: Entry) -> None:
+        if not self._stop.wait(REOPEN_S):
+            self._open(entry)
+
+    def _failed(self, entry: Entry, error: Exception) -> None:
+        """An inference failed: the others go on; after the third in a row this variant is left out and opened anew."""
+        entry.failures += 1
+        if entry.failures < FAILURES:
+            return
+        with self._lock:
+            # Closed at the end: it may be the one that the runner uses.
+            self._broken += [entry.detector] if entry.detector is not None else []
+            entry.detector = None
+        entry.error = _line(error)
+        threading.Thread(target=self._open_again, args=(entry,), name="reopen", daemon=True).start()
 
     def entry(self, name: str) -> Optional[Entry]:
         """The entry of a variant."""
@@ -200,23 +139,39 @@ class TradeOff:
         if work is None:
             return False
         entry, image, done = work
+        detector = entry.detector
+        if detector is None:  # closed meanwhile
+            done.skip(entry)
+            return False
         cost = (entry.percentile(entry.total_ms, 90) or 0.0) / 1e3
         self._most_credit = max(self._most_credit, 2.5 * cost)
         # While frames wait, twice the price is saved up first: idle moments get the first chance.
         if self._credit < cost * (1.0 if idle else 2.0):
             return False
-        if image is None:
-            image = done.image()
         began = time.monotonic()
-        faces = entry.detector.detect(image, done.score)
+        try:
+            # Reading a labelled image takes its time too.
+            image = done.image() if image is None else image
+        except JetmaskError as error:
+            self._end_eval(error)
+            return True
+        ran = time.monotonic()
+        try:
+            faces = detector.detect(image, done.score)
+        except Exception as error:  # whatever a runtime throws
+            self._failed(entry, error)
+            done.skip(entry)
+        else:
+            total_ms = (time.monotonic() - ran) * 1e3
+            entry.runs += 1
+            entry.failures = 0
+            if entry.runs > _WARM_RUNS and done.live:
+                entry.total_ms.append(total_ms)
+                entry.infer_ms.append(detector.timings["infer_ms"])
+            done.take(entry, faces)
         spent = time.monotonic() - began
         self._credit -= spent
         self._spent += spent
-        entry.runs += 1
-        if entry.runs > _WARM_RUNS and done.live:
-            entry.total_ms.append(spent * 1e3)
-            entry.infer_ms.append(entry.detector.timings["infer_ms"])
-        done.take(entry, faces)
         return True
 
     def _next(self) -> Any:
@@ -243,19 +198,26 @@ class TradeOff:
         return None
 
     def _took_live(self, entry: Entry, faces: Faces) -> None:
-        self._job.pop(0)
         self._found[entry.variant.name] = faces
-        reference = self._found[self.reference.variant.name]
         if entry is not self.reference:
             with self._lock:
-                entry.agreement.add(reference, faces)
-        if not self._job:
+                entry.agreement.add(self._found[self.reference.variant.name], faces)
+        self._done_live(entry)
+
+    def _done_live(self, entry: Entry) -> None:
+        """An entry had its turn, well or badly; with the last one the sample is over, without the reference at once."""
+        self._job.pop(0)
+        reference = self._found.get(self.reference.variant.name)
+        if self._job and reference is not None:
+            return
+        if reference is not None:
             self.on_sample(self._camera, self._frame.shape[0], reference, [
                 other for name, other in self._found.items() if name != self.reference.variant.name])
             self.samples += 1
-            self._frame = None
-            self._wants = True
-            self._eval_turn = bool(self._truths)
+        self._job = []
+        self._frame = None
+        self._wants = True
+        self._eval_turn = bool(self._truths)
 
     def _took_eval(self, entry: Entry, faces: Faces) -> None:
         entry.eval_faces.append(faces)
@@ -264,6 +226,16 @@ class TradeOff:
             result = metrics.evaluate(self._truths, entry.eval_faces)
             entry.eval_result = {"map50": result["map50"], "per_class": result["per_class"],
                                  "images": len(self._truths)}
+
+    def _skip_eval(self, entry: Entry) -> None:
+        self._eval_turn = False
+
+    def _end_eval(self, error: JetmaskError) -> None:
+        """A labelled image cannot be read: without it no AP would be that of the whole split."""
+        self._truths, self._eval_turn = [], False
+        self._eval_error = " True AP is not measured: {} ({}).".format(error.what, error.where)
+        for entry in self.entries:
+            entry.eval_faces = []
 
     # -- what it says ----------------------------------------------------------------------------------------------
 
@@ -308,8 +280,15 @@ class TradeOff:
                     self.reference.variant.name, self.samples, 100 * self._spent / elapsed, 100 * self.budget)
         if self._truths and min(done) < len(self._truths):
             note += " Labelled images so far: {} of {}.".format(sum(done), len(done) * len(self._truths))
+        note += self._eval_error
+        note += "".join(" {} is left out: {}.".format(entry.variant.name, entry.error.rstrip("."))
+                        for entry in self.entries if entry.error)
         return {"reference": self.reference.variant.name, "samples": self.samples, "budget": self.budget,
                 "share_used": round(self._spent / elapsed, 4), "variants": self.rows(), "note": note}
+
+
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 class _Live:
@@ -320,6 +299,7 @@ class _Live:
     def __init__(self, owner: TradeOff) -> None:
         self.score = owner._score
         self.take = owner._took_live
+        self.skip = owner._done_live
 
 
 class _Evaluation:
@@ -331,3 +311,4 @@ class _Evaluation:
     def __init__(self, owner: TradeOff, truth: metrics.Truth) -> None:
         self.image = lambda: metrics.read_image(truth)
         self.take = owner._took_eval
+        self.skip = owner._skip_eval

@@ -1,11 +1,13 @@
 """Agreement, the budget of sampling, and the governor's decisions."""
 
+import threading
 import time
 
 import numpy as np
 import pytest
+from serving import wait_for
 
-from jetson import agreement, governor, manifest, tradeoff
+from jetson import agreement, governor, manifest, metrics, tradeoff
 from jetson.detector import Faces, open_detector
 from jetson.errors import UsageError
 
@@ -91,8 +93,6 @@ def test_true_ap_on_labelled_images(tiny_bundle, tmp_path, draw):
     import json
 
     import cv2
-
-    from jetson import metrics
 
     (tmp_path / "images").mkdir()
     images, annotations = [], []
@@ -202,3 +202,119 @@ def test_governor_does_not_ask_more_than_the_camera_gives(tiny_bundle):
 def test_governor_goal(text):
     with pytest.raises(UsageError):
         governor.parse(text)
+
+
+# -- faults -----------------------------------------------------------------------------------------------------------
+
+
+class _Double:
+    """A detector that sees nothing, or fails while `broken`."""
+
+    def __init__(self):
+        self.timings = {"infer_ms": 0.1}
+        self.broken = False
+        self.closed = 0
+
+    def detect(self, image, score=None):
+        if self.broken:
+            raise RuntimeError("the engine's process has ended with -9")
+        return faces()
+
+    def close(self):
+        self.closed += 1
+
+
+def sampled(made, seconds=0.5):
+    """How many samples came in that time."""
+    before, end = made.samples, time.monotonic() + seconds
+    while time.monotonic() < end:
+        made.offer(np.zeros((48, 64, 3), np.uint8))
+        made.spare(True)
+        time.sleep(0.002)
+    return made.samples - before
+
+
+@pytest.fixture
+def doubles(tiny_bundle):
+    contents = manifest.load(tiny_bundle)
+    entries = tradeoff.choose(contents, "auto", "onnxruntime", contents.variant())
+    made = {}
+
+    def trade(truths=()):
+        found = tradeoff.TradeOff(entries, lambda variant, runtime: made.setdefault(variant.name, _Double()), 0.4,
+                                  budget=0.5, truths=truths).start()
+        found._opener.join(30)
+        return found, made
+    return trade
+
+
+@pytest.mark.parametrize("which", ["other", "reference"])
+def test_an_engine_that_dies_stops_no_other(doubles, which):
+    made, detectors = doubles()
+    assert sampled(made) > 2
+    victim = next(e for e in made.entries if (e is made.reference) == (which == "reference"))
+    detectors[victim.variant.name].broken = True
+    wait_for(lambda: sampled(made, 0.1) and False or victim.detector is None, "the engine to be given up")
+    assert (sampled(made) > 2) == (which == "other")
+    assert "{} is left out: the engine's process has ended with -9.".format(victim.variant.name) in made.state()["note"]
+    made.stop()
+    assert all(double.closed == 1 for double in detectors.values())
+
+
+def test_an_engine_that_died_is_opened_again(doubles, monkeypatch):
+    monkeypatch.setattr(tradeoff, "REOPEN_S", 0.05)
+    made, detectors = doubles()
+    dead = detectors.pop(made.reference.variant.name)  # what is opened next works
+    dead.broken = True
+    wait_for(lambda: sampled(made, 0.1) > 2, "samples with another engine")
+    assert made.reference.error == "" and made.reference.detector is not dead
+    made.stop()
+    assert dead.closed == 1
+
+
+def test_one_failed_inference_leaves_the_variant_in(doubles):
+    made, detectors = doubles()
+    for double in detectors.values():
+        real, calls = double.detect, []
+        double.detect = lambda image, score=None, calls=calls, real=real: (
+            calls.append(1) or len(calls) % 3 == 1 and 1 / 0 or real(image))
+    assert sampled(made) > 2 and all(entry.detector is not None and not entry.error for entry in made.entries)
+    made.stop()
+
+
+def test_a_labelled_image_that_cannot_be_read_ends_the_true_ap_alone(doubles, tmp_path):
+    nothing = np.zeros((0, 4))
+    truth = metrics.Truth(1, str(tmp_path / "gone.png"), (64, 48), nothing, np.zeros(0, np.int64), nothing, "")
+    made, _ = doubles([truth])
+    assert sampled(made) > 5
+    note = made.state()["note"]
+    assert "gone.png" in note and all(entry.eval_result is None for entry in made.entries)
+    made.stop()
+
+
+def test_reading_a_labelled_image_is_part_of_the_budget(doubles, monkeypatch):
+    nothing = np.zeros((0, 4))
+    truth = metrics.Truth(1, "x.png", (64, 48), nothing, np.zeros(0, np.int64), nothing, "")
+    monkeypatch.setattr(metrics, "read_image", lambda truth: time.sleep(0.05) or np.zeros((48, 64, 3), np.uint8))
+    made, _ = doubles([truth] * 4)
+    sampled(made, 0.3)
+    assert made._spent >= 0.05
+    made.stop()
+
+
+def test_stopping_while_engines_are_opened_leaves_none_open(tiny_bundle):
+    contents = manifest.load(tiny_bundle)
+    entries = tradeoff.choose(contents, "auto", "onnxruntime", contents.variant())
+    opened, begun = [], threading.Event()
+
+    def slow(variant, runtime):
+        if opened:
+            begun.set()
+            time.sleep(1.3)  # longer than stop() waits
+        opened.append(_Double())
+        return opened[-1]
+    made = tradeoff.TradeOff(entries, slow, 0.4).start()
+    assert begun.wait(10)
+    made.stop()
+    made._opener.join(10)
+    assert [double.closed for double in opened] == [1, 1]
