@@ -90,13 +90,16 @@ def from_csv(path: str, target: str | None = None) -> list[Candidate]:
     are left out: nothing can be said about them.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as handle:
+        with open(path, newline="", encoding="utf-8-sig") as handle:  # spreadsheets put a byte order mark before it
             rows = list(csv.DictReader(handle))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"the table cannot be read: {error}", path, "a CSV file") from None
     if not rows:
         raise BadInput("the table has no rows", path, "one row a variant")
     time = next((name for name in ("ms", "p50_ms", "latency_ms") if name in rows[0]), None)
+    if "map50" not in rows[0] and any(";" in str(name) for name in rows[0]):
+        raise BadInput("the columns are separated by semicolons", path, "commas between the columns",
+                       "save it as CSV with commas")
     missing = [name for name in ("name", "map50", "bytes") if name not in rows[0]] + ([] if time else ["ms"])
     if missing:
         raise BadInput(f"columns are missing: {', '.join(missing)}", path, "name, map50, bytes and ms")
@@ -111,8 +114,9 @@ def from_csv(path: str, target: str | None = None) -> list[Candidate]:
             high = float(row["high_ms"]) if row.get("high_ms") else None
         except (TypeError, ValueError, OverflowError):
             raise BadInput("map50, ms and bytes must be numbers", f"{path}, line {line}", "for instance 77.3") from None
-        if not all(map(math.isfinite, values)):
-            raise BadInput("map50, ms and bytes must be finite", f"{path}, line {line}", "for instance 77.3")
+        if not all(0 <= value < math.inf for value in (*values, *([] if high is None else [high]))):
+            raise BadInput("map50, ms and bytes must be finite and not negative", f"{path}, line {line}",
+                           "for instance 77.3")
         out.append(Candidate(row["name"], *values, row.get("measured") or "given", high))
     return out
 
@@ -191,7 +195,8 @@ def nothing(choice: Choice, candidates: Sequence[Candidate], limits: Limits) -> 
         return "there is nothing to choose from"
     lines = [f"nothing of {len(candidates)} meets all limits ({said(limits)})"]
     for name, other in choice.loosened.items():
-        need = {"max_ms": f"--fps {_down(1000 / other.ms)} (or --max-ms {_up(other.ms)})",
+        fps = _down(1000 / other.ms)
+        need = {"max_ms": f"--max-ms {_up(other.ms)}" if fps == "0" else f"--fps {fps} (or --max-ms {_up(other.ms)})",
                 "max_bytes": f"--max-bytes {other.bytes}", "min_ap": f"--min-ap {_down(other.map50)}"}[name]
         lines.append(f"{LIMIT[name]} binds: with {need} it would be {other.name} "
                      f"(mAP50 {other.map50:.1f}, {other.ms:.1f} ms, {other.bytes / 1e6:.2f} MB)")
@@ -215,11 +220,15 @@ def said(limits: Limits) -> str:
 
 
 def _down(value: float) -> str:
-    return f"{math.floor(value * 100) / 100:g}"
+    return _short(math.floor(value * 100) / 100)
 
 
 def _up(value: float) -> str:
-    return f"{math.ceil(value * 100) / 100:g}"
+    return _short(math.ceil(value * 100) / 100)
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 def options(parser) -> None:
@@ -270,6 +279,10 @@ def command(args) -> None:
                 for c in sorted(candidates, key=lambda c: c.ms)]
         print(table(["variant", "mAP50", f"ms on {device.name}", "MB", ""], rows) + "\n")
     if choice.best is None:
+        if not candidates and args.table:
+            raise BadInput(f"the table has no row for {device.name} with both an AP and a time", args.table,
+                           f"rows with map50 and ms, and {device.name} in the column target if there is one",
+                           "name the device that was measured: --target")
         raise QualityGate(nothing(choice, candidates, limits), args.table or args.bundle, said(limits),
                           "loosen a limit, or train and prune for it: jetmask sweep" if candidates
                           else "evaluate the bundle first: the manifest holds no AP")

@@ -20,6 +20,11 @@ POINTWISE = SCALE | {
     "Mish", "Gelu", "Softsign", "Exp", "Log", "Sqrt", "Pow", "Neg", "Abs", "Erf", "Max", "Min", "Sum", "Where",
     "Floor", "Ceil", "Reciprocal", "Swish"}
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+KINDS = {"MaxPool": "pool", "AveragePool": "pool", "LpPool": "pool", "GlobalAveragePool": "reduce",
+         "GlobalMaxPool": "reduce", "ReduceMean": "reduce", "ReduceMax": "reduce", "ReduceSum": "reduce",
+         "Softmax": "reduce", "LogSoftmax": "reduce", "ArgMax": "reduce", "Resize": "copy", "Upsample": "copy",
+         "Transpose": "copy", "Slice": "copy", "Split": "copy", "Pad": "copy", "Gather": "copy", "Expand": "copy",
+         "Tile": "copy", "DepthToSpace": "copy", "SpaceToDepth": "copy", "Concat": "copy"}
 
 
 class Rules(NamedTuple):
@@ -60,6 +65,12 @@ class Layer(NamedTuple):
     window: tuple = (1, 1)
     stride: tuple = (1, 1)
     dilation: tuple = (1, 1)
+
+
+def counted(node: Node) -> bool:
+    """Whether the products of a node are counted; those of an LSTM, say, with weights but no rule here, are not."""
+    return (node.op in WEIGHTED or node.op in POINTWISE or node.op in FREE or node.op in KINDS
+            or all(len(dims) < 2 for dims in node.weights.values()))
 
 
 def layers(graph: Graph, rules: Rules = TENSORRT) -> list:
@@ -173,7 +184,8 @@ class _Fusion:
             window = tuple(kernel[2:])
             transposed = node.op == "ConvTranspose"
             # A transposed convolution does its products once per *input* pixel.
-            rows = prod((shape_in if transposed else shape_out)[2:])
+            over = shape_in if transposed else shape_out
+            rows = prod(over[1:-1] if node.attributes.get("channels_last", 0) else over[2:])
             columns = kernel[1] * prod(window) if transposed else kernel[0] // groups
             depth = kernel[0] // groups if transposed else kernel[1] * prod(window)
             stride = tuple(node.attributes.get("strides", [1] * len(window)))
@@ -244,14 +256,9 @@ class _Fusion:
     def single(self, node: Node) -> Layer:
         self.take(node)
         read, written = self.read(node), sum(self.size.get(name, 0) for name in node.outputs)
-        kinds = {"MaxPool": "pool", "AveragePool": "pool", "LpPool": "pool", "GlobalAveragePool": "reduce",
-                 "GlobalMaxPool": "reduce", "ReduceMean": "reduce", "ReduceMax": "reduce", "ReduceSum": "reduce",
-                 "Softmax": "reduce", "LogSoftmax": "reduce", "ArgMax": "reduce", "Resize": "copy",
-                 "Upsample": "copy", "Transpose": "copy", "Slice": "copy", "Split": "copy", "Pad": "copy",
-                 "Gather": "copy", "Expand": "copy", "Tile": "copy", "DepthToSpace": "copy", "SpaceToDepth": "copy"}
         window = tuple(node.attributes.get("kernel_shape", (1, 1)))
         if node.op in ("Slice", "Gather", "Split"):
             read = min(read, written)  # only what is taken is touched
         stride = tuple(node.attributes.get("strides", [1] * len(window)))
-        return Layer(node.name, kinds.get(node.op, "other"), (node.name,), 0, read, written,
+        return Layer(node.name, KINDS.get(node.op, "other"), (node.name,), 0, read, written,
                      sum(prod(dims) for dims in node.weights.values()), window=window, stride=stride)

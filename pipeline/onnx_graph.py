@@ -13,10 +13,21 @@ from jetson.errors import BadInput, UsageError
 
 # Tensors above this many elements are never shape arguments, so their data is not needed to infer shapes.
 _SHAPE_DATA_LIMIT = 4096
+# Operators on integers as what they compute, and where weights and bias stand among their inputs.
+INTEGER = {
+    "QLinearConv": ("Conv", {3: 1, 8: 2}), "ConvInteger": ("Conv", {1: 1}), "QLinearMatMul": ("MatMul", {0: 0, 3: 1}),
+    "MatMulInteger": ("MatMul", {0: 0, 1: 1}), "MatMulIntegerToFloat": ("MatMul", {0: 0, 1: 1, 6: 2}),
+    "DynamicQuantizeMatMul": ("MatMul", {1: 1, 4: 2}), "QGemm": ("Gemm", {0: 0, 3: 1, 6: 2}), "QLinearAdd": ("Add", {}),
+    "QLinearMul": ("Mul", {}), "QLinearConcat": ("Concat", {}), "QLinearSigmoid": ("Sigmoid", {}),
+    "QLinearLeakyRelu": ("LeakyRelu", {}), "QLinearSoftmax": ("Softmax", {}),
+    "QLinearAveragePool": ("AveragePool", {}), "QLinearGlobalAveragePool": ("GlobalAveragePool", {})}
 
 
 class Node(NamedTuple):
-    """A computing node. `inputs`: activations only; `weights`: the dimensions of its constant inputs, by position."""
+    """A computing node. `inputs`: activations only; `weights`: the dimensions of its constant inputs, by position.
+
+    An operator on integers stands as what it computes (a QLinearConv as Conv), `stored` as it is called in the file.
+    """
 
     name: str
     op: str
@@ -24,6 +35,7 @@ class Node(NamedTuple):
     outputs: tuple
     weights: dict
     attributes: dict
+    stored: str = ""
 
 
 class Graph(NamedTuple):
@@ -68,14 +80,19 @@ def from_model(model: onnx.ModelProto, input_wh: tuple | None = None, where: str
         if node.op_type in ("Constant", "Shape", "Size") or all(name in constant for name in given):
             constant.update(node.output)  # folded when the engine is built; Shape too, as every shape is fixed
             continue
+        weights = {i: shapes[n] for i, n in enumerate(node.input) if n in constant and n in shapes}
+        op, places = INTEGER.get(node.op_type, (node.op_type, None))
+        if places is not None:  # scales and zero points are left out
+            weights = {places[i]: dims for i, dims in weights.items() if i in places}
         nodes.append(
             Node(
                 name=node.name or f"{node.op_type}_{position}",
-                op=node.op_type,
+                op=op,
                 inputs=tuple(name for name in given if name not in constant),
                 outputs=tuple(name for name in node.output if name),
-                weights={i: shapes[n] for i, n in enumerate(node.input) if n in constant and n in shapes},
+                weights=weights,
                 attributes={item.name: helper.get_attribute_value(item) for item in node.attribute},
+                stored=node.op_type,
             )
         )
     needed = {name for node in nodes for name in node.inputs + node.outputs[:1]}

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from jetson.errors import UsageError
+from jetson.errors import BadInput, UsageError
 from pipeline import measured, onnx_graph, targets, this_machine
-from pipeline.fusion import ONNXRUNTIME, TENSORRT, layers
+from pipeline.fusion import ONNXRUNTIME, TENSORRT, counted, layers
 from pipeline.latency import BACKED, FITTED, SPREAD, Prediction, layer_times, rates
 
 
@@ -29,12 +29,21 @@ def predict_graph(graph: onnx_graph.Graph, target: str = "nano", precision: str 
         rules = ONNXRUNTIME
         notes: tuple = ("holds for ONNX Runtime with one thread on this machine as it was calibrated",)
     else:
+        integer = next((node for node in graph.nodes if node.stored in onnx_graph.INTEGER), None)
+        if integer is not None:
+            raise BadInput(f"{integer.stored} is an operator that no TensorRT parses", f"node {integer.name}",
+                           f"a float or a Q/DQ file for {device.title}",
+                           f"this is the int8-cpu form, for --target {targets.THIS_MACHINE}; predict the .onnx it came "
+                           "from")
         device_rates, parameters = rates(device, precision), FITTED
         backed = precision in BACKED.get(device.name, ())
         spread = SPREAD if backed else None
         basis = ("fitted to published TensorRT measurements" if backed
                  else "scaled from the data sheet; no published row backs it, error unknown")
         rules, notes = TENSORRT, tuple(what_would_change(device))
+    uncounted = sorted({node.stored for node in graph.nodes if not counted(node)})
+    if uncounted:
+        notes += ("the arithmetic of these operators is not known and not in it: " + ", ".join(uncounted),)
     fused = layers(graph, rules)
     times = layer_times(fused, device_rates, parameters)
     latency = parameters.call_ms + sum(item.ms for item in times)

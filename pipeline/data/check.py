@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from pipeline.data.labels import CLASSES, IGNORE, Collection, Finding, class_of,
 
 ROUNDING_PX = 1.0  # boxes over the edge by this much come from rounding, not from a mistake
 DUST_PX = 0.05  # and of this much, from rounding to a digit or two, nothing needs to be said
+_SURROGATES = re.compile("[\ud800-\udfff]")  # bytes of a file name that are no UTF-8, as an old Windows zip holds them
 
 
 @dataclass
@@ -79,6 +81,9 @@ def check(
                 "labels are taken for the stored pixels, the copy has no EXIF",
                 error=False,
             )
+        if name != (plain := _SURROGATES.sub("_", name)):
+            found("image name", f"{ascii(name)} is no UTF-8", f"the copy is called {plain}", error=False)
+            name = plain
         name = _free(name, names)
         entry = Entry(labelled.image, name, picture.wh, extra=dict(labelled.extra), turned=picture.turned != 1)
         _boxes(labelled, entry, mapping, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import json
 import math
 import re
@@ -22,9 +23,17 @@ def read(path: Path, image_folders: list[Path]) -> Collection:
     entries, line_of = _entries(path)
     file, findings = str(path), []
     folders = [*image_folders, path.parent, path.parent / "images"]
-    names = {}
-    for value, _ in _list(entries, "categories", path):
-        names[_need(value, "id", path, "categories")] = str(_need(value, "name", path, "categories"))
+    names: dict = {}
+    for value, offset in _list(entries, "categories", path):
+        line = line_of(offset)
+        key, name = (_need(value, k, path, "categories", line) for k in ("id", "name"))
+        if names.setdefault(key, str(name)) != str(name):  # whichever were taken, half of the labels would be wrong
+            raise BadInput(
+                f"the category {key!r} is {names[key]!r} and {str(name)!r}",
+                f"{path}, line {line}",
+                "one name for each category id",
+                "export the labels again, or give one of the two another id",
+            )
     images, order = {}, []
     for value, offset in _list(entries, "images", path):
         line, key = line_of(offset), _need(value, "id", path, "images", line_of(offset))
@@ -32,7 +41,10 @@ def read(path: Path, image_folders: list[Path]) -> Collection:
         if key in images:
             findings.append(Finding(file, line, "image id twice", f"id {key!r}", f"{name} is left out", True))
             continue
-        boxes = [Box(IGNORE, _four(box, path, line), line) for box in value.get("ignore_boxes") or ()]
+        ignored = value.get("ignore_boxes") or []
+        if not isinstance(ignored, list):
+            raise BadInput(f"ignore_boxes is {str(ignored)[:80]}", f"{path}, line {line}", "a list of boxes")
+        boxes = [Box(IGNORE, _four(box, path, line), line) for box in ignored]
         wh = (value.get("width"), value.get("height"))
         images[key] = Labelled(
             find_image(folders, name, file, line, findings),
@@ -40,8 +52,8 @@ def read(path: Path, image_folders: list[Path]) -> Collection:
             file,
             line,
             boxes,
-            (int(wh[0]), int(wh[1])) if all(isinstance(v, (int, float)) for v in wh) else None,
-            {k: value[k] for k in _KEPT if k in value},
+            (int(wh[0]), int(wh[1])) if all(map(_finite, wh)) else None,
+            _kept(value, _KEPT),
         )
         order.append(key)
     for value, offset in _list(entries, "annotations", path):
@@ -54,9 +66,13 @@ def read(path: Path, image_folders: list[Path]) -> Collection:
             continue
         box = _four(_need(value, "bbox", path, "annotations", line), path, line)
         name = IGNORE if value.get("iscrowd") else names.get(category, f"category {category}")
-        images[key].boxes.append(Box(name, box, line, extra={k: value[k] for k in _KEPT_OF_BOX if k in value}))
-    licenses = entries.get("licenses", ([], 0))[0]
-    return Collection([images[key] for key in order], findings, [v for v, _ in licenses] if licenses else [])
+        images[key].boxes.append(Box(name, box, line, extra=_kept(value, _KEPT_OF_BOX)))
+    licenses, offset = entries.get("licenses", ([], 0))
+    if licenses and (not isinstance(licenses, list) or any(not isinstance(v, dict) for v, _ in licenses)):
+        line = line_of(offset)
+        findings.append(Finding(file, line, "licences", "licenses is no list of objects", "they are left out", False))
+        licenses = []
+    return Collection([images[key] for key in order], findings, [_kept(v, v) for v, _ in licenses or ()])
 
 
 def _entries(path):
@@ -118,6 +134,8 @@ def _entries(path):
             "a COCO json",
             "export the labels again, or mend the file at that line",
         ) from None
+    except ValueError as error:  # a number of thousands of digits
+        raise BadInput(f"not usable JSON: {error}", path, "a COCO json") from None
     except RecursionError:
         raise BadInput("not usable JSON: nested too deeply", path, "a COCO json") from None
     return entries, line_of
@@ -145,11 +163,23 @@ def _need(value, key, path, where, line=None):
 
 
 def _four(box, path, line):
-    numbers = (
-        isinstance(box, list)
-        and len(box) == 4
-        and all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in box)
-    )
-    if not numbers:
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_finite, box)):
         raise BadInput(f"not a box: {str(box)[:80]}", f"{path}, line {line}", "four numbers: x, y, width, height")
     return tuple(float(v) for v in box)
+
+
+def _finite(value):
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
+
+
+def _kept(value, keys):
+    """What is carried over as it is; not what strict JSON cannot hold (NaN, as pandas writes what is missing)."""
+    kept = {}
+    for key in keys:
+        with contextlib.suppress(KeyError, ValueError):
+            json.dumps(value[key], allow_nan=False)
+            kept[key] = value[key]
+    return kept

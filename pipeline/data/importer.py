@@ -32,7 +32,7 @@ def guess(source: Path) -> str:
         return "voc"
     below += [q for p in below[1:] for q in sorted(p.iterdir()) if q.is_dir()]
     for path in (q for p in below for q in sorted(p.glob("*.txt"))):
-        with open(path, encoding="utf-8", errors="replace") as file:
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
             line = file.readline(1024)
         if kitti.LINE.match(line):
             return "kitti"

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from jetson.errors import BadInput
-from pipeline.data.labels import Box, Collection, Finding, Labelled, images_in
+from pipeline.data.labels import Box, Collection, Finding, Labelled, images_in, shared
 
 _SHAPE = "type truncated occluded alpha left top right bottom and seven more numbers"
 LINE = re.compile(r"[A-Za-z_][\w -]*( +-?[\d.]+(e[-+]?\d+)?){7,}\s*$")  # enough to tell the format by
@@ -21,9 +21,15 @@ def read(folder: Path, image_folders: list[Path]) -> Collection:
     if not labels:
         raise BadInput("no KITTI label files", where, "*.txt, one for each image")
     images, findings = [], []
+    taken: dict[str, Path] = {}  # stem: the image that has its label
     for image in (i for f in dict.fromkeys(pictures) if f.is_dir() for i in images_in(f)):
+        if image.stem in taken:
+            findings.append(shared(image, taken[image.stem]))
+            continue
         path = labels.pop(image.stem, None)
-        if path is None:
+        if path is not None:
+            taken[image.stem] = image
+        else:
             findings.append(
                 Finding(
                     str(image),
@@ -45,7 +51,7 @@ def read(folder: Path, image_folders: list[Path]) -> Collection:
 
 def _boxes(path, findings):
     boxes = []
-    for line, text in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for line, text in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
         # A class name may hold spaces, and a score may follow: the numbers are counted from the name's end.
         words = text.split()
         if not words:

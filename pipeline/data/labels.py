@@ -124,7 +124,7 @@ def find_image(folders: list[Path], name: str, file: str, line: int | None, find
         name = Path(name).name  # a label file must not fetch pictures from elsewhere on this machine
     for folder in folders:
         for candidate in (folder / name, folder / Path(name).name):
-            if candidate.is_file():
+            if _is_file(candidate):
                 return candidate
     for folder in folders:
         for candidate in sorted(folder.glob(glob_escape(Path(name).stem) + ".*")):
@@ -138,6 +138,13 @@ def find_image(folders: list[Path], name: str, file: str, line: int | None, find
     return None
 
 
+def _is_file(path):
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have, such as a long URL
+        return False
+
+
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
@@ -149,3 +156,10 @@ def glob_escape(text: str) -> str:
 def images_in(folder: Path) -> list[Path]:
     """The image files directly in `folder`, by name."""
     return sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def shared(image: Path, other: Path) -> Finding:
+    """What is wrong with a second image of the same stem: whose the label is cannot be told, and an image of faces that
+    is taken for one without teaches a detector to miss them."""
+    what = f"{other.name} has the label {image.stem}.txt already"
+    return Finding(str(image), None, "label shared", what, "the image is left out", True)

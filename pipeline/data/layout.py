@@ -126,5 +126,14 @@ def document(entries: list[check.Entry], licenses: list[dict], description: str)
 
 def _lines(value):
     if not isinstance(value, list) or not value:
-        return json.dumps(value, ensure_ascii=False)
-    return "[\n" + ",\n".join(json.dumps(v, ensure_ascii=False, allow_nan=False) for v in value) + "\n]"
+        return _line(value)
+    return "[\n" + ",\n".join(map(_line, value)) + "\n]"
+
+
+def _line(value):
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a file name that is no UTF-8, kept as orig_name
+        return json.dumps(value, allow_nan=False)
+    return text

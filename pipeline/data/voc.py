@@ -75,6 +75,8 @@ def _parse(path):
         parser.Parse(path.read_bytes(), True)
     except expat.ExpatError as error:
         raise BadInput(f"not XML: {error}", path, "Pascal VOC") from None
+    except (ValueError, LookupError) as error:  # an encoding that the parser does not know, such as GBK
+        raise BadInput(f"cannot be read: {error}", path, "Pascal VOC in UTF-8") from None
     top = stack[0].children[0]
     if top.tag != "annotation":
         raise BadInput(f"the top element is <{top.tag}>", path, "<annotation>")

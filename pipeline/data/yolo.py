@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from jetson.errors import BadInput
-from pipeline.data.labels import Box, Collection, Finding, Labelled, images_in
+from pipeline.data.labels import Box, Collection, Finding, Labelled, images_in, shared
 
 _SHAPE = "class x-centre y-centre width height, the last four as fractions of the image"
 LINE = re.compile(r"\d+( +-?[\d.]+(e[-+]?\d+)?){4,}\s*$")  # enough to tell the format by
@@ -25,9 +25,15 @@ def read(folder: Path, image_folders: list[Path]) -> Collection:
         raise BadInput("no folder of images with labels", folder, "images/*.jpg and labels/*.txt")
     for image_folder, label_folder in pairs:
         labels = {p.stem: p for p in sorted(label_folder.glob("*.txt")) if p.name not in ("classes.txt", "README.txt")}
+        taken: dict[str, Path] = {}  # stem: the image that has its label
         for image in images_in(image_folder):
+            if image.stem in taken:
+                findings.append(shared(image, taken[image.stem]))
+                continue
             path = labels.pop(image.stem, None)
-            if path is None:
+            if path is not None:
+                taken[image.stem] = image
+            else:
                 findings.append(
                     Finding(
                         str(image),
@@ -76,7 +82,7 @@ def _names(folder):
     for path in sorted(folder.glob("*.y*ml")) or sorted(folder.parent.glob("data.y*ml")):  # beside its splits
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that there is not
             mark = getattr(error, "problem_mark", None)
             raise BadInput(
                 "not YAML", f"{path}, line {mark.line + 1}" if mark else path, "names: [mask, no-mask]"
@@ -84,19 +90,23 @@ def _names(folder):
         names = content.get("names") if isinstance(content, dict) else None
         if isinstance(names, list):
             return {i: str(name) for i, name in enumerate(names)}
-        if isinstance(names, dict) and all(str(k).isdigit() for k in names):
+        if isinstance(names, dict) and all(str(k).isdecimal() for k in names):
             return {int(k): str(name) for k, name in names.items()}
         if names is not None:
             raise BadInput("names is neither a list nor a table", path, "names: [mask, no-mask]")
     for path in (folder / "classes.txt", folder / "obj.names"):
         if path.is_file():
-            return {i: line.strip() for i, line in enumerate(path.read_text(encoding="utf-8").splitlines())}
+            try:
+                lines = path.read_text(encoding="utf-8-sig").splitlines()
+            except UnicodeDecodeError as error:
+                raise BadInput(f"cannot be read: {error}", path, "class names in UTF-8, one a line") from None
+            return {i: line.strip() for i, line in enumerate(lines)}
     return {}
 
 
 def _boxes(path, names, findings):
     boxes = []
-    for line, text in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for line, text in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
         words = text.split()
         if not words:
             continue

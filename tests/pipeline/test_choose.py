@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -90,6 +91,8 @@ def test_nothing_meets_it_says_what_would(tmp_path):
 @pytest.mark.parametrize(("text", "words"), [
     ("", "no rows"), ("name,map50,ms\na,1,2\n", "bytes"), ("name,map50,ms,bytes\na,x,2,3\n", "line 2"),
     ("name,map50,ms,bytes\na,1,inf,3\n", "finite"), ("name,map50,ms,bytes\na,1,2,1e400\n", "line 2"),
+    ("name,map50,ms,bytes\na,1,-2,3\n", "negative"), ("name,map50,ms,bytes,high_ms\na,1,2,3,nan\n", "line 2"),
+    ("name;map50;ms;bytes\na;1;2;3\n", "semicolons"), ('name,map50,ms,bytes\n"' + "a" * 200000, "cannot be read"),
 ])
 def test_tables_that_are_none(tmp_path, text, words):
     path = tmp_path / "bad.csv"
@@ -98,6 +101,29 @@ def test_tables_that_are_none(tmp_path, text, words):
         choose.from_csv(str(path))
     with pytest.raises(BadInput, match="cannot be read"):
         choose.from_csv(str(tmp_path / "none.csv"))
+
+
+def test_a_table_that_a_spreadsheet_saved(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_bytes(b"\xef\xbb\xbfname,map50,ms,bytes\r\na,70,5,9\r\n")
+    assert [c.name for c in choose.from_csv(str(path))] == ["a"]
+
+
+def test_a_table_without_the_target_says_so(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("name,map50,ms,bytes,target\na,70,5,9,nano\n")
+    with pytest.raises(BadInput, match="(?s)tx2.*--target"):
+        choose.command(parse("--table", path, "--target", "tx2"))
+
+
+@pytest.mark.parametrize("ms", [12345.62, 1e6])
+def test_a_very_slow_candidate_is_advised_with_a_limit_that_it_keeps(tmp_path, ms):
+    path = written(tmp_path, [(70, ms, 5)])
+    with pytest.raises(QualityGate, match="--max-ms [0-9.]+") as caught:
+        choose.command(parse("--table", path, "--fps", "30"))
+    advised = re.search("--max-ms ([0-9.]+)", str(caught.value))[1]
+    choose.command(parse("--table", path, "--max-ms", advised))
+    assert "--fps 0 " not in str(caught.value)
 
 
 def test_rows_of_other_targets_are_left_out(tmp_path):

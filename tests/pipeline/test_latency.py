@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ import pytest
 from benchmarks.networks import build
 from jetson.errors import BadInput, DeviceMismatch, UsageError
 from pipeline import latency, onnx_graph, predict, targets
-from pipeline.fusion import layers
+from pipeline.fusion import ONNXRUNTIME, layers
 from pipeline.onnx_writer import GraphWriter
 
 
@@ -216,3 +217,39 @@ def test_depthwise_layers_are_said_to_be_outside_the_published_rows(tmp_path):
     notes = predict.predict_ms(saved(tmp_path, build("MobileNetV2", (224, 224)))).notes
     assert any("depthwise" in note for note in notes)
     assert not any("depthwise" in n for n in predict.predict_ms(saved(tmp_path, build("ResNet-18", (224, 224)))).notes)
+
+
+SHIPPED = Path(__file__).resolve().parents[2] / "jetson" / "models" / "models"
+
+
+@pytest.mark.parametrize("name", ["s", "sp"])
+def test_operators_on_integers_are_counted_as_what_they_compute(name):
+    """The int8 file that ONNX Runtime runs has the float file's products, up to the halves that it shares."""
+    wh = (320, 192)
+    floats, integers = (layers(onnx_graph.read(str(SHIPPED / (name + end)), wh), ONNXRUNTIME)
+                        for end in (".onnx", ".int8-cpu.onnx"))
+    assert sum(layer.macs for layer in integers) == sum(layer.macs for layer in floats)
+    weights = [sum(layer.weights for layer in found) for found in (integers, floats)]
+    assert weights[0] == pytest.approx(weights[1], rel=0.02)
+
+
+def test_the_integer_form_is_refused_where_tensorrt_would_have_to_run_it():
+    path = str(SHIPPED / "s.int8-cpu.onnx")
+    with pytest.raises(BadInput, match="(QLinearConv|MatMulIntegerToFloat)"):
+        predict.predict_ms(path, "nano", "fp16", (320, 192))
+
+
+def test_arithmetic_that_is_not_known_is_told(tmp_path):
+    g = onnx.helper
+    floats = onnx.TensorProto.FLOAT
+    weights = [onnx.numpy_helper.from_array(np.zeros(shape, np.float32), name)
+               for name, shape in (("w", (1, 16, 3)), ("r", (1, 16, 4)))]
+    graph = g.make_graph([g.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=4)], "lstm",
+                         [g.make_tensor_value_info("x", floats, [5, 1, 3])],
+                         [g.make_tensor_value_info("y", floats, None)], weights)
+    model = g.make_model(graph, opset_imports=[g.make_opsetid("", 13)])
+    notes = predict.predict_ms(saved(tmp_path, model), "nano").notes
+    assert any("LSTM" in note for note in notes)
+    conv = writer()
+    known = predict.predict_ms(saved(tmp_path, conv.model(conv.conv("image", 8))), "nano")
+    assert not any("not known" in note for note in known.notes)
