@@ -154,8 +154,9 @@ class ApartEngine:
 
     def close(self) -> None:
         """End the process."""
-        with contextlib.suppress(OSError):
-            os.killpg(self._child.pid, signal.SIGKILL)
+        if self._child.poll() is None:  # else its number may be another's by now
+            with contextlib.suppress(OSError):
+                os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
         self._child.stdin.close()
         self._child.stdout.close()

@@ -238,7 +238,7 @@ class Camera:
 
     def _watch(self, capture: Capture) -> str:
         slow = 3.0 / self.source.fps if self.source.fps and not self.source.live else 0.0
-        if self.source.kind == "folder" and not self.source.fps:
+        if self.source.kind == "folder" and self.source.fps is None:
             slow = 3.0 / reader.FOLDER_FPS
         patience = FIRST_FRAME_S + slow
         last = time.monotonic()

@@ -83,6 +83,8 @@ class Capture:
 
     def kill(self) -> None:
         """End the child; callable from any thread."""
+        if self._child.poll() is not None:
+            return  # its number may be another's by now
         with contextlib.suppress(OSError):
             os.killpg(self._child.pid, signal.SIGKILL)
         # One that is stuck in a driver dies when the driver lets go.

@@ -3,6 +3,7 @@
 No picture is kept unless it was switched on, and then only the best crop of a face, in memory.
 """
 
+import contextlib
 import json
 import os
 import threading
@@ -16,6 +17,7 @@ from jetson.manifest import CLASSES
 
 KEPT = 1000
 KEPT_CROPS = 200
+_TAIL = 1 << 20
 
 
 def stamp(seconds: float) -> str:
@@ -96,19 +98,25 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         with self._lock:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+            file, self._file = self._file, None
+        if file is not None:
+            # What a full disk did not take before, it does not take now; that was told.
+            with contextlib.suppress(OSError):
+                file.close()
 
 
 def _mend(path: str) -> int:
     """The highest event number in a file; a last line that a power cut left half is cut off."""
     try:
         with open(path, "rb+") as file:
-            data = file.read()
+            size = file.seek(0, os.SEEK_END)
+            # Only its end: after a year the file is larger than a small board's memory.
+            start = max(0, size - _TAIL)
+            file.seek(start)
+            data = file.read(_TAIL)
             whole = data.rfind(b"\n") + 1
-            if whole < len(data):
-                file.truncate(whole)
+            if whole < len(data) and (whole or not start):
+                file.truncate(start + whole)
             lines = data[:whole].splitlines()
     except FileNotFoundError:
         return 0

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from typing import Any, Dict
 
 from jetson import homeassistant
+from jetson.board import hottest
 
 KEEPALIVE_S = 30
 WINDOW = 200  # events under way that the broker has not acknowledged yet
@@ -147,13 +148,12 @@ class Session:
                                for place in camera.get(kind, ())]
             self._send(client, "camera/{}".format(camera["index"]), value, now, {
                 "fps": camera["result_fps"], "since": owner.since})
-        temperatures = (board.get("temperature_c") or {}).values()
         value = {"status": state["health"]["status"], "reason": state["health"]["reason"],
                  "variant": state["variant"]["name"], "warnings": state["warnings"],
                  "throttled": bool(board.get("throttled")), "bundle": state["bundle"], "version": state["version"],
                  "events_dropped": sum(owner.spool.dropped.values())}
         self._send(client, "state", value, now, {
-            "fps": state["fps"], "temperature_c": max(temperatures) if temperatures else None,
+            "fps": state["fps"], "temperature_c": hottest(board.get("temperature_c") or {}),
             "power_mw": board.get("total_mw"), "boot": owner.boot, "since": owner.since})
 
     def _send(self, client: Any, name: str, value: Dict[str, Any], now: float, more: Dict[str, Any]) -> None:

@@ -32,8 +32,8 @@ def read_video(request: Dict[str, Any]) -> Iterator[Tuple[Any, Dict[str, Any], f
     if not capture.isOpened():
         note("not a video that OpenCV can open")
         sys.exit(3)
-    fps = request["fps"] or capture.get(cv2.CAP_PROP_FPS)
-    if not 0.1 <= fps <= 1000:
+    fps = capture.get(cv2.CAP_PROP_FPS) if request["fps"] is None else request["fps"]
+    if fps != 0 and not 0.1 <= fps <= 1000 or request["fps"] is None and fps == 0:
         fps = 25.0
     expected = capture.get(cv2.CAP_PROP_FRAME_COUNT)
     number = 0
@@ -41,7 +41,7 @@ def read_video(request: Dict[str, Any]) -> Iterator[Tuple[Any, Dict[str, Any], f
         good, frame = capture.read()
         if not good:
             break
-        yield frame, {}, number / fps
+        yield frame, {}, number / fps if fps else 0.0
         number += 1
     capture.release()
     if number == 0:
@@ -58,14 +58,14 @@ def read_folder(request: Dict[str, Any]) -> Iterator[Tuple[Any, Dict[str, Any], 
 
     from jetson import source
 
-    fps = request["fps"] or FOLDER_FPS
+    fps = FOLDER_FPS if request["fps"] is None else request["fps"]
     number = 0
     for path in source.images(request["path"]):
         frame = cv2.imread(path, cv2.IMREAD_COLOR)
         if frame is None:
             note("not a readable image, left out: {}".format(os.path.basename(path)))
             continue
-        yield frame, {"file": os.path.basename(path)}, number / fps
+        yield frame, {"file": os.path.basename(path)}, number / fps if fps else 0.0
         number += 1
     if number == 0:
         note("no readable image in the folder")
@@ -174,6 +174,8 @@ def main(argv: Optional[List[str]] = None) -> int:
                 period, before = at - before, at
             if not request["loop"] or request["options"].get("frames"):
                 return 0
+            if request["fps"] == 0:
+                continue  # as fast as possible, from the beginning too
             # The last frame is shown for as long as the one before it was; a lone image for a second.
             start = max(start + at + (period or 1.0), time.monotonic() - 1.0)
     except (BrokenPipeError, KeyboardInterrupt):

@@ -97,6 +97,7 @@ class Runner:
         for _ in range(_SLOTS):
             self._free.put(_Slot())
         self._ready: Optional[_Slot] = None
+        self._taking = False  # a frame is in hand between its camera and `_ready`
         self._infer_ended = 0.0
         self._failures = 0
         self._done: queue.Queue = queue.Queue(maxsize=_SLOTS)
@@ -136,7 +137,13 @@ class Runner:
     @property
     def ended(self) -> bool:
         """Whether every source has come to its end and every frame of it is through."""
-        return all(view.camera.status == "ended" and not view.camera.fresh() for view in self.views) \
+        return all(view.camera.status == "ended" for view in self.views) and self.drained
+
+    @property
+    def drained(self) -> bool:
+        """Whether no frame is on its way."""
+        # In the order in which a frame moves on, so that none slips past the question.
+        return not any(view.camera.fresh() for view in self.views) and not self._taking \
             and self._ready is None and self._free.qsize() >= _SLOTS - 1 and self._done.empty()
 
     def swap(self, variant: Any, detector: Detector, own: bool = True) -> None:
@@ -158,12 +165,14 @@ class Runner:
         """The next frame, the cameras in turn; None when the runner stops."""
         with self._change:
             while not self._stop.is_set():
+                self._taking = True
                 for offset in range(len(self.views)):
                     index = (self._next + offset) % len(self.views)
                     frame = self.views[index].camera.take() if self.views[index].camera.fresh() else None
                     if frame is not None:
                         self._next = index + 1
                         return frame
+                self._taking = False
                 self._change.wait(0.25)
         return None
 
@@ -181,6 +190,7 @@ class Runner:
                     self._note("preparing a frame", error)
                     slot.drop()
                     self._free.put(slot)
+                    self._taking = False
                     break
                 frame = self._offer(slot)
         self._wake()
@@ -206,14 +216,17 @@ class Runner:
         camera = slot.frame.camera
         with self._change:
             self._ready = slot
+            self._taking = False
             self._change.notify_all()
             while self._ready is slot and not self._stop.is_set():
                 self._change.wait(0.25)
                 if self._ready is slot and not self._every_frame and camera.fresh():
+                    self._taking = True
                     frame = camera.take()
                     if frame is not None:
                         self._ready = None
                         return frame
+                    self._taking = False
         return None
 
     # -- stage 2 ------------------------------------------------------------------------------------------------
@@ -289,8 +302,8 @@ class Runner:
     def _trouble(self, error: Exception, active: Active, failures: int) -> None:
         self.engine_errors += 1
         self.engine_error = "{}: {}".format(type(error).__name__, str(error).splitlines()[0] if str(error) else "")
-        if failures % _ERRORS_BEFORE_REOPEN or self._reopen is None:
-            return
+        if failures % _ERRORS_BEFORE_REOPEN or self._reopen is None or active is not self.active:
+            return  # not the time yet, or another engine has its place already
         self._stop.wait(min(5.0, 0.2 * failures))
         try:
             detector = self._reopen(active.variant)

@@ -143,7 +143,7 @@ class Store:
         self.point("current", trial["was"] if trial["was"] in self.digests() else None)
         if trial["service_was"] is not None:
             files.write_json(self.path(_SERVICE), trial["service_was"])
-        elif trial["was"] is None:
+        else:
             self.remove(_SERVICE)
         self.remove(_TRIAL)
         return True
@@ -165,8 +165,11 @@ class Store:
         return self.read(_RESULT)
 
     def prune(self, keep: int) -> List[str]:
-        """Remove all but the newest `keep` bundles; `current` and `previous` stay in any case. The digests removed."""
-        held = {self.link("current"), self.link("previous")}
+        """Remove all but the newest `keep` bundles; `current` and `previous` stay in any case. The digests removed.
+
+        So does the bundle that a switch on trial would go back to.
+        """
+        held = {self.link("current"), self.link("previous"), (self.read(_TRIAL) or {}).get("was")}
         digests = self.digests()
         removed = [digest for digest in digests[:max(0, len(digests) - keep)] if digest not in held]
         for digest in removed:

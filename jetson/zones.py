@@ -50,7 +50,7 @@ def load(path: str, cameras: int) -> List[Zone]:
     """The zones of a file for that many cameras; BadInput names the line that is wrong."""
     try:
         with open(path, "rb") as file:
-            text = file.read().decode("utf-8")
+            text = file.read().decode("utf-8-sig")  # Windows editors put a mark before it
     except OSError as error:
         raise BadInput("the file of lines and polygons cannot be read: {}".format(error.strerror), path, _FORM)
     except UnicodeDecodeError:

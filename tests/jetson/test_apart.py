@@ -53,6 +53,17 @@ def test_a_dead_process_is_told_and_no_process_stays(tiny_bundle):
     wait_for(lambda: not alive(pid), "the child's end")
 
 
+def test_no_signal_goes_to_a_number_that_is_free_again(tiny_bundle, monkeypatch):
+    engine = apart.ApartEngine(tiny_bundle, VARIANT, "onnxruntime")
+    os.kill(engine._child.pid, signal.SIGKILL)
+    with pytest.raises(RuntimeError):
+        engine.infer()  # sees the end, and so the system may give the number away
+    sent = []
+    monkeypatch.setattr(os, "killpg", lambda pid, number: sent.append(pid))
+    engine.close()
+    assert sent == []
+
+
 def test_what_is_wrong_with_a_bundle_is_told_as_here(tiny_copy):
     with open(os.path.join(tiny_copy, "models", "t.onnx"), "wb") as file:
         file.write(b"not a model")

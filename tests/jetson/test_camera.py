@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
 import pytest
 from serving import alive, wait_for
@@ -129,6 +130,27 @@ def test_source_that_appears_later(clip, tmp_path):
         shutil.copy(clip, path + ".part")
         os.rename(path + ".part", path)
         live_again(cam)
+
+
+def test_no_signal_goes_to_a_number_that_is_free_again(clip, monkeypatch):
+    with Watching(clip, parse={"fps": 0, "loop": False}) as cam:
+        wait_for(lambda: cam.status == "ended", "the end")
+        sent = []
+        monkeypatch.setattr(os, "killpg", lambda pid, number: sent.append(pid))
+        cam.stop()
+    assert sent == []
+
+
+def test_a_rate_of_0_is_as_fast_as_possible(clip, tmp_path, draw):
+    """3 s of a clip, and five images of a folder that would take 5 s."""
+    for number in range(5):
+        cv2.imwrite(str(tmp_path / "{}.png".format(number)), draw((64, 48), [], number))
+    for path, rest_s in ((clip, 2.0), (str(tmp_path), 4.0)):
+        with Watching(path, parse={"fps": 0, "loop": False}) as cam:
+            wait_for(lambda cam=cam: cam.frames, "a frame")
+            began = time.monotonic()
+            wait_for(lambda cam=cam: cam.status == "ended", "the end")
+            assert time.monotonic() - began < rest_s
 
 
 def test_truncated_file_plays_what_is_there(clip, tmp_path):

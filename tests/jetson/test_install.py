@@ -200,6 +200,33 @@ def test_pruning_keeps_current_previous_and_the_newest(store, tiny_bundle, tmp_p
     assert store.digests() == [digests[0], digests[1], digests[4]]
 
 
+def test_pruning_keeps_what_a_switch_on_trial_goes_back_to(tmp_path):
+    where = Store(str(tmp_path / "state"))
+    old, new = "a" * 64, "b" * 64
+    with where.lock():
+        for digest in (old, new):
+            os.makedirs(os.path.join(where.bundles, digest))
+        where.begin(old, None)
+        where.confirm()
+        where.begin(new, None)  # here the power goes
+        assert where.prune(0) == []
+        where.undo()
+    assert where.link("current") == old
+
+
+def test_undoing_the_first_service_leaves_none(tmp_path):
+    where = Store(str(tmp_path / "state"))
+    old, new = "a" * 64, "b" * 64
+    with where.lock():
+        for digest in (old, new):
+            os.makedirs(os.path.join(where.bundles, digest))
+        where.begin(old, None)
+        where.confirm()
+        where.begin(new, {"kind": "process", "start": ["false"], "url": ""})
+        where.undo()
+    assert where.link("current") == old and where.service() is None
+
+
 def test_a_signature_is_demanded_once_a_key_is_trusted(store, tiny_copy, tmp_path):
     keys = tmp_path / "keys"
     # A valid key (RFC 8032's first), which signed something else.

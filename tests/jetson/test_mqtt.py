@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 import stand_ins
 from broker import Broker, Listener, program
 from serving import ROOT, Serving, wait_for
 
-from jetson import homeassistant, mqtt, mqtt_settings
+from jetson import homeassistant, mqtt, mqtt_session, mqtt_settings
 from jetson.errors import BadInput, UsageError
 
 pytest.importorskip("paho.mqtt.client")
@@ -513,3 +514,18 @@ def test_damaged_memory_of_the_device_is_made_anew(tmp_path, make_broker, publis
         file.write("{")
     two = publish(wish).wait()
     assert two.mqtt.device.startswith("jetmask_") and two.mqtt.device != one.mqtt.device
+
+
+def test_the_temperature_is_that_which_slows_the_board_down(monkeypatch):
+    """A Nano's AO sensor is some degrees hotter than its processors, and throttles nothing."""
+    sent = {}
+    monkeypatch.setattr(mqtt_session.Session, "_publish", lambda self, client, topic, payload, qos, retain: sent.update(
+        {topic: json.loads(payload.decode())}))
+    settings = types.SimpleNamespace(prefix="jetmask", node="nano")
+    owner = types.SimpleNamespace(settings=settings, boot="b", since="s", spool=types.SimpleNamespace(dropped={}))
+    state = {"cameras": [], "health": {"status": "ok", "reason": ""}, "variant": {"name": "s"}, "warnings": [],
+             "bundle": "b", "version": "0", "fps": 1.0, "board": {"temperature_c": {"AO": 46, "CPU": 40, "GPU": 41}}}
+    mqtt_session.Session(owner)._send_counts(None, state, 0.0)
+    assert sent["jetmask/nano/state"]["temperature_c"] == 41
+    mqtt_session.Session(owner)._send_counts(None, dict(state, board=None), 0.0)
+    assert sent["jetmask/nano/state"]["temperature_c"] is None

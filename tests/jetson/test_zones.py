@@ -163,6 +163,11 @@ def test_a_file_that_is_none(tmp_path):
         assert name in str(told.value)
 
 
+def test_a_file_from_a_windows_editor(tmp_path):
+    (tmp_path / "zones.txt").write_bytes(b"\xef\xbb\xbf# kind camera name\r\n" + DOOR.encode().replace(b"\n", b"\r\n"))
+    assert [zone.name for zone in zones.load(str(tmp_path / "zones.txt"), 1)] == ["door"]
+
+
 # -- the running service ----------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,54 @@
+"""The loop of `jetson.runner`: what is on its way when a source ends, and engines that change meanwhile."""
+
+import time
+
+import cv2
+import pytest
+from serving import wait_for
+
+from jetson import manifest, source
+from jetson.detector import open_detector
+from jetson.runner import Active, Runner
+
+VARIANT = "t-320x192-fp32"
+
+
+@pytest.fixture
+def make(tiny_bundle):
+    started = []
+
+    def runner(*uris, **words):
+        contents = manifest.load(tiny_bundle)
+        made = Runner([source.parse(str(uri), loop=False) for uri in uris], contents.variant(VARIANT),
+                      open_detector(tiny_bundle, VARIANT, "onnxruntime"), **words)
+        started.append(made)
+        return made
+    yield runner
+    for made in started:
+        made.stop()
+
+
+def test_the_end_waits_for_the_frame_that_is_being_prepared(make, draw, tmp_path):
+    cv2.imwrite(str(tmp_path / "one.png"), draw((320, 240), [(0, 100, 100, 48)]))
+    made = make(tmp_path, every_frame=True)
+    prepare = made.active.detector.prepare
+
+    def slow(frame, out=None):
+        wait_for(lambda: made.views[0].camera.status == "ended", "the source's end")
+        time.sleep(0.2)
+        return prepare(frame, out)
+    made.active.detector.prepare = slow
+    made.start()
+    wait_for(lambda: made.ended, "the end")
+    assert made.results == 1
+
+
+def test_an_engine_that_failed_does_not_take_the_place_of_the_next(make):
+    opened = []
+    made = make("synthetic://", reopen=lambda variant: opened.append(variant) or 1 / 0)
+    old = made.active
+    made.active = Active(old.variant, old.detector, 1, False)  # a reload has swapped meanwhile
+    made._trouble(RuntimeError("gone"), old, 3)
+    assert opened == []
+    made._trouble(RuntimeError("gone"), made.active, 3)
+    assert opened == [old.variant]
