@@ -6,6 +6,7 @@ goes over the pipes is a byte per inference: the number of the input.
 """
 
 import contextlib
+import ctypes
 import json
 import mmap
 import os
@@ -72,6 +73,19 @@ def _inputs(memory: mmap.mmap, wh: Tuple[int, int]) -> np.ndarray:
     return np.frombuffer(memory, np.float32, int(np.prod(shape))).reshape(shape)
 
 
+def _shared_file() -> Any:
+    """A file in memory, without a name.
+
+    Not in /dev/shm where that can be helped: a container's holds 64 MiB, and the page that no longer fits kills (SIGBUS)
+    whoever writes to it.
+    """
+    make = getattr(ctypes.CDLL(None), "memfd_create", None)  # glibc 2.27, Linux 3.17
+    handle = make(b"jetmask", 1) if make is not None else -1  # MFD_CLOEXEC
+    if handle >= 0:
+        return os.fdopen(handle, "r+b", 0)
+    return tempfile.TemporaryFile(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+
+
 class ApartEngine:
     """The engine interface (jetson.engine) over a child process. RuntimeError when an inference fails or it dies.
 
@@ -81,10 +95,9 @@ class ApartEngine:
     def __init__(self, bundle_dir: str, variant: str, runtime: str, threads: int = 1) -> None:
         self.timings: Dict[str, float] = {"infer_ms": 0.0}
         self._memory: Optional[mmap.mmap] = None
-        folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         path = os.environ.get("PYTHONPATH")
-        with tempfile.TemporaryFile(dir=folder) as shared:
+        with _shared_file() as shared:
             request = json.dumps([shared.fileno(), os.path.abspath(bundle_dir), variant, runtime, threads])
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "jetson.apart", request], stdin=subprocess.PIPE, stdout=subprocess.PIPE,

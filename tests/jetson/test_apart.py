@@ -2,10 +2,12 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from serving import alive, wait_for
+from serving import ROOT, alive, wait_for
 
 from jetson import apart, manifest
 from jetson.detector import Detector, open_detector
@@ -62,6 +64,18 @@ def test_no_signal_goes_to_a_number_that_is_free_again(tiny_bundle, monkeypatch)
     monkeypatch.setattr(os, "killpg", lambda pid, number: sent.append(pid))
     engine.close()
     assert sent == []
+
+
+def test_a_small_dev_shm_is_no_limit(tiny_bundle):
+    """A container's /dev/shm holds 64 MiB; five inputs of a few engines are more."""
+    script = ("from jetson import apart\nengine = apart.ApartEngine({!r}, {!r}, 'onnxruntime')\n"
+              "for image in engine.spare_inputs:\n    image[...] = 1\n    engine.infer(image)\nprint('fine')")
+    words = "mount -t tmpfs -o size=64k tmpfs /dev/shm && exec {} -c \"$SCRIPT\"".format(sys.executable)
+    done = subprocess.run(["unshare", "-m", "sh", "-c", words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(
+        os.environ, PYTHONPATH=ROOT, SCRIPT=script.format(str(tiny_bundle), VARIANT)), timeout=60)
+    if b"unshare failed" in done.stderr or b"mount:" in done.stderr:
+        pytest.skip("needs the right to mount")
+    assert done.stdout.strip() == b"fine", done.stderr.decode()
 
 
 def test_what_is_wrong_with_a_bundle_is_told_as_here(tiny_copy):
