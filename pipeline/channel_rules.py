@@ -188,6 +188,10 @@ def _merge_operation(channels, record, inputs, shape, args, kwargs):
 def _pass_operation(channels, record, inputs, shape, args, kwargs):
     if len(inputs) != 1 or len(inputs[0].ids) != shape[-1]:
         raise Unknown("it changes the last axis")
+    settings = [v for v in keras.tree.flatten((args, kwargs, vars(record.layer).get("x_min"),
+                                               vars(record.layer).get("x_max"))) if v is not inputs[0]]
+    if any(np.size(v) != 1 for v in settings if v is not None):
+        raise Unknown("it combines channels with a constant array")
     return inputs[0].ids
 
 

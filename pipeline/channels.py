@@ -6,8 +6,9 @@ passes them on, repeats them (depthwise, Flatten), joins them (Add, Multiply: un
 same idea as DepGraph (arXiv:2301.12900), for single channels instead of layers, so that offsets of a Concatenate need
 no care.
 
-What a layer does is known by its class, base classes included. What is not known is not guessed: the channels that
-reach it and those that leave it stay, and the group says which layer is the reason.
+What a layer does is known by its class, base classes included; a class of the user's own is tried on random numbers
+with and without half of its channels. What is not known, or not as it seems, is not guessed: the channels that reach it
+and those that leave it stay, and the group says which layer is the reason.
 """
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -16,6 +17,7 @@ import keras
 import numpy as np
 
 from jetson.errors import UsageError
+from pipeline import renew
 from pipeline.channel_rules import Unknown, rule_for
 
 INPUT, OUTPUT = "input of the model", "output of the model"
@@ -35,11 +37,16 @@ class Group(NamedTuple):
 
 @dataclass
 class Value:
-    """A tensor during the pass: the number of each channel on its last axis, and the layer that made it."""
+    """A tensor during the pass: the number of each channel on its last axis, its shape (None: open), and the layer
+    that made it."""
 
     ids: np.ndarray
-    rank: int
+    shape: tuple
     maker: str = ""
+
+    @property
+    def rank(self):
+        return len(self.shape)
 
 
 @dataclass
@@ -58,6 +65,7 @@ class Record:
 
     slices: variables to cut. counts: config entries that count channels. opens: numbers of the channels it makes,
     carries: the numbers on its output. source: the layer whose output it takes. unknown: why it was not understood.
+    given: the arguments of its first use, with a Value for each tensor, where its class is the user's own.
     """
 
     layer: object
@@ -67,6 +75,7 @@ class Record:
     carries: np.ndarray | None = None
     source: str = ""
     unknown: str = ""
+    given: tuple | None = None
 
 
 def functional(operation):
@@ -94,11 +103,19 @@ def walk(function, inputs, call, path=()):
             inner = functional(operation)
             if inner is not None:
                 # `base(x, training=False)`: Keras 3 itself lets the outer model's mode go first, so nothing is lost.
-                results = walk(inner, keras.tree.flatten(args), call, (*path, operation.name))
+                results = walk(inner, _lined_up(inner, args, kwargs), call, (*path, operation.name))
             else:
                 results = keras.tree.flatten(call(operation, args, kwargs, path, node.outputs))
             values.update((id(tensor), value) for tensor, value in zip(node.outputs, results))
     return [values[id(tensor)] for tensor in function.outputs]
+
+
+def _lined_up(function, args, kwargs):
+    """What a model is called with, in the order of its inputs: a dict goes by the inputs' names, as Keras does it."""
+    given, wanted = args[0] if args else kwargs["inputs"], function._inputs_struct
+    if isinstance(given, dict) and not isinstance(wanted, dict):
+        given = [given[tensor.name] for tensor in keras.tree.flatten(wanted)]
+    return keras.tree.flatten(given)
 
 
 class Channels:
@@ -122,6 +139,9 @@ class Channels:
         inputs = [self._value(tensor.shape, tensor.name, INPUT) for tensor in graph.inputs]
         for value in walk(graph, inputs, self._call):
             self._fixed.append((value.ids, OUTPUT))
+        for record in self.records.values():
+            if record.given is not None and not record.unknown:
+                self._try(record)
         self._settle()
 
     # What the rules below use.
@@ -176,7 +196,7 @@ class Channels:
         count = shape[-1] if len(shape) > 1 and shape[-1] else 1
         ids = self._open(count, name)
         self._fixed.append((ids, reason))
-        return Value(ids, len(shape), name)
+        return Value(ids, tuple(shape), name)
 
     def _call(self, operation, args, kwargs, path, outputs):
         inputs = [v for v in keras.tree.flatten((args, kwargs)) if isinstance(v, Value)]
@@ -198,13 +218,33 @@ class Channels:
                 self.fix(ids, reason)
             return [self._value(tensor.shape, operation.name, reason) for tensor in outputs]
         record.carries = ids
-        return Value(ids, len(shape), operation.name)
+        if record.given is None and renew.own(operation):
+            record.given = args, kwargs
+        return Value(ids, tuple(shape), operation.name)
 
-    def _settle(self):
-        """Joined numbers become elements, elements made by the same layers become groups."""
+    def _try(self, record):
+        """Fix what a layer of the user's own class does not let go: its inputs' channels, its output's, or both."""
+        roots = self._roots()
+        taken = [v.ids for v in keras.tree.flatten(record.given) if isinstance(v, Value)]
+        layer = record.layer
+        for ids in (np.concatenate(taken), record.carries):
+            own = np.unique(roots[ids])
+            for half in (own[::2], own[1::2]) if len(own) > 1 else ():
+                why = renew.differs(record, record.given, ~np.isin(roots, half))
+                if why:
+                    self.fix(ids, "layer %r (%s): not as its base class: %s" % (layer.name, type(layer).__name__, why))
+                    break
+
+    def _roots(self):
+        """(channel numbers,) the number that stands for each and all that it is joined to."""
         parent = np.array(self._parent)
         while not np.array_equal(parent, parent[parent]):
             parent = parent[parent]
+        return parent
+
+    def _settle(self):
+        """Joined numbers become elements, elements made by the same layers become groups."""
+        parent = self._roots()
         makers = {}
         for index, (_, ids) in enumerate(self._opened):
             roots, counts = np.unique(parent[ids], return_counts=True)

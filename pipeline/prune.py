@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from jetson.errors import BadInput, JetmaskError, UsageError
+from jetson.errors import BadInput, UsageError
 from pipeline import importance as scores
+from pipeline import renew
 from pipeline.channels import Channels, channel_groups, walk
 from pipeline.prune_cost import Macs
 
@@ -62,7 +63,8 @@ def prune(model, plan):
 
     def call(operation, args, kwargs, path, outputs):
         if id(operation) not in made:
-            made[id(operation)] = _renewed(operation, channels.records.get(id(operation)), keep, path, names)
+            name = _free("/".join((*path, operation.name)), operation.name, names)
+            made[id(operation)] = renew.renewed(operation, channels.records[id(operation)].counts, keep, name)
         return made[id(operation)](*args, **kwargs)
 
     graph = channels.graph
@@ -76,7 +78,7 @@ def prune(model, plan):
                          keras.tree.pack_sequence_as(graph._outputs_struct, outputs), name=model.name)
     for record in channels.records.values():
         if isinstance(record.layer, keras.Layer):
-            _copy(record, made[id(record.layer)], keep)
+            renew.copy(record, made[id(record.layer)], keep)
     return pruned
 
 
@@ -105,28 +107,6 @@ def keep_mask(channels, plan):
                                  + channels.element_of]
 
 
-def _renewed(operation, record, keep, path, names):
-    """A new layer of the same class and settings, with the channel counts that stay."""
-    try:
-        config = operation.get_config()
-        for key, ids in (record.counts if record else {}).items():
-            left = int(keep[ids].sum())
-            if key != "target_shape":
-                config[key] = left
-            elif config[key][-1] != -1:
-                config[key] = (*config[key][:-1], left)
-        if "name" in config:
-            config["name"] = _free("/".join((*path, operation.name)), operation.name, names)
-        return type(operation).from_config(config)
-    except (TypeError, ValueError, NotImplementedError) as error:
-        if not isinstance(operation, keras.Layer):
-            return operation  # a bare operation has no weights and no counts: it can serve in both graphs
-        raise JetmaskError("a layer cannot be made anew from its configuration: %s" % error,
-                           where="layer %r (%s)" % (operation.name, type(operation).__name__),
-                           expected="get_config and from_config that fit each other",
-                           remedy="add the missing arguments to its get_config") from error
-
-
 def _free(full, name, names):
     for candidate in (name, full.replace("/", "_")):
         if candidate not in names:
@@ -135,31 +115,6 @@ def _free(full, name, names):
         candidate = next(c for c in ("%s_%d" % (name, i) for i in range(1, 10**6)) if c not in names)
     names.add(candidate)
     return candidate
-
-
-def _copy(record, new, keep):
-    old = record.layer
-    cuts = {}
-    for cut in record.slices:
-        cuts.setdefault(id(getattr(old, cut.variable)), []).append(cut)
-    if len(old.variables) != len(new.variables):
-        raise JetmaskError("a layer has other weights when it is made anew", where="layer %r" % old.name,
-                           expected="%d variables, not %d" % (len(old.variables), len(new.variables)))
-    for source, target in zip(old.variables, new.variables):
-        if "seed" in str(source.dtype) or source.shape == () and target.shape == ():
-            target.assign(source)
-            continue
-        value = np.asarray(source)
-        for cut in cuts.get(id(source), ()):
-            if not keep[cut.ids].all():
-                value = np.compress(keep[cut.ids], value, axis=cut.axis)
-        if tuple(target.shape) != value.shape:
-            raise JetmaskError(
-                "a weight of a layer cannot be cut: %r has shape %s, and the smaller layer wants %s"
-                % (source.name, value.shape, tuple(target.shape)),
-                where="layer %r (%s)" % (old.name, type(old).__name__), expected="only the weights of its base class",
-                remedy="leave the group of this layer out of the plan")
-        target.assign(value)
 
 
 def silence(model, plan):

@@ -120,6 +120,42 @@ class Mixing(layers.Layer):
         return inputs - keras.ops.mean(inputs, axis=-1, keepdims=True)
 
 
+@keras.saving.register_keras_serializable("jetmask-tests")
+class Standardised(layers.Conv2D):
+    """Weight standardisation: each kernel's mean is taken over all of its input channels."""
+
+    def convolution_op(self, inputs, kernel):
+        mean = keras.ops.mean(kernel, axis=(0, 1, 2), keepdims=True)
+        return super().convolution_op(inputs, (kernel - mean) / keras.ops.std(kernel, axis=(0, 1, 2), keepdims=True))
+
+
+@keras.saving.register_keras_serializable("jetmask-tests")
+class Competing(layers.Activation):
+    def call(self, inputs):
+        return keras.ops.softmax(inputs)
+
+
+@keras.saving.register_keras_serializable("jetmask-tests")
+class Divided(layers.Dense):
+    """Its own width is in what it computes."""
+
+    def call(self, inputs):
+        return super().call(inputs) / self.units
+
+
+@keras.saving.register_keras_serializable("jetmask-tests")
+class AlwaysDropped(layers.Dropout):
+    """Monte Carlo dropout: at random at inference, too, so nothing can be compared."""
+
+    def call(self, inputs, training=None):
+        return super().call(inputs, training=True)
+
+
+@keras.saving.register_keras_serializable("jetmask-tests")
+class Learning(layers.BatchNormalization):
+    pass
+
+
 def small(middle, last=None):
     image = keras.Input((8, 8, 3))
     x = layers.Conv2D(8, 3, activation="relu", name="first")(image)
@@ -144,6 +180,64 @@ def test_what_is_not_understood_stays_with_its_name():
         prune(model, {"first": [0, 1]})
     plan_uniform(model, 0.5)  # asks for nothing that cannot be done
     assert plan_uniform(model, 0.5).kept == {}
+
+
+@pytest.mark.parametrize("layer, fixed, free", [
+    (Standardised(8, 3, name="odd"), "first", "odd"), (Competing("relu", name="odd"), "first", None),
+    (Divided(8, name="odd"), "odd", "first")])
+def test_a_subclass_that_is_not_like_its_base_class_stays(layer, fixed, free):
+    """Cut as its base class is, it would give other numbers, and nobody would be told."""
+    model = small(layer)
+    groups = {g.name: g for g in channel_groups(model)}
+    assert "'odd' (%s)" % type(layer).__name__ in groups[fixed].fixed
+    with pytest.raises(UsageError, match="odd"):
+        prune(model, {fixed: [0, 1]})
+    if free:  # what it does allow is still done
+        assert groups[free].fixed is None
+    prove(model, noise(1, 8, 8, 3), np.random.default_rng(0))
+
+
+def test_trying_a_layer_of_ones_own_leaves_no_trace():
+    model = small(lambda x: Learning(name="own")(x, training=True))
+    before = [np.array(np.asarray(v)) for v in model.variables]
+    assert {g.name: g.fixed for g in channel_groups(model)}["first"] is None
+    assert all(np.array_equal(a, b) for a, b in zip(model.variables, before))
+    dropped = small(AlwaysDropped(0.5, name="own"))
+    assert {g.name: g.fixed for g in channel_groups(dropped)}["first"] is None
+
+
+def nested(call):
+    """A model of two inputs as a layer, called in the way of `call(model, a, b)`."""
+    sides = [keras.Input((8, 8, 4), name=name) for name in ("second", "early")]
+    inner = keras.Model(sides, layers.Concatenate()([layers.Conv2D(4, 3, padding="same")(sides[0]),
+                                                     layers.Conv2D(6, 1)(layers.ReLU()(sides[1]))]))
+    image = keras.Input((8, 8, 3))
+    a, b = (layers.Conv2D(4, kernel, padding="same")(image) for kernel in (3, 1))
+    return pruning.shake(keras.Model(image, layers.Conv2D(2, 1)(call(inner, a, b))))
+
+
+@pytest.mark.parametrize("call", [
+    lambda inner, a, b: inner([a, b]), lambda inner, a, b: inner(inputs=[a, b]),
+    lambda inner, a, b: inner({"second": a, "early": b}), lambda inner, a, b: inner({"early": b, "second": a})])
+def test_a_model_as_a_layer_is_called_in_every_way(call):
+    prove(nested(call), noise(2, 8, 8, 3), np.random.default_rng(3))
+
+
+def own_swish(x):
+    """A function that nobody registered with Keras."""
+    return x * keras.ops.sigmoid(x)
+
+
+@pytest.mark.parametrize("middle", [
+    layers.Lambda(lambda x: 2 * x, name="odd"), layers.Lambda(own_swish, name="odd"),
+    layers.Conv2D(8, 1, activation=lambda x: 2 * x, name="odd"), layers.Dense(8, activation=own_swish, name="odd"),
+    lambda x: keras.ops.clip(x, -1.0, np.arange(8, dtype="float32"))])
+def test_functions_of_ones_own_stay_and_do_not_stop_the_rest(middle):
+    model = small(lambda x: layers.ReLU()(layers.Conv2D(8, 1, name="free")(middle(x))))
+    fixed = {g.name: g.fixed for g in channel_groups(model)}
+    assert fixed["free"] is None and ("odd" in (fixed["first"] or fixed["odd"]) or "clip" in fixed["first"])
+    smaller = prove(model, noise(1, 8, 8, 3), np.random.default_rng(0))
+    assert smaller.get_layer("free").filters < 8
 
 
 def test_a_weight_that_cannot_be_cut_is_refused_by_name():
