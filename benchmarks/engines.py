@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.ledger import RESULTS, compare, rows_of, write
 from benchmarks.peers import aizoo_entry, bundle_entry
 from jetson import metrics
-from pipeline import bundle, calibrate, train, variants
+from pipeline import bundle, calibrate, variants
 from pipeline.predict import parse_wh
 
 RECIPES = (("fp32", "onnxruntime"), ("fp16-typed", "onnxruntime"), ("int8-cpu", "onnxruntime"),
@@ -42,7 +42,7 @@ def main(argv: list | None = None) -> None:
         images = calibrate.select(str(data / "train"), 64, 1)
         made, model = variants.make(name, args.weights, aside, images, wh, [wh], say)
         folder = str(Path(aside) / "bundle")
-        bundle.write(folder, {name: made.kinds}, variants.entries(made, model, [wh]), {name: made.table}, train.DECODE)
+        bundle.write(folder, {name: made.kinds}, variants.entries(made, model, [wh]), {name: made.table}, bundle.DECODE)
         entries = []
         for threads in (1, 2):
             if args.peers:

@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks import machine
 from jetson import files, metrics
 from jetson.detector import open_detector
-from pipeline import bundle, calibrate, error_analysis, evaluate, gate, train, variants
+from pipeline import bundle, calibrate, error_analysis, evaluate, gate, variants
 from pipeline.dataset import held_out
 
 ROOT = Path(__file__).parent.parent
@@ -49,8 +49,8 @@ def main(argv=None):
         trial = str(Path(aside) / "trial")
         kinds = {m.name: m.kinds for m, _ in made}
         bundle.write(trial, kinds, [e for m, k in made for e in variants.entries(m, k, whs)],
-                     {m.name: m.table for m, _ in made}, train.DECODE)
-        decode = dict(train.DECODE, score=threshold(trial, "%s-416x416-fp32" % first, data, say))
+                     {m.name: m.table for m, _ in made}, bundle.DECODE)
+        decode = dict(bundle.DECODE, score=threshold(trial, "%s-416x416-fp32" % first, data, say))
         say("threshold %.2f" % decode["score"])
         rows, tests = [], {}
         for m, _ in made:

@@ -1,4 +1,4 @@
-"""The one way from a frame to faces: letterbox, engine, decoding, suppression. Every caller goes through here."""
+"""The one way from a frame to faces: letterbox, engine, decoding, suppression, merging. All callers go through here."""
 
 import time
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
@@ -26,6 +26,35 @@ class Faces(NamedTuple("Faces", [("xyxy", np.ndarray), ("scores", np.ndarray)]))
 
     def __len__(self) -> int:
         return len(self.xyxy)
+
+
+def find(
+    outputs: Mapping[str, np.ndarray],
+    recipe: Mapping[str, Any],
+    frame_wh: Tuple[int, int],
+    scale: Tuple[float, float],
+    score: float,
+) -> Faces:
+    """Faces over `score`, in frame pixels, from the network's outputs; `recipe`: the manifest's `decode`.
+
+    What is found over a score does not depend on the score that was asked for.
+    """
+    vote_iou = recipe.get("vote_iou")
+    xyxy, scores = boxes.decode(outputs, recipe, score if vote_iou is None else score * boxes.VOTE_SHARE)
+    # Suppression works on the boxes as they are shown; what lies wholly in the padding clips to nothing.
+    xyxy = image.to_frame(xyxy, scale, frame_wh)
+    inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
+    if not inside.all():
+        xyxy, scores = xyxy[inside], scores[inside]
+    best = scores.max(axis=1)
+    shown = int((best > score).sum())  # the first, for the best come first
+    if not shown:
+        return Faces(xyxy[:0], scores[:0])
+    kept = boxes.nms(xyxy[:shown], best[:shown], recipe["iou"], recipe["max_detections"])
+    if vote_iou is None:
+        return Faces(xyxy[kept], scores[kept])
+    xyxy, scores = boxes.merge(xyxy, scores, kept, vote_iou)
+    return Faces(image.to_frame(xyxy, (1, 1), frame_wh), scores)  # a mean may round to beyond the edge
 
 
 class Detector:
@@ -107,17 +136,9 @@ class Detector:
         """Decode and suppress; boxes in frame pixels, clipped to the frame."""
         started = time.perf_counter()
         recipe = self.decode
-        xyxy, scores = boxes.decode(outputs, recipe, recipe["score"] if score is None else score)
-        if len(xyxy):
-            # Suppression works on the boxes as they are shown; what lies wholly in the padding clips to nothing.
-            xyxy = image.to_frame(xyxy, scale, frame_wh)
-            inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
-            if not inside.all():
-                xyxy, scores = xyxy[inside], scores[inside]
-            keep = boxes.nms(xyxy, scores.max(axis=1), recipe["iou"], recipe["max_detections"])
-            xyxy, scores = xyxy[keep], scores[keep]
+        faces = find(outputs, recipe, frame_wh, scale, recipe["score"] if score is None else score)
         self.timings["postprocess_ms"] = (time.perf_counter() - started) * 1e3
-        return Faces(xyxy, scores)
+        return faces
 
     def close(self) -> None:
         """Close the engine."""

@@ -97,6 +97,7 @@ _DECODE = {
     "iou": (lambda v: _number(v, 0, 1), "a number in 0..1"),
     "max_detections": (lambda v: _integer(v, 1), "a whole number from 1"),
 }
+_VOTES = {"vote_iou": (lambda v: _number(v, 0, 1), "a number in 0..1")}  # without it no suppressed candidate votes
 _VARIANT = {
     "name": (lambda v: _text(v) and re.match(r"^[A-Za-z0-9][A-Za-z0-9._-]*$", v), "letters, digits, '.', '_', '-'"),
     "model": (_text, "a name"),
@@ -140,6 +141,8 @@ def problems(value: Any) -> List[str]:
         return found
     if isinstance(value.get("decode"), dict):
         found += _check(value["decode"], _DECODE, "decode.")
+        if "vote_iou" in value["decode"]:
+            found += _check(value["decode"], _VOTES, "decode.")
     if not isinstance(value.get("provenance", {}), dict):
         found.append("provenance: an object is expected")
     names = set()

@@ -15,7 +15,8 @@ from jetson import files, manifest, tarball
 from jetson.errors import BadInput, UsageError
 from pipeline import golden
 
-DECODE = {"strides": [4, 8, 16, 32], "box": "exp", "score": 0.4, "iou": 0.5, "max_detections": 300}
+DECODE = {"strides": [4, 8, 16, 32], "box": "exp", "score": 0.4, "iou": 0.5, "max_detections": 300,
+          "vote_iou": 0.7}
 # The kinds of model file and how each is called inside a bundle.
 KINDS = {"fp32": "{}.onnx", "fp16": "{}.fp16.onnx", "int8": "{}.int8.onnx", "int8-cpu": "{}.int8-cpu.onnx"}
 

@@ -184,7 +184,8 @@ class Demo:
         return best
 
     def build(self, models):
-        from pipeline import calibrate, train, variants
+        from pipeline import calibrate, variants
+        from pipeline.bundle import DECODE
 
         images = calibrate.select(str(self.root / "train"), 32, 1)
         made = []
@@ -196,7 +197,7 @@ class Demo:
             card = "# Made by jetmask demo\n\nAP on %s, for a try only.\n" % self.kind
             digest, results = variants.write_bundle(
                 self.folder / "bundle", made, (WH,), self.root / "val", "drawn val" if self.drawn else "val",
-                train.DECODE, lambda results: card, {"made_by": "jetmask demo", "drawn": self.drawn},
+                DECODE, lambda results: card, {"made_by": "jetmask demo", "drawn": self.drawn},
                 "%s-%dx%d-fp32" % (self.size, *WH), threads=1, say=self.say, max_drop=MAX_DROP)
             self.predict(made, results)
         self.say("bundle: %s" % (self.folder / "bundle"))

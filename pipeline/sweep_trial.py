@@ -200,8 +200,8 @@ def _int8(path: Path, config: Any, wh: tuple) -> tuple[Path, float]:
     from jetson.detector import Detector
     from jetson.engine.onnx import OnnxEngine
     from pipeline import calibrate, quantize
+    from pipeline.bundle import DECODE
     from pipeline.evaluate import detect_split
-    from pipeline.train import DECODE
 
     root = Path(config.data.root or os.environ.get("JETMASK_DATA", ""))
     table = calibrate.collect(str(path), calibrate.select(str(root / config.data.train[0]), 48, 1), wh)

@@ -13,15 +13,15 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from jetson import boxes as device_boxes
 from jetson import files, image, metrics
+from jetson.detector import find
 from jetson.errors import BadInput, UsageError
 from pipeline import config as configuration
 from pipeline import dataset
+from pipeline.bundle import DECODE
 from pipeline.losses import detection_loss
 from pipeline.model import STRIDES, build, load, macs
 
-DECODE = {"strides": list(STRIDES), "box": "exp", "score": 0.4, "iou": 0.5, "max_detections": 300}
 AHEAD = 6  # batches prepared while a step runs
 FEW = 0.01  # scores at or under this do not count in the metric
 
@@ -133,13 +133,8 @@ def predict(net, photos, input_wh, batch=8):
         outputs = [np.asarray(o).transpose(0, 3, 1, 2) for o in net.predict_on_batch(x)]
         names = ["%s_%d" % (kind, s) for s in STRIDES for kind in ("cls", "box")]
         for i, (photo, (_, scale)) in enumerate(zip(group, boxed)):
-            xyxy, scores = device_boxes.decode({n: o[i:i + 1] for n, o in zip(names, outputs)}, DECODE, FEW)
-            keep = device_boxes.nms(xyxy, scores.max(axis=1) if len(scores) else scores[:, 0], DECODE["iou"],
-                                    DECODE["max_detections"])
-            h, w = photo.image().shape[:2]
-            factor = np.array([scale[0], scale[1]] * 2, np.float32)
-            xyxy = np.clip(xyxy[keep] / factor, 0, np.array([w, h, w, h], np.float32))
-            results.append((xyxy, scores[keep]))
+            wh = photo.image().shape[1::-1]
+            results.append(find({n: o[i:i + 1] for n, o in zip(names, outputs)}, DECODE, wh, scale, FEW))
     return results
 
 

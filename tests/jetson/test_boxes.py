@@ -52,6 +52,23 @@ def slow_nms(xyxy, scores, iou, max_detections):
     return kept
 
 
+def slow_merge(xyxy, scores, kept, iou):
+    """One kept face at a time, one candidate at a time."""
+    out = []
+    for k in kept:
+        total, box, classes = 0.0, [0.0] * 4, [0.0] * scores.shape[1]
+        for i in range(len(xyxy)):
+            weight = float(scores[i].max())
+            if i != k and (plain_iou(xyxy[k], xyxy[i]) < iou or weight < 0.5 * float(scores[k].max())):
+                continue
+            total += weight
+            box = [a + weight * float(b) for a, b in zip(box, xyxy[i])]
+            classes = [a + weight * float(b) for a, b in zip(classes, scores[i])]
+        factor = float(scores[k].max()) / max(classes)
+        out.append(([v / total for v in box], [v * factor for v in classes]))
+    return out
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("score", [0.01, 0.4, 0.9])
 def test_decode_equals_the_slow_one(seed, score):
@@ -135,3 +152,41 @@ def test_iou(a, b, expected):
 def test_iou_of_no_boxes():
     assert boxes.iou_matrix(np.zeros((0, 4)), [[0, 0, 1, 1]]).shape == (0, 1)
     assert boxes.intersection(np.zeros((2, 4)), np.zeros((0, 4))).shape == (2, 0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_merge_equals_the_slow_one(seed):
+    random = np.random.RandomState(seed)
+    centres = random.uniform(0, 300, (12, 2))
+    corners = (centres + random.uniform(-4, 4, (10, 12, 2))).reshape(-1, 2)
+    sides = random.uniform(25, 35, (120, 2))
+    xyxy = np.concatenate([corners, corners + sides], axis=1).astype(np.float32)
+    scores = random.uniform(0.01, 0.9, (120, 3)).astype(np.float32)
+    order = np.argsort(-scores.max(axis=1))
+    xyxy, scores = xyxy[order], scores[order]
+    kept = boxes.nms(xyxy, scores.max(axis=1), 0.5, 300)
+    merged, classes = boxes.merge(xyxy, scores, kept, 0.7)
+    assert merged.dtype == classes.dtype == np.float32
+    expected = slow_merge(xyxy, scores, kept, 0.7)
+    np.testing.assert_allclose(merged, [box for box, _ in expected], rtol=1e-5)
+    np.testing.assert_allclose(classes, [values for _, values in expected], rtol=1e-5)
+    assert (np.abs(merged - xyxy[kept]) > 0.1).any()  # somebody did vote
+
+
+def test_merge_of_nothing_and_of_a_loner():
+    empty = np.zeros((0, 4), np.float32), np.zeros((0, 3), np.float32)
+    merged, classes = boxes.merge(empty[0], empty[1], np.zeros(0, np.int64), 0.7)
+    assert merged.shape == (0, 4) and classes.shape == (0, 3)
+    alone = np.array([[5, 5, 25, 30]], np.float32), np.array([[0.2, 0.7, 0.1]], np.float32)
+    merged, classes = boxes.merge(alone[0], alone[1], np.array([0]), 0.7)
+    np.testing.assert_allclose(merged, alone[0], rtol=1e-6)
+    np.testing.assert_allclose(classes, alone[1], rtol=1e-6)
+
+
+def test_the_majority_decides_the_class():
+    """One cell is a little surer of a mask than two beside it are of a bare face."""
+    xyxy = np.array([[10, 10, 40, 50], [11, 10, 41, 50], [10, 11, 40, 51]], np.float32)
+    scores = np.array([[0.62, 0.10, 0], [0.15, 0.60, 0], [0.12, 0.58, 0]], np.float32)
+    _, classes = boxes.merge(xyxy, scores, np.array([0]), 0.7)
+    assert classes[0].argmax() == 1
+    assert classes[0].max() == pytest.approx(0.62)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from jetson import boxes, image
+from jetson.detector import find
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 coordinate = st.floats(0, 500, width=32)
@@ -70,3 +71,24 @@ def test_letterbox_holds_for_any_frame_size(width, height, input_wh):
     assert (blob == 200).sum() == 3 * fitted[0] * fitted[1]
     corners = np.array([[0, 0, fitted[0], fitted[1]]], np.float32)
     np.testing.assert_allclose(image.to_frame(corners, scale, (width, height)), [[0, 0, width, height]], rtol=1e-5)
+
+
+@quick
+@given(st.integers(0, 2**31 - 1), st.floats(0.02, 0.9), st.floats(0.02, 0.9), st.sampled_from([None, 0.5, 0.7, 0.9]))
+def test_what_is_found_does_not_depend_on_the_threshold_asked_for(seed, one, other, vote_iou):
+    """Faces over the higher of two thresholds are the same faces, boxes and classes, whichever was asked for."""
+    random = np.random.RandomState(seed)
+    recipe = {"strides": [8], "box": "exp", "iou": 0.5, "max_detections": 300}
+    if vote_iou is not None:
+        recipe["vote_iou"] = vote_iou
+    outputs = {"cls_8": random.normal(-2, 2, (1, 3, 8, 12)).astype(np.float32),
+               "box_8": random.normal(1, 0.3, (1, 4, 8, 12)).astype(np.float32)}
+    low, high = sorted((one, other))
+    many, few = (find(outputs, recipe, (192, 128), (0.5, 0.5), score) for score in (low, high))
+    over = many.confidence > high + 1e-6
+    assert abs(int(over.sum()) - len(few)) <= int((np.abs(many.confidence - high) <= 1e-6).sum())
+    if over.sum() == len(few):
+        np.testing.assert_allclose(many.xyxy[over], few.xyxy, rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(many.scores[over], few.scores, rtol=1e-4, atol=1e-6)
+    assert (np.diff(many.confidence) <= 1e-6).all()
+    assert (many.xyxy >= 0).all() and (many.xyxy <= [192, 128, 192, 128]).all()
