@@ -94,7 +94,8 @@ def differs(record, given, keep):
 
     whole = keras.tree.map_structure(numbers, given)
     small = keras.tree.map_structure(cut, given, whole)
-    before = [np.array(np.asarray(variable)) for variable in record.layer.variables]  # called with training=True it may learn
+    # Called with training=True it may learn from the random numbers.
+    before = [np.array(np.asarray(variable)) for variable in record.layer.variables]
     try:
         layer = renewed(record.layer, record.counts, keep)
         ours = layer(*small[0], **small[1])
