@@ -76,8 +76,8 @@ def _inputs(memory: mmap.mmap, wh: Tuple[int, int]) -> np.ndarray:
 def _shared_file() -> Any:
     """A file in memory, without a name.
 
-    Not in /dev/shm where that can be helped: a container's holds 64 MiB, and the page that no longer fits kills (SIGBUS)
-    whoever writes to it.
+    Not in /dev/shm where that can be helped: a container's holds 64 MiB, and whoever writes to the page that no longer
+    fits is killed (SIGBUS).
     """
     make = getattr(ctypes.CDLL(None), "memfd_create", None)  # glibc 2.27, Linux 3.17
     handle = make(b"jetmask", 1) if make is not None else -1  # MFD_CLOEXEC

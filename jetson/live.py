@@ -3,21 +3,21 @@
 import argparse
 import functools
 import os
-import sys
 import threading
 import time
 from typing import Any, Dict, List, Optional
 
-from jetson import access, drift, files, golden, governor, manifest, metrics, source, tradeoff, zones
+from jetson import access, drift, files, governor, manifest, metrics, reload, source, tradeoff, zones
 from jetson.apart import open_for_threads
 from jetson.board import Board
 from jetson.detector import Detector, Faces
 from jetson.door import Door, loopback
+from jetson.errors import BadInput
 from jetson.http_message import Response
 from jetson.journal import Journal, from_track
 from jetson.mqtt import Mqtt
 from jetson.mqtt_settings import Settings
-from jetson.notify import Notifier
+from jetson.notify import Notifier, say
 from jetson.picture import Studio, crop
 from jetson.runner import Result, Runner, View
 from jetson.server import Server
@@ -29,11 +29,6 @@ from jetson.zones import Counter
 def default_threads() -> int:
     """Threads of one inference: one core is left for capture, drawing and serving."""
     return max(1, len(os.sched_getaffinity(0)) - 1)
-
-
-def say(text: str) -> None:
-    """A line for the log (stderr: a keeper stamps it)."""
-    print("jetmask: " + text, file=sys.stderr, flush=True)
 
 
 class Live:
@@ -62,7 +57,8 @@ class Live:
         self.zones = [Counter([one for one in places if one.camera == camera]) for camera in range(len(sources))]
         self.manifest = manifest.load(args.bundle)
         variant = self.manifest.variant(args.variant)
-        self.journal = Journal(args.events, args.keep_crops, self._tell_event)
+        crops = args.keep_crops and not args.blur_faces
+        self.journal = Journal(args.events, crops, self._tell_event)
         if self.publishing is not None:
             self.mqtt = Mqtt(self.publishing, say)
         guard = access.Access(token, args.allow_host)
@@ -70,12 +66,12 @@ class Live:
         # The port is taken before the engine is opened: a wrong port is told at once, not after minutes of building.
         self.server = Server(self._handle, self._viewers, access.HEADERS)
         self.door = Door(args.host, args.port, self._healthz, self.server.admit, access.HEADERS).start()
-        detector = self._detector(variant)
+        detector = self.detector(variant)
         self.runner = Runner(sources, variant, detector, args.score, args.every_frame, self._on_result,
-                             reopen=self._detector)
+                             reopen=self.detector)
         self.board = Board().start()
         self.status = Status(self.manifest, self.runner, self.journal, self.board, privacy={
-            "faces_blurred": args.blur_faces, "frames_stored": False, "crops_kept": args.keep_crops,
+            "faces_blurred": args.blur_faces, "frames_stored": False, "crops_kept": crops,
             "events_file": bool(args.events)})
         self.site = Site(self.status, self.journal, guard)
         self.studio = Studio(len(sources), self.site.picture, args.stream_fps, args.blur_faces,
@@ -86,18 +82,22 @@ class Live:
         self.status.mqtt = self.mqtt
         self.drift = self.status.drift = drift.open_for(args.drift, args.drift_days, sources, self._tell_drift,
                                                         self._warn)
-        self._compare(variant)
+        self.compare(self.choose(self.manifest, variant))
         self.runner.start()
         self.server.start()
         if self.mqtt is not None:
             self.mqtt.start([one.names() for one in self.zones], self.board.state().get("model") or "")
         self._announce(guard, token)
 
-    def _detector(self, variant: Any, runtime: Optional[str] = None) -> Detector:
+    def detector(self, variant: Any, runtime: Optional[str] = None) -> Detector:
         return open_for_threads(self.args.bundle, variant, runtime or self.args.runtime, self.threads)
 
+    def notice(self, text: str) -> None:
+        """Something that an operator should know: on the page until the next reload."""
+        self.status.notice = (self.status.notice + " " + text).strip()
+
     def _warn(self, text: str) -> None:
-        self.status.notice = text
+        self.notice(text)
         say("warning: " + text)
 
     def _tell_drift(self, camera: int, look: bool, reason: str) -> None:
@@ -105,22 +105,28 @@ class Live:
         self.journal.add("camera drifted" if look else "camera as before", camera=camera, source=label, reason=reason)
         say("camera {} {}: {}".format(camera, "is not as it was, look at it" if look else "is as before", reason))
 
-    def _compare(self, variant: Any) -> None:
+    def choose(self, contents: manifest.Manifest, variant: Any) -> List[tradeoff.Entry]:
+        """The variants to compare while `variant` runs; UsageError for one that is not in this bundle."""
+        args = self.args
+        if args.tradeoff == "off":
+            return []
+        return tradeoff.choose(contents, args.tradeoff, args.runtime, variant, tradeoff.engine_is_cached(contents))
+
+    def compare(self, entries: List[tradeoff.Entry]) -> None:
         """Start the live trade-off and the governor, where they are wanted."""
         args = self.args
         self.tradeoff = self.governor = self.status.tradeoff = self.status.governor = None
         self.runner.spare = None
-        if args.tradeoff == "off":
-            self.alone = True
-            return
-        entries = tradeoff.choose(self.manifest, args.tradeoff, args.runtime, variant, tradeoff.engine_is_cached(
-            self.manifest))
         if len(entries) < 2 and args.governor:
             self._warn("The governor has no second variant to switch to: --governor does nothing.")
-        self.alone = len(entries) < 2 and not self.truths
+        names = [] if args.tradeoff in ("auto", "off") else [name.strip() for name in args.tradeoff.split(",")]
+        absent = [name for name in names if name and name not in [entry.variant.name for entry in entries]]
+        if absent:
+            self._warn("Not compared, since no engine here runs it: {}.".format(", ".join(absent)))
+        self.alone = len(entries) < 2 and not (entries and self.truths)
         if self.alone:
             return
-        self.tradeoff = tradeoff.TradeOff(entries, self._detector, self.runner.score, args.budget / 100, self.truths,
+        self.tradeoff = tradeoff.TradeOff(entries, self.detector, self.runner.score, args.budget / 100, self.truths,
                                           lambda: self.board.state().get("total_mw")).start()
         if self.drift is not None:
             reference = self.tradeoff.reference
@@ -194,13 +200,14 @@ class Live:
             active, sure = self.runner.active, result.faces.confidence >= self.runner.score
             self.drift.sample(drift.model_key(active.variant, active.detector.engine.runtime), camera.index,
                               frame.image.shape[0], Faces(result.faces.xyxy[sure], result.faces.scores[sure]))
-        if self.args.keep_crops and not self.args.blur_faces:
+        if self.journal.crops_on:
             for face in result.tracks:
                 if face.confirmed and face.seen >= result.arrived:
                     quality = face.confidence * float(face.xyxy[3] - face.xyxy[1])
                     self.journal.keep_crop("{}-{}".format(camera.index, face.number), quality,
                                            functools.partial(crop, frame.image, face.xyxy))
-        passed = self.zones[camera.index].update(view.tracker.tracks, result.frame_wh, result.arrived)
+        with view.tracking:  # a reload may bring other lines
+            passed = self.zones[camera.index].update(view.tracker.tracks, result.frame_wh, result.arrived)
         if result.events or passed:
             wall, monotonic = time.time(), time.monotonic()
             for event in result.events:
@@ -219,7 +226,7 @@ class Live:
             if self.reload.is_set() and (self.reloader is None or not self.reloader.is_alive()):
                 self.reload.clear()
                 # Building an engine takes minutes; meanwhile the keeper must go on hearing that all is well.
-                self.reloader = threading.Thread(target=self._reload, name="reload", daemon=True)
+                self.reloader = threading.Thread(target=reload.reload, args=(self,), name="reload", daemon=True)
                 self.reloader.start()
             self._watch_cameras(known)
             if now >= state_due:
@@ -249,7 +256,21 @@ class Live:
             if self.args.once and self.runner.ended:
                 say("the source has ended after {} results".format(self.runner.results))
                 break
+            if self.args.once and not self.args.wait_for_source and self._beyond_help():
+                return BadInput.exit_code
         return 0
+
+    def _beyond_help(self) -> bool:
+        """Whether every file has ended or cannot be read: nothing more would come."""
+        cameras = [view.camera for view in self.runner.views]
+        # Three times, since a process may have been killed by something else.
+        bad = [one for one in cameras if one.status == "lost" and not one.source.live and one.restarts >= 2]
+        if not bad or len(bad) + sum(camera.status == "ended" for camera in cameras) < len(cameras) \
+                or not self.runner.drained:
+            return False
+        for camera in bad:
+            say("error: {}: {}".format(camera.source.label, camera.last_error))
+        return True
 
     def _watch_cameras(self, known: List[str]) -> None:
         for number, view in enumerate(self.runner.views):
@@ -267,39 +288,6 @@ class Live:
                 self.site.no_picture(number, ["No picture", camera.source.label, camera.last_error])
             elif camera.status == "starting":
                 self.site.no_picture(number, ["Starting", camera.source.label])
-
-    def _reload(self) -> None:
-        """Load the bundle again: self-test first, then swap; whatever goes wrong, the old one goes on."""
-        self.notifier.send("RELOADING=1")
-        say("reloading {}".format(self.args.bundle))
-        try:
-            manifest.verify(self.args.bundle)
-            fresh = manifest.load(self.args.bundle)
-            variant = fresh.variant(self.args.variant)
-            golden.require(self.args.bundle, variant.name, self.args.runtime)
-            detector = self._detector(variant)
-            if self.stop.is_set():
-                detector.close()
-                return
-        except Exception as error:  # whatever is wrong with it: the old one goes on
-            self.status.failed_reloads += 1
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            self.status.notice = "The new bundle was refused, the old one goes on: {}".format(reason)
-            self.journal.add("reload refused", reason=reason)
-            say("reload refused, the old bundle goes on: {}".format(error))
-        else:
-            self.runner.spare = None
-            self.runner.swap(variant, detector)
-            old, self.manifest, self.status.manifest = self.tradeoff, fresh, fresh
-            self._compare(variant)
-            if old is not None:
-                # The inferring thread may be inside its last sample; its engines go when it is out.
-                threading.Timer(5.0, old.stop).start()
-            self.status.reloads += 1
-            self.status.notice = ""
-            self.journal.add("reloaded", bundle=fresh.name, variant=variant.name)
-            say("now running {} {}".format(fresh.name, variant.name))
-        self.notifier.ready("serving on port {}".format(self.door.port))
 
     # -- end --------------------------------------------------------------------------------------------------------
 

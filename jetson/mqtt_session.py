@@ -31,6 +31,7 @@ class Session:
         self._under_way: OrderedDict = OrderedDict()  # message id -> [number in the spool, acknowledged]
         self._sent: Dict[str, Any] = {}  # topic -> (time, what counted as its content)
         self._known: set = set()
+        self._cameras: Any = None  # as announced
         self._due = 0.0
 
     def _client(self) -> Any:
@@ -111,6 +112,7 @@ class Session:
         """Tell Home Assistant of every entity, take back those that are no more, and say that we are here."""
         owner = self.owner
         self._known = set(owner.types)
+        self._cameras = owner.cameras
         found: Dict[str, bytes] = {}
         if self.settings.discovery:
             found = homeassistant.configs(self.settings.node, owner.device, self.base, self.settings.discovery,
@@ -132,6 +134,8 @@ class Session:
             event["seq"] = number
             mid = self._publish(client, self.base + "/event", json.dumps(event).encode(), 1, False)
             self._under_way[mid] = [number, False]
+        if self.owner.cameras is not self._cameras:  # a reload has brought other lines and zones
+            self._announce(client)
         now = time.monotonic()
         # Counts are worth nothing later: none are sent into a connection that does not take what was sent before.
         if now >= self._due and self.owner.newest is not None and not client.want_write():

@@ -5,7 +5,13 @@ Protocol: sd_notify(3): datagrams of KEY=VALUE lines to $NOTIFY_SOCKET; a name t
 
 import os
 import socket
+import sys
 from typing import Mapping, Optional
+
+
+def say(text: str) -> None:
+    """A line for the log (stderr: a keeper stamps it)."""
+    print("jetmask: " + text, file=sys.stderr, flush=True)
 
 
 class Notifier:

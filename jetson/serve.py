@@ -54,13 +54,14 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
     add("--events", metavar="FILE", help="append events to this file, one JSON object a line (default: kept in memory)")
     add("--zones", metavar="FILE",
         help="lines to count at and polygons to watch, one a line: `line 0 door 0.5,0 0.5,1` (kind, camera, name, "
-             "points x,y as shares of the picture); more in jetson/zones.py")
+             "points x,y as shares of the picture); read again on SIGHUP; more in jetson/zones.py")
     add("--drift", metavar="FILE",
         help="where it is kept what each camera looked like in its first week, as histograms (default: drift.json in "
              "$JETMASK_STATE, else in memory only); off: not measured")
     add("--drift-days", type=float, default=drift.DEFAULT_DAYS, metavar="DAYS",
         help="how long it is learnt what a camera looks like (default %(default).0f, the least 0.01)")
-    add("--keep-crops", action="store_true", help="keep the best picture of each person in memory (default: none)")
+    add("--keep-crops", action="store_true", help="keep the best picture of each person in memory (default: none; with "
+        "--blur-faces none either)")
     mqtt_settings.options(parser)
     add("--ready-file", metavar="FILE", help="write {\"url\", \"pid\"} there once it serves")
 
@@ -106,6 +107,8 @@ def command(args: argparse.Namespace) -> int:
         governor.parse(args.governor)
         if args.tradeoff == "off":
             raise UsageError("the governor goes by the measured trade-off, which is off", "--governor")
+    if args.eval and args.tradeoff == "off":
+        raise UsageError("true AP is measured beside the trade-off, which is off", "--eval")
     if not 0.01 <= args.drift_days <= 90:
         raise UsageError("not a number of days: {}".format(args.drift_days), "--drift-days", "0.01 to 90")
     if args.score is not None and not 0 < args.score < 1:

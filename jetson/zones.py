@@ -146,6 +146,17 @@ class _Seen:
         self.last = 0.0
 
 
+def _key(zone: Zone) -> Tuple[str, str, List[Any]]:
+    return zone.kind, zone.name, zone.points.tolist()
+
+
+def _pairs(new: Sequence[Zone], old: Sequence[Zone]) -> List[Tuple[int, int, bool]]:
+    """(number in `new`, number in `old`, whether it has not moved) of those with the same name."""
+    known = {zone.name: number for number, zone in enumerate(old)}
+    return [(number, known[zone.name], _key(zone) == _key(old[known[zone.name]]))
+            for number, zone in enumerate(new) if zone.name in known]
+
+
 class Counter:
     """Counts at the lines and in the polygons of one camera. `update` once per frame, in the thread of the tracker.
 
@@ -190,12 +201,49 @@ class Counter:
             seen = self._seen.pop(gone)
             events += [ZoneEvent("zone left", self.polygons[place].name, "", gone, seen.label, since, seen.last)
                        for place, since in sorted(seen.since.items())]
+        self._count_present()
+        return events
+
+    def same_places(self, other: "Counter") -> bool:
+        """Whether both have the same lines and polygons in the same order."""
+        return [_key(zone) for zone in self.lines + self.polygons] == [
+            _key(zone) for zone in other.lines + other.polygons]
+
+    def go_on_from(self, before: "Counter") -> List[ZoneEvent]:
+        """Take the place of the counter `before`, whose file was changed; who is no longer in a polygon by that.
+
+        Counts go on under the same name. Where nothing has moved it is also still known who is beside and inside.
+        """
+        lines = _pairs(self.lines, before.lines)
+        polygons = _pairs(self.polygons, before.polygons)
+        for new, old, _ in lines:
+            self._crossed[new] = before._crossed[old]
+        for new, old, _ in polygons:
+            self._entered[new] = before._entered[old]
+        kept = {old for _, old, still in polygons if still}
+        events: List[ZoneEvent] = []
+        for number, was in before._seen.items():
+            seen = self._seen[number] = _Seen(len(self.lines))
+            seen.label, seen.last = was.label, was.last
+            for new, old, still in lines:
+                if still:
+                    seen.sides[new], seen.places[new] = was.sides[old], was.places[old]
+            for new, old, still in polygons:
+                if old in was.counted:
+                    seen.counted.add(new)
+                if still and old in was.since:
+                    seen.since[new] = was.since[old]
+            events += [ZoneEvent("zone left", before.polygons[old].name, "", number, was.label, since, was.last)
+                       for old, since in sorted(was.since.items()) if old not in kept]
+        self._count_present()
+        return events
+
+    def _count_present(self) -> None:
         present = np.zeros_like(self._present)
         for seen in self._seen.values():
             for place in seen.since:
                 present[place, seen.label] += 1
         self._present = present
-        return events
 
     def _pass(self, number: int, track: Track, side: int, place: np.ndarray, line: Any, now: float,
               events: List[ZoneEvent]) -> None:

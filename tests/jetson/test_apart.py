@@ -71,8 +71,9 @@ def test_a_small_dev_shm_is_no_limit(tiny_bundle):
     script = ("from jetson import apart\nengine = apart.ApartEngine({!r}, {!r}, 'onnxruntime')\n"
               "for image in engine.spare_inputs:\n    image[...] = 1\n    engine.infer(image)\nprint('fine')")
     words = "mount -t tmpfs -o size=64k tmpfs /dev/shm && exec {} -c \"$SCRIPT\"".format(sys.executable)
-    done = subprocess.run(["unshare", "-m", "sh", "-c", words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(
-        os.environ, PYTHONPATH=ROOT, SCRIPT=script.format(str(tiny_bundle), VARIANT)), timeout=60)
+    env = dict(os.environ, PYTHONPATH=ROOT, SCRIPT=script.format(str(tiny_bundle), VARIANT))
+    done = subprocess.run(["unshare", "-m", "sh", "-c", words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env,
+                          timeout=60)
     if b"unshare failed" in done.stderr or b"mount:" in done.stderr:
         pytest.skip("needs the right to mount")
     assert done.stdout.strip() == b"fine", done.stderr.decode()

@@ -434,6 +434,17 @@ def test_a_kind_of_event_is_announced_before_it_is_sent(tmp_path, make_broker, l
     assert len(order) == 2 and order[1].endswith("/event")
 
 
+def test_other_lines_after_a_reload_are_announced_and_the_former_taken_back(tmp_path, make_broker, listen, publish):
+    broker = make_broker()
+    one = publish(settings(tmp_path, broker.url)).wait()
+    listener = listen(broker)
+    one.mqtt.cameras = [{"lines": ["door"], "zones": []}]
+    wait_for(lambda: listener.on("/camera0_line0_in/config"), "the line")
+    one.mqtt.cameras = [{"lines": [], "zones": ["queue"]}]
+    wait_for(lambda: listener.on("/camera0_zone0/config"), "the zone")
+    wait_for(lambda: listener.on("/camera0_line0_in/config")[-1] == "", "the line taken back")
+
+
 def test_counts_are_sent_on_change_and_not_faster_than_asked(tmp_path, make_broker, listen, publish):
     broker = make_broker()
     one = publish(settings(tmp_path, broker.url, counts_every_s=0.5)).wait()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from serving import FAULTY, ROOT, Serving, alive, children, wait_for
 
-from jetson import board
+from jetson import board, manifest
 
 # SIGTERM is answered within 3 s; a busy machine may take as long again to tell the test.
 END_S = 6.0
@@ -134,6 +134,7 @@ def test_nothing_can_be_changed_over_http(serving):
     (["--source", "synthetic://", "--token-file", "/nowhere"], 3, "token"),
     (["--source", "synthetic://", "--events", "/nowhere/e.jsonl"], 3, "events file"),
     (["--source", "synthetic://", "--score", "2"], 2, "score"),
+    (["--source", "synthetic://", "--eval", ".", "--tradeoff", "off"], 2, "--eval"),
 ])
 def test_a_mistake_is_told_in_one_message(tiny_bundle, options, code, words):
     got, text = run(tiny_bundle, "--port", "0", *options)
@@ -249,6 +250,13 @@ def test_once_ends_at_the_end_with_every_frame(tiny_bundle, clip, tmp_path):
     assert code == 0 and "ended after 90 results" in text, text
 
 
+def test_once_with_a_file_that_cannot_be_read_ends_with_its_name(tiny_bundle, clip, tmp_path):
+    (tmp_path / "bad.mp4").write_bytes(b"not a video")
+    code, text = run(tiny_bundle, "--source", tmp_path / "bad.mp4", "--source", clip, "--once", "--every-frame",
+                     "--port", "0", "--tradeoff", "off")
+    assert code == 3 and "error: {}: not a video that OpenCV can open".format(tmp_path / "bad.mp4") in text, text
+
+
 # -- faults ---------------------------------------------------------------------------------------------------------
 
 
@@ -353,6 +361,25 @@ def test_reload_swaps_a_good_bundle_and_refuses_a_broken_one(tiny_copy, clip):
         assert not any("refused" in warning for warning in made.state()["warnings"])
 
 
+def test_a_bundle_without_a_compared_variant_is_refused_and_the_trade_off_goes_on(tiny_copy, clip):
+    names = ["t-416x256-fp32", "t-320x192-fp32"]
+    with Serving(tiny_copy, clip, options=["--tradeoff", ",".join(names), "--budget", "30"]) as made:
+        wait_for(lambda: made.state()["tradeoff"]["samples"] >= 1, "a sample")
+        path = os.path.join(tiny_copy, "manifest.json")
+        with open(path) as file:
+            value = json.load(file)
+        value["variants"] = [one for one in value["variants"] if one["name"] != names[1]]
+        with open(path, "w") as file:
+            json.dump(value, file)
+        manifest.write_sums(tiny_copy)
+        made.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: made.state()["failed_reloads"] == 1, "the refusal")
+        state = made.state()
+        assert any(names[1] in warning for warning in state["warnings"]), state["warnings"]
+        wait_for(lambda: made.state()["tradeoff"]["samples"] > state["tradeoff"]["samples"], "further samples")
+        assert "Traceback" not in made.log()
+
+
 # -- access, privacy, supervision -------------------------------------------------------------------------------------
 
 
@@ -380,6 +407,7 @@ def test_blurred_faces_cannot_be_recognised(tiny_bundle, tmp_path, draw):
             face = made.camera()["faces"][0]
             # With blurring on, no sharp crop is handed out either.
             assert made.get("/api/crops/0-{}".format(face["id"]))[0] == 404
+            assert made.state()["privacy"]["crops_kept"] is False
     # The corner of the square inside the box is sharp in one picture and mosaic in the other.
     x0, y0, x1, y1 = (int(v) for v in face["xyxy"])
     inside = [p[y0 + 3:y1 - 3, x0 + 3:x1 - 3].astype(int) for p in pictures]

@@ -1,6 +1,7 @@
 """Lines and polygons: the file, the counting, the running service."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -166,6 +167,86 @@ def test_a_file_that_is_none(tmp_path):
 def test_a_file_from_a_windows_editor(tmp_path):
     (tmp_path / "zones.txt").write_bytes(b"\xef\xbb\xbf# kind camera name\r\n" + DOOR.encode().replace(b"\n", b"\r\n"))
     assert [zone.name for zone in zones.load(str(tmp_path / "zones.txt"), 1)] == ["door"]
+
+
+# -- another file while it runs ---------------------------------------------------------------------------------------
+
+
+def carried(before, text):
+    """The counter for another file that takes the place of `before`, and what happened by that."""
+    after = zones.Counter(zones.parse(text))
+    return after, after.go_on_from(before)
+
+
+def test_counts_go_on_under_the_same_name():
+    before, _ = walk(DOOR + QUEUE, way((100, 100), (300, 100)))
+    assert crossings(before) == (1, 0)
+    after, events = carried(before, "line 0 new 0.1,0 0.1,1\n" + QUEUE + "line 0 door 0.25,0 0.25,1\n")
+    assert crossings(after) == (1, 0) and crossings(after, "new") == (0, 0) and events == []
+    assert [one["now"]["total"] for one in after.state()["zones"]] == [1]
+    assert not after.same_places(before) and after.same_places(zones.Counter(zones.parse(
+        "line 0 new 0.1,0 0.1,1\nline 0 door 0.25,0 0.25,1\n" + QUEUE)))
+
+
+def feed(tracker, counter, places, began):
+    """Go on with a walk: the middles `places`, one a frame."""
+    events = []
+    for number, (x, y) in enumerate(places):
+        now = began + number / 20.0
+        tracker.update(np.array([[x - 20, y - 20, x + 20, y + 20]], np.float32), np.array([MASK], np.float32), now)
+        events += counter.update(tracker.tracks, WH, now)
+    return events
+
+
+@pytest.mark.parametrize("text, kinds", [
+    (DOOR + QUEUE, []),  # nothing has moved: who is inside is not told to enter again
+    (DOOR + QUEUE.replace("0.5,1\n", "0.51,1\n"), ["zone left", "zone entered"]),  # moved: left and entered
+    ("line 0 door 0.9,0 0.9,1\n", ["zone left"]),  # behind a line that was moved over somebody: no crossing
+])
+def test_who_stands_there_while_the_file_changes(text, kinds):
+    tracker, before = track.Tracker(0.4), zones.Counter(zones.parse(DOOR + QUEUE))
+    feed(tracker, before, way((100, 100), (300, 100)), 0.0)
+    after, events = carried(before, text)
+    events += feed(tracker, after, [(300, 100)] * 5, 10.0 / 6)
+    assert [event.kind for event in events] == kinds and crossings(after) == (1, 0)
+    assert sum(zone["entered"]["total"] for zone in after.state()["zones"]) == len(after.polygons)
+
+
+def test_crossing_an_unmoved_line_is_not_missed_by_a_reload_in_between():
+    tracker, before = track.Tracker(0.4), zones.Counter(zones.parse(DOOR))
+    feed(tracker, before, way((100, 100), (195, 100)), 0.0)
+    after, _ = carried(before, QUEUE + DOOR)
+    feed(tracker, after, way((195, 100), (300, 100)), 0.9)
+    assert crossings(after) == (1, 0)
+
+
+def test_a_running_service_reads_the_file_again(tiny_bundle, clip, tmp_path):
+    path, log = tmp_path / "zones.txt", tmp_path / "events.jsonl"
+    path.write_text("line 0 door 0.5,0 0.5,1\n")
+    with Serving(tiny_bundle, clip, options=["--zones", str(path), "--tradeoff", "off", "--every-frame",
+                                             "--events", str(log)]) as made:
+        wait_for(lambda: made.camera()["lines"][0]["in"]["total"], "a crossing")
+        path.write_text("line 0 door 0.5,0 0.5,1\npolygon 0 all 0,0 1,0 1,1 0,1\n")
+        made.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: made.state()["reloads"] == 1, "the reload")
+        state = made.camera()
+        assert state["lines"][0]["in"]["total"] and [zone["name"] for zone in state["zones"]] == ["all"]
+        path.write_text("line 0 door 0.5,0 0.5\n")
+        made.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: made.state()["reloads"] == 2, "the second reload")
+        assert [zone["name"] for zone in made.camera()["zones"]] == ["all"]
+        assert any("refused" in one and "zones.txt, line 1" in one for one in made.state()["warnings"])
+        told = [json.loads(row) for row in log.read_text().split("\n")[:-1]]
+        refused = [event for event in told if event["kind"] == "reload refused"]
+        assert len(refused) == 1 and "not a point: 0.5" in refused[0]["reason"]
+        path.unlink()
+        made.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: made.state()["reloads"] == 3, "the third reload")
+        assert [zone["name"] for zone in made.camera()["zones"]] == ["all"]
+        path.write_text("")
+        made.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: made.camera()["lines"] == made.camera()["zones"] == [], "an empty file")
+        wait_for(lambda: not made.state()["warnings"], "no warning")
 
 
 # -- the running service ----------------------------------------------------------------------------------------------
