@@ -97,7 +97,7 @@ _DECODE = {
     "iou": (lambda v: _number(v, 0, 1), "a number in 0..1"),
     "max_detections": (lambda v: _integer(v, 1), "a whole number from 1"),
 }
-_VOTES = {"vote_iou": (lambda v: _number(v, 0, 1), "a number in 0..1")}  # without it no suppressed candidate votes
+_VOTES = {"vote_iou": (lambda v: _number(v, 0, 1) and v > 0, "a number over 0, to 1")}  # without it: no votes
 _VARIANT = {
     "name": (lambda v: _text(v) and re.match(r"^[A-Za-z0-9][A-Za-z0-9._-]*$", v), "letters, digits, '.', '_', '-'"),
     "model": (_text, "a name"),

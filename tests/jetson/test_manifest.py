@@ -46,7 +46,7 @@ WRONG = [
     (["schema_version"], 2), (["schema_version"], True), (["classes"], ["with_mask"]), (["preprocessing"], "other"),
     (["decode"], []), (["decode", "strides"], []), (["decode", "strides"], [8, 4]), (["decode", "box"], "dfl"),
     (["decode", "score"], 1.5), (["decode", "iou"], "x"), (["decode", "max_detections"], 0),
-    (["decode", "vote_iou"], 2),
+    (["decode", "vote_iou"], 2), (["decode", "vote_iou"], 0),
     (["default_variant"], "nope"), (["variants"], []), (["variants"], {}), (["variants", 0], "x"),
     (["variants", 0, "file"], "../t.onnx"), (["variants", 0, "file"], "/etc/passwd"),
     (["variants", 0, "file"], "models/../../x"), (["variants", 0, "file"], "golden/00.png"),
