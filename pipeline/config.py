@@ -1,6 +1,7 @@
 """The one configuration: a YAML file, every key with a default, unknown keys refused with the nearest valid name."""
 import dataclasses
 import difflib
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,7 @@ PRESETS = Path(__file__).parent / "presets"
 @dataclass
 class Data:
     root: str = ""                 # folder with the split folders; "": the environment's JETMASK_DATA
-    train: list = field(default_factory=lambda: ["train", "crops", "extra", "negatives"])
+    train: list = field(default_factory=list)  # folders; []: train and, where they are, crops, extra, negatives
     val: str = "val"               # chosen on; test/ is never read in training, except for the next key
     apart_from: list = field(default_factory=lambda: ["val", "test"])  # near-duplicates of these are left out
 
@@ -89,7 +90,7 @@ def load(path=None, overrides=()):
             names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
             raise BadInput("no such config", where=str(path), expected="a YAML file, or a preset: " + names,
                            remedy="check the path") from None
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that there is not
             raise BadInput("not YAML: %s" % error, where=str(path), expected="keys and values",
                            remedy="mend the line named above") from None
         _merge(config, document, str(path), "")
@@ -98,11 +99,67 @@ def load(path=None, overrides=()):
         if not separator:
             raise BadInput("an override without a value: %r" % override, expected="key=value, as train.epochs=5",
                            remedy="write --set KEY=VALUE")
-        node = yaml.safe_load(text)
+        try:
+            node = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError) as error:
+            raise BadInput("not YAML: %s" % error, where="--set %s" % override, expected="a value, as in a YAML file",
+                           remedy="close brackets and quotes, and quote the whole for the shell") from None
         for part in reversed(key.strip().split(".")):
             node = {part: node}
         _merge(config, node, "--set %s" % override, "")
+    _check(config)
     return config
+
+
+# What each number must be, from the least to the largest; those of augment are 0 or more.
+_RANGES = {
+    "train.epochs": (0, math.inf), "train.images_per_epoch": (1, math.inf), "train.batch_size": (1, math.inf),
+    "train.learning_rate": (0, math.inf), "train.warmup_steps": (0, math.inf), "train.decay_share": (0, 1),
+    "train.weight_decay": (0, math.inf), "train.clip_norm": (0, math.inf), "train.ema": (0, 0.999999),
+    "train.closing_epochs": (0, math.inf), "train.early_stop_epochs": (0, math.inf), "train.val_every": (1, math.inf),
+    "train.seed": (0, 2**32 - 1), "model.dropout": (0, 0.99)}
+_CHOICES = {"train.precision": ("float32", "mixed_bfloat16"), "model.size": ("n", "s", "m")}
+_SHARES = ("single", "mosaic", "paste", "large", "drawn")
+
+
+def _check(config):
+    """BadInput for a value that would stop the training later, or would let it go on without sense."""
+    values = {**_RANGES, **{"augment." + name: (0, math.inf) for name in dataclasses.asdict(config.augment)}}
+    for key, (low, high) in values.items():
+        value = _at(config, key)
+        if not (low <= value <= high and value < math.inf):  # NaN is neither
+            _refuse(key, value, "%g or more" % low if high == math.inf else "%g to %g" % (low, high))
+    for key, known in _CHOICES.items():
+        if _at(config, key) not in known:
+            _refuse(key, _at(config, key), "one of " + ", ".join(known))
+    for key in ("data.train", "data.apart_from"):
+        if not all(isinstance(name, str) and name for name in _at(config, key)):
+            _refuse(key, _at(config, key), "names of folders, as [train, extra]")
+    if sum(getattr(config.augment, name) for name in _SHARES) <= 0:
+        _refuse("augment." + _SHARES[0], config.augment.single, "over 0 for one of " + ", ".join(_SHARES))
+    wh, sizes = config.train.val_wh, config.train.sizes
+    if len(wh) != 2 or not all(map(_side, wh)):
+        _refuse("train.val_wh", wh, "[width, height], multiples of 32")
+    if not all(isinstance(entry, list) and len(entry) == 2 and _side(entry[0]) and _share(entry[1])
+               for entry in sizes) or not sum(share for _, share in sizes) > 0:
+        _refuse("train.sizes", sizes, "[[size, share], ...]: multiples of 32, shares of which one is over 0")
+
+
+def _at(config, key):
+    section, name = key.split(".")
+    return getattr(getattr(config, section), name)
+
+
+def _side(value):
+    return type(value) is int and value > 0 and value % 32 == 0
+
+
+def _share(value):
+    return type(value) in (int, float) and 0 <= value < math.inf
+
+
+def _refuse(key, value, expected):
+    raise BadInput("%s is %r" % (key, value), where=key, expected=expected, remedy="change the value")
 
 
 def _merge(target, document, where, prefix):

@@ -5,6 +5,7 @@ A resumed run sees exactly the images that an unbroken one would have seen, what
 import hashlib
 import json
 import math
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import cv2
 import keras
 import numpy as np
 
+from jetson import metrics
 from jetson.errors import BadInput
 from pipeline import augment
 from pipeline.data import leak
@@ -39,7 +41,8 @@ _cache = {}
 def _read(path):
     # Decoding is half of a sample's cost and all splits fit in memory; read-only so that no augmentation edits a photo.
     if path not in _cache:
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        # Labels are in pixels of the stored image, so an orientation tag must not turn it.
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if image is None:
             raise BadInput("an image can not be decoded", where=str(path), expected="a JPEG or PNG file",
                            remedy="run `jetmask data check` on its folder and mend or remove the file")
@@ -54,31 +57,17 @@ def held_out(file_name, parts=3):
 
 
 def read_split(split_dir, keep=lambda name: True):
-    """Photos of one split folder (images/ and a COCO-style annotations.json), in the file's order."""
+    """Photos of one split folder (images/ and a COCO-style annotations.json), in the file's order, read as the metric
+    reads them: classes by their names, crowds as ignore regions."""
     split_dir = Path(split_dir)
-    path = split_dir / "annotations.json"
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput("no annotations.json", where=str(split_dir),
-                       expected="a folder with images/ and annotations.json",
-                       remedy="name a split folder with --data, or import one with `jetmask data import`") from None
-    except ValueError as error:
-        raise BadInput("not JSON: %s" % error, where=str(path), expected="COCO-style annotations",
-                       remedy="import the labels again with `jetmask data import`") from None
     mined = json.loads(MINED_IGNORES.read_text(encoding="utf-8")) if MINED_IGNORES.exists() else {}
-    boxes = {}
-    for annotation in document["annotations"]:
-        boxes.setdefault(annotation["image_id"], []).append((annotation["bbox"], annotation["category_id"] - 1))
     photos = []
-    for image in document["images"]:
-        if not keep(image["file_name"]):
+    for truth in metrics.load_split(str(split_dir)):
+        if not keep(truth.file):
             continue
-        own = boxes.get(image["id"], [])
-        name = "%s/%s" % (split_dir.name, Path(image["file_name"]).name)
-        ignore = list(image.get("ignore_boxes", [])) + [m[:4] for m in mined.get(name, [])]
-        photos.append(Photo(split_dir / image["file_name"], _xyxy([b for b, _ in own]),
-                            np.array([label for _, label in own], np.int32), _xyxy(ignore)))
+        ignore = _xyxy([m[:4] for m in mined.get("%s/%s" % (split_dir.name, Path(truth.file).name), [])])
+        photos.append(Photo(Path(truth.file), truth.xyxy.astype(np.float32), truth.labels.astype(np.int32),
+                            np.concatenate([truth.ignore.astype(np.float32), ignore])))
     return photos
 
 
@@ -94,6 +83,13 @@ class Pool(NamedTuple):
     scenes: list       # (photos, weight) groups that fill canvases and mosaic tiles
     faces: list        # per class, (photo, index of its box) of faces large enough to be pasted and zoomed
     backgrounds: list  # photos without any labelled face
+
+
+def folders_of(data):
+    """The folders below data.root that are trained on, by the config's `data` section: those that it names, else train
+    and, of crops, extra and negatives, those that are there."""
+    root = Path(data.root or os.environ.get("JETMASK_DATA", ""))
+    return data.train or ["train", *(name for name in ("crops", "extra", "negatives") if (root / name).is_dir())]
 
 
 def read_pool(root, folders, apart_from=()):

@@ -256,7 +256,7 @@ def photo_scores(model, kind, config, input_wh):
     config = copy.deepcopy(config)
     config.train.sizes = [[input_wh[0], 1.0]]
     config.train.batch_size = SCORE_IMAGES
-    pool = dataset.read_pool(config.data.root or os.environ.get("JETMASK_DATA", ""), config.data.train)
+    pool = dataset.read_pool(config.data.root or os.environ.get("JETMASK_DATA", ""), dataset.folders_of(config.data))
     batches = dataset.Batches(pool, config, 0, SCORE_BATCHES, True)
     pairs = [batches[i] for i in range(SCORE_BATCHES)]
     if kind == "activation":

@@ -14,7 +14,7 @@ from typing import Any
 
 from jetson import files
 from jetson.errors import JetmaskError, UsageError
-from pipeline import targets
+from pipeline import dataset, targets
 
 BEATEN_BY = 2  # rivals that must have been ahead before a trial is given up
 MARGIN = 1.0  # points of mAP50 by which they must have been ahead
@@ -204,7 +204,7 @@ def _int8(path: Path, config: Any, wh: tuple) -> tuple[Path, float]:
     from pipeline.evaluate import detect_split
 
     root = Path(config.data.root or os.environ.get("JETMASK_DATA", ""))
-    table = calibrate.collect(str(path), calibrate.select(str(root / config.data.train[0]), 48, 1), wh)
+    table = calibrate.collect(str(path), calibrate.select(str(root / dataset.folders_of(config.data)[0]), 48, 1), wh)
     small = path.with_name("model.int8-cpu.onnx")
     quantize.int8_cpu(str(path), table, str(small))
     truths = metrics.load_split(str(root / config.data.val))

@@ -5,6 +5,8 @@ import json
 import os
 import sys
 import time
+import zipfile
+import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +25,7 @@ from pipeline.losses import detection_loss
 from pipeline.model import STRIDES, build, load, macs
 
 AHEAD = 6  # batches prepared while a step runs
+NAMES = ["%s_%d" % (kind, s) for s in STRIDES for kind in ("cls", "box")]  # the outputs, in their order
 FEW = 0.01  # scores at or under this do not count in the metric
 
 
@@ -131,10 +134,9 @@ def predict(net, photos, input_wh, batch=8):
         boxed = [image.letterbox(p.image(), input_wh) for p in group]
         x = np.concatenate([blob for blob, _ in boxed]).transpose(0, 2, 3, 1)
         outputs = [np.asarray(o).transpose(0, 3, 1, 2) for o in net.predict_on_batch(x)]
-        names = ["%s_%d" % (kind, s) for s in STRIDES for kind in ("cls", "box")]
         for i, (photo, (_, scale)) in enumerate(zip(group, boxed)):
             wh = photo.image().shape[1::-1]
-            results.append(find({n: o[i:i + 1] for n, o in zip(names, outputs)}, DECODE, wh, scale, FEW))
+            results.append(find({n: o[i:i + 1] for n, o in zip(NAMES, outputs)}, DECODE, wh, scale, FEW))
     return results
 
 
@@ -169,7 +171,7 @@ class Validate(keras.callbacks.Callback):
         run.save(epoch + 1)
         if run.report:
             run.report(epoch + 1, row)
-        if train.early_stop_epochs and epoch + 1 - run.best_epoch >= train.early_stop_epochs:
+        if run.stopped_early():
             self.model.stop_training = True
 
 
@@ -185,10 +187,18 @@ class Run:
         if not root:
             raise UsageError("no data", where="data.root", expected="a folder with split folders such as train/, val/",
                              remedy="give --data DIR, set JETMASK_DATA, or draw some: jetmask data draw DIR")
-        self.pool = dataset.read_pool(root, config.data.train, config.data.apart_from)
         self.val_dir = Path(root) / config.data.val
+        # Now, not after the first epoch.
+        if not any((truth.labels < len(metrics.TWO_CLASS)).any() for truth in metrics.load_split(str(self.val_dir))):
+            raise BadInput("there is no face to validate on", where=str(self.val_dir),
+                           expected="labels of with_mask or without_mask", remedy="split again: jetmask data split")
+        self.pool = dataset.read_pool(root, dataset.folders_of(config.data), config.data.apart_from)
         self.net = net or (load(config.model.init) if config.model.init
                            else build(config.model.size, config.model.dropout))
+        if self.net.output_names != NAMES:
+            raise BadInput("not a model of this detector", where=config.model.init or self.net.name,
+                           expected="the outputs " + ", ".join(NAMES),
+                           remedy="start from a .keras file of jetmask train or prune")
         self.averaged = keras.models.clone_model(self.net)
         self.averaged.set_weights(self.net.get_weights())
         self.steps = dataset.steps_per_epoch(config)
@@ -199,6 +209,12 @@ class Run:
         self.average = Average(self.net, config.train.ema)
         self.rows, self.best, self.best_epoch, self.done, self.minutes = [], -1.0, 0, 0, 0.0
         self.started = time.time()
+
+    def stopped_early(self):
+        """Whether the last validation was as long after the best one as train.early_stop_epochs allows."""
+        allowed = self.config.train.early_stop_epochs
+        validated = [row["epoch"] for row in self.rows if row["map50"] is not None]
+        return bool(allowed and validated and validated[-1] - self.best_epoch >= allowed)
 
     def save_model(self, name):
         with files.aside(self.folder / name) as path:
@@ -234,7 +250,7 @@ class Run:
                     for i, variable in enumerate(variables):
                         variable.assign(stored["%s/%d" % (prefix, i)])
                 self.average.values = [stored["average/%d" % i].copy() for i in range(len(self.average.values))]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise BadInput("this checkpoint does not fit: %s" % error, where=str(path),
                            expected="a checkpoint of the same model and optimizer",
                            remedy="resume with the config of the run, or start a new folder") from error
@@ -270,9 +286,9 @@ class Run:
         if train.schedule == "plateau":
             callbacks.append(keras.callbacks.ReduceLROnPlateau("val_map50", mode="max", factor=0.3, patience=3))
         callbacks = keras.callbacks.CallbackList(callbacks, model=self.detector)
-        self.detector.stop_training = False
+        self.detector.stop_training = self.stopped_early()  # a resumed run may have been at its end
         callbacks.on_train_begin()
-        for epoch in range(self.done, train.epochs):
+        for epoch in range(self.done, train.epochs if not self.detector.stop_training else self.done):
             closing = epoch >= train.epochs - train.closing_epochs
             batches = dataset.Batches(self.pool, self.config, epoch, self.steps, closing)
             callbacks.on_epoch_begin(epoch)
@@ -292,6 +308,8 @@ def fit(config, run_dir, model=None, report=None, resume=False, progress=0, dete
     """Train as config says in run_dir; `model` goes first over config.model. report(epoch, row) is called after each
     epoch. detector: makes the network with its loss; callbacks: more of Keras' callbacks, for that. Returns a dict
     with map50 (val, the best), best and last (paths), rows (the log)."""
+    if config.train.epochs < 1:
+        raise UsageError("train.epochs is %d" % config.train.epochs, where="train.epochs", expected="1 or more")
     keras.config.set_dtype_policy(config.train.precision)
     run_dir = Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)

@@ -28,6 +28,28 @@ def test_mistakes_are_named(tmp_path, text, message):
     assert message in str(caught.value) and str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("text", [
+    "train.sizes=[[320", "data.val=2021-13-45", "train.epochs=-1", "train.batch_size=0", "train.images_per_epoch=0",
+    "train.learning_rate=nan", "train.learning_rate=.inf", "train.learning_rate=-1", "train.sizes=[]",
+    "train.sizes=[320]", "train.sizes=[[100, 1.0]]", "train.sizes=[[64, -1.0]]", "train.sizes=[[64, 0]]",
+    "train.val_wh=[64]", "train.val_wh=[100, 100]", "train.val_every=0", "train.precision=float17", "train.seed=-1",
+    "train.ema=2.0", "train.clip_norm=-1", "model.size=x", "model.dropout=1.5", "data.train=[1]", "augment.blur=-1"])
+def test_a_value_that_makes_no_sense_is_refused_before_anything_starts(text):
+    with pytest.raises(BadInput, match=text.partition("=")[0].replace(".", r"\.")):
+        config.load(None, [text])
+
+
+def test_some_kind_of_canvas_must_be_left():
+    with pytest.raises(BadInput, match="mosaic"):
+        config.load(None, ["augment.%s=0" % name for name in ("single", "mosaic", "paste", "large", "drawn")])
+
+
+def test_a_file_that_is_no_utf8_is_named(tmp_path):
+    (tmp_path / "mine.yaml").write_bytes(b'data: {root: "\xff"}')
+    with pytest.raises(BadInput, match="mine.yaml"):
+        config.load(tmp_path / "mine.yaml")
+
+
 def test_override_mistakes(tmp_path):
     with pytest.raises(BadInput, match=r"did you mean 'augment.mosaic'"):
         config.load(None, ["augment.mosiac=1"])

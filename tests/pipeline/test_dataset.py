@@ -8,7 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetson.errors import BadInput
+from jetson.metrics import load_split
 from pipeline import augment, config, dataset
+from pipeline.model import CLASSES
+
+CATEGORIES = [{"id": i, "name": name} for i, name in enumerate(CLASSES, 1)]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +31,8 @@ def root(tmp_path_factory):
             for label in range(1, 4) if split == "train" else ():
                 annotations.append({"id": len(annotations), "image_id": i, "category_id": label,
                                     "bbox": [5 * label, 6, 20 + label, 30]})
-        (top / split / "annotations.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+        (top / split / "annotations.json").write_text(json.dumps(
+            {"images": images, "annotations": annotations, "categories": CATEGORIES}))
     return top
 
 
@@ -87,10 +92,42 @@ def test_copies_of_a_judging_photograph_are_not_trained_on(root, tmp_path):
     images = [{"id": i, "file_name": "images/" + n, "width": 160, "height": 120}
               for i, n in enumerate(("copy.jpg", "other.jpg"))]
     annotations = [{"image_id": i, "category_id": 1, "bbox": [20, 20, 40, 40]} for i in range(2)]
-    (tmp_path / "train" / "annotations.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    (tmp_path / "train" / "annotations.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": CATEGORIES}))
     pool = dataset.read_pool(tmp_path, ["train"], ["val", "test"])
     assert [p.path.name for p in pool.scenes[0][0]] == ["other.jpg"]
     assert len(dataset.read_pool(tmp_path, ["train"]).scenes[0][0]) == 2
+
+
+def test_what_is_trained_on_is_what_is_measured(tmp_path):
+    """Categories in another order and with other numbers, a crowd, and a photograph that EXIF would turn."""
+    (tmp_path / "images").mkdir()
+    _, data = cv2.imencode(".jpg", np.zeros((40, 60, 3), np.uint8))
+    turned = b"\xff\xe1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+    (tmp_path / "images" / "a.jpg").write_bytes(data.tobytes()[:2] + turned + data.tobytes()[2:])
+    (tmp_path / "annotations.json").write_text(json.dumps({
+        "categories": [{"id": 0, "name": "without_mask"}, {"id": 1, "name": "mask_worn_incorrect"},
+                       {"id": 5, "name": "with_mask"}],
+        "images": [{"id": 7, "file_name": "images/a.jpg", "width": 60, "height": 40, "ignore_boxes": [[0, 0, 9, 9]]}],
+        "annotations": [{"image_id": 7, "category_id": 5, "bbox": [10, 10, 20, 20]},
+                        {"image_id": 7, "category_id": 0, "bbox": [30, 10, 20, 20]},
+                        {"image_id": 7, "category_id": 0, "bbox": [1, 20, 8, 9], "iscrowd": 1}]}))
+    (photo,), (truth,) = dataset.read_split(tmp_path), load_split(str(tmp_path))
+    assert [CLASSES[k] for k in photo.labels] == ["with_mask", "without_mask"] == [CLASSES[k] for k in truth.labels]
+    np.testing.assert_array_equal(photo.boxes, truth.xyxy)
+    np.testing.assert_array_equal(photo.ignore, [[0, 0, 9, 9], [1, 20, 9, 29]])
+    assert photo.image().shape == (40, 60, 3)
+
+
+@pytest.mark.parametrize("there, folders", [(["train"], ["train"]), (["train", "negatives"], ["train", "negatives"]),
+                                            ([], ["train"])])
+def test_without_names_the_folders_that_are_there_are_trained_on(there, folders, tmp_path):
+    for name in there:
+        (tmp_path / name).mkdir()
+    assert dataset.folders_of(config.load(None, ["data.root=%s" % tmp_path]).data) == folders
+    named = config.load(None, ["data.root=%s" % tmp_path, "data.train=[train, typo]"]).data
+    with pytest.raises(BadInput, match="typo|train"):
+        dataset.read_pool(tmp_path, dataset.folders_of(named))
 
 
 def test_truth_of_a_plain_placement_is_exact(pool):

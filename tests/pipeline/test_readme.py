@@ -12,11 +12,10 @@ import time
 import pytest
 
 SHORT = {"jetmask train": "--set train.epochs=1 --set train.images_per_epoch=8 --set train.batch_size=4"
-                          " --set model.size=n --set train.sizes=[[64,1.0]] --set train.val_wh=[64,64]"
-                         " --set data.train=[train]",
+                          " --set model.size=n --set train.sizes=[[64,1.0]] --set train.val_wh=[64,64]",
          "jetmask prune --model runs/mine/best.keras --data data --two-four": "--epochs 0 --input-wh 64x64",
          "jetmask prune": "--importance l1 --epochs 1 --set train.images_per_epoch=8 --set train.batch_size=4 --set "
-                          "train.sizes=[[64,1.0]] --set train.val_wh=[64,64] --set data.train=[train] --input-wh 64x64",
+                          "train.sizes=[[64,1.0]] --set train.val_wh=[64,64] --input-wh 64x64",
          "jetmask build": "--max-drop 100 --input-wh 64x64", "jetmask bundle create": "--max-drop 100 --sizes 64x64",
          "jetmask calibrate": "--count 8 --input-wh 64x64", "jetmask predict": "--json", "jetmask evaluate": "--json",
          "python3 -m jetson bench": "--json --seconds 1"}

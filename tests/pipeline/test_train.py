@@ -2,14 +2,21 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import cv2
+import keras
 import numpy as np
 import pytest
+
+from jetson.errors import BadInput, UsageError
+from pipeline import config as configuration
+from pipeline import train
 
 SETTINGS = ["model.size=n", "train.epochs=3", "train.images_per_epoch=8", "train.batch_size=4", "train.warmup_steps=2",
             "train.sizes=[[64, 0.6], [96, 0.4]]", "train.val_wh=[96, 96]", "train.closing_epochs=1",
@@ -88,6 +95,52 @@ def test_killed_and_resumed_ends_like_an_unbroken_run(drawn, tmp_path):
     result = json.loads(resumed.stdout)
     assert result["epochs"] == 3 and os.path.exists(result["best"]) and os.path.exists(result["last"])
     assert not [p for p in os.listdir(broken) if p.endswith(".part")]
+
+
+def settings(drawn, *more):
+    return configuration.load(None, [*SETTINGS, "data.root=%s" % drawn, *more])
+
+
+@pytest.mark.parametrize("change", [{"annotations": []}, {"annotations": [], "images": []}])
+def test_a_val_without_faces_is_told_before_the_first_epoch(drawn, tmp_path, change):
+    shutil.copytree(drawn, tmp_path / "data")
+    path = tmp_path / "data" / "val" / "annotations.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(BadInput, match="val"):
+        train.fit(settings(tmp_path / "data"), tmp_path / "out")
+    with pytest.raises(BadInput, match="nowhere"):
+        train.fit(settings(drawn, "data.val=nowhere"), tmp_path / "out")
+
+
+def test_no_epochs_are_no_training(drawn, tmp_path):
+    with pytest.raises(UsageError, match=r"train\.epochs"):
+        train.fit(settings(drawn, "train.epochs=0"), tmp_path / "out")
+
+
+def test_a_model_of_another_kind_and_a_broken_checkpoint_are_told(drawn, tmp_path):
+    image = keras.Input((None, None, 3))
+    keras.Model(image, keras.layers.Conv2D(3, 1, name="other")(image)).save(tmp_path / "other.keras")
+    with pytest.raises(BadInput, match="cls_4"):
+        train.Run(settings(drawn, "model.init=%s" % (tmp_path / "other.keras")), tmp_path)
+    run = train.Run(settings(drawn), tmp_path)
+    run.save(1)
+    whole = (tmp_path / "checkpoint.npz").read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 3] ^= 255
+    for content in (b"", b"hello" * 100, whole[:len(whole) // 2], whole[:-1], bytes(flipped)):
+        (tmp_path / "checkpoint.npz").write_bytes(content)
+        with pytest.raises(BadInput, match="checkpoint"):
+            run.resume()
+
+
+@pytest.mark.parametrize("figures, best, stopped", [
+    ([None, None, None], 0, False), ([1, None, None, 0.5], 1, True), ([1, 2], 2, False), ([2, 1, 1], 1, True),
+    ([], 0, False), ([None, None, None, 1], 4, False), ([2, 1, None], 1, False)])
+def test_early_stop_waits_for_validations(drawn, figures, best, stopped):
+    """An end before the first validation would leave no best model at all."""
+    rows = [{"epoch": i, "map50": figure} for i, figure in enumerate(figures, 1)]
+    run = SimpleNamespace(config=settings(drawn, "train.early_stop_epochs=2"), rows=rows, best_epoch=best)
+    assert train.Run.stopped_early(run) is stopped
 
 
 def test_no_data_is_one_clear_message(tmp_path):
