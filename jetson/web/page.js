@@ -7,7 +7,7 @@
   const MARKS = { with_mask: "✓", without_mask: "✕", mask_worn_incorrect: "!" };
   const STAGES = [["wait", "waiting", "--s3"], ["preprocess", "preprocess", "--s1"], ["queue", "hand over", "--s5"],
     ["infer", "infer", "--s4"], ["postprocess", "postprocess", "--s2"]];
-  let camera = 0, paused = false, lastState = 0, state = null, events = [], seen = 0, spoken = "", spot = "";
+  let camera = 0, paused = false, lastState = 0, state = null, events = [], seen = 0, spoken = "", spot = "", born = 0;
 
   const make = (tag, attributes, ...children) => {
     const node = document.createElement(tag);
@@ -73,6 +73,7 @@
   });
   document.addEventListener("visibilitychange", () => {
     // A hidden tab needs no pictures: nothing is encoded for it.
+    if (paused) return; // the still stays
     if (document.hidden) picture.removeAttribute("src"); else look();
   });
   function choose(index) {
@@ -110,7 +111,7 @@
     $("veil").hidden = !veil;
     picture.classList.toggle("old", veil); // an old picture would lie
     text("veil-title", c.status === "lost" ? "No picture since " + clock(c.since) : "Waiting for the first picture");
-    text("veil-text", c.status === "lost" ? c.last_error + " · tried again " + c.restarts + " times" : place(c));
+    text("veil-text", c.status === "lost" ? c.last_error + " · " + c.restarts + " restarts since the start" : place(c));
     picture.alt = c.status === "live" ? "Live picture: " + CLASSES.map((k) => c.now[k] + " " + WORDS[k]).join(", ") :
       "No live picture";
   }
@@ -311,7 +312,7 @@
       make("td", {}, v.name), make("td", {}, ms(v.latency_p50_ms)), make("td", {}, v.fps ? v.fps.toFixed(1) : "–"),
       make("td", {}, v.reference ? "reference" : v.agreement === null ? "–" : (100 * v.agreement).toFixed(1) + " %" +
         (v.low !== null ? " (" + (100 * v.low).toFixed(0) + "–" + (100 * v.high).toFixed(0) + ")" : "")),
-      make("td", {}, v.ap_here ? v.ap_here.map50.toFixed(1) + " here" : v.ap ? v.ap.map50.toFixed(1) : "–"))));
+      make("td", {}, v.ap_here ? number(v.ap_here.map50, 1) + " here" : v.ap ? v.ap.map50.toFixed(1) : "–"))));
     const g = state.governor;
     text("governor", g ? "Governor: " + g.text : "");
     chart(rows.filter((v) => v.latency_p50_ms && (v.agreement !== null || v.reference)));
@@ -356,6 +357,9 @@
 
   // The stream of events --------------------------------------------------------------------------------------------
   function take(value) {
+    const start = Date.parse(value.time) - 1000 * value.uptime_s;
+    if (Math.abs(start - born) > 2000) { seen = 0; events = []; } // another run counts its events from 1
+    born = start;
     state = value;
     lastState = Date.now();
     const news = value.events.filter((e) => e.number > seen);
@@ -374,6 +378,8 @@
   }
   function listen() {
     const source = new EventSource("/api/events");
+    // A stream of pictures that breaks off tells the page nothing: the last one would stand there for ever.
+    source.addEventListener("open", () => { if (lastState) look(); });
     source.addEventListener("state", (m) => take(JSON.parse(m.data)));
     source.addEventListener("event", (m) => add([JSON.parse(m.data)]));
     source.onerror = () => { if (source.readyState === 2) setTimeout(listen, 2000); };
