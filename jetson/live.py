@@ -75,7 +75,7 @@ class Live:
             "events_file": bool(args.events)})
         self.site = Site(self.status, self.journal, guard)
         self.studio = Studio(len(sources), self.site.picture, args.stream_fps, args.blur_faces,
-                             self.runner.score)
+                             self.runner.score, lambda camera: self.zones[camera].state())
         self.site.server, self.site.studio = self.server, self.studio
         self.status.server = self.server
         self.status.zones = self.zones

@@ -7,7 +7,7 @@ from typing import Any, Callable, List, Optional, Tuple
 import cv2
 import numpy as np
 
-from jetson import track
+from jetson import overlay, track
 
 NAMES = ("mask", "no mask", "mask worn wrong")
 # BGR; light enough for dark text, and apart from each other in brightness for those who see no red and green.
@@ -80,17 +80,20 @@ def encode(image: np.ndarray, quality: int = QUALITY) -> bytes:
 class Studio:
     """Encodes the pictures of all cameras, each once for all its viewers, and only while somebody looks.
 
-    `publish(camera, jpeg)` is called in the encoding thread.
+    `publish(camera, jpeg)` is called in the encoding thread, and `publish(camera, jpeg, True)` with a picture that lines
+    and zones are drawn into; `places(camera)` tells them (jetson.zones.Counter.state).
     """
 
-    def __init__(self, cameras: int, publish: Callable[[int, bytes], None], fps: float = 15.0, blurred: bool = False,
-                 score: float = 0.4) -> None:
+    def __init__(self, cameras: int, publish: Callable[..., None], fps: float = 15.0, blurred: bool = False,
+                 score: float = 0.4, places: Callable[[int], Any] = lambda camera: {"lines": [], "zones": []}) -> None:
         self.blurred = blurred
+        self._places = places
         self._score = score
         self._publish = publish
         self._period = 1.0 / max(fps, 0.1)
         self._wanted = [False] * cameras
         self._once = [False] * cameras
+        self._marked = [False] * cameras
         self._due = [0.0] * cameras
         self._jobs: List[Optional[Any]] = [None] * cameras
         self._buffers: List[Optional[np.ndarray]] = [None] * cameras
@@ -104,14 +107,16 @@ class Studio:
         """Whether anybody watches the stream of `camera`."""
         self._wanted[camera] = viewers
 
-    def want_one(self, camera: int) -> None:
-        """A single picture is asked for."""
-        self._once[camera] = True
+    def want_one(self, camera: int, marked: bool = False) -> None:
+        """A single picture is asked for; `marked`: with lines and zones."""
+        (self._marked if marked else self._once)[camera] = True
 
     def offer(self, camera: int, image: np.ndarray, result: Any) -> None:
         """A finished frame; copied when it is wanted and the encoder is free, left alone otherwise."""
         now = time.monotonic()
-        if not (self._once[camera] or (self._wanted[camera] and now >= self._due[camera])):
+        plain = self._once[camera] or (self._wanted[camera] and now >= self._due[camera])
+        marked = self._marked[camera]
+        if not (plain or marked):
             return
         if self._jobs[camera] is not None:
             return
@@ -119,11 +124,14 @@ class Studio:
         if buffer is None or buffer.shape != image.shape:
             buffer = self._buffers[camera] = np.empty_like(image, order="C")
         np.copyto(buffer, image)
-        self._once[camera] = False
-        # From the due time, not from now: otherwise 15 frames/s out of 30 become 10.
-        self._due[camera] = max(self._due[camera] + self._period, now - self._period)
+        if plain:
+            self._once[camera] = False
+            # From the due time, not from now: otherwise 15 frames/s out of 30 become 10.
+            self._due[camera] = max(self._due[camera] + self._period, now - self._period)
+        if marked:
+            self._marked[camera] = False
         with self._change:
-            self._jobs[camera] = result
+            self._jobs[camera] = (result, plain, marked)
             self._change.notify()
 
     def stop(self) -> None:
@@ -143,15 +151,20 @@ class Studio:
                 waiting = [index for index, job in enumerate(self._jobs) if job is not None]
             for index in waiting:
                 try:
-                    self._publish(index, self.render(self._buffers[index], self._jobs[index]))
-                    self.encoded += 1
+                    result, plain, marked = self._jobs[index]
+                    if marked:
+                        copy = self._buffers[index].copy()
+                        self._publish(index, self.render(copy, result, self._places(index)), True)
+                    if plain:
+                        self._publish(index, self.render(self._buffers[index], result))
+                    self.encoded += plain + marked
                 except (cv2.error, ValueError):
                     pass  # this picture is missing; the next one comes
                 finally:
                     self._jobs[index] = None
 
-    def render(self, image: np.ndarray, result: Any) -> bytes:
-        """The JPEG of one result; `image` is drawn on."""
+    def render(self, image: np.ndarray, result: Any, places: Optional[Any] = None) -> bytes:
+        """The JPEG of one result, with the lines and zones `places`, if given; `image` is drawn on."""
         if self.blurred:
             # Unsure detections too, and where a face was a moment ago: better a blurred poster than a face.
             blur(image, result.faces.xyxy[result.faces.confidence >= BLUR_SHARE * self._score])
@@ -159,6 +172,8 @@ class Studio:
         scale = min(1.0, MAX_SIDE / max(image.shape[:2]))
         if scale < 1:
             image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        if places is not None:
+            overlay.draw(image, places)
         draw(image, result.tracks, result.arrived, scale)
         return encode(image)
 

@@ -50,8 +50,11 @@ class Site:
             with open(os.path.join(WEB, name), "rb") as file:
                 self._files[path] = file.read()
 
-    def picture(self, camera: int, jpeg: bytes) -> None:
-        """A new picture of a camera is encoded."""
+    def picture(self, camera: int, jpeg: bytes, marked: bool = False) -> None:
+        """A new picture of a camera is encoded; `marked`: with lines and zones, which only a snapshot has."""
+        if marked:
+            self.server.publish("marked {}".format(camera), jpeg)
+            return
         self._pictures[camera] = jpeg
         self.server.publish("picture {}".format(camera), picture_part(jpeg))
         self.server.publish("snapshot {}".format(camera), jpeg)
@@ -111,8 +114,10 @@ class Site:
             return Response(404, b"there is no such camera\n")
         if self._unseen(camera):
             return Response(503, self._pictures[camera], _JPEG_TYPE, {"Retry-After": "2"})
-        self.studio.want_one(camera)
-        return Response(200, b"", _JPEG_TYPE, topic="snapshot {}".format(camera), once=True)
+        marked = request.query.get("overlay", "0") == "1"
+        self.studio.want_one(camera, marked)
+        return Response(200, b"", _JPEG_TYPE, topic="{} {}".format("marked" if marked else "snapshot", camera),
+                        once=True)
 
     def _state(self, request: Request) -> Response:
         return Response(200, json.dumps(self.status.state()).encode(), "application/json")

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from serving import wait_for
 
-from jetson import picture, track
+from jetson import overlay, picture, track
 from jetson.detector import Faces
 from jetson.runner import Result
 
@@ -84,6 +84,47 @@ def test_nothing_is_encoded_while_nobody_looks():
         wait_for(lambda: studio.encoded == 2, "the single picture")
         studio.offer(1, noise(), result())
         assert made[-1][0] == 1 and len(made) == 2
+    finally:
+        studio.stop()
+
+
+PLACES = {"lines": [{"name": "door", "points": [[0.2, 0.9], [0.2, 0.1]], "in": {"total": 3}, "out": {"total": 1}}],
+          "zones": [{"name": "queue", "points": [[0.5, 0.5], [0.9, 0.5], [0.9, 0.9], [0.5, 0.9]],
+                     "now": {"total": 2}}]}
+
+
+def test_lines_and_zones_are_drawn_where_they_are():
+    image = np.zeros((200, 400, 3), np.uint8)
+    overlay.draw(image, PLACES)
+    blue, green, red = (int(v) for v in image[60, 80])
+    assert red > 200 and green > 150 and blue < 120, "the line is yellow"
+    # Walked upwards, the way in is to the left: the arrow stands on that side alone.
+    assert image[95:105, 86:100].max() == 0 and image[98:102, 66:72].min(axis=(0, 1))[2] > 200
+    inside, outside = image[150, 300].astype(int), image[90, 300].astype(int)
+    assert inside[0] > 40 > outside.max() and image[100, 250].max() > 150
+    before = image.copy()
+    overlay.draw(image, {"lines": [], "zones": []})
+    assert np.array_equal(image, before)
+
+
+def test_odd_places_stay_in_the_picture():
+    image = np.zeros((48, 64, 3), np.uint8)
+    overlay.draw(image, {"lines": [dict(PLACES["lines"][0], name="T\u00fcr" * 13, points=[[1, 1], [0, 1]])],
+                         "zones": [dict(PLACES["zones"][0], points=[[0, 0], [1, 0], [1, 1], [0, 1]])]})
+    assert image.any()
+
+
+def test_a_marked_picture_is_made_only_when_asked_for():
+    made = []
+    studio = picture.Studio(1, lambda camera, jpeg, marked=False: made.append((decoded(jpeg), marked)), fps=1000,
+                            places=lambda camera: PLACES)
+    try:
+        frame = np.zeros((200, 400, 3), np.uint8)
+        for marked in (True, False):
+            studio.want_one(0, marked)
+            studio.offer(0, frame, result())
+            wait_for(lambda marked=marked: made and made[-1][1] == marked, "the picture")
+        assert len(made) == 2 and made[0][0].max() > 150 and made[1][0].max() < 30 and not frame.any()
     finally:
         studio.stop()
 

@@ -3,6 +3,7 @@
 import json
 import signal
 
+import cv2
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -270,6 +271,11 @@ def test_counts_events_and_metrics_of_a_running_service(tiny_bundle, clip, tmp_p
         assert crossed["door", "in", "with_mask"] >= 1 and crossed["door", "out", "without_mask"] >= 1
         assert {s.labels["zone"] for s in families["jetmask_zone_persons"].samples} == {"all"}
         assert families["jetmask_zone_entered"].samples
+        plain, marked = (cv2.imdecode(np.frombuffer(made.get("/snapshot.jpg?camera=1" + more)[2], np.uint8), 1)
+                         for more in ("", "&overlay=1"))
+        assert plain.shape == marked.shape == (240, 320, 3)
+        column = [picture[20:200, 160].astype(int) for picture in (plain, marked)]  # the line in the middle is yellow
+        assert (column[1][:, 2] - column[1][:, 0]).mean() > 60 > (column[0][:, 2] - column[0][:, 0]).mean()
     told = [json.loads(row) for row in events.read_text().splitlines()]
     crossed = [event for event in told if event["kind"] == "crossed"]
     assert {(event["line"], event["direction"]) for event in crossed} == {("door", "in"), ("door", "out")}
