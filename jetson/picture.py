@@ -80,8 +80,8 @@ def encode(image: np.ndarray, quality: int = QUALITY) -> bytes:
 class Studio:
     """Encodes the pictures of all cameras, each once for all its viewers, and only while somebody looks.
 
-    `publish(camera, jpeg)` is called in the encoding thread, and `publish(camera, jpeg, True)` with a picture that lines
-    and zones are drawn into; `places(camera)` tells them (jetson.zones.Counter.state).
+    `publish(camera, jpeg)` is called in the encoding thread, and `publish(camera, jpeg, True)` with a picture that has
+    the lines and zones in it; `places(camera)` tells them (jetson.zones.Counter.state).
     """
 
     def __init__(self, cameras: int, publish: Callable[..., None], fps: float = 15.0, blurred: bool = False,
