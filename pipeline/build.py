@@ -15,7 +15,7 @@ from jetson import cli, cuda, files, manifest, metrics, onnx_facts
 from jetson.build import WORKSPACE_BYTES
 from jetson.engine import tensorrt_network
 from jetson.errors import BadInput, JetmaskError, QualityGate, UsageError
-from pipeline import bundle, calibrate, engines, gate, lint, quantize, sensitivity, sparsity, targets, trtexec
+from pipeline import bundle, calibrate, engines, folder, gate, lint, quantize, sensitivity, sparsity, targets, trtexec
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8-cpu")
 CALIBRATION_IMAGES = 128
@@ -108,7 +108,7 @@ def make_files(args: Any, device: targets.Target) -> list[dict[str, Any]]:
     truths = metrics.load_split(args.data) if args.data else None
     if truths is not None and not truths:
         raise BadInput("there is no image to measure on", args.data)
-    os.makedirs(args.out, exist_ok=True)
+    folder.made(args.out)
     table, images = None, []
     if args.calibration_data:
         images = calibrate.select(args.calibration_data, CALIBRATION_IMAGES, 0)
@@ -238,6 +238,7 @@ def options(parser: Any) -> None:
 
 def command(args: Any) -> int:
     """Refuse what cannot be, then build or print."""
+    gate.finite(args.max_drop)
     device = targets.target(args.target)
     if args.precision:
         refuse(device, args.precision)

@@ -110,6 +110,8 @@ def make_key(path: str) -> str:
 
     if os.path.exists(path):
         raise UsageError("the file is there already", path, "a new file", "choose another name: a key is not replaced")
+    if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+        raise BadInput("there is no such folder to write the key into", path, "a folder", "make it first")
     private = Ed25519PrivateKey.generate()
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "wb") as file:

@@ -8,8 +8,9 @@ import tempfile
 from typing import Any
 
 from jetson import install, manifest, tarball
-from jetson.errors import QualityGate, UsageError
+from jetson.errors import BadInput, QualityGate, UsageError
 from pipeline import bundle
+from pipeline.gate import finite
 
 _EXAMPLES = """examples:
   jetmask bundle create mine/bundle --onnx s=mine/s.onnx --int8-cpu s=mine/s.int8-cpu.onnx --data data/val
@@ -92,9 +93,11 @@ def _pairs(values: list[str], flag: str) -> dict[str, str]:
     found = {}
     for value in values:
         name, equals, path = value.partition("=")
-        if not equals or not name or not path:
-            raise UsageError(f"{flag} {value}: not NAME=FILE", None, f"for instance {flag} s=runs/mine/s.onnx")
-        found[name] = path
+        example = "s-416x256-int8=runs/mine/s.tflite" if flag == "--tflite" else "s=runs/mine/s.onnx"
+        if not equals or not name or not path or "/" in name or name.startswith("."):
+            raise UsageError(f"{flag} {value}: not NAME=FILE", None, f"for instance {flag} {example}")
+        if found.setdefault(name, path) != path:
+            raise UsageError(f"{flag} names two files for {name}", None, "one file a model", "call one by another name")
     return found
 
 
@@ -109,8 +112,9 @@ def _wh(text: str) -> list[int]:
 def _create(args: argparse.Namespace) -> str:
     models: dict[str, dict[str, Any]] = {}
     for kind in bundle.KINDS:
-        for model, path in _pairs(getattr(args, kind), "--" + kind).items():
+        for model, path in _pairs(getattr(args, kind), "--onnx" if kind == "fp32" else "--" + kind).items():
             models.setdefault(model, {})[kind] = path
+    finite(args.max_drop)
     variants: list[dict] = []
     sizes = [_wh(size) for size in args.sizes.split(",") if size]
     for model, kinds in models.items():
@@ -141,12 +145,17 @@ def _create(args: argparse.Namespace) -> str:
         raise UsageError("no model is given", None, "at least one --onnx MODEL=FILE", "see `jetmask bundle --help`")
     calibration = {}
     if args.calibration:
+        if not os.path.isdir(args.calibration):
+            raise BadInput("there is no such folder", args.calibration, "a folder with <model>.json and <model>.cache")
         calibration = {name: os.path.join(args.calibration, name) for name in sorted(os.listdir(args.calibration))
                        if name.endswith((".json", ".cache"))}
     card = ""
     if args.card:
-        with open(args.card, encoding="utf-8") as file:
-            card = file.read()
+        try:
+            with open(args.card, encoding="utf-8") as file:
+                card = file.read()
+        except (FileNotFoundError, UnicodeDecodeError) as error:
+            raise BadInput(f"the model card cannot be read: {error}", args.card, "a text file in UTF-8") from None
     failed = _measure(models, variants, args.data, args.max_drop) if args.data else {}
     variants = [variant for variant in variants if variant["name"] not in failed]
     print(f"writing {len(variants)} variants ...", file=sys.stderr)

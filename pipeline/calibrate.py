@@ -134,7 +134,17 @@ def observed(onnx_path, input_wh):
     settings.log_severity_level = 3
     settings.add_free_dimension_override_by_name("height", input_wh[1])
     settings.add_free_dimension_override_by_name("width", input_wh[0])
-    return ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"]), names
+    try:
+        session = ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own classes have no public base
+        raise BadInput("ONNX Runtime does not take the model: %s" % str(error).splitlines()[0], where=onnx_path,
+                       expected="a float32 model written by jetmask export") from error
+    taken = [(value.name, value.type) for value in session.get_inputs()]
+    if taken != [("image", "tensor(float)")]:
+        raise BadInput("the model has another input: " + ", ".join("%s %s" % pair for pair in taken), where=onnx_path,
+                       expected="one float32 input called image, as jetmask export writes it",
+                       remedy="rename the input, or export the model again")
+    return session, names
 
 
 def _activations(session, names, images, input_wh):

@@ -15,6 +15,7 @@ from jetson import boxes, files, metrics
 from jetson.detector import Faces, open_detector
 from jetson.manifest import CLASSES
 from pipeline import error_page, evaluate
+from pipeline.folder import made
 
 THRESHOLDS = np.round(np.arange(0.05, 0.96, 0.01), 2)
 WORST = 24
@@ -214,7 +215,7 @@ def run(
             print(f"looking for false masks in {len(negatives)} images", file=sys.stderr, flush=True)
             negative_faces = evaluate.detect_split(detector, negatives)
     numbers = analyse(truths, measured.detections, score, negative_faces)
-    os.makedirs(folder, exist_ok=True)
+    made(folder)
     files.write_json(os.path.join(folder, "errors.json"), {"split": split, "evaluation": result, **numbers})
     sheets = [error_page.tile(truths[row["image"]], shown(measured.detections[row["image"]],
                                                         numbers["recommended"]["score"]), row)

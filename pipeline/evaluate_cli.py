@@ -9,6 +9,8 @@ from jetson.errors import BadInput, UsageError
 from jetson.manifest import RUNTIMES
 from pipeline import error_analysis
 from pipeline.evaluate import coco_results, gate, measure, summary
+from pipeline.folder import made
+from pipeline.gate import finite
 
 
 def options(parser: Any) -> None:
@@ -32,6 +34,7 @@ def command(args: Any) -> int:
     """Evaluate, and print or write what was asked for."""
     if args.max_drop is not None and not args.against:
         raise UsageError("--max-drop needs something to compare with", None, "--against NAME")
+    finite(args.max_drop)
     if args.negatives and not args.report:
         raise UsageError("--negatives is a part of the error analysis", None, "--report DIR with it")
     if args.threads is not None and args.threads < 1:
@@ -42,8 +45,15 @@ def command(args: Any) -> int:
     folder = os.path.dirname(os.path.abspath(args.detections)) if args.detections else None
     if folder and not os.path.isdir(folder):
         raise BadInput("there is no such folder to write the detections into", args.detections)
-    if args.negatives:
-        metrics.load_split(args.negatives)  # found now, not after the last image
+    if args.detections and os.path.isdir(args.detections):
+        raise BadInput("this is a folder", args.detections, "the name of a file", "name a file in it: OUT.json")
+    # Found now, not after the last image.
+    if args.negatives and not metrics.load_split(args.negatives):
+        raise BadInput("there is no image to look for false masks in", args.negatives)
+    if args.against and not any((truth.labels < len(metrics.TWO_CLASS)).any() for truth in truths):
+        raise BadInput("there is no face to compare two variants by", args.data, "labels of with_mask or without_mask")
+    if args.report:
+        made(args.report)
     measured = measure(args.bundle, truths, args.variant, args.runtime, args.threads, progress=True)
     split = os.path.basename(os.path.abspath(args.data))
     result = {"bundle": args.bundle, "split": split, **measured.result}

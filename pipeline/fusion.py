@@ -69,6 +69,8 @@ class Layer(NamedTuple):
 
 def counted(node: Node) -> bool:
     """Whether the products of a node are counted; those of an LSTM, say, with weights but no rule here, are not."""
+    if node.op in ("If", "Loop", "Scan"):  # their work is in graphs of their own
+        return False
     return (node.op in WEIGHTED or node.op in POINTWISE or node.op in FREE or node.op in KINDS
             or all(len(dims) < 2 for dims in node.weights.values()))
 

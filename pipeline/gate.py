@@ -4,15 +4,22 @@ An engine that was built is run through the detector that ships, and its two-cla
 float32 engine's by a paired bootstrap over images. What cannot run here has no figure, never a guess.
 """
 
+import math
 from typing import NamedTuple
 
 from jetson import metrics
 from jetson.detector import Detector
 from jetson.engine.onnx import OnnxEngine
-from jetson.errors import QualityGate
+from jetson.errors import QualityGate, UsageError
 from pipeline.bundle import DECODE
 
 MAX_DROP = 0.5  # points of two-class mAP50
+
+
+def finite(points):
+    """UsageError for a --max-drop that is no number: nothing is over NaN, and so every gate would hold or none."""
+    if points is not None and not math.isfinite(points):
+        raise UsageError("--max-drop %r" % points, "--max-drop", "points of mAP50, for instance 0.5")
 
 
 class Verdict(NamedTuple):

@@ -32,7 +32,12 @@ def read(path):
 
 def write(model, path):
     """Write a model as one file, aside and renamed; checked by ONNX's own checker before."""
-    onnx.checker.check_model(model)
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise BadInput("the graph is not what ONNX allows: %s" % str(error).splitlines()[0], where=path,
+                       expected="a valid ONNX model, outputs with their shapes among it",
+                       remedy="export the model again: jetmask export") from error
     files.write_bytes(str(path), model.SerializeToString(deterministic=True))
 
 

@@ -1,5 +1,6 @@
 """`jetmask prune`: remove channels from a trained model and fine-tune what is left."""
 import json
+import math
 import sys
 
 from jetson import files
@@ -117,6 +118,9 @@ def _check(args):
                                    ("--floor", args.floor, -1e-9, 1)):
         if value is not None and not low < value <= high:
             raise UsageError("%s %g" % (name, value), expected="a share from %g to 1" % max(low, 0))
+    for name, value in (("--max-drop", args.max_drop), ("--distill", args.distill)):
+        if value is not None and not math.isfinite(value):
+            raise UsageError("%s %g" % (name, value), name, "a number")
     for name, value, least in (("--rounds", args.rounds, 1), ("--probes", args.probes, 1), ("--epochs", args.epochs, 0),
                                ("--multiple-of", args.multiple_of, 1)):
         if value is not None and value < least:

@@ -15,6 +15,7 @@ from jetson.errors import JetmaskError, QualityGate, UsageError
 from pipeline import dataset, importance, prune_cost, train
 from pipeline import prune as pruner
 from pipeline.config import to_dict
+from pipeline.folder import made
 from pipeline.losses import detection_loss
 from pipeline.model import load, save
 from pipeline.prune import Plan
@@ -47,7 +48,7 @@ class Pruning:
         self.path, self.folder, self.config, self.settings = Path(model), Path(folder), config, settings or Settings()
         self.say, self.progress = say, progress
         self.original = load(str(model))
-        self.folder.mkdir(parents=True, exist_ok=True)
+        made(self.folder)
         tuning = to_dict(config)
         tuning.pop("data")  # where the photographs lie on this machine says nothing about the run
         self.claim("settings.json", {"model_sha256": files.sha256(str(model)), "tuning": tuning,

@@ -15,6 +15,7 @@ import numpy as np
 from jetson import files
 from jetson.errors import BadInput
 from jetson.picture import COLOURS, NAMES
+from pipeline.folder import made
 from pipeline.report_rows import COLUMNS, device_rows, machine_of, table_rows
 
 # Everything a report can hold, with the type of each. All of it is optional: what is missing has no section.
@@ -63,7 +64,7 @@ def write(folder: str | os.PathLike, data: dict[str, Any]) -> str:
     """
     folder = Path(folder)
     check(data, str(folder / "report.json"))
-    folder.mkdir(parents=True, exist_ok=True)
+    made(folder)
     data = json.loads(json.dumps(data, default=_plain))
     files.write_json(str(folder / "report.json"), data)
     return render(folder, data)
@@ -93,6 +94,9 @@ def check(data: Any, where: str) -> None:
             wanted: Any = SECTIONS[key]
             kinds = wanted if isinstance(wanted, tuple) else (wanted,)
             raise BadInput(f"{key} is {type(value).__name__}", where, " or ".join(kind.__name__ for kind in kinds))
+    for number, row in enumerate(data.get("facts") or ()):
+        if not isinstance(row, list) or len(row) != 2:
+            raise BadInput(f"facts[{number}] is {row!r}", where, "[label, value]")
     for key in ("variants", "predicted", "devices", "stages", "curves", "layers", "prunings", "agreement",
                 "sensitivity", "ablations", "comparisons", "detections", "commands", "next"):
         for number, row in enumerate(data.get(key) or ()):

@@ -6,8 +6,10 @@ trial that was running starts again in its own folder, where its training resume
 
 import contextlib
 import csv
+import difflib
 import io
 import json
+import math
 import os
 import shutil
 import sys
@@ -22,6 +24,7 @@ from jetson.cli import table
 from jetson.errors import BadInput, DeviceMismatch, UsageError
 from pipeline import config as configuration
 from pipeline import sweep_workers, targets
+from pipeline.folder import made
 from pipeline.front import front
 
 OBJECTIVE = "pipeline.sweep_trial:train_and_measure"
@@ -53,8 +56,9 @@ BASELINE: dict[str, Any] = {
 }
 
 
-def space_for(target: str, path: str | None = None) -> dict[str, Any]:
-    """The space for a target, narrowed or widened by a YAML file of the same form as SPACE."""
+def space_for(target: str, path: str | None = None, ours: bool = True) -> dict[str, Any]:
+    """The space for a target, narrowed or widened by a YAML file of the same form as SPACE. ours: the objective is
+    OBJECTIVE, so that other names than those it knows are mistakes."""
     space = dict(SPACE)
     space["precision"] = targets.searched_precisions(target)
     if path:
@@ -62,7 +66,7 @@ def space_for(target: str, path: str | None = None) -> dict[str, Any]:
             own = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise BadInput(f"the space cannot be read: {error.strerror}", path, "a YAML file") from None
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise BadInput(f"not YAML: {error}", path, "names with choices") from None
         if not isinstance(own, dict):
             raise BadInput("a space is names with choices", path, "for instance input_wh: [320x192, 416x256]")
@@ -73,7 +77,29 @@ def space_for(target: str, path: str | None = None) -> dict[str, Any]:
             "low", "high", "log"}
         if not good:
             raise BadInput(f"{name} has no choices", path or "space", "a list, or {low: …, high: …, log: true}")
+        _check_choice(name, value, path or "space", ours)
     return space
+
+
+def _check_choice(name: str, value: Any, where: str, ours: bool) -> None:
+    """BadInput for choices that no trial could take: told here, and not by every trial."""
+    if isinstance(value, dict):
+        ends = [value["low"], value["high"]]
+        if not all(type(end) in (int, float) and math.isfinite(end) for end in ends) or ends[0] > ends[1] or (
+                value.get("log") and ends[0] <= 0):
+            raise BadInput(f"{name} is {value}", where, "numbers, low not over high, and over 0 with log: true")
+    if not ours:
+        return
+    if "." in name:
+        for choice in value if isinstance(value, list) else map(float, ends):  # drawn as a number with a fraction
+            try:
+                configuration.load(None, [f"{name}={json.dumps(choice)}"])
+            except BadInput as error:
+                raise BadInput(str(error.what), f"{where}, {name}", error.expected, error.remedy) from None
+    elif name not in SPACE:
+        near = difflib.get_close_matches(name, SPACE, 1)
+        raise BadInput(f"nothing is called {name}", where, ", ".join(SPACE) + ", or a configuration key with its dot",
+                       f"did you mean {near[0]}?" if near else None)
 
 
 def suggest(trial: Any, space: dict[str, Any]) -> dict[str, Any]:
@@ -294,11 +320,11 @@ def command(args) -> None:
     if not data and args.objective == OBJECTIVE:
         raise UsageError("no data", "--data", "a folder with train/ and val/",
                          "give --data DIR, set JETMASK_DATA, or draw some: jetmask data draw DIR")
-    space = space_for(args.target, args.space)
+    space = space_for(args.target, args.space, args.objective == OBJECTIVE)
     if config.model.init:
         # The weights have their size and layers already: varying those would change nothing.
         space = {name: value for name, value in space.items() if name not in FIXED_BY_WEIGHTS}
-    os.makedirs(args.out, exist_ok=True)
+    made(args.out)
     with files.lock(os.path.join(args.out, "sweep.lock"), wait=False):
         if config.model.init:
             keep_weights(config.model.init, start)

@@ -21,6 +21,7 @@ from jetson.errors import BadInput, UsageError
 from pipeline import config as configuration
 from pipeline import dataset
 from pipeline.bundle import DECODE
+from pipeline.folder import made
 from pipeline.losses import detection_loss
 from pipeline.model import STRIDES, build, load, macs
 
@@ -311,8 +312,7 @@ def fit(config, run_dir, model=None, report=None, resume=False, progress=0, dete
     if config.train.epochs < 1:
         raise UsageError("train.epochs is %d" % config.train.epochs, where="train.epochs", expected="1 or more")
     keras.config.set_dtype_policy(config.train.precision)
-    run_dir = Path(run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
+    run_dir = made(run_dir)
     if resume and not (run_dir / "checkpoint.npz").exists() and not (run_dir / "config.json").exists():
         raise BadInput("nothing to resume", where=str(run_dir), expected="a folder with checkpoint.npz",
                        remedy="start without --resume")

@@ -66,6 +66,8 @@ def test_what_is_missing_is_said(root, tiny_bundle, tmp_path):
             ((onnx, "--precision", "int8", "--out", str(tmp_path)), 2, "int8 needs calibration"),
             ((onnx, "--precision", "auto", "--out", str(tmp_path)), 2, "--calibration-data"),
             ((os.path.join(tiny_bundle, "models", "t.int8.onnx"), "--out", str(tmp_path)), 3, "not a float32 model"),
+            ((onnx, "--precision", "fp16", "--out", __file__), 3, "a file is where a folder is to be"),
+            ((onnx, "--precision", "fp16", "--out", str(tmp_path), "--max-drop", "nan"), 2, "--max-drop"),
             ((onnx, "--print-trtexec"), 4, "no TensorRT")):
         got, _, err = jetmask(root, *arguments)
         assert got == status and words in err, (arguments, err)

@@ -263,6 +263,22 @@ def test_what_is_not_signed_as_it_is_does_not_get_onto_a_device(written, tmp_pat
     assert os.listdir(tmp_path / "state" / "bundles") == []
 
 
+def test_what_create_is_given_is_checked_by_the_options_own_names(tiny_bundle, tmp_path):
+    onnx, place = f"{tiny_bundle}/models/t.onnx", str(tmp_path / "b")
+    for words, code, told in (
+            (["--onnx", "t"], 2, "--onnx s="), (["--onnx", f"a/b={onnx}"], 2, "--onnx a/b"),
+            (["--onnx", f"t={onnx}", "--onnx", f"t={onnx}.other"], 2, "two files for t"),
+            (["--onnx", f"t={onnx}", "--tflite", "t"], 2, "--tflite s-416x256-int8="),
+            (["--onnx", f"t={onnx}", "--card", f"{place}/no.md"], 3, "no.md"),
+            (["--onnx", f"t={onnx}", "--calibration", f"{place}/no"], 3, "no such folder"),
+            (["--onnx", f"t={onnx}", "--max-drop", "nan"], 2, "--max-drop")):
+        done = _jetmask("bundle", "create", place, *words)
+        assert done.returncode == code and told in done.stderr, done.stderr
+        assert not os.path.exists(place)
+    done = _jetmask("bundle", "key", f"{place}/no/key")
+    assert done.returncode == 3 and "no such folder" in done.stderr
+
+
 def test_create_pack_and_unpack_on_the_command_line(tiny_bundle, tmp_path):
     models = os.path.join(tiny_bundle, "models")
     done = _jetmask("bundle", "create", str(tmp_path / "b"), "--onnx", f"t={models}/t.onnx", "--int8-cpu",

@@ -5,6 +5,7 @@ from collections import Counter
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from small_net import detector, run
 
@@ -64,6 +65,21 @@ def test_selection_refuses(split, tmp_path):
         calibrate.select(split, 0, 0)
     with pytest.raises(BadInput):
         calibrate.select(str(tmp_path), 4, 0)
+
+
+def test_a_model_that_is_not_ours_is_told(split, tmp_path):
+    weight = onnx.numpy_helper.from_array(np.zeros((4, 3, 3, 3), np.float32), "w")
+    for name, kind in (("x", onnx.TensorProto.FLOAT), ("image", onnx.TensorProto.FLOAT16)):
+        weights = [weight if kind == onnx.TensorProto.FLOAT else
+                   onnx.numpy_helper.from_array(np.zeros((4, 3, 3, 3), np.float16), "w")]
+        graph = onnx.helper.make_graph(
+            [onnx.helper.make_node("Conv", [name, "w"], ["y"])], "g",
+            [onnx.helper.make_tensor_value_info(name, kind, [1, 3, 32, 32])],
+            [onnx.helper.make_tensor_value_info("y", kind, None)], weights)
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=7)
+        onnx.save(model, str(tmp_path / "own.onnx"))
+        with pytest.raises(BadInput, match="own.onnx"):
+            calibrate.collect(str(tmp_path / "own.onnx"), calibrate.select(split, 2, 0), (32, 32))
 
 
 def test_minmax_is_the_largest_of_every_tensor(split, model):

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +116,9 @@ def test_a_comparison_shows_its_bounds_and_gates(split, tiny_bundle):
     (["--max-drop", "1"], 2, "--against"),
     (["--negatives", "{split}"], 2, "--report"),
     (["--detections", "{split}/no/where.json"], 3, "no/where.json"),
+    (["--detections", "{split}"], 3, "this is a folder"),
+    (["--report", "{split}/annotations.json"], 3, "a file is where a folder is to be"),
+    (["--variant", "t-416x256-fp32", "--against", "t-320x192-fp32", "--max-drop", "nan"], 2, "--max-drop"),
 ])
 def test_mistakes_are_named(split, tiny_bundle, arguments, code, word):
     arguments = [argument.format(split=split) for argument in arguments]
@@ -141,6 +145,17 @@ def entry(name, precision, macs, wh, ap, runtimes=("onnxruntime",)):
 
 def contents(*variants):
     return manifest.Manifest(1, "b", "now", manifest.CLASSES, {}, "", variants[0].name, variants, {}, "")
+
+
+def test_nothing_to_compare_by_and_nothing_to_look_at_is_told_before_the_first_image(split, tiny_bundle, tmp_path):
+    document = json.loads((split / "annotations.json").read_text())
+    for name, change in (("nobody", {"annotations": []}), ("nothing", {"annotations": [], "images": []})):
+        shutil.copytree(split, tmp_path / name)
+        (tmp_path / name / "annotations.json").write_text(json.dumps({**document, **change}))
+    for arguments in (("--data", tmp_path / "nobody", "--variant", "t-416x256-fp32", "--against", "t-320x192-fp32"),
+                      ("--data", split, "--report", tmp_path / "out", "--negatives", tmp_path / "nothing")):
+        done = run("--bundle", tiny_bundle, *arguments)
+        assert done.returncode == 3 and "internal" not in done.stderr and "images" not in done.stderr, done.stderr
 
 
 def test_the_most_accurate_is_the_best_measured_one():

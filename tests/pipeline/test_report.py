@@ -170,6 +170,8 @@ def test_wrong_keys_and_types_are_named(tmp_path):
         report.write(tmp_path, {"stages": [3]})
     with pytest.raises(BadInput, match="object"):
         report.write(tmp_path, [])
+    with pytest.raises(BadInput, match=r"facts\[0\]"):
+        report.write(tmp_path, {"facts": [1]})
     assert not list(tmp_path.iterdir())
 
 

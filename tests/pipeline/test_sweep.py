@@ -194,6 +194,24 @@ def test_spaces_that_are_none(tmp_path, text, words):
         sweep.space_for("nano", str(tmp_path / "none.yaml"))
 
 
+@pytest.mark.parametrize("text, words", [
+    ("train.lerning_rate: [1e-3]", "train.learning_rate"), ("train.optimizer: [3]", "train.optimizer"),
+    ("train.learning_rate: {low: 1e-2, high: 1e-3}", "low not over high"), ("augment.scale: {low: a, high: 2}", "low"),
+    ("train.learning_rate: {low: 0, high: 0.1, log: true}", "over 0"), ("prunes: [0, 0.5]", "did you mean prune"),
+    ("train.batch_size: {low: 8, high: 32}", "train.batch_size")])
+def test_choices_that_no_trial_could_take_are_told_at_once(tmp_path, text, words):
+    path = tmp_path / "space.yaml"
+    path.write_text(text)
+    with pytest.raises(BadInput, match=words):
+        sweep.space_for("nano", str(path))
+
+
+def test_an_objective_of_ones_own_has_names_of_its_own(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text("width: [8, 16]")
+    assert sweep.space_for("nano", str(path), ours=False)["width"] == [8, 16]
+
+
 def test_the_built_in_space_holds_what_the_target_can():
     assert sweep.space_for("nano")["precision"] == ["fp16"]
     assert sweep.space_for("this-machine")["precision"] == ["fp32", "int8"]
