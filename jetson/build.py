@@ -102,8 +102,12 @@ class _Worker:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "jetson.build_worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, env=dict(os.environ, PYTHONPATH=search), start_new_session=True)
-        self._reader = threading.Thread(target=self._read, args=(log_path,), daemon=True)
-        self._reader.start()
+        self._answer = b""
+        # Both at once: a child whose answer is larger than a pipe holds would wait for a reader, and never end.
+        self._readers = [threading.Thread(target=self._read, args=(log_path,), daemon=True),
+                         threading.Thread(target=self._hear, daemon=True)]
+        for reader in self._readers:
+            reader.start()
         try:
             self.process.stdin.write(json.dumps(job).encode("utf-8"))
             self.process.stdin.close()
@@ -127,12 +131,15 @@ class _Worker:
                         log.write(line + "\n")
                         log.flush()
 
+    def _hear(self) -> None:
+        self._answer = self.process.stdout.read()
+
     def answer(self) -> Dict[str, Any]:
         """The child's reply; {} when it died without one."""
-        text = self.process.stdout.read().decode("utf-8", "replace")
-        self._reader.join(10)
+        for reader in self._readers:
+            reader.join(10)
         try:
-            return json.loads(text)
+            return json.loads(self._answer.decode("utf-8", "replace"))
         except ValueError:
             return {}
 

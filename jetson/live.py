@@ -140,8 +140,10 @@ class Live:
             self.status.governor = self.governor
 
     def _switch(self, entry: tradeoff.Entry, reason: str) -> None:
-        before = self.runner.active.variant.name
-        self.runner.swap(entry.variant, entry.detector, own=False)
+        before, comparing, detector = self.runner.active.variant.name, self.tradeoff, entry.detector
+        if detector is None or comparing is None or entry not in comparing.entries:
+            return  # its engine has died, or a reload has brought others, since the governor looked
+        self.runner.swap(entry.variant, detector, own=False)
         self.journal.add("switched", reason="{} to {}: {}".format(before, entry.variant.name, reason))
         say("governor: {} to {}: {}".format(before, entry.variant.name, reason))
 

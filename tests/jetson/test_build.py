@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from jetson import build as builder
 from jetson import calibrate, files, manifest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "doubles"))
@@ -380,6 +381,17 @@ def test_calibration_from_images_through_the_runners_preprocessing(tmp_path, tin
 
 
 # ------------------------------------------------------------------------------------------- broken models
+
+def test_an_answer_larger_than_a_pipe_holds_is_no_hang(tmp_path, monkeypatch):
+    """A calibration cache has a line per tensor: 64 KiB are soon full."""
+    program = tmp_path / "worker"
+    program.write_text("#!/bin/sh\nexec {} -c \"import json, sys; sys.stdin.read(); print(json.dumps("
+                       "{{'done': {{'calibration_cache': 'x' * 300000}}}}))\"\n".format(sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    done = builder._run_worker({}, str(tmp_path / "log"), lambda phase, seconds: None, 20.0, "/proc/meminfo")
+    assert len(done["calibration_cache"]) == 300000
+
 
 def test_a_file_that_tensorrt_cannot_parse_names_the_node_and_the_mend(library, tmp_path, tiny_copy):
     """The bundle's CPU file has int32 biases behind DequantizeLinear, which 8.2 cannot take."""

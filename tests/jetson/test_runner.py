@@ -1,6 +1,8 @@
 """The loop of `jetson.runner`: what is on its way when a source ends, and engines that change meanwhile."""
 
+import argparse
 import time
+import types
 
 import cv2
 import pytest
@@ -8,6 +10,9 @@ from serving import wait_for
 
 from jetson import manifest, source
 from jetson.detector import open_detector
+from jetson.entries import Entry
+from jetson.journal import Journal
+from jetson.live import Live
 from jetson.runner import Active, Runner
 
 VARIANT = "t-320x192-fp32"
@@ -41,6 +46,21 @@ def test_the_end_waits_for_the_frame_that_is_being_prepared(make, draw, tmp_path
     made.start()
     wait_for(lambda: made.ended, "the end")
     assert made.results == 1
+
+
+@pytest.mark.parametrize("case", ["died", "reloaded", "reloading", "well"])
+def test_the_governor_switches_to_no_engine_that_is_gone(make, case):
+    service = Live(argparse.Namespace())
+    made = service.runner = make("synthetic://")
+    service.journal = Journal()
+    entry = Entry(made.active.variant, "onnxruntime")
+    entry.detector = None if case == "died" else made.active.detector
+    there = [] if case == "reloaded" else [entry]
+    service.tradeoff = None if case == "reloading" else types.SimpleNamespace(entries=there)
+    service.site = None
+    service._switch(entry, "too slow")
+    assert made.active.detector is not None and made.active.generation == (1 if case == "well" else 0)
+    assert len(service.journal.latest()) == (1 if case == "well" else 0)
 
 
 def test_an_engine_that_failed_does_not_take_the_place_of_the_next(make):
