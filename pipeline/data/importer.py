@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import sys
 from collections import Counter
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from jetson.errors import BadInput, UsageError
 from pipeline.data import check, coco, kitti, layout, voc, yolo
-from pipeline.data.labels import CLASSES, IGNORE, Collection, class_of
+from pipeline.data.labels import CLASSES, IGNORE, Collection, Finding, class_of
 
 FORMATS = {"coco": coco, "voc": voc, "yolo": yolo, "kitti": kitti}
 
@@ -86,6 +87,23 @@ def mapping_of(pairs: list[str]) -> dict[str, str]:
     return mapping
 
 
+def unused(mapping: dict[str, str], collection: Collection, source: Path) -> list[Finding]:
+    """A note for each name of --map that no label has: a slip, and then the class is not what was asked for."""
+    names = {box.name for image in collection.images for box in image.boxes}
+    near = {name: difflib.get_close_matches(name, names, 1) for name in mapping if name not in names}
+    return [
+        Finding(
+            str(source),
+            None,
+            "map unused",
+            f"no label is called {name!r}" + (f"; one is called {close[0]!r}" if close else ""),
+            "--map for it changes nothing",
+            False,
+        )
+        for name, close in near.items()
+    ]
+
+
 def report(findings, entries, as_json: bool, done: str, failed: bool) -> None:
     """All findings to stderr (with --json to stdout), and one line of what was done."""
     boxes = Counter(label for e in entries for label in e.labels)
@@ -137,7 +155,9 @@ def import_options(parser) -> None:
 
 def import_command(args) -> int:
     collection = read(args.source, args.format, args.images)
-    entries, findings = check.check(collection, mapping_of(args.map), quiet=False)
+    mapping = mapping_of(args.map)
+    entries, findings = check.check(collection, mapping, quiet=False)
+    findings += unused(mapping, collection, args.source)
     errors = sum(f.error for f in findings)
     failed = bool(errors and not args.mend) or not entries
     if not failed:
@@ -176,7 +196,9 @@ def check_options(parser) -> None:
 def check_command(args) -> int:
     from pipeline.data import leak
 
-    entries, findings = check.check(read(args.source, args.format, args.images), mapping_of(args.map), quiet=False)
+    mapping, collection = mapping_of(args.map), read(args.source, args.format, args.images)
+    entries, findings = check.check(collection, mapping, quiet=False)
+    findings += unused(mapping, collection, args.source)
     findings += leak.findings([e.image for e in entries], args.against)
     errors = sum(f.error for f in findings)
     report(findings, entries, args.json, f"checked {args.source}", False)

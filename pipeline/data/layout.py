@@ -14,6 +14,7 @@ from jetson import files
 from jetson.errors import BadInput, UsageError
 from pipeline.data import check, coco, imagefile
 from pipeline.data.labels import CLASSES, glob_escape
+from pipeline.folder import made
 
 
 def load(split_dir: Path) -> tuple[list[check.Entry], list[dict]]:
@@ -58,7 +59,7 @@ def folder_aside(out: Path) -> Iterator[Path]:
         raise UsageError(
             "the folder to write exists already", out, "a new or an empty folder", "name another, or remove it"
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
+    made(out.parent)
     for left in out.parent.glob(f".{glob_escape(out.name[:80])}.*.partial"):
         if not _alive(int(left.name.split(".")[-3])):  # of a run that was killed
             shutil.rmtree(left, ignore_errors=True)

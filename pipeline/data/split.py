@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,10 +45,14 @@ def split(
     shares and the seed: not on file names or order.
     """
     total = sum(shares.values())
-    if not shares or total <= 0 or min(shares.values()) < 0:
+    if not shares or not 0 < total < math.inf or min(shares.values()) < 0:  # NaN is neither
         raise UsageError(
             "the shares of the parts", None, "positive numbers, for instance --train 0.8 --val 0.1 --test 0.1"
         )
+    if not -(2**63) <= seed < 2**63:
+        raise UsageError(f"--seed {seed}", "--seed", "a number of 64 bits")
+    if not 0 <= bits <= 32:
+        raise UsageError(f"--bits {bits}", "--bits", "0 to 32: unlike pictures differ in about 32 of 64 bits")
     paths = [e.image for e in entries]
     hashed, mirrored = leak.hashes(paths), leak.hashes(paths, mirrored=True)
     number = groups(hashed, bits, mirrored)
@@ -119,4 +124,7 @@ def split_command(args) -> int:
     else:
         print(table(["part", "images", *CLASSES], rows))
         print(f"wrote {args.out}", file=sys.stderr)
+    for name, chosen in parts.items():
+        if not chosen:
+            print(f"mind: {name} got no image; there are few, or they belong together", file=sys.stderr)
     return 0

@@ -27,7 +27,7 @@ def counts(entries: list[check.Entry]) -> dict:
         "images_without_boxes": sum(not e.boxes for e in entries),
         "ignore_boxes": sum(len(e.ignore) for e in entries),
         "sources": dict(Counter(str(e.extra.get("source", "")) or "not said" for e in entries).most_common()),
-        "tags": dict(Counter(str(tag) for e in entries for tag in e.extra.get("tags", ())).most_common()),
+        "tags": dict(Counter(str(tag) for e in entries for tag in _tags(e)).most_common()),
         "classes": {},
     }
     for number, name in enumerate(CLASSES):
@@ -44,6 +44,11 @@ def counts(entries: list[check.Entry]) -> dict:
             else None,
         }
     return found
+
+
+def _tags(entry):
+    tags = entry.extra.get("tags")
+    return tags if isinstance(tags, list) else [] if tags is None else [tags]
 
 
 def plot(entries: list[check.Entry], title: str, path: Path) -> None:

@@ -123,3 +123,23 @@ def test_a_file_name_that_is_no_utf8_is_copied_under_another(tmp_path):
 def test_a_box_that_is_nan_is_still_refused(tmp_path):
     with pytest.raises(BadInput, match=r"line \d+"):
         importer.read(as_coco(tmp_path / "s", changed("annotations", bbox=[1, 2, float("nan"), 3])))
+
+
+def test_a_name_of_map_that_no_label_has_is_told(tmp_path):
+    source = as_coco(tmp_path / "s")
+    done = jetmask("import", source, tmp_path / "out", "--map", "with_maks=ignore", "--map", "with_mask=ignore", code=0)
+    assert "no label is called 'with_maks'; one is called 'with_mask'" in done.stderr
+    assert "map unused" in jetmask("check", source, "--map", "zz=ignore", code=0).stderr
+
+
+@pytest.mark.parametrize("tags", [5, None, "abc", [[1]]])
+def test_tags_of_any_shape_are_counted(tags, tmp_path):
+    source = as_coco(tmp_path / "s", changed("images", tags=tags))
+    jetmask("stats", source, code=0)
+
+
+def test_a_file_in_the_way_of_the_folder_is_told(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for words in (("draw", tmp_path / "file" / "out"), ("import", as_coco(tmp_path / "s"), tmp_path / "file" / "out")):
+        assert "a file is where a folder is to be" in jetmask(*words, code=3).stderr
+    assert (tmp_path / "file").read_text() == "mine"
