@@ -25,8 +25,9 @@ _JPEG_TYPE = "image/jpeg"
 
 
 def event_part(name: str, value: Any) -> bytes:
-    """One server-sent event."""
-    return "event: {}\ndata: {}\n\n".format(name, json.dumps(value)).encode()
+    """One server-sent event; one of the journal has its number as the id, by which a browser goes on."""
+    number = "id: {}\n".format(value["number"]) if name == "event" else ""
+    return "event: {}\n{}data: {}\n\n".format(name, number, json.dumps(value)).encode()
 
 
 def picture_part(jpeg: bytes) -> bytes:
@@ -125,9 +126,10 @@ class Site:
     def _events(self, request: Request) -> Response:
         text = request.headers.get("last-event-id", "0")
         after = int(text) if text.isdigit() else 0
-        first = b"retry: 2000\n\n" + event_part("state", self.status.state())
-        if after:
+        first = b"retry: 2000\n\n"
+        if after:  # before the state, whose newest events the page would take for all
             first += b"".join(event_part("event", e) for e in reversed(self.journal.latest(100, after)))
+        first += event_part("state", self.status.state())
         return Response(200, first, "text/event-stream", {"X-Accel-Buffering": "no"}, topic="events")
 
     def _metrics(self, request: Request) -> Response:
