@@ -5,6 +5,7 @@ exactly into the 3x3 (done by pipeline/export.py), so what is deployed is a plai
 Depthwise convolutions are avoided on purpose: a Nano reaches 55-70 % of its peak on dense ones, far less on those.
 """
 import os
+import zipfile
 from typing import NamedTuple
 
 import keras
@@ -134,12 +135,19 @@ def _small():
 
 def load(path):
     """A model saved by training, pruning or folding (.keras). BadInput where the file is not one."""
+    expected = "a .keras file written by jetmask train or jetmask prune"
+    if not os.path.isfile(path):
+        raise BadInput("there is no such model", where=path, expected=expected, remedy="check the path")
+    if str(path).endswith(".keras") and not zipfile.is_zipfile(path):  # Keras would say that it is not found
+        raise BadInput("not a .keras file, or one that was cut off", where=path, expected=expected,
+                       remedy="copy it again, or save it with model.save(\"NAME.keras\")")
     try:
         return keras.saving.load_model(path, compile=False)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise BadInput("not a model this version can read: %s" % error, where=path,
-                       expected="a .keras file written by jetmask train or jetmask prune",
-                       remedy="check the path, or train again") from error
+        own = "Lambda" in str(error) or "custom" in str(error)  # code of the user's, which a file alone does not bring
+        raise BadInput("not a model this version can read: %s" % error, where=path, expected=expected,
+                       remedy="load it in Python with its own code and call pipeline.prune.prune(model, plan)" if own
+                       else "check the path, or train again") from error
 
 
 def save(model, path):

@@ -6,6 +6,7 @@ import sys
 from jetson import files
 from jetson.cli import table
 from jetson.errors import UsageError
+from pipeline import targets
 
 KINDS = ("l1", "l2", "bn_scale", "taylor", "activation", "geometric_median", "random")
 DESCRIPTION = """Remove channels from a trained model and fine-tune what is left.
@@ -125,6 +126,13 @@ def _check(args):
                                ("--multiple-of", args.multiple_of, 1)):
         if value is not None and value < least:
             raise UsageError("%s %d" % (name, value), expected="%d or more" % least)
+    if args.save == "latency" and args.macs_ratio is None and args.max_drop is None:
+        raise UsageError("--save latency goes with --macs-ratio and --max-drop only", "--save", None,
+                         "give one of them, or leave --save out")
+    if args.save == "latency" or args.target != "nano":
+        targets.target(args.target)
+    if args.precision not in ("fp32", "fp16", "int8", "int8-cpu"):
+        raise UsageError("--precision %s" % args.precision, "--precision", "fp32, fp16, int8 or int8-cpu")
     if args.two_four and args.importance:
         raise UsageError("--two-four judges single weights by their size", "--importance", None, "leave it away")
     if args.rounds > 1 and args.macs_ratio is None:

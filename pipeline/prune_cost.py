@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from jetson.errors import UsageError
 from pipeline.channels import Channels, walk
 
 # The kernel and where its input and output channels are; the spatial size that it is applied to is the output's.
@@ -79,6 +80,10 @@ def _products(record, taken, given):
     """(factor, input numbers or None, output numbers) of a layer's sums of products."""
     layer = record.layer
     cuts = {(cut.variable, cut.reads): cut.ids for cut in record.slices}
+    if None in given[1:-1] or None in taken[1:-1]:
+        raise UsageError("the size of what this layer gives is not known", "layer %r" % layer.name,
+                         "a model whose sizes follow from its input",
+                         "give the layers before it their sizes, or build the model with a fixed input")
     spatial = float(np.prod(given[1:-1]))
     if isinstance(layer, SEPARABLE):
         between = cuts["pointwise_kernel", True]

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from jetson import files
-from jetson.errors import UsageError
+from jetson.errors import BadInput, UsageError
 from pipeline import config as configuration
-from pipeline import distill, magnitude, prune_cli
+from pipeline import distill, magnitude, prune_cli, prune_cost
 from pipeline import model as models
 from pipeline.prune import Plan, channel_groups, prune
 from pipeline.prune_schedule import Pruning, Settings, plot_scan
@@ -190,7 +190,11 @@ def test_the_verb_prunes_any_keras_model_without_data(tmp_path):
 
 
 @pytest.mark.parametrize("arguments,word", [(["--ratio", "1.5"], "--ratio"), (["--macs-ratio", "0"], "--macs-ratio"),
-                                            (["--ratio", "0.5", "--rounds", "2"], "--rounds")])
+                                            (["--ratio", "0.5", "--rounds", "2"], "--rounds"),
+                                            (["--ratio", "0.5", "--save", "latency"], "--save"),
+                                            (["--ratio", "0.5", "--precision", "fp61"], "--precision"),
+                                            (["--ratio", "0.5", "--target", "nanno"], "nanno"),
+                                            (["--max-drop", "nan"], "--max-drop")])
 def test_a_wrong_number_is_a_usage_error(arguments, word):
     import argparse
 
@@ -198,6 +202,24 @@ def test_a_wrong_number_is_a_usage_error(arguments, word):
     prune_cli.options(parser)
     with pytest.raises(UsageError, match=word):
         prune_cli.command(parser.parse_args(["--model", "x", "--out", "y", *arguments]))
+
+
+def test_a_file_that_is_no_model_says_what_is_wrong_with_it(tmp_path):
+    image = keras.Input((8, 8, 3))
+    keras.Model(image, keras.layers.Lambda(lambda x: 2 * x)(image)).save(tmp_path / "own.keras")
+    whole = (tmp_path / "own.keras").read_bytes()
+    (tmp_path / "cut.keras").write_bytes(whole[:len(whole) // 2])
+    for name, word in (("none.keras", "no such model"), ("cut.keras", "cut off"), ("own.keras", "prune.prune")):
+        with pytest.raises(BadInput, match=word):
+            models.load(str(tmp_path / name))
+
+
+def test_a_cost_that_cannot_be_known_names_the_layer():
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.EinsumDense("abcd,de->abce", (None, None, 6), name="open")(image)
+    model = keras.Model(image, keras.layers.Conv2D(4, 3, name="after")(x))
+    with pytest.raises(UsageError, match="after"):
+        prune_cost.Macs(model, (8, 8))
 
 
 @pytest.mark.full
