@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import deque
 from typing import Any, Deque, Dict, List, Optional, Tuple
 
@@ -181,9 +182,18 @@ class ApartEngine:
         self.close()
 
 
+def _end_with_the_owner() -> None:
+    """End when stdin is closed, also while an engine is being opened, when nobody reads it."""
+    poll = select.poll()
+    poll.register(0, 0)  # nothing but its end
+    poll.poll()
+    os._exit(0)
+
+
 def main(argv: Optional[List[str]] = None) -> int:
     """`python3 -m jetson.apart REQUEST`: the child. Ends when its stdin does."""
     fd, bundle_dir, variant, runtime, threads = json.loads((argv or sys.argv[1:])[0])
+    threading.Thread(target=_end_with_the_owner, daemon=True).start()
     # What libraries print must not get between the answers.
     answers = os.fdopen(os.dup(1), "wb", 0)
     os.dup2(2, 1)

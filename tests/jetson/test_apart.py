@@ -1,5 +1,6 @@
 """The engine in a process of its own: the same results, its faults told, nothing left behind."""
 
+import json
 import os
 import signal
 import subprocess
@@ -53,6 +54,16 @@ def test_a_dead_process_is_told_and_no_process_stays(tiny_bundle):
     pid = other._child.pid
     other.close()
     wait_for(lambda: not alive(pid), "the child's end")
+
+
+def test_a_process_that_is_just_opening_ends_with_its_owner(tiny_bundle, tmp_path):
+    with open(str(tmp_path / "shared"), "w+b") as shared:
+        request = json.dumps([shared.fileno(), str(tiny_bundle), VARIANT, "onnxruntime", 1])
+        child = subprocess.Popen([sys.executable, "-m", "jetson.apart", request], stdin=subprocess.PIPE,
+                                 stdout=subprocess.PIPE, pass_fds=(shared.fileno(),), cwd=ROOT)
+        child.stdin.close()
+        assert child.stdout.read() == b"" and child.wait(60) == 0  # it did not go on to its answer
+        child.stdout.close()
 
 
 def test_no_signal_goes_to_a_number_that_is_free_again(tiny_bundle, monkeypatch):
