@@ -33,6 +33,19 @@ def ops(path):
     return [node.op_type for node in onnx.load(path).graph.node]
 
 
+def test_a_graph_that_onnx_does_not_allow_is_told_and_not_written(tmp_path):
+    """An output without a shape, as some exporters leave it."""
+    shape = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Relu", ["image"], ["y"], name="r")], "g",
+        [shape("image", TensorProto.FLOAT, [1, 3, 32, 32])], [shape("y", TensorProto.FLOAT, None)])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=7)
+    onnx.save(model, str(tmp_path / "own.onnx"))
+    with pytest.raises(BadInput, match="shape"):
+        quantize.fp16(str(tmp_path / "own.onnx"), str(tmp_path / "half.onnx"))
+    assert not (tmp_path / "half.onnx").exists()
+
+
 def test_fp16_is_close_small_and_keeps_float_ends(made, tmp_path):
     path, _ = made
     half = quantize.fp16(path, str(tmp_path / "half.onnx"))
