@@ -17,6 +17,8 @@ KINDS = ("v4l2", "csi", "rtsp", "file", "folder", "synthetic")
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 EXAMPLES = "/dev/video0, csi://0, rtsp://host/path, a video file, a folder of images, synthetic://"
 _LIVE = ("v4l2", "csi", "rtsp")
+# By number, or by the name that udev gives and that stays the same when cameras are plugged in another order.
+_CAMERA = re.compile(r"^/dev/(video\d+|v4l/by-(id|path)/[\w.:+@,-]+)($|\?)")
 _KEYS = {"csi": ("size", "fps", "flip"), "v4l2": ("size", "fps"),
          "synthetic": ("size", "fps", "seed", "frames", "faces", "darken", "blur")}
 # What a worn camera does to a drawn scene: the share of the light that is missing, and a blur (sigma) in pixels.
@@ -101,7 +103,7 @@ def parse(uri: str, size: Optional[Tuple[int, int]] = None, fps: Optional[float]
         kind, path, query = "file", uri[len("file://"):], ""
     elif scheme:
         raise UsageError("unknown kind of source: {}://".format(scheme), redact(uri), EXAMPLES)
-    elif re.match(r"^/dev/video\d+($|\?)", uri):
+    elif _CAMERA.match(uri):
         kind, (path, _, query) = "v4l2", uri.partition("?")
     elif not uri:
         raise UsageError("the source is empty", None, EXAMPLES)
@@ -145,7 +147,7 @@ def check(source: Source) -> None:
             os.close(os.open(source.path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
         except OSError as error:
             if os.path.isdir("/dev"):
-                there = sorted(name for name in os.listdir("/dev") if re.match(r"^video\d+$", name))
+                there = sorted(name for name in os.listdir("/dev") if _CAMERA.match("/dev/" + name))
             raise BadInput(
                 "the camera cannot be opened: {}".format(error.strerror), source.path,
                 "a camera; here there is " + (", ".join("/dev/" + name for name in there) or "none"),

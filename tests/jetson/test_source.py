@@ -9,6 +9,10 @@ from jetson.errors import BadInput, UsageError
 
 @pytest.mark.parametrize("uri, kind, path", [
     ("/dev/video0", "v4l2", "/dev/video0"), ("/dev/video12?fps=15", "v4l2", "/dev/video12"), ("csi://1", "csi", "1"),
+    ("/dev/v4l/by-id/usb-046d_HD_Pro_Webcam_C920_0A1B-video-index0?fps=15", "v4l2",
+     "/dev/v4l/by-id/usb-046d_HD_Pro_Webcam_C920_0A1B-video-index0"),
+    ("/dev/v4l/by-path/platform-70090000.xusb-usb-0:2.1:1.0-video-index0", "v4l2",
+     "/dev/v4l/by-path/platform-70090000.xusb-usb-0:2.1:1.0-video-index0"),
     ("rtsp://u:p@host:8554/a?b=c", "rtsp", "rtsp://u:p@host:8554/a?b=c"), ("synthetic://", "synthetic", ""),
     ("clip.mp4", "file", "clip.mp4"), ("file:///a/b c.mp4", "file", "/a/b c.mp4"), ("a?b.mp4", "file", "a?b.mp4"),
 ])
@@ -57,7 +61,7 @@ def test_passwords_are_hidden():
     assert "secret" not in source.redact("ERROR: cannot open rtsp://me:secret@host/a and rtsp://x:secret@y")
 
 
-@pytest.mark.parametrize("uri", ["/nowhere/clip.mp4", "/dev/video77"])
+@pytest.mark.parametrize("uri", ["/nowhere/clip.mp4", "/dev/video77", "/dev/v4l/by-id/usb-gone-video-index0"])
 def test_missing_source_is_told(uri):
     with pytest.raises(BadInput) as told:
         source.check(source.parse(uri))
