@@ -109,12 +109,11 @@ def false_masks(detections: Sequence[Faces], threshold: float) -> np.ndarray:
     return np.array(rows, np.int64).reshape(-1, 2)
 
 
-def recommend(curve: Sequence[dict[str, float]], negatives: Sequence[Faces] | None) -> dict[str, Any]:
-    """The threshold with the best F1; with `negatives`, among those with few enough false masks there."""
+def recommend(curve: Sequence[dict[str, float]], *negatives: Sequence[Faces] | None) -> dict[str, Any]:
+    """The threshold with the best F1; with sets of `negatives`, among those with few enough false masks in each."""
     allowed = list(curve)
-    if negatives:
-        allowed = [row for row in curve
-                   if false_masks(negatives, row["score"])[:, 0].mean() <= FALSE_PER_NEGATIVE]
+    for found in filter(None, negatives):
+        allowed = [row for row in allowed if false_masks(found, row["score"])[:, 0].mean() <= FALSE_PER_NEGATIVE]
     best = max(allowed or curve, key=lambda row: row["f1"])
     return {**best, "limited_by_negatives": bool(allowed) and best["f1"] < max(row["f1"] for row in curve),
             "too_many_false_masks_everywhere": not allowed}

@@ -78,6 +78,14 @@ def test_false_masks_on_negatives_raise_the_threshold():
     assert hopeless["too_many_false_masks_everywhere"]
 
 
+def test_every_set_of_negatives_bounds_the_threshold():
+    curve = error_analysis.analyse([truth([(A, 0)])], [faces((A, 0, 0.95))], 0.4)["thresholds"]
+    loud, louder = [faces((FAR, 0, 0.5))], [faces((FAR, 0, 0.8))]
+    for sets, least in (([], 0), ([loud], 0.5), ([loud, louder], 0.8), ([louder, loud], 0.8), ([None, loud], 0.5)):
+        score = error_analysis.recommend(curve, *sets)["score"]
+        assert least < score <= 0.95
+
+
 def test_calibration_compares_scores_with_what_is_right():
     cases = [truth([(A, 0)], number=i) for i in range(10)]
     found = [faces((A if i < 6 else FAR, 0, 0.65)) for i in range(10)]
