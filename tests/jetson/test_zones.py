@@ -275,7 +275,8 @@ def test_counts_events_and_metrics_of_a_running_service(tiny_bundle, clip, tmp_p
                          for more in ("", "&overlay=1"))
         assert plain.shape == marked.shape == (240, 320, 3)
         column = [picture[20:200, 160].astype(int) for picture in (plain, marked)]  # the line in the middle is yellow
-        assert (column[1][:, 2] - column[1][:, 0]).mean() > 60 > (column[0][:, 2] - column[0][:, 0]).mean()
+        # How yellow it is depends on what moves beneath and on JPEG: it is compared with the picture without the line.
+        assert (column[1][:, 2] - column[1][:, 0]).mean() > 30 + (column[0][:, 2] - column[0][:, 0]).mean()
     told = [json.loads(row) for row in events.read_text().splitlines()]
     crossed = [event for event in told if event["kind"] == "crossed"]
     assert {(event["line"], event["direction"]) for event in crossed} == {("door", "in"), ("door", "out")}

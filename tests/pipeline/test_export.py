@@ -141,7 +141,7 @@ def test_command(net, tmp_path, capsys):
 
 @pytest.mark.parametrize("change, code, words", [
     ({"--model": "missing.keras"}, 3, "no such model"),
-    ({"--model": "text.keras"}, 3, "not a model"),
+    ({"--model": "text.keras"}, 3, "not a .keras file"),
     ({"--out": "net.pb"}, 2, "ends in .onnx"),
     ({"--target": "nanno"}, 2, "did you mean nano"),
 ], ids=["missing", "text", "name", "target"])
