@@ -16,7 +16,7 @@ from jetson.detector import Faces, open_detector
 from jetson.errors import BadInput
 
 MODELS = os.path.join(ROOT, "jetson", "models")
-VARIANT = "sp-320x320-int8-cpu"
+VARIANT = "sp-320x320-fp32"
 DAYS = 0.01  # the shortest first week: 864 s, slices of 5 s
 LEARN_S = int(DAYS * 86400)
 HOUR_S = 3600
