@@ -200,14 +200,20 @@ def test_pruning_keeps_current_previous_and_the_newest(store, tiny_bundle, tmp_p
     assert store.digests() == [digests[0], digests[1], digests[4]]
 
 
-def test_pruning_keeps_what_a_switch_on_trial_goes_back_to(tmp_path):
-    where = Store(str(tmp_path / "state"))
-    old, new = "a" * 64, "b" * 64
+def one_of_two_runs(tmp_path):
+    """A store with two bundles, of which the first was confirmed: (store, first, second)."""
+    where, digests = Store(str(tmp_path / "state")), ("a" * 64, "b" * 64)
     with where.lock():
-        for digest in (old, new):
+        for digest in digests:
             os.makedirs(os.path.join(where.bundles, digest))
-        where.begin(old, None)
+        where.begin(digests[0], None)
         where.confirm()
+    return (where, *digests)
+
+
+def test_pruning_keeps_what_a_switch_on_trial_goes_back_to(tmp_path):
+    where, old, new = one_of_two_runs(tmp_path)
+    with where.lock():
         where.begin(new, None)  # here the power goes
         assert where.prune(0) == []
         where.undo()
@@ -215,13 +221,8 @@ def test_pruning_keeps_what_a_switch_on_trial_goes_back_to(tmp_path):
 
 
 def test_undoing_the_first_service_leaves_none(tmp_path):
-    where = Store(str(tmp_path / "state"))
-    old, new = "a" * 64, "b" * 64
+    where, old, new = one_of_two_runs(tmp_path)
     with where.lock():
-        for digest in (old, new):
-            os.makedirs(os.path.join(where.bundles, digest))
-        where.begin(old, None)
-        where.confirm()
         where.begin(new, {"kind": "process", "start": ["false"], "url": ""})
         where.undo()
     assert where.link("current") == old and where.service() is None
