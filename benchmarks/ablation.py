@@ -21,12 +21,12 @@ from jetson.errors import JetmaskError, UsageError
 from pipeline import config as configuration
 
 OUT = Path(__file__).parent / "results" / "detector_ablation.csv"
-WEIGHTS = Path(configuration.__file__).parent / "weights"
 FIELDS = ("choice", "value", "seed", "images", "minutes", "map50_320", "map50_416", "with_mask", "without_mask",
           "difference", "model", "machine")
 EPOCHS = 8
 CLOSE = 1.0  # points at 416 under which a second seed is asked
 SEEDS = (1, 2)
+TEACHER_WEIGHTS = (0.5, 1, 2)
 # A preset's warm-up and average are made for trainings thirty times as long.
 SHORT = ["train.epochs=%d" % EPOCHS, "train.warmup_steps=40", "train.ema=0.99", "train.closing_epochs=1",
          "train.sizes=[[256, 0.35], [320, 0.40], [416, 0.25]]", "train.val_wh=[320, 320]",
@@ -61,10 +61,13 @@ def choices(model):
     rows += [Choice(name, "off", (key + "=0",)) for name, key in OFF.items()]
     rows.append(Choice("augmentation", "all off", ("augment.single=1", *("augment.%s=0" % name for name in PLAIN))))
     rows.append(Choice("average", "off", ("train.ema=0",)))
-    if (WEIGHTS / (model + ".keras")).exists():
+    if (configuration.WEIGHTS / (model + ".keras")).exists():
         # A rate for weights that are good already.
-        rows.append(Choice("init", "shipped weights, rate 0.0005", (
-            "model.init=%s" % (WEIGHTS / (model + ".keras")), "train.learning_rate=0.0005")))
+        rows.append(Choice("init", "shipped weights, rate 0.0005",
+                           ("model.init=" + model, "train.learning_rate=0.0005")))
+    rows += [Choice("teacher", "the shipped s, weight %g" % weight,
+                    ("model.teacher=s", "model.teacher_weight=%g" % weight)) for weight in TEACHER_WEIGHTS
+             if model != "s"]
     return rows
 
 

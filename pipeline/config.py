@@ -10,6 +10,7 @@ import yaml
 from jetson.errors import BadInput
 
 PRESETS = Path(__file__).parent / "presets"
+WEIGHTS = Path(__file__).parent / "weights"  # those that ship
 
 
 @dataclass
@@ -23,7 +24,9 @@ class Data:
 @dataclass
 class Model:
     size: str = "s"                # n, s or m
-    init: str = ""                 # a .keras file to start from; "": random weights
+    init: str = ""                 # a .keras file to start from, or shipped weights (s); "": random weights
+    teacher: str = ""              # a .keras file to learn from besides the labels, or shipped weights; "": none
+    teacher_weight: float = 1.0    # of the distance to the teacher's answers in the loss
     dropout: float = 0.0
 
 
@@ -111,13 +114,24 @@ def load(path=None, overrides=()):
     return config
 
 
+def shipped():
+    """Names of the weights that ship."""
+    return sorted(path.stem for path in WEIGHTS.glob("*.keras"))
+
+
+def weights(name):
+    """The path of a model's weights: `name` itself, or the shipped ones where it is their name (s, sp) and no file."""
+    return str(WEIGHTS / (name + ".keras")) if name in shipped() and not Path(name).exists() else name
+
+
 # What each number must be, from the least to the largest; those of augment are 0 or more.
 _RANGES = {
     "train.epochs": (0, math.inf), "train.images_per_epoch": (1, math.inf), "train.batch_size": (1, math.inf),
     "train.learning_rate": (0, math.inf), "train.warmup_steps": (0, math.inf), "train.decay_share": (0, 1),
     "train.weight_decay": (0, math.inf), "train.clip_norm": (0, math.inf), "train.ema": (0, 0.999999),
     "train.closing_epochs": (0, math.inf), "train.early_stop_epochs": (0, math.inf), "train.val_every": (1, math.inf),
-    "train.seed": (0, 2**32 - 1), "model.dropout": (0, 0.99)}
+    "train.seed": (0, 2**32 - 1), "model.dropout": (0, 0.99),
+    "model.teacher_weight": (0, math.inf)}
 _CHOICES = {"train.precision": ("float32", "mixed_bfloat16"), "model.size": ("n", "s", "m")}
 _SHARES = ("single", "mosaic", "paste", "large", "drawn")
 

@@ -21,7 +21,6 @@ from jetson import files, metrics
 from jetson.errors import BadInput, JetmaskError, UsageError
 from pipeline import config as configuration
 
-WEIGHTS = Path(__file__).parent / "weights"
 WH = (416, 256)          # the default input of the camera; what the live run uses
 SQUARE = (320, 320)
 LIVE_S = 20.0
@@ -69,10 +68,10 @@ class Demo:
 
     def __init__(self, folder, data, size, seconds, say):
         self.folder, self.size, self.seconds, self.say = folder, size, seconds, say
-        self.weights = WEIGHTS / (size + ".keras")
+        self.weights = configuration.WEIGHTS / (size + ".keras")
         if not self.weights.exists():
             raise UsageError("no weights ship for size %r" % size, where="--size",
-                             expected="one of " + ", ".join(p.stem for p in sorted(WEIGHTS.glob("*.keras"))))
+                             expected="one of " + ", ".join(configuration.shipped()))
         data = data or os.environ.get("JETMASK_DATA")
         if data and not Path(data).is_dir():
             raise BadInput("there is no such data folder", where=str(data), expected="a folder with train/ and val/",

@@ -1,15 +1,15 @@
-"""Fine-tuning with a teacher: the pruned network also learns to answer as the unpruned one does, at every cell."""
+"""Learning from a teacher: a network also learns to answer as a better one does, at every cell."""
 import keras
 from keras import ops
 
+from pipeline.learner import Learner
 from pipeline.losses import flatten
-from pipeline.train import Detector
 
 CLS_WEIGHT, BOX_WEIGHT = 1.0, 1.0
 SMOOTH = 0.1  # of a log distance: under it the box term is quadratic
 
 
-class Distilled(Detector):
+class Distilled(Learner):
     """The detector's loss plus the distance to a teacher's outputs."""
 
     def __init__(self, net, teacher, weight=1.0):
@@ -45,7 +45,7 @@ def distance(student, teacher):
 
 
 def with_teacher(teacher, weight=1.0):
-    """What `pipeline.train.fit` takes as `detector`: the network with a loss that has a copy of this teacher in it."""
+    """What `pipeline.train.fit` takes as `learner`: the network with a loss that has a copy of this teacher in it."""
     copy = keras.models.clone_model(teacher)
     copy.set_weights(teacher.get_weights())
     return lambda net: Distilled(net, copy, weight)

@@ -15,6 +15,7 @@ from jetson.errors import JetmaskError, QualityGate, UsageError
 from pipeline import dataset, importance, prune_cost, train
 from pipeline import prune as pruner
 from pipeline.config import to_dict
+from pipeline.distill import with_teacher
 from pipeline.folder import made
 from pipeline.losses import detection_loss
 from pipeline.model import load, save
@@ -217,19 +218,17 @@ class Pruning:
         if self.config.train.epochs:
             run = folder / "train"
             tuned = train.fit(self.config, run, model=pruned, resume=(run / "checkpoint.npz").exists(),
-                              progress=self.progress, detector=self.detector())
+                              progress=self.progress, learner=self.learner())
             result.update({key: tuned[key] for key in ("map50", "epochs", "minutes")}, model="train/best.keras")
         macs = [prune_cost.Macs(m, self.settings.input_wh)({}) for m in (self.original, pruned)]
         result.update(macs=int(macs[1]), macs_share=macs[1] / macs[0], parameters=pruned.count_params())
         files.write_json(str(path), result)
         return {**result, "model": str(folder / result["model"])}
 
-    def detector(self):
-        """The network with the loss that fine-tuning takes: its own, and the unpruned model's where it is to learn."""
+    def learner(self):
+        """What fine-tuning learns from: the unpruned model too, or what the configuration says."""
         if not self.settings.distill:
-            return train.Detector
-        from pipeline.distill import with_teacher
-
+            return None
         return with_teacher(self.original, self.settings.distill)
 
     def finish(self, result, plan=None):

@@ -104,7 +104,7 @@ def two_four(pruning):
         if pruning.config.train.epochs:
             run = folder / "train"
             tuned = train.fit(pruning.config, run, model=model, resume=(run / "checkpoint.npz").exists(),
-                              progress=pruning.progress, detector=pruning.detector(),
+                              progress=pruning.progress, learner=pruning.learner(),
                               callbacks=[Held(model, choice.masks)])
             result.update({key: tuned[key] for key in ("map50", "epochs", "minutes")}, model="train/best.keras")
         files.write_json(str(path), result)

@@ -327,7 +327,7 @@ def command(args) -> None:
     made(args.out)
     with files.lock(os.path.join(args.out, "sweep.lock"), wait=False):
         if config.model.init:
-            keep_weights(config.model.init, start)
+            keep_weights(configuration.weights(config.model.init), start)
         sweep = Sweep(args.out, context, space, args.objective, args.seed,
                       say=lambda text: print(text, file=sys.stderr, flush=True))
         workers = sweep_workers.Ray(args.ray, args.jobs) if args.ray else sweep_workers.Processes(args.jobs)

@@ -21,31 +21,14 @@ from jetson.errors import BadInput, UsageError
 from pipeline import config as configuration
 from pipeline import dataset
 from pipeline.bundle import DECODE
+from pipeline.distill import with_teacher
 from pipeline.folder import made
-from pipeline.losses import detection_loss
+from pipeline.learner import Learner
 from pipeline.model import STRIDES, build, load, macs
 
 AHEAD = 6  # batches prepared while a step runs
 NAMES = ["%s_%d" % (kind, s) for s in STRIDES for kind in ("cls", "box")]  # the outputs, in their order
 FEW = 0.01  # scores at or under this do not count in the metric
-
-
-class Detector(keras.Model):
-    """The network together with its loss, as `fit` wants it."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-        self.cls_loss, self.box_loss = keras.metrics.Mean("cls_loss"), keras.metrics.Mean("box_loss")
-
-    def call(self, x, training=None):
-        return self.net(x, training=training)
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        cls, box = detection_loss(y_pred, y["boxes"], y["labels"], y["ignore"])
-        self.cls_loss.update_state(cls)
-        self.box_loss.update_state(box)
-        return cls + box
 
 
 class Trapezoid(keras.optimizers.schedules.LearningRateSchedule):
@@ -126,6 +109,14 @@ class Average(keras.callbacks.Callback):
                 variable.assign(own)
 
 
+def _checked(net, source):
+    """The network, where it is one of this detector; BadInput otherwise."""
+    if net.output_names != NAMES:
+        raise BadInput("not a model of this detector", where=source, expected="the outputs " + ", ".join(NAMES),
+                       remedy="take a .keras file of jetmask train or prune")
+    return net
+
+
 def predict(net, photos, input_wh, batch=8):
     """Faces of every photo by a Keras model: list of (xyxy in photo pixels, class scores (N, 3)); the plain way that
     training validates by. Decoding and NMS are the device's."""
@@ -159,7 +150,7 @@ class Validate(keras.callbacks.Callback):
         run, logs = self.run, logs or {}
         train = run.config.train
         row = {"epoch": epoch + 1, "minutes": round((time.time() - run.started) / 60 + run.minutes, 2),
-               "learning_rate": float(np.asarray(run.detector.optimizer.learning_rate)),
+               "learning_rate": float(np.asarray(run.learner.optimizer.learning_rate)),
                "cls_loss": float(logs["cls_loss"]), "box_loss": float(logs["box_loss"]), "map50": None}
         if (epoch + 1) % train.val_every == 0 or epoch + 1 == train.epochs:
             run.average.write_to(run.averaged)
@@ -180,7 +171,7 @@ class Run:
     """One training in a folder: checkpoint.npz (everything needed to go on), best.keras, last.keras, log.csv,
     config.json, and TensorBoard's logs/."""
 
-    def __init__(self, config, run_dir, net=None, report=None, detector=Detector, callbacks=()):
+    def __init__(self, config, run_dir, net=None, report=None, learner=None, callbacks=()):
         keras.utils.set_random_seed(config.train.seed)
         self.config, self.folder, self.report = config, Path(run_dir), report
         self.callbacks = list(callbacks)
@@ -194,18 +185,18 @@ class Run:
             raise BadInput("there is no face to validate on", where=str(self.val_dir),
                            expected="labels of with_mask or without_mask", remedy="split again: jetmask data split")
         self.pool = dataset.read_pool(root, dataset.folders_of(config.data), config.data.apart_from)
-        self.net = net or (load(config.model.init) if config.model.init
-                           else build(config.model.size, config.model.dropout))
-        if self.net.output_names != NAMES:
-            raise BadInput("not a model of this detector", where=config.model.init or self.net.name,
-                           expected="the outputs " + ", ".join(NAMES),
-                           remedy="start from a .keras file of jetmask train or prune")
+        model = config.model
+        net = net or (load(configuration.weights(model.init)) if model.init else build(model.size, model.dropout))
+        self.net = _checked(net, model.init or net.name)
+        if learner is None and model.teacher:
+            teacher = _checked(load(configuration.weights(model.teacher)), model.teacher)
+            learner = with_teacher(teacher, model.teacher_weight)
         self.averaged = keras.models.clone_model(self.net)
         self.averaged.set_weights(self.net.get_weights())
         self.steps = dataset.steps_per_epoch(config)
-        self.detector = detector(self.net)
+        self.learner = (learner or Learner)(self.net)
         optimizer = make_optimizer(config.train, self.steps * config.train.epochs)
-        self.detector.compile(optimizer, jit_compile=False)
+        self.learner.compile(optimizer, jit_compile=False)
         optimizer.build(self.net.trainable_variables)
         self.average = Average(self.net, config.train.ema)
         self.rows, self.best, self.best_epoch, self.done, self.minutes = [], -1.0, 0, 0, 0.0
@@ -227,7 +218,7 @@ class Run:
     def save(self, epoch):
         """Checkpoint after `epoch` epochs, in one file, so that a kill leaves the old one or the new one."""
         arrays = {"net/%d" % i: np.array(w) for i, w in enumerate(self.net.variables)}
-        arrays.update({"optimizer/%d" % i: np.array(w) for i, w in enumerate(self.detector.optimizer.variables)})
+        arrays.update({"optimizer/%d" % i: np.array(w) for i, w in enumerate(self.learner.optimizer.variables)})
         arrays.update({"average/%d" % i: w for i, w in enumerate(self.average.values)})
         minutes = (time.time() - self.started) / 60 + self.minutes
         state = {"epoch": epoch, "rows": self.rows, "best": self.best, "best_epoch": self.best_epoch,
@@ -246,7 +237,7 @@ class Run:
         try:
             with np.load(path) as stored:
                 state = json.loads(bytes(stored["state"]))
-                groups = (("net", self.net.variables), ("optimizer", self.detector.optimizer.variables))
+                groups = (("net", self.net.variables), ("optimizer", self.learner.optimizer.variables))
                 for prefix, variables in groups:
                     for i, variable in enumerate(variables):
                         variable.assign(stored["%s/%d" % (prefix, i)])
@@ -270,7 +261,7 @@ class Run:
                 if step + AHEAD < len(batches):
                     ahead.append(pool.submit(batches.__getitem__, step + AHEAD))
                 callbacks.on_train_batch_begin(step)
-                logs = self.detector.train_on_batch(x, y, return_dict=True)
+                logs = self.learner.train_on_batch(x, y, return_dict=True)
                 callbacks.on_train_batch_end(step, logs)
                 bar.update()
                 for key, value in logs.items():
@@ -286,16 +277,16 @@ class Run:
                      keras.callbacks.TensorBoard(self.folder / "logs", update_freq=50, profile_batch=0), Validate(self)]
         if train.schedule == "plateau":
             callbacks.append(keras.callbacks.ReduceLROnPlateau("val_map50", mode="max", factor=0.3, patience=3))
-        callbacks = keras.callbacks.CallbackList(callbacks, model=self.detector)
-        self.detector.stop_training = self.stopped_early()  # a resumed run may have been at its end
+        callbacks = keras.callbacks.CallbackList(callbacks, model=self.learner)
+        self.learner.stop_training = self.stopped_early()  # a resumed run may have been at its end
         callbacks.on_train_begin()
-        for epoch in range(self.done, train.epochs if not self.detector.stop_training else self.done):
+        for epoch in range(self.done, train.epochs if not self.learner.stop_training else self.done):
             closing = epoch >= train.epochs - train.closing_epochs
             batches = dataset.Batches(self.pool, self.config, epoch, self.steps, closing)
             callbacks.on_epoch_begin(epoch)
             logs = self.epoch(batches, callbacks, progress, "epoch %d/%d" % (epoch + 1, train.epochs))
             callbacks.on_epoch_end(epoch, logs)
-            if self.detector.stop_training:
+            if self.learner.stop_training:
                 break
         callbacks.on_train_end()
         self.average.write_to(self.averaged)
@@ -305,10 +296,10 @@ class Run:
                 "last": str(self.folder / "last.keras"), "minutes": self.rows[-1]["minutes"] if self.rows else 0.0}
 
 
-def fit(config, run_dir, model=None, report=None, resume=False, progress=0, detector=Detector, callbacks=()):
+def fit(config, run_dir, model=None, report=None, resume=False, progress=0, learner=None, callbacks=()):
     """Train as config says in run_dir; `model` goes first over config.model. report(epoch, row) is called after each
-    epoch. detector: makes the network with its loss; callbacks: more of Keras' callbacks, for that. Returns a dict
-    with map50 (val, the best), best and last (paths), rows (the log)."""
+    epoch. learner(net): makes the network with its loss, in place of what config.model.teacher says; callbacks: more of
+    Keras' callbacks, for that. Returns a dict with map50 (val, the best), best and last (paths), rows (the log)."""
     if config.train.epochs < 1:
         raise UsageError("train.epochs is %d" % config.train.epochs, where="train.epochs", expected="1 or more")
     keras.config.set_dtype_policy(config.train.precision)
@@ -319,7 +310,7 @@ def fit(config, run_dir, model=None, report=None, resume=False, progress=0, dete
     if not resume and (run_dir / "checkpoint.npz").exists():
         raise UsageError("there is a training already", where=str(run_dir), expected="a new or empty folder",
                          remedy="go on with --resume, or name another folder with --out")
-    run = Run(config, run_dir, model, report, detector, callbacks)
+    run = Run(config, run_dir, model, report, learner, callbacks)
     if (run_dir / "checkpoint.npz").exists():
         run.resume()
     files.write_json(run_dir / "config.json", configuration.to_dict(config))

@@ -16,7 +16,8 @@ import pytest
 
 from jetson.errors import BadInput, UsageError
 from pipeline import config as configuration
-from pipeline import train
+from pipeline import dataset, train
+from pipeline.model import load
 
 SETTINGS = ["model.size=n", "train.epochs=3", "train.images_per_epoch=8", "train.batch_size=4", "train.warmup_steps=2",
             "train.sizes=[[64, 0.6], [96, 0.4]]", "train.val_wh=[96, 96]", "train.closing_epochs=1",
@@ -146,3 +147,38 @@ def test_early_stop_waits_for_validations(drawn, figures, best, stopped):
 def test_no_data_is_one_clear_message(tmp_path):
     missing = run(tmp_path / "nowhere", tmp_path / "out")
     assert missing.returncode == 3 and "nowhere" in missing.stderr and "Traceback" not in missing.stderr
+
+
+def test_a_teacher_adds_the_distance_to_its_answers(drawn, tmp_path):
+    """Nothing to the teacher itself, in proportion to the weight to another; training leaves the teacher as it was."""
+    teacher, path = train.Run(settings(drawn, "train.seed=7"), tmp_path), tmp_path / "teacher.keras"
+    teacher.save_model(path.name)
+    x, y = dataset.Batches(teacher.pool, teacher.config, 0, teacher.steps, False)[0]
+
+    def begun(weight, *more):
+        taught = "model.teacher=%s" % path, "model.teacher_weight=%g" % weight
+        return train.Run(settings(drawn, *taught, *more), tmp_path)
+
+    def loss(weight, *more):
+        run = begun(weight, *more)
+        return float(run.learner.compute_loss(x, y, run.net(x, training=False)))
+
+    assert abs(loss(3, "model.init=%s" % path) - loss(0, "model.init=%s" % path)) < 1e-5
+    once, thrice = loss(1) - loss(0), loss(3) - loss(0)
+    assert once > 1e-3
+    np.testing.assert_allclose(thrice, 3 * once, rtol=1e-3)
+    run = begun(1)
+    run.fit(progress=0)
+    for value, wanted in zip(run.learner.teacher.get_weights(), load(path).get_weights()):
+        np.testing.assert_array_equal(value, wanted)
+
+
+def test_shipped_weights_go_by_their_name_and_a_file_goes_first(drawn, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = settings(drawn, "model.init=s")
+    assert train.Run(config, tmp_path / "a").net.count_params() == load(configuration.weights("s")).count_params()
+    (tmp_path / "s").write_text("mine")
+    assert configuration.weights("s") == "s"
+    for key in ("init", "teacher"):
+        with pytest.raises(BadInput, match="no such model"):
+            train.Run(settings(drawn, "model.%s=nowhere.keras" % key), tmp_path / "b")
