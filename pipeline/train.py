@@ -25,88 +25,11 @@ from pipeline.distill import with_teacher
 from pipeline.folder import made
 from pipeline.learner import Learner
 from pipeline.model import STRIDES, build, load, macs
+from pipeline.optimizer import Average, Plateau, make_optimizer
 
 AHEAD = 6  # batches prepared while a step runs
 NAMES = ["%s_%d" % (kind, s) for s in STRIDES for kind in ("cls", "box")]  # the outputs, in their order
 FEW = 0.01  # scores at or under this do not count in the metric
-
-
-class Trapezoid(keras.optimizers.schedules.LearningRateSchedule):
-    """Warm-up, flat, then a fall to 1 % along 1 - sqrt: the fall can be put off, so a run can be made longer."""
-
-    def __init__(self, peak, warmup, total, decay_share):
-        self.peak, self.warmup, self.total, self.decay_share = peak, warmup, total, decay_share
-
-    def __call__(self, step):
-        step = keras.ops.cast(step, "float32")
-        rise = keras.ops.minimum((step + 1.0) / max(1, self.warmup), 1.0)
-        span = max(1.0, self.total * self.decay_share)
-        fallen = keras.ops.clip((step - (self.total - span)) / span, 0.0, 1.0)
-        return self.peak * rise * (1.0 - 0.99 * keras.ops.sqrt(fallen))
-
-    def get_config(self):
-        return {"peak": self.peak, "warmup": self.warmup, "total": self.total, "decay_share": self.decay_share}
-
-
-class Cosine(Trapezoid):
-    """Warm-up, then half a cosine to 1 %."""
-
-    def __call__(self, step):
-        step = keras.ops.cast(step, "float32")
-        rise = keras.ops.minimum((step + 1.0) / max(1, self.warmup), 1.0)
-        share = keras.ops.clip(step / max(1, self.total), 0.0, 1.0)
-        return self.peak * rise * (0.01 + 0.99 * (1 + keras.ops.cos(np.pi * share)) / 2)
-
-
-def make_optimizer(train, total_steps):
-    """The optimizer and schedule that the config's `train` section names."""
-    rate = train.learning_rate
-    schedules = {"trapezoid": lambda: Trapezoid(rate, train.warmup_steps, total_steps, train.decay_share),
-                 "cosine": lambda: Cosine(rate, train.warmup_steps, total_steps, 1.0),
-                 "fixed": lambda: Trapezoid(rate, train.warmup_steps, total_steps * 1e9, 1e-9), "plateau": lambda: rate}
-    optimizers = {"adamw": keras.optimizers.AdamW, "adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop,
-                  "adagrad": keras.optimizers.Adagrad, "sgd": keras.optimizers.SGD}
-    for what, name, known in (("optimizer", train.optimizer, optimizers), ("schedule", train.schedule, schedules)):
-        if name not in known:
-            raise UsageError("unknown %s %r" % (what, name), where="train." + what,
-                             expected="one of " + ", ".join(known), remedy="change train.%s" % what)
-    options = {"weight_decay": train.weight_decay} if train.weight_decay and train.optimizer in ("adamw", "sgd") else {}
-    if train.optimizer == "sgd":
-        options.update(momentum=0.9, nesterov=True)
-    optimizer = optimizers[train.optimizer](schedules[train.schedule](), global_clipnorm=train.clip_norm or None,
-                                            **options)
-    if options.get("weight_decay"):
-        optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
-    return optimizer
-
-
-class Average(keras.callbacks.Callback):
-    """Exponential average of the trainable weights; batch statistics are taken as they are."""
-
-    EVERY = 4  # steps between updates: the average of every fourth step is as good and costs a quarter
-
-    def __init__(self, net, decay):
-        super().__init__()
-        self.net, self.decay, self.step = net, decay, 0
-        self.values = [np.array(w) for w in net.trainable_variables]
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.step += 1
-        if self.decay and self.step % self.EVERY == 0:
-            # Early on the average follows closely; a fixed decay would carry the random start along for long.
-            keep = min(self.decay, (1 + self.step) / (10 + self.step)) ** self.EVERY
-            for value, variable in zip(self.values, self.net.trainable_variables):
-                value *= keep
-                value += (1 - keep) * np.asarray(variable)
-
-    def write_to(self, net):
-        """Copy the averaged weights (the plain ones without averaging) and the batch statistics into net."""
-        source = self.values if self.decay else [np.array(w) for w in self.net.trainable_variables]
-        for variable, value in zip(net.trainable_variables, source):
-            variable.assign(value)
-        for variable, own in zip(net.non_trainable_variables, self.net.non_trainable_variables):
-            if "seed_generator" not in variable.path:
-                variable.assign(own)
 
 
 def _checked(net, source):
@@ -140,7 +63,7 @@ def validate(net, split_dir, input_wh):
 
 
 class Validate(keras.callbacks.Callback):
-    """After each epoch: validate the averaged weights, keep the best, write the checkpoint and the log."""
+    """After each epoch: validate the averaged weights and keep the best."""
 
     def __init__(self, run):
         super().__init__()
@@ -160,9 +83,20 @@ class Validate(keras.callbacks.Callback):
                 run.best, run.best_epoch = row["map50"], epoch + 1
                 run.save_model("best.keras")
         run.rows.append(row)
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """After each epoch, and after all that its end changes: write the checkpoint and the log."""
+
+    def __init__(self, run):
+        super().__init__()
+        self.run = run
+
+    def on_epoch_end(self, epoch, logs=None):
+        run = self.run
         run.save(epoch + 1)
         if run.report:
-            run.report(epoch + 1, row)
+            run.report(epoch + 1, run.rows[-1])
         if run.stopped_early():
             self.model.stop_training = True
 
@@ -199,6 +133,7 @@ class Run:
         self.learner.compile(optimizer, jit_compile=False)
         optimizer.build(self.net.trainable_variables)
         self.average = Average(self.net, config.train.ema)
+        self.plateau = Plateau() if config.train.schedule == "plateau" else None
         self.rows, self.best, self.best_epoch, self.done, self.minutes = [], -1.0, 0, 0, 0.0
         self.started = time.time()
 
@@ -222,6 +157,7 @@ class Run:
         arrays.update({"average/%d" % i: w for i, w in enumerate(self.average.values)})
         minutes = (time.time() - self.started) / 60 + self.minutes
         state = {"epoch": epoch, "rows": self.rows, "best": self.best, "best_epoch": self.best_epoch,
+                 "plateau": self.plateau.state() if self.plateau else None,
                  "average_step": self.average.step, "minutes": minutes, "config": configuration.to_dict(self.config)}
         arrays["state"] = np.frombuffer(json.dumps(state).encode(), np.uint8)
         with files.aside(self.folder / "checkpoint.npz") as path, open(path, "wb") as out:
@@ -246,6 +182,8 @@ class Run:
             raise BadInput("this checkpoint does not fit: %s" % error, where=str(path),
                            expected="a checkpoint of the same model and optimizer",
                            remedy="resume with the config of the run, or start a new folder") from error
+        if self.plateau:
+            self.plateau.before = state["plateau"] or {}
         self.average.step, self.done = state["average_step"], state["epoch"]
         self.rows, self.best, self.best_epoch = state["rows"], state["best"], state["best_epoch"]
         self.minutes = state["minutes"]
@@ -274,9 +212,8 @@ class Run:
         train = self.config.train
         # The caller's go first: what they do to the weights is what is averaged.
         callbacks = [*self.callbacks, self.average,
-                     keras.callbacks.TensorBoard(self.folder / "logs", update_freq=50, profile_batch=0), Validate(self)]
-        if train.schedule == "plateau":
-            callbacks.append(keras.callbacks.ReduceLROnPlateau("val_map50", mode="max", factor=0.3, patience=3))
+                     keras.callbacks.TensorBoard(self.folder / "logs", update_freq=50, profile_batch=0), Validate(self),
+                     *([self.plateau] if self.plateau else []), Checkpoint(self)]
         callbacks = keras.callbacks.CallbackList(callbacks, model=self.learner)
         self.learner.stop_training = self.stopped_early()  # a resumed run may have been at its end
         callbacks.on_train_begin()

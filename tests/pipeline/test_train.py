@@ -182,3 +182,27 @@ def test_shipped_weights_go_by_their_name_and_a_file_goes_first(drawn, tmp_path,
     for key in ("init", "teacher"):
         with pytest.raises(BadInput, match="no such model"):
             train.Run(settings(drawn, "model.%s=nowhere.keras" % key), tmp_path / "b")
+
+
+def test_a_plateau_is_counted_across_an_interruption(drawn, tmp_path, monkeypatch):
+    """Three validations without a better figure lower the rate, wherever in them the training was stopped."""
+    figures = iter([])
+    monkeypatch.setattr(train, "validate", lambda *_: {"map50": next(figures)})
+    config = settings(drawn, "train.schedule=plateau", "train.epochs=6", "train.images_per_epoch=4",
+                      "train.sizes=[[64, 1]]")
+
+    def stop(epoch, row):
+        if epoch == stop_at:
+            raise KeyboardInterrupt
+
+    rates = []
+    for stop_at in (0, 3, 4):
+        figures = iter([1.0, 2.0, 1.0, 1.0, 1.0, 1.0])
+        folder = tmp_path / str(stop_at)
+        if stop_at:
+            with pytest.raises(KeyboardInterrupt):
+                train.fit(config, folder, report=stop)
+        rows = train.fit(config, folder, resume=bool(stop_at))["rows"]
+        rates.append([row["learning_rate"] for row in rows])
+    np.testing.assert_allclose(rates[0], [2e-3] * 5 + [6e-4], rtol=1e-5)
+    np.testing.assert_allclose(rates[1:], [rates[0]] * 2)
