@@ -23,7 +23,7 @@ class Data:
 
 @dataclass
 class Model:
-    size: str = "s"                # n, s or m
+    size: str = "s"                # n, s, m, or a .keras file (a pruned one) whose shape is taken, not its weights
     init: str = ""                 # a .keras file to start from, or shipped weights (s); "": random weights
     teacher: str = ""              # a .keras file to learn from besides the labels, or shipped weights; "": none
     teacher_weight: float = 1.0    # of the distance to the teacher's answers in the loss
@@ -132,7 +132,7 @@ _RANGES = {
     "train.closing_epochs": (0, math.inf), "train.early_stop_epochs": (0, math.inf), "train.val_every": (1, math.inf),
     "train.seed": (0, 2**32 - 1), "model.dropout": (0, 0.99),
     "model.teacher_weight": (0, math.inf)}
-_CHOICES = {"train.precision": ("float32", "mixed_bfloat16"), "model.size": ("n", "s", "m")}
+_CHOICES = {"train.precision": ("float32", "mixed_bfloat16")}
 _SHARES = ("single", "mosaic", "paste", "large", "drawn")
 
 
@@ -146,6 +146,8 @@ def _check(config):
     for key, known in _CHOICES.items():
         if _at(config, key) not in known:
             _refuse(key, _at(config, key), "one of " + ", ".join(known))
+    if config.model.size not in ("n", "s", "m") and not str(config.model.size).endswith(".keras"):
+        _refuse("model.size", config.model.size, "n, s, m or a .keras file")
     for key in ("data.train", "data.apart_from"):
         if not all(isinstance(name, str) and name for name in _at(config, key)):
             _refuse(key, _at(config, key), "names of folders, as [train, extra]")

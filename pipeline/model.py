@@ -84,15 +84,17 @@ def _residual(x, channels, name):
 def build(size="s", dropout=0.0):
     """The network as a Keras functional model.
 
-    size: a name of FAMILY, or an Architecture.
+    size: a name of FAMILY, an Architecture, or the path of a .keras file: that network with new random weights.
     dropout: rate of spatial dropout before the prediction layers (0: none).
     Input `image`: (batch, height, width, 3) float32, raw 0..255 BGR, height and width multiples of 32.
     Outputs, per stride s of STRIDES, in this order: `cls_s` (batch, h, w, 3) logits and `box_s` (batch, h, w, 4)
     logarithms of the distances left, top, right, bottom from the cell's centre, in strides.
     """
     if isinstance(size, str):
+        if size.endswith(".keras"):
+            return keras.models.clone_model(load(size))
         if size not in FAMILY:
-            raise UsageError("unknown model size %r" % size, expected="one of " + ", ".join(FAMILY),
+            raise UsageError("unknown model size %r" % size, expected="a .keras file or one of " + ", ".join(FAMILY),
                              remedy="set model.size to one of them")
         size = FAMILY[size]
     image = keras.Input((None, None, 3), name="image")

@@ -16,8 +16,8 @@ import pytest
 
 from jetson.errors import BadInput, UsageError
 from pipeline import config as configuration
-from pipeline import dataset, train
-from pipeline.model import load
+from pipeline import dataset, prune, train
+from pipeline.model import build, load, save
 
 SETTINGS = ["model.size=n", "train.epochs=3", "train.images_per_epoch=8", "train.batch_size=4", "train.warmup_steps=2",
             "train.sizes=[[64, 0.6], [96, 0.4]]", "train.val_wh=[96, 96]", "train.closing_epochs=1",
@@ -206,3 +206,17 @@ def test_a_plateau_is_counted_across_an_interruption(drawn, tmp_path, monkeypatc
         rates.append([row["learning_rate"] for row in rows])
     np.testing.assert_allclose(rates[0], [2e-3] * 5 + [6e-4], rtol=1e-5)
     np.testing.assert_allclose(rates[1:], [rates[0]] * 2)
+
+
+def test_a_pruned_network_s_shape_is_trained_from_random_weights(drawn, tmp_path):
+    """The control of a pruning: its shape, and nothing of its weights."""
+    whole = build("n")
+    plan = prune.plan_uniform(whole, 0.5, "l1")
+    save(prune.prune(whole, plan), tmp_path / "half.keras")
+    half = load(tmp_path / "half.keras")
+    new = train.Run(settings(drawn, "model.size=%s" % (tmp_path / "half.keras")), tmp_path).net
+    assert [w.shape for w in new.weights] == [w.shape for w in half.weights]
+    kernels = [(a, b) for a, b in zip(new.get_weights(), half.get_weights()) if a.ndim == 4]
+    assert all(np.abs(a - b).max() > 1e-3 for a, b in kernels)
+    # Begun as the family's own are: the prior of a face at a cell is a hundredth.
+    np.testing.assert_array_equal(new.get_layer("cls_4").bias, build("n").get_layer("cls_4").bias)
