@@ -8,7 +8,7 @@ from typing import Any
 from jetson import store
 from jetson.errors import UsageError
 from pipeline import device, fleet_verb
-from pipeline.deployment import Deployment, parcel
+from pipeline.deployment import Deployment, parcel, say_on_stderr
 from pipeline.device_bench import parse
 from pipeline.installed import Installed
 from pipeline.remote import Remote
@@ -89,14 +89,14 @@ def _ask(remote: Remote, args: argparse.Namespace) -> int:
     words = ["--state", args.state, "--json"]
     if args.status or args.list:
         words = ["--status", *words]
-    elif args.rollback:
-        words = ["--rollback", *words, "--start", str(args.start), "--watch", str(args.watch)]
     elif args.prune_old is not None:
         words = ["--prune-old", str(args.prune_old), *words]
     else:
         words = ["--logs", str(args.lines), "--state", args.state]
     installed = Installed(remote, args)
     installed.require()
+    if args.rollback:
+        return _rollback(installed, args)
     if args.logs:
         remote.run(installed.line(words), follow=print)
         return 0
@@ -110,10 +110,26 @@ def _ask(remote: Remote, args: argparse.Namespace) -> int:
         print(store.show(answer))
         if args.status and answer["service"] is not None:
             print("health: " + (installed.health(answer["service"]) or "no answer"))
-    elif args.rollback:
-        print(f"{remote.target} is back on {answer['current'][:16]}")
     else:
         print(f"removed {len(answer['removed'])} bundles")
+    return 0
+
+
+def _rollback(installed: Installed, args: argparse.Namespace) -> int:
+    """The way of every switch, by the digest: "go back", heard twice over a link that breaks, would undo itself."""
+    remote, service = installed.remote, f"{args.state}/service.previous.json"
+    if remote.dry_run:
+        remote.run(installed.line(["--status", "--state", args.state, "--json"]))
+        installed.switch("PREVIOUS", service, say_on_stderr)
+        return 0
+    found = installed.status()
+    digest = found["previous"]
+    if digest is None or digest not in {bundle["digest"] for bundle in found["bundles"]}:
+        raise UsageError("there is no previous bundle to go back to", remote.target, None,
+                         f"jetmask deploy --list {remote.target}; jetmask deploy BUNDLE {remote.target}")
+    kept = remote.code(["test", "-e", service]) == 0
+    installed.switch(digest, service if kept else None, say_on_stderr)
+    print(json.dumps({"current": digest}, indent=1) if args.json else f"{remote.target} is back on {digest[:16]}")
     return 0
 
 

@@ -4,6 +4,7 @@ import argparse
 import os
 import shlex
 import time
+import urllib.parse
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -49,7 +50,11 @@ class Installed:
 
     def health(self, service: dict[str, Any]) -> str:
         """What the runner's health address answers there when all is well; "" otherwise. `service`: as in status."""
-        program = f"import urllib.request as u; print(u.urlopen('{service['url']}', timeout=4).read().decode())"
+        where = urllib.parse.urlsplit(service["url"])
+        # http.client: a device behind a proxy (http_proxy) must not ask that for its own runner.
+        program = (f"import http.client as h; c = h.HTTPConnection({where.hostname!r}, {where.port or 80}, timeout=4); "
+                   f"c.request('GET', {where.path or '/'!r}); a = c.getresponse(); "
+                   "print(a.read().decode() if a.status == 200 else '')")
         return self.remote.run([self.args.python, "-c", program], check=False).strip()
 
     def switch(self, digest: str, service: str | None, say: Callable[[str], None]) -> None:
@@ -66,8 +71,8 @@ class Installed:
         result = self._await(token, say)
         if not result["ok"]:
             said = "".join("\n    | " + line for line in result.get("said", ()))
-            raise JetmaskError(f"the device is not on the new bundle: {result['message']}{said}", self.remote.target,
-                               None, "the new runner's last log lines above say why; what ran before runs again"
+            raise JetmaskError(f"the device is not on the bundle {digest[:16]}: {result['message']}{said}",
+                               self.remote.target, None, "the new runner's last log lines above say why; what ran before runs again"
                                if said else f"jetmask deploy --status {self.remote.target}")
 
     def _await(self, token: str, say: Callable[[str], None]) -> dict[str, Any]:

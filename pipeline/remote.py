@@ -12,6 +12,7 @@ from jetson.errors import BadInput, JetmaskError, UsageError
 
 # ssh and rsync end with these when the connection failed, not the command.
 _BROKEN = {"ssh": (255,), "rsync": (10, 12, 30, 35, 255)}
+_KILLED = 137  # a shell's word for a command that SIGKILL ended
 
 
 class Unreachable(JetmaskError):
@@ -36,7 +37,10 @@ class Remote:
         for program in ("ssh", "rsync"):
             if shutil.which(program) is None and not dry_run:
                 raise UsageError(f"{program} is not installed here", None, None, f"sudo apt-get install {program}")
+        if retries < 0:
+            raise UsageError(f"--retries {retries}", None, "0 or more")
         self.target, self.retries, self.dry_run, self._own_session = target, retries, dry_run, own_session
+        self._reached = False
         self._say = say or (lambda text: print(text, file=sys.stderr, flush=True))
         # One connection for all commands; its socket's path must stay short (108 bytes).
         self._scratch = tempfile.mkdtemp(prefix="jm-")
@@ -44,7 +48,7 @@ class Remote:
         self._ssh = [
             "ssh", *ssh_options, "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5",
             "-o", "ServerAliveCountMax=3", "-o", "ControlMaster=auto", "-o", "ControlPersist=60",
-            "-o", f"ControlPath={self._scratch}/%C"]
+            "-o", f"ControlPath={self._scratch}/s"]
 
     def run(self, command: str | Sequence[str], stdin: str | None = None, check: bool = True,
             follow: Callable[[str], None] | None = None) -> str:
@@ -57,8 +61,11 @@ class Remote:
         if self.dry_run:
             print(shlex.join(["ssh", self.target, line]) + (f"  <<'END'\n{stdin}END" if stdin else ""), flush=True)
             return ""
-        words = [*self._ssh, self.target, line]
-        code, out, err = self._retried("ssh", lambda: self._once(words, stdin, follow))
+        code, out, err = self._retried("ssh", lambda: self._once(self._words(line), stdin, follow))
+        if code == _KILLED and check:
+            raise JetmaskError(f"a command on {self.target} was killed there: {_tail(err or out)}", line[:300], None,
+                               "the kernel does that when memory runs out (`dmesg` there says so): stop the desktop "
+                               "or add swap, then run the same deploy again; it goes on where it was")
         if code and check:
             raise JetmaskError(f"a command on {self.target} failed (exit code {code}): {_tail(err or out)}", line[:300],
                                None, "mend it there and run the same deploy again; it goes on where it was")
@@ -70,7 +77,12 @@ class Remote:
         if self.dry_run:
             print(shlex.join(["ssh", self.target, line]), flush=True)
             return 0
-        return self._retried("ssh", lambda: self._once([*self._ssh, self.target, line], None, None))[0]
+        return self._retried("ssh", lambda: self._once(self._words(line), None, None))[0]
+
+    def _words(self, line: str) -> list[str]:
+        # ssh answers 255, as for a broken link, when the program that it started dies of a signal. A shell that
+        # outlives the command makes 128 + signal of it.
+        return [*self._ssh, self.target, f"({line}\n); exit $?"]
 
     def copy(self, source: str, target: str, extra: Sequence[str] = ()) -> None:
         """Make the folder or file `target` there equal to `source`; what arrived before a break is kept and used."""
@@ -111,11 +123,14 @@ class Remote:
         for number in range(self.retries + 1):
             code, out, err = attempt()
             if code not in _BROKEN[program]:
+                self._reached = True
                 return code, out, err
             reason = _tail(err) or "no answer"
             hopeless = any(words in err for words in (
-                "Permission denied", "Host key verification failed", "Could not resolve hostname",
-                "REMOTE HOST IDENTIFICATION", "Bad configuration option"))
+                "Permission denied", "Host key verification failed", "REMOTE HOST IDENTIFICATION",
+                "Bad configuration option"))
+            # A name that was known a moment ago is not misspelt: the network is away, or the device starts anew.
+            hopeless = hopeless or ("Could not resolve hostname" in err and not self._reached)
             if hopeless or number == self.retries:
                 break
             wait_s = min(2.0 ** number, 15.0)

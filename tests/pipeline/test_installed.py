@@ -1,0 +1,95 @@
+"""What is installed on a device, steered over a real ssh: the way back over a link that breaks, health past a proxy."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from sshd import Sshd, free_port, missing
+
+from jetson import files, install, manifest, service
+from jetson.store import Store
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=f"not installed here: {missing()}")
+RUNNER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data", "standin_runner.py")
+
+
+class Installed:
+    """A device with two bundles: `new` runs, on a stand-in runner, and `old` ran before."""
+
+    def __init__(self, folder, tiny_bundle, root):
+        self.sshd = Sshd(folder)
+        code = os.path.join(self.sshd.home, "opt", "0.1.0-x")
+        os.makedirs(code)
+        os.symlink(os.path.join(root, "jetson"), os.path.join(code, "jetson"))
+        self.store = Store(os.path.join(self.sshd.home, "state"))
+        port = free_port()
+        self.spec = {"kind": "process", "name": "jetmask", "url": f"http://127.0.0.1:{port}/healthz",
+                     "start": [sys.executable, RUNNER, self.store.path("current"), str(port)]}
+        other = str(folder / "other")
+        shutil.copytree(tiny_bundle, other)
+        document = files.read_json(os.path.join(other, "manifest.json"))
+        files.write_json(os.path.join(other, "manifest.json"), dict(document, name="other"))
+        manifest.write_sums(other)
+        self.old, self.new = (install.install(self.store, bundle) for bundle in (tiny_bundle, other))
+        for digest in (self.old, self.new):
+            install.activate(self.store, digest, self.spec, 20, 0)
+
+    def command(self, *words):
+        return [sys.executable, "-m", "pipeline.cli", "deploy", *words, "device", "--ssh", f"-F {self.sshd.config}",
+                "--root", os.path.join(self.sshd.home, "opt"), "--state", self.store.folder, "--python", sys.executable]
+
+    def cut(self):
+        """End every connection; the next one is answered."""
+        children = subprocess.run(["pgrep", "-P", str(self.sshd.process.pid)], stdout=subprocess.PIPE, text=True)
+        for pid in children.stdout.split():
+            os.kill(int(pid), signal.SIGKILL)
+
+    def close(self):
+        service.stop(self.spec, self.store.folder)
+        self.sshd.close()
+
+
+@pytest.fixture
+def device(tmp_path, tiny_bundle, root):
+    found = Installed(tmp_path / "device", tiny_bundle, root)
+    yield found
+    found.close()
+
+
+def test_a_rollback_whose_link_breaks_goes_back_once(device):
+    """The first request has done its work when the second comes: it must not go forward again."""
+    process = subprocess.Popen(device.command("--rollback", "--json", "--start", "20", "--watch", "1.2"),
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while device.store.read("trial.json") is None and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(0.9)
+    device.cut()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and "lost" in err, err
+    assert json.loads(out) == {"current": device.old}
+    assert (device.store.link("current"), device.store.link("previous")) == (device.old, device.new)
+    assert device.store.read("trial.json") is None and service.healthy(device.spec)[0]
+
+
+def test_no_way_back_is_told(device):
+    device.store.point("previous", None)
+    done = subprocess.run(device.command("--rollback"), capture_output=True, text=True)
+    assert done.returncode == 2 and "no previous bundle" in done.stderr, done.stderr
+    assert device.store.link("current") == device.new
+
+
+def test_health_is_not_asked_of_a_proxy(device):
+    with open(device.sshd.config, "a") as file:
+        file.write("  SetEnv http_proxy=http://127.0.0.1:9\n")
+    with open(os.path.join(device.sshd.folder, "sshd_config"), "a") as file:
+        file.write("AcceptEnv http_proxy\n")
+    device.sshd.close()
+    device.sshd.start()
+    assert device.sshd.run("echo $http_proxy").strip()
+    done = subprocess.run(device.command("--status"), capture_output=True, text=True)
+    assert done.returncode == 0 and "health: other" in done.stdout, done.stdout + done.stderr
