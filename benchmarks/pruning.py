@@ -162,7 +162,7 @@ def measure(args, wh, config):
         model = load(path)
         entry = Entry(kind, name, 0, model, wh)
         entry.row.update(ratio=round(1 - entry.row["macs"] / first.row["macs"], 4),
-                         map50_tuned=round(judge.map50(model), 2), tuning_images=images_seen(path))
+                         map50_tuned=round(judge.map50(model), 2), **training_of(path))
         entries.append(entry)
         say("%s %s: mAP50 %s" % (kind, name, entry.row["map50_tuned"]))
     for sparsity in () if args.add else SPARSITIES:
@@ -189,16 +189,18 @@ def beside(texts):
     return found
 
 
-def images_seen(path):
-    """How many images a training in the file's folder saw; "" where its log is not there."""
+def training_of(path):
+    """How many images a training in the file's folder saw, in how many minutes; nothing where its log is not there."""
     folder = Path(path).parent
     for run in (folder, *sorted(folder.glob("*/train"))):  # a pruning in rounds has a training in each
         if not (run / "log.csv").exists():
             continue
         settings = files.read_json(str(run / "config.json"))
         with open(run / "log.csv", newline="") as handle:
-            return len(list(csv.DictReader(handle))) * settings["train"]["images_per_epoch"]
-    return ""
+            epochs = list(csv.DictReader(handle))
+        return {"tuning_images": len(epochs) * settings["train"]["images_per_epoch"],
+                "tuning_minutes": float(epochs[-1]["minutes"])}
+    return {}
 
 
 def rows_there(args):

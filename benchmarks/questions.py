@@ -141,10 +141,12 @@ def pruned_beside():
         return ("**Not decided yet:** the table has no row for %s. The fine-tunings below are too short to tell.\n"
                 % " nor for ".join(lack))
     text = markdown(
-        ["network", "made by", "MACs left", "parameters", "images it was trained on", "mAP50", "fp32 time, ratio",
+        ["network", "made by", "MACs left", "parameters", "images of its training", "minutes", "mAP50",
+         "fp32 time, ratio",
          "Nano fp16 ms, predicted"],
         [[row["importance"] or "unpruned", {"pruned": "pruning", "trained": "training", "unpruned": "training"}[
             row["kind"]], "%.0f %%" % (100 * float(row["macs_share"])), row["parameters"], row["tuning_images"] or "–",
+          "%.0f" % float(row["tuning_minutes"]) if row["tuning_minutes"] else "–",
           points(row["map50_tuned"] or row["map50_untuned"]), times(row["ort_fp32_ratio"]),
           ms(row["nano_fp16_predicted_ms"])] for row in rows])
     lines = []

@@ -21,9 +21,6 @@ RESULTS = ROOT / "benchmarks" / "results" / "detector.csv"
 COLUMNS = ("model", "precision", "runtime", "input_wh", "split", "images", "map50", "with_mask", "without_mask",
            "mask_worn_incorrect", "incorrect_boxes", "small", "medium", "large", "macs", "bytes", "machine")
 CALIBRATION_IMAGES = 64
-PRUNED = ("--macs-ratio 0.5 --importance taylor --distill --epochs 24 --set train.learning_rate=1.5e-3 "
-          "--set train.images_per_epoch=4000 --set train.warmup_steps=100 --set train.decay_share=0.6 "
-          "--set train.closing_epochs=3 --set train.val_every=3")
 METHODS = ("percentile", "mse", "minmax")
 CAMERA_WH = (416, 256)
 
@@ -178,8 +175,8 @@ def card(names, results, tests, decode, note):
               "- On your own cameras, measure before you rely on it: `jetmask evaluate --data DIR --report OUT`.",
               "", "## Retrain", "", "```sh"]
     lines += ["jetmask train %s --data DIR --out runs/%s" % (n, n) for n in names if n in ("n", "s", "m")]
-    lines += ["jetmask prune --config %s --model runs/%s/last.keras --data DIR --out runs/%s %s" % (
-        n[0], n[0], n, PRUNED) for n in names if n in ("sp", "mp")]
+    lines += ["jetmask prune --model runs/s/last.keras --config sp --macs-ratio 0.5 --floor 0.6 --distill --data DIR "
+              "--out runs/sp"] * ("sp" in names)
     models = " ".join("%s=runs/%s/%s.keras" % (n, n, "best" if n.endswith("p") else "last") for n in names)
     lines += ["python -m benchmarks.ship --data DIR " + models, "```", ""]
     return "\n".join(lines)

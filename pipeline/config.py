@@ -1,4 +1,5 @@
 """The one configuration: a YAML file, every key with a default, unknown keys refused with the nearest valid name."""
+import copy
 import dataclasses
 import difflib
 import math
@@ -80,9 +81,10 @@ class Config:
     train: Train = field(default_factory=Train)
 
 
-def load(path=None, overrides=()):
-    """Config from a YAML file (or a preset's name) and `key=value` overrides such as "train.epochs=5"."""
-    config = Config()
+def load(path=None, overrides=(), start=None):
+    """Config from a YAML file (or a preset's name) and `key=value` overrides such as "train.epochs=5"; what neither
+    names is as in `start` (default: as declared above)."""
+    config = copy.deepcopy(start) if start else Config()
     if path:
         path = Path(path)
         if not path.exists() and (PRESETS / (path.name + ".yaml")).exists():

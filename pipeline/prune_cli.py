@@ -26,7 +26,7 @@ TUNE = ["train.learning_rate=5e-4", "train.schedule=cosine", "train.warmup_steps
 def options(parser):
     parser.description, parser.epilog = DESCRIPTION, EXAMPLES
     parser.add_argument("--model", required=True, metavar="FILE", help="a .keras file (a model trained by jetmask; "
-                        "with --epochs 0 any functional Keras model)")
+                        "with --epochs 0 any functional Keras model), or s for the shipped weights")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the run")
     way = parser.add_mutually_exclusive_group(required=True)
     way.add_argument("--macs-ratio", type=float, metavar="SHARE", help="prune to this share of the cost, 0 to 1, by a "
@@ -49,10 +49,11 @@ def options(parser):
     parser.add_argument("--floor", type=float, default=0.1, metavar="SHARE", help="share that every group keeps")
     parser.add_argument("--rounds", type=int, default=1, help="with --macs-ratio: prune and fine-tune so many times")
     parser.add_argument("--probes", type=int, default=5, help="with --max-drop: steps of the bisection")
-    parser.add_argument("--epochs", type=int, default=8, help="epochs of fine-tuning after each pruning; 0: none")
+    parser.add_argument("--epochs", type=int, help="epochs of fine-tuning after each pruning; 0: none "
+                        "(default: as --config says, or 8)")
     parser.add_argument("--distill", type=float, default=0.0, nargs="?", const=1.0, metavar="WEIGHT",
                         help="learn from the unpruned model too (weight, default 1)")
-    parser.add_argument("--config", help="YAML file or preset for fine-tuning (default: jetmask's)")
+    parser.add_argument("--config", help="YAML file or preset for fine-tuning; what it leaves open is as without it")
     parser.add_argument("--data", help="folder with the split folders (default: data.root, then JETMASK_DATA)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -65,15 +66,16 @@ def command(args):
     from pipeline.prune import MULTIPLE_OF, Plan, describe
     from pipeline.prune_schedule import Pruning, Settings, plot_scan
 
-    config = configuration.load(args.config, [*TUNE, "train.epochs=%d" % args.epochs, *args.set])
+    epochs = [] if args.epochs is None else ["train.epochs=%d" % args.epochs]
+    config = configuration.load(args.config, [*epochs, *args.set], configuration.load(None, ["train.epochs=8", *TUNE]))
     if args.data:
         config.data.root = args.data
     settings = Settings(
-        importance=args.importance or ("taylor" if args.epochs else "l1"),
+        importance=args.importance or ("taylor" if config.train.epochs else "l1"),
         multiple_of=args.multiple_of or MULTIPLE_OF.get(args.precision, 8),
         floor=args.floor, input_wh=parse_wh(args.input_wh), save=args.save, target=args.target,
         precision=args.precision, distill=args.distill)
-    pruning = Pruning(args.model, args.out, config, settings,
+    pruning = Pruning(configuration.weights(args.model), args.out, config, settings,
                       say=lambda text: print(text, file=sys.stderr, flush=True), progress=1)
     if args.scan:
         found = pruning.scan()

@@ -62,3 +62,12 @@ def test_override_mistakes(tmp_path):
 @pytest.mark.parametrize("preset", sorted(p.stem for p in config.PRESETS.glob("*.yaml")))
 def test_every_preset_is_valid(preset):
     assert config.load(preset).model.size
+
+
+def test_a_file_and_overrides_go_over_what_a_command_starts_from(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("train: {epochs: 7}\n")
+    start = config.load(None, ["train.epochs=8", "train.learning_rate=5e-4", "train.schedule=cosine"])
+    loaded = config.load(path, ["train.schedule=fixed"], start)
+    assert (loaded.train.epochs, loaded.train.learning_rate, loaded.train.schedule) == (7, 5e-4, "fixed")
+    assert (start.train.epochs, start.train.schedule) == (8, "cosine")

@@ -177,12 +177,14 @@ def run(*arguments):
     return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=600, env=ENVIRONMENT)
 
 
-def test_the_verb_prunes_any_keras_model_without_data(tmp_path):
+@pytest.mark.parametrize("by_file", [False, True])
+def test_the_verb_prunes_any_keras_model_without_data(tmp_path, by_file):
     image = keras.Input((32, 32, 3))
     x = keras.layers.Flatten()(keras.layers.Conv2D(16, 3, strides=8, activation="relu", name="wide")(image))
     keras.Model(image, keras.layers.Dense(4)(x)).save(tmp_path / "mine.keras")
-    done = run("--model", tmp_path / "mine.keras", "--out", tmp_path / "out", "--ratio", "0.5", "--epochs", "0",
-               "--json")
+    (tmp_path / "tuning.yaml").write_text("train: {epochs: 0}\n")
+    no_epochs = ["--config", tmp_path / "tuning.yaml"] if by_file else ["--epochs", "0"]
+    done = run("--model", tmp_path / "mine.keras", "--out", tmp_path / "out", "--ratio", "0.5", *no_epochs, "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     smaller = models.load(result["model"])
