@@ -46,8 +46,12 @@ def check(bundle_dir: str, digest: Optional[str] = None, keys: Optional[List[byt
 
 def trusted_keys(paths: List[str]) -> Optional[List[bytes]]:
     """The keys to demand a signature by: those in the files `paths`, else the device's own; None where it has none."""
-    if not paths and os.path.exists(TRUSTED_KEYS):
-        paths = [TRUSTED_KEYS]
+    if not paths:
+        try:
+            os.lstat(TRUSTED_KEYS)  # one that may not be looked at is an error, not the absence of a demand
+            paths = [TRUSTED_KEYS]
+        except (FileNotFoundError, NotADirectoryError):
+            pass
     return [key for path in paths for key in signing.read_keys(path)] if paths else None
 
 
@@ -145,7 +149,7 @@ def activate(where: Store, digest: str, spec: Optional[Dict[str, Any]] = None, s
         digest = os.path.basename(where.bundle(digest))
         old = where.service()
         spec = old if spec is None else spec
-        where.begin(digest, spec)
+        where.begin(digest, spec, token)
         say("current is {} on trial".format(digest[:16]))
         problem = _restart(where, old, spec, start_s, watch_s, say) if spec is not None else None
         if problem is None:
@@ -176,8 +180,8 @@ def _restart(where, old, spec, start_s, watch_s, say):
         service.start(spec, where.folder)
         say("runner started ({})".format(spec["kind"]))
         return service.watch(spec, where.folder, start_s, watch_s, say)
-    except JetmaskError as error:
-        return str(error.what)
+    except (JetmaskError, OSError) as error:  # whatever it is, the old runner has been stopped and must come back
+        return str(error.what if isinstance(error, JetmaskError) else error)
 
 
 def _undo(where: Store, failed: Optional[Dict[str, Any]], start_s: float, say: Say) -> Optional[str]:
@@ -192,15 +196,16 @@ def _undo(where: Store, failed: Optional[Dict[str, Any]], start_s: float, say: S
         service.stop(old, where.folder)
         service.start(old, where.folder)
         problem = service.watch(old, where.folder, start_s, 0)
-    except JetmaskError as error:
-        problem = str(error.what)
+    except (JetmaskError, OSError) as error:
+        problem = str(error.what if isinstance(error, JetmaskError) else error)
     say("the old runner is back" if problem is None else "the old runner does not come up: " + problem)
     return problem
 
 
 def recover(where: Store, say: Say = lambda text: None, restart: bool = True) -> bool:
     """Undo a switch that was cut off (power, kill); whether there was one. Call under the lock."""
-    if where.read("trial.json") is None:
+    trial = where.read("trial.json")
+    if trial is None:
         return False
     say("a switch was cut off; going back")
     spec = where.service()
@@ -208,7 +213,8 @@ def recover(where: Store, say: Say = lambda text: None, restart: bool = True) ->
         _undo(where, spec, 120.0, say)
     else:
         where.undo()
-    where.write_result({"ok": False, "message": "a switch was cut off and undone", "finished": time.time()})
+    where.write_result({"digest": trial["digest"], "ok": False, "message": "a switch was cut off and undone",
+                        "finished": time.time(), "token": trial.get("token", "")})
     return True
 
 
@@ -346,7 +352,7 @@ def command(args: Any) -> int:
                     where.write_result({"digest": digest, "ok": False, "message": str(error), "finished": time.time(),
                                         "token": args.token})
             os._exit(0)
-        activate(where, digest, spec, args.start, args.watch, say)
+        activate(where, digest, spec, args.start, args.watch, say, args.token)
         return _print(args, {"current": digest}, "current is {}".format(digest[:16]))
     digest = install(where, args.bundle, args.digest, trusted_keys(args.key))
     say("installed {}".format(digest))

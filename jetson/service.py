@@ -78,8 +78,12 @@ def start(service: Service, state: str) -> None:
     else:
         environment = dict(os.environ, **service.get("env", {}))
         with open(os.path.join(state, "service.log"), "ab") as log:
-            process = subprocess.Popen(service["start"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                       cwd=service.get("cwd") or state, env=environment, start_new_session=True)
+            try:
+                process = subprocess.Popen(service["start"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                           cwd=service.get("cwd") or state, env=environment, start_new_session=True)
+            except OSError as error:
+                raise DeviceMismatch("cannot start the runner: {}: {}".format(error.strerror, error.filename), None,
+                                     None, "deploy again: it puts back what is missing there") from error
         files.write_json(os.path.join(state, "service.pid"), {"pid": process.pid, "born": _born(process.pid)})
 
 

@@ -115,11 +115,15 @@ class Store:
 
     # A switch of `current`: begin, then confirm or undo. Call under the lock.
 
-    def begin(self, digest: str, service: Optional[Dict[str, Any]]) -> None:
-        """Point `current` to another bundle, on trial: undo() brings everything back until confirm() is called."""
+    def begin(self, digest: str, service: Optional[Dict[str, Any]], token: str = "") -> None:
+        """Point `current` to another bundle, on trial: undo() brings everything back until confirm() is called.
+
+        `token`: by which whoever began the switch knows its result, also when it was cut off.
+        """
         self.undo()
         files.write_json(self.path(_TRIAL), {
-            "digest": digest, "was": self.link("current"), "service_was": self.read(_SERVICE), "began": time.time()})
+            "digest": digest, "was": self.link("current"), "service_was": self.read(_SERVICE), "began": time.time(),
+            "token": token})
         if service is not None:
             files.write_json(self.path(_SERVICE), service)
         self.point("current", digest)

@@ -72,8 +72,8 @@ class Installed:
         if not result["ok"]:
             said = "".join("\n    | " + line for line in result.get("said", ()))
             raise JetmaskError(f"the device is not on the bundle {digest[:16]}: {result['message']}{said}",
-                               self.remote.target, None, "the new runner's last log lines above say why; what ran before runs again"
-                               if said else f"jetmask deploy --status {self.remote.target}")
+                               self.remote.target, None, "the new runner's last log lines above say why; what ran "
+                               "before runs again" if said else f"jetmask deploy --status {self.remote.target}")
 
     def _await(self, token: str, say: Callable[[str], None]) -> dict[str, Any]:
         end = time.monotonic() + self.args.start + self.args.watch + 90

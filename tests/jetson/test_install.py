@@ -131,6 +131,18 @@ def test_a_bundle_that_does_not_come_up_is_rolled_back(store, tiny_bundle, tmp_p
     assert service.healthy(spec) == (True, "200 tiny")
 
 
+@pytest.mark.parametrize("wrong", [{"cwd": "gone"}, {"start": ["/nowhere/python"]}])
+def test_a_runner_that_cannot_be_started_brings_the_old_one_back(store, tiny_bundle, tmp_path, spec, wrong):
+    """The package or the venv of an older deployment was removed to make room, and a rollback wants to start it."""
+    good = install.install(store, tiny_bundle)
+    other = install.install(store, renamed(tiny_bundle, str(tmp_path / "other"), "other"))
+    install.activate(store, good, spec, 20, 0.2)
+    with pytest.raises(JetmaskError, match="cannot start the runner: No such file or directory"):
+        install.activate(store, other, dict(spec, **wrong), 20, 0.2)
+    assert store.link("current") == good and store.read("trial.json") is None
+    assert service.healthy(spec) == (True, "200 tiny")
+
+
 def test_a_first_bundle_that_fails_leaves_the_device_as_it_was(store, tiny_bundle, tmp_path, spec):
     bad = install.install(store, renamed(tiny_bundle, str(tmp_path / "bad"), "dies"))
     with pytest.raises(JetmaskError) as caught:
@@ -145,7 +157,7 @@ def test_a_switch_killed_in_the_middle_is_undone(store, tiny_bundle, tmp_path, s
     slow = install.install(store, renamed(tiny_bundle, str(tmp_path / "slow"), "sick"))
     install.activate(store, good, spec, 20, 0.2)
     process = subprocess.Popen([sys.executable, "-m", "jetson", "install", "--activate", slow, "--state", store.folder,
-                                "--start", "60"], cwd=ROOT, stderr=subprocess.DEVNULL)
+                                "--start", "60", "--token", "mine"], cwd=ROOT, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 20
     while store.link("current") != slow and time.monotonic() < end:
         time.sleep(0.02)
@@ -155,6 +167,8 @@ def test_a_switch_killed_in_the_middle_is_undone(store, tiny_bundle, tmp_path, s
     done = _run("install", "--recover", "--state", store.folder)
     assert done.returncode == 0, done.stderr
     assert store.link("current") == good and store.read("trial.json") is None
+    # Whoever began it from afar learns its end by its token, and need not wait for ever.
+    assert store.result()["token"] == "mine" and store.result()["ok"] is False
     service.stop(spec, store.folder)
 
 
@@ -240,6 +254,14 @@ def test_a_signature_is_demanded_once_a_key_is_trusted(store, tiny_copy, tmp_pat
     done = _run("install", tiny_copy, "--state", store.folder, "--key", str(keys))
     assert done.returncode == 3 and "not by a trusted key" in done.stderr
     assert os.listdir(store.bundles) == []
+
+
+def test_trusted_keys_that_cannot_be_read_are_not_taken_for_none(monkeypatch, tmp_path):
+    monkeypatch.setattr(install, "TRUSTED_KEYS", str(tmp_path / "trusted_keys"))
+    assert install.trusted_keys([]) is None
+    os.symlink(str(tmp_path / "not mounted" / "keys"), str(tmp_path / "trusted_keys"))
+    with pytest.raises(BadInput):
+        install.trusted_keys([])
 
 
 def test_the_verbs_from_outside(store, tiny_bundle, tmp_path):
