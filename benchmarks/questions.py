@@ -142,8 +142,7 @@ def pruned_beside():
                 % " nor for ".join(lack))
     text = markdown(
         ["network", "made by", "MACs left", "parameters", "images of its training", "minutes", "mAP50",
-         "fp32 time, ratio",
-         "Nano fp16 ms, predicted"],
+         "fp32 time, ratio", "Nano fp16 ms, predicted"],
         [[row["importance"] or "unpruned", {"pruned": "pruning", "trained": "training", "unpruned": "training"}[
             row["kind"]], "%.0f %%" % (100 * float(row["macs_share"])), row["parameters"], row["tuning_images"] or "–",
           "%.0f" % float(row["tuning_minutes"]) if row["tuning_minutes"] else "–",
@@ -247,7 +246,10 @@ def methods_deployed():
                         "%+.1f" % (float(row["map50_untuned"]) - float(whole["map50_untuned"])),
                         "%s/ at %s" % (row["split"], row["input_wh"])])
     shapes = [row for row in read("int8_shape") if row["form"] == "int8-cpu (as shipped)"]
-    detector = {(row["split"], row["precision"], row["input_wh"]): row for row in read("detector")}
+    # int8_shape.csv times the first model of the bundle.
+    first = read("detector")[0]["model"] if shapes else ""
+    detector = {(row["split"], row["precision"], row["input_wh"]): row for row in read("detector")
+                if row["model"] == first}
     for row in shapes:
         pair = [detector.get(("val", name, row["input_wh"])) for name in ("int8-cpu", "fp32")]
         if all(pair):

@@ -70,3 +70,13 @@ def test_the_verdicts_on_methods_follow_from_the_rows_and_name_what_is_missing(r
     assert "- Better than the baseline: mosaic off." in text and "- Worse than the baseline: optimizer sgd." in text
     assert "| flip | off | 2 | 50.0 | 55.3 | 60.0 | 50.0 | +0.3 | no difference to be seen |" in text
     assert "Not measured: schedule, dropout, batch" in text
+
+
+def test_int8_is_compared_with_the_same_model(results):
+    """A second model of the bundle has the same sizes and precisions."""
+    results("detector", ("model", "split", "precision", "input_wh", "map50"), [
+        {"model": model, "split": "val", "precision": precision, "input_wh": "416x256", "map50": ap}
+        for model, precision, ap in (("s", "fp32", 77.0), ("s", "int8-cpu", 76.6), ("sp", "fp32", 70.0))])
+    results("int8_shape", ("form", "times_faster_p50", "input_wh", "machine"), [
+        {"form": "int8-cpu (as shipped)", "times_faster_p50": 2.4, "input_wh": "416x256", "machine": "one; avx2"}])
+    assert "| int8 on one (avx2) | x 2.40 | -0.4 | val/ at 416x256 |" in questions.methods_deployed()
