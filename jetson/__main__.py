@@ -1,5 +1,7 @@
 """`python3 -m jetson VERB`: the device's commands."""
 
+import codecs
+import io
 import sys
 
 from jetson import cli
@@ -13,5 +15,19 @@ VERBS = {
     "doctor": ("jetson.doctor", "say what this device has, what is missing, and what to do"),
 }
 
+
+def speak_utf8() -> None:
+    """Print UTF-8 in the C locale, which a command over ssh has on a Nano: Python 3.6 would fail at the first ü.
+
+    Newer Pythons do so by themselves.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and codecs.lookup(stream.encoding or "ascii").name == "ascii":
+            # surrogateescape: a file's name comes out as the bytes it has.
+            setattr(sys, name, io.TextIOWrapper(stream.buffer, "utf-8", "surrogateescape", line_buffering=True))
+
+
 if __name__ == "__main__":
+    speak_utf8()
     sys.exit(cli.main(None, "python3 -m jetson", VERBS))

@@ -72,7 +72,7 @@ def parser_for(verb: str, prog: str, verbs: Mapping[str, Tuple[str, str]]) -> ar
 def _log_traceback() -> Optional[str]:
     try:
         handle, path = tempfile.mkstemp(prefix="jetmask-error-", suffix=".log")
-        with os.fdopen(handle, "w") as file:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write("jetmask {} on Python {}\n{}\n\n".format(__version__, sys.version, sys.argv))
             traceback.print_exc(file=file)
     except OSError:

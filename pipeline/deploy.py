@@ -2,12 +2,11 @@
 
 import argparse
 import json
-import shlex
 from typing import Any
 
 from jetson import store
 from jetson.errors import UsageError
-from pipeline import device, fleet_verb
+from pipeline import deploy_options, device, fleet_verb
 from pipeline.deployment import Deployment, parcel, say_on_stderr
 from pipeline.device_bench import parse
 from pipeline.installed import Installed
@@ -38,7 +37,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--host", default="127.0.0.1", help="address that the live page listens on there (default: %(default)s)")
     add("--port", type=int, default=8080, help="its port (default: %(default)s)")
     add("--serve-args", default="", metavar="'...'", help="further arguments for `serve`: --serve-args='--blur-faces'")
-    add("--variant", metavar="NAME", help="which of the bundle's variants to run (default: the bundle's)")
+    add("--variant", metavar="NAME",
+        help="which of the bundle's variants to run (default: the bundle's; on a GPU its fp16 form)")
     add("--no-container", action="store_true", help="systemd and a venv instead of a container")
     add("--service", choices=("docker", "systemd", "systemd-user", "process"),
         help="how the runner is kept running (default: docker; with --no-container systemd; a process ends at reboot)")
@@ -57,7 +57,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--no-bench", action="store_true", help="do not measure")
     add("--measured", metavar="OUT.json", help="write the device's measurements here")
     add("--start", type=float, default=180.0, metavar="S",
-        help="seconds it may take to be healthy (default %(default)s)")
+        help="seconds the runner may take to be healthy (default %(default)s)")
     add("--watch", type=float, default=20.0, metavar="S", help="seconds it must stay healthy (default %(default)s)")
     add("--ssh", default="", metavar="'...'", help="words for ssh, for instance '-p 2222' or '-F FILE'")
     add("--retries", type=int, default=4, help="how often a broken connection is tried again (default %(default)s)")
@@ -75,7 +75,8 @@ def command(args: argparse.Namespace) -> int:
     if len(args.words) != (1 if asks else 2):
         raise UsageError("expected " + ("USER@HOST alone" if asks else "BUNDLE USER@HOST"), " ".join(args.words), None,
                          "see `jetmask deploy --help`")
-    with Remote(args.words[-1], shlex.split(args.ssh), args.retries, args.dry_run) as remote:
+    deploy_options.check(args, sends=not asks and not args.dry_run)
+    with Remote(args.words[-1], deploy_options.words(args.ssh, "ssh"), args.retries, args.dry_run) as remote:
         if asks:
             return _ask(remote, args)
         with parcel(args.words[0]) as contents:

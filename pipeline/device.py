@@ -46,6 +46,11 @@ class Layout(NamedTuple):
         """The container image of this device package."""
         return f"{NAME}:{self.code_id}"
 
+    @property
+    def venv(self) -> str:
+        """The venv of this device package, where there is no container."""
+        return f"{self.root}/venv-{self.code_id}"
+
     def bundle(self, digest: str) -> str:
         """The folder of an installed bundle."""
         return f"{self.state}/bundles/{digest}"
@@ -136,8 +141,9 @@ def unit_text(layout: Layout, start: Sequence[str], python: str, user: str | Non
     """The systemd unit; `user` None makes it a unit of the ssh user's own systemd."""
     with open(os.path.join(_PACKAGE, "jetmask.service"), encoding="utf-8") as file:
         text = file.read()
+    code, state = (folder.replace("%", "%%") for folder in (layout.code, layout.state))
     values = {
-        "CODE": layout.code, "STATE": layout.state, "PYTHON": python, "START": shlex.join(start),
+        "CODE": code, "STATE": state, "PYTHON": _unit_words([python]), "START": _unit_words(start),
         "USER_LINES": f"User={user}\nSupplementaryGroups=video" if user else "",
         "PRIVATE_TMP": "false" if any(word.startswith("csi:") for word in start) else "true",
         "WANTED_BY": "multi-user.target" if user else "default.target",
@@ -149,6 +155,17 @@ def unit_text(layout: Layout, start: Sequence[str], python: str, user: str | Non
         text = "".join(line for line in text.splitlines(keepends=True)
                        if not line.startswith(("Protect", "PrivateTmp", "ReadWritePaths")))
     return text
+
+
+def _unit_words(words: Sequence[str]) -> str:
+    """Words for a unit's command line: `%` and `$`, which addresses of cameras may hold, are systemd's own there."""
+    quoted = []
+    for word in words:
+        text = word.replace("%", "%%").replace("$", "$$")
+        if not text or any(c.isspace() or c in "'\"\\;" for c in text):
+            text = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        quoted.append(text)
+    return " ".join(quoted)
 
 
 def service(layout: Layout, kind: str, run: Sequence[str], serve: Sequence[str], port: int, facts: dict[str, str],

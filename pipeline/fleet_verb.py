@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import shlex
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from jetson import cli, files, install, manifest
 from jetson.cli import table
 from jetson.errors import JetmaskError, UsageError
+from pipeline import deploy_options
 from pipeline import fleet as fleet_of
 from pipeline import rollout as rollout_of
 from pipeline import rollout_journal as journal_of
@@ -35,10 +35,11 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="seconds that they must stay healthy before the others follow (default 30)")
     add("--at-once", type=int, default=4, metavar="N", help="how many devices at a time (default 4)")
     add("--keep", action="store_true", help="after a failure, leave the devices that were switched on the new bundle")
-    add("--skip-unreachable", action="store_true", help="a device that cannot be reached is left out: no failure")
+    add("--skip-unreachable", action="store_true",
+        help="a device that cannot be reached is left out: no failure, while another one can")
 
 
-def command(args: argparse.Namespace, deploy_options: Options) -> int:
+def command(args: argparse.Namespace, options_of_deploy: Options) -> int:
     """Roll out, ask, or go back."""
     for name in ("list", "logs", "prune_old"):
         if getattr(args, name) not in (False, None):
@@ -48,7 +49,13 @@ def command(args: argparse.Namespace, deploy_options: Options) -> int:
         raise UsageError("--canary and --canary-watch are from 0, --at-once from 1", "--fleet")
     if args.dry_run and (args.status or args.rollback):
         raise UsageError("--dry-run shows the commands of a deployment only", "--status, --rollback")
-    fleet = fleet_of.read(args.fleet, deploy_options, args)
+    fleet = fleet_of.read(args.fleet, options_of_deploy, args)
+    for host in fleet.hosts:  # nothing begins while one of them cannot be right
+        try:
+            deploy_options.check(host.args, sends=not (args.dry_run or args.status or args.rollback))
+        except JetmaskError as error:
+            raise type(error)(error.what, f"{fleet.path}, {host.name}" + (f": {error.where}" if error.where else ""),
+                              error.expected, error.remedy) from error
     if args.dry_run:
         return _show(fleet, args)
     if args.status:
@@ -82,7 +89,7 @@ def _show(fleet: Fleet, args: argparse.Namespace) -> int:
     with parcel(_bundle(fleet, args)) as contents:
         for host in fleet.hosts:
             print(f"# {host.name}")
-            with Remote(host.name, shlex.split(host.args.ssh), 0, dry_run=True) as remote:
+            with Remote(host.name, deploy_options.words(host.args.ssh, "ssh"), 0, dry_run=True) as remote:
                 Deployment(remote, host.args, contents).run()
     return 0
 
@@ -91,7 +98,7 @@ def _go(fleet: Fleet, journal: Journal, args: argparse.Namespace) -> int:
     with parcel(_bundle(fleet, args)) as contents:
         digest = install.check(contents.bundle, args.digest)
         known = manifest.load(contents.bundle)
-        for host in fleet.hosts:  # nothing begins while one of them cannot be right
+        for host in fleet.hosts:
             try:
                 service_kind(host.args)
                 known.variant(host.args.variant)
@@ -132,11 +139,13 @@ def _report(fleet: Fleet, rollout: Rollout, args: argparse.Namespace) -> int:
     for row in results:
         row["was"] = journal.host(row["host"]).get("was")
         new = row["result"] in (journal_of.UPDATED, journal_of.SAME, rollout_of.KEPT)
-        row["now"] = journal.digest if new else row["was"] if row["result"] in (
-            journal_of.BACK, rollout_of.FAILED) else None
+        # Of one that failed in its switch nobody has asked yet what it runs.
+        stayed = row["result"] == journal_of.BACK or (
+            row["result"] == rollout_of.FAILED and journal.host(row["host"]).get("phase") != journal_of.SWITCHING)
+        row["now"] = journal.digest if new else row["was"] if stayed else None
     forgotten = sorted(set(journal.touched()) - {host.name for host in fleet.hosts})
     first = next(iter(rollout.errors.values()), None)
-    good = journal.state == journal_of.DONE
+    good = journal.state == (journal_of.UNDONE if args.rollback else journal_of.DONE) and first is None
     if args.json:
         print(json.dumps({
             "rollout": journal.rollout, "digest": journal.digest, "state": journal.state, "ok": good,
@@ -164,6 +173,8 @@ def _verdict(rollout: Rollout, results: list[dict[str, Any]]) -> str:
         return said + f"\ncut off; the same command goes on, `jetmask deploy --fleet {path} --rollback` goes back"
     if rollout.journal.state == journal_of.FAILED:
         return said + f"\nkept as it is; `jetmask deploy --fleet {path} --rollback` goes back"
+    if journal_of.STUCK in counts:
+        return said + f"\nnot all are back; `jetmask deploy --fleet {path} --rollback` tries those again"
     return said
 
 
@@ -190,7 +201,8 @@ def _ask(host: Host) -> dict[str, Any]:
     row: dict[str, Any] = {"host": host.name, "reached": True, "current": None, "previous": None, "name": None,
                            "service": None, "healthy": None, "trial": None, "last": None, "error": None}
     try:
-        with Remote(host.name, shlex.split(host.args.ssh), host.args.retries, say=lambda text: None) as remote:
+        ssh = deploy_options.words(host.args.ssh, "ssh")
+        with Remote(host.name, ssh, host.args.retries, say=lambda text: None) as remote:
             installed = Installed(remote, host.args)
             installed.require()
             found = installed.status()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from jetson import doctor, memory
 from jetson.build import WORKSPACE_BYTES
 from jetson.doctor import Finding
+from jetson.source import redact
 from pipeline.device import Layout
 
 # Beside the bundle: an image on the device's disk, a venv, or the package alone.
@@ -26,14 +27,21 @@ say python "$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2
 say rsync "$(command -v rsync)"
 say sums "$(command -v sha256sum)"
 say docker "$(command -v "$DOCKER")"
+works=
 if command -v "$DOCKER" >/dev/null 2>&1; then
-    say docker_works "$("$DOCKER" info >/dev/null 2>&1 && echo yes)"
+    # A daemon that hangs answers nobody, and would hold this for ever.
+    timeout 30 "$DOCKER" info >/dev/null 2>&1
+    case $? in 0) works=yes ;; 124) works=hangs ;; esac
+    say docker_works "$works"
+fi
+if test "$works" = yes; then
     say docker_runtimes "$("$DOCKER" info --format '{{json .Runtimes}}' 2>/dev/null | tr -d '\n')"
     say image "$("$DOCKER" image inspect "$IMAGE" >/dev/null 2>&1 && echo yes)"
     say docker_default "$("$DOCKER" info --format '{{.DefaultRuntime}}' 2>/dev/null)"
 fi
 say pycuda "$("$PYTHON" -c 'import pycuda; print(pycuda.VERSION_TEXT)' 2>/dev/null)"
 say nvcc "$(PATH="/usr/local/cuda/bin:$PATH" command -v nvcc >/dev/null && command -v g++)"
+say venv "$(test -e "$VENV/.ready" && echo yes)"
 say systemd "$(test -d /run/systemd/system && echo yes)"
 say release "$(head -n 1 /etc/nv_tegra_release 2>/dev/null)"
 say tensorrt "$("$PYTHON" -c 'import tensorrt; print(tensorrt.__version__)' 2>/dev/null)"
@@ -65,7 +73,7 @@ def script(layout: Layout, python: str, docker: str, sources: Sequence[str] = ()
     """The script that asks a device what it has; its answers are key=value lines."""
     paths = [source.split("?")[0] for source in sources if source.startswith("/")]
     values = {"ROOT": layout.root, "STATE": layout.state, "PYTHON": python, "DOCKER": docker, "IMAGE": layout.image,
-              "PATHS": "".join(path + "\n" for path in paths)}
+              "VENV": layout.venv, "PATHS": "".join(path + "\n" for path in paths)}
     return "".join(f"{key}={shlex.quote(value)}\n" for key, value in values.items()) + PROBE
 
 
@@ -160,6 +168,8 @@ def _keeper(facts: dict[str, str], args: argparse.Namespace, kind: str) -> list[
     if not facts.get("docker"):
         return [Finding("bad", "docker", f"no {args.docker} there",
                         "sudo apt-get install docker.io nvidia-docker2, or --no-container")]
+    if facts.get("docker_works") == "hangs":
+        return [Finding("bad", "docker", "it does not answer within 30 s", "sudo systemctl restart docker there")]
     if facts.get("docker_works") != "yes":
         return [Finding("bad", "docker", f"{facts.get('user')} may not use docker",
                         "sudo usermod -aG docker $USER, then log in again; or --no-container")]
@@ -185,10 +195,13 @@ def _rights_and_disk(facts: dict[str, str], kind: str, layout: Layout, bundle_kb
                                  f"on the device, once: sudo mkdir -p {folder} && sudo chown $USER {folder}"))
     free = min((int(facts[key]) for key in ("ROOT_free_kb", "STATE_free_kb") if facts.get(key, "").isdigit()),
                default=0)
-    needed = MIN_FREE_KB[kind] + 3 * bundle_kb
+    # An image or a venv that is there already takes no further room.
+    room = MIN_FREE_KB["process" if facts.get("image" if kind == "docker" else "venv") == "yes" else kind]
+    needed = room + 3 * bundle_kb
     if free < needed:
         found.append(Finding("bad", "disk", f"{free >> 10} MiB free, {needed >> 10} MiB needed",
-                             "jetmask deploy --prune-old 2 USER@HOST; docker image prune"))
+                             "jetmask deploy --prune-old 2 USER@HOST; of older deployments, on the device: `docker "
+                             f"image rm` what `docker image ls jetmask` lists, or {layout.root}/venv-*"))
     else:
         found.append(Finding("ok", "disk", f"{free >> 10} MiB free, {needed >> 10} MiB needed", ""))
     return found
@@ -227,7 +240,7 @@ def _cameras(facts: dict[str, str], kind: str, sources: Sequence[str]) -> list[F
                                  "sudo systemctl restart nvargus-daemon (an empty folder of that name must go first: "
                                  "sudo rmdir /tmp/argus_socket)"))
         else:
-            found.append(Finding("ok", "camera", source, ""))
+            found.append(Finding("ok", "camera", redact(source), ""))
     return found
 
 

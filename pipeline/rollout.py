@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 from jetson.errors import JetmaskError
+from pipeline import deploy_options
 from pipeline import rollout_journal as journal_of
 from pipeline.deployment import Deployment, Parcel
 from pipeline.fleet import Fleet, Host
@@ -47,6 +48,7 @@ class Rollout:
     def __init__(self, fleet: Fleet, journal: Journal, board: Board, settings: Settings) -> None:
         self.fleet, self.journal, self.board, self.settings = fleet, journal, board, settings
         self.errors: dict[str, Exception] = {}
+        self._skipped: dict[str, Exception] = {}
         self.interrupted = False
         self._stop = threading.Event()
 
@@ -60,6 +62,8 @@ class Rollout:
         if canaries and not self._stop.is_set():
             self._all(canaries, self._watch)
         self._all(left, lambda host: self._deploy(host, contents))
+        if len(self._skipped) == len(self.fleet.hosts):  # this machine has no network: nobody calls that a success
+            self.errors.update(self._skipped)
         if self.interrupted:
             return False
         if not self.errors:
@@ -109,16 +113,18 @@ class Rollout:
             self.board.end(host.name, UNTOUCHED)
         except Exception as error:  # of one device; the others are brought to their end first
             if self.settings.skip_unreachable and isinstance(error, Unreachable) and not self.journal.host(host.name):
-                self.board.end(host.name, SKIPPED, "unreachable")
+                self._skipped[host.name] = error
+                self.board.end(host.name, SKIPPED, _first_line(error))
                 return
             self.errors.setdefault(host.name, error)
-            self._stop.set()
+            if self.journal.state == journal_of.GOING:  # on the way back, one does not keep the others
+                self._stop.set()
             self.board.end(host.name, FAILED, _first_line(error))
 
     # ------------------------------------------------------------------------------------------------------- one device
 
     def _remote(self, host: Host) -> Remote:
-        return Remote(host.name, shlex.split(host.args.ssh), host.args.retries, own_session=True,
+        return Remote(host.name, deploy_options.words(host.args.ssh, "ssh"), host.args.retries, own_session=True,
                       say=lambda text: self.board.tell(host.name, text))
 
     def _deploy(self, host: Host, contents: Parcel) -> None:
@@ -177,6 +183,10 @@ class Rollout:
         known = self.journal.host(host.name)
         if not known:
             found = self._settled(deployment.installed)
+            if found["trial"] is not None:
+                # A switch that was killed there: what counts is what it would go back to, and so will the next one.
+                deployment.remote.run(deployment.installed.line(["--recover", "--state", host.args.state]))
+                found, deployment.lazy = deployment.installed.status(), False
             kept = found["current"] is not None and found["service"] is not None
             if kept:
                 # The way it was started stays there: a source may hold a password.
@@ -218,7 +228,7 @@ class Rollout:
             with self._remote(host) as remote:
                 installed = Installed(remote, host.args)
                 found = self._settled(installed)
-                path = f"{host.args.state}/incoming/{self._kept_name()}" if facts["service"] else None
+                path = f"{host.args.state}/incoming/{self._kept_name()}" if facts.get("service") else None
                 if not self._is_back(found, facts, remote, path):
                     if facts["was"] is None:
                         self.journal.note(host.name, phase=KEPT)
@@ -226,7 +236,7 @@ class Rollout:
                         return
                     installed.switch(facts["was"], path, lambda text: self.board.tell(host.name, text))
                     failed = False
-        except JetmaskError as error:
+        except Exception as error:
             self.journal.note(host.name, phase=journal_of.STUCK)
             self.errors.setdefault(host.name, error)
             self.board.end(host.name, journal_of.STUCK, _first_line(error))

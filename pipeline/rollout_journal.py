@@ -97,6 +97,11 @@ def _check(document: Any, path: str) -> None:
             and isinstance(document.get("hosts"), dict)
             and all(isinstance(facts, dict) and isinstance(facts.get("phase"), str) and "was" in facts
                     for facts in document["hosts"].values()))
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if isinstance(version, int) and version != 1:
+        raise BadInput(f"another version of jetmask wrote this journal (schema_version {version})", path,
+                       "schema_version 1", "end that rollout with the version that began it; or ask the devices "
+                       "(--fleet FILE --status), then remove it")
     if not good:
         raise BadInput("this is not the journal of a rollout", path, "the file that `jetmask deploy --fleet` wrote",
                        "ask the devices (--fleet FILE --status), then remove it")

@@ -286,6 +286,19 @@ def test_the_verbs_from_outside(store, tiny_bundle, tmp_path):
         assert _run("install", *wrong).returncode == 2
 
 
+def test_names_in_the_c_locale(store, tiny_bundle, tmp_path):
+    """What a command over ssh has on a Nano: Python 3.6 takes that for ASCII."""
+    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
+    bundle = renamed(tiny_bundle, os.path.join(str(tmp_path), u"b\u00fcndel"), u"Masken-Z\u00e4hler")
+    for words, text in ((["verify", bundle], u"Masken-Z\u00e4hler"),
+                        (["install", bundle, "--state", store.folder], u"root digest"),
+                        (["install", "--status", "--state", store.folder], u"Masken-Z\u00e4hler"),
+                        (["verify", bundle + "-not"], u"b\u00fcndel-not")):
+        done = subprocess.run([sys.executable, "-m", "jetson"] + words, cwd=ROOT, env=environment,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        assert text in done.stdout.decode("utf-8") and b"internal" not in done.stdout, done.stdout
+
+
 def test_verify_names_what_is_wrong(tiny_copy):
     files.write_text(os.path.join(tiny_copy, "MODEL_CARD.md"), "changed")
     done = _run("verify", tiny_copy)

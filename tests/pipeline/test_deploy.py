@@ -9,9 +9,11 @@ import sys
 import pytest
 from sshd import Sshd, free_port, missing
 
-from jetson import files, manifest, service
+from jetson import cli, files, manifest, service
 from jetson.errors import UsageError
 from jetson.store import Store
+from pipeline.cli import VERBS
+from pipeline.remote import Remote
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"not installed here: {missing()}")
 DEVICE_PYTHON = os.environ.get("JETMASK_PYTHON36") or sys.executable
@@ -152,6 +154,33 @@ def test_an_update_whose_runner_fails_is_rolled_back_on_the_device(device, bundl
     assert "there is no option --no-such-option" in done.stderr
     assert device.store.link("current") == one[1] and device.store.read("trial.json") is None
     assert device.running()
+
+
+def test_every_command_may_be_heard_twice(tmp_path, bundles, monkeypatch, capsys):
+    """The answer to the first is lost with the link: the command runs again, and finds its work done."""
+    once, (folder, digest) = Remote._once, bundles["one"]
+
+    def twice(remote, words, stdin, follow):
+        once(remote, words, stdin, follow)
+        return once(remote, words, stdin, follow)
+
+    monkeypatch.setattr(Remote, "_once", twice)
+    far = Device(tmp_path / "far")
+    try:
+        assert cli.main(["deploy", *far.options, folder, "device"], "jetmask", VERBS) == 0, capsys.readouterr().err
+        assert far.store.link("current") == digest and far.running()
+    finally:
+        far.close()
+
+
+def test_a_self_test_that_does_not_even_start_says_why(device, bundles):
+    wrapper = os.path.join(device.sshd.folder, "bin", "wrapped")
+    with open(wrapper, "w") as file:
+        file.write(f"#!/bin/sh\ncase $* in *--self-test*) echo libnvinfer.so.8: cannot open >&2; exit 127;; esac\n"
+                   f"exec {DEVICE_PYTHON} \"$@\"\n")
+    os.chmod(wrapper, 0o755)
+    done = device.deploy(bundles["two"][0], "device", "--python", wrapper)
+    assert done.returncode == 1 and "libnvinfer.so.8: cannot open" in done.stderr, done.stderr
 
 
 def test_a_dry_run_prints_every_command_and_touches_nothing(device, bundles):

@@ -200,9 +200,10 @@ def test_a_dry_run_names_every_command_of_a_container_deployment(jetson, tiny_bu
     for word in ("sh -s", "rsync", "docker load -i", "docker tag", "install", "--stage", " build ", "verify", "bench",
                  "--activate", '"unless-stopped"'):
         assert word in done.stdout, word
-    for verb in (["--status"], ["--rollback"], ["--logs"], ["--prune-old", "2"]):
+    for verb, word in ((["--status"], "--status"), (["--rollback"], "--activate PREVIOUS"), (["--logs"], "--logs"),
+                       (["--prune-old", "2"], "--prune-old 2")):
         done = jetson.deploy(*verb, "device", "--dry-run", options=[])
-        assert done.returncode == 0 and "ssh device" in done.stdout and verb[0] in done.stdout
+        assert done.returncode == 0 and "ssh device" in done.stdout and word in done.stdout
     assert jetson.sshd.run(listing) == before
 
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jetson import files
+from jetson import cli, files
 from jetson.errors import BadInput
 from pipeline import deploy, fleet, fleet_board, rollout_journal
+from pipeline.cli import VERBS
 
 
 def read(folder, text, *words):
@@ -95,6 +96,35 @@ def test_any_text_is_read_or_refused(tmp_path_factory, text):
         assert found.hosts and len({host.name for host in found.hosts}) == len(found.hosts)
 
 
+@pytest.mark.parametrize("line,code,what", [
+    ("ssh: \"-o 'open\"", 2, "--ssh is not a list of words"),
+    ("serve-args: \"--name 'x\"", 2, "--serve-args is not a list of words"),
+    ("state: ~/jetmask", 2, "not an absolute path"),
+    ("port: 80800", 2, "1 to 65535"),
+    ("start: .nan", 3, "key start"),
+    ("watch: -1", 2, "--watch -1"),
+    ("retries: -1", 2, "--retries -1"),
+    ("build-arg: PROXY", 2, "not KEY=VALUE"),
+    ("image-tar: gone.tar", 3, "gone.tar"),
+    ("wheels: gone", 3, "gone"),
+    ("key: gone.pub", 3, "gone.pub"),
+    ("measured: gone/m.json", 3, "make it first"),
+])
+def test_a_wrong_option_of_one_device_is_told_before_anything_begins(tmp_path, tiny_bundle, capsys, line, code, what):
+    (tmp_path / "fleet.yaml").write_text(f"hosts:\n  - user@good\n  - name: user@bad\n    {line}\n")
+    words = ["deploy", tiny_bundle, "--fleet", str(tmp_path / "fleet.yaml"), "--canary", "0"]
+    assert cli.main(words, "jetmask", VERBS) == code
+    said = capsys.readouterr().err
+    assert what in said and "Traceback" not in said and "[1/9]" not in said
+    assert code == 3 and line.startswith("start") or "user@bad" in said
+
+
+def test_what_only_a_deployment_needs_does_not_keep_from_going_back(tmp_path, capsys):
+    (tmp_path / "fleet.yaml").write_text("defaults: {image-tar: gone.tar, key: gone.pub}\nhosts: [user@a]\n")
+    assert cli.main(["deploy", "--rollback", "--fleet", str(tmp_path / "fleet.yaml")], "jetmask", VERBS) == 2
+    assert "has switched a device" in capsys.readouterr().err
+
+
 def test_a_missing_and_a_binary_file_are_told(tmp_path):
     parser = argparse.ArgumentParser()
     deploy.options(parser)
@@ -116,6 +146,9 @@ def test_the_journal_is_read_back_and_a_foreign_file_refused(tmp_path):
     assert again.rollout == journal.rollout and again.digest == "d" * 64
     files.write_json(again.path, {"state": "going", "hosts": []})
     with pytest.raises(BadInput, match="not the journal"):
+        rollout_journal.Journal(path)
+    files.write_json(again.path, {"schema_version": 2, "rollout": "r", "gates": []})
+    with pytest.raises(BadInput, match="another version of jetmask"):
         rollout_journal.Journal(path)
     assert os.listdir(tmp_path) == ["fleet.rollout.json"]
 

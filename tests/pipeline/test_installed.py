@@ -1,5 +1,6 @@
 """What is installed on a device, steered over a real ssh: the way back over a link that breaks, health past a proxy."""
 
+import argparse
 import json
 import os
 import shutil
@@ -13,12 +14,13 @@ from sshd import Sshd, free_port, missing
 
 from jetson import files, install, manifest, service
 from jetson.store import Store
+from pipeline import fleet, fleet_board, installed, rollout, rollout_journal
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"not installed here: {missing()}")
 RUNNER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data", "standin_runner.py")
 
 
-class Installed:
+class Steered:
     """A device with two bundles: `new` runs, on a stand-in runner, and `old` ran before."""
 
     def __init__(self, folder, tiny_bundle, root):
@@ -56,7 +58,7 @@ class Installed:
 
 @pytest.fixture
 def device(tmp_path, tiny_bundle, root):
-    found = Installed(tmp_path / "device", tiny_bundle, root)
+    found = Steered(tmp_path / "device", tiny_bundle, root)
     yield found
     found.close()
 
@@ -74,6 +76,26 @@ def test_a_rollback_whose_link_breaks_goes_back_once(device):
     assert json.loads(out) == {"current": device.old}
     assert (device.store.link("current"), device.store.link("previous")) == (device.old, device.new)
     assert device.store.read("trial.json") is None and service.healthy(device.spec)[0]
+
+
+def test_a_rollout_remembers_what_a_killed_switch_would_go_back_to(device, tmp_path, monkeypatch):
+    """The bundle on trial was never seen to work: the device must not be brought back to that one."""
+    with device.store.lock():
+        device.store.begin(device.old, dict(device.spec, code="on trial"))
+    args = argparse.Namespace(root=os.path.join(device.sshd.home, "opt"), state=device.store.folder,
+                              python=sys.executable, start=1, watch=0, ssh=f"-F {device.sshd.config}", retries=0)
+    host = fleet.Host("device", args)
+    journal = rollout_journal.Journal(str(tmp_path / "fleet.yaml"))
+    journal.begin("d" * 64, "face")
+    monkeypatch.setattr(rollout.Rollout, "_settled", staticmethod(lambda installed: installed.status()))  # no waiting
+    under_way = rollout.Rollout(fleet.Fleet("fleet.yaml", None, [host]), journal, fleet_board.Board(["device"]),
+                                rollout.Settings())
+    with under_way._remote(host) as remote:
+        deployment = argparse.Namespace(remote=remote, installed=installed.Installed(remote, args), lazy=True)
+        under_way._remember(host, deployment)
+        kept = json.loads(remote.fetch(f"{args.state}/incoming/before-{journal.rollout}.json"))
+    assert journal.host("device")["was"] == device.new and kept == device.spec and deployment.lazy is False
+    assert device.store.read("trial.json") is None
 
 
 def test_no_way_back_is_told(device):

@@ -1,5 +1,6 @@
 """Rollouts over several devices: real sshds, the device's Python, real runners; failures, kills, the way back."""
 
+import argparse
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from sshd import missing
 from test_deploy import Device
 
 from jetson import files
+from pipeline import fleet, fleet_board, rollout, rollout_journal
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"not installed here: {missing()}")
 bundles = test_deploy.bundles
@@ -188,6 +190,38 @@ def test_an_unreachable_device_is_a_failure_unless_it_may_be_skipped(four, bundl
         lost.start()
 
 
+def test_a_rollout_that_reaches_nobody_is_no_success(tmp_path, tiny_bundle):
+    path = tmp_path / "fleet.yaml"
+    path.write_text("hosts: [nobody@one.invalid, nobody@two.invalid]\ndefaults: {retries: 0}\n")
+    done = subprocess.run([sys.executable, "-m", "pipeline.cli", "deploy", tiny_bundle, "--fleet", str(path), "--json",
+                           "--skip-unreachable"], capture_output=True, text=True)
+    answer = json.loads(done.stdout)
+    assert done.returncode == 3 and answer["ok"] is False and answer["state"] == "undone", done.stderr
+    assert {row["result"] for row in answer["hosts"]} == {"skipped"}
+    assert all("Could not resolve" in row["why"] for row in answer["hosts"])
+
+
+def test_on_the_way_back_one_device_does_not_keep_the_others(tmp_path, monkeypatch):
+    """Whatever goes wrong with the first (here the disk of this machine is full), the second is gone to as well."""
+    tried = []
+
+    def no_room(self, host):
+        tried.append(host.name)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(rollout.Rollout, "_remote", no_room)
+    path = str(tmp_path / "fleet.yaml")
+    journal = rollout_journal.Journal(path)
+    journal.begin("d" * 64, "face")
+    hosts = [fleet.Host(name, argparse.Namespace()) for name in ("a", "b", "c")]
+    for host in hosts:
+        journal.note(host.name, phase=rollout_journal.UPDATED, was="c" * 64, service=True)
+    board = fleet_board.Board([host.name for host in hosts])
+    rollout.Rollout(fleet.Fleet(path, None, hosts), journal, board, rollout.Settings(at_once=1)).back()
+    assert tried == ["a", "b", "c"] and journal.touched() == tried
+    assert {row["result"] for row in board.results()} == {rollout_journal.STUCK}
+
+
 def test_ctrl_c_stops_before_the_switch(four, bundles):
     before = four.runners()
     process, lines = four.start(bundles["two"][0])
@@ -209,6 +243,7 @@ def test_a_failure_that_is_kept(four, bundles):
     assert [line.split()[1] for line in done.stdout.splitlines()[1:5]] == [
         "updated", "failed", "untouched", "untouched"]
     done = four.deploy("--rollback", "--json")
+    assert json.loads(done.stdout)["ok"] is True
     assert done.returncode == 0 and set(four.run_what().values()) == {one_digest}, done.stderr
 
 

@@ -18,8 +18,23 @@ from jetson import files, install, manifest, status
 from jetson.store import Store
 from pipeline import device
 
+# What a camera's address or a path may hold, and systemd has a meaning for.
+ODD = "it's 5$HOME ${HOME} %h \"z\" \\n;.txt"
 booted = pytest.mark.skipif(bool(debian.missing("systemd-nspawn")),
                             reason=f"not here: {debian.missing('systemd-nspawn')}")
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
+@pytest.mark.parametrize("source", ["rtsp://me:p%40ss@10.0.0.2/1", "rtsp://me:${a}$b@10.0.0.2/%2f", ODD, ""])
+def test_addresses_are_no_words_of_systemd(tmp_path, source):
+    layout = device.Layout(str(tmp_path), str(tmp_path / "state"), "100%")
+    os.makedirs(layout.code)
+    unit = tmp_path / "jetmask.service"
+    unit.write_text(device.unit_text(layout, [sys.executable, "serve", source], sys.executable, "root"))
+    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True)
+    assert "jetmask" not in done.stdout + done.stderr
+    line = next(line for line in unit.read_text().splitlines() if line.startswith("ExecStart="))
+    assert "%" not in line.replace("%%", "") and "$" not in line.replace("$$", "")
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
@@ -101,7 +116,10 @@ def system(tmp_path_factory, tiny_bundle):
     new = install.install(store, other)
     port = free_port()
     run = ["/usr/local/bin/python3", "-m", "jetson"]
-    serve = device.serve_words(layout.state + "/current", ["synthetic://"], "127.0.0.1", port, [])
+    zones = f"{layout.state}/{ODD}"
+    files.write_text(root + zones, "line 0 door 0.5,0 0.5,1\n")
+    serve = device.serve_words(layout.state + "/current", ["synthetic://?fps=1%30"], "127.0.0.1", port,
+                               ["--zones", zones])
     spec = device.service(layout, "systemd", run, serve, port, {"user": "runner"}, run[0])
     with open(root + "/etc/systemd/system/jetmask.service", "w") as file:
         file.write(spec["unit"])
@@ -138,6 +156,9 @@ def test_boot_serve_kill_restart_and_recovery(system):
         assert store.link("current") == good, "the switch that was cut off was not undone at boot"
         assert store.read("trial.json") is None
         first = _wait(lambda: _main_process(port))
+        with open(f"/proc/{first}/cmdline", "rb") as file:
+            words = file.read().decode().split("\0")
+        assert "synthetic://?fps=1%30" in words and f"{spec['state']}/{ODD}" in words
         with open(f"/proc/{first}/status") as file:
             status = dict(line.split(":", 1) for line in file)
         assert status["Uid"].split()[0] != "0" and status["NoNewPrivs"].strip() == "1"
