@@ -43,6 +43,9 @@ say pycuda "$("$PYTHON" -c 'import pycuda; print(pycuda.VERSION_TEXT)' 2>/dev/nu
 say nvcc "$(PATH="/usr/local/cuda/bin:$PATH" command -v nvcc >/dev/null && command -v g++)"
 say venv "$(test -e "$VENV/.ready" && echo yes)"
 say systemd "$(test -d /run/systemd/system && echo yes)"
+say sudo "$({ test "$(id -u)" = 0 || { sudo -n systemctl --version && sudo -n install --version; }; } \
+    >/dev/null 2>&1 && echo yes)"
+say linger "$(test -e "/var/lib/systemd/linger/$(id -un)" && echo yes)"
 say release "$(head -n 1 /etc/nv_tegra_release 2>/dev/null)"
 say tensorrt "$("$PYTHON" -c 'import tensorrt; print(tensorrt.__version__)' 2>/dev/null)"
 say nvinfer "$(dpkg-query -W -f '${db:Status-Status} ${Version}\n' 'libnvinfer[0-9]*' 2>/dev/null |
@@ -162,6 +165,15 @@ def _keeper(facts: dict[str, str], args: argparse.Namespace, kind: str) -> list[
     if kind.startswith("systemd"):
         if facts.get("systemd") != "yes":
             return [Finding("bad", "systemd", "systemd does not run there", "--service process")]
+        user = facts.get("user")
+        if kind == "systemd" and facts.get("sudo") != "yes":
+            return [Finding("bad", "systemd", f"{user} may not run systemctl and install there with `sudo -n`, which "
+                            "sets up the unit", "on the device, once: echo \"$USER ALL=(root) NOPASSWD: $(command -v "
+                            "systemctl), $(command -v install)\" | sudo tee /etc/sudoers.d/jetmask; or --service "
+                            "systemd-user")]
+        if kind == "systemd-user" and facts.get("linger") != "yes":
+            return [Finding("bad", "systemd", f"what {user} runs ends with {user}'s last login, and does not start at "
+                            "boot", "on the device, once: sudo loginctl enable-linger $USER")]
         return [Finding("ok", "systemd", "runs", "")]
     if kind != "docker":
         return []
