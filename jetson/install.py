@@ -203,7 +203,10 @@ def _undo(where: Store, failed: Optional[Dict[str, Any]], start_s: float, say: S
 
 
 def recover(where: Store, say: Say = lambda text: None, restart: bool = True) -> bool:
-    """Undo a switch that was cut off (power, kill); whether there was one. Call under the lock."""
+    """Undo a switch that was cut off (power, kill); whether there was one. Call under the lock.
+
+    Without `restart` the old bundle is back, but whoever called starts it in the new way: the result says so.
+    """
     trial = where.read("trial.json")
     if trial is None:
         return False
@@ -214,7 +217,7 @@ def recover(where: Store, say: Say = lambda text: None, restart: bool = True) ->
     else:
         where.undo()
     where.write_result({"digest": trial["digest"], "ok": False, "message": "a switch was cut off and undone",
-                        "finished": time.time(), "token": trial.get("token", "")})
+                        "finished": time.time(), "token": trial.get("token", ""), "restarted": restart})
     return True
 
 

@@ -311,7 +311,7 @@ class Deployment:
     def _runs_already(self, spec: dict[str, Any]) -> bool:
         found = self.installed.status()
         return (found["current"] == self.digest and found["trial"] is None and found["service"] == spec
-                and bool(self.installed.health(spec)))
+                and not Installed.half_back(found) and bool(self.installed.health(spec)))
 
     def _follow(self, line: str) -> None:
         self._say("  | " + line[:200])

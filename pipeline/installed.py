@@ -48,6 +48,12 @@ class Installed:
         return parse(self.remote.run(self.line(["--status", "--state", self.args.state, "--json"])),
                      "the device's status")
 
+    @staticmethod
+    def half_back(status: dict[str, Any]) -> bool:
+        """Whether a switch was cut off by a restart there: the bundle is the old one, but what runs it is the new one's
+        container or unit, not the `service` of the status."""
+        return (status["result"] or {}).get("restarted") is False
+
     def health(self, service: dict[str, Any]) -> str:
         """What the runner's health address answers there when all is well; "" otherwise. `service`: as in status."""
         where = urllib.parse.urlsplit(service["url"])

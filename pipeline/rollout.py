@@ -247,7 +247,7 @@ class Rollout:
 
     def _is_back(self, found: dict[str, Any], facts: dict[str, Any], remote: Remote, path: str | None) -> bool:
         """Whether a device runs what it ran before the rollout: it went back by itself, or was never switched."""
-        if found["current"] != facts["was"] or found["trial"] is not None:
+        if found["current"] != facts["was"] or found["trial"] is not None or Installed.half_back(found):
             return False
         if path is None or found["current"] != self.journal.digest:
             return True
