@@ -30,9 +30,9 @@ def recover() -> None:
         print("cannot look for a switch that was cut off: {}".format(error), file=sys.stderr)
 
 
-def health(port: int, timeout_s: float = 4.0) -> int:
+def health(port: int, host: str = "127.0.0.1", timeout_s: float = 4.0) -> int:
     """0 if the runner on this machine answers /healthz with 200, else 1: the image's HEALTHCHECK."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+    connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
     try:
         connection.request("GET", "/healthz")
         return 0 if connection.getresponse().status == 200 else 1
@@ -47,7 +47,7 @@ def main() -> int:
     """The image's entry point."""
     argv = sys.argv[1:]
     if argv[:1] == ["health"]:
-        return health(int(os.environ.get("JETMASK_PORT", "8080")))
+        return health(int(os.environ.get("JETMASK_PORT", "8080")), os.environ.get("JETMASK_HOST", "127.0.0.1"))
     if argv and argv[0] in _VERBS_WITH_GPU and os.environ.get("JETMASK_EXPECT_GPU") == "1":
         probe()
     if argv[:1] == ["serve"]:

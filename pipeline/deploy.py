@@ -53,7 +53,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--state", default=device.STATE, help="where bundles and engines are kept there (default: %(default)s)")
     add("--digest", metavar="HEX", help="the root digest that the bundle must have")
     add("--key", metavar="FILE", help="demand a signature by this public key, here and there")
-    add("--no-engines", action="store_true", help="build no TensorRT engine now (the runner builds at its first start)")
+    add("--no-engines", action="store_true",
+        help="build no TensorRT engine now; the runner does at its first start (minutes: raise --start)")
     add("--no-bench", action="store_true", help="do not measure")
     add("--measured", metavar="OUT.json", help="write the device's measurements here")
     add("--start", type=float, default=180.0, metavar="S",
@@ -138,7 +139,9 @@ def _summary(args: argparse.Namespace, result: dict[str, Any]) -> str:
     lines = [f"{result['target']} runs bundle {result['digest'][:16]}"]
     lines += [f"  {title:<28} {seconds:6.1f} s" for title, seconds in result["times_s"].items()]
     lines.append(f"live page there: {result['url']}")
-    if args.host.startswith("127."):
+    if not args.host.startswith("127.") and args.host != "localhost":
+        lines.append(f"its token, and an address that enters with it once: jetmask deploy --logs {result['target']}")
+    else:
         lines.append(f"from here: ssh -L {args.port}:127.0.0.1:{args.port} {result['target']}, then open "
                      f"http://127.0.0.1:{args.port}/")
     return "\n".join(lines)

@@ -306,7 +306,7 @@ class Deployment:
             extra = ["--variant", self.variant.name, *extra]
         serve = device.serve_words(f"{self.inside}/current", self.sources, self.args.host, self.args.port, extra)
         return device.service(layout, "systemd" if user_unit else self.kind, self.run_words, serve, self.args.port,
-                              self.facts, self.args.python, self.args.docker, user_unit)
+                              self.facts, self.args.python, self.args.docker, user_unit, self.args.host)
 
     def _runs_already(self, spec: dict[str, Any]) -> bool:
         found = self.installed.status()

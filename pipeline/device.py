@@ -169,17 +169,21 @@ def _unit_words(words: Sequence[str]) -> str:
 
 
 def service(layout: Layout, kind: str, run: Sequence[str], serve: Sequence[str], port: int, facts: dict[str, str],
-            python: str, docker: str = "docker", user_unit: bool = False) -> dict[str, Any]:
-    """The service object (see jetson/service.py). `run`: the words before a verb, kept for later commands too."""
+            python: str, docker: str = "docker", user_unit: bool = False, host: str = "127.0.0.1") -> dict[str, Any]:
+    """The service object (see jetson/service.py). `run`: the words before a verb, kept for later commands too.
+
+    `host`: what the runner listens on; its health is asked there.
+    """
+    asked = "127.0.0.1" if host in ("", "0.0.0.0", "localhost") else host
     spec: dict[str, Any] = {
-        "kind": kind, "name": NAME if kind == "docker" else f"{NAME}.service", "url": f"http://127.0.0.1:{port}/healthz",
+        "kind": kind, "name": NAME if kind == "docker" else f"{NAME}.service", "url": f"http://{asked}:{port}/healthz",
         "run": list(run), "cwd": layout.code, "code": layout.code_id}
     if kind == "docker":
         image = run[-1]
         flags = [word for word in run[2:-1] if word != "--rm"]
         spec["program"] = docker
         spec["start"] = [docker, "run", "-d", "--name", NAME, "--restart", "unless-stopped",
-                         "-e", f"JETMASK_PORT={port}", *flags, image, *serve]
+                         "-e", f"JETMASK_PORT={port}", "-e", f"JETMASK_HOST={asked}", *flags, image, *serve]
     else:
         spec["start"] = [*run, *serve]
         spec["env"] = environment(layout)

@@ -1,5 +1,6 @@
 """A rollout as it goes: a table drawn again and again on a terminal, plain lines elsewhere; and the final table."""
 
+import re
 import shutil
 import sys
 import threading
@@ -10,6 +11,7 @@ from typing import Any, TextIO
 from jetson.cli import table
 
 WAITING = "waiting"
+_CODES = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z]|.)?|[\x00-\x08\x0e-\x1a\x7f]")
 
 
 class Board:
@@ -35,7 +37,9 @@ class Board:
     def tell(self, name: str, text: str) -> None:
         """A word on the stage that a device is in; only a terminal shows it."""
         with self._lock:
-            self._rows[name]["detail"] = text.strip().splitlines()[-1] if text.strip() else ""
+            # A tool's colours and other codes would go on behind the table.
+            line = _CODES.sub("", text).strip()
+            self._rows[name]["detail"] = line.splitlines()[-1] if line else ""
 
     def end(self, name: str, result: str, why: str = "") -> None:
         """A device has come to its end, or to a preliminary one."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from jetson.errors import BadInput, JetmaskError, UsageError
+from jetson.source import redact
 
 # ssh and rsync end with these when the connection failed, not the command.
 _BROKEN = {"ssh": (255,), "rsync": (10, 12, 30, 35, 255)}
@@ -62,13 +63,13 @@ class Remote:
             print(shlex.join(["ssh", self.target, line]) + (f"  <<'END'\n{stdin}END" if stdin else ""), flush=True)
             return ""
         code, out, err = self._retried("ssh", lambda: self._once(self._words(line), stdin, follow))
+        where = redact(line)[:300]
         if code == _KILLED and check:
-            raise JetmaskError(f"a command on {self.target} was killed there: {_tail(err or out)}", line[:300], None,
-                               "the kernel does that when memory runs out (`dmesg` there says so): stop the desktop "
-                               "or add swap, then run the same deploy again; it goes on where it was")
+            raise JetmaskError(f"a command on {self.target} was killed there: {_tail(err or out)}", where, None, "the kernel "
+                               "does that when memory runs out (`dmesg` there says so): stop the desktop or add swap, then run the same deploy again; it goes on where it was")
         if code and check:
-            raise JetmaskError(f"a command on {self.target} failed (exit code {code}): {_tail(err or out)}", line[:300],
-                               None, "mend it there and run the same deploy again; it goes on where it was")
+            raise JetmaskError(f"a command on {self.target} failed (exit code {code}): {_tail(err or out)}", where, None,
+                               "mend it there and run the same deploy again; it goes on where it was")
         return out
 
     def code(self, command: str | Sequence[str]) -> int:
@@ -87,7 +88,7 @@ class Remote:
     def copy(self, source: str, target: str, extra: Sequence[str] = ()) -> None:
         """Make the folder or file `target` there equal to `source`; what arrived before a break is kept and used."""
         words = ["rsync", "-rlt", "--checksum", "--delete", "--partial-dir=.rsync-partial", "--timeout=30",
-                 "-e", shlex.join(self._ssh), *extra, source, f"{self.target}:{target}"]
+                 "-e", shlex.join(self._ssh), *extra, source, f"{self._rsync_target}:{target}"]
         if self.dry_run:
             print(shlex.join([word if word != shlex.join(self._ssh) else "ssh" for word in words]), flush=True)
             return
@@ -98,6 +99,12 @@ class Remote:
         if code:
             raise JetmaskError(f"copying to {self.target} failed (rsync's exit code {code}): {_tail(err or out)}",
                                target, None, "mend it and run the same deploy again; it goes on where it was")
+
+    @property
+    def _rsync_target(self) -> str:
+        # The colons of an IPv6 address would be rsync's own.
+        user, at, host = self.target.rpartition("@")
+        return f"{user}{at}[{host}]" if host.count(":") > 1 and not host.startswith("[") else self.target
 
     def fetch(self, path: str) -> str:
         """The text of a file there; BadInput where it cannot be read."""

@@ -156,6 +156,13 @@ def test_an_update_whose_runner_fails_is_rolled_back_on_the_device(device, bundl
     assert device.running()
 
 
+def test_health_is_asked_where_the_runner_listens(device, bundles):
+    done = device.deploy(bundles["one"][0], "device", "--host", "127.0.0.2")
+    assert done.returncode == 0, done.stderr
+    done = device.deploy("--status", "device")
+    assert f"http://127.0.0.2:{device.port}/healthz" in done.stdout and '"ok": true' in done.stdout
+
+
 def test_every_command_may_be_heard_twice(tmp_path, bundles, monkeypatch, capsys):
     """The answer to the first is lost with the link: the command runs again, and finds its work done."""
     once, (folder, digest) = Remote._once, bundles["one"]

@@ -206,6 +206,15 @@ def test_the_live_table_is_drawn_in_place(monkeypatch):
     assert "cam-7: no disk" in text and "a" * 16 in text
 
 
+def test_a_tools_colours_do_not_reach_the_table():
+    stream = Terminal()
+    board = fleet_board.Board(["a"], stream)
+    board.begin("a", "[4/9] prepare the image")
+    board.tell("a", "  | \x1b[91mold line\r\x1b[0m\x1b[2Kpulling \x0710 %\x1b[0m")
+    board.draw()
+    assert stream.getvalue().endswith("(pulling 10 %)\n") and "\x1b" not in stream.getvalue()
+
+
 def test_elsewhere_every_change_is_a_line():
     stream = io.StringIO()
     board = fleet_board.Board(["a", "b"], stream)

@@ -1,6 +1,7 @@
 """A machine over ssh: what is a broken link and what is not, on a real sshd."""
 
 import os
+import shlex
 import tempfile
 
 import pytest
@@ -59,6 +60,19 @@ def test_a_long_folder_for_temporary_files_is_no_obstacle(sshd, tmp_path, monkey
             assert remote.run("echo here") == "here\n"
     finally:
         os.rmdir(folder)
+
+
+def test_an_ipv6_address_is_copied_to(tmp_path, capsys):
+    for target, there in (("me@fd00::5", "me@[fd00::5]:/x"), ("::1", "[::1]:/x"), ("me@nano", "me@nano:/x")):
+        with Remote(target, dry_run=True) as remote:
+            remote.copy(str(tmp_path), "/x")
+        assert there in shlex.split(capsys.readouterr().out)
+
+
+def test_no_password_is_in_an_error(sshd):
+    with Remote("device", ["-F", sshd.config], retries=0) as remote, pytest.raises(JetmaskError) as caught:
+        remote.run("false --proxy http://me:secret@10.0.0.2:3128")
+    assert "secret" not in str(caught.value) and "--proxy" in str(caught.value)
 
 
 def test_a_negative_number_of_retries_is_refused():
