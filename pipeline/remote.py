@@ -65,11 +65,12 @@ class Remote:
         code, out, err = self._retried("ssh", lambda: self._once(self._words(line), stdin, follow))
         where = redact(line)[:300]
         if code == _KILLED and check:
-            raise JetmaskError(f"a command on {self.target} was killed there: {_tail(err or out)}", where, None, "the kernel "
-                               "does that when memory runs out (`dmesg` there says so): stop the desktop or add swap, then run the same deploy again; it goes on where it was")
+            raise JetmaskError(f"a command on {self.target} was killed there: {_tail(err or out)}", where, None,
+                               "the kernel does that when memory runs out (`dmesg` there says so): stop the desktop "
+                               "or add swap, then run the same deploy again; it goes on where it was")
         if code and check:
-            raise JetmaskError(f"a command on {self.target} failed (exit code {code}): {_tail(err or out)}", where, None,
-                               "mend it there and run the same deploy again; it goes on where it was")
+            raise JetmaskError(f"a command on {self.target} failed (exit code {code}): {_tail(err or out)}", where,
+                               None, "mend it there and run the same deploy again; it goes on where it was")
         return out
 
     def code(self, command: str | Sequence[str]) -> int:
