@@ -83,8 +83,8 @@ class Remote:
 
     def _words(self, line: str) -> list[str]:
         # ssh answers 255, as for a broken link, when the program that it started dies of a signal. A shell that
-        # outlives the command makes 128 + signal of it.
-        return [*self._ssh, self.target, f"({line}\n); exit $?"]
+        # outlives the command makes 128 + signal of it; plain sh, whatever the user's own shell is there.
+        return [*self._ssh, self.target, "exec sh -c " + shlex.quote(f"({line}\n); exit $?")]
 
     def copy(self, source: str, target: str, extra: Sequence[str] = ()) -> None:
         """Make the folder or file `target` there equal to `source`; what arrived before a break is kept and used."""
