@@ -39,6 +39,11 @@ def stop(name):
         time.sleep(0.1)
 
 
+def split(line):
+    """A command line's words; `%` and `$` stand there twice."""
+    return [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(line)]
+
+
 def restart(name):
     stop(name)
     lines = unit(name)
@@ -46,8 +51,11 @@ def restart(name):
     env = dict(os.environ, **dict(value.split("=", 1) for key, value in lines if key == "Environment"))
     with open(os.path.join(STATE, name + ".log"), "ab") as log:
         for words in (value for key, value in lines if key == "ExecStartPre"):
-            subprocess.check_call(shlex.split(words), cwd=values["WorkingDirectory"], env=env, stdout=log, stderr=log)
-        process = subprocess.Popen(shlex.split(values["ExecStart"]), cwd=values["WorkingDirectory"], env=env,
+            code = subprocess.call(split(words.lstrip("-")), cwd=values["WorkingDirectory"], env=env, stdout=log,
+                                   stderr=log)
+            if code and not words.startswith("-"):
+                sys.exit(code)
+        process = subprocess.Popen(split(values["ExecStart"]), cwd=values["WorkingDirectory"], env=env,
                                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     with open("/proc/{}/stat".format(process.pid)) as file:
         born = file.read().rpartition(")")[2].split()[19]

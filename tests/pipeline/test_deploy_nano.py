@@ -222,7 +222,7 @@ def test_without_a_container_a_venv_and_a_systemd_unit(tiny_bundle, second, tmp_
         spec = jetson.store.service()
         assert spec["kind"] == "systemd" and "/venv-" in spec["start"][0]
         unit = jetson.sshd.run("cat /etc/systemd/system/jetmask.service")
-        assert f"ExecStart={shlex.join(spec['start'])}" in unit and "NoNewPrivileges=true" in unit
+        assert f"ExecStart={' '.join(spec['start'])}\n" in unit and "NoNewPrivileges=true" in unit
         assert jetson.running()["variant"]["runtime"] == "onnxruntime"
         versions = jetson.sshd.run(f"{spec['start'][0]} -m pip list --format freeze")
         assert "onnxruntime==1.10.0" in versions and "pip==21.3.1" in versions

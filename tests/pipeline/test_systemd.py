@@ -50,6 +50,7 @@ def test_the_unit_notifies_and_is_watched(tmp_path, user):
     assert "jetmask" not in done.stdout + done.stderr and "@" not in text.split("[Unit]")[1]
     keys = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
     assert keys["Type"] == "notify" and keys["NotifyAccess"] == "main" and keys["WatchdogSec"] == "30"
+    assert keys["ExecStartPre"].startswith("-")
     assert keys["TimeoutStartSec"] == "infinity" and keys["Restart"] == "always"
     # A process that its own watchdog ends after 20 s must never come to the start limit.
     each_s = status.STUCK_S + int(keys["RestartSec"])
@@ -162,9 +163,11 @@ def test_boot_serve_kill_restart_and_recovery(system):
         with open(f"/proc/{first}/status") as file:
             status = dict(line.split(":", 1) for line in file)
         assert status["Uid"].split()[0] != "0" and status["NoNewPrivs"].strip() == "1"
+        files.write_text(store.path("trial.json"), "damaged")  # is no reason not to serve
         os.kill(first, signal.SIGKILL)
         second = _wait(lambda: (_main_process(port) or first) != first and _main_process(port))
         assert _wait(lambda: _health(port))["ok"] is True and second != first
+        os.unlink(store.path("trial.json"))
         init = _child(machine.pid)
         assert _inside(init, "systemctl", "show", "-p", "WatchdogUSec", "jetmask.service") == "WatchdogUSec=30s\n"
         _inside(init, "systemctl", "reload", "jetmask.service")
