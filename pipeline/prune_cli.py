@@ -19,8 +19,8 @@ EXAMPLES = """examples:
   jetmask prune --model runs/train/best.keras --out runs/gate --max-drop 1.0 --epochs 8
   jetmask prune --model runs/train/best.keras --out runs/sparse --two-four --epochs 8
   jetmask prune --model mine.keras --out runs/mine --ratio 0.5 --epochs 0     any Keras model, without data"""
-# A short warm-up and no long flat part, but training's own rate: the shipped `s` with half of its multiply-adds gone has
-# after 12,000 images with a teacher a val mAP50 of 75.3 (mean of 320 to 640) from 2e-3, of 71.7 from 5e-4.
+# A short warm-up and no long flat part, but training's own rate: `s` with half of its multiply-adds gone has, after
+# 12,000 images with a teacher, a val mAP50 of 75.3 (mean of 320 to 640) by 2e-3 and of 71.7 by 5e-4.
 TUNE = ["train.learning_rate=2e-3", "train.schedule=cosine", "train.warmup_steps=50", "train.closing_epochs=1"]
 
 
