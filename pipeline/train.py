@@ -256,7 +256,7 @@ def fit(config, run_dir, model=None, report=None, resume=False, progress=0, lear
 
 def options(parser):
     parser.epilog = "example: jetmask train s --data data/facemask --set train.epochs=5 --out runs/s"
-    parser.add_argument("config", nargs="?", help="YAML file or preset (n, s, m)")
+    parser.add_argument("config", nargs="?", help="YAML file, or preset: n, s, m")
     parser.add_argument("--data", help="folder with the split folders (default: data.root, then JETMASK_DATA)")
     parser.add_argument("--out", default="runs/train", help="run folder")
     parser.add_argument("--resume", action="store_true", help="go on where a stopped run in --out was")

@@ -59,6 +59,10 @@ def test_override_mistakes(tmp_path):
         config.load(tmp_path / "none.yaml")
 
 
+def test_every_size_is_a_preset_too():
+    assert [config.load(size).model.size for size in ("n", "s", "m")] == ["n", "s", "m"]
+
+
 @pytest.mark.parametrize("preset", sorted(p.stem for p in config.PRESETS.glob("*.yaml")))
 def test_every_preset_is_valid(preset):
     assert config.load(preset).model.size
