@@ -24,7 +24,7 @@ from jetson import files
 from jetson.engine.litert import LiteRtEngine
 from jetson.engine.onnx import OnnxEngine
 from jetson.errors import BadInput, UsageError
-from pipeline import calibrate, export, importance, litert, magnitude, predict, prune_cli, prune_cost, quantize
+from pipeline import calibrate, export, importance, litert, magnitude, predict, prune_cli, prune_cost, quantize, train
 from pipeline import config as configuration
 from pipeline import prune as pruner
 from pipeline.model import load
@@ -34,11 +34,12 @@ RESULTS = Path(__file__).parent / "results"
 RATIOS = (0.25, 0.5, 0.65, 0.8)
 SPARSITIES = (0.5, 0.8)
 BESIDE = ("pruned", "trained")
+SIZES = ((320, 320), (416, 416), (512, 512), (640, 640))  # finished networks are compared by the mean over these
 ENGINES = ("ort_fp32", "ort_int8", "litert_fp32", "litert_int8")
 FIELDS = ("kind", "importance", "ratio", "macs", "macs_share", "parameters", "onnx_bytes", "onnx_bytes_zlib",
           *(name + suffix for name in ENGINES for suffix in ("_ms", "_ratio")), "nano_fp16_predicted_ms",
-          "map50_untuned", "map50_tuned", "tuning_images", "tuning_minutes", "input_wh", "split", "model_sha256",
-          "machine", "load")
+          "map50_untuned", "map50_tuned", "map50_sizes", "tuning_images", "tuning_minutes", "input_wh", "split",
+          "model_sha256", "machine", "load")
 
 
 def say(text):
@@ -142,6 +143,7 @@ def measure(args, wh, config):
     judge = pruning("l1", runs / "untuned")
     weights = judge.original.get_weights()
     first.row["map50_untuned"] = round(judge.baseline()["map50"], 2)
+    first.row["map50_sizes"] = mean_over_sizes(original, args, config) if args.beside else ""
     say("unpruned: mAP50 %.1f" % first.row["map50_untuned"])
     for kind in () if args.add else args.importance:
         scored = pruning(kind, runs / ("scores-" + kind)).scores(original)
@@ -162,9 +164,10 @@ def measure(args, wh, config):
         model = load(path)
         entry = Entry(kind, name, 0, model, wh)
         entry.row.update(ratio=round(1 - entry.row["macs"] / first.row["macs"], 4),
-                         map50_tuned=round(judge.map50(model), 2), **training_of(path))
+                         map50_tuned=round(judge.map50(model), 2), **training_of(path),
+                         map50_sizes=mean_over_sizes(model, args, config))
         entries.append(entry)
-        say("%s %s: mAP50 %s" % (kind, name, entry.row["map50_tuned"]))
+        say("%s %s: mAP50 %s, %s over sizes" % (kind, name, entry.row["map50_tuned"], entry.row["map50_sizes"]))
     for sparsity in () if args.add else SPARSITIES:
         sparse = magnitude.sparsify(load(args.model), sparsity)
         entry = Entry("magnitude", "l1", sparsity, sparse, wh)
@@ -174,6 +177,12 @@ def measure(args, wh, config):
     for entry in entries:
         entry.row["macs_share"] = round(entry.row["macs"] / first.row["macs"], 4)
     return entries
+
+
+def mean_over_sizes(model, args, config):
+    """Mean mAP50 on val/ over SIZES: one size alone moves by a point from one epoch to the next."""
+    split = Path(args.data) / config.data.val
+    return round(sum(train.validate(model, split, wh)["map50"] for wh in SIZES) / len(SIZES), 2)
 
 
 def beside(texts):
@@ -216,6 +225,7 @@ def rows_there(args):
 def write(entries, args, config, kept):
     """The CSV and its plot."""
     if args.add:
+        kept[0]["map50_sizes"] = entries[0].row["map50_sizes"]
         entries = entries[1:]  # the unpruned network is in the table
     common = {"split": config.data.val, "model_sha256": files.sha256(args.model), "load": "%.1f" % os.getloadavg()[0],
               "machine": describe("keras", "onnxruntime", "ai-edge-litert")}

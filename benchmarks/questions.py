@@ -141,17 +141,17 @@ def pruned_beside():
         return ("**Not decided yet:** the table has no row for %s. The fine-tunings below are too short to tell.\n"
                 % " nor for ".join(lack))
     text = markdown(
-        ["network", "made by", "MACs left", "parameters", "images of its training", "minutes", "mAP50",
-         "fp32 time, ratio", "Nano fp16 ms, predicted"],
+        ["network", "made by", "MACs left", "parameters", "images of its training", "minutes",
+         "mAP50, mean of 320 to 640", "at " + rows[0]["input_wh"], "fp32 time, ratio", "Nano fp16 ms, predicted"],
         [[row["importance"] or "unpruned", {"pruned": "pruning", "trained": "training", "unpruned": "training"}[
             row["kind"]], "%.0f %%" % (100 * float(row["macs_share"])), row["parameters"], row["tuning_images"] or "–",
           "%.0f" % float(row["tuning_minutes"]) if row["tuning_minutes"] else "–",
-          points(row["map50_tuned"] or row["map50_untuned"]), times(row["ort_fp32_ratio"]),
+          points(row["map50_sizes"]), points(row["map50_tuned"] or row["map50_untuned"]), times(row["ort_fp32_ratio"]),
           ms(row["nano_fp16_predicted_ms"])] for row in rows])
     lines = []
     for own in pruned:
         other = min(small, key=lambda row: abs(float(row["macs_share"]) - float(own["macs_share"])))
-        gap = float(own["map50_tuned"]) - float(other["map50_tuned"])
+        gap = float(own["map50_sizes"]) - float(other["map50_sizes"])
         word = "is better" if gap >= CLOSE else "is worse" if gap <= -CLOSE else "is as good, within a point"
         lines.append("- %s, pruned to %.0f %% of the MACs, %s than %s, trained small with %.0f %%: %+.1f points." % (
             own["importance"], 100 * float(own["macs_share"]), word, other["importance"],
