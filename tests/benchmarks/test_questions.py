@@ -73,6 +73,15 @@ def test_the_verdicts_on_methods_follow_from_the_rows_and_name_what_is_missing(r
     assert "Not measured: schedule, dropout, batch" in text
 
 
+def test_what_two_seeds_differ_by_is_no_verdict(results):
+    results("detector_ablation", ABLATION, [
+        ablation("baseline", "b", 1, 0), ablation("baseline", "b", 2, 2.7), ablation("flip", "off", 1, 2.6),
+        ablation("optimizer", "sgd", 1, -7.5), ablation("mosaic", "off", 1, 2.8)])
+    text = questions.methods_training()
+    assert "- Better than the baseline: mosaic off." in text and "- No difference to be seen: flip off." in text
+    assert "- Worse than the baseline: optimizer sgd." in text and "differ by 2.7 points" in text
+
+
 def test_int8_is_compared_with_the_same_model(results):
     """A second model of the bundle has the same sizes and precisions."""
     results("detector", ("model", "split", "precision", "input_wh", "map50"), [
