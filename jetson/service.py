@@ -77,14 +77,23 @@ def start(service: Service, state: str) -> None:
         _run(_systemctl(service, "--no-block", "restart", service["name"]))
     else:
         environment = dict(os.environ, **service.get("env", {}))
+        pid_file = os.path.join(os.path.abspath(state), "service.pid")
+
+        def note():
+            # By the runner itself, before it is one: a switch that is killed here leaves none that nobody knows.
+            files.write_json(pid_file, {"pid": os.getpid(), "born": _born(os.getpid())})
+
         with open(os.path.join(state, "service.log"), "ab") as log:
             try:
-                process = subprocess.Popen(service["start"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                           cwd=service.get("cwd") or state, env=environment, start_new_session=True)
+                subprocess.Popen(service["start"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                 cwd=service.get("cwd") or state, env=environment, start_new_session=True,
+                                 preexec_fn=note)
+            except subprocess.SubprocessError:
+                raise DeviceMismatch("cannot note the runner's process id", pid_file,
+                                     "a folder that can be written", "free space, or check who owns it")
             except OSError as error:
                 raise DeviceMismatch("cannot start the runner: {}: {}".format(error.strerror, error.filename), None,
                                      None, "deploy again: it puts back what is missing there") from error
-        files.write_json(os.path.join(state, "service.pid"), {"pid": process.pid, "born": _born(process.pid)})
 
 
 def stop(service: Service, state: str) -> None:
