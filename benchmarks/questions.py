@@ -176,7 +176,7 @@ def methods_training():
     from benchmarks.ablation import choices
 
     rows = read("detector_ablation")
-    known = list(dict.fromkeys(row.choice for row in choices("s")))
+    known = list(dict.fromkeys(row.choice for model in ("s", "n") for row in choices(model)))
     if not rows:
         return ("**Not measured yet:** benchmarks/results/detector_ablation.csv has no rows. What it will hold: %s "
                 "(`python -m benchmarks.ablation`).\n" % ", ".join(known[1:]))

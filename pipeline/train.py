@@ -183,7 +183,7 @@ class Run:
                            expected="a checkpoint of the same model and optimizer",
                            remedy="resume with the config of the run, or start a new folder") from error
         if self.plateau:
-            self.plateau.before = state["plateau"] or {}
+            self.plateau.before = state.get("plateau") or {}  # an older checkpoint has none
         self.average.step, self.done = state["average_step"], state["epoch"]
         self.rows, self.best, self.best_epoch = state["rows"], state["best"], state["best_epoch"]
         self.minutes = state["minutes"]

@@ -220,3 +220,15 @@ def test_a_pruned_network_s_shape_is_trained_from_random_weights(drawn, tmp_path
     assert all(np.abs(a - b).max() > 1e-3 for a, b in kernels)
     # Begun as the family's own are: the prior of a face at a cell is a hundredth.
     np.testing.assert_array_equal(new.get_layer("cls_4").bias, build("n").get_layer("cls_4").bias)
+
+
+def test_a_plateau_checkpoint_of_an_older_version_counts_anew(drawn, tmp_path):
+    run = train.Run(settings(drawn, "train.schedule=plateau"), tmp_path)
+    run.save(1)
+    with np.load(tmp_path / "checkpoint.npz") as stored:
+        arrays = dict(stored)
+    state = json.loads(bytes(arrays["state"]))
+    del state["plateau"]
+    np.savez(tmp_path / "checkpoint.npz", **{**arrays, "state": np.frombuffer(json.dumps(state).encode(), np.uint8)})
+    run.resume()
+    assert run.done == 1 and run.plateau.before == {}
