@@ -1,6 +1,7 @@
 """What each choice of training is worth: short trainings of equal length, one choice changed in each.
 
     python -m benchmarks.ablation --data DIR [--model n] [--images 8000] [--only optimizer mosaic ...] [--list]
+    python -m benchmarks.ablation --data DIR --model mobilenetv2 --images 4000     what a start from ImageNet is worth
 
 All trainings see the same number of images from the same seed and are judged by their last weights, on val/ at 320 and
 416: picking the best epoch would favour the noisiest. Where a choice differs from the baseline by less than a point at
@@ -65,6 +66,8 @@ def choices(model):
         # A rate for weights that are good already.
         rows.append(Choice("init", "shipped weights, rate 0.0005",
                            ("model.init=" + model, "train.learning_rate=0.0005")))
+    if model == configuration.TRANSFER:
+        return [rows[0], Choice("init", "ImageNet weights", ("model.init=" + configuration.IMAGENET,))]
     rows += [Choice("teacher", "the shipped s, weight %g" % weight,
                     ("model.teacher=s", "model.teacher_weight=%g" % weight)) for weight in TEACHER_WEIGHTS
              if model != "s"]
@@ -107,6 +110,8 @@ class Ablation:
         config = configuration.load(self.args.model, [
             *SHORT, "train.images_per_epoch=%d" % max(1, self.args.images // EPOCHS), *choice.overrides,
             *self.args.set, "train.seed=%d" % seed])
+        if config.model.init == configuration.IMAGENET:
+            config.model.init = self.args.imagenet
         config.data.root = self.args.data
         name = "%s-%d-%s-%s-%d" % (self.args.model, self.args.images, choice.choice,
                                    "".join(c if c.isalnum() else "_" for c in choice.value), seed)
@@ -141,6 +146,8 @@ def main(argv=None):
     parser.add_argument("--data", required=True, help="folder with train/ and val/")
     parser.add_argument("--model", default="n", help="preset that is trained (default: %(default)s)")
     parser.add_argument("--images", type=int, default=8000, help="images that each training sees")
+    parser.add_argument("--imagenet", default=configuration.IMAGENET, metavar="FILE.h5",
+                        help="ImageNet's weights for --model mobilenetv2 (default: Keras downloads them)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these choices")
     parser.add_argument("--list", action="store_true", help="show the choices and end")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override for all trainings")

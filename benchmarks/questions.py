@@ -202,14 +202,14 @@ def methods_training():
             if word in verdicts:
                 out.append("- %s: %s.\n" % (word.capitalize() + " than the baseline" * (word[0] != "n"),
                                             "; ".join(verdicts[word])))
-        missing = [name for name in known if name not in {row["choice"] for row in own}]
         if close > CLOSE:
             out.append("- The baseline's own seeds differ by %.1f points: less than that is no difference to be seen.\n"
                        % close)
-        if missing:
-            out.append("- Not measured: %s.\n" % ", ".join(missing))
         out.append("\n")
-    return "".join(out)
+    missing = [name for name in known if name not in {row["choice"] for row in rows}]
+    if missing:
+        out.append("Not measured: %s.\n" % ", ".join(missing))
+    return "".join(out).rstrip("\n") + "\n"
 
 
 def _mean(rows, column):

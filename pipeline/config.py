@@ -10,6 +10,8 @@ import yaml
 
 from jetson.errors import BadInput
 
+SIZES = ("n", "s", "m", "mobilenetv2")
+TRANSFER, IMAGENET = SIZES[-1], "imagenet"  # the size that can start from ImageNet's weights, and their name
 PRESETS = Path(__file__).parent / "presets"
 WEIGHTS = Path(__file__).parent / "weights"  # those that ship
 
@@ -24,8 +26,9 @@ class Data:
 
 @dataclass
 class Model:
-    size: str = "s"                # n, s, m, or a .keras file (a pruned one) whose shape is taken, not its weights
-    init: str = ""                 # a .keras file to start from, or shipped weights (s); "": random weights
+    size: str = "s"                # n, s, m, mobilenetv2 (a teacher), or a .keras file whose shape is taken
+    init: str = ""                 # a .keras file to start from, or shipped weights (s); "": random weights; for
+                                   # mobilenetv2 also imagenet, or the .h5 file of those weights
     teacher: str = ""              # a .keras file to learn from besides the labels, or shipped weights; "": none
     teacher_weight: float = 1.0    # of the distance to the teacher's answers in the loss
     dropout: float = 0.0
@@ -148,8 +151,12 @@ def _check(config):
     for key, known in _CHOICES.items():
         if _at(config, key) not in known:
             _refuse(key, _at(config, key), "one of " + ", ".join(known))
-    if config.model.size not in ("n", "s", "m") and not str(config.model.size).endswith(".keras"):
-        _refuse("model.size", config.model.size, "n, s, m or a .keras file")
+    model = config.model
+    if model.size not in SIZES and not model.size.endswith(".keras"):
+        _refuse("model.size", model.size, "%s or a .keras file" % ", ".join(SIZES))
+    if (model.init == IMAGENET or model.init.endswith(".h5")) and model.size != TRANSFER:
+        _refuse("model.init", model.init, "a .keras file or shipped weights: only model.size=%s takes weights of "
+                "ImageNet" % TRANSFER)
     for key in ("data.train", "data.apart_from"):
         if not all(isinstance(name, str) and name for name in _at(config, key)):
             _refuse(key, _at(config, key), "names of folders, as [train, extra]")

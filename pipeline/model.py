@@ -13,6 +13,9 @@ from keras import layers
 
 from jetson import files
 from jetson.errors import BadInput, UsageError
+from pipeline import mobilenet
+from pipeline.batchnorm import FusedBatchNorm
+from pipeline.config import SIZES, TRANSFER
 
 CLASSES = ("with_mask", "without_mask", "mask_worn_incorrect")
 STRIDES = (4, 8, 16, 32)
@@ -45,30 +48,6 @@ FAMILY = {
     "m": Architecture(24, ((40, 1), (64, 1), (112, 2), (128, 1)), (40, 48, 56, 64),
                       ((40,), (40, 40), (48, 48), (48, 48))),
 }
-
-
-@keras.saving.register_keras_serializable("jetmask")
-class FusedBatchNorm(layers.BatchNormalization):
-    """Batch normalisation whose training step is TensorFlow's fused kernel.
-
-    Keras composes it from many small operations; on a CPU the fused kernel makes a whole training step about a third
-    faster. Elsewhere, and at inference, it is exactly `keras.layers.BatchNormalization`.
-    """
-
-    def call(self, inputs, training=None, mask=None):
-        if not (training and self.trainable and keras.backend.backend() == "tensorflow"):
-            return super().call(inputs, training=training, mask=mask)
-        import tensorflow as tf
-
-        gamma, beta = tf.cast(self.gamma, "float32"), tf.cast(self.beta, "float32")
-        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs, scale=gamma, offset=beta, mean=[], variance=[], epsilon=self.epsilon, is_training=True)
-        keep = self.momentum
-        self.moving_mean.assign(self.moving_mean * keep + mean * (1 - keep))
-        self.moving_variance.assign(self.moving_variance * keep + variance * (1 - keep))
-        return y
-
-
 def _conv_bn(x, channels, name, kernel=3, stride=1, activate=True):
     x = layers.Conv2D(channels, kernel, stride, "same", use_bias=False, kernel_initializer="he_normal", name=name)(x)
     x = FusedBatchNorm(momentum=0.97, epsilon=1e-3, name=name + "_bn")(x)
@@ -84,8 +63,8 @@ def _residual(x, channels, name):
 def build(size="s", dropout=0.0):
     """The network as a Keras functional model.
 
-    size: a name of FAMILY, an Architecture, or the path of a .keras file: that network with new random weights.
-    dropout: rate of spatial dropout before the prediction layers (0: none).
+    size: a name of FAMILY, an Architecture, the path of a .keras file (that network with new random weights), or
+    "mobilenetv2" (pipeline/mobilenet.py). dropout: rate of spatial dropout before the prediction layers (0: none).
     Input `image`: (batch, height, width, 3) float32, raw 0..255 BGR, height and width multiples of 32.
     Outputs, per stride s of STRIDES, in this order: `cls_s` (batch, h, w, 3) logits and `box_s` (batch, h, w, 4)
     logarithms of the distances left, top, right, bottom from the cell's centre, in strides.
@@ -93,8 +72,10 @@ def build(size="s", dropout=0.0):
     if isinstance(size, str):
         if size.endswith(".keras"):
             return keras.models.clone_model(load(size))
+        if size == TRANSFER:
+            return detector(*mobilenet.body(), mobilenet.NECK, mobilenet.HEADS, dropout)
         if size not in FAMILY:
-            raise UsageError("unknown model size %r" % size, expected="a .keras file or one of " + ", ".join(FAMILY),
+            raise UsageError("unknown model size %r" % size, expected="a .keras file or one of " + ", ".join(SIZES),
                              remedy="set model.size to one of them")
         size = FAMILY[size]
     image = keras.Input((None, None, 3), name="image")
@@ -106,9 +87,15 @@ def build(size="s", dropout=0.0):
         for i in range(blocks):
             x = _residual(x, channels, "block_%d_%d" % (stride, i))
         maps.append(x)
+    return detector(image, maps, size.neck, size.heads, dropout)
+
+
+def detector(image, maps, neck, heads, dropout=0.0):
+    """The whole network from its input and the feature maps at STRIDES: fusion from coarse to fine, then the heads.
+    neck, heads, dropout: as in Architecture and `build`."""
     fused = None
     levels = []
-    for stride, feature, channels in reversed(list(zip(STRIDES, maps, size.neck))):
+    for stride, feature, channels in reversed(list(zip(STRIDES, maps, neck))):
         lateral = _conv_bn(feature, channels, "lateral_%d" % stride, kernel=1, activate=False)
         if fused is not None:
             up = _conv_bn(fused, channels, "up_%d" % stride, kernel=1, activate=False)
@@ -117,7 +104,7 @@ def build(size="s", dropout=0.0):
         fused = layers.ReLU(name="fuse_%d_relu" % stride)(lateral)
         levels.insert(0, fused)
     outputs = []
-    for stride, feature, widths in zip(STRIDES, levels, size.heads):
+    for stride, feature, widths in zip(STRIDES, levels, heads):
         branches = [_conv_bn(feature, w, "head_%d_%d" % (stride, i)) for i, w in enumerate(widths)]
         if dropout:
             branches = [layers.SpatialDropout2D(dropout, name="dropout_%d_%d" % (stride, i))(b)
@@ -129,6 +116,27 @@ def build(size="s", dropout=0.0):
             outputs.append(layers.Conv2D(channels, 1, bias_initializer=bias, kernel_initializer=_small(),
                                          dtype="float32", name="%s_%d" % (kind, stride))(branch))
     return keras.Model(image, outputs, name="jetmask")
+
+
+def in_precision(net, policy):
+    """The network computing by Keras' dtype policy ("float32", "mixed_bfloat16"), its outputs in float32: itself, or a
+    copy where it was saved by another policy."""
+    outputs = {tensor._keras_history.operation.name for tensor in net.outputs}
+    inner = [layer for layer in net.layers
+             if not isinstance(layer, layers.InputLayer) and layer.name not in outputs]
+    if all(layer.dtype_policy.name == policy for layer in inner):
+        return net
+    names = {layer.name for layer in inner}
+
+    def own(layer):
+        config = layer.get_config()
+        if layer.name in names:
+            config["dtype"] = policy
+        return layer.__class__.from_config(config)
+
+    copy = keras.models.clone_model(net, clone_function=own)
+    copy.set_weights(net.get_weights())
+    return copy
 
 
 def _small():

@@ -19,12 +19,12 @@ from jetson import files, image, metrics
 from jetson.detector import find
 from jetson.errors import BadInput, UsageError
 from pipeline import config as configuration
-from pipeline import dataset
+from pipeline import dataset, mobilenet
 from pipeline.bundle import DECODE
 from pipeline.distill import with_teacher
 from pipeline.folder import made
 from pipeline.learner import Learner
-from pipeline.model import STRIDES, build, load, macs
+from pipeline.model import STRIDES, build, in_precision, load, macs
 from pipeline.optimizer import Average, Plateau, make_optimizer
 
 AHEAD = 6  # batches prepared while a step runs
@@ -38,6 +38,14 @@ def _checked(net, source):
         raise BadInput("not a model of this detector", where=source, expected="the outputs " + ", ".join(NAMES),
                        remedy="take a .keras file of jetmask train or prune")
     return net
+
+
+def _start(model):
+    """The network that the config's `model` section begins with."""
+    if model.init and not (model.init == configuration.IMAGENET or model.init.endswith(".h5")):
+        return load(configuration.weights(model.init))
+    net = build(model.size, model.dropout)
+    return mobilenet.transfer(net, model.init) if model.init else net
 
 
 def predict(net, photos, input_wh, batch=8):
@@ -120,8 +128,8 @@ class Run:
                            expected="labels of with_mask or without_mask", remedy="split again: jetmask data split")
         self.pool = dataset.read_pool(root, dataset.folders_of(config.data), config.data.apart_from)
         model = config.model
-        net = net or (load(configuration.weights(model.init)) if model.init else build(model.size, model.dropout))
-        self.net = _checked(net, model.init or net.name)
+        net = net or _start(model)
+        self.net = in_precision(_checked(net, model.init or net.name), config.train.precision)
         if learner is None and model.teacher:
             teacher = _checked(load(configuration.weights(model.teacher)), model.teacher)
             learner = with_teacher(teacher, model.teacher_weight)

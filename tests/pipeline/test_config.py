@@ -75,3 +75,10 @@ def test_a_file_and_overrides_go_over_what_a_command_starts_from(tmp_path):
     loaded = config.load(path, ["train.schedule=fixed"], start)
     assert (loaded.train.epochs, loaded.train.learning_rate, loaded.train.schedule) == (7, 5e-4, "fixed")
     assert (start.train.epochs, start.train.schedule) == (8, "cosine")
+
+
+@pytest.mark.parametrize("init", ["imagenet", "body.h5"])
+def test_weights_of_imagenet_fit_one_size_only(init):
+    assert config.load(None, ["model.size=mobilenetv2", "model.init=" + init]).model.init == init
+    with pytest.raises(BadInput, match="mobilenetv2"):
+        config.load("s", ["model.init=" + init])

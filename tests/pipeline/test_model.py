@@ -3,8 +3,8 @@ import keras
 import numpy as np
 import pytest
 
-from jetson.errors import BadInput, UsageError
-from pipeline import model
+from jetson.errors import BadInput, JetmaskError, UsageError
+from pipeline import batchnorm, mobilenet, model
 
 
 @pytest.mark.parametrize("size,budget", [("n", 95e6), ("s", 250e6), ("m", 620e6)])
@@ -30,7 +30,7 @@ def test_macs_by_hand():
 
 def test_fused_batch_norm_is_batch_norm():
     x = np.random.default_rng(0).normal(2, 3, (4, 6, 5, 7)).astype(np.float32)
-    fused, plain = model.FusedBatchNorm(momentum=0.9), keras.layers.BatchNormalization(momentum=0.9)
+    fused, plain = batchnorm.FusedBatchNorm(momentum=0.9), keras.layers.BatchNormalization(momentum=0.9)
     np.testing.assert_allclose(fused(x, training=True), plain(x, training=True), atol=1e-4)
     np.testing.assert_allclose(fused.moving_mean, plain.moving_mean, atol=1e-5)
     # The fused kernel keeps the unbiased variance, as TensorFlow and cuDNN do; Keras' composed one the biased.
@@ -45,3 +45,63 @@ def test_unknown_size_and_broken_file_say_what_to_do(tmp_path):
     (tmp_path / "x.keras").write_bytes(b"not a model")
     with pytest.raises(BadInput, match="jetmask train"):
         model.load(str(tmp_path / "x.keras"))
+
+
+def test_a_saved_network_computes_in_the_precision_asked_for_and_gives_the_same(tmp_path):
+    image = np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3)).astype(np.float32)
+    net = model.build("n")
+    assert model.in_precision(net, "float32") is net
+    mixed = model.in_precision(net, "mixed_bfloat16")
+    assert mixed.get_layer("stem").compute_dtype == "bfloat16" and mixed.output_names == net.output_names
+    model.save(mixed, str(tmp_path / "mixed.keras"))
+    again = model.in_precision(model.load(str(tmp_path / "mixed.keras")), "float32")
+    for a, b, c in zip(net(image), mixed(image), again(image)):
+        assert keras.backend.standardize_dtype(b.dtype) == "float32"
+        np.testing.assert_array_equal(a, c)
+        np.testing.assert_allclose(a, b, atol=0.1)
+        assert np.abs(np.asarray(a) - np.asarray(b)).max() > 0  # it did compute otherwise
+
+
+@pytest.fixture(scope="module")
+def body_weights(tmp_path_factory):
+    """MobileNetV2 with drawn weights, and the file of them that Keras reads."""
+    keras.utils.set_random_seed(3)
+    source = keras.applications.MobileNetV2(input_shape=(None, None, 3), include_top=False, weights=None)
+    path = tmp_path_factory.mktemp("weights") / "body.weights.h5"
+    source.save_weights(path)
+    return source, str(path)
+
+
+def test_transfer_gives_the_features_of_the_other_network_on_the_same_photograph(body_weights):
+    source, path = body_weights
+    net = mobilenet.transfer(model.build("mobilenetv2"), path)
+    assert list(net.output_names) == list(model.build("n").output_names)
+    bgr = np.random.default_rng(0).uniform(0, 255, (1, 64, 96, 3)).astype(np.float32)
+    theirs = keras.Model(source.inputs, [source.get_layer(name).output for name in mobilenet.TAPS])
+    ours = keras.Model(net.inputs, [net.get_layer(name).output for name in mobilenet.TAPS])
+    for a, b, stride in zip(theirs(bgr[..., ::-1] / 127.5 - 1), ours(bgr), model.STRIDES):
+        assert a.shape[1:3] == (64 // stride, 96 // stride)
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_the_detector_of_transfer_is_saved_and_loaded_whole(tmp_path):
+    net = model.build("mobilenetv2")
+    assert model.macs(net, (320, 320)) < 1e9
+    model.save(net, str(tmp_path / "t.keras"))
+    image = np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3)).astype(np.float32)
+    for a, b in zip(net(image), model.load(str(tmp_path / "t.keras"))(image)):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_weights_that_are_none_say_what_to_fetch(tmp_path, monkeypatch):
+    (tmp_path / "x.h5").write_bytes(b"not weights")
+    for path in ("x.h5", "missing.h5"):
+        with pytest.raises(BadInput, match=mobilenet.FILE):
+            mobilenet.transfer(model.build("mobilenetv2"), str(tmp_path / path))
+
+    def no_network(*args, **kwargs):
+        raise Exception("URL fetch failure on https://example.org: None -- unreachable")
+
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", no_network)
+    with pytest.raises(JetmaskError, match=mobilenet.FILE):
+        mobilenet.transfer(model.build("mobilenetv2"))
