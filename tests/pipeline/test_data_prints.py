@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from jetson.drawn import scene
 from pipeline import augment, config
 from pipeline.data import prints
+from pipeline.sheet import Sheet
 
 
 @settings(max_examples=40, deadline=None)
@@ -33,7 +34,7 @@ def test_prints_differ_and_show_ink_on_cloth():
 def test_a_print_changes_the_picture_and_neither_truth_nor_faces(seed, size):
     """The same canvas with and without: the pixels of every face and the truth are as they were."""
     image, boxes, labels = scene(seed, (size, size), 3)
-    sheet = augment.Sheet(size, config.load().augment)
+    sheet = Sheet(size, config.load().augment)
     sheet.image[:] = image
     sheet.add(boxes, labels.astype(np.int32), np.zeros((0, 4), np.float32), (0, 0, size, size))
     before = [part.copy() for part in sheet.truth()]
@@ -47,7 +48,7 @@ def test_a_print_changes_the_picture_and_neither_truth_nor_faces(seed, size):
 
 def test_prints_do_get_drawn():
     """An empty canvas always has room for one."""
-    sheet = augment.Sheet(256, config.load().augment)
+    sheet = Sheet(256, config.load().augment)
     empty = sheet.image.copy()
     augment._print(sheet, np.random.default_rng(0))
     assert (sheet.image != empty).any()

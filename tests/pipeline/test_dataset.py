@@ -11,6 +11,7 @@ from jetson.errors import BadInput
 from jetson.metrics import load_split
 from pipeline import augment, config, dataset
 from pipeline.model import CLASSES
+from pipeline.sheet import Sheet
 
 CATEGORIES = [{"id": i, "name": name} for i, name in enumerate(CLASSES, 1)]
 
@@ -136,7 +137,7 @@ def test_truth_of_a_plain_placement_is_exact(pool):
     image[10:30, 15:35] = 255
     box, none = np.array([[15, 10, 35, 30]], np.float32), np.zeros((0, 4), np.float32)
     photo = Plain(image, box, np.array([0], np.int32), none)
-    sheet = augment.Sheet(160, config.load().augment)
+    sheet = Sheet(160, config.load().augment)
     sheet.place(photo, np.random.default_rng(5), (2.0, 2.0), (0, 0, 160, 160))
     (x0, y0, x1, y1), = sheet.truth()[0].astype(int)
     assert (x1 - x0, y1 - y0) == (40, 40)
