@@ -26,7 +26,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EXAMPLES
     add("words", nargs="*", metavar="[BUNDLE] USER@HOST", help="the bundle (folder or tar file), and the device")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--status", action="store_true", help="what is installed there, and what runs")
+    what.add_argument("--status", action="store_true", help="what is installed there, and what runs; exit code 1 "
+                      "where the runner is not healthy")
     what.add_argument("--list", action="store_true", help="the bundles that are installed there")
     what.add_argument("--rollback", action="store_true", help="go back to the previous bundle")
     what.add_argument("--logs", action="store_true", help="the runner's last log lines")
@@ -106,15 +107,27 @@ def _ask(remote: Remote, args: argparse.Namespace) -> int:
     if remote.dry_run:
         return 0
     answer = parse(text, "the device's answer")
+    if args.status:
+        return _status(installed, answer, args.json)
     if args.json:
         print(json.dumps(answer, indent=1))
-    elif args.status or args.list:
-        print(store.show(answer))
-        if args.status and answer["service"] is not None:
-            print("health: " + (installed.health(answer["service"]) or "no answer"))
     else:
-        print(f"removed {len(answer['removed'])} bundles")
+        print(store.show(answer) if args.list else f"removed {len(answer['removed'])} bundles")
     return 0
+
+
+def _status(installed: Installed, answer: dict[str, Any], as_json: bool) -> int:
+    """Print it all, then tell a script by the exit code: 0 where the runner is healthy, 1 where it is not or none is set
+    up, as for a fleet."""
+    if not as_json:
+        print(store.show(answer), flush=True)
+    said = installed.health(answer["service"]) if answer["service"] is not None else ""
+    answer["healthy"] = bool(said)
+    if as_json:
+        print(json.dumps(answer, indent=1))
+    else:
+        print("health: " + (said or ("no answer, or not a good one" if answer["service"] else "no runner is set up")))
+    return 0 if said else 1
 
 
 def _rollback(installed: Installed, args: argparse.Namespace) -> int:

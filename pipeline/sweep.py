@@ -314,7 +314,9 @@ def command(args) -> None:
     # A trial may run in another folder, on another machine: paths in full.
     own = os.path.abspath(args.config) if args.config and os.path.exists(args.config) else args.config
     start = Path(args.out).absolute() / "start.keras"
-    overrides = args.set + ([f"model.init={start}"] if config.model.init else [])
+    overrides = args.set + [f"model.{key}={os.path.abspath(path)}" for key, path in (
+        ("teacher", config.model.teacher), ("size", config.model.size)) if os.path.isfile(path)]
+    overrides += [f"model.init={start}"] if config.model.init else []
     context = {"target": targets.target(args.target).name, "data": os.path.abspath(data) if data else None,
                "config": own, "overrides": overrides}
     if not data and args.objective == OBJECTIVE:

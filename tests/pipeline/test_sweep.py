@@ -1,5 +1,6 @@
 """The sweep with a cheap objective that really trains: front, early stop, kill -9 and resume, lost workers, Ray."""
 
+import argparse
 import csv
 import json
 import os
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from jetson.errors import BadInput, UsageError
+from pipeline import config as configuration
 from pipeline import sweep
 from pipeline.sweep_trial import Poor, Trial, work
 from pipeline.sweep_workers import Processes
@@ -162,7 +164,7 @@ def test_two_sweeps_in_one_folder(tmp_path):
     from jetson.errors import JetmaskError
 
     with files.lock(str(tmp_path / "sweep.lock")):
-        parser = __import__("argparse").ArgumentParser()
+        parser = argparse.ArgumentParser()
         sweep.options(parser)
         with pytest.raises(JetmaskError, match="another process"):
             sweep.command(parser.parse_args(["--out", str(tmp_path), "--objective", OBJECTIVE]))
@@ -179,6 +181,20 @@ def test_the_weights_that_a_study_starts_from_are_kept(tmp_path):
     with pytest.raises(UsageError, match="from other weights"):
         sweep.keep_weights(str(mine), start)
     assert start.read_bytes() == b"one"
+
+
+def test_trials_elsewhere_find_the_teacher(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("teacher.keras").write_bytes(b"")
+    seen = []
+    monkeypatch.setattr(sweep.Sweep, "run", lambda self, trials, workers: seen.append(self.context["overrides"]) or [])
+    parser = argparse.ArgumentParser()
+    sweep.options(parser)
+    for teacher in ("teacher.keras", "s"):
+        sweep.command(parser.parse_args(["--out", teacher + ".d", "--objective", OBJECTIVE, "--json",
+                                         "--set", "model.teacher=" + teacher]))
+    assert configuration.load(None, seen[0]).model.teacher == str(tmp_path / "teacher.keras")
+    assert configuration.load(None, seen[1]).model.teacher == "s"  # shipped weights are where jetmask is
 
 
 @pytest.mark.parametrize(("text", "words"), [
