@@ -126,7 +126,7 @@ def _status(installed: Installed, answer: dict[str, Any], as_json: bool) -> int:
     if as_json:
         print(json.dumps(answer, indent=1))
     else:
-        print("health: " + (said or ("no answer, or not a good one" if answer["service"] else "no runner is set up")))
+        print("health: " + (said or ("no good answer (--logs)" if answer["service"] else "no runner is set up")))
     return 0 if said else 1
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 from sshd import Sshd, free_port, missing
@@ -130,3 +131,42 @@ def test_health_is_not_asked_of_a_proxy(device):
     assert device.sshd.run("echo $http_proxy").strip()
     done = subprocess.run(device.command("--status"), capture_output=True, text=True)
     assert done.returncode == 0 and "health: other" in done.stdout, done.stdout + done.stderr
+
+
+def _sick(device):
+    """The same runner answers 503 from now on."""
+    service.stop(device.spec, device.store.folder)
+    manifest_path = os.path.join(device.store.bundle(device.new), "manifest.json")
+    files.write_json(manifest_path, dict(files.read_json(manifest_path), name="sick"))
+    service.start(device.spec, device.store.folder)
+    end = time.monotonic() + 20
+    while service.healthy(device.spec) != (False, "503 sick"):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("spoil", [
+    _sick, lambda device: service.stop(device.spec, device.store.folder),
+    lambda device: device.store.remove("service.json")], ids=["sick", "stopped", "no runner set up"])
+def test_a_script_can_tell_that_a_runner_is_not_healthy(device, tmp_path, spoil):
+    """All is shown as ever, and the exit code says it: of one device, as JSON, and of a fleet."""
+    assert subprocess.run(device.command("--status"), capture_output=True).returncode == 0
+    spoil(device)
+    done = subprocess.run(device.command("--status"), capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr == "", done.stderr
+    assert all(words in done.stdout for words in (device.new[:16], device.old[:16], "last switch", "health: no "))
+    done = subprocess.run(device.command("--status", "--json"), capture_output=True, text=True)
+    answer = json.loads(done.stdout)
+    assert done.returncode == 1 and answer["healthy"] is False and answer["current"] == device.new
+    assert subprocess.run(device.command("--list"), capture_output=True).returncode == 0, "nobody asked for its health"
+
+    words = device.command("--status", "--json", "--fleet", str(tmp_path / "fleet.yaml"))
+    words.remove("device")
+    (tmp_path / "fleet.yaml").write_text("hosts: [device]\n")
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 1 and not json.loads(done.stdout)["hosts"][0]["healthy"], done.stderr
+    # The one that is not reached weighs more, and keeps no other from being shown.
+    (tmp_path / "fleet.yaml").write_text("hosts: [nobody@host.invalid, device]\n")
+    words.remove("--json")
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 3 and device.new[:16] in done.stdout and "nobody@host.invalid: " in done.stdout
