@@ -150,7 +150,11 @@ def pruned_beside():
           ms(row["nano_fp16_predicted_ms"])] for row in rows])
     lines = []
     for own in pruned:
-        other = min(small, key=lambda row: abs(float(row["macs_share"]) - float(own["macs_share"])))
+        # A network that saw more images is no control.
+        equal = [row for row in small if row["tuning_images"] == own["tuning_images"]]
+        if not equal:
+            continue
+        other = min(equal, key=lambda row: abs(float(row["macs_share"]) - float(own["macs_share"])))
         gap = float(own["map50_sizes"]) - float(other["map50_sizes"])
         word = "is better" if gap >= CLOSE else "is worse" if gap <= -CLOSE else "is as good, within a point"
         lines.append("- %s, pruned to %.0f %% of the MACs, %s than %s, trained small with %.0f %%: %+.1f points." % (

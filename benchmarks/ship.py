@@ -175,9 +175,12 @@ def card(names, results, tests, decode, note):
               "- On your own cameras, measure before you rely on it: `jetmask evaluate --data DIR --report OUT`.",
               "", "## Retrain", "", "```sh"]
     lines += ["jetmask train %s --data DIR --out runs/%s" % (n, n) for n in names if n in ("n", "s", "m")]
-    lines += ["jetmask prune --model runs/s/last.keras --config sp --macs-ratio 0.5 --floor 0.6 --distill --data DIR "
-              "--out runs/sp"] * ("sp" in names)
-    models = " ".join("%s=runs/%s/%s.keras" % (n, n, "best" if n.endswith("p") else "last") for n in names)
+    if "sp" in names:
+        lines += ["jetmask prune --model runs/s/last.keras --config sp --macs-ratio 0.5 --floor 0.6 --distill "
+                  "--data DIR --out runs/half",
+                  "jetmask train sp --set model.init=runs/half/best.keras --set model.teacher=runs/s/last.keras "
+                  "--set train.batch_size=8 --set train.epochs=52 --set train.seed=2 --data DIR --out runs/sp"]
+    models = " ".join("%s=runs/%s/last.keras" % (name, name) for name in names)
     lines += ["python -m benchmarks.ship --data DIR " + models, "```", ""]
     return "\n".join(lines)
 
