@@ -10,7 +10,7 @@ from pipeline import deploy_options, device, fleet_verb
 from pipeline.deployment import Deployment, parcel, say_on_stderr
 from pipeline.device_bench import parse
 from pipeline.installed import Installed
-from pipeline.remote import Remote
+from pipeline.remote import MINUTES_S, Remote
 
 _EXAMPLES = """examples:
   jetmask deploy jetson/models user@nano --source csi://0
@@ -103,7 +103,7 @@ def _ask(remote: Remote, args: argparse.Namespace) -> int:
     if args.logs:
         remote.run(installed.line(words), follow=print)
         return 0
-    text = remote.run(installed.line(words))
+    text = remote.run(installed.line(words), limit_s=MINUTES_S if args.prune_old is not None else None)
     if remote.dry_run:
         return 0
     answer = parse(text, "the device's answer")
@@ -117,8 +117,7 @@ def _ask(remote: Remote, args: argparse.Namespace) -> int:
 
 
 def _status(installed: Installed, answer: dict[str, Any], as_json: bool) -> int:
-    """Print it all, then tell a script by the exit code: 0 where the runner is healthy, 1 where it is not or none is set
-    up, as for a fleet."""
+    """Print it all; the exit code, for scripts: 0 where the runner is healthy, 1 where it is not or none is set up."""
     if not as_json:
         print(store.show(answer), flush=True)
     said = installed.health(answer["service"]) if answer["service"] is not None else ""

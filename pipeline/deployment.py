@@ -22,7 +22,7 @@ from pipeline import deploy_options, device, preflight
 from pipeline.device import Layout
 from pipeline.device_bench import measure, parse
 from pipeline.installed import Installed
-from pipeline.remote import Remote
+from pipeline.remote import LONG_S, MINUTES_S, QUICK_S, Remote
 
 Say = Callable[[str], None]
 OnStage = Callable[[int, int, str], None]
@@ -108,7 +108,7 @@ class Deployment:
 
     def _preflight(self, layout: Layout, folder: str) -> None:
         script = preflight.script(layout, self.args.python, self.args.docker, self.sources)
-        answer = self.remote.run("sh -s", stdin=script)
+        answer = self.remote.run("sh -s", stdin=script, limit_s=2 * QUICK_S)
         if self.remote.dry_run:
             self.facts = {"uid": "1000", "gid": "1000", "user": "user", "python": "3.6", "home": "~"}
             self.gpu = not self.args.no_gpu
@@ -165,7 +165,7 @@ class Deployment:
             arriving = f"{layout.state}/incoming/image.tar"
             self.remote.run(["mkdir", "-p", f"{layout.state}/incoming"])
             self.remote.copy(self.args.image_tar, arriving)
-            loaded = self.remote.run([docker, "load", "-i", arriving])
+            loaded = self.remote.run([docker, "load", "-i", arriving], limit_s=LONG_S)
             name = loaded.strip().rpartition("Loaded image")[2].split(":", 1)[-1].strip()
             self.remote.run([docker, "tag", name or "IMAGE", layout.image])
             self.remote.run(["rm", "-f", arriving])
@@ -180,7 +180,8 @@ class Deployment:
         for key, value in arguments.items():
             words += ["--build-arg", f"{key}={value}"]
         self._say("  building the image on the device: this takes minutes, once")
-        self.remote.run(f"cd {shlex.quote(layout.code)} && {shlex.join([*words, '.'])}", follow=self._follow)
+        self.remote.run(f"cd {shlex.quote(layout.code)} && {shlex.join([*words, '.'])}", follow=self._follow,
+                        limit_s=LONG_S)
 
     def _prepare_python(self, layout: Layout) -> None:
         self.inside = layout.state
@@ -215,14 +216,14 @@ class Deployment:
                 f"{shlex.quote(python)} -m pip install --no-deps --no-build-isolation --require-hashes {source}"
                 f"-r {shlex.quote(cuda)}")
         lines.append(f"touch {shlex.quote(venv)}/.ready")
-        self.remote.run("\n".join(lines), follow=self._follow)
+        self.remote.run("\n".join(lines), follow=self._follow, limit_s=LONG_S)
 
     def _send_bundle(self, layout: Layout, folder: str) -> None:
         arriving = f"{layout.state}/incoming/{self.digest}"
         installed = layout.bundle(self.digest)
         verify = device.in_code(
             layout, [self.args.python, "-m", "jetson", "verify", installed, "--digest", self.digest])
-        if not self.remote.dry_run and self.remote.code(verify) == 0:
+        if not self.remote.dry_run and self.remote.code(verify, MINUTES_S) == 0:
             self._say("  it is there already")
             return
         self.remote.run(["mkdir", "-p", arriving])
@@ -233,7 +234,7 @@ class Deployment:
             key = f"{layout.state}/incoming/key.pub"
             self.remote.copy(self.args.key, key)
             words += ["--key", key]
-        self.remote.run(device.in_code(layout, words))
+        self.remote.run(device.in_code(layout, words), limit_s=MINUTES_S)
         self.remote.run(["rm", "-rf", arriving])
 
     def _verb(self, layout: Layout, words: list[str]) -> str:
@@ -248,7 +249,8 @@ class Deployment:
             return
         self.remote.run(["mkdir", "-m", "700", "-p", f"{layout.state}/engines"])
         bundle = f"{self.inside}/bundles/{self.digest}"
-        self.remote.run(self._verb(layout, ["build", bundle, "--variant", self.variant.name]), follow=self._follow)
+        self.remote.run(self._verb(layout, ["build", bundle, "--variant", self.variant.name]), follow=self._follow,
+                        limit_s=LONG_S)
 
     def _self_test(self, layout: Layout) -> None:
         problems = self._problems(layout)
@@ -267,11 +269,12 @@ class Deployment:
         words = ["verify", f"{self.inside}/bundles/{self.digest}", "--self-test", "--variant", self.variant.name,
                  "--json"]
         line = self._verb(layout, words)
-        text = self.remote.run(line, check=False)
+        limit_s = LONG_S if self.gpu else MINUTES_S  # it builds the engine that is not there yet
+        text = self.remote.run(line, check=False, limit_s=limit_s)
         if self.remote.dry_run:
             return []
         if not text.strip():  # it did not come to an answer; told with what docker or Python said instead
-            text = self.remote.run(line)
+            text = self.remote.run(line, limit_s=limit_s)
         answer = parse(text, "the self-test")
         if not answer.get("ok"):
             return answer.get("problems") or ["it does not say why"]

@@ -10,7 +10,7 @@ from jetson import bench, files, manifest
 from jetson.cli import table
 from jetson.errors import BadInput, UsageError
 from pipeline import device, predict, targets
-from pipeline.remote import Remote
+from pipeline.remote import LONG_S, Remote
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -23,10 +23,14 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(remote: Remote, run: list[str], cwd: str, environment: Mapping[str, str], bundle: str,
-            words: list[str]) -> dict[str, Any]:
-    """What `bench` of the device package prints as JSON; {} in a dry run. `run`: the words before a verb there."""
+            words: list[str], seconds: float = 2.0) -> dict[str, Any]:
+    """What `bench` of the device package prints as JSON; {} in a dry run. `run`: the words before a verb there.
+
+    `seconds`: how long it measures each variant, for the time that it may take.
+    """
     variables = " ".join(f"{key}={shlex.quote(value)}" for key, value in environment.items())
-    text = remote.run(f"cd {shlex.quote(cwd)} && {variables} {shlex.join([*run, 'bench', bundle, '--json', *words])}")
+    text = remote.run(f"cd {shlex.quote(cwd)} && {variables} {shlex.join([*run, 'bench', bundle, '--json', *words])}",
+                      limit_s=LONG_S + 100 * seconds)
     return {} if remote.dry_run else parse(text, "the device's bench")
 
 
@@ -99,7 +103,8 @@ def command(args: argparse.Namespace) -> int:
     with Remote(args.device, shlex.split(args.ssh)) as remote:
         spec = parse(remote.fetch(f"{args.state}/service.json"), "the device's service.json")
         inside = device.STATE if spec["kind"] == "docker" else args.state
-        found = measure(remote, spec["run"], spec["cwd"], spec.get("env", {}), f"{inside}/current", words)
+        found = measure(remote, spec["run"], spec["cwd"], spec.get("env", {}), f"{inside}/current", words,
+                        args.seconds or 0.0)
     if args.target:
         found = beside_predictions(found, args.bundle, args.target)
     if args.out:

@@ -12,6 +12,7 @@ from sshd import Sshd, free_port, missing
 from jetson import cli, files, manifest, service
 from jetson.errors import UsageError
 from jetson.store import Store
+from pipeline import deployment
 from pipeline.cli import VERBS
 from pipeline.remote import Remote
 
@@ -167,9 +168,9 @@ def test_every_command_may_be_heard_twice(tmp_path, bundles, monkeypatch, capsys
     """The answer to the first is lost with the link: the command runs again, and finds its work done."""
     once, (folder, digest) = Remote._once, bundles["one"]
 
-    def twice(remote, words, stdin, follow):
-        once(remote, words, stdin, follow)
-        return once(remote, words, stdin, follow)
+    def twice(remote, *words):
+        once(remote, *words)
+        return once(remote, *words)
 
     monkeypatch.setattr(Remote, "_once", twice)
     far = Device(tmp_path / "far")
@@ -188,6 +189,31 @@ def test_a_self_test_that_does_not_even_start_says_why(device, bundles):
     os.chmod(wrapper, 0o755)
     done = device.deploy(bundles["two"][0], "device", "--python", wrapper)
     assert done.returncode == 1 and "libnvinfer.so.8: cannot open" in done.stderr, done.stderr
+
+
+def test_a_command_that_hangs_there_is_told_and_the_same_deploy_goes_on(tmp_path, bundles, monkeypatch, capsys):
+    """As a card that no longer answers does it: the installer stands still over the bundle that has arrived."""
+    far = Device(tmp_path / "far")
+    wrapper = os.path.join(far.sshd.folder, "bin", "slow")
+    with open(wrapper, "w") as file:
+        file.write(f"#!/bin/sh\ncase $* in *--stage*) test -e {tmp_path}/mended || sleep 3600;; esac\n"
+                   f"exec {DEVICE_PYTHON} \"$@\"\n")
+    os.chmod(wrapper, 0o755)
+    folder, digest = bundles["one"]
+    words = ["deploy", *far.options, "--python", wrapper, folder, "device"]
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(deployment, "MINUTES_S", 30)
+            assert cli.main(words, "jetmask", VERBS) == 1
+        said = capsys.readouterr().err
+        assert "[5/9]" in said and "a command on device hangs: it was ended there after 30 s" in said, said
+        assert "--stage" in said and "run the same command again" in said and "Traceback" not in said
+        assert far.store.link("current") is None
+        (tmp_path / "mended").touch()
+        assert cli.main(words, "jetmask", VERBS) == 0, capsys.readouterr().err
+        assert far.store.link("current") == digest and far.running()
+    finally:
+        far.close()
 
 
 def test_a_dry_run_prints_every_command_and_touches_nothing(device, bundles):

@@ -62,9 +62,9 @@ def test_a_rollback_whose_link_breaks_goes_back_once(device, monkeypatch, capsys
     """Every answer is lost with the link: the first request has done its work when it is heard a second time."""
     once = Remote._once
 
-    def twice(remote, words, stdin, follow):
-        once(remote, words, stdin, follow)
-        return once(remote, words, stdin, follow)
+    def twice(remote, *words):
+        once(remote, *words)
+        return once(remote, *words)
 
     monkeypatch.setattr(Remote, "_once", twice)
     words = device.command("--rollback", "--json", "--start", "20", "--watch", "0.2")
