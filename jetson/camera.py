@@ -72,6 +72,7 @@ class Camera:
         self.dark = False
         self.frozen = False
         self.last_frame = 0.0  # monotonic
+        self.waiting_since: Optional[float] = None  # monotonic: since when frames come without a result
         self._notify = notify
         self._lock = threading.Condition()
         self._latest: Optional[Frame] = None
@@ -167,6 +168,8 @@ class Camera:
             old.release()
         self.frames += 1
         self.frame_wh = frame.wh
+        if self.waiting_since is None or self.status != "live":
+            self.waiting_since = frame.arrived
         self.last_frame = frame.arrived
         self._arrivals.append(frame.arrived)
         if self.status != "live":

@@ -356,6 +356,7 @@ class Runner:
         view.results += 1
         self.results += 1
         self.last_result = done
+        view.camera.waiting_since = None
         view.rate.add(done)
         self.rate.add(done)
         self._on_result(view, frame, result)

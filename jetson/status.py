@@ -22,6 +22,12 @@ def resident_bytes() -> int:
         return 0
 
 
+def _unanswered_s(camera: Any, last_result: float) -> float:
+    """For how long frames have come from `camera` and no result of any. The time before it sent is not counted."""
+    since = camera.waiting_since
+    return camera.last_frame - max(since, last_result) if since is not None and camera.status == "live" else 0.0
+
+
 class Status:
     """Puts the state together. `board`, `tradeoff` and `governor` are asked when they are there."""
 
@@ -49,12 +55,11 @@ class Status:
         runner = self.runner
         silent = now - runner.beat
         lost = [view.camera.source.label for view in runner.views if view.camera.status == "lost"]
-        fresh = any(view.camera.status == "live" and view.camera.last_frame > runner.last_result + STUCK_S
-                    for view in runner.views)
+        unanswered = any(_unanswered_s(view.camera, runner.last_result) > STUCK_S for view in runner.views)
         reason = ""
         if silent > STUCK_S:
             reason = "the inference loop has not moved for {:.0f} s".format(silent)
-        elif fresh:
+        elif unanswered:
             reason = "frames come in, but no result for {:.0f} s".format(now - runner.last_result)
         status = "stuck" if reason else "degraded" if lost else "ok"
         if lost and not reason:

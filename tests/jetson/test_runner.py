@@ -14,6 +14,7 @@ from jetson.entries import Entry
 from jetson.journal import Journal
 from jetson.live import Live
 from jetson.runner import Active, Runner
+from jetson.status import STUCK_S, Status
 
 VARIANT = "t-320x192-fp32"
 
@@ -28,6 +29,7 @@ def make(tiny_bundle):
                       open_detector(tiny_bundle, VARIANT, "onnxruntime"), **words)
         started.append(made)
         return made
+    runner.bundle = tiny_bundle
     yield runner
     for made in started:
         made.stop()
@@ -72,3 +74,37 @@ def test_an_engine_that_failed_does_not_take_the_place_of_the_next(make):
     assert opened == []
     made._trouble(RuntimeError("gone"), made.active, 3)
     assert opened == [old.variant]
+
+
+def slow_inference(made, seconds):
+    infer = made.active.detector.infer
+
+    def slow(blob=None):
+        time.sleep(seconds)
+        return infer(blob)
+    made.active.detector.infer = slow
+
+
+def test_a_camera_that_comes_after_a_minute_is_no_stuck_loop(make):
+    made = make("synthetic://")
+    slow_inference(made, 0.5)
+    status = Status(manifest.load(make.bundle), made, Journal())
+    made.start()
+    made.started = made.last_result = time.monotonic() - 3 * STUCK_S  # the camera took so long to start up
+    told = set()
+    while not made.results:
+        told.add(status.health()["reason"])
+        time.sleep(0.01)
+    assert told == {""}
+
+
+def test_frames_without_a_result_are_told(make):
+    made = make("synthetic://")
+    status = Status(manifest.load(make.bundle), made, Journal())
+    made._publish = lambda slot: None  # whatever it is that eats the results
+    made.start()
+    wait_for(lambda: made.views[0].camera.waiting_since, "a frame")
+    made.views[0].camera.waiting_since -= 2 * STUCK_S
+    made.last_result -= 2 * STUCK_S
+    wait_for(lambda: not status.health()["ok"], "the word")
+    assert "no result" in status.health()["reason"]
