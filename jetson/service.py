@@ -25,11 +25,16 @@ from jetson.errors import DeviceMismatch, JetmaskError
 
 Service = Dict[str, Any]
 _STOP_S = 15.0
+_TOOL_S = 120.0  # docker and systemctl; a daemon that hangs must not hold a switch, and with it the lock, for ever
 
 
 def _run(command: List[str], quiet: bool = False) -> str:
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                              timeout=_TOOL_S)
+    except subprocess.TimeoutExpired:
+        raise JetmaskError("`{}` hangs: it was ended after {:.0f} s".format(" ".join(command)[:200], _TOOL_S), None,
+                           None, "sudo systemctl restart docker, or restart the device; then the same again")
     except OSError as error:
         raise DeviceMismatch("cannot run {}: {}".format(command[0], error.strerror), None, None,
                              "`python3 -m jetson doctor` shows what this device lacks") from error

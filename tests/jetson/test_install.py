@@ -143,6 +143,26 @@ def test_a_runner_that_cannot_be_started_brings_the_old_one_back(store, tiny_bun
     assert service.healthy(spec) == (True, "200 tiny")
 
 
+def test_a_docker_that_hangs_holds_no_switch_for_ever(store, tiny_bundle, tmp_path, spec, monkeypatch):
+    """It is told, the lock is free again, and once docker answers the same switch works and undoes the cut-off one."""
+    docker = str(tmp_path / "docker")
+    files.write_text(docker, "#!/bin/sh\nexec sleep 100\n")
+    os.chmod(docker, 0o755)
+    good = install.install(store, tiny_bundle)
+    other = install.install(store, renamed(tiny_bundle, str(tmp_path / "other"), "other"))
+    install.activate(store, good, spec, 20, 0.2)
+    contained = {"kind": "docker", "name": "jetmask", "program": docker, "url": spec["url"], "start": [docker, "run"]}
+    monkeypatch.setattr(service, "_TOOL_S", 0.5)
+    with pytest.raises(JetmaskError, match="docker rm -f jetmask` hangs: it was ended after"):
+        install.activate(store, other, contained, 20, 0.2)
+    files.write_text(docker, "#!/bin/sh\nexit 0\n")
+    os.chmod(docker, 0o755)
+    monkeypatch.setattr(service, "_TOOL_S", 60)
+    install.activate(store, other, spec, 20, 0.2)
+    assert (store.link("current"), store.link("previous")) == (other, good) and store.read("trial.json") is None
+    assert service.healthy(spec) == (True, "200 other")
+
+
 def test_a_first_bundle_that_fails_leaves_the_device_as_it_was(store, tiny_bundle, tmp_path, spec):
     bad = install.install(store, renamed(tiny_bundle, str(tmp_path / "bad"), "dies"))
     with pytest.raises(JetmaskError) as caught:
