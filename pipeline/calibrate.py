@@ -6,6 +6,7 @@ holds one largest absolute value per tensor; all int8 files are made from it.
 
 import json
 import os
+import re
 import sys
 from collections import defaultdict
 
@@ -17,6 +18,7 @@ from jetson import files, metrics
 from jetson.errors import BadInput, UsageError
 from jetson.image import PREPROCESSING, letterbox
 from pipeline import graph as graphs
+from pipeline.folder import for_file
 
 BINS = 2048
 LEVELS = 128  # of a symmetric int8, positive side
@@ -33,6 +35,8 @@ def select(split_dir, count, seed):
     """
     if count < 1:
         raise UsageError("no calibration image asked for", where="count %d" % count, expected="1 or more")
+    if seed < 0:
+        raise UsageError("a seed below zero", where="seed %d" % seed, expected="a whole number from 0")
     truths = metrics.load_split(split_dir)
     if not truths:
         raise BadInput("a split without images", where=split_dir, expected="images to calibrate on")
@@ -87,7 +91,7 @@ def collect(onnx_path, images, input_wh, method="percentile", progress=None):
     largest = dict.fromkeys(names, 0.0)
     for done, values in enumerate(_activations(session, names, images, input_wh), 1):
         for name, value in values.items():
-            largest[name] = max(largest[name], float(np.abs(value).max()))
+            largest[name] = float(np.maximum(largest[name], np.abs(value).max()))  # a NaN stays; max() would drop it
         if progress:
             progress(done, total)
     bad = sorted(name for name, value in largest.items() if not np.isfinite(value))
@@ -223,7 +227,7 @@ def _entropy(histogram):
 def size(text):
     """(width, height) of WxH, multiples of 32. UsageError otherwise."""
     parts = str(text).lower().split("x")
-    if len(parts) != 2 or not all(p.isdigit() and int(p) >= 32 and int(p) % 32 == 0 for p in parts):
+    if len(parts) != 2 or not all(p.isdecimal() and int(p) >= 32 and int(p) % 32 == 0 for p in parts):
         raise UsageError("not an input size: %r" % text, expected="WIDTHxHEIGHT, multiples of 32",
                          remedy="for instance 416x256")
     return int(parts[0]), int(parts[1])
@@ -237,8 +241,7 @@ def options(parser):
     parser.add_argument("--out", required=True, metavar="FILE.json", help="where to write the table")
     parser.add_argument("--count", type=int, default=128, help="how many photographs (default 128)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--method", default="percentile",
-                        help="one of %s (default percentile)" % ", ".join(tables.METHODS))
+    parser.add_argument("--method", choices=tables.METHODS, default="percentile", help="default percentile")
     parser.add_argument("--input-wh", default="416x256", metavar="WxH", help="input size (default 416x256)")
     parser.add_argument("--cache", metavar="FILE", help="also write NVIDIA's calibration cache text")
     parser.add_argument("--tensorrt", default="8.2.1", help="TensorRT version in that cache's header (default 8.2.1)")
@@ -247,6 +250,10 @@ def options(parser):
 
 def command(args):
     input_wh = size(args.input_wh)
+    for path in filter(None, (args.out, args.cache)):
+        for_file(path)
+    if not re.match(r"^[0-9]+(\.[0-9]+)*$", args.tensorrt):
+        raise UsageError("not a version of TensorRT: %r" % args.tensorrt, "--tensorrt", "numbers with dots, as 8.2.1")
     graphs.read(args.onnx)
     images = select(args.data, args.count, args.seed)
     if len(images) < MIN_IMAGES:

@@ -9,7 +9,7 @@ from jetson.errors import BadInput, UsageError
 from jetson.manifest import RUNTIMES
 from pipeline import error_analysis
 from pipeline.evaluate import coco_results, gate, measure, summary
-from pipeline.folder import made
+from pipeline.folder import for_file, made
 from pipeline.gate import finite
 
 
@@ -42,11 +42,8 @@ def command(args: Any) -> int:
     truths = metrics.load_split(args.data)
     if not truths:
         raise BadInput("there is no image to evaluate on", os.path.join(args.data, "annotations.json"))
-    folder = os.path.dirname(os.path.abspath(args.detections)) if args.detections else None
-    if folder and not os.path.isdir(folder):
-        raise BadInput("there is no such folder to write the detections into", args.detections)
-    if args.detections and os.path.isdir(args.detections):
-        raise BadInput("this is a folder", args.detections, "the name of a file", "name a file in it: OUT.json")
+    if args.detections:
+        for_file(args.detections)
     # Found now, not after the last image.
     if args.negatives and not metrics.load_split(args.negatives):
         raise BadInput("there is no image to look for false masks in", args.negatives)

@@ -14,6 +14,7 @@ import numpy as np
 from jetson import files
 from jetson.errors import BadInput, JetmaskError, UsageError
 from pipeline import graph as graphs
+from pipeline.folder import for_file
 
 INPUT = "image"
 PARITY_WHS = ((320, 192), (416, 256))
@@ -253,6 +254,7 @@ def command(args):
     if not os.path.isfile(args.model):
         raise BadInput("no such model", where=args.model, expected="a .keras file", remedy="jetmask train")
     targets.target(args.target)
+    for_file(args.out)
     result = export(models.load(args.model), args.out, fold_residuals=not args.keep_residuals)
     findings = lint.lint(args.out, args.target)
     if args.json:

@@ -1,4 +1,4 @@
-"""The folder that a command is to write into."""
+"""The places that a command is to write to: looked at before the work, not after it."""
 
 import os
 from pathlib import Path
@@ -14,3 +14,12 @@ def made(path: str | os.PathLike) -> Path:
         raise BadInput("a file is where a folder is to be", error.filename, "a new folder, or one that is there",
                        "name another, or move the file away") from None
     return Path(path)
+
+
+def for_file(path: str | os.PathLike) -> None:
+    """BadInput where no file can be written as `path`: its folder is not there, or it is a folder itself."""
+    if os.path.isdir(path):
+        raise BadInput("this is a folder", path, "the name of a file", "name a file in it")
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise BadInput("there is no such folder to write the file into", path, "a folder", f"make it first: {folder}")

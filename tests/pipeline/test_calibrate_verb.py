@@ -139,6 +139,16 @@ def test_a_tensor_that_is_always_zero(model):
     assert calibrate._histogram(np.zeros(4), 0.0) == 0
 
 
+@pytest.mark.parametrize("method", ["minmax", "percentile"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_network_that_gives_no_numbers_is_refused(split, tmp_path, method, value):
+    net = detector()
+    net.weights["down_8.weight"][0, 0, 0, 0] = value
+    broken = net.save(tmp_path / "broken.onnx")
+    with pytest.raises(BadInput, match="is not finite"):
+        calibrate.collect(broken, calibrate.select(split, 2, 0), (96, 64), method)
+
+
 def test_collect_refuses(split, model, tmp_path):
     images = calibrate.select(split, 2, 0)
     with pytest.raises(UsageError, match="unknown calibration method"):
@@ -171,12 +181,16 @@ def test_command_writes_the_table_and_nvidias_cache(split, model, tmp_path, caps
 
 @pytest.mark.parametrize("change, code, words", [
     ({"--data": "missing"}, 3, "no such data folder"), ({"--onnx": "missing.onnx"}, 3, "cannot read the model"),
-    ({"--method": "guess"}, 2, "unknown calibration method"), ({"--input-wh": "100x100"}, 2, "not an input size"),
+    ({"--method": "guess"}, 2, "invalid choice: 'guess'"), ({"--input-wh": "100x100"}, 2, "not an input size"),
+    ({"--input-wh": "²x32"}, 2, "not an input size"), ({"--seed": "-1"}, 2, "a seed below zero"),
+    ({"--out": "{folder}/no/net.json"}, 3, "no such folder"), ({"--out": "{folder}"}, 3, "this is a folder"),
+    ({"--cache": "{folder}/no/net.cache"}, 3, "no such folder"), ({"--tensorrt": "eight"}, 2, "not a version"),
 ])
 def test_command_says_what_is_wrong(split, model, tmp_path, capsys, change, code, words):
     given = {"--onnx": model, "--data": split, "--out": str(tmp_path / "net.json"), "--count": "2",
-             "--input-wh": "96x64", **change}
+             "--input-wh": "96x64", **{option: text.format(folder=tmp_path) for option, text in change.items()}}
     assert call(*[part for pair in given.items() for part in pair]) == code
     said = capsys.readouterr().err
     assert words in said and "Traceback" not in said
+    assert "calibrating" not in said  # known before the first photograph is read
     assert not (tmp_path / "net.json").exists()
