@@ -95,6 +95,13 @@ def read_token(args: argparse.Namespace) -> Optional[str]:
     return secrets.token_urlsafe(24)
 
 
+def _end_in_time(code: int) -> None:
+    """A driver that does not return must not keep the process: it ends DRAIN_S from now in any case."""
+    killer = threading.Timer(DRAIN_S, os._exit, (code,))
+    killer.daemon = True
+    killer.start()
+
+
 def command(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; 0 after a wished end, 1 when the loop is stuck."""
     if args.threads < 0 or args.threads > 64:
@@ -119,11 +126,10 @@ def command(args: argparse.Namespace) -> int:
 
     def end(number: int, _: Any) -> None:
         interrupted.append(number)
+        _end_in_time(130 if number == signal.SIGINT else 0)
+        # Last: should the signal have come while the main thread is inside wait(), which holds the same lock for an
+        # instant, this never returns.
         service.stop.set()
-        # A driver that does not return must not keep the process: the end comes in time in any case.
-        killer = threading.Timer(DRAIN_S, os._exit, (130 if number == signal.SIGINT else 0,))
-        killer.daemon = True
-        killer.start()
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
@@ -147,6 +153,8 @@ def command(args: argparse.Namespace) -> int:
             raise trouble[0]
         if not service.stop.is_set():
             code = service.run()
+        if code:
+            _end_in_time(code)
     finally:
         service.notifier.stopping()
         if not starter.is_alive():

@@ -1,7 +1,8 @@
 """`python3 -m jetson` with faults from outside, for the runner's tests.
 
-FAULTY_ENGINE    a file: while it holds "raise", every inference raises; "hang": it never returns; "hang opening": no
-                 further engine is opened
+FAULTY_ENGINE    a file: while it holds "raise", every inference raises; "hang": it never returns; "hang for
+                 good": nor does closing an engine, as where both wait for the GPU; "hang opening": no further engine
+                 is opened
 FAULTY_STUCK_S   seconds after which the loop counts as stuck (instead of 20)
 FAULTY_CLOCK     SIGUSR1 sets the process's wall clock ahead by ten years
 """
@@ -29,7 +30,7 @@ def main():
     def infer(self, image=None):
         if wish() == "raise":
             raise RuntimeError("a fault on purpose")
-        while wish() == "hang":
+        while wish() in ("hang", "hang for good"):
             time.sleep(1)
         return plain(self, image)
 
@@ -38,7 +39,13 @@ def main():
             time.sleep(1)
         plain_open(self, *words)
 
+    def closed(self):
+        while wish() == "hang for good":
+            time.sleep(1)
+        plain_close(self)
+
     plain_open, onnx.OnnxEngine.__init__ = onnx.OnnxEngine.__init__, opened
+    plain_close, onnx.OnnxEngine.close = onnx.OnnxEngine.close, closed
     onnx.OnnxEngine.infer = infer
     apart.holds_the_lock = lambda runtime: False  # the fault is in this process
     status.STUCK_S = float(os.environ.get("FAULTY_STUCK_S", status.STUCK_S))

@@ -314,13 +314,14 @@ def test_engine_that_raises(tiny_bundle, clip, tmp_path):
         assert "a fault on purpose" in made.state()["engine_error"]
 
 
-def test_engine_that_hangs_ends_the_process(tiny_bundle, clip, tmp_path):
+@pytest.mark.parametrize("how, tradeoff", [("hang", "off"), ("hang for good", "auto")])
+def test_engine_that_hangs_ends_the_process(tiny_bundle, clip, tmp_path, how, tradeoff):
     switch = tmp_path / "fail"
     with Serving(tiny_bundle, clip, program=[FAULTY], env={"FAULTY_ENGINE": str(switch), "FAULTY_STUCK_S": "2"},
-                 options=["--tradeoff", "off"]) as made:
+                 options=["--tradeoff", tradeoff]) as made:
         made.wait_results()
         captures = children(made.process.pid)
-        switch.write_text("hang")
+        switch.write_text(how)
         assert made.process.wait(60) == 1
         assert "no result" in made.log() or "has not moved" in made.log()
         wait_for(lambda: not any(alive(pid) for pid in captures), "the captures' end")
