@@ -29,16 +29,19 @@ class Histogram:
         """Count one duration."""
         bucket = 0 if ms <= _LOW_MS else min(_BUCKETS - 1, int(math.log(ms / _LOW_MS) / _LOG_STEP))
         with self._lock:
-            now = time.monotonic()
-            if now - self._turned > WINDOW_S:
-                self._now, self._before = self._before, self._now
-                self._now[:] = 0
-                if now - self._turned > 2 * WINDOW_S:
-                    self._before[:] = 0
-                self._turned = now
+            self._turn()
             self._now[bucket] += 1
             self.count += 1
             self.sum_ms += ms
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        if now - self._turned > WINDOW_S:
+            self._now, self._before = self._before, self._now
+            self._now[:] = 0
+            if now - self._turned > 2 * WINDOW_S:
+                self._before[:] = 0
+            self._turned = now
 
     def clear(self) -> None:
         """Forget the durations of late; `count` and `sum_ms` go on."""
@@ -49,6 +52,7 @@ class Histogram:
     def percentiles(self) -> Dict[str, float]:
         """{"p50", "p95", "p99"} in ms and the "n" they rest on; an empty dict when nothing was counted lately."""
         with self._lock:
+            self._turn()
             counts = self._now + self._before
         total = int(counts.sum())
         if not total:

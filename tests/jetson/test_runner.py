@@ -8,7 +8,7 @@ import cv2
 import pytest
 from serving import wait_for
 
-from jetson import manifest, source
+from jetson import histogram, manifest, source
 from jetson.detector import open_detector
 from jetson.entries import Entry
 from jetson.journal import Journal
@@ -108,3 +108,12 @@ def test_frames_without_a_result_are_told(make):
     made.last_result -= 2 * STUCK_S
     wait_for(lambda: not status.health()["ok"], "the word")
     assert "no result" in status.health()["reason"]
+
+
+def test_latencies_of_an_hour_ago_are_not_told(monkeypatch):
+    latency = histogram.Histogram()
+    latency.add(5.0)
+    assert latency.percentiles()["n"] == 1
+    now = time.monotonic()
+    monkeypatch.setattr(histogram.time, "monotonic", lambda: now + 3600.0)
+    assert latency.percentiles() == {} and latency.count == 1
