@@ -158,8 +158,8 @@ class Studio:
                     if plain:
                         self._publish(index, self.render(self._buffers[index], result))
                     self.encoded += plain + marked
-                except (cv2.error, ValueError):
-                    pass  # this picture is missing; the next one comes
+                except Exception:  # whatever it was: this picture is missing, the next one comes
+                    pass
                 finally:
                     self._jobs[index] = None
 

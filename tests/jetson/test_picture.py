@@ -88,6 +88,21 @@ def test_nothing_is_encoded_while_nobody_looks():
         studio.stop()
 
 
+def test_a_picture_that_cannot_be_drawn_ends_no_other():
+    made = []
+    studio = picture.Studio(1, lambda camera, jpeg: made.append(jpeg), fps=1000)
+    try:
+        studio.want(0, True)
+        wild = result(((10, 10, 60, 60), (0.9, 0, 0)))
+        wild.tracks[0].velocity[:] = np.inf  # no pixel is there
+        studio.offer(0, noise(), wild._replace(arrived=2.0))
+        wait_for(lambda: studio._jobs[0] is None or not studio._thread.is_alive(), "the picture's end")
+        studio.offer(0, noise(), result())
+        wait_for(lambda: made, "the next picture", 20.0)
+    finally:
+        studio.stop()
+
+
 PLACES = {"lines": [{"name": "door", "points": [[0.2, 0.9], [0.2, 0.1]], "in": {"total": 3}, "out": {"total": 1}}],
           "zones": [{"name": "queue", "points": [[0.5, 0.5], [0.9, 0.5], [0.9, 0.9], [0.5, 0.9]],
                      "now": {"total": 2}}]}
