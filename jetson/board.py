@@ -18,6 +18,7 @@ _POWER = re.compile(r"(?:^|\s)((?:POM|VDD|VIN|CPU|GPU|SOC|CV|NC)_[A-Z0-9_]+|VDDR
                     r"(\d+)(?:mW)?/(\d+)(?:mW)?(?:/\d+(?:mW)?)?")
 _TOTAL_RAILS = ("VDD_IN", "POM_5V_IN", "VIN_SYS_5V0", "SYS_VIN_HV", "SYS5V")
 _DUMMY_C = 100.0  # the Nano's PMIC always says 100
+_FRESH_S = 5.0  # tegrastats tells every second; what it said longer ago is not the present
 _OFF_C = -200.0  # a sensor that is switched off says -256
 
 
@@ -178,7 +179,7 @@ class Board:
         self._reading: Dict[str, Any] = {}
         self._stop = threading.Event()
         self._child: Optional[subprocess.Popen] = None
-        self._line = ""
+        self._line, self._line_at = "", 0.0
         self._cpu_before: Optional[List[int]] = None
         self._thread = threading.Thread(target=self._run, name="board", daemon=True)
 
@@ -207,7 +208,8 @@ class Board:
     def read(self) -> Dict[str, Any]:
         """One reading, now."""
         value = read_sysfs(self._root)
-        for key, found in parse_tegrastats(self._line).items():
+        line = self._line if time.monotonic() - self._line_at < _FRESH_S else ""
+        for key, found in parse_tegrastats(line).items():
             if isinstance(found, dict):
                 value[key] = dict(value.get(key, {}), **found)
             else:
@@ -245,7 +247,7 @@ class Board:
                 self._child = subprocess.Popen([tool, "--interval", "1000"], stdin=subprocess.DEVNULL,
                                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
                 for line in iter(self._child.stdout.readline, b""):
-                    self._line = line.decode("utf-8", "replace")
+                    self._line, self._line_at = line.decode("utf-8", "replace"), time.monotonic()
                 self._child.wait()
             except OSError:
                 pass

@@ -123,3 +123,17 @@ def test_tegrastats_is_read_and_an_old_line_forgotten(tmp_path, monkeypatch):
         wait_for(lambda: "power_mw" not in reader.state(), "the old reading's end")
     finally:
         reader.stop()
+
+
+def test_tegrastats_that_stands_still_is_not_believed_for_ever(tmp_path, monkeypatch):
+    write(tmp_path, "bin/tegrastats", "#!/bin/sh\necho '{}'\nexec sleep 600\n".format(NANO))
+    os.chmod(str(tmp_path / "bin" / "tegrastats"), 0o755)
+    monkeypatch.setenv("PATH", "{}:{}".format(tmp_path / "bin", os.environ["PATH"]))
+    reader = board.Board(str(tmp_path / "root"), interval_s=0.05).start()
+    from serving import wait_for
+    try:
+        wait_for(lambda: reader.state().get("total_mw") == 900, "a reading")
+        wait_for(lambda: "power_mw" not in reader.state(), "the old reading's end", 20.0)
+        assert reader._child.poll() is None
+    finally:
+        reader.stop()
