@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from jetson import files, manifest, tarball
+from jetson import files, manifest, metrics, tarball
 from jetson.errors import BadInput, UsageError
 from pipeline import golden
+from pipeline.folder import made
 
 DECODE = {"strides": [4, 8, 16, 32], "box": "exp", "score": 0.4, "iou": 0.5, "max_detections": 300,
           "vote_iou": 0.7}
@@ -53,6 +54,7 @@ def write(
         os.makedirs(os.path.join(part, "models"))
         _copy_models(part, models)
         entries = [_variant(part, entry) for entry in variants]
+        _drop_unused(part, entries)
         _copy_calibration(part, calibration or {})
         document: dict[str, Any] = {
             "schema_version": manifest.SCHEMA_VERSION, "name": name, "created": created,
@@ -152,7 +154,7 @@ def replaced_folder(folder: str) -> Iterator[str]:
     """Yield a new folder beside `folder`; at the end it takes its place in one step, on an exception it is removed."""
     folder = os.path.abspath(folder)
     parent, base = os.path.split(folder)
-    os.makedirs(parent, exist_ok=True)
+    made(parent)
     if os.path.lexists(folder) and not (os.path.isdir(folder) and (
             not os.listdir(folder) or os.path.isfile(os.path.join(folder, tarball.MANIFEST)))):
         raise UsageError("this is there already, and is not a bundle", folder, "a new folder, or an old bundle",
@@ -205,6 +207,8 @@ def _fsync_folder(folder: str) -> None:
 
 def _now() -> str:
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    if epoch and not epoch.isdecimal():
+        raise UsageError(f"SOURCE_DATE_EPOCH is {epoch!r}", "the environment", "seconds since 1970, a whole number")
     moment = datetime.datetime.fromtimestamp(int(epoch), datetime.UTC) if epoch else datetime.datetime.now(datetime.UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -212,9 +216,10 @@ def _now() -> str:
 def _copy(source: str, target: str) -> None:
     try:
         with open(source, "rb") as file:
-            files.write_bytes(target, file.read())
+            content = file.read()
     except OSError as error:
         raise BadInput(f"cannot read a file of the bundle: {error.strerror}", source) from error
+    files.write_bytes(target, content)
 
 
 def tflite_name(model: str, wh: Sequence[int], precision: str) -> str:
@@ -234,6 +239,14 @@ def _copy_models(part: str, models: Mapping[str, Mapping[str, Any]]) -> None:
             else:
                 raise UsageError(f"no kind of model file is called {kind!r}", f"model {model}",
                                  "one of " + ", ".join([*KINDS, "tflite"]))
+
+
+def _drop_unused(part: str, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Remove model files that no variant uses: what a gate kept out must not travel along."""
+    used = {entry["file"] for entry in entries}
+    for name in os.listdir(os.path.join(part, "models")):
+        if "models/" + name not in used:
+            os.unlink(os.path.join(part, "models", name))
 
 
 def file_of(model: str, wh: Sequence[int], precision: str, runtimes: Sequence[str]) -> str:
@@ -316,13 +329,17 @@ def _copy_calibration(part: str, calibration: Mapping[str, Any]) -> None:
 
 
 def _copy_photos(part: str, split_dir: str) -> None:
-    annotations = os.path.join(split_dir, "annotations.json")
-    document = files.read_json(annotations)
-    os.makedirs(os.path.join(part, "eval", "images"))
-    _copy(annotations, os.path.join(part, "eval", "annotations.json"))
-    for image in document.get("images", []):
-        name = os.path.basename(str(image.get("file_name", "")))
-        _copy(os.path.join(split_dir, "images", name), os.path.join(part, "eval", "images", name))
+    truths = metrics.load_split(split_dir)
+    os.makedirs(os.path.join(part, "eval"))
+    _copy(os.path.join(split_dir, "annotations.json"), os.path.join(part, "eval", "annotations.json"))
+    for truth in truths:
+        # Under the name that annotations.json has for it: eval/ is to be a SPLIT_DIR as this one is.
+        name = os.path.relpath(truth.file, split_dir)
+        if not manifest.safe_path(name) or name == "annotations.json":
+            raise BadInput("a photograph is not inside the data folder", truth.file, f"a file under {split_dir}")
+        target = os.path.join(part, "eval", name)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        _copy(truth.file, target)
 
 
 def _private_key(path: str) -> Any:

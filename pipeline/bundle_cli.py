@@ -7,7 +7,7 @@ import sys
 import tempfile
 from typing import Any
 
-from jetson import install, manifest, tarball
+from jetson import install, manifest, metrics, tarball
 from jetson.errors import BadInput, QualityGate, UsageError
 from pipeline import bundle
 from pipeline.gate import finite
@@ -102,11 +102,10 @@ def _pairs(values: list[str], flag: str) -> dict[str, str]:
 
 
 def _wh(text: str) -> list[int]:
-    try:
-        width, height = (int(part) for part in text.lower().split("x"))
-    except ValueError:
-        raise UsageError(f"{text!r} is not a size", None, "WIDTHxHEIGHT, for instance 416x256") from None
-    return [width, height]
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(p.isdecimal() and 32 <= int(p) <= 8192 and int(p) % 32 == 0 for p in parts):
+        raise UsageError(f"{text!r} is not a size", None, "WIDTHxHEIGHT, multiples of 32, for instance 416x256")
+    return [int(part) for part in parts]
 
 
 def _create(args: argparse.Namespace) -> str:
@@ -156,11 +155,17 @@ def _create(args: argparse.Namespace) -> str:
                 card = file.read()
         except (FileNotFoundError, UnicodeDecodeError) as error:
             raise BadInput(f"the model card cannot be read: {error}", args.card, "a text file in UTF-8") from None
+    names = [variant["name"] for variant in variants]
+    if args.default_variant and args.default_variant not in names:
+        raise UsageError(f"no variant is called {args.default_variant!r}", "--default-variant",
+                         "one of " + ", ".join(names))
+    _count_macs(models, variants)
     failed = _measure(models, variants, args.data, args.max_drop) if args.data else {}
+    default = None if args.default_variant in failed else args.default_variant
     variants = [variant for variant in variants if variant["name"] not in failed]
     print(f"writing {len(variants)} variants ...", file=sys.stderr)
     digest = bundle.write(args.folder, models, variants, calibration, card=card, name=args.name,
-                          default_variant=args.default_variant, photos=args.include_photos, key=args.key)
+                          default_variant=default, photos=args.include_photos, key=args.key)
     if failed:
         raise QualityGate("left out of the bundle: " + "; ".join(
             "{} {:+.2f} ({:+.2f} to {:+.2f})".format(name, lost["difference"], lost["low"], lost["high"])
@@ -170,11 +175,29 @@ def _create(args: argparse.Namespace) -> str:
     return digest
 
 
+def _count_macs(models: dict, variants: list[dict]) -> None:
+    """Fill in the multiply-adds of every variant, from an ONNX file of its model at its size."""
+    try:
+        from pipeline import fusion, onnx_graph
+    except ModuleNotFoundError as error:
+        print(f"MACs are not counted: the Python module {error.name} is not installed", file=sys.stderr)
+        return
+    counts: dict[tuple, int] = {}
+    for variant in variants:
+        kinds, size = models[variant["model"]], tuple(variant["input_wh"])
+        path = next((kinds[kind] for kind in bundle.KINDS if kind in kinds), None)
+        if path and (path, size) not in counts:
+            counts[path, size] = sum(layer.macs for layer in fusion.layers(onnx_graph.read(path, size)))
+        variant["macs"] = counts.get((path, size), 0)
+
+
 def _measure(models: dict, variants: list[dict], data: str, max_drop: float) -> dict[str, dict]:
     """Fill in the AP of every variant that runs here; {name: its loss} of those that lose more than max_drop points."""
     from pipeline.variants import NO_GPU, ap_entries, lost_too_much, measure, stderr
 
-    split = os.path.basename(os.path.normpath(data))
+    split = os.path.basename(os.path.abspath(data))
+    if not any((truth.labels < len(metrics.TWO_CLASS)).any() for truth in metrics.load_split(data)):
+        raise BadInput("there is no face to measure AP on", data, "labels of with_mask or without_mask")
     with tempfile.TemporaryDirectory(prefix="jetmask-bundle-") as aside:
         trial = os.path.join(aside, "trial")
         bundle.write(trial, models, variants)

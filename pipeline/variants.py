@@ -12,7 +12,6 @@ from jetson import manifest, metrics
 from jetson.engine import available
 from jetson.errors import BadInput
 from pipeline import bundle, calibrate, evaluate, export, gate, lint, litert, quantize, sensitivity, targets
-from pipeline.model import load, macs
 
 CAMERA_WHS = ((320, 192), (416, 256), (640, 384))
 SQUARE_WHS = ((320, 320), (416, 416), (512, 512), (640, 640))
@@ -36,6 +35,8 @@ def make(name, path, folder, images, calibration_wh, litert_whs=(), say=print, m
     first; nodes whose tensors come near fp16's largest number on these images stay float32 in the fp16 file and, by the
     table's layer_precisions, in engines that TensorRT builds from the float32 one.
     Returns (Made, the Keras model); BadInput where TensorRT 8.2 would refuse a node."""
+    from pipeline.model import load
+
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     model = load(str(path))
@@ -70,6 +71,8 @@ def make(name, path, folder, images, calibration_wh, litert_whs=(), say=print, m
 
 def entries(made, model, input_whs, aps=None):
     """The manifest's variants of one model at each input size. aps: {(variant, runtime): AP entry} where measured."""
+    from pipeline.model import macs  # TensorFlow with it: who only measures need not wait for that
+
     aps = aps or {}
     recipes = [("fp32", "", ["onnxruntime", "tensorrt"], lambda t: True),
                ("fp16", "", ["tensorrt"], lambda t: "fp16" in t.fast_precisions),
@@ -101,21 +104,24 @@ def measure(bundle_dir, split_dir, split_name, only=None, threads=None, say=prin
     usable = {r for r, reason in available().items() if reason is None}
     contents = manifest.load(str(bundle_dir)).variants
     results, plain = [], {}
-    for variant in sorted(contents, key=lambda v: v.precision != "fp32" or "onnxruntime" not in v.runtimes):
+    for variant in sorted(contents, key=lambda v: (v.precision != "fp32", "onnxruntime" not in v.runtimes)):
         for runtime in variant.runtimes:
             if runtime not in usable or (only and not only(variant)):
                 continue
             result, faces = evaluate.measure(str(bundle_dir), truths, variant.name, runtime, threads)
             result.update(split=split_name, macs=variant.macs, bytes=variant.bytes, model=variant.model,
                           against_fp32=None)
-            before = plain.setdefault((variant.model, variant.input_wh), faces)
+            if variant.precision == "fp32":
+                plain.setdefault((variant.model, variant.input_wh), faces)
+            before = plain.get((variant.model, variant.input_wh), faces)
             if before is not faces and result["map50"] is not None:
                 verdict = gate.compare(truths, before, faces, max_drop, 200)
                 result["against_fp32"] = {"difference": round(verdict.difference, 2), "low": round(verdict.low, 2),
                                           "high": round(verdict.high, 2), "passed": verdict.passed}
             results.append(result)
             p50 = result["latency_ms"]["total_ms"]["p50"]
-            say("%-28s %-11s AP %5.1f  %6.2f ms" % (variant.name, runtime, result["map50"] or 0.0, p50))
+            ap = "    -" if result["map50"] is None else "%5.1f" % result["map50"]
+            say("%-28s %-11s AP %s  %6.2f ms" % (variant.name, runtime, ap, p50))
     order = {variant.name: number for number, variant in enumerate(contents)}
     return sorted(results, key=lambda r: order[r["variant"]])
 

@@ -1,5 +1,6 @@
 """Bundles are written whole, always the same, signed on demand; the command line from outside."""
 
+import errno
 import json
 import os
 import random
@@ -12,9 +13,9 @@ import time
 import jsonschema
 import pytest
 
-from jetson import files, golden, install, manifest, signing, tarball
+from jetson import files, golden, install, manifest, metrics, signing, tarball
 from jetson.errors import BadInput, UsageError
-from pipeline import bundle
+from pipeline import bundle, predict
 from pipeline import golden as drawn
 
 WH = (320, 192)
@@ -184,17 +185,72 @@ def test_golden_inputs_find_a_wrong_colour_order(tiny_copy, monkeypatch):
     assert golden.check(tiny_copy)["differences"]
 
 
-def test_photographs_come_in_only_when_asked(tiny_bundle, tmp_path):
-    split = tmp_path / "split"
-    (split / "images").mkdir(parents=True)
-    frame = drawn.draw(1)[0]
+def _split(folder, names, labelled=True):
+    """A SPLIT_DIR of drawn squares, for the tiny bundle's net."""
     import cv2
-    cv2.imwrite(str(split / "images" / "a.jpg"), frame)
-    files.write_json(str(split / "annotations.json"), {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": []})
+    import squares
+
+    images, annotations = [], []
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), squares.draw((320, 192), [(number % 2, 100, 80, 68)], number))
+        images.append({"id": number, "file_name": name, "width": 320, "height": 192})
+        if labelled:
+            annotations.append({"id": number, "image_id": number, "category_id": number % 2 + 1,
+                                "bbox": [66, 46, 68, 68]})
+    files.write_json(str(folder / "annotations.json"), {
+        "images": images, "annotations": annotations,
+        "categories": [{"id": label + 1, "name": name} for label, name in enumerate(manifest.CLASSES)]})
+    return str(folder)
+
+
+def test_photographs_come_in_only_when_asked(tiny_bundle, tmp_path):
+    """Under the names that annotations.json has for them, equal names in two folders too: eval/ is a SPLIT_DIR."""
+    names = ["images/a.png", "images/more/a.png"]
+    split = _split(tmp_path / "split", names)
     folder = str(tmp_path / "b")
-    bundle.write(folder, **_recipe(tiny_bundle, photos=str(split)))
-    assert "eval/images/a.jpg" in manifest.listing(folder)
+    bundle.write(folder, **_recipe(tiny_bundle, photos=split))
+    assert {"eval/" + name for name in names} <= set(manifest.listing(folder))
+    for truth, name in zip(metrics.load_split(os.path.join(folder, "eval")), names):
+        assert metrics.read_image(truth).tobytes() == metrics.read_image(truth._replace(
+            file=os.path.join(split, name))).tobytes()
     install.check(folder)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", None])
+def test_photographs_without_annotations_are_refused(tiny_bundle, tmp_path, text):
+    split = tmp_path / "split"
+    split.mkdir()
+    if text:
+        (split / "annotations.json").write_text(text)
+    with pytest.raises(BadInput, match="annotations.json"):
+        bundle.write(str(tmp_path / "b"), **_recipe(tiny_bundle, photos=str(split)))
+    outside = _split(tmp_path / "outside", ["images/a.png"])
+    document = files.read_json(outside + "/annotations.json")
+    document["images"][0]["file_name"] = "../outside/images/a.png"
+    files.write_json(outside + "/annotations.json", dict(document, images=[dict(
+        document["images"][0], file_name="../a.png")]))
+    shutil.move(outside + "/images/a.png", str(tmp_path / "a.png"))
+    with pytest.raises(BadInput, match="not inside"):
+        bundle.write(str(tmp_path / "b"), **_recipe(tiny_bundle, photos=outside))
+
+
+def test_a_full_disk_is_not_called_a_file_that_cannot_be_read(tiny_bundle, tmp_path, monkeypatch):
+    def full(path, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    monkeypatch.setattr(files, "write_bytes", full)
+    with pytest.raises(OSError) as caught:
+        bundle.write(str(tmp_path / "b"), **_recipe(tiny_bundle))
+    assert caught.value.errno == errno.ENOSPC
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_where_a_folder_is_to_be_is_told(tiny_bundle, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="a file is where a folder is to be"):
+        bundle.write(str(tmp_path / "file" / "b"), **_recipe(tiny_bundle))
 
 
 def test_signing_on_the_command_line(written, tmp_path):
@@ -265,18 +321,39 @@ def test_what_is_not_signed_as_it_is_does_not_get_onto_a_device(written, tmp_pat
 
 def test_what_create_is_given_is_checked_by_the_options_own_names(tiny_bundle, tmp_path):
     onnx, place = f"{tiny_bundle}/models/t.onnx", str(tmp_path / "b")
+    unlabelled = _split(tmp_path / "unlabelled", ["images/a.png"], labelled=False)
     for words, code, told in (
             (["--onnx", "t"], 2, "--onnx s="), (["--onnx", f"a/b={onnx}"], 2, "--onnx a/b"),
             (["--onnx", f"t={onnx}", "--onnx", f"t={onnx}.other"], 2, "two files for t"),
             (["--onnx", f"t={onnx}", "--tflite", "t"], 2, "--tflite s-416x256-int8="),
             (["--onnx", f"t={onnx}", "--card", f"{place}/no.md"], 3, "no.md"),
             (["--onnx", f"t={onnx}", "--calibration", f"{place}/no"], 3, "no such folder"),
-            (["--onnx", f"t={onnx}", "--max-drop", "nan"], 2, "--max-drop")):
+            (["--onnx", f"t={onnx}", "--max-drop", "nan"], 2, "--max-drop"),
+            (["--onnx", f"t={onnx}", "--sizes", "100x100"], 2, "multiples of 32"),
+            (["--onnx", f"t={onnx}", "--default-variant", "t-416x256"], 2, "t-416x256-fp32"),
+            (["--onnx", f"t={onnx}", "--data", unlabelled], 3, "no face to measure")):
         done = _jetmask("bundle", "create", place, *words)
         assert done.returncode == code and told in done.stderr, done.stderr
         assert not os.path.exists(place)
     done = _jetmask("bundle", "key", f"{place}/no/key")
     assert done.returncode == 3 and "no such folder" in done.stderr
+
+
+def test_what_loses_too_much_is_not_in_the_bundle(tiny_bundle, tmp_path):
+    """Neither the variant nor its file; and a bundle without fp32 has nothing to compare with."""
+    onnx, int8 = f"{tiny_bundle}/models/t.onnx", f"t={tiny_bundle}/models/t.int8-cpu.onnx"
+    data = _split(tmp_path / "val", [f"images/{number}.png" for number in range(4)])
+    done = _jetmask("bundle", "create", str(tmp_path / "a"), "--onnx", f"t={onnx}", "--int8-cpu", int8, "--sizes",
+                    "320x192", "--data", data, "--max-drop=-101", "--default-variant", "t-320x192-int8-cpu")
+    assert done.returncode == 5 and "left out of the bundle: t-320x192-int8-cpu" in done.stderr, done.stderr
+    contents = manifest.load(str(tmp_path / "a"))
+    assert [variant.name for variant in contents.variants] == ["t-320x192-fp32", "t-320x192-fp16"]
+    assert os.listdir(tmp_path / "a" / "models") == ["t.onnx"]
+    assert {variant.macs for variant in contents.variants} == {predict.predict_ms(onnx, input_wh=(320, 192)).macs}
+    done = _jetmask("bundle", "create", str(tmp_path / "b"), "--int8-cpu", int8, "--fp16", f"t={onnx}", "--sizes",
+                    "320x192", "--data", data, "--max-drop=-101")
+    assert done.returncode == 0, done.stderr
+    assert len(manifest.load(str(tmp_path / "b")).variants) == 2
 
 
 def test_create_pack_and_unpack_on_the_command_line(tiny_bundle, tmp_path):
