@@ -15,7 +15,8 @@ def predict_ms(
     """Predict one inference (batch 1) of the ONNX file on `target`: GPU work, without camera or decoding of boxes.
 
     Example: `predict_ms("model.onnx", "nano", "fp16", (416, 256)).latency_ms`.
-    BadInput for a file that is no ONNX graph, DeviceMismatch for a precision that the target does not run.
+    BadInput for a file that is no ONNX graph, DeviceMismatch for a precision that the target does not run, UsageError
+    for an int8 file that is to run in another one.
     """
     return predict_graph(onnx_graph.read(str(onnx_path), input_wh), target, precision)
 
@@ -23,18 +24,17 @@ def predict_ms(
 def predict_graph(graph: onnx_graph.Graph, target: str = "nano", precision: str = "fp16") -> Prediction:
     """As `predict_ms`, for a graph that was read already."""
     device = targets.target(target)
+    if device.name != targets.THIS_MACHINE:
+        _require_no_integers(graph, device)
     targets.check_precision(device, precision)
+    if is_int8(graph) and precision != "int8":
+        raise UsageError(f"an int8 file does not run in {precision}", "--precision", "int8, or no --precision",
+                         "predict the float file that it was made from")
     if device.name == targets.THIS_MACHINE:
         device_rates, parameters, spread, basis = this_machine.calibrated(precision)
         rules = ONNXRUNTIME
         notes: tuple = ("holds for ONNX Runtime with one thread on this machine as it was calibrated",)
     else:
-        integer = next((node for node in graph.nodes if node.stored in onnx_graph.INTEGER), None)
-        if integer is not None:
-            raise BadInput(f"{integer.stored} is an operator that no TensorRT parses", f"node {integer.name}",
-                           f"a float or a Q/DQ file for {device.title}",
-                           f"this is the int8-cpu form, for --target {targets.THIS_MACHINE}; predict the .onnx it came "
-                           "from")
         device_rates, parameters = rates(device, precision), FITTED
         backed = precision in BACKED.get(device.name, ())
         spread = SPREAD if backed else None
@@ -59,6 +59,20 @@ def predict_graph(graph: onnx_graph.Graph, target: str = "nano", precision: str 
     )
 
 
+def is_int8(graph: onnx_graph.Graph) -> bool:
+    """Whether a file is int8 already: by operators on integers, or by Q/DQ pairs."""
+    return any(node.stored in onnx_graph.INTEGER or node.stored == "QuantizeLinear" for node in graph.nodes)
+
+
+def _require_no_integers(graph: onnx_graph.Graph, device: targets.Target) -> None:
+    integer = next((node for node in graph.nodes if node.stored in onnx_graph.INTEGER), None)
+    if integer is not None:
+        raise BadInput(f"{integer.stored} is an operator that no TensorRT parses", f"node {integer.name}",
+                       f"a float or a Q/DQ file for {device.title}",
+                       f"this is the int8-cpu form, for --target {targets.THIS_MACHINE}; predict the .onnx it came "
+                       "from")
+
+
 def what_would_change(device: targets.Target) -> list:
     """Sentences on what moves a figure on this device."""
     out = []
@@ -77,7 +91,7 @@ def parse_wh(text: str | None) -> tuple | None:
     if text is None:
         return None
     parts = text.lower().replace("×", "x").split("x")
-    if len(parts) == 2 and all(part.strip().isdigit() and int(part) > 0 for part in parts):
+    if len(parts) == 2 and all(part.strip().isdecimal() and int(part) > 0 for part in parts):
         return int(parts[0]), int(parts[1])
     raise UsageError(f"not a size: {text!r}", "--input-wh", "WIDTHxHEIGHT in pixels, for instance 416x256")
 
@@ -87,7 +101,8 @@ def options(parser) -> None:
     parser.epilog = "example: jetmask predict model.onnx --target nano --precision fp16 --input-wh 416x256 --layers"
     parser.add_argument("model", help="an ONNX file")
     parser.add_argument("--target", default="nano", help="device kind (default: %(default)s)")
-    parser.add_argument("--precision", default=None, help="fp32, fp16 or int8 (default: fp16, fp32 on this-machine)")
+    parser.add_argument("--precision", default=None, help="fp32, fp16 or int8 (default: int8 for an int8 file, "
+                        "else fp16, on this-machine fp32)")
     parser.add_argument("--input-wh", help="WIDTHxHEIGHT; needed when the file leaves its size open")
     parser.add_argument("--layers", action="store_true", help="show every launched layer")
     parser.add_argument("--measured", metavar="FILE.json", help="say how far off that is from what "
@@ -98,12 +113,16 @@ def options(parser) -> None:
 
 def command(args) -> None:
     size = parse_wh(args.input_wh)
-    precision = args.precision or ("fp32" if args.target == targets.THIS_MACHINE else "fp16")
+    device = targets.target(args.target)
+    graph = onnx_graph.read(args.model, size)
+    plain = "fp32" if device.name == targets.THIS_MACHINE else "fp16"
+    precision = args.precision or ("int8" if is_int8(graph) else plain)
     if args.calibrate:
-        if args.target != targets.THIS_MACHINE:
+        if device.name != targets.THIS_MACHINE:
             raise UsageError("only this machine can be calibrated", "--calibrate", f"--target {targets.THIS_MACHINE}")
+        targets.check_precision(device, precision)  # before half a minute of measuring
         this_machine.calibrate(precision)
-    result = predict_ms(args.model, args.target, precision, size)
+    result = predict_graph(graph, device.name, precision)
     found = None
     if args.measured:
         found = measured.beside(result, args.measured, args.model)

@@ -1,5 +1,6 @@
 """Prediction from the graph alone: fusion counts, physics that must hold, errors, and the verb from outside."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from benchmarks.networks import build
 from jetson.errors import BadInput, DeviceMismatch, UsageError
-from pipeline import latency, onnx_graph, predict, targets
+from pipeline import latency, onnx_graph, predict, targets, this_machine
 from pipeline.fusion import ONNXRUNTIME, layers
 from pipeline.onnx_writer import GraphWriter
 
@@ -180,7 +181,7 @@ def test_nearest_target_is_named():
     assert targets.target("nano").compute_capability == "5.3"
 
 
-@pytest.mark.parametrize("text", ["416", "0x3", "ax4", "4x4x4", "-1x5", ""])
+@pytest.mark.parametrize("text", ["416", "0x3", "ax4", "4x4x4", "-1x5", "", "²x3"])
 def test_sizes_that_are_none(text):
     with pytest.raises(UsageError, match="416x256"):
         predict.parse_wh(text)
@@ -237,6 +238,41 @@ def test_the_integer_form_is_refused_where_tensorrt_would_have_to_run_it():
     path = str(SHIPPED / "s.int8-cpu.onnx")
     with pytest.raises(BadInput, match="(QLinearConv|MatMulIntegerToFloat)"):
         predict.predict_ms(path, "nano", "fp16", (320, 192))
+
+
+@pytest.mark.parametrize("name", ["s.int8.onnx", "s.int8-cpu.onnx"])
+def test_an_int8_file_is_not_timed_as_a_float_one(name, capsys, monkeypatch, tmp_path):
+    """Without --precision it is int8's figure; with another one there is none, and a Nano has none at all."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asked = []
+    parameters = latency.Parameters(0.7, 1.0, 16, 0.3, 2.0, 0.7, 2.0, 0.02)
+    monkeypatch.setattr(this_machine, "calibrated",
+                        lambda precision: asked.append(precision) or (this_machine.NOMINAL, parameters, 1.2, "made up"))
+
+    def answer(*arguments):
+        parser = argparse.ArgumentParser()
+        predict.options(parser)
+        predict.command(parser.parse_args([str(SHIPPED / name), "--input-wh", "320x192", *arguments, "--json"]))
+        return json.loads(capsys.readouterr().out)
+
+    assert answer("--target", "this-machine")["precision"] == "int8" and asked == ["int8"]
+    with pytest.raises(UsageError, match="does not run in fp32"):
+        answer("--target", "this-machine", "--precision", "fp32")
+    with pytest.raises((DeviceMismatch, BadInput), match="INT8|no TensorRT parses"):
+        answer("--target", "nano")
+    if name == "s.int8.onnx":
+        assert answer("--target", "xavier-nx")["precision"] == "int8"
+
+
+def test_nothing_is_measured_for_a_command_that_cannot_work(monkeypatch):
+    monkeypatch.setattr(this_machine, "calibrate", None)
+    for model, precision, error in ((SHIPPED / "s.onnx", "quick", UsageError), (SHIPPED / "s.onnx", "fp16",
+                                    DeviceMismatch), ("none.onnx", "fp32", BadInput)):
+        parser = argparse.ArgumentParser()
+        predict.options(parser)
+        with pytest.raises(error):
+            predict.command(parser.parse_args([str(model), "--target", "this-machine", "--input-wh", "64x64",
+                                               "--calibrate", "--precision", precision]))
 
 
 def test_arithmetic_that_is_not_known_is_told(tmp_path):
