@@ -128,6 +128,7 @@ class Live:
             return
         self.tradeoff = tradeoff.TradeOff(entries, self.detector, self.runner.score, args.budget / 100, self.truths,
                                           lambda: self.board.state().get("total_mw")).start()
+        self.tradeoff.in_use = lambda detector: self.runner.active.detector is detector
         if self.drift is not None:
             reference = self.tradeoff.reference
             self.tradeoff.on_sample = functools.partial(

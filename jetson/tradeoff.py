@@ -4,6 +4,7 @@ In a stated share of the time (default 5 %), a sampled frame goes through every 
 inference at a time, between two inferences of the live picture. The most accurate variant is the reference.
 """
 
+import contextlib
 import threading
 import time
 from typing import Any, Callable, Dict, List, Optional, Sequence
@@ -41,6 +42,8 @@ class TradeOff:
         self.samples = 0
         # Called in the inferring thread with (camera, height of the frame, reference's faces, [other's faces, …]).
         self.on_sample: Callable[[int, int, Faces, List[Faces]], None] = lambda *sample: None
+        # Whether the runner works with this detector, so that it cannot be closed yet.
+        self.in_use: Callable[[Detector], bool] = lambda detector: False
         self._open_variant = open_variant
         self._score = score
         self._truths = list(truths)
@@ -85,22 +88,36 @@ class TradeOff:
             if not self._stop.is_set():
                 self._open(entry)
 
-    def _open(self, entry: Entry) -> None:
+    def _open(self, entry: Entry) -> bool:
         try:
             detector = self._open_variant(entry.variant, entry.runtime)
-        except (JetmaskError, RuntimeError, OSError, ValueError, MemoryError) as error:
+        except Exception as error:  # whatever a runtime throws: the other variants are opened all the same
             entry.error = _line(error)
-            return
+            return False
         with self._lock:
             late = self._stop.is_set()
             if not late:
                 entry.detector, entry.error, entry.runs, entry.failures = detector, "", 0, 0
         if late:
             detector.close()
+        return True
 
     def _open_again(self, entry: Entry) -> None:
-        if not self._stop.wait(REOPEN_S):
-            self._open(entry)
+        wait_s = REOPEN_S
+        while not self._stop.wait(wait_s):
+            self._close_broken()
+            if self._open(entry):
+                return
+            wait_s = min(2 * wait_s, 10 * REOPEN_S)
+
+    def _close_broken(self) -> None:
+        """Each engine holds memory and descriptors, a dead one too: they go but for one that the runner still uses."""
+        with self._lock:
+            gone = [detector for detector in self._broken if not self.in_use(detector)]
+            self._broken = [detector for detector in self._broken if detector not in gone]
+        for detector in gone:
+            with contextlib.suppress(Exception):  # it is broken
+                detector.close()
 
     def _failed(self, entry: Entry, error: Exception) -> None:
         """An inference failed: the others go on; after the third in a row this variant is left out and opened anew."""
@@ -108,7 +125,7 @@ class TradeOff:
         if entry.failures < FAILURES:
             return
         with self._lock:
-            # Closed at the end: it may be the one that the runner uses.
+            # Not closed at once: it may be the one that the runner uses.
             self._broken += [entry.detector] if entry.detector is not None else []
             entry.detector = None
         entry.error = _line(error)
