@@ -17,12 +17,13 @@ PRECISION = {"fp32": "fp32", "fp16": "fp16", "int8": "int8", "int8-cpu": "int8"}
 
 
 class Candidate(NamedTuple):
-    """One row to choose from. map50 in points, ms for one image on the target, bytes of the model's file."""
+    """One row to choose from. map50 in points, ms for one image on the target, bytes of the model's file (None: not
+    known, and so within no limit)."""
 
     name: str
     map50: float
     ms: float
-    bytes: int
+    bytes: int | None
     how: str = "measured"
     high_ms: float | None = None
 
@@ -57,7 +58,7 @@ def choose(candidates: Sequence[Candidate], limits: Limits = Limits()) -> Choice
     for name in Limits._fields:
         if getattr(limits, name) is None:
             continue
-        others = [c for c in candidates if broken(c, limits) == [name]]
+        others = [c for c in candidates if broken(c, limits) == [name] and _excess(c, name) < math.inf]
         if others:
             loosened[name] = min(others, key=lambda c: (_excess(c, name), _rank(c)))
     return Choice(None, None, 0, loosened)
@@ -68,7 +69,7 @@ def broken(candidate: Candidate, limits: Limits) -> list[str]:
     out = []
     if limits.max_ms is not None and not candidate.ms <= limits.max_ms:
         out.append("max_ms")
-    if limits.max_bytes is not None and not candidate.bytes <= limits.max_bytes:
+    if limits.max_bytes is not None and not _size(candidate) <= limits.max_bytes:
         out.append("max_bytes")
     if limits.min_ap is not None and not candidate.map50 >= limits.min_ap:
         out.append("min_ap")
@@ -76,18 +77,27 @@ def broken(candidate: Candidate, limits: Limits) -> list[str]:
 
 
 def _rank(c: Candidate) -> tuple:
-    return (-c.map50, c.ms, c.bytes, c.name)
+    return (-c.map50, c.ms, _size(c), c.name)
+
+
+def _size(candidate: Candidate) -> float:
+    return math.inf if candidate.bytes is None else candidate.bytes
+
+
+def _megabytes(candidate: Candidate) -> str:
+    return "size unknown" if candidate.bytes is None else f"{candidate.bytes / 1e6:.2f} MB"
 
 
 def _excess(candidate: Candidate, name: str) -> float:
-    return {"max_ms": candidate.ms, "max_bytes": float(candidate.bytes), "min_ap": -candidate.map50}[name]
+    return {"max_ms": candidate.ms, "max_bytes": _size(candidate), "min_ap": -candidate.map50}[name]
 
 
 def from_csv(path: str, target: str | None = None) -> list[Candidate]:
     """Candidates of a CSV with the columns name, map50, bytes and ms (or p50_ms, latency_ms), as a report writes it.
 
-    With a `target` column, only rows of `target` (or, for this-machine, rows without one). Rows without an AP or a time
-    are left out: nothing can be said about them.
+    With a `target` column, only rows of `target` (or, for this-machine, rows without one). Where a `measured` column
+    tells them apart, what was measured takes the place of what was predicted for the same name, and has its AP and
+    bytes where it brings none. Rows without an AP or a time are left out: nothing can be said about them.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as handle:  # spreadsheets put a byte order mark before it
@@ -103,18 +113,24 @@ def from_csv(path: str, target: str | None = None) -> list[Candidate]:
     missing = [name for name in ("name", "map50", "bytes") if name not in rows[0]] + ([] if time else ["ms"])
     if missing:
         raise BadInput(f"columns are missing: {', '.join(missing)}", path, "name, map50, bytes and ms")
+    ours = [(line, row) for line, row in enumerate(rows, 2)
+            if not target or "target" not in row or (row["target"] or targets.THIS_MACHINE) == target]
+    predicted = {row["name"]: row for _, row in ours if row.get("measured") == "predicted"}
+    timed = {row["name"] for _, row in ours if row.get("measured") != "predicted" and row[time]}
     out = []
-    for line, row in enumerate(rows, 2):
-        if target and "target" in row and (row["target"] or targets.THIS_MACHINE) != target:
+    for line, row in ours:
+        if row.get("measured") != "predicted":
+            row = row | {key: row[key] or predicted.get(row["name"], row)[key] for key in ("map50", "bytes")}
+        elif row["name"] in timed:
             continue
         if not row["map50"] or not row[time]:
             continue
         try:
-            values = float(row["map50"]), float(row[time]), int(float(row["bytes"] or 0))
+            values = float(row["map50"]), float(row[time]), int(float(row["bytes"])) if row["bytes"] else None
             high = float(row["high_ms"]) if row.get("high_ms") else None
         except (TypeError, ValueError, OverflowError):
             raise BadInput("map50, ms and bytes must be numbers", f"{path}, line {line}", "for instance 77.3") from None
-        if not all(0 <= value < math.inf for value in (*values, *([] if high is None else [high]))):
+        if not all(0 <= value < math.inf for value in (*values, high) if value is not None):
             raise BadInput("map50, ms and bytes must be finite and not negative", f"{path}, line {line}",
                            "for instance 77.3")
         out.append(Candidate(row["name"], *values, row.get("measured") or "given", high))
@@ -126,6 +142,7 @@ def from_bundle(folder: str, target: str, progress: Callable[[str], None] = lamb
 
     The AP is the manifest's: on the runtime that the target uses where it was measured there, else that of the same
     model and input size at the nearest precision, since FP16 engines of TensorRT cannot be run where there is none.
+    The names are the bundle's, save for the FP16 engine of a plain fp32 file that the bundle lists no variant for.
     """
     from pipeline.onnx_graph import read
     from pipeline.predict import predict_graph
@@ -133,25 +150,23 @@ def from_bundle(folder: str, target: str, progress: Callable[[str], None] = lamb
     contents = manifest.load(folder)
     device = targets.target(target)
     runtime = "onnxruntime" if device.name == targets.THIS_MACHINE else "tensorrt"
+    usable = [variant for variant in contents.variants
+              if contents.path(variant).endswith(".onnx") and runtime in variant.runtimes]
+    recipes = [(variant, PRECISION[variant.precision], variant.name) for variant in usable]
+    if runtime == "tensorrt":  # a plain fp32 file is also what a weakly typed FP16 engine is built from
+        recipes += [(v, "fp16", f"{v.model}-{v.input_wh[0]}x{v.input_wh[1]}-fp16") for v in usable
+                    if v.precision == "fp32"]
     out, seen = [], set()
-    for variant in contents.variants:
-        path = contents.path(variant)
-        if not path.endswith(".onnx") or runtime not in variant.runtimes:
+    for variant, precision, name in recipes:
+        ap, source = accuracy(contents, variant, runtime)
+        key = (variant.model, tuple(variant.input_wh), precision)
+        if ap is None or key in seen or precision not in device.fast_precisions:
             continue
-        # A plain fp32 file is also what a weakly typed FP16 engine is built from.
-        wanted = {PRECISION[variant.precision]}
-        if runtime == "tensorrt" and variant.precision == "fp32" and "fp16" in device.fast_precisions:
-            wanted.add("fp16")
-        for precision in sorted(wanted & set(device.fast_precisions)):
-            ap, source = accuracy(contents, variant, runtime)
-            name = f"{variant.model}-{variant.input_wh[0]}x{variant.input_wh[1]}-{precision}"
-            if ap is None or name in seen:
-                continue
-            seen.add(name)
-            progress(name)
-            result = predict_graph(read(path, tuple(variant.input_wh)), target, precision)
-            out.append(Candidate(name, ap, result.latency_ms, variant.bytes,
-                                 f"time predicted, AP measured on {source}", result.high_ms))
+        seen.add(key)
+        progress(name)
+        result = predict_graph(read(contents.path(variant), tuple(variant.input_wh)), target, precision)
+        out.append(Candidate(name, ap, result.latency_ms, variant.bytes,
+                             f"time predicted, AP measured on {source}", result.high_ms))
     return out
 
 
@@ -162,8 +177,10 @@ def accuracy(contents: Any, variant: Any, runtime: str) -> tuple[float | None, s
         return own["map50"], runtime
     near = [other for other in contents.variants
             if other.model == variant.model and tuple(other.input_wh) == tuple(variant.input_wh)]
-    near.sort(key=lambda other: (other.name != variant.name, (PRECISION[other.precision] == "int8")
-                                 != (PRECISION[variant.precision] == "int8"), other.precision != "fp32"))
+    own_precision = PRECISION[variant.precision]
+    near.sort(key=lambda other: (other.name != variant.name, PRECISION[other.precision] != own_precision,
+                                 (PRECISION[other.precision] == "int8") != (own_precision == "int8"),
+                                 other.precision != "fp32"))
     for other in near:
         for name, value in (other.ap or {}).items():
             if value:
@@ -176,13 +193,13 @@ def explain(choice: Choice, candidates: Sequence[Candidate], limits: Limits) -> 
     if choice.best is None:
         return nothing(choice, candidates, limits)
     best = choice.best
-    lines = [f"{best.name}: mAP50 {best.map50:.1f}, {best.ms:.1f} ms, {best.bytes / 1e6:.2f} MB ({best.how})",
+    lines = [f"{best.name}: mAP50 {best.map50:.1f}, {best.ms:.1f} ms, {_megabytes(best)} ({best.how})",
              f"reason: the most accurate of {choice.within} within the limits ({said(limits)}), "
              f"of {len(candidates)} in all"]
     if choice.runner_up:
         other = choice.runner_up
         lines.append(f"runner-up: {other.name}: mAP50 {other.map50:.1f} ({other.map50 - best.map50:+.1f}), "
-                     f"{other.ms:.1f} ms ({other.ms - best.ms:+.1f}), {other.bytes / 1e6:.2f} MB")
+                     f"{other.ms:.1f} ms ({other.ms - best.ms:+.1f}), {_megabytes(other)}")
     if best.high_ms is not None and limits.max_ms is not None and best.high_ms > limits.max_ms:
         lines.append(f"mind: 9 of 10 such predictions hold within {best.high_ms:.1f} ms, which is over the limit; "
                      "--sure chooses by that bound")
@@ -199,7 +216,7 @@ def nothing(choice: Choice, candidates: Sequence[Candidate], limits: Limits) -> 
         need = {"max_ms": f"--max-ms {_up(other.ms)}" if fps == "0" else f"--fps {fps} (or --max-ms {_up(other.ms)})",
                 "max_bytes": f"--max-bytes {other.bytes}", "min_ap": f"--min-ap {_down(other.map50)}"}[name]
         lines.append(f"{LIMIT[name]} binds: with {need} it would be {other.name} "
-                     f"(mAP50 {other.map50:.1f}, {other.ms:.1f} ms, {other.bytes / 1e6:.2f} MB)")
+                     f"(mAP50 {other.map50:.1f}, {other.ms:.1f} ms, {_megabytes(other)})")
     if not choice.loosened:
         lines.append("no single limit is to blame: at least two must be loosened")
     return "\n".join(lines)
@@ -262,6 +279,9 @@ def command(args) -> None:
             raise DeviceMismatch(f"no published measurement backs predictions for {device.title}", "--target",
                                  "a target with known error: " + ", ".join([*BACKED, targets.THIS_MACHINE]),
                                  "add --accept-unknown-error to choose on data-sheet scaling all the same")
+        if not backed and args.sure:
+            raise UsageError(f"predictions for {device.title} have no interval whose slow end could count", "--sure",
+                             "a target with known error: " + ", ".join([*BACKED, targets.THIS_MACHINE]))
         shipped = Path(__file__).resolve().parent.parent / "jetson" / "models"
         candidates = from_bundle(args.bundle or os.fspath(shipped), device.name)
     if args.sure:
@@ -274,10 +294,11 @@ def command(args) -> None:
                           "loosened": {name: other._asdict() for name, other in choice.loosened.items()},
                           "candidates": [c._asdict() for c in candidates]}))
     elif candidates:
-        rows = [[c.name, f"{c.map50:.1f}", f"{c.ms:.1f}", f"{c.bytes / 1e6:.2f}",
+        rows = [[c.name, f"{c.map50:.1f}", f"{c.ms:.1f}", "-" if c.bytes is None else f"{c.bytes / 1e6:.2f}",
                  "chosen" if c == choice.best else ", ".join(LIMIT[name] for name in broken(c, limits)) or "within"]
                 for c in sorted(candidates, key=lambda c: c.ms)]
-        print(table(["variant", "mAP50", f"ms on {device.name}", "MB", ""], rows) + "\n")
+        print(table(["variant", "mAP50", f"ms on {device.name}{', slow end' if args.sure else ''}", "MB", ""],
+                    rows) + "\n")
     if choice.best is None:
         if not candidates and args.table:
             raise BadInput(f"the table has no row for {device.name} with both an AP and a time", args.table,
@@ -285,7 +306,8 @@ def command(args) -> None:
                            "name the device that was measured: --target")
         raise QualityGate(nothing(choice, candidates, limits), args.table or args.bundle, said(limits),
                           "loosen a limit, or train and prune for it: jetmask sweep" if candidates
-                          else "evaluate the bundle first: the manifest holds no AP")
+                          else "the manifest holds no AP: write the bundle with jetmask bundle create ... --data "
+                          "SPLIT_DIR, which measures it")
     if not args.json:
         print(explain(choice, candidates, limits))
 

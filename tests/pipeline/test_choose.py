@@ -6,13 +6,14 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetson.errors import BadInput, DeviceMismatch, QualityGate, UsageError
-from pipeline import choose
+from pipeline import choose, predict
 from pipeline.choose import Candidate, Limits
 
 ROWS = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 6), st.integers(1, 4)), max_size=9)
@@ -136,6 +137,24 @@ def test_rows_of_other_targets_are_left_out(tmp_path):
         choose.command(parse("--table", path, "--max-ms", "7", "--sure"))
 
 
+def test_what_was_measured_takes_the_place_of_its_prediction(tmp_path, capsys):
+    """The table of a report that has both: a device's bench often brings a time without an AP."""
+    path = tmp_path / "report.csv"
+    path.write_text("name,map50,p50_ms,bytes,measured,target,high_ms\n"
+                    "a,80,20,9,predicted,nano,25\nb,70,10,8,predicted,nano,12\n"
+                    "a,,50,,a Jetson Nano,nano,\nc,75,5,,a Jetson Nano,nano,\n")
+    found = {c.name: (c.map50, c.ms, c.bytes, c.how) for c in choose.from_csv(str(path), "nano")}
+    assert found == {"a": (80, 50, 9, "a Jetson Nano"), "b": (70, 10, 8, "predicted"),
+                     "c": (75, 5, None, "a Jetson Nano")}
+    choose.command(parse("--table", path, "--max-ms", "30"))
+    assert "c: mAP50 75.0, 5.0 ms, size unknown" in capsys.readouterr().out
+    choose.command(parse("--table", path, "--max-ms", "30", "--max-bytes", "100"))  # c may be any size
+    assert "b: mAP50 70.0" in capsys.readouterr().out
+    with pytest.raises(QualityGate) as caught:
+        choose.command(parse("--table", path, "--min-ap", "75", "--max-ms", "30", "--max-bytes", "5"))
+    assert "the size binds" not in str(caught.value)  # no number would let c in
+
+
 @pytest.mark.parametrize("arguments", [("--fps", "0"), ("--fps", "nan"), ("--max-ms", "-3"), ("--max-bytes", "0"),
                                        ("--min-ap", "101")])
 def test_impossible_limits(arguments):
@@ -146,6 +165,37 @@ def test_impossible_limits(arguments):
 def test_targets_without_published_rows_are_not_used_unless_asked():
     with pytest.raises(DeviceMismatch, match="accept-unknown-error"):
         choose.command(parse("--target", "orin-nano", "--fps", "30"))
+
+
+def test_the_slow_end_is_asked_for_only_where_there_is_one():
+    with pytest.raises(UsageError, match="no interval"):
+        choose.command(parse("--target", "orin-nano", "--fps", "30", "--accept-unknown-error", "--sure"))
+
+
+def test_a_bundle_without_ap_is_told_what_measures_it():
+    bundle = Path(__file__).parents[1] / "data" / "tiny_bundle"
+    with pytest.raises(QualityGate, match="bundle create .* --data") as caught:
+        choose.command(parse("--bundle", bundle, "--fps", "1"))
+    assert "jetmask evaluate" not in str(caught.value)
+
+
+@pytest.mark.parametrize("target", ["nano", "this-machine", "xavier-nx"])
+def test_names_are_those_of_the_bundle(target, tmp_path, monkeypatch):
+    """What is chosen can be handed to --variant, and its time is that of its own file and precision."""
+    monkeypatch.setattr(predict, "predict_graph", lambda graph, target, precision: SimpleNamespace(
+        latency_ms=len(asked.append(precision) or asked), high_ms=None))
+    asked = []
+    bundle = tmp_path / "bundle"
+    shutil.copytree(Path(__file__).parents[1] / "data" / "tiny_bundle", bundle)
+    document = json.loads((bundle / "manifest.json").read_text())
+    for variant in document["variants"]:
+        variant["ap"] = {runtime: {"map50": 61.0} for runtime in variant["runtimes"]}
+    (bundle / "manifest.json").write_text(json.dumps(document))
+    found = choose.from_bundle(str(bundle), target)
+    variants = {variant["name"]: variant for variant in document["variants"]}
+    runtime = "onnxruntime" if target == "this-machine" else "tensorrt"
+    assert found and all(runtime in variants[candidate.name]["runtimes"] for candidate in found)
+    assert asked == [variants[candidate.name]["precision"].removesuffix("-cpu") for candidate in found]
 
 
 def test_a_bundle_is_predicted_for_the_target(tmp_path, capsys):
