@@ -206,11 +206,14 @@ def build(
     """
     folder = engine_cache.open_folder(folder)
     plan, sidecar = engine_cache.paths(folder, job.recipe, machine)
+    # Without the lock first: on a disk that has become read-only an engine that is there must still be found.
+    data = None if force else engine_cache.load(folder, job.recipe, machine)[0]
+    if data is not None:
+        return Built(data, plan, 0.0, True)
     with files.lock(plan[:-len(".plan")] + ".lock"):
-        if not force:
-            data, _ = engine_cache.load(folder, job.recipe, machine)
-            if data is not None:
-                return Built(data, plan, 0.0, True)
+        data = None if force else engine_cache.load(folder, job.recipe, machine)[0]
+        if data is not None:  # another process has built it meanwhile
+            return Built(data, plan, 0.0, True)
         memory.check(job.recipe.workspace_bytes, meminfo)
         files.sweep_aside(folder)
         engine_cache.remove(folder, job.recipe, machine)

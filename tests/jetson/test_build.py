@@ -576,6 +576,21 @@ def test_full_disk(nano, tiny_bundle, tmp_path, kib):
     assert ".plan\n" not in done.stdout.replace(".plan.", "")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_an_engine_that_is_there_needs_no_disk_to_write_to(nano, tiny_bundle):
+    """An SD card that the kernel has set to read-only must not keep the runner from starting."""
+    assert build(nano, tiny_bundle, *ONE)[1][0]["cached"] is False
+    mount = ["unshare", "-m", "sh", "-c", 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"',
+             nano.engines]
+    if subprocess.run(mount + ["true"], stdout=subprocess.PIPE, stderr=subprocess.PIPE).returncode:
+        pytest.skip("no mount namespace here")
+    done = subprocess.run(mount + [sys.executable, "-m", "jetson", "build", tiny_bundle, "--json"] + ONE,
+                          env=nano.env, cwd=machine.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          universal_newlines=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["engines"][0]["cached"] is True
+
+
 def test_the_bundles_own_int8_file_is_in_the_manifest(tiny_bundle):
     """The matrix above rests on these variants being there."""
     names = {v.name: v.precision for v in manifest.load(tiny_bundle).variants if "tensorrt" in v.runtimes}
