@@ -67,13 +67,15 @@ def _one_class_each(detections: Sequence[Faces]) -> list[tuple[np.ndarray, np.nd
     return result
 
 
-def threshold_curve(parts: Sequence[metrics.Tally]) -> list[dict[str, float]]:
+def threshold_curve(
+    parts: Sequence[metrics.Tally], thresholds: Sequence[float] | np.ndarray = THRESHOLDS
+) -> list[dict[str, float]]:
     """Precision, recall and F1 of the shown faces of both classes at each threshold."""
     scores = np.concatenate([part.scores for part in parts])
     hit = np.concatenate([part.hit for part in parts])
     positives = max(1, int(sum(part.positives.sum() for part in parts)))
     rows = []
-    for threshold in THRESHOLDS:
+    for threshold in thresholds:
         seen = scores >= threshold
         hits, count = int(hit[seen].sum()), int(seen.sum())
         precision = hits / count if count else 1.0
@@ -152,9 +154,11 @@ def worst(truths: Sequence[metrics.Truth], detections: Sequence[Faces], threshol
 
 def by_source(truths: Sequence[metrics.Truth], detections: Sequence[Faces]) -> dict[str, dict[str, Any]]:
     """Two-class mAP50 of the images of each source."""
-    result = {}
-    for source in sorted({truth.source for truth in truths}):
-        chosen = [i for i, truth in enumerate(truths) if truth.source == source]
+    result: dict[str, dict[str, Any]] = {}
+    groups: dict[str, list[int]] = {}
+    for number, truth in enumerate(truths):
+        groups.setdefault(truth.source, []).append(number)
+    for source, chosen in sorted(groups.items()):
         part = metrics.evaluate([truths[i] for i in chosen], [detections[i] for i in chosen])
         result[source or "(not stated)"] = {
             "images": len(chosen), "map50": part["map50"], **part["per_class"],
@@ -173,7 +177,8 @@ def _curve_points(part: metrics.Tally) -> dict[str, Any]:
 def analyse(
     truths: Sequence[metrics.Truth], detections: Sequence[Faces], score: float, negatives: Sequence[Faces] | None = None
 ) -> dict[str, Any]:
-    """All numbers of the report, ready for JSON.
+    """All numbers of the report, ready for JSON. `shown_at` is the threshold of its pictures and counts: the
+    recommended one, or the bundle's where no threshold shows a right face.
 
     `detections`: every face over .01 per image. `score`: the bundle's threshold. `negatives`: the faces found in images
     where nobody wears a mask.
@@ -182,19 +187,21 @@ def analyse(
     parts = [metrics.tally(truths, single, label, (2,)) for label in metrics.TWO_CLASS]
     curve = threshold_curve(parts)
     recommended = recommend(curve, negatives)
+    # Where no shown face is right at any threshold there is none to recommend.
+    shown_at = recommended["score"] if recommended["f1"] else score
     result = {
-        "score": score, "recommended": recommended, "thresholds": curve,
-        "at_score": min(curve, key=lambda row: abs(row["score"] - score)),
+        "score": score, "recommended": recommended, "shown_at": shown_at, "thresholds": curve,
+        "at_score": threshold_curve(parts, [score])[0],
         "precision_recall": {
             CLASSES[label]: _curve_points(metrics.tally(truths, detections, label, (2,) if label < 2 else ()))
             for label in range(3)},
-        "confusion": confusion(truths, detections, recommended["score"]),
+        "confusion": confusion(truths, detections, shown_at),
         "calibration": calibration(parts), "by_source": by_source(truths, detections),
-        "worst": worst(truths, detections, recommended["score"]), "negatives": None,
+        "worst": worst(truths, detections, shown_at), "negatives": None,
     }
     if negatives is not None:
         rows = [{"score": t, "with_mask": float(counts[0]), "mask_worn_incorrect": float(counts[1])}
-                for t in sorted({0.3, 0.5, score, recommended["score"]})
+                for t in sorted({0.3, 0.5, score, shown_at})
                 for counts in [false_masks(negatives, t).mean(axis=0)]]
         result["negatives"] = {"images": len(negatives), "per_image": rows, "limit": FALSE_PER_NEGATIVE}
     return result
@@ -216,17 +223,17 @@ def run(
     numbers = analyse(truths, measured.detections, score, negative_faces)
     made(folder)
     files.write_json(os.path.join(folder, "errors.json"), {"split": split, "evaluation": result, **numbers})
-    sheets = [error_page.tile(truths[row["image"]], shown(measured.detections[row["image"]],
-                                                        numbers["recommended"]["score"]), row)
-              for row in numbers["worst"]]
-    alarms = []
+    shown_at = numbers["shown_at"]
+    sheets, alarms = [], []
+    for row in numbers["worst"]:
+        truth, seen = truths[row["image"]], shown(measured.detections[row["image"]], shown_at)
+        sheets.append(error_page.tile(truth, seen, row, outcome(truth, seen).missed))
     if negative_faces:
-        counts = false_masks(negative_faces, numbers["recommended"]["score"]).sum(axis=1)
+        counts = false_masks(negative_faces, shown_at).sum(axis=1)
         for number in np.argsort(-counts, kind="stable")[:12]:
             if counts[number]:
-                seen = shown(negative_faces[number], numbers["recommended"]["score"])
                 row = {"file": negatives[number].file, "false": int(counts[number])}
-                alarms.append(error_page.tile(negatives[number], seen, row))
+                alarms.append(error_page.tile(negatives[number], shown(negative_faces[number], shown_at), row, []))
     path = os.path.join(folder, "report.html")
     files.write_text(path, error_page.page(split, result, numbers, sheets, alarms))
     return path

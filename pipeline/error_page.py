@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
-from jetson import boxes, metrics
+from jetson import metrics
 from jetson.detector import Faces
 from jetson.manifest import CLASSES
 
@@ -39,21 +39,21 @@ def _bgr(colour: str) -> tuple[int, int, int]:
     return int(colour[5:7], 16), int(colour[3:5], 16), int(colour[1:3], 16)
 
 
-def tile(truth: metrics.Truth, faces: Faces, row: dict[str, Any]) -> str:
-    """One image of a contact sheet as HTML: truth in white, found faces in their class's colour, with a caption."""
+def tile(truth: metrics.Truth, faces: Faces, row: dict[str, Any], missed: Sequence[int]) -> str:
+    """One image of a contact sheet as HTML: the `missed` truths (indices) in white, found faces in their class's
+    colour, with a caption."""
     frame = metrics.read_image(truth)
     scale = min(TILE_WH[0] / frame.shape[1], TILE_WH[1] / frame.shape[0])
-    frame = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    size = (max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale)))
+    frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
     def corners(box: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
         x1, y1, x2, y2 = (round(float(side) * scale) for side in box)
         return (x1, y1), (x2, y2)
 
-    covered = boxes.iou_matrix(truth.xyxy, faces.xyxy).max(axis=1, initial=0) >= metrics.IOU
-    for box, found in zip(truth.xyxy, covered, strict=True):
-        if not found:
-            cv2.rectangle(frame, *corners(box), (0, 0, 0), 3)
-            cv2.rectangle(frame, *corners(box), TRUTH, 1)
+    for box in truth.xyxy[list(missed)]:
+        cv2.rectangle(frame, *corners(box), (0, 0, 0), 3)
+        cv2.rectangle(frame, *corners(box), TRUTH, 1)
     for box, label, confidence in zip(faces.xyxy, faces.labels, faces.confidence, strict=True):
         start, end = corners(box)
         cv2.rectangle(frame, start, end, _bgr(COLOURS[label]), 2)
@@ -91,10 +91,11 @@ def _plots(numbers: dict[str, Any]) -> str:
     pictures.append(_picture(figure, "precision-recall curves"))
 
     figure, axes = _axes("What a threshold shows", "score threshold", "share")
-    rows, best = numbers["thresholds"], numbers["recommended"]["score"]
+    rows, best = numbers["thresholds"], numbers["recommended"]
     for key, style in (("precision", "-"), ("recall", "--"), ("f1", ":")):
         axes.plot([row["score"] for row in rows], [row[key] for row in rows], style, color="#333", label=key)
-    axes.axvline(best, color=COLOURS[0], label=f"recommended {best:.2f}")
+    if best["f1"]:
+        axes.axvline(best["score"], color=COLOURS[0], label=f"recommended {best['score']:.2f}")
     axes.axvline(numbers["score"], color=COLOURS[2], label=f"bundle's {numbers['score']:g}")
     axes.legend(fontsize=8)
     pictures.append(_picture(figure, "precision, recall and F1 by threshold"))
@@ -143,7 +144,9 @@ def _negatives(numbers: dict[str, Any], alarms: Sequence[str]) -> str:
         return ""
     rows = [[f"{row['score']:.2f}", f"{row['with_mask']:.3f}", f"{row['mask_worn_incorrect']:.3f}"]
             for row in part["per_image"]]
-    sheet = f'<div class="sheet">{"".join(alarms)}</div>' if alarms else "<p>No false mask in any of them.</p>"
+    at = f"{numbers['shown_at']:.2f}"
+    sheet = (f'<p>The images with the most of them, at {at}:</p><div class="sheet">{"".join(alarms)}</div>' if alarms
+             else f"<p>At {at} there is no false mask in any of them.</p>")
     return (f"<h2>False masks where nobody wears one</h2><p>{part['images']} images; per image and threshold. "
             f"The bar is {part['limit']:g} false with_mask per image.</p>"
             + _table(["threshold", "with_mask", "mask_worn_incorrect"], rows) + sheet)
@@ -158,6 +161,12 @@ def page(
              if best["limited_by_negatives"] else "")
     if best["too_many_false_masks_everywhere"]:
         limit = " No threshold keeps false masks on the negatives under the bar."
+    recommended = (
+        f"Recommended: <b>{best['score']:.2f}</b>, where {100 * best['precision']:.1f} % of the shown faces are right "
+        f"and {100 * best['recall']:.1f} % of all faces are found (F1 {best['f1']:.3f}).{limit} At the bundle's "
+        f"{numbers['score']:g}: {100 * now['precision']:.1f} % and {100 * now['recall']:.1f} % (F1 {now['f1']:.3f}).")
+    if not best["f1"]:
+        recommended = "None can be recommended: at no threshold is a shown face right."
     error = numbers["calibration"]["expected_error"]
     meaning = "" if error is None else (
         f"From .3 up, a score is {100 * error:.1f} points off the share of right faces on average.")
@@ -178,16 +187,14 @@ input {result["input_wh"][0]} x {result["input_wh"][1]}. The numbers behind this
 <p class="note">{CLASSES[2]} has {third} faces here: its figures carry a wide error. It is ignored in the two-class
 figures, and so are the faces marked as ignored ({result["counts"]["ignore_regions"]} regions).</p>
 <h2>The threshold</h2>
-<p>Recommended: <b>{best["score"]:.2f}</b>, where {100 * best["precision"]:.1f} % of the shown faces are right and
-{100 * best["recall"]:.1f} % of all faces are found (F1 {best["f1"]:.3f}).{limit} At the bundle's {numbers["score"]:g}:
-{100 * now["precision"]:.1f} % and {100 * now["recall"]:.1f} % (F1 {now["f1"]:.3f}).
+<p>{recommended}
 {meaning}</p>
 {_plots(numbers)}
-<h2>Which class is taken for which, at {best["score"]:.2f}</h2>
+<h2>Which class is taken for which, at {numbers["shown_at"]:.2f}</h2>
 {_table(["true, shown as", *CLASSES, "not found"], table, diagonal=True)}
 <h2>By source</h2>{_table(["source", "mAP50", *CLASSES[:2], "images", "faces"], sources)}
 {_negatives(numbers, alarms)}
-<h2>The {len(sheet)} worst images, at {best["score"]:.2f}</h2>
+<h2>The {len(sheet)} worst images, at {numbers["shown_at"]:.2f}</h2>
 <p>{legend} <span style="background:#000;color:#fff;padding:0 .3em">□</span> labelled, not found</p>
 <div class="sheet">{"".join(sheet)}</div>
 </body></html>

@@ -53,6 +53,15 @@ def most_accurate(contents: Manifest, runtime: str | None = None) -> tuple[Varia
     return max(usable, key=rank)
 
 
+def require_engine(contents: Manifest, name: str) -> None:
+    """UsageError where there is no variant `name`, DeviceMismatch where none of its runtimes is here."""
+    variant, reasons = contents.variant(name), available()
+    if all(reasons[runtime] for runtime in variant.runtimes):
+        raise DeviceMismatch(f"no engine on this machine can run variant {name}",
+                             "; ".join(f"{runtime}: {reasons[runtime]}" for runtime in variant.runtimes),
+                             "a machine with " + " or ".join(variant.runtimes))
+
+
 def detect_split(
     detector: Detector, truths: Sequence[metrics.Truth], on_image: Callable[[int, dict[str, float]], None] | None = None
 ) -> list[Faces]:
@@ -142,10 +151,10 @@ def summary(result: dict[str, Any]) -> str:
     rows += [[f"  {limits[name]}", points(value), counts["by_size"][name]] for name, value in result["by_size"].items()]
     rows.append(["three-class mAP50", points(three["map50"]), sum(counts["per_class"].values())])
     rows += [["  " + name, points(value), counts["per_class"][name]] for name, value in three["per_class"].items()]
-    total = result["latency_ms"]["total_ms"]
+    total, threads = result["latency_ms"]["total_ms"], result["threads"]
     return (f"{result['variant']} on {result['runtime']}, {result['split']}, {counts['images']} images\n\n"
             + table(["", "AP50", "faces"], rows)
-            + f"\n\nlatency on this machine, {result['threads']} threads, all faces over .01: "
+            + f"\n\nlatency on this machine, {threads} thread{'s' if threads != 1 else ''}, all faces over .01: "
             f"p50 {total['p50']:.1f} ms, p95 {total['p95']:.1f} ms")
 
 
@@ -155,4 +164,6 @@ def gate(change: dict[str, float], max_drop: float) -> None:
         raise QualityGate(
             f"mAP50 falls by {-change['difference']:.1f} points, from {change['before']:.1f} to {change['after']:.1f} "
             f"(95 % bounds of the change {change['low']:+.1f} to {change['high']:+.1f}, {change['images']} images)",
-            None, f"a fall of at most {max_drop:g} points", "use a gentler step, or fine-tune longer")
+            None, f"a fall of at most {max_drop:g} points",
+            "allow more with --max-drop, or make the variant again: jetmask build --precision auto keeps the layers "
+            "that cost most in float, and a pruned model can be fine-tuned longer")

@@ -4,11 +4,11 @@ import json
 import os
 from typing import Any
 
-from jetson import files, metrics
+from jetson import files, manifest, metrics
 from jetson.errors import BadInput, UsageError
 from jetson.manifest import RUNTIMES
 from pipeline import error_analysis
-from pipeline.evaluate import coco_results, gate, measure, summary
+from pipeline.evaluate import coco_results, gate, measure, require_engine, summary
 from pipeline.folder import for_file, made
 from pipeline.gate import finite
 
@@ -49,6 +49,8 @@ def command(args: Any) -> int:
         raise BadInput("there is no image to look for false masks in", args.negatives)
     if args.against and not any((truth.labels < len(metrics.TWO_CLASS)).any() for truth in truths):
         raise BadInput("there is no face to compare two variants by", args.data, "labels of with_mask or without_mask")
+    if args.against:
+        require_engine(manifest.load(args.bundle), args.against)
     if args.report:
         made(args.report)
     measured = measure(args.bundle, truths, args.variant, args.runtime, args.threads, progress=True)
@@ -57,9 +59,9 @@ def command(args: Any) -> int:
     if args.detections:
         files.write_json(args.detections, coco_results(truths, measured.detections))
     if args.against:
-        before = measure(args.bundle, truths, args.against, None, args.threads, progress=True).detections
-        change = metrics.paired_bootstrap(truths, before, measured.detections)
-        result["against"] = {"variant": args.against, **change}
+        before = measure(args.bundle, truths, args.against, None, args.threads, progress=True)
+        change = metrics.paired_bootstrap(truths, before.detections, measured.detections)
+        result["against"] = {"variant": args.against, "runtime": before.result["runtime"], **change}
     if args.report:
         result["report"] = error_analysis.run(args.report, args.bundle, truths, measured, split, args.negatives)
     if args.json:
@@ -67,7 +69,7 @@ def command(args: Any) -> int:
     else:
         print(summary(result))
         if args.against:
-            print(f"against {args.against}: {change['difference']:+.1f} points "
+            print(f"against {args.against} on {before.result['runtime']}: {change['difference']:+.1f} points "
                   f"(95 % bounds {change['low']:+.1f} to {change['high']:+.1f})")
         for name in ("detections", "report"):
             path = result.get("report") if name == "report" else args.detections

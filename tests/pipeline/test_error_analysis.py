@@ -1,5 +1,6 @@
 """`jetmask evaluate --report`: its numbers on cases made by hand, its page from outside."""
 
+import base64
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from jetson import metrics
 from jetson.detector import Faces
 from jetson.manifest import CLASSES
-from pipeline import error_analysis
+from pipeline import error_analysis, error_page
 
 ROOT = Path(__file__).resolve().parents[2]
 A, B, C, FAR = [0, 0, 40, 40], [100, 100, 140, 140], [0, 150, 40, 190], [150, 0, 190, 40]
@@ -107,6 +108,67 @@ def test_the_worst_images_come_first_and_good_ones_not_at_all():
     rows = error_analysis.worst(cases, found, 0.5)
     assert [(row["image"], row["errors"]) for row in rows] == [(1, 3), (0, 1)]
     assert rows[1]["wrong_class"] == 1 and rows[0]["missed"] == 2 and rows[0]["false"] == 1
+
+
+def test_the_bundles_own_threshold_is_measured_where_it_is():
+    """Also between two of the curve's, and beyond its end."""
+    cases = [truth([(A, 0), (B, 1)])]
+    found = [faces((A, 0, 0.985), (B, 1, 0.404))]
+    for score, recall in ((0.4, 1), (0.402, 1), (0.405, 0.5), (0.98, 0.5), (0.99, 0), (0.02, 1)):
+        at = error_analysis.analyse(cases, found, score)["at_score"]
+        assert (at["score"], at["recall"]) == (score, recall)
+
+
+def test_without_a_right_face_no_threshold_is_recommended_and_the_bundles_is_shown(tmp_path):
+    cases, found = [truth([])], [faces((A, 0, 0.3), (B, 0, 0.9))]
+    numbers = error_analysis.analyse(cases, found, 0.4, [faces((A, 0, 0.35))])
+    assert numbers["shown_at"] == 0.4 and numbers["confusion"][3] == [1, 0, 0, 0]
+    result = {"variant": "v", "runtime": "onnxruntime", "precision": "fp32", "input_wh": [32, 32],
+              **metrics.evaluate(cases, found)}
+    text = error_page.page("val", result, numbers, [], [])
+    assert "None can be recommended" in text and "Recommended:" not in text and "at 0.40" in text
+    assert "At 0.40 there is no false mask in any of them" in text  # there is one at .3, as the table says
+    json.dumps(numbers, allow_nan=False)
+
+
+def test_many_sources_take_one_look_at_each_image():
+    class Counted(str):
+        looks = 0
+
+        def __eq__(self, other):
+            Counted.looks += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    cases = [truth([], source=Counted(f"photographer {number}")) for number in range(300)]
+    assert len(error_analysis.by_source(cases, [faces()] * 300)) == 300
+    assert Counted.looks < 10 * 300
+
+
+def test_a_tile_shows_what_its_caption_counts(tmp_path):
+    """Of two truths on one face one is missed, and is drawn; a picture of a few lines is no stumbling block."""
+    frame = np.full((200, 200, 3), 128, np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), frame)
+    near = [4, 4, 44, 44]
+    case = truth([(A, 0), (near, 0)])._replace(file=str(tmp_path / "a.png"))
+    found = faces((A, 0, 0.9))
+    missed = error_analysis.outcome(case, found).missed
+    assert missed == [1]
+
+    def picture(missed):
+        text = error_page.tile(case, found, {"missed": len(missed)}, missed)
+        data = base64.b64decode(text.split("base64,")[1].split('"')[0])
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).astype(int)
+
+    side = error_page.TILE_WH[1] / 200
+    where = np.zeros((270, 270), bool)
+    where[round(40 * side):round(47 * side), round(4 * side):round(48 * side)] = True
+    assert np.abs(picture(missed) - picture([]))[where].max() > 60
+    cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((3, 4000, 3), np.uint8))
+    wide = metrics.Truth(0, str(tmp_path / "wide.png"), (4000, 3), np.zeros((0, 4)), np.zeros(0, int), np.zeros((0, 4)),
+                         "")
+    assert "wide.png" in error_page.tile(wide, faces(), {"false": 1}, [])
 
 
 def test_numbers_without_a_single_detection_or_truth():

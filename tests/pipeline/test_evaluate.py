@@ -104,7 +104,9 @@ def test_a_comparison_shows_its_bounds_and_gates(split, tiny_bundle):
     worse = run("--bundle", tiny_bundle, "--data", split, "--variant", "t-320x192-fp32", "--against",
                 "t-416x256-fp32", "--max-drop", 5, "--json")
     assert worse.returncode == 5 and "mAP50 falls" in worse.stderr
-    assert json.loads(worse.stdout)["against"]["difference"] < -5
+    against = json.loads(worse.stdout)["against"]
+    assert against["difference"] < -5 and against["runtime"] == "onnxruntime"
+    assert "against t-416x256-fp32 on onnxruntime" in same.stdout
 
 
 @pytest.mark.parametrize("arguments, code, word", [
@@ -119,12 +121,16 @@ def test_a_comparison_shows_its_bounds_and_gates(split, tiny_bundle):
     (["--detections", "{split}"], 3, "this is a folder"),
     (["--report", "{split}/annotations.json"], 3, "a file is where a folder is to be"),
     (["--variant", "t-416x256-fp32", "--against", "t-320x192-fp32", "--max-drop", "nan"], 2, "--max-drop"),
+    (["--variant", "t-416x256-fp32", "--against", "t-320x192-fp3"], 2, "did you mean t-320x192-fp32?"),
+    pytest.param(["--variant", "t-416x256-fp32", "--against", "t-320x192-fp16"], 4, "can run variant t-320x192-fp16",
+                 marks=pytest.mark.skipif(evaluate.available()["tensorrt"] is None, reason="TensorRT is here")),
 ])
 def test_mistakes_are_named(split, tiny_bundle, arguments, code, word):
     arguments = [argument.format(split=split) for argument in arguments]
     done = run("--bundle", tiny_bundle, "--data", split, *arguments)
     assert done.returncode == code, done.stderr
     assert word in done.stderr and done.stdout == ""
+    assert " of 4 images" not in done.stderr  # told before the first image is looked at
 
 
 def test_a_split_without_images_and_a_broken_image(split, tiny_bundle, tmp_path):
