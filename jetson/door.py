@@ -15,7 +15,7 @@ from typing import Callable, Dict, Optional
 from jetson.errors import BadInput, JetmaskError, UsageError
 from jetson.http_message import BadRequest, Request, Response, compose, parse_request
 
-HEAD_BYTES = 1024
+HEAD_BYTES = 8192
 HEAD_S = 5.0
 WAITING = 128
 _OURS = (b"GET /healthz", b"HEAD /healthz")
