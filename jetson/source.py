@@ -23,6 +23,9 @@ _KEYS = {"csi": ("size", "fps", "flip"), "v4l2": ("size", "fps"),
          "synthetic": ("size", "fps", "seed", "frames", "faces", "darken", "blur")}
 # What a worn camera does to a drawn scene: the share of the light that is missing, and a blur (sigma) in pixels.
 _WEAR = {"darken": 1.0, "blur": 50.0}
+# Cameras that take the password in the path or the query: …?user=a&password=b, …/user=a_password=b_channel=1.
+_SECRET = re.compile(r"((?:[/?&;]|(?<=[^/?&;\s])_)(?:password|passwd|pass|pwd|psw|token)=)(?:(?!_[a-z]+=)[^&;/?\s\"'])+",
+                     re.IGNORECASE)
 _ENUM_FMT = 0xC0405602  # _IOWR('V', 2, struct v4l2_fmtdesc), linux/videodev2.h
 _RAW_FORMATS = ("YUYV", "UYVY", "YVYU", "NV12", "YU12", "YV12", "BGR3", "RGB3", "GREY")
 
@@ -47,12 +50,12 @@ class Source(NamedTuple("Source", [
 
 
 def redact(text: str) -> str:
-    """Hide user names and passwords in every address within `text`.
+    """Hide user names and passwords in every address within `text`, and passwords in its path and query.
 
     >>> redact("open rtsp://me:secret@10.0.0.2/cam")
     'open rtsp://***@10.0.0.2/cam'
     """
-    return re.sub(r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s\"']*@", r"\1***@", text)
+    return _SECRET.sub(r"\1***", re.sub(r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s\"']*@", r"\1***@", text))
 
 
 def parse_size(text: str) -> Tuple[int, int]:

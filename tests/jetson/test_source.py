@@ -58,6 +58,13 @@ def test_a_worn_drawn_camera_is_darker_and_blurred():
 
 def test_passwords_are_hidden():
     assert source.parse("rtsp://me:secret@host/a").label == "rtsp://***@host/a"
+    for uri, shown in (
+            ("rtsp://host/live?user=admin&password=sec%2Fret&ch=1", "rtsp://host/live?user=admin&password=***&ch=1"),
+            ("rtsp://host:554/user=admin_password=sec_ret_channel=1_stream=0.sdp?real_stream",
+             "rtsp://host:554/user=admin_password=***_channel=1_stream=0.sdp?real_stream"),
+            ("rtsp://host/a?pwd=secret", "rtsp://host/a?pwd=***"), ("rtsp://host/a?Token=secret", "rtsp://host/a?Token=***"),
+            ("rtsp://host/bypass=1", "rtsp://host/bypass=1")):
+        assert source.parse(uri).label == shown
     assert "secret" not in source.redact("ERROR: cannot open rtsp://me:secret@host/a and rtsp://x:secret@y")
 
 
