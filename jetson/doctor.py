@@ -49,7 +49,8 @@ def _text(root: str, path: str) -> Optional[str]:
 
 def _output(command: List[str], timeout_s: float = 15) -> Optional[str]:
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+        # Without stderr: a warning there would be taken for the answer.
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
                               timeout=timeout_s)
     except (OSError, subprocess.SubprocessError):
         return None

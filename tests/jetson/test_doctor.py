@@ -62,6 +62,16 @@ def test_missing_modules_are_named_with_the_command_that_brings_them(tmp_path):
     assert found["prometheus_client"]["level"] == "info"
 
 
+def test_warnings_of_a_module_are_not_taken_for_its_version(tmp_path):
+    (tmp_path / "tensorrt.py").write_text("import warnings\nwarnings.warn('since 1.20')\n__version__ = '8.5.2.2'\n")
+    (tmp_path / "prometheus_client.py").write_text(
+        "import atexit, sys\natexit.register(sys.stderr.write, 'late words')\n__version__ = '0.14.1'\n")
+    found = ask(PYTHONPATH=str(tmp_path), LD_LIBRARY_PATH=machine.driver(str(tmp_path / "driver")),
+                FAKECUDA_NAME="NVIDIA Tegra X1", FAKECUDA_CC="5.3")[1]
+    assert found["prometheus_client"]["found"] == "0.14.1"
+    assert found["tensorrt"]["level"] != "bad"
+
+
 def test_a_machine_on_which_no_engine_can_run(tmp_path):
     status, found = ask(PYTHONPATH=hide(tmp_path, "onnxruntime", "ai_edge_litert", "tensorrt", "tensorrt_rtx"))
     assert status == 4
