@@ -228,6 +228,7 @@ class Camera:
     def _live_once(self) -> str:
         """Run one child until it ends; why it is over, or "" when the source has simply ended."""
         self._crc_since = time.monotonic()
+        self._arrivals.clear()  # a rate over the time without a picture would be none
         self._capture = None
         capture = self._capture = Capture(self.source, self.every_frame, self._relaxed, self._buffer, self._deliver,
                                           self._hear)

@@ -96,6 +96,18 @@ def test_killed_child_is_replaced(clip):
         assert cam.pid != first and cam.restarts >= 1
 
 
+def test_the_rate_does_not_count_the_time_without_a_picture(clip):
+    with Watching(clip) as cam:
+        wait_for(lambda: cam.frames > 30, "frames")
+        cam._arrivals = type(cam._arrivals)((at - 3600.0 for at in cam._arrivals), cam._arrivals.maxlen)  # an hour ago
+        os.kill(cam.pid, signal.SIGKILL)
+        wait_for(lambda: cam.status == "lost", "loss")
+        live_again(cam)
+        before = cam.frames
+        wait_for(lambda: cam.frames > before + 5, "frames")
+        assert cam.fps > 1
+
+
 def test_frozen_child_is_killed_and_replaced(clip):
     with Watching(clip) as cam:
         frame_of(cam).release()
