@@ -86,6 +86,7 @@ class Runner:
         self.results = 0
         self.engine_errors = 0
         self.engine_error = ""
+        self.last_error = 0.0  # monotonic
         self.started = time.monotonic()
         self.beat = self.last_result = self.started
         self._on_result = on_result or (lambda view, frame, result: None)
@@ -197,6 +198,7 @@ class Runner:
 
     def _note(self, what: str, error: Exception) -> None:
         self.engine_errors += 1
+        self.last_error = time.monotonic()
         self.engine_error = "{}: {}: {}".format(what, type(error).__name__, error)
 
     def _fill(self, slot: _Slot, frame: Frame) -> None:
@@ -301,6 +303,7 @@ class Runner:
 
     def _trouble(self, error: Exception, active: Active, failures: int) -> None:
         self.engine_errors += 1
+        self.last_error = time.monotonic()
         self.engine_error = "{}: {}".format(type(error).__name__, str(error).splitlines()[0] if str(error) else "")
         if failures % _ERRORS_BEFORE_REOPEN or self._reopen is None or active is not self.active:
             return  # not the time yet, or another engine has its place already

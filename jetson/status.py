@@ -80,7 +80,8 @@ class Status:
             elif camera.dark:
                 found.append("{}: the picture is black (night, or a covered lens).".format(name))
         runner = self.runner
-        if runner.engine_errors and (runner.last_result < time.monotonic() - 2 or not runner.results):
+        # Not a fault of last week, where there is no result because no camera sends.
+        if runner.last_error > runner.last_result and (runner.last_result < time.monotonic() - 2 or not runner.results):
             found.append("The engine fails: {}".format(runner.engine_error))
         if self.journal.error:
             found.append(self.journal.error)

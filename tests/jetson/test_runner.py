@@ -110,6 +110,22 @@ def test_frames_without_a_result_are_told(make):
     assert "no result" in status.health()["reason"]
 
 
+def test_a_fault_of_long_ago_is_not_told_as_the_reason_for_no_picture(make, monkeypatch):
+    made = make("synthetic://")
+    status = Status(manifest.load(make.bundle), made, Journal())
+    made.start()
+    wait_for(lambda: made.results, "a result")
+    made._note("preparing a frame", ValueError("an odd frame"))
+    assert made.engine_errors == 1
+    wait_for(lambda: made.results > 10, "results")
+    made.stop()
+    now = time.monotonic() + 5.0  # no camera sends since
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    assert not [words for words in status.warnings() if "engine fails" in words]
+    made._note("preparing a frame", ValueError("an odd frame"))
+    assert [words for words in status.warnings() if "engine fails" in words]
+
+
 def test_latencies_of_an_hour_ago_are_not_told(monkeypatch):
     latency = histogram.Histogram()
     latency.add(5.0)
