@@ -11,7 +11,7 @@ import tempfile
 import time
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
-from jetson import doctor, files, manifest, service, signing, store, tarball
+from jetson import doctor, files, leftovers, manifest, service, signing, store, tarball
 from jetson.errors import BadInput, JetmaskError, UsageError
 from jetson.store import Store
 
@@ -305,6 +305,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--list", action="store_true", help="the installed bundles")
     what.add_argument("--logs", type=int, nargs="?", const=100, metavar="LINES", help="the runner's last log lines")
     what.add_argument("--prune-old", type=int, metavar="N", help="keep the newest N bundles, current and previous")
+    parser.add_argument("--root", metavar="DIR", help="with --prune-old: also remove the packages and venvs in DIR and "
+                        "the images that neither the current nor the previous release uses")
+    parser.add_argument("--docker", default="docker", metavar="PROGRAM", help="docker, or podman (default: docker)")
     parser.add_argument("--state", metavar="DIR", help="where bundles are kept (default: JETMASK_STATE, {})".format(
         doctor.STATE))
     parser.add_argument("--digest", metavar="HEX", help="the root digest that the bundle must have")
@@ -335,8 +338,8 @@ def command(args: Any) -> int:
         os.execvp(words[0], words)
     if args.prune_old is not None:
         with where.lock():
-            removed = where.prune(max(0, args.prune_old))
-        return _print(args, {"removed": removed}, "removed {} bundles".format(len(removed)))
+            removed = leftovers.remove(where, max(0, args.prune_old), args.root, args.docker)
+        return _print(args, removed, leftovers.show(removed))
     if args.recover:
         done = recover_at_start(where, say)
         return _print(args, {"recovered": done}, "a switch was undone" if done else "nothing to undo")

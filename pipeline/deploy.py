@@ -4,13 +4,13 @@ import argparse
 import json
 from typing import Any
 
-from jetson import store
+from jetson import leftovers, store
 from jetson.errors import UsageError
 from pipeline import deploy_options, device, fleet_verb
 from pipeline.deployment import Deployment, parcel, say_on_stderr
 from pipeline.device_bench import parse
 from pipeline.installed import Installed
-from pipeline.remote import MINUTES_S, Remote
+from pipeline.remote import Remote
 
 _EXAMPLES = """examples:
   jetmask deploy jetson/models user@nano --source csi://0
@@ -31,7 +31,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--list", action="store_true", help="the bundles that are installed there")
     what.add_argument("--rollback", action="store_true", help="go back to the previous bundle")
     what.add_argument("--logs", action="store_true", help="the runner's last log lines")
-    what.add_argument("--prune-old", type=int, metavar="N", help="keep the newest N bundles, current and previous")
+    what.add_argument("--prune-old", type=int, metavar="N", help="keep the newest N bundles, current and previous, "
+                      "and what these need; a deployment that is healthy does it with 0")
     add("--lines", type=int, default=100, metavar="N", help="with --logs: how many (default: %(default)s)")
     add("--dry-run", action="store_true", help="print each command for the device instead of running it")
     add("--source", action="append", metavar="URI", help="what the runner watches (default: /dev/video0)")
@@ -92,18 +93,18 @@ def _ask(remote: Remote, args: argparse.Namespace) -> int:
     words = ["--state", args.state, "--json"]
     if args.status or args.list:
         words = ["--status", *words]
-    elif args.prune_old is not None:
-        words = ["--prune-old", str(args.prune_old), *words]
     else:
         words = ["--logs", str(args.lines), "--state", args.state]
     installed = Installed(remote, args)
     installed.require()
     if args.rollback:
         return _rollback(installed, args)
+    if args.prune_old is not None:
+        return _prune(installed, args)
     if args.logs:
         remote.run(installed.line(words), follow=print)
         return 0
-    text = remote.run(installed.line(words), limit_s=MINUTES_S if args.prune_old is not None else None)
+    text = remote.run(installed.line(words))
     if remote.dry_run:
         return 0
     answer = parse(text, "the device's answer")
@@ -112,8 +113,16 @@ def _ask(remote: Remote, args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(answer, indent=1))
     else:
-        print(store.show(answer) if args.list else f"removed {len(answer['removed'])} bundles")
+        print(store.show(answer))
     return 0
+
+
+def _prune(installed: Installed, args: argparse.Namespace) -> int:
+    found = installed.prune(args.prune_old)
+    if not found:
+        return 0
+    print(json.dumps(found, indent=1) if args.json else leftovers.show(found))
+    return 1 if found["problems"] else 0
 
 
 def _status(installed: Installed, answer: dict[str, Any], as_json: bool) -> int:

@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from jetson import doctor, files, install, manifest, signing
-from jetson.errors import DeviceMismatch, UsageError
-from pipeline import deploy_options, device, preflight
+from jetson import doctor, files, install, leftovers, manifest, signing
+from jetson.errors import DeviceMismatch, JetmaskError, UsageError
+from pipeline import deploy_options, device, preflight, preparation
 from pipeline.device import Layout
 from pipeline.device_bench import measure, parse
 from pipeline.installed import Installed
+from pipeline.preparation import follower
 from pipeline.remote import LONG_S, MINUTES_S, QUICK_S, Remote
 
 Say = Callable[[str], None]
@@ -62,6 +63,7 @@ class Deployment:
     `args`: as `jetmask deploy` parses them. `say`: gets what there is to tell. `on_stage(number, count, title)` is
     called before each stage; what it raises ends the deployment there, and before the last stage nothing that runs has
     been touched. `lazy`: a device that runs this bundle in this way already, and is healthy, is not switched.
+    `warnings`: what went wrong without making the deployment a failed one.
     """
 
     def __init__(self, remote: Remote, args: argparse.Namespace, contents: Parcel, say: Say = say_on_stderr,
@@ -74,9 +76,10 @@ class Deployment:
         self.installed = Installed(remote, args, self.layout)
         self.facts: dict[str, str] = {}
         self.times: dict[str, float] = {}
+        self.warnings: list[str] = []
 
     def run(self) -> dict[str, Any]:
-        """All stages in order; returns {target, digest, image, code, switched, measured, times_s, url}."""
+        """All stages in order; returns {target, digest, image, code, switched, measured, removed, times_s, url}."""
         layout, folder = self.layout, self.parcel.bundle
         stages = [
             ("check the bundle here", lambda: self._check_here(folder)),
@@ -91,12 +94,16 @@ class Deployment:
         ]
         for number, (title, stage) in enumerate(stages, 1):
             self._on_stage(number, len(stages), title)
-            started = time.monotonic()
-            stage()
-            self.times[title] = round(time.monotonic() - started, 2)
+            self._timed(title, stage)
+        self._timed("remove older releases", self._clean)
         return {"target": self.remote.target, "digest": self.digest, "image": layout.image, "code": layout.code_id,
-                "switched": self.switched, "measured": self.measured, "times_s": self.times,
+                "switched": self.switched, "measured": self.measured, "removed": self.removed, "times_s": self.times,
                 "url": f"http://{self.args.host}:{self.args.port}/"}
+
+    def _timed(self, title: str, stage: Callable[[], None]) -> None:
+        started = time.monotonic()
+        stage()
+        self.times[title] = round(time.monotonic() - started, 2)
 
     def _check_here(self, folder: str) -> None:
         keys = signing.read_keys(self.args.key) if self.args.key else None
@@ -159,64 +166,19 @@ class Deployment:
         flags = device.container_flags(layout, self.facts, self.sources, self.gpu)
         self.run_words = [docker, "run", "--rm", *flags, layout.image]
         self.inside = device.STATE
-        if not self.remote.dry_run and self.remote.code([docker, "image", "inspect", layout.image]) == 0:
-            return
-        if self.args.image_tar:
-            arriving = f"{layout.state}/incoming/image.tar"
-            self.remote.run(["mkdir", "-p", f"{layout.state}/incoming"])
-            self.remote.copy(self.args.image_tar, arriving)
-            loaded = self.remote.run([docker, "load", "-i", arriving], limit_s=LONG_S)
-            name = loaded.strip().rpartition("Loaded image")[2].split(":", 1)[-1].strip()
-            self.remote.run([docker, "tag", name or "IMAGE", layout.image])
-            self.remote.run(["rm", "-f", arriving])
-            return
         base, build_base = self.bases
-        arguments = {"BASE": base, "BUILD_BASE": build_base, "JETPACK": self.jetpack, "GPU": str(int(self.gpu)),
-                     "VERSION": layout.code_id}
-        for pair in self.args.build_arg:
-            key, _, value = pair.partition("=")
-            arguments[key] = value
-        words = [docker, "build", "-f", "Dockerfile.l4t", "-t", layout.image]
-        for key, value in arguments.items():
-            words += ["--build-arg", f"{key}={value}"]
-        self._say("  building the image on the device: this takes minutes, once")
-        self.remote.run(f"cd {shlex.quote(layout.code)} && {shlex.join([*words, '.'])}", follow=self._follow,
-                        limit_s=LONG_S)
+        preparation.image(self.remote, self.args, layout, {
+            "BASE": base, "BUILD_BASE": build_base, "JETPACK": self.jetpack, "GPU": str(int(self.gpu)),
+            "VERSION": layout.code_id}, self._say)
 
     def _prepare_python(self, layout: Layout) -> None:
         self.inside = layout.state
         if self.args.use_python:
             self.run_words = [self.args.python, "-m", "jetson"]
             return
-        fitting = device.pins(self.facts["python"])
-        pinned = f"{layout.code}/jetson/requirements-jetpack{fitting}.txt"
-        cuda = f"{layout.code}/jetson/requirements-pycuda-jetpack{fitting}.txt"
-        venv = layout.venv
-        python = f"{venv}/bin/python"
-        self.run_words = [python, "-m", "jetson"]
-        source = ""
-        if self.args.wheels:
-            arriving = f"{layout.root}/incoming/wheels"
-            self.remote.run(["mkdir", "-p", arriving])
-            self.remote.copy(self.args.wheels.rstrip("/") + "/", arriving + "/")
-            source = f"--no-index --find-links {shlex.quote(arriving)} "
-        # With the system's packages in sight: JetPack's TensorRT module and OpenCV with GStreamer live there.
-        lines = [
-            "set -e", f"test -e {shlex.quote(venv)}/.ready && exit 0", f"rm -rf {shlex.quote(venv)}",
-            f"{shlex.quote(self.args.python)} -m venv --system-site-packages {shlex.quote(venv)}",
-            f"{shlex.quote(python)} -m pip install -q {source}-U 'pip==21.3.1' 'setuptools==59.6.0' 'wheel==0.37.1'",
-            f"{shlex.quote(python)} -m pip install --no-deps --require-hashes {source}-r {shlex.quote(pinned)}",
-        ]
-        if self.gpu:
-            # TensorRT's engines run through pycuda, which has no wheel for a Jetson: it is compiled there, once.
-            self._say("  compiling pycuda on the device: this takes minutes, once")
-            lines.append(
-                f"{shlex.quote(python)} -c 'import pycuda.driver' 2>/dev/null || "
-                "PATH=\"/usr/local/cuda/bin:$PATH\" "  # it finds CUDA beside nvcc
-                f"{shlex.quote(python)} -m pip install --no-deps --no-build-isolation --require-hashes {source}"
-                f"-r {shlex.quote(cuda)}")
-        lines.append(f"touch {shlex.quote(venv)}/.ready")
-        self.remote.run("\n".join(lines), follow=self._follow, limit_s=LONG_S)
+        self.run_words = [f"{layout.venv}/bin/python", "-m", "jetson"]
+        preparation.modules(self.remote, self.args, layout, device.pins(self.facts["python"]), self.gpu,
+                            self.facts.get("venv") == "yes", self._say)
 
     def _send_bundle(self, layout: Layout, folder: str) -> None:
         arriving = f"{layout.state}/incoming/{self.digest}"
@@ -249,8 +211,8 @@ class Deployment:
             return
         self.remote.run(["mkdir", "-m", "700", "-p", f"{layout.state}/engines"])
         bundle = f"{self.inside}/bundles/{self.digest}"
-        self.remote.run(self._verb(layout, ["build", bundle, "--variant", self.variant.name]), follow=self._follow,
-                        limit_s=LONG_S)
+        self.remote.run(self._verb(layout, ["build", bundle, "--variant", self.variant.name]),
+                        follow=follower(self._say), limit_s=LONG_S)
 
     def _self_test(self, layout: Layout) -> None:
         problems = self._problems(layout)
@@ -302,6 +264,20 @@ class Deployment:
                         stdin=json.dumps(spec, indent=1) + "\n")
         self.installed.switch(self.digest, path, self._say)
 
+    def _clean(self) -> None:
+        """The runner is healthy, so what neither it nor the way back needs may go. No reason to call this a failure."""
+        self.removed: dict[str, Any] | None = None
+        try:
+            self.removed = self.installed.prune(0) or None
+        except JetmaskError as error:
+            self.warnings.append(f"older releases could not be removed: {error.what}")
+        if self.removed is not None:
+            said, *problems = leftovers.show(self.removed).splitlines()
+            self._say("  " + said)
+            self.warnings += problems
+        for text in self.warnings:
+            self._say("  warning: " + text)
+
     def _service(self, layout: Layout) -> dict[str, Any]:
         user_unit = self.kind == "systemd-user"
         extra = deploy_options.words(self.args.serve_args, "serve-args")
@@ -315,9 +291,6 @@ class Deployment:
         found = self.installed.status()
         return (found["current"] == self.digest and found["trial"] is None and found["service"] == spec
                 and not Installed.half_back(found) and bool(self.installed.health(spec)))
-
-    def _follow(self, line: str) -> None:
-        self._say("  | " + line[:200])
 
 
 def _size_kb(folder: str) -> int:

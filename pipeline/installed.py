@@ -12,7 +12,7 @@ from jetson.errors import JetmaskError, UsageError
 from pipeline import device
 from pipeline.device import Layout
 from pipeline.device_bench import parse
-from pipeline.remote import Remote
+from pipeline.remote import MINUTES_S, Remote
 
 
 class Installed:
@@ -47,6 +47,13 @@ class Installed:
         """What is installed there: see jetson.store.Store.status."""
         return parse(self.remote.run(self.line(["--status", "--state", self.args.state, "--json"])),
                      "the device's status")
+
+    def prune(self, keep: int) -> dict[str, Any]:
+        """Remove what older releases left there: see jetson.leftovers.remove; {} in a dry run."""
+        words = ["--prune-old", str(keep), "--root", self.args.root, "--docker", self.args.docker, "--state",
+                 self.args.state, "--json"]
+        text = self.remote.run(self.line(words), limit_s=MINUTES_S)
+        return {} if self.remote.dry_run else parse(text, "the device's answer")
 
     @staticmethod
     def half_back(status: dict[str, Any]) -> bool:

@@ -212,8 +212,8 @@ def _rights_and_disk(facts: dict[str, str], kind: str, layout: Layout, bundle_kb
     needed = room + 3 * bundle_kb
     if free < needed:
         found.append(Finding("bad", "disk", f"{free >> 10} MiB free, {needed >> 10} MiB needed",
-                             "jetmask deploy --prune-old 2 USER@HOST; of older deployments, on the device: `docker "
-                             f"image rm` what `docker image ls jetmask` lists, or {layout.root}/venv-*"))
+                             "jetmask deploy --prune-old 0 USER@HOST removes what older releases left: bundles, "
+                             "images, venvs; of what else fills the disk `docker system df` there tells docker's part"))
     else:
         found.append(Finding("ok", "disk", f"{free >> 10} MiB free, {needed >> 10} MiB needed", ""))
     return found

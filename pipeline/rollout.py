@@ -145,7 +145,10 @@ class Rollout:
 
             deployment = Deployment(remote, host.args, contents, lambda text: self.board.tell(host.name, text),
                                     on_stage, lazy=True)
-            if deployment.run()["switched"] or before.get("phase") in journal_of.TOUCHED:
+            switched = deployment.run()["switched"]
+            for text in deployment.warnings:
+                self.board.say(f"{host.name}: {text}")
+            if switched or before.get("phase") in journal_of.TOUCHED:
                 self._updated(host)
             else:
                 self.journal.note(host.name, phase=journal_of.SAME)

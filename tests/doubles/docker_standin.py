@@ -85,10 +85,17 @@ class Docker:
         os.rename(part, self.image(options["-t"]))
 
     def image_(self, words):
+        if words == ["ls", "--format", "{{.Repository}}:{{.Tag}}", words[-1]]:
+            names = [name.replace("@", ":") for name in sorted(os.listdir(self.images)) if not name.endswith(".part")]
+            print("\n".join(name for name in names if name.split(":")[0] == words[-1]))
+            return
         if words[0] != "inspect" or not os.path.isdir(self.image(words[1])):
             fail("No such image: " + words[-1], 1)
 
     def rmi(self, words):
+        records = [self.record(name[:-len(".json")]) for name in os.listdir(self.containers) if name.endswith(".json")]
+        if words[0] != "-f" and any(record and record["words"][0] == words[-1] for record in records):
+            fail("conflict: unable to remove repository reference \"{}\"".format(words[-1]), 1)
         shutil.rmtree(self.image(words[-1]), ignore_errors=True)
 
     def tag(self, words):

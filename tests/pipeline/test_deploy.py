@@ -1,7 +1,9 @@
 """`jetmask deploy` over a real ssh to a real sshd, with the device's Python and the real runner."""
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -99,7 +101,7 @@ def test_first_install_update_failing_update_rollback_and_rerun(device, bundles)
     before = files.read_json(os.path.join(device.state, "service.pid"))
     done = device.deploy(broken, "device")
     assert done.returncode in (3, 4) and "nothing was switched" in done.stderr and "Traceback" not in done.stderr
-    assert device.store.link("current") == two_digest
+    assert device.store.link("current") == two_digest and broken_digest in device.store.digests()
     assert files.read_json(os.path.join(device.state, "service.pid")) == before
 
     done = device.deploy("--rollback", "device")
@@ -114,7 +116,8 @@ def test_first_install_update_failing_update_rollback_and_rerun(device, bundles)
     done = device.deploy("--status", "device")
     assert done.returncode == 0 and one_digest[:16] in done.stdout and '"ok": true' in done.stdout
     done = device.deploy("--list", "device", "--json")
-    assert {entry["digest"] for entry in json.loads(done.stdout)["bundles"]} == {one_digest, two_digest, broken_digest}
+    # The broken one went with the next deployment that was healthy; what it failed beside stayed.
+    assert {entry["digest"] for entry in json.loads(done.stdout)["bundles"]} == {one_digest, two_digest}
     done = device.deploy("--logs", "device")
     assert done.returncode == 0 and "live page" in done.stdout
     words = [sys.executable, "-m", "pipeline.cli", "bench", "--device", "device", "--ssh", f"-F {device.sshd.config}",
@@ -191,6 +194,56 @@ def test_a_self_test_that_does_not_even_start_says_why(device, bundles):
     assert done.returncode == 1 and "libnvinfer.so.8: cannot open" in done.stderr, done.stderr
 
 
+def _older_release(device, text):
+    """What an earlier version of jetmask left on the device: its package and its venv; their names."""
+    root = os.path.join(device.sshd.home, "opt")
+    sums = f"{hashlib.sha256(text.encode()).hexdigest()}  jetson/a.py\n"
+    code = f"0.0.9-{hashlib.sha256(sums.encode()).hexdigest()[:10]}"
+    for path in (f"{root}/{code}/jetson", f"{root}/venv-{code}"):
+        os.makedirs(path)
+    files.write_text(f"{root}/{code}/SHA256SUMS", sums)
+    files.write_text(f"{root}/venv-{code}/pyvenv.cfg", "home = /usr/bin\n")
+    os.utime(f"{root}/{code}/jetson", (0, 0))
+    return {code, f"venv-{code}"}
+
+
+def test_older_releases_go_once_the_new_one_is_healthy(device, bundles):
+    (one, one_digest), (two, two_digest), (broken, broken_digest) = (bundles[n] for n in ("one", "two", "broken"))
+    root = os.path.join(device.sshd.home, "opt")
+    assert device.deploy(one, "device").returncode == 0
+    older = _older_release(device, "older")
+    mine = os.path.join(root, "mine")
+    os.makedirs(mine, exist_ok=True)
+    assert device.deploy(broken, "device").returncode != 0
+    done = device.deploy(two, "device", "--serve-args=--no-such-option")
+    assert done.returncode == 1 and "older releases" not in done.stderr, done.stderr
+    assert older < set(os.listdir(root)) and broken_digest in device.store.digests(), "it was never healthy"
+
+    done = device.deploy(two, "device", "--json")
+    assert done.returncode == 0, done.stderr
+    # Of packages one more where this one's sources have changed since the deployment before.
+    assert re.search(r"  removed of older releases: 1 bundle, \d packages?, 1 venv; \S+ MiB freed\n", done.stderr)
+    removed = json.loads(done.stdout)["removed"]
+    assert removed["removed"] == [broken_digest] and older <= set(removed["packages"] + removed["venvs"])
+    assert set(device.store.digests()) == {one_digest, two_digest} and device.running()
+    assert not older & set(os.listdir(root)) and os.path.isdir(mine)
+    done = device.deploy("--rollback", "device")
+    assert done.returncode == 0 and device.store.link("current") == one_digest, done.stderr
+
+    # Making room fails: a warning, and the runner is the new one all the same.
+    wrapper = os.path.join(device.sshd.folder, "bin", "unable")
+    with open(wrapper, "w") as file:
+        file.write(f"#!/bin/sh\ncase $* in *--prune-old*) echo read-only card >&2; exit 1;; esac\n"
+                   f"exec {DEVICE_PYTHON} \"$@\"\n")
+    os.chmod(wrapper, 0o755)
+    done = device.deploy(two, "device", "--python", wrapper)
+    assert done.returncode == 0 and device.store.link("current") == two_digest, done.stderr
+    assert "warning: older releases could not be removed: " in done.stderr and "read-only card" in done.stderr
+    older = _older_release(device, "older still")
+    done = device.deploy("--prune-old", "0", "device")
+    assert done.returncode == 0 and "1 venv; " in done.stdout and not older & set(os.listdir(root)), done.stderr
+
+
 def test_a_command_that_hangs_there_is_told_and_the_same_deploy_goes_on(tmp_path, bundles, monkeypatch, capsys):
     """As a card that no longer answers does it: the installer stands still over the bundle that has arrived."""
     far = Device(tmp_path / "far")
@@ -220,7 +273,7 @@ def test_a_dry_run_prints_every_command_and_touches_nothing(device, bundles):
     listing = sorted(os.listdir(device.sshd.home))
     done = device.deploy(bundles["one"][0], "device", "--dry-run", "--state", "/nowhere/state", "--root", "/nowhere")
     assert done.returncode == 0, done.stderr
-    for word in ("rsync", "--activate", "verify", "mkdir -p"):
+    for word in ("rsync", "--activate", "verify", "mkdir -p", "--prune-old 0 --root /nowhere "):
         assert word in done.stdout
     assert sorted(os.listdir(device.sshd.home)) == listing
 

@@ -62,13 +62,19 @@ def test_container_engines_status_logs_rollback_and_image_tar(jetson, tiny_bundl
     assert stat.S_IMODE(os.stat(engines).st_mode) == 0o700
     assert sum(name.endswith(".plan") for name in os.listdir(engines)) == 1
 
-    # Without internet: the image comes as a file.
+    # Without internet: the image comes as a file. An older release's image is there, and one of somebody else's.
     tar = str(tmp_path / "image.tar")
-    jetson.sshd.run(f"docker tag {image} ours:1 && docker save -o {tar} ours:1 && docker rmi {image} && "
+    older = "jetmask:0.0.9-0123456789"
+    jetson.sshd.run(f"docker tag {image} {older} && docker tag {image} jetmask:mine")
+    jetson.sshd.run(f"docker tag {image} ours:1 && docker save -o {tar} ours:1 && docker rmi -f {image} && "
                     "docker rmi ours:1")
     done = jetson.deploy(second[0], "device", "--image-tar", tar, "--no-bench", "--json")
     assert done.returncode == 0 and "Step" not in done.stderr, done.stderr
     assert json.loads(done.stdout)["digest"] == second[1]
+    assert json.loads(done.stdout)["removed"]["images"] == [older] and "1 image" in done.stderr
+    left = os.listdir(os.path.join(jetson.docker_folder, "images"))
+    now = jetson.containers()["jetmask"]["words"][0]
+    assert {now.replace(":", "@"), "jetmask@mine"} <= set(left) and older.replace(":", "@") not in left
     assert (jetson.store.link("current"), jetson.store.link("previous")) == (second[1], digest)
 
     done = jetson.deploy("--status", "device")
@@ -136,7 +142,7 @@ def test_bench_on_the_device_stands_beside_its_prediction_in_a_report(jetson, ti
     ({"docker": "echo '{\"runc\": {}}'"}, [], 4, "no nvidia runtime", "sudo apt-get install nvidia-docker2"),
     ({"docker": "case \"$*\" in *Default*) echo runc;; image*) exit 1;; *) echo nvidia;; esac"}, [], 4,
      "default runtime is not nvidia", '"default-runtime": "nvidia"'),
-    ({"df": "printf 'head\\nfs 1 1 1024 1 /\\n'"}, [], 4, "1 MiB free", "--prune-old 2"),
+    ({"df": "printf 'head\\nfs 1 1 1024 1 /\\n'"}, [], 4, "1 MiB free", "--prune-old 0"),
     ({}, ["--no-container"], 4, "systemd does not run there", "--service process"),
     ({}, ["--no-container", "--service", "process"], 4, "has no module tensorrt", "python3-libnvinfer"),
 ])
@@ -198,10 +204,10 @@ def test_a_dry_run_names_every_command_of_a_container_deployment(jetson, tiny_bu
     done = jetson.deploy(tiny_bundle, "device", "--dry-run", "--image-tar", "jetmask.tar", options=[])
     assert done.returncode == 0, done.stderr
     for word in ("sh -s", "rsync", "docker load -i", "docker tag", "install", "--stage", " build ", "verify", "bench",
-                 "--activate", '"unless-stopped"'):
+                 "--activate", '"unless-stopped"', "--prune-old 0"):
         assert word in done.stdout, word
     for verb, word in ((["--status"], "--status"), (["--rollback"], "--activate PREVIOUS"), (["--logs"], "--logs"),
-                       (["--prune-old", "2"], "--prune-old 2")):
+                       (["--prune-old", "2"], "--prune-old 2 --root /opt/jetmask")):
         done = jetson.deploy(*verb, "device", "--dry-run", options=[])
         assert done.returncode == 0 and "ssh device" in done.stdout and word in done.stdout
     assert jetson.sshd.run(listing) == before
