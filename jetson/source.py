@@ -24,8 +24,8 @@ _KEYS = {"csi": ("size", "fps", "flip"), "v4l2": ("size", "fps"),
 # What a worn camera does to a drawn scene: the share of the light that is missing, and a blur (sigma) in pixels.
 _WEAR = {"darken": 1.0, "blur": 50.0}
 # Cameras that take the password in the path or the query: …?user=a&password=b, …/user=a_password=b_channel=1.
-_SECRET = re.compile(r"((?:[/?&;]|(?<=[^/?&;\s])_)(?:password|passwd|pass|pwd|psw|token)=)(?:(?!_[a-z]+=)[^&;/?\s\"'])+",
-                     re.IGNORECASE)
+_SECRET = re.compile(r"((?:[/?&;]|(?<=[^/?&;\s])_)(?:password|passwd|pass|pwd|psw|token)=)"
+                     r"(?:(?!_[a-z]+=)[^&;/?\s\"'])+", re.IGNORECASE)
 _ENUM_FMT = 0xC0405602  # _IOWR('V', 2, struct v4l2_fmtdesc), linux/videodev2.h
 _RAW_FORMATS = ("YUYV", "UYVY", "YVYU", "NV12", "YU12", "YV12", "BGR3", "RGB3", "GREY")
 
