@@ -3,6 +3,7 @@
 Protocol: sd_notify(3): datagrams of KEY=VALUE lines to $NOTIFY_SOCKET; a name that begins with '@' is abstract.
 """
 
+import contextlib
 import os
 import socket
 import sys
@@ -11,7 +12,8 @@ from typing import Mapping, Optional
 
 def say(text: str) -> None:
     """A line for the log (stderr: a keeper stamps it)."""
-    print("jetmask: " + text, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # a log that nobody takes any more is no reason to end
+        print("jetmask: " + text, file=sys.stderr, flush=True)
 
 
 class Notifier:

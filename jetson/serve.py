@@ -131,9 +131,18 @@ def command(args: argparse.Namespace) -> int:
         # instant, this never returns.
         service.stop.set()
 
+    terminal = os.isatty(0)
+
+    def hang_up(number: int, frame: Any) -> None:
+        # The kernel's word that the terminal is gone: it must not go on, unseen, with the camera and the port.
+        if terminal and not os.isatty(0):
+            end(number, frame)
+        else:
+            service.reload.set()
+
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
-    signal.signal(signal.SIGHUP, lambda *_: service.reload.set())
+    signal.signal(signal.SIGHUP, hang_up)
     # Opening may take long inside a driver, where no signal handler runs; so it has a thread of its own.
     trouble: List[BaseException] = []
 

@@ -1,13 +1,16 @@
 """`python3 -m jetson serve` from outside: real processes, faults, signals."""
 
 import contextlib
+import fcntl
 import json
 import os
+import pty
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 
 import cv2
@@ -257,6 +260,45 @@ def test_ctrl_c(tiny_bundle):
     with Serving(tiny_bundle, "synthetic://") as made:
         assert made.end(signal.SIGINT)[0] == 130
         assert "Traceback" not in made.log()
+
+
+@pytest.mark.parametrize("tells_it", ["to end", "to read again"])
+def test_a_terminal_that_is_closed_and_one_that_is_there(tiny_bundle, tmp_path, tells_it):
+    """SIGHUP: the kernel's when a terminal goes away is the end, somebody's `kill -HUP` a reload."""
+    ours, theirs = pty.openpty()
+    ready = tmp_path / "ready.json"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jetson", "serve", str(tiny_bundle), "--source", "synthetic://", "--port", "0",
+         "--ready-file", str(ready)], cwd=ROOT, env=dict(os.environ, PYTHONPATH=ROOT), stdin=theirs, stdout=theirs,
+        stderr=theirs, preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)))
+    os.close(theirs)
+    try:
+        wait_for(lambda: ready.exists() or process.poll() is not None, "serving")
+        if tells_it == "to read again":
+            process.send_signal(signal.SIGHUP)
+            said = b""
+            while b"now running" not in said:
+                said += os.read(ours, 4096)
+            assert process.poll() is None
+        os.close(ours)
+        assert process.wait(30) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def test_a_log_that_nobody_reads_any_more_is_no_reason_to_end():
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from jetson import notify; notify.say('hello'); import sys; sys.stdin.read(); "
+         "notify.say('nobody hears this'); print('well')"], cwd=ROOT, env=dict(os.environ, PYTHONPATH=ROOT),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert b"hello" in process.stderr.readline()
+    process.stderr.close()
+    process.stdin.close()
+    assert process.stdout.read() == b"well\n"
+    process.stdout.close()
+    process.wait()
 
 
 def test_once_ends_at_the_end_with_every_frame(tiny_bundle, clip, tmp_path):
