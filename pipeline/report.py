@@ -117,12 +117,25 @@ def _plain(value: Any) -> Any:
 def add_device(data: dict[str, Any], device: dict[str, Any], where: str) -> None:
     """Put a device's bench into a report, in the place of an earlier one of the same machine and bundle."""
     rows = device.get("rows") if isinstance(device, dict) else None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and "variant" in row for row in rows):
+    if not isinstance(rows, list) or not all(map(_is_measurement, rows)):
         raise BadInput("these are no measurements of a device", where, "a file that `jetmask bench --out` wrote",
                        "jetmask bench --device USER@HOST --target nano --out FILE.json")
     same = (machine_of(device), device.get("bundle"))
     data["devices"] = [old for old in data.get("devices") or () if (machine_of(old), old.get("bundle")) != same]
     data["devices"].append(device)
+
+
+def _is_measurement(row: Any) -> bool:
+    """Whether a row of a device's file has the shape that `jetmask bench` gives it."""
+    def figures(key: str, *names: str, unknown: tuple = ()) -> bool:
+        value = row.get(key)
+        return value is None or isinstance(value, dict) and all(
+            isinstance(value.get(name), (int, float)) for name in names) and all(
+            name in value and isinstance(value[name], (int, float, type(None))) for name in unknown)
+
+    return (isinstance(row, dict) and isinstance(row.get("variant"), str) and figures("ap")
+            and figures("latency_ms", unknown=("p50",)) and figures("infer_ms", unknown=("p50",))
+            and figures("predicted", "latency_ms", "off_percent", unknown=("low_ms", "high_ms", "inside")))
 
 
 def as_csv(data: dict[str, Any]) -> str:
@@ -188,8 +201,9 @@ def command(args) -> None:
     check(data, str(path))
     for measured in args.device:
         add_device(data, files.read_json(measured), measured)
-        files.write_json(str(path), data)
     written = render(path.parent, data)
+    if args.device:  # at last: what cannot be shown must not stay in the run's data
+        files.write_json(str(path), data)
     if args.json:
         print(json.dumps({"report": written}))
     else:

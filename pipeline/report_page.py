@@ -157,7 +157,7 @@ def _stages(data: dict, ap: str) -> str:
         lines.append(("", [row.get("name"), value, change, *figures, row.get("note") or " "]))
     columns = [("stage", ""), (ap, "ap"), ("change", "delta"), *(column for _, column in optional), ("", "text")]
     content = table(columns, lines, "Each stage against the one before it")
-    known = [(row["name"], row["map50"]) for row in rows if row.get("map50") is not None]
+    known = [(row.get("name") or "", row["map50"]) for row in rows if row.get("map50") is not None]
     if len(known) > 1:
         words = f"{ap} after each stage: " + ", ".join(f"{name} {value:.1f}" for name, value in known)
         content += figure(report_plots.bars(known, f"{ap}, points", words, form=".1f"), "The same as bars.")
@@ -174,7 +174,8 @@ def _detections(data: dict, folder: Path) -> str:
         kind = "png" if path.suffix.lower() == ".png" else "jpeg"
         source = f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
         if item.get("group") and item["group"] != group:
-            out.append(f"{'</div>' if group else ''}<h3>{escape(item['group'])}</h3><div class=\"sheet beside\">")
+            end = "" if group is None else "</div>"
+            out.append(f'{end}<h3>{escape(item["group"])}</h3><div class="sheet beside">')
             group = item["group"]
         elif group is None:
             out.append('<div class="sheet">')
@@ -195,7 +196,8 @@ def _curves(data: dict) -> str:
         rows, name = curve.get("rows") or (), curve.get("name") or ""
         for key, axis, label in (("cls_loss", "loss", "class loss"), ("box_loss", "loss", "box loss"),
                                  ("loss", "loss", "loss"), ("map50", "ap", "val mAP50")):
-            known = [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
+            known = [(row["epoch"], row[key]) for row in rows
+                     if row.get(key) is not None and row.get("epoch") is not None]
             if known:
                 series.append({"name": f"{name}: {label}" if name else label, "axis": axis,
                                "x": [epoch for epoch, _ in known], "y": [value for _, value in known]})

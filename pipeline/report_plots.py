@@ -26,6 +26,7 @@ STYLE = {
     "axes.edgecolor": LINE, "xtick.color": QUIET, "ytick.color": QUIET, "axes.grid": True, "grid.color": LINE,
     "grid.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False, "axes.facecolor": "none",
     "figure.facecolor": "none", "legend.frameon": False, "axes.axisbelow": True,
+    "text.parse_math": False,  # names are names: a $ in one is no formula
 }
 
 

@@ -38,9 +38,10 @@ def device_rows(device: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for row in device.get("rows") or ():
         if row.get("latency_ms"):
-            flat = table_row(row | {"threads": device.get("threads"), "target": device.get("predicted_for")}, True)
-            rows.append(flat | (row.get("ap") or {}) | {"measured": machine_of(device)})
-    return [{key: row[key] for key in COLUMNS} for row in rows]
+            more = {"threads": device.get("threads"), "target": device.get("predicted_for")}
+            flat = table_row(row | (row.get("ap") or {}) | more, True)
+            rows.append(flat | {"measured": machine_of(device)})
+    return rows
 
 
 def machine_of(device: dict[str, Any]) -> str:

@@ -116,7 +116,8 @@ def agreement(data: dict) -> str:
 def sweep(data: dict, ap: str) -> str:
     """A sweep's trials and their front."""
     found = data.get("sweep") or {}
-    trials = [t for t in found.get("trials") or () if t.get("map50") is not None and t.get("latency_ms")]
+    trials = [{"number": "?"} | t for t in found.get("trials") or ()
+              if t.get("map50") is not None and t.get("latency_ms")]
     if not trials:
         return ""
     target = found.get("target") or "the target"

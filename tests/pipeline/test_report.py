@@ -198,6 +198,36 @@ def test_the_verb_from_outside(tmp_path):
     assert "Small" in (tmp_path / "report.html").read_text()
 
 
+NAME = '<b>$a_{b$ & "q"</b>'
+
+
+@pytest.mark.parametrize("data", [
+    {"variants": [variant(NAME, 70.0, 3.0), variant(NAME + "2", 80.0, 9.0)]},
+    {"stages": [{"name": NAME, "map50": 1.0}, {"map50": 0.0}]},
+    {"curves": [{"name": NAME, "rows": [{"epoch": 1, "loss": 2.0}, {"loss": 1.0}]}]},
+    {"ablations": [{"name": NAME, "delta": -1.0}, {"name": "b", "delta": -2.0}]},
+    {"agreement": [{"network": NAME, "device": NAME, "measured_ms": 1.0, "predicted_ms": 2.0}]},
+    {"sweep": {"target": NAME, "trials": [{"map50": 1.0, "latency_ms": 2.0, "params": {NAME: NAME}}]}},
+    {"prunings": [{"method": NAME, "macs_share": 0.5, "map50": 3.0}]},
+    {"scan": {"baseline": 50.0, "groups": {NAME: {"0.1": 40.0}}}},
+    {"layers": [{"title": NAME, "layers": [{"name": NAME, "kind": NAME, "ms": 1.0}]}]},
+    {"pruning": {"channels": [{"layer": NAME, "before": 8, "after": 4}]}},
+], ids=lambda data: next(iter(data)))
+def test_a_name_is_a_name_whatever_is_in_it(tmp_path, data):
+    """No HTML, no formula: a dollar sign ended the report with matplotlib's parser."""
+    text = written(tmp_path, data)
+    assert NAME not in text and "&lt;b&gt;$a_{b$ &amp; " in text
+    assert not Page(text).unnamed
+
+
+def test_pictures_with_and_without_a_group_leave_nothing_open(tmp_path):
+    frame, none = np.zeros((9, 9, 3), np.uint8), Faces(np.zeros((0, 4), np.float32), np.zeros((0, 3), np.float32))
+    pictures = [picture for group in ("", "one", "two")
+                for picture in report.contact_sheet(tmp_path, [(frame, none, "x")], group)]
+    text = written(tmp_path, {"detections": pictures})
+    assert text.count("<div") == text.count("</div>") == 3
+
+
 def test_the_verb_without_a_report_or_with_half_a_one(tmp_path):
     with pytest.raises(BadInput, match="no report.json"):
         report.command(parse(tmp_path))
@@ -225,7 +255,30 @@ def test_a_devices_bench_is_put_in_and_replaces_the_older_one(tmp_path):
     for words in ('<section id="devices"', "<h3>two</h3>", "+30.0 %", "-10.0 %", "23.0 to 29.0", "power mode MAXN",
                   "off by 20.0 % on average over 2 measured rows, at most 30.0 %; 1 of 2 lay inside"):
         assert words in page, words
-    (tmp_path / "bench.json").write_text('{"rows": [1]}')
-    done = subprocess.run([sys.executable, "-m", "pipeline.cli", "report", str(run), "--device",
-                           str(tmp_path / "bench.json")], capture_output=True, text=True)
-    assert done.returncode == 3 and "no measurements of a device" in done.stderr and "--out" in done.stderr
+    before = (run / "report.json").read_bytes()
+    for rows in ([1], [{"variant": "x", "latency_ms": 5, "infer_ms": 3}], [{"variant": "x", "infer_ms": {}}],
+                 [{"variant": "x", "predicted": {"latency_ms": 3.0, "off_percent": 1.0}}]):
+        (tmp_path / "bench.json").write_text(json.dumps({"rows": rows}))
+        with pytest.raises(BadInput, match="(?s)no measurements of a device.*--out"):
+            report.command(parse(run, "--device", tmp_path / "bench.json"))
+        assert (run / "report.json").read_bytes() == before
+
+
+def test_what_cannot_be_shown_does_not_stay_in_the_runs_data(tmp_path):
+    report.write(tmp_path, {"title": "t"})
+    (tmp_path / "report.json").write_text(json.dumps({"detections": [{"file": "gone.jpg"}]}))
+    (tmp_path / "bench.json").write_text(json.dumps(device_bench("one")))
+    with pytest.raises(BadInput, match="gone.jpg"):
+        report.command(parse(tmp_path, "--device", tmp_path / "bench.json"))
+    assert "devices" not in json.loads((tmp_path / "report.json").read_text())
+
+
+def test_the_ap_that_a_device_measured_is_whole_in_the_table(tmp_path):
+    bench = device_bench("one")
+    bench["rows"][0]["ap"] = {"map50": 70.0, "per_class": {"with_mask": 80.0, "without_mask": 60.0},
+                              "by_size": {"small": 50.0, "medium": 71.0, "large": None}}
+    report.write(tmp_path, {"devices": [bench]})
+    first, second = csv.DictReader((tmp_path / "report.csv").open())
+    assert [first[key] for key in ("map50", "with_mask", "without_mask", "small", "medium", "large")] == [
+        "70.0", "80.0", "60.0", "50.0", "71.0", ""]
+    assert second["map50"] == "" and second["p50_ms"] == "22.0"
