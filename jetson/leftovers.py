@@ -37,7 +37,7 @@ def remove(where: Store, keep: int, root: Optional[str] = None, docker: str = "d
     before = _free(where, root)
     services = _services(where)
     models = {digest: _models(where.bundle(digest)) for digest in where.digests()}
-    found["removed"] = where.prune(keep)
+    found["removed"] = where.prune(keep, [digest for digest in models if _in_use(where.bundle(digest))])
     _engines(where, models, found)
     # Where the runner was set up by other hands nobody knows what it uses.
     if root is not None and where.service() is not None:

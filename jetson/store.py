@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import time
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterable, Iterator, List, Optional
 
 from jetson import files, manifest
 from jetson.errors import BadInput, JetmaskError, UsageError
@@ -168,12 +168,12 @@ class Store:
         """How the last switch ended, or None."""
         return self.read(_RESULT)
 
-    def prune(self, keep: int) -> List[str]:
+    def prune(self, keep: int, held: Iterable[str] = ()) -> List[str]:
         """Remove all but the newest `keep` bundles; `current` and `previous` stay in any case. The digests removed.
 
-        So does the bundle that a switch on trial would go back to.
+        So do the bundle that a switch on trial would go back to, and those in `held`.
         """
-        held = {self.link("current"), self.link("previous"), (self.read(_TRIAL) or {}).get("was")}
+        held = {self.link("current"), self.link("previous"), (self.read(_TRIAL) or {}).get("was"), *held}
         digests = self.digests()
         removed = [digest for digest in digests[:max(0, len(digests) - keep)] if digest not in held]
         for digest in removed:

@@ -202,14 +202,16 @@ def test_the_engines_of_removed_models_go_with_them(machine):
 def test_what_a_living_process_uses_stays(machine):
     """Another deployment that has just sent its package, or a runner that was started by hand."""
     old = machine.codes["old"]
-    process = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()", os.path.join(
-        machine.root, "venv-" + old, "bin")], cwd=os.path.join(machine.root, old), stdin=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import sys; sys.stdin.read()", os.path.join(machine.root, "venv-" + old, "bin"),
+         machine.store.bundle(machine.digests["old"])], cwd=os.path.join(machine.root, old), stdin=subprocess.PIPE)
     try:
         found = machine.clean()
-        assert not found["packages"] and not found["venvs"] and found["problems"] == []
+        assert not found["removed"] and not found["packages"] and not found["venvs"] and found["problems"] == []
     finally:
         process.communicate()
     found = machine.clean()
+    assert found["removed"] == [machine.digests["old"]]
     assert found["packages"] == [old] and found["venvs"] == ["venv-" + old]
 
 
