@@ -26,6 +26,9 @@ from jetson.status import Status
 from jetson.zones import Counter
 
 
+_ASLEEP_S = 10.0
+
+
 def default_threads() -> int:
     """Threads of one inference: one core is left for capture, drawing and serving."""
     return max(1, len(os.sched_getaffinity(0)) - 1)
@@ -223,9 +226,13 @@ class Live:
         """Serve until told to end; the exit code."""
         known = ["" for _ in self.runner.views]
         state_due = beat_due = look_due = beat = 0.0
+        awake = time.monotonic()
         self.notifier.ready("serving on port {}".format(self.door.port))
         while not self.stop.wait(0.1):
             now = time.monotonic()
+            if now - awake > _ASLEEP_S:
+                beat_due = now + 1.0  # the whole process was stopped: the inference loop has to wake up first, too
+            awake = now
             if self.reload.is_set() and (self.reloader is None or not self.reloader.is_alive()):
                 self.reload.clear()
                 # Building an engine takes minutes; meanwhile the keeper must go on hearing that all is well.

@@ -369,6 +369,18 @@ def test_engine_that_hangs_ends_the_process(tiny_bundle, clip, tmp_path, how, tr
         wait_for(lambda: not any(alive(pid) for pid in captures), "the captures' end")
 
 
+def test_a_process_that_was_paused_goes_on(tiny_bundle):
+    """SIGSTOP and SIGCONT, as `docker pause` and `docker unpause`, for longer than a loop may stand still."""
+    with Serving(tiny_bundle, "synthetic://", program=[FAULTY], env={"FAULTY_STUCK_S": "4"},
+                 options=["--tradeoff", "off"]) as made:
+        for _ in range(2):
+            made.wait_results()
+            made.process.send_signal(signal.SIGSTOP)
+            time.sleep(11.0)
+            made.process.send_signal(signal.SIGCONT)
+            made.wait_results(3)
+
+
 def test_clock_jump(tiny_bundle, clip):
     """The wall clock jumps by years (as when NTP comes late after a cold start): nothing that runs goes by it."""
     with Serving(tiny_bundle, clip, program=[FAULTY], env={"FAULTY_CLOCK": "1"}) as made:
