@@ -25,7 +25,6 @@ from jetson.site import Site
 from jetson.status import Status
 from jetson.zones import Counter
 
-
 _ASLEEP_S = 10.0
 
 

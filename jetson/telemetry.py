@@ -25,7 +25,8 @@ class _Collector:
         yield info
         yield one(Gauge, "healthy", "1 while the inference loop moves.", int(state["health"]["ok"]))
         yield one(Gauge, "uptime_seconds", "Since the runner started.", state["uptime_s"])
-        yield one(Gauge, "resident_memory_bytes", "Resident memory of the runner.", state["memory_bytes"])
+        yield one(Gauge, "resident_memory_bytes", "Resident memory of the runner's own process, without "
+                  "those of cameras and engines.", state["memory_bytes"])
         yield one(Gauge, "results_per_second", "Frames with a result, all cameras, last seconds.", state["fps"])
         yield one(Counter, "results", "Frames with a result, all cameras.", state["results"])
         yield one(Counter, "engine_errors", "Inferences that failed.", state["engine_errors"])
@@ -123,8 +124,9 @@ class _Collector:
                 for label, value in sorted((board.get(key) or {}).items()):
                     metric.add_metric([label], value)
                 yield metric
-            metric = Gauge("jetmask_board_throttled", "1 while the board slows itself down.")
-            metric.add_metric([], int(bool(board.get("throttled"))))
+            metric = Gauge("jetmask_board_throttled", "1 while the board slows itself down; absent: it does not tell.")
+            if board.get("throttled") is not None:
+                metric.add_metric([], int(board["throttled"]))
             yield metric
         if state["governor"]:
             metric = Counter("jetmask_governor_switches", "Switches to another variant.")

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from serving import FAULTY, ROOT, Serving, alive, children, wait_for
 
-from jetson import board, manifest
+from jetson import board, manifest, telemetry
 
 # SIGTERM is answered within 3 s; a busy machine may take as long again to tell the test.
 END_S = 6.0
@@ -78,6 +78,14 @@ def test_metrics_are_prometheus(serving):
     assert families["jetmask_camera_up"].samples[0].value == 1.0
     assert {s.labels["label"] for s in families["jetmask_faces"].samples} == {
         "with_mask", "without_mask", "mask_worn_incorrect"}
+
+
+def test_what_the_board_does_not_tell_is_no_figure(serving):
+    state = serving.state()
+    for board_says, wanted in (({}, b""), ({"throttled": False}, b"jetmask_board_throttled 0.0\n"),
+                               ({"throttled": True}, b"jetmask_board_throttled 1.0\n")):
+        page = telemetry.exposition(dict(state, board=board_says))
+        assert b"".join(line + b"\n" for line in page.splitlines() if line.startswith(b"jetmask_board_thr")) == wanted
 
 
 def test_snapshot_is_a_picture(serving):
