@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 import numpy as np
 
 from jetson import metrics
+from jetson.agreement import KEPT
 from jetson.detector import Detector, Faces
 from jetson.entries import Entry, accuracy_ranks, choose, engine_is_cached, most_accurate
 from jetson.errors import JetmaskError
@@ -292,9 +293,11 @@ class TradeOff:
         """For the page and /api/state."""
         elapsed = max(time.monotonic() - self._started, 1e-6)
         done = [len(entry.eval_faces) for entry in self.entries]
-        note = ("Agreement with {} on {} sampled frames of this camera, 95 % interval beside it; latency of one frame "
-                "at a time, measured here. Sampling takes {:.1f} % of the time (budget {:.0f} %).").format(
-                    self.reference.variant.name, self.samples, 100 * self._spent / elapsed, 100 * self.budget)
+        # Older samples no longer count (jetson.agreement).
+        note = ("Agreement with {} on the last {} sampled frames, 95 % interval beside it; latency of one frame at a "
+                "time, measured here. Sampling takes {:.1f} % of the time (budget {:.0f} %).").format(
+                    self.reference.variant.name, min(self.samples, KEPT), 100 * self._spent / elapsed,
+                    100 * self.budget)
         if self._truths and min(done) < len(self._truths):
             note += " Labelled images so far: {} of {}.".format(sum(done), len(done) * len(self._truths))
         note += self._eval_error

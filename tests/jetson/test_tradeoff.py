@@ -275,6 +275,18 @@ def test_an_engine_that_died_is_opened_again(doubles, monkeypatch):
     assert dead.closed == 1
 
 
+def test_the_note_counts_the_frames_that_the_agreement_is_of(doubles):
+    made, _ = doubles()
+    nothing = faces()
+    for _ in range(2100):
+        made.samples += 1
+        for entry in made.entries:
+            entry.agreement.add(nothing, nothing)
+    frames = {row["frames"] for row in made.rows()}
+    made.stop()
+    assert frames == {2000} and "on the last 2000 sampled frames" in made.state()["note"]
+
+
 def test_engines_that_die_again_and_again_are_closed_meanwhile(doubles, monkeypatch):
     monkeypatch.setattr(tradeoff, "REOPEN_S", 0.05)
     made, detectors = doubles()
