@@ -19,7 +19,7 @@ from jetson.apart import open_for_threads
 from jetson.camera import Camera
 from jetson.cli import table
 from jetson.detector import Detector, Faces, open_detector
-from jetson.errors import BadInput, UsageError
+from jetson.errors import BadInput, JetmaskError, UsageError
 from jetson.manifest import Manifest, Variant
 from jetson.runner import Runner
 from jetson.tradeoff import Entry
@@ -219,7 +219,11 @@ def measure(args: argparse.Namespace, say: Callable[[str], None]) -> Dict[str, A
     for entry in entries:
         if not entry.error:
             say("opening {} on {}".format(entry.variant.name, entry.runtime))
-            entry.detector = open_detector(args.bundle, entry.variant.name, entry.runtime, args.threads)
+            try:
+                entry.detector = open_detector(args.bundle, entry.variant.name, entry.runtime, args.threads)
+            except JetmaskError as error:  # a Nano refuses every TensorRT INT8 variant; the others are measured
+                entry.error = str(error.what).splitlines()[0]
+                continue
             usable.append(entry)
     try:
         if usable:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import machine
 from serving import ROOT
 
 VARIANT = "t-320x192-fp32"
@@ -38,6 +39,17 @@ def test_a_clip_end_to_end(tiny_bundle, clip):
     (row,) = json.loads(out)["rows"]
     assert row["end_to_end"]["fps"] > 0 and row["end_to_end"]["latency_ms"]["p50"] > 0
     assert row["end_to_end"]["ratio"] == round(row["end_to_end"]["fps"] / row["end_to_end"]["bare_fps"], 3)
+
+
+def test_a_nano_measures_what_it_has_and_says_what_it_refuses(tiny_bundle, tmp_path):
+    library, site = machine.pycuda()
+    nano = machine.Machine(library, str(tmp_path / "engines"), site=site)
+    status, out, errors = nano.run("-m", "jetson", "bench", tiny_bundle, "--seconds", "0.1", "--runtime", "tensorrt",
+                                   "--variant", VARIANT, "--variant", "t-320x192-int8", "--json")
+    assert status == 0, errors
+    refused, measured = sorted(json.loads(out)["rows"], key=lambda row: row["skipped"] is None)
+    assert measured["variant"] == VARIANT and measured["latency_ms"]["p50"] > 0
+    assert "no INT8 hardware" in refused["skipped"] and refused["latency_ms"] is None
 
 
 def test_table_and_mistakes(tiny_bundle, tmp_path):
