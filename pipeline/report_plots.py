@@ -51,8 +51,14 @@ def _svg(draw, width: float, height: float, alternative: str) -> str:
         text = re.sub(rf'(id="|url\(#|href="#){re.escape(name)}(?=["\)])', rf"\g<1>{salt}-{name}", text)
     start = text.index(">")
     head = re.sub(r'\s(width|height)="[^"]*"', "", text[:start])
-    label = html.escape(alternative, quote=True)
-    return f'{head} role="img" aria-label="{label}">{text[start + 1:]}'
+    words = html.escape(alternative, quote=True)
+    return f'{head} role="img" aria-label="{words}">{text[start + 1:]}'
+
+
+def label(text: object, most: int = 40) -> str:
+    """A name as it fits into a figure: a longer one loses its middle; the table beside has it whole."""
+    name = str(text)
+    return name if len(name) <= most else f"{name[:most // 2 - 1]}…{name[-(most - most // 2):]}"
 
 
 def by_device(points: Sequence[dict]) -> list[tuple[str, list[dict]]]:
@@ -89,7 +95,7 @@ def trade_off(
                                   elinewidth=1, capsize=2)
                 axes.scatter(xs, ys, s=34, marker=mark, edgecolors=colour, linewidths=1.4, zorder=3,
                              facecolors=CARD if predicted else colour,
-                             label=group + (" (predicted)" if predicted else ""))
+                             label=label(group) + (" (predicted)" if predicted else ""))
         names = []
         for number, (_, part) in enumerate(by_device(points)):
             kept = best(part, x)
@@ -97,12 +103,11 @@ def trade_off(
                       linestyle=(0, (4, 3)), zorder=1, label=None if number else "front")
             for p in kept:
                 above = bool(number)  # names of the first device below its points, of the others above
-                names.append(axes.annotate(p["name"], (p[x], p["ap"]), xytext=(4, 6 if above else -10),
+                names.append(axes.annotate(label(p["name"]), (p[x], p["ap"]), xytext=(4, 6 if above else -10),
                                            textcoords="offset points", fontsize=6.5, color=QUIET))
         if log:
             axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
-            axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+            _plain_log(axes.xaxis)
         else:
             axes.set_xlim(left=0)
         axes.margins(x=0.2, y=0.15)
@@ -111,6 +116,13 @@ def trade_off(
         _part(figure, axes, names, [(p[x], p["ap"]) for p in points])
 
     return _svg(draw, 5.2, 3.7, alternative)
+
+
+def _plain_log(axis):
+    """Plain numbers on a logarithmic axis, some within a decade too: many figures span less than one."""
+    axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+    axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
 
 
 def _part(figure, axes, names, marks):
@@ -143,7 +155,7 @@ def curves(series: Sequence[dict], alternative: str) -> str:
             for number, s in enumerate(chosen):
                 many = len(s["x"]) > 30
                 axes.plot(s["x"], s["y"], color=SERIES[number % len(SERIES)], linewidth=1.4,
-                          marker=None if many else MARKS[number % len(MARKS)], markersize=3.5, label=s["name"])
+                          marker=None if many else MARKS[number % len(MARKS)], markersize=3.5, label=label(s["name"]))
             axes.set_ylabel("loss" if kind == "loss" else "mAP50, points")
             axes.legend(fontsize=7.5)
         grid[-1].set_xlabel("epoch")
@@ -164,7 +176,7 @@ def lines(
             number = kinds.index(s["colour"])
             axes.plot(s["x"], s["y"], color=SERIES[number % len(SERIES)], marker=MARKS[number % len(MARKS)],
                       markersize=4, linewidth=1 if s["dashed"] else 1.5, linestyle=(0, (4, 3)) if s["dashed"] else "-",
-                      markerfacecolor=CARD if s["dashed"] else None, label=s["name"])
+                      markerfacecolor=CARD if s["dashed"] else None, label=label(s["name"]))
         if falling:
             axes.invert_xaxis()
         axes.set(xlabel=x_label, ylabel=y_label)
@@ -182,12 +194,11 @@ def against(points: Sequence[dict], x_label: str, y_label: str, alternative: str
         for number, group in enumerate(dict.fromkeys(p["group"] for p in points)):
             part = [p for p in points if p["group"] == group]
             axes.scatter([p["x"] for p in part], [p["y"] for p in part], s=26, marker=MARKS[number % len(MARKS)],
-                         edgecolors=SERIES[number % len(SERIES)], facecolors="none", linewidths=1.4, label=group)
+                         edgecolors=SERIES[number % len(SERIES)], facecolors="none", linewidths=1.4, label=label(group))
         axes.set_xscale("log")
         axes.set_yscale("log")
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
-            axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+            _plain_log(axis)
         axes.set(xlabel=x_label, ylabel=y_label, xlim=ends, ylim=ends)
         figure.legend(fontsize=7.5, loc="outside upper left", ncols=2)
 
@@ -218,15 +229,15 @@ def bars(
                 axes.barh(y, value, height=height * 0.92, color=colour)
                 axes.text(value + (0.01 * top if value >= 0 else -0.01 * top), y, format(value, form), va="center",
                           ha="left" if value >= 0 else "right", fontsize=7, color=QUIET)
-        axes.set_yticks(range(len(rows)), [row[0] for row in rows], fontsize=7.5)
+        axes.set_yticks(range(len(rows)), [label(row[0]) for row in rows], fontsize=7.5)
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.margins(x=0.12, y=0.02)
         axes.set_xlabel(x_label)
         labels = list(groups) if paired else names
         if len(labels) > 1:
-            handles = [matplotlib.patches.Patch(color=SERIES[n % len(SERIES)], label=label)
-                       for n, label in enumerate(labels)]
+            handles = [matplotlib.patches.Patch(color=SERIES[n % len(SERIES)], label=label(name))
+                       for n, name in enumerate(labels)]
             figure.legend(handles=handles, fontsize=7.5, loc="outside upper left", ncols=4)
 
     count = len(rows) * (len(groups) if paired else 1)

@@ -220,6 +220,27 @@ def test_a_name_is_a_name_whatever_is_in_it(tmp_path, data):
     assert not Page(text).unnamed
 
 
+def test_a_long_name_leaves_room_for_its_figure(tmp_path):
+    """In a figure it loses its middle; the table has it whole."""
+    names = ["first_" + "x" * 200 + "_1", "first_" + "x" * 200 + "_2"]
+    text = written(tmp_path, {
+        "variants": [variant(names[0], 70.0, 3.0, runtime=names[0]), variant(names[1], 80.0, 9.0, runtime=names[1])],
+        "stages": [{"name": name, "map50": 70.0 + i} for i, name in enumerate(names)],
+        "curves": [{"name": names[0], "rows": [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}]}],
+        "agreement": [{"network": "n", "device": name, "measured_ms": 3.0, "predicted_ms": 4.0} for name in names]})
+    drawn = re.findall(r"<text[^>]*>([^<]*)</text>", text)
+    assert all(len(words) <= 60 for words in drawn)
+    shortened = [words for words in drawn if "…" in words]
+    assert {words[-2:] for words in shortened} >= {"_1", "_2", "ss"}
+    assert all(f"<td>{name}</td>" in text for name in names)
+
+
+def test_a_narrow_span_of_milliseconds_has_numbers_at_its_axes(tmp_path):
+    text = written(tmp_path, {"agreement": [{"network": "n", "device": "d", "measured_ms": 3.0, "predicted_ms": 6.0}]})
+    numbers = [float(words) for words in re.findall(r"<text[^>]*>([0-9.]+)</text>", text)]
+    assert len([value for value in numbers if 2 < value < 8]) >= 2  # one at each axis
+
+
 def test_pictures_with_and_without_a_group_leave_nothing_open(tmp_path):
     frame, none = np.zeros((9, 9, 3), np.uint8), Faces(np.zeros((0, 4), np.float32), np.zeros((0, 3), np.float32))
     pictures = [picture for group in ("", "one", "two")
