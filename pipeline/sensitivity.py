@@ -169,7 +169,8 @@ def mix(src, dst, form, table, images, truths, input_wh, max_drop=gate.MAX_DROP,
     if form not in FORMS:
         raise UsageError("no int8 form is called %r" % form, expected="one of " + ", ".join(FORMS))
     say = progress or (lambda text: None)
-    known = _Known(cache, src, table, form, input_wh, [truth.file for truth in truths])
+    labels = [(truth.file, truth.xyxy.tolist(), truth.labels.tolist(), truth.ignore.tolist()) for truth in truths]
+    known = _Known(cache, src, table, form, input_wh, labels, [str(path) for path in images])
     write, graph = FORMS[form], graphs.read(src).graph
     start = quantize.float_ends(graph) if form == "int8" else quantize.image_readers(graph)
     ranking = known.get("ranking", lambda: [layer.name for layer in layers(src, table, images, input_wh)])
@@ -193,7 +194,10 @@ def mix(src, dst, form, table, images, truths, input_wh, max_drop=gate.MAX_DROP,
 
 
 class _Known:
-    """Figures that were measured before, in a JSON file; only those of the same model, table and images count."""
+    """Figures that were measured before, in a JSON file; only those of the same model, table, images and labels count.
+
+    Those of other questions stay in the file: a build asks for two forms in turn.
+    """
 
     def __init__(self, path, *what):
         self.path = path
@@ -201,13 +205,14 @@ class _Known:
         self.key = hashlib.sha256(json.dumps([files.sha256(str(what[0])), table._asdict(), *what[2:]],
                                              sort_keys=True, default=str).encode()).hexdigest()
         stored = files.read_json(path) if path and os.path.exists(path) else {}
-        self.values = stored.get(self.key, {}) if isinstance(stored, dict) else {}
+        self.stored = stored if isinstance(stored, dict) else {}
+        self.values = self.stored.setdefault(self.key, {})
 
     def get(self, name, measure):
         if name not in self.values:
             self.values[name] = measure()
             if self.path:
-                files.write_json(self.path, {self.key: self.values})
+                files.write_json(self.path, self.stored)
         return self.values[name]
 
 

@@ -132,6 +132,15 @@ def test_mix_remembers_what_it_measured(made, tmp_path, monkeypatch):
     other = table._replace(ranges={**table.ranges, "stem_relu": 1.0})
     sensitivity.mix(path, out, "int8", other, images, truths, (96, 64), cache=cache)
     assert len(asked) > first + 2  # another table: nothing is taken over
+    # A build asks for both forms, in one file: a repeated one measures neither again.
+    sensitivity.mix(path, out, "int8-cpu", table, images, truths, (96, 64), cache=cache)
+    count = len(asked)
+    for form in ("int8", "int8-cpu"):
+        sensitivity.mix(path, out, form, table, images, truths, (96, 64), cache=cache)
+    assert len(asked) == count + 2
+    mended = [t._replace(labels=1 - t.labels) for t in truths]
+    sensitivity.mix(path, out, "int8", table, images, mended, (96, 64), cache=cache)
+    assert len(asked) > count + 3  # the same photographs with other labels: nothing is taken over
     with pytest.raises(UsageError):
         sensitivity.mix(path, out, "int4", table, images, truths, (96, 64))
     assert tables.METHODS  # the table class is the shared one
