@@ -88,7 +88,7 @@ class Studio:
                  score: float = 0.4, places: Callable[[int], Any] = lambda camera: {"lines": [], "zones": []}) -> None:
         self.blurred = blurred
         self._places = places
-        self._score = score
+        self.score = score
         self._publish = publish
         self._period = 1.0 / max(fps, 0.1)
         self._wanted = [False] * cameras
@@ -167,7 +167,7 @@ class Studio:
         """The JPEG of one result, with the lines and zones `places`, if given; `image` is drawn on."""
         if self.blurred:
             # Unsure detections too, and where a face was a moment ago: better a blurred poster than a face.
-            blur(image, result.faces.xyxy[result.faces.confidence >= BLUR_SHARE * self._score])
+            blur(image, result.faces.xyxy[result.faces.confidence >= BLUR_SHARE * self.score])
             blur(image, np.array([face.predict(result.arrived) for face in result.tracks]))
         scale = min(1.0, MAX_SIDE / max(image.shape[:2]))
         if scale < 1:

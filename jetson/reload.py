@@ -79,6 +79,7 @@ def _bundle(live: Any) -> None:
         return
     live.runner.spare = None
     live.runner.swap(variant, detector)
+    live.studio.score = live.runner.score
     old, live.manifest, live.status.manifest = live.tradeoff, fresh, fresh
     live.compare(entries)
     if old is not None:

@@ -77,6 +77,7 @@ class Runner:
                  spare: Optional[Callable[[bool], bool]] = None,
                  reopen: Optional[Callable[[Any], Detector]] = None) -> None:
         self.score = detector.decode["score"] if score is None else score
+        self._score_of_bundle = score is None
         self._change = threading.Condition()
         self.views = [View(Camera(where, index, self._wake, every_frame), self.score)
                       for index, where in enumerate(sources)]
@@ -155,6 +156,10 @@ class Runner:
         with self._change:
             self._retired.append(self.active)
             self.active = Active(variant, detector, self.active.generation + 1, own)
+            if self._score_of_bundle:
+                self.score = detector.decode["score"]
+                for view in self.views:
+                    view.tracker.score = self.score
 
     def _wake(self) -> None:
         with self._change:

@@ -438,6 +438,22 @@ def test_reload_swaps_a_good_bundle_and_refuses_a_broken_one(tiny_copy, clip):
         assert not any("refused" in warning for warning in made.state()["warnings"])
 
 
+@pytest.mark.parametrize("options, wanted", [([], 0.7), (["--score", "0.5"], 0.5)])
+def test_a_reload_takes_the_score_of_the_new_bundle_as_a_restart_would(tiny_copy, options, wanted):
+    with Serving(tiny_copy, "synthetic://", options=options + ["--tradeoff", "off"]) as made:
+        made.wait_results()
+        path = os.path.join(tiny_copy, "manifest.json")
+        with open(path) as file:
+            contents = json.load(file)
+        contents["decode"]["score"] = 0.7
+        with open(path, "w") as file:
+            json.dump(contents, file)
+        manifest.write_sums(tiny_copy)
+        made.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: made.state()["reloads"] == 1, "the reload")
+        assert made.state()["score"] == wanted
+
+
 def test_a_bundle_without_a_compared_variant_is_refused_and_the_trade_off_goes_on(tiny_copy, clip):
     names = ["t-416x256-fp32", "t-320x192-fp32"]
     with Serving(tiny_copy, clip, options=["--tradeoff", ",".join(names), "--budget", "30"]) as made:
