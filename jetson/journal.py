@@ -57,6 +57,7 @@ class Journal:
             event = dict({"at": stamp(time.time())}, number=self._number, kind=kind, **fields)
             if self._file is not None:
                 try:
+                    self._follow()
                     self._file.write(json.dumps(event).encode() + b"\n")
                     self._file.flush()
                     os.fsync(self._file.fileno())
@@ -67,6 +68,16 @@ class Journal:
             self._events.append(event)
         self._tell(event)
         return event
+
+    def _follow(self) -> None:
+        """Begin a file anew where somebody has moved or removed the old one (logrotate); OSError leaves the old."""
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno())):
+                return
+        fresh = open(self.path, "ab")  # noqa: SIM115 (closed by close())
+        old, self._file = self._file, fresh
+        with contextlib.suppress(OSError):
+            old.close()
 
     def latest(self, count: int = 50, after: int = 0) -> List[Dict[str, Any]]:
         """The newest events, newest first, with numbers over `after`."""

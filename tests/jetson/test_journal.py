@@ -1,6 +1,7 @@
 """The events file: what is there already, what a power cut left, a disk that takes no more."""
 
 import json
+import os
 import resource
 import signal
 
@@ -38,6 +39,21 @@ def test_a_file_of_a_year_is_not_read_whole(tmp_path):
     with open(str(path), "rb") as file:
         file.seek(-4096, 2)
         assert [json.loads(line)["number"] for line in file.read().split(b"\n")[1:-1]] == [41, 42]
+
+
+def test_a_file_that_was_rotated_away_is_begun_anew(tmp_path):
+    path = tmp_path / "events"
+    made = Journal(str(path))
+    made.add("enter")
+    os.rename(str(path), str(tmp_path / "events.1"))
+    made.add("leave")
+    made.add("enter")
+    assert [row["number"] for row in rows(tmp_path / "events.1")] == [1]
+    assert [row["number"] for row in rows(path)] == [2, 3]
+    os.unlink(str(path))
+    made.add("leave")
+    made.close()
+    assert [row["number"] for row in rows(path)] == [4] and made.error == ""
 
 
 def test_a_full_disk_is_told_and_the_end_is_orderly(tmp_path):
