@@ -80,7 +80,7 @@ def load_split(split_dir: str) -> List[Truth]:
                   str(entry.get("source", "")))
             for entry in data["images"]
         ]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = "{} is missing or unknown".format(error) if isinstance(error, KeyError) else str(error)
         raise BadInput("not a COCO entry: " + reason, "{}, {}".format(path, at), shape,
                        "`jetmask data import` checks and converts a data set") from error

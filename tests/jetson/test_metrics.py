@@ -161,6 +161,8 @@ def test_load_split(tmp_path):
     ({"annotations": [{"image_id": 5, "category_id": 1, "bbox": [0, 0, 1]}]}, "annotations[0]"),
     ({"annotations": [{"image_id": 5, "category_id": 1, "bbox": [0, 0, -1, 5]}]}, "annotations[0]"),
     ({"annotations": [{"image_id": 5, "category_id": 1, "bbox": [0, 0, "x", 5]}]}, "annotations[0]"),
+    ({"annotations": [{"image_id": 5, "category_id": 1, "bbox": [0, 0, 10 ** 400, 5]}]}, "annotations[0]"),
+    ({"images": [{"id": 5, "file_name": "images/a.png", "width": float("inf"), "height": 30}]}, "images"),
     ({"annotations": ["x"]}, "annotations[0]"), ({"images": [{"id": 5}]}, "images"),
     ({"images": [{"id": 5}, {"id": 5}]}, "twice"),
 ])
