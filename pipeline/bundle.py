@@ -151,8 +151,11 @@ def sbom(document: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def replaced_folder(folder: str) -> Iterator[str]:
-    """Yield a new folder beside `folder`; at the end it takes its place in one step, on an exception it is removed."""
-    folder = os.path.abspath(folder)
+    """Yield a new folder beside `folder`; at the end it takes its place in one step, on an exception it is removed.
+
+    Where `folder` is a link, what it points to is replaced, and the link stays.
+    """
+    folder = os.path.realpath(folder)
     parent, base = os.path.split(folder)
     made(parent)
     if os.path.lexists(folder) and not (os.path.isdir(folder) and (

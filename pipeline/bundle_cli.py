@@ -72,6 +72,8 @@ def command(args: argparse.Namespace) -> int:
     if args.what == "create":
         digest, place = _create(args), args.folder
     elif args.what == "pack":
+        if os.path.realpath(args.tar).startswith(os.path.realpath(args.bundle) + os.sep):
+            raise UsageError("the tar file would be a part of the bundle that it packs", args.tar, "a place outside")
         manifest.verify(args.bundle)
         tarball.pack(args.bundle, args.tar)
         digest, place = bundle.root_digest(args.bundle), args.tar

@@ -167,6 +167,22 @@ def test_an_old_bundle_is_replaced_and_anything_else_is_not(written, tiny_bundle
     assert os.listdir(tmp_path / "home") == ["letters.txt"]
 
 
+def test_a_link_to_a_bundle_stays_one(written, tiny_bundle, tmp_path):
+    shutil.copytree(written[0], str(tmp_path / "first"))
+    os.symlink("first", str(tmp_path / "latest"))
+    changed = bundle.write(str(tmp_path / "latest"), **_recipe(tiny_bundle, card="# another\n"))
+    assert os.readlink(tmp_path / "latest") == "first" and install.check(str(tmp_path / "first"), changed)
+    assert sorted(os.listdir(tmp_path)) == ["first", "latest"]
+
+
+def test_a_bundle_is_not_packed_into_itself(written, tmp_path):
+    folder = str(tmp_path / "b")
+    shutil.copytree(written[0], folder)
+    done = _jetmask("bundle", "pack", folder, os.path.join(folder, "models", "b.tar"))
+    assert done.returncode == 2 and "part of the bundle" in done.stderr
+    assert install.check(folder, written[1])
+
+
 def test_golden_inputs_are_the_same_for_ever_and_hold_for_every_variant_here(written):
     assert [frame.tobytes() for frame in drawn.draw(2)] == [frame.tobytes() for frame in drawn.draw(2)]
     for name in ("t-320x192-fp32", "t-320x192-int8-cpu"):
