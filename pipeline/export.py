@@ -253,7 +253,7 @@ def command(args):
         raise UsageError("not the name of an ONNX file", where=args.out, expected="a name that ends in .onnx")
     if not os.path.isfile(args.model):
         raise BadInput("no such model", where=args.model, expected="a .keras file", remedy="jetmask train")
-    targets.target(args.target)
+    lint.require_tensorrt(targets.target(args.target))
     for_file(args.out)
     result = export(models.load(args.model), args.out, fold_residuals=not args.keep_residuals)
     findings = lint.lint(args.out, args.target)

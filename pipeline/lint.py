@@ -64,15 +64,20 @@ def describe(finding):
                                                   finding.source, finding.mend)
 
 
+def require_tensorrt(device):
+    """UsageError where a target has no TensorRT whose rules could be asked."""
+    if not device.tensorrt:
+        raise UsageError("%s has no TensorRT to lint for" % device.name, where="--target",
+                         expected="one of " + ", ".join(t.name for t in targets.TARGETS.values() if t.tensorrt))
+
+
 def lint(onnx_path, target="nano"):
     """What the oldest TensorRT of a target refuses in a model: a list of Finding, empty when it is fine.
 
     target: a name of pipeline.targets, or a Target. BadInput where the file is no ONNX model.
     """
     device = target if isinstance(target, targets.Target) else targets.target(target)
-    if not device.tensorrt:
-        raise UsageError("%s has no TensorRT to lint for" % device.name,
-                         expected="one of " + ", ".join(t.name for t in targets.TARGETS.values() if t.tensorrt))
+    require_tensorrt(device)
     model = graphs.read(onnx_path)
     version = min(tuple(int(part) for part in text.split(".")[:2]) for text in device.tensorrt)
     return _Linter(model, version, device).findings()

@@ -144,8 +144,9 @@ def test_command(net, tmp_path, capsys):
     ({"--model": "text.keras"}, 3, "not a .keras file"),
     ({"--out": "net.pb"}, 2, "ends in .onnx"),
     ({"--target": "nanno"}, 2, "did you mean nano"),
+    ({"--target": "this-machine"}, 2, "no TensorRT to lint for"),
     ({"--out": "no/net.onnx"}, 3, "no such folder"),  # said before the model is traced
-], ids=["missing", "text", "name", "target", "folder"])
+], ids=["missing", "text", "name", "target", "no tensorrt", "folder"])
 def test_command_says_what_is_wrong(tmp_path, capsys, change, code, words):
     (tmp_path / "text.keras").write_text("hello")
     given = {"--model": "text.keras", "--out": "net.onnx", **change}
