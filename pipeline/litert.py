@@ -112,6 +112,8 @@ def _quiet():
         os.dup2(log.fileno(), 2)
         try:
             yield
+        except JetmaskError:  # ours, from within: a photograph that cannot be read
+            raise
         except Exception as error:
             log.seek(0)
             lines = log.read().decode("utf-8", "replace").splitlines()

@@ -61,6 +61,6 @@ def test_refusals(made, tmp_path):
     with pytest.raises(BadInput, match="needs photographs"):
         litert.convert(net, WH, "int8", [], out)
     (tmp_path / "text.jpg").write_text("no picture")
-    with pytest.raises(Exception, match="not a photograph"):
+    with pytest.raises(BadInput, match="^not a photograph"):
         litert.convert(net, WH, "int8", [str(tmp_path / "text.jpg")], out)
     assert not (tmp_path / "net.tflite").exists()
