@@ -36,8 +36,9 @@ def fp16(src, dst, keep=()):
         if is_half[name] == half:
             return name if not (half and name in outputs) else name + ".half"
         if (name, half) not in casts:
-            casts[name, half] = name if name in outputs else name + (".half" if half else ".float")
-            made = name + ".half" if name in outputs else name
+            # The half form of an output is called .half from the start: its own name is the float one's.
+            casts[name, half] = name + ".half" if half else name if name in outputs else name + ".float"
+            made = name + ".half" if name in outputs and is_half[name] else name
             nodes.append(helper.make_node("Cast", [made], [casts[name, half]], name=casts[name, half] + "/cast",
                                           to=TensorProto.FLOAT16 if half else TensorProto.FLOAT))
         return casts[name, half]

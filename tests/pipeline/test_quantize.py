@@ -60,6 +60,17 @@ def test_fp16_is_close_small_and_keeps_float_ends(made, tmp_path):
     assert not lint.lint(half, "nano")
 
 
+def test_an_output_that_a_half_node_reads_may_stay_float(tmp_path):
+    net = detector()
+    wide = net.conv("cls_8", "after", 3, 8, kernel=1, relu=False)
+    net.outputs.append((wide, 8))
+    path = net.save(tmp_path / "net.onnx")
+    expected = run(path, picture())
+    for keep in ((), ("cls_8",), ("after",), ("cls_8", "after")):
+        got = run(quantize.fp16(path, str(tmp_path / "half.onnx"), keep=keep), picture())
+        assert min(snr_db(expected[name], got[name]) for name in ("cls_8", "after")) > 50
+
+
 @pytest.mark.parametrize("keep", [
     ["down_4", "down_8"], ["down_4", "down_4_relu", "block_4", "block_4_add"], ["cls_4", "fuse_4", "up_4_resize"],
     ["stem", "stem_relu"]])
