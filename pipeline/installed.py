@@ -12,7 +12,7 @@ from jetson.errors import JetmaskError, UsageError
 from pipeline import device
 from pipeline.device import Layout
 from pipeline.device_bench import parse
-from pipeline.remote import MINUTES_S, Remote
+from pipeline.remote import MINUTES_S, QUICK_S, Remote
 
 
 class Installed:
@@ -43,9 +43,9 @@ class Installed:
             raise UsageError(f"nothing is deployed on {self.remote.target}", self.args.root, None,
                              "jetmask deploy BUNDLE USER@HOST")
 
-    def status(self) -> dict[str, Any]:
-        """What is installed there: see jetson.store.Store.status."""
-        return parse(self.remote.run(self.line(["--status", "--state", self.args.state, "--json"])),
+    def status(self, limit_s: float | None = None) -> dict[str, Any]:
+        """What is installed there: see jetson.store.Store.status. `limit_s` as for Remote.run."""
+        return parse(self.remote.run(self.line(["--status", "--state", self.args.state, "--json"]), limit_s=limit_s),
                      "the device's status")
 
     def prune(self, keep: int) -> dict[str, Any]:
@@ -92,7 +92,8 @@ class Installed:
         end = time.monotonic() + self.args.start + self.args.watch + 90
         shown, pause_s = None, 0.2
         while time.monotonic() < end:
-            status = self.status()
+            # A runner that starts may keep a small board so busy that even a question takes its time.
+            status = self.status(limit_s=max(QUICK_S, end - time.monotonic()))
             result = status["result"] or {}
             if result.get("token") == token:
                 return result
