@@ -78,6 +78,7 @@ class Camera:
         self._latest: Optional[Frame] = None
         self._free: List[np.ndarray] = []
         self._made = 0
+        self._filling: Optional[np.ndarray] = None
         self._arrivals: deque = deque(maxlen=64)
         self._stop = threading.Event()
         self._capture: Optional[Capture] = None
@@ -135,6 +136,10 @@ class Camera:
     # -- buffers ------------------------------------------------------------------------------------------------
 
     def _buffer(self, size: int) -> np.ndarray:
+        self._filling = self._find_buffer(size)
+        return self._filling
+
+    def _find_buffer(self, size: int) -> np.ndarray:
         with self._lock:
             while self._free:
                 buffer = self._free.pop()
@@ -159,6 +164,7 @@ class Camera:
 
     def _deliver(self, image: np.ndarray, number: int, extra: Dict[str, Any], buffer: np.ndarray) -> None:
         frame = Frame(self, image, number, extra, buffer)
+        self._filling = None
         with self._lock:
             while self.every_frame and self._latest is not None and not self._stop.is_set():
                 self._lock.wait(0.5)
@@ -236,6 +242,10 @@ class Camera:
             return self._watch(capture)
         finally:
             capture.close()
+            if self._filling is not None:  # the frame that it has not finished
+                with self._lock:
+                    self._free.append(self._filling)
+                self._filling = None
 
     def _hear(self, text: str) -> None:
         self.last_error = text

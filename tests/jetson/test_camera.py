@@ -303,3 +303,22 @@ def test_rtsp_server_frozen_and_back(rtsp):
         assert cam.status == "lost" and "no frame" in cam.last_error
         os.kill(server.pid, signal.SIGCONT)
         live_again(cam)
+
+
+def test_restarts_cost_no_buffers(csi_env, monkeypatch):
+    """A camera that comes and goes for days: each capture process leaves the frame that it was writing."""
+    with Watching("csi://0?size=320x240", csi_env, monkeypatch) as cam:
+        monkeypatch.setattr(camera, "_BACK_OFF_S", (0.0,))
+        for count in range(10):
+            frame_of(cam).release()
+            os.kill(cam.pid, signal.SIGKILL)
+            wait_for(lambda count=count: cam.restarts > count, "loss")
+            live_again(cam)
+        held = [frame_of(cam) for _ in range(3)]  # as many as a runner has under way
+        before, waiting = cam.frames, 0
+        for _ in range(50):
+            time.sleep(0.01)
+            waiting += cam.fresh()
+        assert cam.frames > before + 2 and waiting > 40
+        for frame in held:
+            frame.release()
