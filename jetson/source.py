@@ -173,19 +173,23 @@ def images(folder: str) -> List[str]:
     return []
 
 
+ASK_S = 60.0
 _elements: Dict[str, bool] = {}
 
 
 def have_element(name: str) -> bool:
-    """Whether GStreamer has this element (asked once: OpenCV hangs for ever on a missing one, so it is asked first)."""
+    """Whether GStreamer has this element; False too when it does not answer, and then it is asked again the next time.
+
+    OpenCV hangs for ever on a missing one, so it is asked first.
+    """
     if name not in _elements:
         tool = shutil.which("gst-inspect-1.0")
         try:
             _elements[name] = bool(tool) and subprocess.call(
                 [tool, name], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                timeout=60) == 0
+                timeout=ASK_S) == 0
         except (OSError, subprocess.TimeoutExpired):
-            _elements[name] = False
+            return False
     return _elements[name]
 
 

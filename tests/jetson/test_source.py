@@ -1,5 +1,7 @@
 """Addresses of cameras, and the pipelines made of them."""
 
+import os
+
 import cv2
 import pytest
 
@@ -79,6 +81,22 @@ def test_empty_folder_is_told(tmp_path):
     with pytest.raises(BadInput) as told:
         source.check(source.parse(str(tmp_path)))
     assert "no image" in str(told.value)
+
+
+def test_an_element_is_asked_for_again_when_there_was_no_answer(tmp_path, monkeypatch):
+    """At the first boot GStreamer looks through all plugins, which may take longer than one waits."""
+    tool = tmp_path / "gst-inspect-1.0"
+    tool.write_text("#!/bin/sh\n[ \"$1\" = slow ] && exec sleep 600\n[ \"$1\" = there ]\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", "{}:{}".format(tmp_path, os.environ["PATH"]))
+    monkeypatch.setattr(source, "_elements", {})
+    monkeypatch.setattr(source, "ASK_S", 0.5)
+    assert (source.have_element("there"), source.have_element("gone"), source.have_element("slow")) == (
+        True, False, False)
+    tool.write_text("#!/bin/sh\nexit 0\n")
+    # What was answered is not asked again.
+    assert (source.have_element("there"), source.have_element("gone"), source.have_element("slow")) == (
+        True, False, True)
 
 
 def test_csi_pipeline_is_the_jetsons(monkeypatch):
