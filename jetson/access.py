@@ -19,6 +19,7 @@ from jetson.http_message import Request, Response
 COOKIE = "jetmask"
 COOKIE_S = 30 * 24 * 3600
 CODE_PATH = "/enter"
+_PAGES = ("/", "/drift", CODE_PATH)  # what a link in a message or on a dashboard may lead to
 
 # Sent with every answer. The page brings nothing from elsewhere and nothing may frame or embed it.
 HEADERS = {
@@ -52,7 +53,7 @@ class Access:
         origin = request.headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower():
             return Response(403, b"requests from other sites are not answered\n")
-        if request.headers.get("sec-fetch-site") == "cross-site" and request.path != "/":
+        if request.headers.get("sec-fetch-site") == "cross-site" and request.path not in _PAGES:
             return Response(403, b"requests from other sites are not answered\n")
         if self._token is None or request.path == "/healthz":
             return None

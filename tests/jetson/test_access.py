@@ -39,7 +39,15 @@ def test_other_sites_are_refused():
     assert status(guard, origin="http://127.0.0.1:8080") == 200
     assert status(guard, origin="null") == 403
     assert status(guard, path="/stream.mjpg", sec_fetch_site="cross-site") == 403
-    assert status(guard, path="/", sec_fetch_site="cross-site") == 200
+    assert status(guard, path="/api/state", sec_fetch_site="cross-site") == 403
+    for page in ("/", "/drift"):  # a link on a dashboard; what it loads it asks for itself
+        assert status(guard, path=page, sec_fetch_site="cross-site") == 200
+
+
+def test_the_one_time_address_may_be_a_link_in_a_message():
+    guard = Access(TOKEN)
+    link = request("/enter", query={"code": guard.code}, sec_fetch_site="cross-site", sec_fetch_mode="navigate")
+    assert guard.refuse(link).status == 200
 
 
 def test_token_is_demanded_everywhere_but_health():
