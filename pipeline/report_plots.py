@@ -129,13 +129,12 @@ def _part(figure, axes, names, marks):
     """Move names off one another and off the marks; what finds no free place goes, the table below has it."""
     for name in names:
         name.set_in_layout(False)  # or each move would move the axes, and the names already placed
-    figure.draw_without_rendering()
+    figure.draw_without_rendering()  # once: a name's place follows from the axes', and a draw for each takes minutes
     placed = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axes.transData.transform(marks)] if marks else []
     for name in names:
         sideways, height = name.xyann
         for offset in ((sideways, height), (sideways, -4 - height), (sideways, 2 * height), (-60, height)):
             name.xyann = offset
-            figure.draw_without_rendering()
             box = name.get_window_extent().padded(1)
             if not any(box.overlaps(other) for other in placed) and box.x1 < figure.bbox.x1 and box.x0 > 0:
                 placed.append(box)
