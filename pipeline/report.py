@@ -70,14 +70,19 @@ def write(folder: str | os.PathLike, data: dict[str, Any]) -> str:
     return render(folder, data)
 
 
+def has_table(data: dict[str, Any]) -> bool:
+    """Whether there are rows for report.csv."""
+    return any(data.get(key) for key in ("variants", "predicted", "devices"))
+
+
 def render(folder: Path, data: dict[str, Any]) -> str:
     """report.csv and report.html from data as report.json holds it."""
     from pipeline import report_page  # matplotlib takes a second to load
 
-    if data.get("variants") or data.get("predicted") or data.get("devices"):
+    if has_table(data):
         files.write_text(str(folder / "report.csv"), as_csv(data))
     path = str(folder / "report.html")
-    files.write_text(path, report_page.page(data, folder))
+    files.write_text(path, report_page.page(data, folder, has_table(data)))
     return path
 
 

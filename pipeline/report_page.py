@@ -14,8 +14,8 @@ from pipeline.report_rows import table_rows
 CSS = Path(__file__).with_name("report.css")
 
 
-def page(data: dict[str, Any], folder: Path) -> str:
-    """The whole page. Pictures that `data` names are read from `folder`."""
+def page(data: dict[str, Any], folder: Path, with_table: bool = True) -> str:
+    """The whole page. Pictures that `data` names are read from `folder`; `with_table`: report.csv is beside it."""
     ap = "AP (drawn)" if (data.get("data") or {}).get("kind") == "drawn" else "mAP50"
     sections = [
         ("variants", "Variants", _variants(data, ap)),
@@ -48,8 +48,8 @@ def page(data: dict[str, Any], folder: Path) -> str:
         '<meta name="color-scheme" content="light dark">'
         f"<title>{title}</title><style>{CSS.read_text(encoding='utf-8')}</style></head><body>"
         f"<header><h1>{title}</h1>{_head(data)}<nav aria-label=\"Sections\">{links}</nav></header>"
-        f"<main>{body}</main><footer><p>Written by jetmask{when}. The same figures: report.json and report.csv "
-        "beside this file.</p></footer></body></html>\n"
+        f"<main>{body}</main><footer><p>Written by jetmask{when}. The same figures: report.json"
+        f"{' and report.csv' if with_table else ''} beside this file.</p></footer></body></html>\n"
     )
 
 

@@ -154,6 +154,8 @@ def test_the_same_data_gives_the_same_bytes(full, tmp_path):
 
 def test_each_section_may_be_missing_or_alone(full, tmp_path):
     assert "<main></main>" in written(tmp_path / "empty", {})
+    assert "report.csv" not in written(tmp_path / "empty", {}) and not (tmp_path / "empty" / "report.csv").exists()
+    assert "report.csv" in written(tmp_path / "row", {"variants": [variant("a", 70.0, 3.0)]})
     for key in ("facts", "predicted", "pruning", "ablations", "live"):
         assert written(tmp_path / key, {key: full[1][key]}).count("<section") == (key != "facts")
     sparse = {"variants": [{"name": "a"}], "predicted": [{}], "stages": [{}], "curves": [{"rows": [{"epoch": 1}]}],
