@@ -26,12 +26,13 @@ PERCENTILE = 99.99
 MIN_IMAGES = 8  # below this the ranges are those of single pictures
 
 
-def select(split_dir, count, seed):
+def select(split_dir, count, seed, progress=None):
     """Choose `count` images of a SPLIT_DIR that stand for all of it; their paths, sorted.
 
     Images are grouped by source, brightness (thirds) and size of their faces (none, thirds); the groups are visited
     in turn, in an order and with picks drawn by `seed`, so each kind is there before any comes twice. The same
-    split, count and seed give the same list. BadInput where an image cannot be read.
+    split, count and seed give the same list. progress: called with (done, total) images that were looked at.
+    BadInput where an image cannot be read.
     """
     if count < 1:
         raise UsageError("no calibration image asked for", where="count %d" % count, expected="1 or more")
@@ -40,7 +41,11 @@ def select(split_dir, count, seed):
     truths = metrics.load_split(split_dir)
     if not truths:
         raise BadInput("a split without images", where=split_dir, expected="images to calibrate on")
-    brightness = np.array([float(metrics.read_image(t).mean()) for t in truths])
+    brightness = np.zeros(len(truths))
+    for done, truth in enumerate(truths):
+        brightness[done] = metrics.read_image(truth).mean()
+        if progress:
+            progress(done + 1, len(truths))
     sizes = np.array([_median_face(t) for t in truths])
     bright = _thirds(brightness)
     large = np.where(sizes > 0, 1 + _thirds(np.where(sizes > 0, sizes, np.median(sizes))), 0)
@@ -255,14 +260,15 @@ def command(args):
     if not re.match(r"^[0-9]+(\.[0-9]+)*$", args.tensorrt):
         raise UsageError("not a version of TensorRT: %r" % args.tensorrt, "--tensorrt", "numbers with dots, as 8.2.1")
     graphs.read(args.onnx)
-    images = select(args.data, args.count, args.seed)
+
+    def progress(what):
+        return lambda done, total: print("\r%s %d/%d" % (what, done, total), end="\n" if done == total else "",
+                                         file=sys.stderr, flush=True)
+
+    images = select(args.data, args.count, args.seed, progress("looking at photographs"))
     if len(images) < MIN_IMAGES:
         print("only %d images: the ranges will be those of single pictures" % len(images), file=sys.stderr)
-
-    def progress(done, total):
-        print("\rcalibrating %d/%d" % (done, total), end="\n" if done == total else "", file=sys.stderr, flush=True)
-
-    table = collect(args.onnx, images, input_wh, args.method, progress)
+    table = collect(args.onnx, images, input_wh, args.method, progress("calibrating"))
     tables.write(args.out, table)
     if args.cache:
         algorithm = "MinMaxCalibration" if args.method == "minmax" else "EntropyCalibration2"

@@ -17,9 +17,11 @@ def made(path: str | os.PathLike) -> Path:
 
 
 def for_file(path: str | os.PathLike) -> None:
-    """BadInput where no file can be written as `path`: its folder is not there, or it is a folder itself."""
+    """BadInput where no file can be written as `path`: its folder is not there, or it is a folder or device itself."""
     if os.path.isdir(path):
         raise BadInput("this is a folder", path, "the name of a file", "name a file in it")
+    if os.path.exists(path) and not os.path.isfile(path):  # /dev/stdout, /dev/null: a rename would take their place
+        raise BadInput("this is no plain file", path, "the name of a file", "name one in a folder of yours")
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
         raise BadInput("there is no such folder to write the file into", path, "a folder", f"make it first: {folder}")

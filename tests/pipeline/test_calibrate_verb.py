@@ -170,7 +170,9 @@ def test_command_writes_the_table_and_nvidias_cache(split, model, tmp_path, caps
     out, cache = str(tmp_path / "net.json"), str(tmp_path / "net.cache")
     assert call("--onnx", model, "--data", split, "--out", out, "--count", "9", "--input-wh", "96x64",
                 "--cache", cache, "--tensorrt", "8.2.1.8", "--json") == 0
-    said = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    assert "looking at photographs 60/60" in printed.err and "calibrating 18/18" in printed.err
+    said = json.loads(printed.out)
     table = tables.read(out)
     assert said["images"] == 9 == len(table.images) and said["method"] == "percentile"
     tables.require(table, out, onnx_sha256=files.sha256(model))
@@ -184,6 +186,7 @@ def test_command_writes_the_table_and_nvidias_cache(split, model, tmp_path, caps
     ({"--method": "guess"}, 2, "invalid choice: 'guess'"), ({"--input-wh": "100x100"}, 2, "not an input size"),
     ({"--input-wh": "²x32"}, 2, "not an input size"), ({"--seed": "-1"}, 2, "a seed below zero"),
     ({"--out": "{folder}/no/net.json"}, 3, "no such folder"), ({"--out": "{folder}"}, 3, "this is a folder"),
+    ({"--out": "/dev/null"}, 3, "no plain file"),
     ({"--cache": "{folder}/no/net.cache"}, 3, "no such folder"), ({"--tensorrt": "eight"}, 2, "not a version"),
 ])
 def test_command_says_what_is_wrong(split, model, tmp_path, capsys, change, code, words):
@@ -192,5 +195,5 @@ def test_command_says_what_is_wrong(split, model, tmp_path, capsys, change, code
     assert call(*[part for pair in given.items() for part in pair]) == code
     said = capsys.readouterr().err
     assert words in said and "Traceback" not in said
-    assert "calibrating" not in said  # known before the first photograph is read
+    assert "calibrating" not in said and "looking" not in said  # known before the first photograph is read
     assert not (tmp_path / "net.json").exists()
