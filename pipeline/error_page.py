@@ -164,7 +164,8 @@ def page(
     recommended = (
         f"Recommended: <b>{best['score']:.2f}</b>, where {100 * best['precision']:.1f} % of the shown faces are right "
         f"and {100 * best['recall']:.1f} % of all faces are found (F1 {best['f1']:.3f}).{limit} At the bundle's "
-        f"{numbers['score']:g}: {100 * now['precision']:.1f} % and {100 * now['recall']:.1f} % (F1 {now['f1']:.3f}).")
+        f"{numbers['score']:g}: {100 * now['precision']:.1f} % and {100 * now['recall']:.1f} % (F1 {now['f1']:.3f}). "
+        f"<code>jetmask run --score {best['score']:.2f}</code> shows faces from there.")
     if not best["f1"]:
         recommended = "None can be recommended: at no threshold is a shown face right."
     error = numbers["calibration"]["expected_error"]
