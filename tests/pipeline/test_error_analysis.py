@@ -208,7 +208,8 @@ def test_the_page_is_one_file_and_says_it_all(tmp_path, tiny_bundle, draw):
     assert done.returncode == 0, done.stderr
     assert str(out / "report.html") in done.stdout
     page = (out / "report.html").read_text()
-    for words in ("Recommended:", "jetmask run --score 0.", "Which class is taken for which", "mask_worn_incorrect", "By source", "1 missed",
+    for words in ("Recommended:", "jetmask run --score 0.", "Which class is taken for which", "mask_worn_incorrect",
+                  "By source", "1 missed",
                   "The 2 worst images", "False masks where nobody wears one", "false.png", "&lt;b&gt;&amp;.png"):
         assert words in page, words
     assert "<b>&.png" not in page
