@@ -62,7 +62,7 @@ class Camera:
         self.index = index
         self.every_frame = every_frame
         self.status = "starting"  # starting, live, lost, ended
-        self.since = time.time()
+        self.since = time.monotonic()  # of the status
         self.frame_wh: Optional[Tuple[int, int]] = None
         self.frames = 0
         self.dropped = 0
@@ -200,7 +200,7 @@ class Camera:
     def _set_status(self, status: str) -> None:
         if status != self.status:
             self.status = status
-            self.since = time.time()
+            self.since = time.monotonic()
             self._notify()
 
     def _run(self) -> None:

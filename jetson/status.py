@@ -107,7 +107,8 @@ class Status:
             totals, persons = list(view.tracker.counts), view.tracker.persons
         return {
             "index": camera.index, "source": camera.source.label, "kind": camera.source.kind, "status": camera.status,
-            "since": stamp(camera.since), "frame_wh": list(camera.frame_wh) if camera.frame_wh else None,
+            "since": stamp(time.time() - now + camera.since),
+            "frame_wh": list(camera.frame_wh) if camera.frame_wh else None,
             "camera_fps": round(camera.fps, 2), "result_fps": round(view.rate.value(now), 2),
             "frames": camera.frames, "results": view.results, "dropped": camera.dropped,
             "restarts": camera.restarts, "times_lost": camera.lost_count, "last_error": camera.last_error,

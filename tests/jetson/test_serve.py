@@ -393,10 +393,14 @@ def test_clock_jump(tiny_bundle, clip):
     """The wall clock jumps by years (as when NTP comes late after a cold start): nothing that runs goes by it."""
     with Serving(tiny_bundle, clip, program=[FAULTY], env={"FAULTY_CLOCK": "1"}) as made:
         made.wait_results(3)
+        before = made.state()
         made.process.send_signal(signal.SIGUSR1)
         made.wait_results(10)
-        camera = made.camera()
+        state, camera = made.state(), made.camera()
         assert camera["status"] == "live" and camera["times_lost"] == 0 and camera["frame_age_ms"] < 30000
+        # What is told is the new clock's time of what was.
+        assert int(state["time"][:4]) >= int(before["time"][:4]) + 9
+        assert int(camera["since"][:4]) >= int(before["cameras"][0]["since"][:4]) + 9
         assert made.get("/healthz")[0] == 200
 
 
