@@ -7,7 +7,8 @@ import sys
 import tempfile
 from typing import Any
 
-from jetson import install, manifest, metrics, tarball
+from jetson import calibrate as tables
+from jetson import files, install, manifest, metrics, tarball
 from jetson.errors import BadInput, QualityGate, UsageError
 from pipeline import bundle
 from pipeline.gate import finite
@@ -144,12 +145,6 @@ def _create(args: argparse.Namespace) -> str:
                          "precision": parts[2], "runtimes": ["litert"]})
     if not variants:
         raise UsageError("no model is given", None, "at least one --onnx MODEL=FILE", "see `jetmask bundle --help`")
-    calibration = {}
-    if args.calibration:
-        if not os.path.isdir(args.calibration):
-            raise BadInput("there is no such folder", args.calibration, "a folder with <model>.json and <model>.cache")
-        calibration = {name: os.path.join(args.calibration, name) for name in sorted(os.listdir(args.calibration))
-                       if name.endswith((".json", ".cache"))}
     card = ""
     if args.card:
         try:
@@ -162,6 +157,7 @@ def _create(args: argparse.Namespace) -> str:
         raise UsageError(f"no variant is called {args.default_variant!r}", "--default-variant",
                          "one of " + ", ".join(names))
     _count_macs(models, variants)
+    calibration = _calibration(args.calibration, models) if args.calibration else {}
     failed = _measure(models, variants, args.data, args.max_drop) if args.data else {}
     default = None if args.default_variant in failed else args.default_variant
     variants = [variant for variant in variants if variant["name"] not in failed]
@@ -175,6 +171,28 @@ def _create(args: argparse.Namespace) -> str:
             "against fp32", "make these again (jetmask build --precision auto), or allow more with --max-drop; the "
             "bundle holds the others")
     return digest
+
+
+def _calibration(folder: str, models: dict) -> dict[str, str]:
+    """{file name: path} of the models' tables and caches; BadInput where one is none, or of another model.
+
+    A device reads the table of a model whatever it builds, and would find out only then.
+    """
+    if not os.path.isdir(folder):
+        raise BadInput("there is no such folder", folder, "a folder with <model>.json and <model>.cache")
+    found = {}
+    for model, kinds in models.items():
+        table, cache = (os.path.join(folder, model + end) for end in (".json", ".cache"))
+        if os.path.isfile(table):
+            tables.require(tables.read(table), table, files.sha256(kinds["fp32"]) if "fp32" in kinds else None)
+            found[model + ".json"] = table
+        if os.path.isfile(cache):
+            tables.read_cache(cache)
+            found[model + ".cache"] = cache
+    if not found:
+        raise BadInput("there is no calibration of these models", folder,
+                       "one of " + ", ".join(f"{model}.json" for model in models), "jetmask calibrate writes it")
+    return found
 
 
 def _count_macs(models: dict, variants: list[dict]) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jetson import boxes, files, metrics
+from jetson import boxes, files, manifest, metrics
 from jetson.detector import Faces, open_detector
 from jetson.manifest import CLASSES
 from pipeline import error_page, evaluate
@@ -213,12 +213,11 @@ def run(
 ) -> str:
     """Write report.html and errors.json into `folder`; returns the path of the page."""
     negatives, negative_faces = [], None
-    result = measured.result
-    with open_detector(bundle_dir, result["variant"], result["runtime"], result["threads"]) as detector:
-        score = detector.decode["score"]
-        if negatives_dir:
-            negatives = metrics.load_split(negatives_dir)
-            print(f"looking for false masks in {len(negatives)} images", file=sys.stderr, flush=True)
+    result, score = measured.result, manifest.load(bundle_dir).decode["score"]
+    if negatives_dir:
+        negatives = metrics.load_split(negatives_dir)
+        print(f"looking for false masks in {len(negatives)} images", file=sys.stderr, flush=True)
+        with open_detector(bundle_dir, result["variant"], result["runtime"], result["threads"]) as detector:
             negative_faces = evaluate.detect_split(detector, negatives)
     numbers = analyse(truths, measured.detections, score, negative_faces)
     made(folder)

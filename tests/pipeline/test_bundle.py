@@ -372,6 +372,27 @@ def test_what_loses_too_much_is_not_in_the_bundle(tiny_bundle, tmp_path):
     assert len(manifest.load(str(tmp_path / "b")).variants) == 2
 
 
+def test_only_the_models_own_calibration_goes_into_a_bundle(tiny_bundle, tmp_path):
+    """A folder of runs holds other JSON too; and a table of another model would be found out on the device only."""
+    words = ["--onnx", f"t={tiny_bundle}/models/t.onnx", "--sizes", "320x192", "--calibration", str(tmp_path / "runs")]
+    runs = tmp_path / "runs"
+    shutil.copytree(os.path.join(tiny_bundle, "calibration"), runs)
+    (runs / "report.json").write_text("{}")
+    (runs / ".sensitivity.json").write_text("{}")
+    done = _jetmask("bundle", "create", str(tmp_path / "b"), *words)
+    assert done.returncode == 0, done.stderr
+    assert os.listdir(tmp_path / "b" / "calibration") == ["t.json"]
+    table = files.read_json(str(runs / "t.json"))
+    for change, told in ((dict(table, onnx_sha256="0" * 64), "another model"), ({}, "calibration table's")):
+        files.write_json(str(runs / "t.json"), change)
+        done = _jetmask("bundle", "create", str(tmp_path / "c"), *words)
+        assert done.returncode == 3 and told in done.stderr, done.stderr
+    os.unlink(runs / "t.json")
+    done = _jetmask("bundle", "create", str(tmp_path / "c"), *words)
+    assert done.returncode == 3 and "no calibration of these models" in done.stderr
+    assert not (tmp_path / "c").exists()
+
+
 def test_create_pack_and_unpack_on_the_command_line(tiny_bundle, tmp_path):
     models = os.path.join(tiny_bundle, "models")
     done = _jetmask("bundle", "create", str(tmp_path / "b"), "--onnx", f"t={models}/t.onnx", "--int8-cpu",
