@@ -99,7 +99,7 @@ def root_digest(bundle_dir: str) -> str:
 
 def sign(bundle_dir: str, key: str) -> None:
     """Write SHA256SUMS.sig: 64 bytes, the Ed25519 signature of SHA256SUMS by the private key in the PEM file `key`."""
-    private = _private_key(key)
+    private = private_key(key)
     with open(os.path.join(bundle_dir, manifest.SUMS), "rb") as file:
         signature = private.sign(file.read())
     files.write_bytes(os.path.join(bundle_dir, manifest.SIGNATURE), signature)
@@ -149,6 +149,14 @@ def sbom(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def require_free(folder: str) -> None:
+    """UsageError where something stands in a bundle's place that is no bundle."""
+    if os.path.lexists(folder) and not (os.path.isdir(folder) and (
+            not os.listdir(folder) or os.path.isfile(os.path.join(folder, tarball.MANIFEST)))):
+        raise UsageError("this is there already, and is not a bundle", folder, "a new folder, or an old bundle",
+                         "choose another place, or remove it yourself")
+
+
 @contextmanager
 def replaced_folder(folder: str) -> Iterator[str]:
     """Yield a new folder beside `folder`; at the end it takes its place in one step, on an exception it is removed.
@@ -157,11 +165,8 @@ def replaced_folder(folder: str) -> Iterator[str]:
     """
     folder = os.path.realpath(folder)
     parent, base = os.path.split(folder)
+    require_free(folder)
     made(parent)
-    if os.path.lexists(folder) and not (os.path.isdir(folder) and (
-            not os.listdir(folder) or os.path.isfile(os.path.join(folder, tarball.MANIFEST)))):
-        raise UsageError("this is there already, and is not a bundle", folder, "a new folder, or an old bundle",
-                         "choose another place, or remove it yourself")
     _sweep(parent, base)
     part = os.path.join(parent, f".{base}.{os.getpid()}.{secrets.token_hex(4)}.partial")
     os.mkdir(part)
@@ -345,7 +350,8 @@ def _copy_photos(part: str, split_dir: str) -> None:
         _copy(truth.file, target)
 
 
-def _private_key(path: str) -> Any:
+def private_key(path: str) -> Any:
+    """The Ed25519 key in a PEM file; BadInput where there is none."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 

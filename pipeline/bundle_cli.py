@@ -156,6 +156,12 @@ def _create(args: argparse.Namespace) -> str:
     if args.default_variant and args.default_variant not in names:
         raise UsageError(f"no variant is called {args.default_variant!r}", "--default-variant",
                          "one of " + ", ".join(names))
+    # Told now, not after the last variant was measured.
+    bundle.require_free(args.folder)
+    if args.key:
+        bundle.private_key(args.key)
+    if args.include_photos:
+        metrics.load_split(args.include_photos)
     _count_macs(models, variants)
     calibration = _calibration(args.calibration, models) if args.calibration else {}
     failed = _measure(models, variants, args.data, args.max_drop) if args.data else {}

@@ -337,7 +337,8 @@ def test_what_is_not_signed_as_it_is_does_not_get_onto_a_device(written, tmp_pat
 
 def test_what_create_is_given_is_checked_by_the_options_own_names(tiny_bundle, tmp_path):
     onnx, place = f"{tiny_bundle}/models/t.onnx", str(tmp_path / "b")
-    unlabelled = _split(tmp_path / "unlabelled", ["images/a.png"], labelled=False)
+    labelled, unlabelled = (_split(tmp_path / name, ["images/a.png"], name == "labelled")
+                            for name in ("labelled", "unlabelled"))
     for words, code, told in (
             (["--onnx", "t"], 2, "--onnx s="), (["--onnx", f"a/b={onnx}"], 2, "--onnx a/b"),
             (["--onnx", f"t={onnx}", "--onnx", f"t={onnx}.other"], 2, "two files for t"),
@@ -347,10 +348,14 @@ def test_what_create_is_given_is_checked_by_the_options_own_names(tiny_bundle, t
             (["--onnx", f"t={onnx}", "--max-drop", "nan"], 2, "--max-drop"),
             (["--onnx", f"t={onnx}", "--sizes", "100x100"], 2, "multiples of 32"),
             (["--onnx", f"t={onnx}", "--default-variant", "t-416x256"], 2, "t-416x256-fp32"),
-            (["--onnx", f"t={onnx}", "--data", unlabelled], 3, "no face to measure")):
+            (["--onnx", f"t={onnx}", "--data", unlabelled], 3, "no face to measure"),
+            (["--onnx", f"t={onnx}", "--data", labelled, "--key", onnx], 3, "cannot use the key"),
+            (["--onnx", f"t={onnx}", "--data", labelled, "--include-photos", place], 3, "no such data folder")):
         done = _jetmask("bundle", "create", place, *words)
         assert done.returncode == code and told in done.stderr, done.stderr
-        assert not os.path.exists(place)
+        assert not os.path.exists(place) and " ms" not in done.stderr  # before anything is measured
+    done = _jetmask("bundle", "create", labelled, "--onnx", f"t={onnx}", "--data", labelled)
+    assert done.returncode == 2 and "is not a bundle" in done.stderr and " ms" not in done.stderr
     done = _jetmask("bundle", "key", f"{place}/no/key")
     assert done.returncode == 3 and "no such folder" in done.stderr
 
