@@ -31,6 +31,7 @@ td.hit { background: var(--soft); font-weight: 600 }
 .plots img { width: 100%; background: #fff; border-radius: 6px }
 .sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(270px, 1fr)); gap: .8rem }
 figure { margin: 0 } figure img { width: 100%; border-radius: 4px; display: block } figcaption { font-size: 13px }
+h1, td:first-child, figcaption { overflow-wrap: anywhere }
 .note { opacity: .75 }
 """
 
@@ -86,7 +87,9 @@ def _plots(numbers: dict[str, Any]) -> str:
     pictures = []
     figure, axes = _axes("Precision and recall at IoU .5", "recall", "precision")
     for colour, (name, points) in zip(COLOURS, numbers["precision_recall"].items(), strict=True):
-        axes.plot(points["recall"], points["precision"], color=colour, label=name)
+        # From no recall on, at the precision of the first hit: one hit alone would be a line without length.
+        recall, precision = points["recall"], points["precision"]
+        axes.plot([0.0] * bool(recall) + recall, precision[:1] + precision, color=colour, label=name)
     axes.legend(fontsize=8)
     pictures.append(_picture(figure, "precision-recall curves"))
 

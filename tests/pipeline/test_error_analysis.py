@@ -110,6 +110,21 @@ def test_the_worst_images_come_first_and_good_ones_not_at_all():
     assert rows[1]["wrong_class"] == 1 and rows[0]["missed"] == 2 and rows[0]["false"] == 1
 
 
+def test_of_equally_good_thresholds_the_middle_one_is_recommended():
+    result = error_analysis.analyse([truth([(A, 0)])], [faces((A, 0, 0.9), (FAR, 0, 0.305))], 0.4)
+    assert 0.55 <= result["recommended"]["score"] <= 0.65  # .31 to .9 are the same
+
+
+def test_a_single_hit_is_a_line_in_the_precision_recall_figure(monkeypatch):
+    drawn = []
+    plain = error_page._picture
+    monkeypatch.setattr(error_page, "_picture", lambda figure, alt: drawn.append(figure) or plain(figure, alt))
+    cases = [truth([(A, 0), (B, 0)])]
+    error_page._plots(error_analysis.analyse(cases, [faces((A, 0, 0.9))], 0.4))
+    lines = [line.get_xydata().tolist() for line in drawn[0].axes[0].lines]
+    assert lines == [[[0, 1], [0.5, 1]], [], []]
+
+
 def test_the_bundles_own_threshold_is_measured_where_it_is():
     """Also between two of the curve's, and beyond its end."""
     cases = [truth([(A, 0), (B, 1)])]
