@@ -257,6 +257,8 @@ def command(args):
     input_wh = size(args.input_wh)
     for path in filter(None, (args.out, args.cache)):
         for_file(path)
+    if args.cache and os.path.realpath(args.cache) == os.path.realpath(args.out):
+        raise UsageError("the cache would take the table's place", "--cache", "another file than --out")
     if not re.match(r"^[0-9]+(\.[0-9]+)*$", args.tensorrt):
         raise UsageError("not a version of TensorRT: %r" % args.tensorrt, "--tensorrt", "numbers with dots, as 8.2.1")
     graphs.read(args.onnx)

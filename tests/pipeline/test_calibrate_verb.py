@@ -187,6 +187,7 @@ def test_command_writes_the_table_and_nvidias_cache(split, model, tmp_path, caps
     ({"--input-wh": "²x32"}, 2, "not an input size"), ({"--seed": "-1"}, 2, "a seed below zero"),
     ({"--out": "{folder}/no/net.json"}, 3, "no such folder"), ({"--out": "{folder}"}, 3, "this is a folder"),
     ({"--out": "/dev/null"}, 3, "no plain file"),
+    ({"--out": "{folder}/a.json", "--cache": "{folder}/a.json"}, 2, "the table's place"),
     ({"--cache": "{folder}/no/net.cache"}, 3, "no such folder"), ({"--tensorrt": "eight"}, 2, "not a version"),
 ])
 def test_command_says_what_is_wrong(split, model, tmp_path, capsys, change, code, words):
