@@ -36,9 +36,9 @@ def main(argv=None):
     whs = variants.CAMERA_WHS + variants.SQUARE_WHS
     images = calibrate.select(str(data / "train"), CALIBRATION_IMAGES, 1)
     with tempfile.TemporaryDirectory() as aside:
+        paths = dict(text.split("=", 1) for text in args.models)
         made = []
-        for text in args.models:
-            name, _, path = text.partition("=")
+        for name, path in paths.items():
             made.append(calibrated(name, path, str(Path(aside) / name), images, data, say))
             (ROOT / "pipeline" / "weights").mkdir(exist_ok=True)
             shutil.copyfile(path, ROOT / "pipeline" / "weights" / (name + ".keras"))
@@ -57,10 +57,9 @@ def main(argv=None):
                     result = evaluate.measure(trial, metrics.load_split(str(data / "test")), name, runtime).result
                     tests[name] = result
                     say("test: %s %.1f" % (name, result["map50"]))
-        names = [m.name for m, _ in made]
         digest, results = variants.write_bundle(
             ROOT / "jetson" / "models", made, whs, data / "val", "val", decode,
-            lambda results: card(names, results, shipped(tests, results), decode, args.note),
+            lambda results: card(paths, results, shipped(tests, results), decode, args.note),
             {"trained_by": "the jetmask authors"}, "%s-416x256-fp32" % first, say=say)
         by_name = {r["variant"]: r for r in results}
         for name, result in shipped(tests, results).items():
@@ -127,8 +126,9 @@ def threshold(bundle_dir, variant, data, say):
     return round(float(choice["score"]), 2)
 
 
-def card(names, results, tests, decode, note):
-    """The model card: what a user must know before trusting the model."""
+def card(paths, results, tests, decode, note):
+    """The model card: what a user must know before trusting the model. paths: {name: its .keras file}."""
+    names = list(paths)
     lines = ["# Face-mask detector: model card", "",
              "Finds faces and says whether a mask is worn, not worn, or worn incorrectly. One-stage convolutional "
              "detector trained from random weights by the jetmask authors; architecture in `pipeline/model.py`. "
@@ -180,7 +180,7 @@ def card(names, results, tests, decode, note):
                   "--data DIR --out runs/half",
                   "jetmask train sp --set model.init=runs/half/best.keras --set model.teacher=runs/s/last.keras "
                   "--set train.batch_size=8 --set train.epochs=52 --set train.seed=2 --data DIR --out runs/sp"]
-    models = " ".join("%s=runs/%s/last.keras" % (name, name) for name in names)
+    models = " ".join("%s=runs/%s/%s" % (name, name, Path(path).name) for name, path in paths.items())
     lines += ["python -m benchmarks.ship --data DIR " + models, "```", ""]
     return "\n".join(lines)
 
