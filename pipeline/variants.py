@@ -132,10 +132,11 @@ def lost_too_much(results):
 
 
 def ap_entries(results):
-    """What the manifest keeps of measure's results: {(variant, runtime): entry}."""
+    """What the manifest keeps of measure's results: {(variant, runtime): entry}. The first two classes of `per_class`
+    are the parts of `map50`, as on the model card; the third is of the three-class figures, the only ones with it."""
     return {(r["variant"], r["runtime"]): {
         "map50": round(r["map50"], 2), "split": r["split"], "images": r["counts"]["images"],
-        "per_class": _rounded(r["three_class"]["per_class"]), "by_size": _rounded(r["by_size"]),
+        "per_class": _rounded({**r["three_class"]["per_class"], **r["per_class"]}), "by_size": _rounded(r["by_size"]),
         "class_counts": r["counts"]["per_class"]} for r in results if r["map50"] is not None}
 
 

@@ -16,7 +16,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 
 from jetson import manifest, metrics
 from jetson.errors import DeviceMismatch, QualityGate
-from pipeline import evaluate
+from pipeline import evaluate, variants
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = [
@@ -162,6 +162,21 @@ def test_nothing_to_compare_by_and_nothing_to_look_at_is_told_before_the_first_i
                       ("--data", split, "--report", tmp_path / "out", "--negatives", tmp_path / "nothing")):
         done = run("--bundle", tiny_bundle, *arguments)
         assert done.returncode == 3 and "internal" not in done.stderr and "images" not in done.stderr, done.stderr
+
+
+def test_the_manifests_classes_are_the_parts_of_its_map50():
+    """As on the model card; three-class figures beside a two-class mean would not add up."""
+    boxes = np.array([[0, 0, 40, 40], [100, 0, 140, 40], [0, 100, 40, 140]], float)
+    truths = [metrics.Truth(1, "a.png", (200, 200), boxes, np.arange(3), np.zeros((0, 4)), "")]
+    scores = np.array([[0.5, 0, 0], [0, 0.5, 0], [0.9, 0, 0.1]])  # the wrongly worn mask is taken for a right one
+    found = metrics.evaluate(truths, [(boxes, scores)])
+    assert found["per_class"]["with_mask"] > found["three_class"]["per_class"]["with_mask"]
+    ((key, entry),) = variants.ap_entries(
+        [found | {"variant": "v", "runtime": "onnxruntime", "split": "val"}]).items()
+    kept = entry["per_class"]
+    assert key == ("v", "onnxruntime") and list(kept) == list(manifest.CLASSES)
+    assert (kept["with_mask"] + kept["without_mask"]) / 2 == pytest.approx(entry["map50"])
+    assert kept["mask_worn_incorrect"] == pytest.approx(found["three_class"]["per_class"]["mask_worn_incorrect"])
 
 
 def test_the_most_accurate_is_the_best_measured_one():
