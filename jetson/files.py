@@ -8,7 +8,7 @@ import json
 import os
 import re
 import secrets
-from typing import Any, Iterator, List
+from typing import Any, Iterator, List, Tuple
 
 from jetson.errors import BadInput, JetmaskError
 
@@ -107,13 +107,26 @@ def sha256(path: str) -> str:
     return digest.hexdigest()
 
 
+def open_shared(path: str, mode: int) -> Tuple[int, bool]:
+    """(descriptor, whether it can be written to) of a file that is made if need be.
+
+    On a disk that has become read-only a file that is there is opened all the same. OSError where it cannot be had.
+    """
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode), True
+    except OSError as error:
+        if error.errno != errno.EROFS or not os.path.exists(path):
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC), False
+
+
 @contextlib.contextmanager
 def lock(path: str, wait: bool = True) -> Iterator[None]:
     """Hold an exclusive lock on the file `path` (made if need be); the kernel drops it when the process dies.
 
     With `wait=False` a held lock is a JetmaskError at once.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    handle, _ = open_shared(path, 0o644)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -4,13 +4,14 @@ No picture is kept unless it was switched on, and then only the best crop of a f
 """
 
 import contextlib
+import errno
 import json
 import os
 import threading
 import time
 from collections import OrderedDict, deque
 from datetime import datetime, timezone
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, BinaryIO, Callable, Dict, List, Optional
 
 from jetson.errors import BadInput
 from jetson.manifest import CLASSES
@@ -47,8 +48,12 @@ class Journal:
             try:
                 self._file = open(path, "ab")  # noqa: SIM115 (closed by close())
             except OSError as error:
-                raise BadInput("the events file cannot be written: {}".format(error.strerror), path,
-                               "a file in a folder that this user may write to")
+                # A card that has become read-only under a runner is no reason not to start it again: a camera that is
+                # watched matters more. A file that was never there is a mistake.
+                if error.errno != errno.EROFS or not os.path.exists(path):
+                    raise BadInput("the events file cannot be written: {}".format(error.strerror), path,
+                                   "a file in a folder that this user may write to")
+                self.error = "events are not written: {}".format(error.strerror)
 
     def add(self, kind: str, **fields: Any) -> Dict[str, Any]:
         """Keep an event and tell of it; returns it with its `number`."""
@@ -116,17 +121,26 @@ class Journal:
                 file.close()
 
 
+def _open_to_mend(path: str) -> BinaryIO:
+    try:
+        return open(path, "rb+")
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return open(path, "rb")
+
+
 def _mend(path: str) -> int:
     """The highest event number in a file; a last line that a power cut left half is cut off."""
     try:
-        with open(path, "rb+") as file:
+        with _open_to_mend(path) as file:
             size = file.seek(0, os.SEEK_END)
             # Only its end: after a year the file is larger than a small board's memory.
             start = max(0, size - _TAIL)
             file.seek(start)
             data = file.read(_TAIL)
             whole = data.rfind(b"\n") + 1
-            if whole < len(data) and (whole or not start):
+            if whole < len(data) and (whole or not start) and file.writable():
                 file.truncate(start + whole)
             lines = data[:whole].splitlines()
     except FileNotFoundError:

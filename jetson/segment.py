@@ -7,11 +7,12 @@ Whatever is damaged is skipped up to the next record that is whole.
 """
 
 import contextlib
+import errno
 import json
 import os
 import struct
 import zlib
-from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 from jetson import files
 
@@ -122,7 +123,7 @@ def scan(folder: str, last_written: int) -> List[Segment]:
         if found:
             _extend(found[-1], first - 1 if before is None else before)
         if not good:
-            os.unlink(path)
+            _change(os.unlink, path)
             continue
         segment = Segment(path, max(min(first, good[0]), found[-1].last + 1 if found else 1))
         segment.last, segment.size = good[-1], end
@@ -130,10 +131,18 @@ def scan(folder: str, last_written: int) -> List[Segment]:
         found.append(segment)
         if end < len(data):
             # A later append must follow a whole record. In older segments this is only the end of what was damaged.
-            os.truncate(path, end)
+            _change(os.truncate, path, end)
     if found:
         _extend(found[-1], last_written)
     return found
+
+
+def _change(how: Callable[..., None], *words: Any) -> None:
+    try:
+        how(*words)
+    except OSError as error:
+        if error.errno != errno.EROFS:  # nothing will be appended there either
+            raise
 
 
 def _first(name: str) -> Optional[int]:
@@ -157,7 +166,7 @@ class Cursor:
     def __init__(self, path: str) -> None:
         self._turn = 0
         self.values: Dict[str, Any] = {}
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._handle, self._writable = files.open_shared(path, 0o600)
         try:
             data = os.pread(self._handle, 2 * self.SLOT, 0)
             for at in (0, self.SLOT):
@@ -167,7 +176,8 @@ class Cursor:
                         values = json.loads(text.decode())
                         if int(values["turn"]) > self._turn:
                             self._turn, self.values = int(values["turn"]), values
-            if len(data) < 2 * self.SLOT:  # its blocks are taken now: a full disk later does not stop it
+            # Its blocks are taken now: a full disk later does not stop it.
+            if len(data) < 2 * self.SLOT and self._writable:
                 os.pwrite(self._handle, data.ljust(2 * self.SLOT, b" "), 0)
         except BaseException:
             os.close(self._handle)
@@ -175,6 +185,8 @@ class Cursor:
 
     def write(self, values: Dict[str, Any]) -> None:
         """Keep `values` (at most 450 bytes as JSON), on the disk when this returns. OSError where that fails."""
+        if not self._writable:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         self._turn += 1
         text = json.dumps(dict(values, turn=self._turn)).encode()
         slot = "{:08x} ".format(zlib.crc32(text)).encode() + text

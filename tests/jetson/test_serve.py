@@ -165,6 +165,36 @@ def test_a_mistake_is_told_in_one_message(tiny_bundle, options, code, words):
     assert got == code and words in text and "Traceback" not in text, text
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_disk_that_has_become_read_only_does_not_keep_it_from_starting(tiny_bundle, clip, tmp_path):
+    """An SD card that the kernel has set to read-only: it serves and publishes, and says what it does not write."""
+    state, events = tmp_path / "state", tmp_path / "state" / "events.jsonl"
+    state.mkdir()
+    options = ["--events", str(events), "--mqtt", "mqtt://127.0.0.1:1", "--tradeoff", "off"]
+    environment = {"JETMASK_STATE": str(state)}
+    with Serving(tiny_bundle, clip, options=options, env=environment) as made:
+        wait_for(lambda: made.state()["events"], "an event")
+        made.end()
+    before = events.read_bytes()
+    assert before.count(b"\n")
+    segments = sorted((state / "mqtt").glob("*.seg"))
+    with open(str(segments[-1]), "ab") as file:
+        file.write(b"JMR1 what a power cut left")
+    (state / "mqtt" / "{:016x}.seg".format(int(segments[-1].stem, 16) + 500)).write_bytes(b"")
+    mount = ["-m", "sh", "-c", 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"', str(state)]
+    if subprocess.run(["unshare"] + mount + ["true"], stdout=subprocess.PIPE, stderr=subprocess.PIPE).returncode:
+        pytest.skip("no mount namespace here")
+    code = "import os, sys; os.execvp('unshare', ['unshare'] + {!r} + [sys.executable, '-m', 'jetson'] + sys.argv[1:])"
+    with Serving(tiny_bundle, clip, options=options, env=environment, program=["-c", code.format(mount)]) as made:
+        wait_for(lambda: made.state()["events"], "an event")
+        told = wait_for(lambda: made.state()["warnings"] if made.state()["mqtt"]["error"] else None, "the words")
+        assert [words for words in told if "events are not written: Read-only" in words], told
+        assert [words for words in told if "events are not kept on disk: Read-only" in words], told
+        assert made.state()["mqtt"]["waiting"] > before.count(b"\n")
+        made.end()
+    assert events.read_bytes() == before
+
+
 def test_port_in_use(tiny_bundle):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
