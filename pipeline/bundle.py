@@ -1,20 +1,16 @@
 """Write everything a device needs into one folder: models, calibration, golden inputs, card, checksums."""
 
-import ctypes
 import datetime
 import json
 import os
-import secrets
-import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jetson import files, manifest, metrics, tarball
 from jetson.errors import BadInput, UsageError
 from pipeline import golden
-from pipeline.folder import made
+from pipeline.folder import replaced_folder
 
 DECODE = {"strides": [4, 8, 16, 32], "box": "exp", "score": 0.4, "iou": 0.5, "max_detections": 300,
           "vote_iou": 0.7}
@@ -147,70 +143,6 @@ def sbom(document: Mapping[str, Any]) -> dict[str, Any]:
         },
         "components": components,
     }
-
-
-def require_free(folder: str) -> None:
-    """UsageError where something stands in a bundle's place that is no bundle."""
-    if os.path.lexists(folder) and not (os.path.isdir(folder) and (
-            not os.listdir(folder) or os.path.isfile(os.path.join(folder, tarball.MANIFEST)))):
-        raise UsageError("this is there already, and is not a bundle", folder, "a new folder, or an old bundle",
-                         "choose another place, or remove it yourself")
-
-
-@contextmanager
-def replaced_folder(folder: str) -> Iterator[str]:
-    """Yield a new folder beside `folder`; at the end it takes its place in one step, on an exception it is removed.
-
-    Where `folder` is a link, what it points to is replaced, and the link stays.
-    """
-    folder = os.path.realpath(folder)
-    parent, base = os.path.split(folder)
-    require_free(folder)
-    made(parent)
-    _sweep(parent, base)
-    part = os.path.join(parent, f".{base}.{os.getpid()}.{secrets.token_hex(4)}.partial")
-    os.mkdir(part)
-    try:
-        yield part
-        if os.path.lexists(folder):
-            _exchange(part, folder)
-        else:
-            os.rename(part, folder)
-        _fsync_folder(parent)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _exchange(new: str, old: str) -> None:
-    """Swap two folders in one step (renameat2), so that a kill in between leaves one whole bundle under the name."""
-    at_fdcwd, rename_exchange = -100, 2
-    libc = ctypes.CDLL(None, use_errno=True)
-    swap = getattr(libc, "renameat2", None)
-    if swap is not None and swap(at_fdcwd, os.fsencode(new), at_fdcwd, os.fsencode(old), rename_exchange) == 0:
-        return
-    # An older C library, or a file system that cannot: two steps, and for an instant no bundle under the name.
-    away = new + ".old"
-    os.rename(old, away)
-    os.rename(new, old)
-    shutil.rmtree(away, ignore_errors=True)
-
-
-def _sweep(parent: str, base: str) -> None:
-    """Remove what killed writers of the same folder left."""
-    for name in os.listdir(parent):
-        words = name.split(".")
-        if name.startswith(f".{base}.") and name.endswith((".partial", ".partial.old")):
-            pid = next((word for word in words[::-1] if word.isdigit() and len(word) < 8), "")
-            if not pid or not os.path.exists(f"/proc/{pid}"):
-                shutil.rmtree(os.path.join(parent, name), ignore_errors=True)
-
-
-def _fsync_folder(folder: str) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _now() -> str:

@@ -11,6 +11,7 @@ from jetson import calibrate as tables
 from jetson import files, install, manifest, metrics, tarball
 from jetson.errors import BadInput, QualityGate, UsageError
 from pipeline import bundle
+from pipeline.folder import replaced_folder, require_free
 from pipeline.gate import finite
 
 _EXAMPLES = """examples:
@@ -79,7 +80,7 @@ def command(args: argparse.Namespace) -> int:
         tarball.pack(args.bundle, args.tar)
         digest, place = bundle.root_digest(args.bundle), args.tar
     elif args.what == "unpack":
-        with bundle.replaced_folder(args.folder) as part:
+        with replaced_folder(args.folder) as part:
             os.rmdir(part)
             tarball.extract(args.tar, part)
             manifest.verify(part)
@@ -157,7 +158,7 @@ def _create(args: argparse.Namespace) -> str:
         raise UsageError(f"no variant is called {args.default_variant!r}", "--default-variant",
                          "one of " + ", ".join(names))
     # Told now, not after the last variant was measured.
-    bundle.require_free(args.folder)
+    require_free(args.folder)
     if args.key:
         bundle.private_key(args.key)
     if args.include_photos:

@@ -14,6 +14,7 @@ from jetson import engine_cache, files, manifest, metrics
 from jetson.engine import tensorrt
 from jetson.errors import DeviceMismatch, QualityGate
 from pipeline import bundle, evaluate, gate
+from pipeline.folder import replaced_folder
 
 
 def build(args: Any) -> list[dict[str, Any]]:
@@ -69,7 +70,7 @@ def write_measured(folder: str, rows: Sequence[dict[str, Any]], split: str) -> N
     by_name = {row["variant"]: row for row in rows if "map50" in row}
     if not by_name:
         return
-    with bundle.replaced_folder(folder) as part:
+    with replaced_folder(folder) as part:
         shutil.copytree(folder, part, dirs_exist_ok=True)
         path = os.path.join(part, "manifest.json")
         document = files.read_json(path)

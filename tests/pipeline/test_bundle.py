@@ -175,6 +175,19 @@ def test_a_link_to_a_bundle_stays_one(written, tiny_bundle, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["first", "latest"]
 
 
+def test_an_old_bundle_that_a_killed_writer_had_moved_away_comes_back(written, tiny_bundle, tmp_path):
+    """Where a file system cannot swap two folders, there is an instant without any; the only copy must not be swept."""
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    away = f".b.{dead.pid}.0123abcd.partial"
+    shutil.copytree(written[0], str(tmp_path / (away + ".old")))
+    (tmp_path / away).mkdir()
+    with pytest.raises(BadInput):
+        bundle.write(str(tmp_path / "b"), **_recipe(tiny_bundle, variants=[]))
+    assert install.check(str(tmp_path / "b"), written[1])
+    assert os.listdir(tmp_path) == ["b"]
+
+
 def test_a_bundle_is_not_packed_into_itself(written, tmp_path):
     folder = str(tmp_path / "b")
     shutil.copytree(written[0], folder)
