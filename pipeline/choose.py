@@ -6,90 +6,15 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jetson import manifest
 from jetson.cli import table
 from jetson.errors import BadInput, DeviceMismatch, QualityGate, UsageError
 from pipeline import targets
+from pipeline.choice import Candidate, Choice, Limits, broken, choose
 
 PRECISION = {"fp32": "fp32", "fp16": "fp16", "int8": "int8", "int8-cpu": "int8"}
-
-
-class Candidate(NamedTuple):
-    """One row to choose from. map50 in points, ms for one image on the target, bytes of the model's file (None: not
-    known, and so within no limit)."""
-
-    name: str
-    map50: float
-    ms: float
-    bytes: int | None
-    how: str = "measured"
-    high_ms: float | None = None
-
-
-class Limits(NamedTuple):
-    """What must hold; None: anything."""
-
-    max_ms: float | None = None
-    max_bytes: int | None = None
-    min_ap: float | None = None
-
-
-class Choice(NamedTuple):
-    """The best candidate within the limits and the next one (None: there is none); `loosened` when there is none."""
-
-    best: Candidate | None
-    runner_up: Candidate | None
-    within: int
-    loosened: dict[str, Candidate]
-
-
-def choose(candidates: Sequence[Candidate], limits: Limits = Limits()) -> Choice:  # noqa: B008 - a tuple cannot change
-    """The most accurate candidate within the limits; of equals the faster one, then the smaller, then by name.
-
-    When nothing is within, `loosened` says for each limit which candidate would be, if that limit alone were loosened
-    as little as possible.
-    """
-    within = sorted((c for c in candidates if not broken(c, limits)), key=_rank)
-    if within:
-        return Choice(within[0], within[1] if len(within) > 1 else None, len(within), {})
-    loosened = {}
-    for name in Limits._fields:
-        if getattr(limits, name) is None:
-            continue
-        others = [c for c in candidates if broken(c, limits) == [name] and _excess(c, name) < math.inf]
-        if others:
-            loosened[name] = min(others, key=lambda c: (_excess(c, name), _rank(c)))
-    return Choice(None, None, 0, loosened)
-
-
-def broken(candidate: Candidate, limits: Limits) -> list[str]:
-    """The names of the limits that a candidate breaks."""
-    out = []
-    if limits.max_ms is not None and not candidate.ms <= limits.max_ms:
-        out.append("max_ms")
-    if limits.max_bytes is not None and not _size(candidate) <= limits.max_bytes:
-        out.append("max_bytes")
-    if limits.min_ap is not None and not candidate.map50 >= limits.min_ap:
-        out.append("min_ap")
-    return out
-
-
-def _rank(c: Candidate) -> tuple:
-    return (-c.map50, c.ms, _size(c), c.name)
-
-
-def _size(candidate: Candidate) -> float:
-    return math.inf if candidate.bytes is None else candidate.bytes
-
-
-def _megabytes(candidate: Candidate) -> str:
-    return "size unknown" if candidate.bytes is None else f"{candidate.bytes / 1e6:.2f} MB"
-
-
-def _excess(candidate: Candidate, name: str) -> float:
-    return {"max_ms": candidate.ms, "max_bytes": _size(candidate), "min_ap": -candidate.map50}[name]
 
 
 def from_csv(path: str, target: str | None = None) -> list[Candidate]:
@@ -223,6 +148,10 @@ def nothing(choice: Choice, candidates: Sequence[Candidate], limits: Limits) -> 
 
 
 LIMIT = {"max_ms": "the time", "max_bytes": "the size", "min_ap": "the accuracy"}
+
+
+def _megabytes(candidate: Candidate) -> str:
+    return "size unknown" if candidate.bytes is None else f"{candidate.bytes / 1e6:.2f} MB"
 
 
 def said(limits: Limits) -> str:

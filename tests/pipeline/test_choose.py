@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from jetson.errors import BadInput, DeviceMismatch, QualityGate, UsageError
 from pipeline import choose, predict
-from pipeline.choose import Candidate, Limits
+from pipeline.choice import Candidate, Limits
 
 ROWS = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 6), st.integers(1, 4)), max_size=9)
 LIMIT = st.one_of(st.none(), st.integers(1, 6))
