@@ -78,9 +78,11 @@ def _bundle(live: Any) -> None:
         _refused(live, "bundle was", error)
         return
     live.runner.spare = None
+    # Before the swap: the governor must not switch back to an engine that is put away.
+    old, live.tradeoff = live.tradeoff, None
     live.runner.swap(variant, detector)
     live.studio.score = live.runner.score
-    old, live.manifest, live.status.manifest = live.tradeoff, fresh, fresh
+    live.manifest = live.status.manifest = fresh
     live.compare(entries)
     if old is not None:
         # The inferring thread may be inside its last sample; its engines go when it is out.

@@ -8,7 +8,7 @@ import cv2
 import pytest
 from serving import wait_for
 
-from jetson import histogram, manifest, source
+from jetson import histogram, manifest, reload, source
 from jetson.detector import open_detector
 from jetson.entries import Entry
 from jetson.journal import Journal
@@ -63,6 +63,27 @@ def test_the_governor_switches_to_no_engine_that_is_gone(make, case):
     service._switch(entry, "too slow")
     assert made.active.detector is not None and made.active.generation == (1 if case == "well" else 0)
     assert len(service.journal.latest()) == (1 if case == "well" else 0)
+
+
+def test_the_governor_does_not_go_back_to_an_engine_that_a_reload_puts_away(make):
+    service = Live(argparse.Namespace(bundle=make.bundle, variant=VARIANT, runtime="onnxruntime", tradeoff="off",
+                                      governor=None, zones=None))
+    made = service.runner = make("synthetic://")
+    service.threads, service.truths, service.journal = 1, [], Journal()
+    service.site, service.studio, service.drift = None, types.SimpleNamespace(), None
+    service.status = types.SimpleNamespace(reloads=0, failed_reloads=0)
+    entry = Entry(made.active.variant, "onnxruntime")
+    entry.detector = made.active.detector
+    service.tradeoff = types.SimpleNamespace(entries=[entry], stop=lambda: None)
+    swap = made.swap
+
+    def at_this_moment(variant, detector, own=True):
+        swap(variant, detector, own)
+        if own:
+            service._switch(entry, "too slow")  # the main thread's, between two steps of the reload
+    made.swap = at_this_moment
+    reload._bundle(service)
+    assert service.status.reloads == 1 and made.active.detector is not entry.detector
 
 
 def test_an_engine_that_failed_does_not_take_the_place_of_the_next(make):
