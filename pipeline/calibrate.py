@@ -153,6 +153,11 @@ def observed(onnx_path, input_wh):
         raise BadInput("the model has another input: " + ", ".join("%s %s" % pair for pair in taken), where=onnx_path,
                        expected="one float32 input called image, as jetmask export writes it",
                        remedy="rename the input, or export the model again")
+    shape, wanted = session.get_inputs()[0].shape, [1, 3, input_wh[1], input_wh[0]]
+    if len(shape) != 4 or any(isinstance(n, int) and n != want for n, want in zip(shape, wanted)):
+        raise BadInput("the model's input is %s" % " x ".join(map(str, shape)), where=onnx_path,
+                       expected="1 x 3 x %d x %d for --input-wh %dx%d" % (*wanted[2:], *input_wh),
+                       remedy="give the size that the model was made for, or export it for all sizes")
     return session, names
 
 

@@ -82,6 +82,19 @@ def test_a_model_that_is_not_ours_is_told(split, tmp_path):
             calibrate.collect(str(tmp_path / "own.onnx"), calibrate.select(split, 2, 0), (32, 32))
 
 
+def test_a_model_of_one_size_is_not_run_at_another(split, model, tmp_path):
+    fixed = onnx.load(model)
+    for dim, value in zip(fixed.graph.input[0].type.tensor_type.shape.dim, (1, 3, 64, 96)):
+        dim.Clear()
+        dim.dim_value = value
+    onnx.save(fixed, str(tmp_path / "fixed.onnx"))
+    images = calibrate.select(split, 1, 0)
+    with pytest.raises(BadInput, match="(?s)input is 1 x 3 x 64 x 96.*--input-wh 64x96"):
+        calibrate.collect(str(tmp_path / "fixed.onnx"), images, (64, 96), "minmax")
+    assert calibrate.collect(str(tmp_path / "fixed.onnx"), images, (96, 64), "minmax").ranges == calibrate.collect(
+        model, images, (96, 64), "minmax").ranges
+
+
 def test_minmax_is_the_largest_of_every_tensor(split, model):
     images = calibrate.select(split, 5, 0)
     table = calibrate.collect(model, images, (96, 64), "minmax")
