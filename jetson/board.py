@@ -237,7 +237,10 @@ class Board:
         if tool:
             threading.Thread(target=self._listen, args=(tool,), name="tegrastats", daemon=True).start()
         while True:
-            self._reading = self.read()
+            try:
+                self._reading = self.read()
+            except Exception:  # an odd file of some board; what was read before must not be taken for the present
+                self._reading = {}
             if self._stop.wait(self._interval_s):
                 return
 

@@ -125,6 +125,22 @@ def test_tegrastats_is_read_and_an_old_line_forgotten(tmp_path, monkeypatch):
         reader.stop()
 
 
+def test_an_odd_file_of_the_board_does_not_end_the_readings(tmp_path):
+    rail = "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0/"
+    write(tmp_path, rail + "rail_name_0", "POM_5V_IN")
+    write(tmp_path, rail + "in_power0_input", "2000")
+    reader = board.Board(str(tmp_path), interval_s=0.05).start()
+    from serving import wait_for
+    try:
+        wait_for(lambda: reader.state().get("total_mw") == 2000, "a reading")
+        write(tmp_path, rail + "in_power0_input", "inf")
+        wait_for(lambda: "total_mw" not in reader.state(), "the old reading's end", 20.0)
+        write(tmp_path, rail + "in_power0_input", "3000")
+        wait_for(lambda: reader.state().get("total_mw") == 3000, "a new reading", 20.0)
+    finally:
+        reader.stop()
+
+
 def test_tegrastats_that_stands_still_is_not_believed_for_ever(tmp_path, monkeypatch):
     write(tmp_path, "bin/tegrastats", "#!/bin/sh\necho '{}'\nexec sleep 600\n".format(NANO))
     os.chmod(str(tmp_path / "bin" / "tegrastats"), 0o755)
