@@ -54,7 +54,8 @@ class Status:
         now = time.monotonic()
         runner = self.runner
         silent = now - runner.beat
-        lost = [view.camera.source.label for view in runner.views if view.camera.status == "lost"]
+        # By number: /healthz is told without a token, and where the cameras are is nobody's business.
+        lost = ["camera {}".format(view.camera.index) for view in runner.views if view.camera.status == "lost"]
         unanswered = any(_unanswered_s(view.camera, runner.last_result) > STUCK_S for view in runner.views)
         reason = ""
         if silent > STUCK_S:

@@ -524,6 +524,15 @@ def test_off_loopback_a_token_is_demanded(tiny_bundle):
         wait_for(lambda: made.log().count("works once") == 2, "the next address")
 
 
+def test_health_needs_no_token_and_tells_no_address(tiny_bundle):
+    with Serving(tiny_bundle, "rtsp://127.0.0.1:1/secret-place", options=["--host", "0.0.0.0"], env={
+            "PATH": "/nowhere"}) as made:
+        body = wait_for(lambda: [made.get("/healthz")[2]] if b"degraded" in made.get("/healthz")[2] else None,
+                        "the loss")[0]
+        assert b"camera 0" in body and b"secret-place" not in body
+        assert made.get("/api/state")[0] == 401
+
+
 def test_blurred_faces_cannot_be_recognised(tiny_bundle, tmp_path, draw):
     cv2.imwrite(str(tmp_path / "a.png"), draw((320, 240), [(0, 160, 120, 32)]))
     pictures = []
