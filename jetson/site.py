@@ -94,7 +94,7 @@ class Site:
 
     def _camera(self, request: Request) -> Optional[int]:
         text = request.query.get("camera", "0")
-        number = int(text) if text.isdigit() and len(text) < 4 else -1
+        number = int(text) if text.isdecimal() and len(text) < 4 else -1
         return number if 0 <= number < len(self.status.runner.views) else None
 
     def _stream(self, request: Request) -> Response:

@@ -88,6 +88,12 @@ def test_what_the_board_does_not_tell_is_no_figure(serving):
         assert b"".join(line + b"\n" for line in page.splitlines() if line.startswith(b"jetmask_board_thr")) == wanted
 
 
+@pytest.mark.parametrize("camera", ["-1", "2", "9999", "x", "", "%C2%B2", "%D9%A9"])
+def test_a_camera_that_is_none(serving, camera):
+    for page in ("/snapshot.jpg", "/stream.mjpg"):
+        assert serving.get("{}?camera={}".format(page, camera))[0] == 404
+
+
 def test_snapshot_is_a_picture(serving):
     serving.wait_results(1, 1)
     status, headers, body = serving.get("/snapshot.jpg?camera=1")
