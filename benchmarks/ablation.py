@@ -52,6 +52,8 @@ def choices(model):
     """All trainings, the baseline first. An optimizer comes with a rate that is usual for it: one rate for all would
     compare rates."""
     rows = [Choice("baseline", "adamw, trapezoid, batch 16, all augmentation, average on, random weights")]
+    if model == configuration.TRANSFER:
+        return [*rows, Choice("init", "ImageNet weights", ("model.init=" + configuration.IMAGENET,))]
     for optimizer, rate in (("sgd", 0.02), ("adagrad", 0.02), ("rmsprop", 0.001), ("adam", 0.002)):
         rows.append(Choice("optimizer", "%s, rate %g" % (optimizer, rate),
                            ("train.optimizer=" + optimizer, "train.learning_rate=%g" % rate)))
@@ -67,8 +69,6 @@ def choices(model):
         # A rate for weights that are good already.
         rows.append(Choice("init", "shipped weights, rate 0.0005",
                            ("model.init=" + model, "train.learning_rate=0.0005")))
-    if model == configuration.TRANSFER:
-        return [rows[0], Choice("init", "ImageNet weights", ("model.init=" + configuration.IMAGENET,))]
     rows += [Choice("teacher", "the shipped s, weight %g" % weight,
                     ("model.teacher=s", "model.teacher_weight=%g" % weight)) for weight in TEACHER_WEIGHTS
              if model != "s"]

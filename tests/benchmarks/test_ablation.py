@@ -19,6 +19,20 @@ def test_every_choice_is_a_configuration_that_differs_from_the_baseline(model):
         assert config.to_dict(config.load(model, [*ablation.SHORT, *choice.overrides])) != plain, choice
 
 
+def test_imagenet_is_measured_against_random_weights():
+    base, start = ablation.choices("mobilenetv2")
+    settings = [config.load("mobilenetv2", [*ablation.SHORT, *row.overrides]) for row in (base, start)]
+    assert [one.model.init for one in settings] == ["", "imagenet"]
+    settings[1].model.init = ""
+    assert settings[0] == settings[1]  # and nothing else differs
+
+
+@pytest.mark.parametrize("model", ["n", "s", "m"])
+def test_the_baseline_does_not_follow_a_preset(model):
+    train = config.load(model, ablation.SHORT).train
+    assert (train.batch_size, train.optimizer, train.schedule, train.decay_share) == (16, "adamw", "trapezoid", 0.45)
+
+
 def run(*arguments):
     return subprocess.run([sys.executable, "-m", "benchmarks.ablation", *map(str, arguments)], capture_output=True,
                           text=True, timeout=3000)
