@@ -95,11 +95,12 @@ class Runner:
         self._reopen = reopen
         self._every_frame = every_frame
         self._next = 0
+        self._slots = [_Slot() for _ in range(_SLOTS)]
         self._free: queue.Queue = queue.Queue()
-        for _ in range(_SLOTS):
-            self._free.put(_Slot())
+        for slot in self._slots:
+            self._free.put(slot)
         self._ready: Optional[_Slot] = None
-        self._taking = False  # a frame is in hand between its camera and `_ready`
+        self._taking = False  # a frame is in hand between its camera and a slot
         self._infer_ended = 0.0
         self._failures = 0
         self._done: queue.Queue = queue.Queue(maxsize=_SLOTS)
@@ -146,7 +147,7 @@ class Runner:
         """Whether no frame is on its way."""
         # In the order in which a frame moves on, so that none slips past the question.
         return not any(view.camera.fresh() for view in self.views) and not self._taking \
-            and self._ready is None and self._free.qsize() >= _SLOTS - 1 and self._done.empty()
+            and all(slot.frame is None for slot in self._slots)
 
     def swap(self, variant: Any, detector: Detector, own: bool = True) -> None:
         """Go over to another detector with the next frame; the old one is closed when nothing uses it any more.
