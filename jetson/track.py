@@ -5,7 +5,8 @@ the tracks left over, by IoU with the predicted box. Motion is a constant veloci
 alpha-beta filter). All times are seconds, so that a slow machine and a fast one keep a track equally long.
 """
 
-from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
+from collections import deque
+from typing import Any, Deque, Dict, List, NamedTuple, Optional, Set, Tuple
 
 import numpy as np
 
@@ -15,6 +16,8 @@ MATCH_IOU = 0.25
 LOW_SCORE = 0.15  # detections down to this score keep a track alive, but start none
 MOST = 100  # faces followed in one picture
 KEEP_S = 1.5  # an unseen track is kept for this long
+# So long without any frame, and thrice as long as usual here: the camera was away, and who stands there now is another.
+AWAY_S = 2 * KEEP_S
 CONFIRM_HITS = 3
 CONFIRM_S = 0.25
 VOTE_MEMORY_S = 8.0  # votes fade, so that a mask put on after entering changes the class
@@ -82,12 +85,15 @@ class Tracker:
         self.counts = [0, 0, 0]  # persons by class at the end of the vote so far; moves with a changed vote
         self.persons = 0
         self._next = 1
+        self._updated: Optional[float] = None
+        self._gaps: Deque[float] = deque(maxlen=5)  # s between the last frames
 
     def update(self, xyxy: np.ndarray, scores: np.ndarray, now: float) -> List[Event]:
         """Take the detections of one frame, `xyxy` (N, 4) px and `scores` (N, 3); what happened, as events.
 
         Events: "enter" when a person is confirmed, "change" when its voted class changes, "leave" when it is gone.
         """
+        events = self._settle(now) if self._was_away(now) else []
         # A crowd, or a net that sees faces everywhere, must not stop the loop: the surest ones are followed.
         xyxy, scores = xyxy[:MOST], scores[:MOST]
         count = len(xyxy)
@@ -110,7 +116,16 @@ class Tracker:
         for d in np.flatnonzero(sure & free)[:max(0, 2 * MOST - len(self.tracks))]:
             self.tracks.append(Track(self._next, xyxy[d], scores[d], now))
             self._next += 1
-        return self._settle(now)
+        return events + self._settle(now)
+
+    def _was_away(self, now: float) -> bool:
+        """Whether this frame comes after a time without any; where each frame is long after the last, that is usual."""
+        gap = 0.0 if self._updated is None else now - self._updated
+        away = bool(self._gaps) and gap > max(AWAY_S, 3 * sorted(self._gaps)[len(self._gaps) // 2])
+        if self._updated is not None:
+            self._gaps.append(gap)
+        self._updated = now
+        return away
 
     def _reach(self, waiting: List[int], detections: np.ndarray, xyxy: np.ndarray,
                now: float) -> List[Tuple[int, int]]:

@@ -7,13 +7,13 @@ from jetson import track
 MASK, BARE = [0.8, 0.1, 0.05], [0.1, 0.8, 0.05]
 
 
-def run(tracker, frames, fps=30.0):
-    """Feed [(box, scores), …] per frame; all events."""
+def run(tracker, frames, fps=30.0, start=0.0):
+    """Feed [(box, scores), …] per frame, the first at `start` s; all events."""
     events = []
     for number, faces in enumerate(frames):
         xyxy = np.array([box for box, _ in faces], np.float32).reshape(-1, 4)
         scores = np.array([score for _, score in faces], np.float32).reshape(-1, 3)
-        events += tracker.update(xyxy, scores, number / fps)
+        events += tracker.update(xyxy, scores, start + number / fps)
     return events
 
 
@@ -51,6 +51,20 @@ def test_a_gap_is_bridged_and_a_long_one_is_not():
         tracker = track.Tracker(0.4)
         run(tracker, walk(gap))
         assert tracker.persons == persons, gap
+
+
+def test_who_stands_there_after_an_outage_is_another():
+    tracker = track.Tracker(0.4)
+    run(tracker, [[(box(100), MASK)] for _ in range(30)])
+    events = run(tracker, [[(box(110), MASK)] for _ in range(30)], start=3600.0)
+    assert [(e.kind, e.track) for e in events] == [("leave", 1), ("enter", 2)] and tracker.persons == 2
+    assert events[0].at < 1.0  # not an hour in the picture
+
+
+def test_where_frames_are_always_far_apart_a_gap_is_no_outage():
+    tracker = track.Tracker(0.4)
+    run(tracker, [[(box(100), MASK)] for _ in range(8)], fps=0.2)
+    assert tracker.persons == 1 and len(tracker.tracks) == 1
 
 
 def test_unsure_detections_keep_a_track_but_start_none():
