@@ -14,9 +14,12 @@ import time
 from typing import Any, Dict, List, Optional
 
 _TEMPERATURE = re.compile(r"(?:^|\s)([A-Za-z][\w-]*)@(-?\d+(?:\.\d+)?)C\b")
-_POWER = re.compile(r"(?:^|\s)((?:POM|VDD|VIN|CPU|GPU|SOC|CV|NC)_[A-Z0-9_]+|VDDRQ|CV|GPU|CPU|SOC) "
+_POWER = re.compile(r"(?:^|\s)((?:POM|VDD|VDDQ|VIN|CPU|GPU|SOC|CV|NC)_[A-Z0-9_]+|VDDRQ|SYS5V|CV|GPU|CPU|SOC) "
                     r"(\d+)(?:mW)?/(\d+)(?:mW)?(?:/\d+(?:mW)?)?")
-_TOTAL_RAILS = ("VDD_IN", "POM_5V_IN", "VIN_SYS_5V0", "SYS_VIN_HV", "SYS5V")
+# One rail feeds everything, or, on an AGX, these feed it together: its 5 V rail is that of the memory and the interfaces
+# (NVIDIA's forum, 75574 and 217088), and an AGX Orin's VDDQ rail comes behind it.
+_TOTAL_RAILS = (("VDD_IN",), ("POM_5V_IN",), ("SYS_VIN_HV",), ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),
+                ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"))
 _DUMMY_C = 100.0  # the Nano's PMIC always says 100
 _FRESH_S = 5.0  # tegrastats tells every second; what it said longer ago is not the present
 _OFF_C = -200.0  # a sensor that is switched off says -256
@@ -76,10 +79,10 @@ def parse_nvpmodel(text: str) -> Optional[str]:
 
 
 def total_power(power_mw: Dict[str, int]) -> Optional[int]:
-    """The rail that feeds everything, in mW; None when no such rail is there."""
-    for rail in _TOTAL_RAILS:
-        if rail in power_mw:
-            return power_mw[rail]
+    """What the whole board takes, in mW; None where its rails do not tell."""
+    for rails in _TOTAL_RAILS:
+        if all(rail in power_mw for rail in rails):
+            return sum(power_mw[rail] for rail in rails)
     return None
 
 

@@ -26,7 +26,7 @@ def _celsius(reading: Dict[str, Any]) -> Optional[float]:
 
 
 WATTS = Kind("watts", "W", 1000.0, 5.0, 5.0, lambda goal: 0.07 * goal, 20.0, _watts,
-             "this board tells no power: neither tegrastats nor an INA3221 monitor names the rail that feeds it")
+             "this board tells no power: neither tegrastats nor an INA3221 monitor names the rails that feed it")
 # Heat comes and goes slowly: what a variant does to the temperature is seen after half a minute, not at once.
 CELSIUS = Kind("celsius", "°C", 150.0, 5.0, 30.0, lambda goal: 5.0, 60.0, _celsius,
                "this board tells no temperature: neither tegrastats nor a thermal zone of the kernel")

@@ -49,6 +49,20 @@ def test_gpu_forms(text, load, clocks):
     assert (value.get("gpu_load"), value.get("gpu_mhz")) == (load, clocks)
 
 
+AGX_ORIN = ("RAM 13983/62780MB CPU [90%@2201] EMC_FREQ 1%@2133 GR3D_FREQ 14%@[407,407] GPU@69.125C tj@77.281C "
+            "VDD_GPU_SOC 3150mW/2971mW VDD_CPU_CV 14312mW/12415mW VIN_SYS_5V0 4968mW/5048mW VDDQ_VDD2_1V8AO 1091mW/1091mW")
+AGX_XAVIER = ("RAM 2721/31927MB CPU [9%@1190] EMC_FREQ 0% GR3D_FREQ 0% AO@32.5C GPU@32C PMIC@100C GPU 309/309 "
+              "CPU 1242/1242 SOC 1396/1396 CV 0/0 VDDRQ 621/621 SYS5V 2416/2416")
+
+
+@pytest.mark.parametrize("line, rails, total", [(AGX_ORIN, 4, 3150 + 14312 + 4968),
+                                                (AGX_XAVIER, 6, 309 + 1242 + 1396 + 621 + 2416)])
+def test_on_an_agx_the_five_volt_rail_is_not_the_whole_board(line, rails, total):
+    power = board.parse_tegrastats(line)["power_mw"]
+    assert len(power) == rails and board.total_power(power) == total
+    assert board.total_power({"VIN_SYS_5V0": 4968}) is None and board.total_power({"SYS5V": 2416}) is None
+
+
 def test_triple_power():
     assert board.parse_tegrastats("VDD_IN 5139mW/5140mW/5141mW")["power_mw"] == {"VDD_IN": 5139}
 
