@@ -15,7 +15,7 @@ import numpy as np
 
 from jetson import metrics
 from jetson.errors import BadInput
-from pipeline import augment
+from pipeline import augment, photo_memory
 from pipeline.data import leak
 from pipeline.model import CLASSES
 
@@ -24,31 +24,35 @@ MINED_IGNORES = Path(__file__).parent / "data" / "mined_ignores.json"
 
 
 class Photo(NamedTuple):
-    """One labelled photograph: boxes and ignore are xyxy float32 (N, 4) in its pixels, labels int (N,)."""
+    """One labelled photograph: boxes and ignore are xyxy float32 (N, 4) in its pixels, labels int (N,); wh is the
+    (width, height) that its labels were made for, None where nothing says it."""
 
     path: Path
     boxes: np.ndarray
     labels: np.ndarray
     ignore: np.ndarray
+    wh: tuple | None = None
 
     def image(self):
-        return _read(self.path)
+        """uint8 (h, w, 3) BGR, read-only. BadInput where it cannot be decoded or has another size than `wh`."""
+        image = _kept.get(self.path, _read)
+        if self.wh and image.shape[1::-1] != tuple(self.wh):  # its boxes would be somewhere else
+            raise BadInput("an image is %d x %d" % image.shape[1::-1], where=str(self.path),
+                           expected="%d x %d, as annotations.json says" % tuple(self.wh),
+                           remedy="`jetmask data check` on its folder lists all such files")
+        return image
 
 
-_cache = {}
+_kept = photo_memory.Kept()  # decoding is half of a sample's cost
 
 
 def _read(path):
-    # Decoding is half of a sample's cost and all splits fit in memory; read-only so that no augmentation edits a photo.
-    if path not in _cache:
-        # Labels are in pixels of the stored image, so an orientation tag must not turn it.
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        if image is None:
-            raise BadInput("an image can not be decoded", where=str(path), expected="a JPEG or PNG file",
-                           remedy="run `jetmask data check` on its folder and mend or remove the file")
-        image.setflags(write=False)
-        _cache[path] = image
-    return _cache[path]
+    # Labels are in pixels of the stored image, so an orientation tag must not turn it.
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise BadInput("an image can not be decoded", where=str(path), expected="a JPEG or PNG file",
+                       remedy="run `jetmask data check` on its folder and mend or remove the file")
+    return image
 
 
 def held_out(file_name, parts=3):
@@ -67,7 +71,7 @@ def read_split(split_dir, keep=lambda name: True):
             continue
         ignore = _xyxy([m[:4] for m in mined.get("%s/%s" % (split_dir.name, Path(truth.file).name), [])])
         photos.append(Photo(Path(truth.file), truth.xyxy.astype(np.float32), truth.labels.astype(np.int32),
-                            np.concatenate([truth.ignore.astype(np.float32), ignore])))
+                            np.concatenate([truth.ignore.astype(np.float32), ignore]), truth.wh))
     return photos
 
 

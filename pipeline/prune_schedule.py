@@ -242,7 +242,7 @@ class Pruning:
         if self.config.train.epochs:
             result["map50_before"] = self.baseline()["map50"]
             truths = metrics.load_split(str(self._val()))
-            photos = [dataset.Photo(Path(t.file), None, None, None) for t in truths]
+            photos = [dataset.Photo(Path(t.file), None, None, None, t.wh) for t in truths]
             found = [train.predict(m, photos, self.config.train.val_wh)
                      for m in (self.original, load(result["model"]))]
             result["change"] = metrics.paired_bootstrap(truths, *found)

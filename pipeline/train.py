@@ -53,20 +53,20 @@ def predict(net, photos, input_wh, batch=8):
     training validates by. Decoding and NMS are the device's."""
     results = []
     for start in range(0, len(photos), batch):
-        group = photos[start:start + batch]
-        boxed = [image.letterbox(p.image(), input_wh) for p in group]
+        frames = [photo.image() for photo in photos[start:start + batch]]
+        boxed = [image.letterbox(frame, input_wh) for frame in frames]
         x = np.concatenate([blob for blob, _ in boxed]).transpose(0, 2, 3, 1)
         outputs = [np.asarray(o).transpose(0, 3, 1, 2) for o in net.predict_on_batch(x)]
-        for i, (photo, (_, scale)) in enumerate(zip(group, boxed)):
-            wh = photo.image().shape[1::-1]
-            results.append(find({n: o[i:i + 1] for n, o in zip(NAMES, outputs)}, DECODE, wh, scale, FEW))
+        for i, (frame, (_, scale)) in enumerate(zip(frames, boxed)):
+            found = {n: o[i:i + 1] for n, o in zip(NAMES, outputs)}
+            results.append(find(found, DECODE, frame.shape[1::-1], scale, FEW))
     return results
 
 
 def validate(net, split_dir, input_wh):
     """The metric of jetson/metrics.py for a Keras model on a split folder."""
     truths = metrics.load_split(split_dir)
-    photos = [dataset.Photo(Path(t.file), None, None, None) for t in truths]
+    photos = [dataset.Photo(Path(t.file), None, None, None, t.wh) for t in truths]
     return metrics.evaluate(truths, predict(net, photos, input_wh))
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jetson.errors import BadInput
 from jetson.metrics import load_split
-from pipeline import augment, config, dataset
+from pipeline import augment, config, dataset, photo_memory
 from pipeline.model import CLASSES
 from pipeline.sheet import Sheet
 
@@ -158,3 +158,46 @@ def test_missing_and_broken_folders_are_named(tmp_path):
     (tmp_path / "annotations.json").write_text("{")
     with pytest.raises(BadInput, match="not JSON"):
         dataset.read_split(tmp_path)
+
+
+def test_photographs_beyond_the_memory_are_decoded_again(root, monkeypatch, capsys):
+    """With room for two of six: the same batches, two kept, and one word about it."""
+    settings_ = config.load(None, ["train.sizes=[[64, 1.0]]", "train.batch_size=1"])
+
+    def batches():
+        monkeypatch.setattr(dataset, "_kept", photo_memory.Kept())
+        made = dataset.Batches(dataset.read_pool(root, ["train"]), settings_, 0, 12)
+        return [made[i] for i in range(12)], dataset._kept
+
+    roomy, kept = batches()
+    largest = max(image.nbytes for image in kept.images.values())
+    assert len(kept.images) == 6 and not capsys.readouterr().err
+    monkeypatch.setattr(photo_memory, "total", lambda: 2 * 2 * largest)
+    tight, kept = batches()
+    assert 2 <= len(kept.images) < 6
+    assert kept.bytes == sum(image.nbytes for image in kept.images.values()) <= 2 * largest
+    assert capsys.readouterr().err.count("mind: memory holds") == 1
+    for (x, y), (same_x, same_y) in zip(roomy, tight, strict=True):
+        np.testing.assert_array_equal(x, same_x)
+        assert all(np.array_equal(y[key], same_y[key]) for key in y)
+
+
+def test_memory_is_what_the_container_allows(tmp_path, monkeypatch):
+    (tmp_path / "memory.max").write_text("max\n")
+    monkeypatch.setattr(photo_memory, "LIMITS", [str(tmp_path / "memory.max"), str(tmp_path / "none")])
+    machine = photo_memory.total()
+    assert machine > 1 << 28
+    (tmp_path / "memory.max").write_text("123456\n")
+    assert photo_memory.total() == 123456
+
+
+def test_a_photograph_of_another_size_than_its_labels_is_not_trained_on(tmp_path):
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "a.png"), np.zeros((60, 40, 3), np.uint8))  # turned after it was labelled
+    (tmp_path / "annotations.json").write_text(json.dumps({
+        "categories": CATEGORIES, "images": [{"id": 1, "file_name": "images/a.png", "width": 60, "height": 40}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 20]}]}))
+    (photo,) = dataset.read_split(tmp_path)
+    with pytest.raises(BadInput, match="40 x 60") as told:
+        photo.image()
+    assert "60 x 40" in str(told.value) and "a.png" in str(told.value)
