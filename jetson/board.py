@@ -16,8 +16,8 @@ from typing import Any, Dict, List, Optional
 _TEMPERATURE = re.compile(r"(?:^|\s)([A-Za-z][\w-]*)@(-?\d+(?:\.\d+)?)C\b")
 _POWER = re.compile(r"(?:^|\s)((?:POM|VDD|VDDQ|VIN|CPU|GPU|SOC|CV|NC)_[A-Z0-9_]+|VDDRQ|SYS5V|CV|GPU|CPU|SOC) "
                     r"(\d+)(?:mW)?/(\d+)(?:mW)?(?:/\d+(?:mW)?)?")
-# One rail feeds everything, or, on an AGX, these feed it together: its 5 V rail is that of the memory and the interfaces
-# (NVIDIA's forum, 75574 and 217088), and an AGX Orin's VDDQ rail comes behind it.
+# One rail feeds everything, or, on an AGX, these feed it together: its 5 V rail is that of what is not named (NVIDIA's
+# forum, 75574 and 217088), and an AGX Orin's VDDQ rail comes behind it.
 _TOTAL_RAILS = (("VDD_IN",), ("POM_5V_IN",), ("SYS_VIN_HV",), ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),
                 ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"))
 _DUMMY_C = 100.0  # the Nano's PMIC always says 100
