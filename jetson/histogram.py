@@ -71,7 +71,7 @@ class Rate:
 
     def __init__(self, seconds: float = 5.0) -> None:
         self._seconds = seconds
-        self._marks: List[List[float]] = []  # [second, count]
+        self._marks: List[List[float]] = []  # [second of the first, count]
         self._lock = threading.Lock()
 
     def add(self, now: float, count: int = 1) -> None:
@@ -87,7 +87,11 @@ class Rate:
         """Events a second at time `now`."""
         with self._lock:
             marks = [mark for mark in self._marks if now - mark[0] <= self._seconds]
+            if len(marks) == 1:  # so slow that the pause before it tells the rate, or just begun
+                marks = self._marks[-2:]
         if not marks:
             return 0.0
-        # The newest mark is still filling: what it holds is counted, and the time up to now with it.
-        return sum(mark[1] for mark in marks) / max(now - marks[0][0], 0.25)
+        first, newest = marks[0][0], marks[-1]
+        before = sum(mark[1] for mark in marks[:-1])
+        # What came from the first mark up to the newest, which is still filling; in a silence up to now.
+        return min(before / max(newest[0] - first, 0.25), (before + newest[1]) / max(now - first, 0.25))

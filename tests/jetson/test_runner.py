@@ -174,3 +174,15 @@ def test_latencies_of_an_hour_ago_are_not_told(monkeypatch):
     now = time.monotonic()
     monkeypatch.setattr(histogram.time, "monotonic", lambda: now + 3600.0)
     assert latency.percentiles() == {} and latency.count == 1
+
+
+@pytest.mark.parametrize("fps, cameras", [(0.25, 1), (1, 1), (1, 3), (10, 1), (30, 2)])
+def test_no_more_results_a_second_than_there_are(fps, cameras):
+    rate = histogram.Rate()
+    for number in range(int(12 * fps)):
+        for _ in range(cameras):
+            rate.add(number / fps)
+        if number > max(1, 2 * fps):
+            for late in (0.0, 0.5, 0.99):
+                assert rate.value((number + late) / fps) == pytest.approx(cameras * fps, rel=0.04), (number, late)
+    assert rate.value(12 + 4.5) < 0.6 * cameras * fps and rate.value(100.0) == 0.0
