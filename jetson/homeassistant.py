@@ -5,6 +5,8 @@ One retained message for each entity, <discovery prefix>/<component>/<device>/<o
 """
 
 import json
+import re
+import zlib
 from typing import Any, Dict, Iterable, List, Tuple
 
 from jetson import __version__
@@ -86,15 +88,23 @@ def _camera(topic: str, number: int) -> List[Tuple[str, str, Dict[str, Any]]]:
 
 
 def _places(topic: str, number: int, places: Places) -> List[Tuple[str, str, Dict[str, Any]]]:
+    # Known and read by name: their order in the file may change, and their counts go on under their names.
+    pick = "(value_json.{} | selectattr('name', 'eq', '{}') | first)"
     entities: List[Tuple[str, str, Dict[str, Any]]] = []
-    for place, name in enumerate(places["lines"]):
+    for name in places["lines"]:
         for way in ("in", "out"):
-            entities.append(("sensor", "camera{}_line{}_{}".format(number, place, way), {
+            entities.append(("sensor", "camera{}_line_{}_{}".format(number, _word(name), way), {
                 "name": "Camera {} {} {}".format(number, name, way), "state_topic": topic, "icon": "mdi:door",
-                "value_template": "{{ value_json.lines[%d]['%s'].total }}" % (place, way),
+                "value_template": "{{ %s['%s'].total }}" % (pick.format("lines", name), way),
                 "state_class": "total_increasing"}))
-    for place, name in enumerate(places["zones"]):
-        entities.append(("sensor", "camera{}_zone{}".format(number, place), {
+    for name in places["zones"]:
+        entities.append(("sensor", "camera{}_zone_{}".format(number, _word(name)), {
             "name": "Camera {} {}, now".format(number, name), "state_topic": topic, "state_class": "measurement",
-            "value_template": "{{ value_json.zones[%d].now.total }}" % place, "icon": "mdi:account-group"}))
+            "value_template": "{{ %s.now.total }}" % pick.format("zones", name), "icon": "mdi:account-group"}))
     return entities
+
+
+def _word(name: str) -> str:
+    """A name of a line or polygon as a part of a topic and an id, where only ASCII letters, digits, _ and - may be."""
+    word = re.sub(r"[^A-Za-z0-9_-]", "_", name)
+    return word if word == name else "{}_{:08x}".format(word, zlib.crc32(name.encode()))

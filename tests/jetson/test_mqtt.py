@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -401,6 +402,21 @@ def test_discovery_is_what_home_assistant_documents():
     assert sum("/camera1" in topic for topic in configs) == 11
 
 
+def test_a_line_is_the_same_sensor_wherever_it_stands_in_the_file():
+    def told(*lines):
+        found = homeassistant.configs("nano", "jetmask_1f", "jetmask/nano", "homeassistant",
+                                      [{"lines": list(lines), "zones": ["tür.1", "t_r_1"]}], "", ())
+        return {topic: json.loads(payload.decode()) for topic, payload in found.items()}
+
+    one, two = told("door", "gate"), told("gate", "door")
+    assert one == two and "homeassistant/sensor/jetmask_1f/camera0_line_door_in/config" in one
+    assert len([topic for topic in one if "_zone_" in topic]) == 2  # both names, each an id of its own
+    for topic, config in one.items():
+        assert all(re.match(r"^[a-zA-Z0-9_-]+$", part) for part in topic.split("/")), topic
+        if "_line_" in topic:
+            assert "'{}'".format("door" if "door" in topic else "gate") in config["value_template"]
+
+
 def retained(listener, start):
     """The newest retained payload of each topic that begins so and was not taken back."""
     newest = {topic: payload for topic, payload, _ in list(listener.messages) if topic.startswith(start)}
@@ -439,10 +455,10 @@ def test_other_lines_after_a_reload_are_announced_and_the_former_taken_back(tmp_
     one = publish(settings(tmp_path, broker.url)).wait()
     listener = listen(broker)
     one.mqtt.cameras = [{"lines": ["door"], "zones": []}]
-    wait_for(lambda: listener.on("/camera0_line0_in/config"), "the line")
+    wait_for(lambda: listener.on("/camera0_line_door_in/config"), "the line")
     one.mqtt.cameras = [{"lines": [], "zones": ["queue"]}]
-    wait_for(lambda: listener.on("/camera0_zone0/config"), "the zone")
-    wait_for(lambda: listener.on("/camera0_line0_in/config")[-1] == "", "the line taken back")
+    wait_for(lambda: listener.on("/camera0_zone_queue/config"), "the zone")
+    wait_for(lambda: listener.on("/camera0_line_door_in/config")[-1] == "", "the line taken back")
 
 
 def test_counts_are_sent_on_change_and_not_faster_than_asked(tmp_path, make_broker, listen, publish):
