@@ -9,7 +9,10 @@ other people in the same pose when looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +23,7 @@ from jetson.errors import BadInput
 from pipeline.data.labels import Finding, images_in
 
 NEAR_BITS = 10
+_BLOCK = 1 << 22  # pairs of hashes that are compared at once: some 40 MB
 
 
 class Leak(NamedTuple):
@@ -36,36 +40,51 @@ def dhash(image: np.ndarray) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def hashes(paths: Iterable[Path], mirrored: bool = False) -> np.ndarray:
-    """-> uint64 (N,) of image files, as stored or mirrored. BadInput for one that cannot be decoded."""
-    found = []
-    for path in paths:
-        grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
-        if grey is None:
-            raise BadInput("not a readable image", path, "JPEG or PNG", "`jetmask data check` lists all such files")
-        found.append(dhash(grey[:, ::-1] if mirrored else grey))
-    return np.array(found, np.uint64)
+def hashes(paths: Iterable[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """-> uint64 (N,) of image files as stored, and (N,) of their mirror images; each is decoded once, on all cores.
+    BadInput for one that cannot be decoded."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(_both, paths))
+    return np.array([plain for plain, _ in found], np.uint64), np.array([mirror for _, mirror in found], np.uint64)
 
 
-def near_pairs(a: np.ndarray, b: np.ndarray, bits: int = NEAR_BITS) -> list[tuple[int, int, int]]:
-    """Hashes uint64 (N,), (M,) -> all (i, j, differing bits) up to `bits`; in blocks, so that many images fit."""
-    pairs = []
-    for start in range(0, len(a), 512):
-        apart = np.bitwise_count(a[start : start + 512, None] ^ b[None])
-        pairs += [(start + int(i), int(j), int(apart[i, j])) for i, j in zip(*np.nonzero(apart <= bits), strict=True)]
-    return pairs
+def _both(path):
+    try:
+        known = os.stat(path)
+    except OSError:
+        known = None
+    return _decoded(str(path), known and (known.st_mtime_ns, known.st_size))
+
+
+@functools.cache  # the trainings of one pruning ask for the same photographs again and again
+def _decoded(path, _version):
+    grey = cv2.imread(path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    if grey is None:
+        raise BadInput("not a readable image", path, "JPEG or PNG", "`jetmask data check` lists all such files")
+    return dhash(grey), dhash(grey[:, ::-1])
+
+
+def apart(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Hashes uint64 (N,), (M,) -> (first row, uint8 (n, M): differing bits) block by block: of many images not even
+    the near pairs fit in memory, since all frames of a camera that stands still are near to one another."""
+    rows = max(1, _BLOCK // max(1, len(b)))
+    for start in range(0, len(a), rows):
+        yield start, np.bitwise_count(a[start : start + rows, None] ^ b[None])
 
 
 def leaks(images: Sequence[Path], held_out: Sequence[Path], bits: int = NEAR_BITS) -> list[Leak]:
     """Those of `images` that are near to, or a mirror image of, one of `held_out` (image files): one Leak each, the
     nearest."""
     images, held_out = list(images), list(held_out)
-    theirs = hashes(held_out)
+    theirs, _ = hashes(held_out)
     nearest: dict[int, tuple[int, int]] = {}
-    for mirrored in (False, True):
-        for i, j, apart in near_pairs(hashes(images, mirrored), theirs, bits):
-            nearest[i] = min(nearest.get(i, (65, 0)), (apart, j))
-    return [Leak(images[i], held_out[j], apart) for i, (apart, j) in sorted(nearest.items())]
+    for ours in hashes(images) if held_out else ():
+        for start, differing in apart(ours, theirs):
+            closest = differing.argmin(axis=1)
+            for row in np.flatnonzero(differing.min(axis=1) <= bits).tolist():
+                found = int(differing[row, closest[row]]), int(closest[row])
+                nearest[start + row] = min(nearest.get(start + row, (65, 0)), found)
+    return [Leak(images[i], held_out[j], bits_apart) for i, (bits_apart, j) in sorted(nearest.items())]
 
 
 def images_of(split_dir: Path) -> list[Path]:

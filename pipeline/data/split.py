@@ -31,9 +31,14 @@ def groups(hashed: np.ndarray, bits: int = leak.NEAR_BITS, mirrored: np.ndarray 
         return i
 
     for other in (hashed, mirrored):
-        for i, j, _ in leak.near_pairs(hashed, other, bits) if other is not None else ():
-            a, b = sorted((find(i), find(j)))
-            root[b] = a
+        for start, differing in leak.apart(hashed, other) if other is not None else ():
+            near = differing <= bits
+            for row in np.flatnonzero(near.any(axis=1)).tolist():
+                own, others = find(start + row), root[near[row]]
+                # Where many are near, most are joined by now.
+                for j in np.unique(others).tolist() if (others != own).any() else ():
+                    a, b = sorted((find(j), own))
+                    root[b] = own = a
     return np.array([find(i) for i in range(len(hashed))], int)
 
 
@@ -54,7 +59,7 @@ def split(
     if not 0 <= bits <= 32:
         raise UsageError(f"--bits {bits}", "--bits", "0 to 32: unlike pictures differ in about 32 of 64 bits")
     paths = [e.image for e in entries]
-    hashed, mirrored = leak.hashes(paths), leak.hashes(paths, mirrored=True)
+    hashed, mirrored = leak.hashes(paths)
     number = groups(hashed, bits, mirrored)
     counts = np.array([[1] + [e.labels.count(k) for k in range(len(CLASSES))] for e in entries], float).reshape(
         -1, 1 + len(CLASSES)

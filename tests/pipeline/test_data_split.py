@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -29,10 +30,14 @@ def plain_bits(a, b):
 
 @settings(max_examples=100, deadline=None)
 @given(hashes | close, hashes | close, st.integers(0, 40))
-def test_near_pairs_are_those_of_the_plain_count(a, b, bits):
-    wanted = {(i, j, plain_bits(x, y)) for i, x in enumerate(a) for j, y in enumerate(b) if plain_bits(x, y) <= bits}
-    found = leak.near_pairs(a, b, bits)
-    assert set(found) == wanted and len(found) == len(wanted)
+def test_what_is_apart_is_the_plain_count_in_every_block(a, b, rows):
+    blocks = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(leak, "_BLOCK", rows)
+        for start, differing in leak.apart(a, b):
+            assert start == sum(map(len, blocks))
+            blocks.append(differing)
+    assert [[plain_bits(x, y) for y in b] for x in a] == [list(row) for block in blocks for row in block]
 
 
 @settings(max_examples=100, deadline=None)
@@ -47,6 +52,35 @@ def test_groups_are_the_connected_parts(hashed, bits):
                     parts[k] = joined
     found = splitting.groups(hashed, bits)
     assert all((found[i] == found[j]) == (j in parts[i]) for i in range(len(hashed)) for j in range(len(hashed)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(close, st.integers(0, 6), st.integers(0, 2**64 - 1))
+def test_mirror_images_belong_together(hashed, bits, seed):
+    """A picture that another is the mirror image of is in its group, and so are both of their groups."""
+    mirrored = hashed[np.random.default_rng(seed).permutation(len(hashed))]
+    parts = {i: {i} for i in range(len(hashed))}
+    for other in (hashed, mirrored):
+        for i in range(len(hashed)):
+            for j in range(len(hashed)):
+                if plain_bits(hashed[i], other[j]) <= bits:
+                    joined = parts[i] | parts[j]
+                    for k in joined:
+                        parts[k] = joined
+    assert splitting.groups(hashed, bits, mirrored).tolist() == [min(parts[i]) for i in range(len(hashed))]
+
+
+def test_frames_of_a_camera_that_stands_still_fit_in_memory():
+    """All are near to all others: their pairs alone would be 9 million."""
+    rng = np.random.default_rng(0)
+    noise = (np.uint64(1) << rng.integers(0, 64, (3000, 3)).astype(np.uint64)).sum(axis=1, dtype=np.uint64)
+    tracemalloc.start()
+    try:
+        number = splitting.groups(np.uint64(0x0123456789ABCDEF) ^ noise)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert set(number.tolist()) == {0} and peak < 200e6
 
 
 def plain_dhash(grey):
