@@ -117,12 +117,15 @@ class Session:
         if self.settings.discovery:
             found = homeassistant.configs(self.settings.node, owner.device, self.base, self.settings.discovery,
                                           owner.cameras, owner.model, self._known)
+        # Counts are retained, too: those of a camera that is no more, or under a former name, would stay for ever.
+        own = [self.base + end for end in ["/status", "/state"] + ["/camera/{}".format(number)
+                                                                  for number in range(len(owner.cameras))]]
         for topic in owner.announced:
-            if topic not in found:
+            if topic not in found and topic not in own:
                 self._publish(client, topic, b"", 1, True)
         for topic, payload in found.items():
             self._publish(client, topic, payload, 1, True)
-        owner.remember(sorted(found))
+        owner.remember(sorted(found) + own)
         self._publish(client, self.base + "/status", b"online", 1, True)
 
     def _step(self, client: Any, timeout_s: float) -> None:

@@ -439,6 +439,25 @@ def test_a_camera_that_is_no_more_is_taken_back(tmp_path, make_broker, listen, p
     wait_for(lambda: not retained(listener, "homeassistant/"), "discovery is off")
 
 
+def test_counts_of_a_camera_that_is_no_more_are_taken_back(tmp_path, make_broker, listen, publish):
+    broker = make_broker()
+    state = {"board": None, "health": {"status": "ok", "reason": ""}, "variant": {"name": "v"}, "warnings": [],
+             "bundle": "b", "version": "0", "fps": 1.0}
+    cameras = [{"index": number, "source": "csi://0", "status": "live", "persons": {"total": 0}, "frozen": False,
+                "dark": False, "result_fps": 1.0, "now": {}} for number in range(2)]
+    one = publish(settings(tmp_path, broker.url), cameras=2).wait()
+    listener = listen(broker)
+    one.mqtt.counts(dict(state, cameras=cameras))
+    wait_for(lambda: "jetmask/nano/camera/1" in retained(listener, "jetmask/"), "both cameras")
+    one.mqtt.stop()
+    two = publish(settings(tmp_path, broker.url)).wait()
+    two.mqtt.counts(dict(state, cameras=cameras[:1]))
+    wait_for(lambda: "jetmask/nano/camera/1" not in retained(listener, "jetmask/"), "one camera")
+    two.mqtt.stop()
+    publish(settings(tmp_path, broker.url, node="gate")).wait()  # and under another name nothing stays of the former
+    wait_for(lambda: retained(listener, "jetmask/") == {"jetmask/gate/status"}, "the new name alone")
+
+
 def test_a_kind_of_event_is_announced_before_it_is_sent(tmp_path, make_broker, listen, publish):
     broker = make_broker()
     one = publish(settings(tmp_path, broker.url)).wait()
