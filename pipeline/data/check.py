@@ -129,6 +129,11 @@ def _boxes(labelled, entry, mapping, found):
             )
         elif over > DUST_PX:
             found("box over the edge", f"{shown} by {over:.3g} px", "cut at the edge", box.line, error=False)
+        # Sums of fractions leave dust in the last digits; a thousandth of a pixel is far below what a label means.
+        xywh = [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)]
+        if not min(xywh[2:]) > 0:
+            found("box empty", f"{shown} has no area", "the box is left out", box.line)
+            continue
         name = class_of(box.name, mapping)
         if name is None:
             found(
@@ -138,8 +143,6 @@ def _boxes(labelled, entry, mapping, found):
                 box.line,
             )
             name = IGNORE
-        # Sums of fractions leave dust in the last digits; a thousandth of a pixel is far below what a label means.
-        xywh = [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)]
         if name == IGNORE:
             entry.ignore.append(xywh)
             continue

@@ -325,12 +325,21 @@ def test_an_entry_that_is_no_annotation_is_named_with_its_line(change, tmp_path)
         ("7 0.5 0.5 0.2 0.2\n", "class unknown", 1),
         ("0 1.5 0.5 0.2 0.2\n", "box outside", 1),
         ("0 0.5 0.5 0 0.2\n", "box empty", 1),
+        ("0 0.5 0.5 0.2 1e-7\n", "box empty", 1),
     ],
 )
 def test_yolo_lines_that_are_wrong(text, kind, line, tmp_path):
     source = as_yolo(tmp_path / "s")
     (source / "labels" / "c.txt").write_text(text)
     assert [(f.file, f.line, f.kind) for f in errors_of(source)] == [(str(source / "labels" / "c.txt"), line, kind)]
+
+
+def test_a_box_that_is_cut_to_a_sliver_is_left_out_and_what_is_written_can_be_read(tmp_path):
+    """A ten-thousandth of a pixel is left of it inside the image: written, it would be a box without an area."""
+    document = coco_document()
+    document["annotations"][0]["bbox"] = [-20, 12, 20.0001, 24]
+    jetmask("import", as_coco(tmp_path / "s", document), tmp_path / "out", "--mend", code=0)
+    assert [len(truth.xyxy) for truth in load_split(str(tmp_path / "out"))] == [1, 1, 0, 1]
 
 
 def test_yolo_polygons_become_their_box_and_missing_pairs_are_told(tmp_path):
