@@ -18,7 +18,7 @@ LINE = re.compile(r"\d+( +-?[\d.]+(e[-+]?\d+)?){4,}\s*$")  # enough to tell the 
 def read(folder: Path, image_folders: list[Path]) -> Collection:
     """`folder` holds data.yaml (or classes.txt) and pairs of images and txt files, flat, in images/ and labels/, or in
     one folder of those for each of its splits."""
-    names = _names(folder)
+    names, points = _described(folder)
     images, findings = [], []
     pairs = _pairs(folder, image_folders)
     if not pairs:
@@ -44,7 +44,7 @@ def read(folder: Path, image_folders: list[Path]) -> Collection:
                         False,
                     )
                 )
-            boxes = _boxes(path, names, findings) if path else []
+            boxes = _boxes(path, names, points, findings) if path else []
             images.append(Labelled(image, image.name, str(path or image), None, boxes, None, {"orig_name": image.name}))
         for path in labels.values():
             findings.append(
@@ -77,8 +77,11 @@ def _pairs(folder, image_folders):
     return pairs
 
 
-def _names(folder):
-    """-> {class number: name}; empty where nothing tells them, and then each number is an unknown class."""
+def _described(folder):
+    """-> {class number: name}, and how many numbers of key points follow each box.
+
+    The names are empty where nothing tells them, and then each number is an unknown class.
+    """
     for path in sorted(folder.glob("*.y*ml")) or sorted(folder.parent.glob("data.y*ml")):  # beside its splits
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -88,10 +91,11 @@ def _names(folder):
                 "not YAML", f"{path}, line {mark.line + 1}" if mark else path, "names: [mask, no-mask]"
             ) from None
         names = content.get("names") if isinstance(content, dict) else None
+        points = _points(content, path) if names is not None else 0
         if isinstance(names, list):
-            return {i: str(name) for i, name in enumerate(names)}
+            return {i: str(name) for i, name in enumerate(names)}, points
         if isinstance(names, dict) and all(str(k).isdecimal() for k in names):
-            return {int(k): str(name) for k, name in names.items()}
+            return {int(k): str(name) for k, name in names.items()}, points
         if names is not None:
             raise BadInput("names is neither a list nor a table", path, "names: [mask, no-mask]")
     for path in (folder / "classes.txt", folder / "obj.names"):
@@ -100,11 +104,19 @@ def _names(folder):
                 lines = path.read_text(encoding="utf-8-sig").splitlines()
             except UnicodeDecodeError as error:
                 raise BadInput(f"cannot be read: {error}", path, "class names in UTF-8, one a line") from None
-            return {i: line.strip() for i, line in enumerate(lines)}
-    return {}
+            return {i: line.strip() for i, line in enumerate(lines)}, 0
+    return {}, 0
 
 
-def _boxes(path, names, findings):
+def _points(content, path):
+    """How many numbers the key points of a pose are, by data.yaml's kpt_shape: [points, numbers each]."""
+    shape = content.get("kpt_shape", [0, 2])
+    if not isinstance(shape, list) or len(shape) != 2 or not all(type(n) is int and n >= 0 for n in shape):
+        raise BadInput(f"kpt_shape is {str(shape)[:60]}", path, "[points, 2 or 3]")
+    return shape[0] * shape[1]
+
+
+def _boxes(path, names, points, findings):
     boxes = []
     for line, text in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
         words = text.split()
@@ -114,9 +126,11 @@ def _boxes(path, names, findings):
             values = [float(w) for w in words]
         except ValueError:
             values = [math.nan]
-        polygon = len(values) >= 7 and len(values) % 2 == 1
+        # Key points follow their box; without them to expect, as many numbers are the corners of an outline.
+        pose = bool(points) and len(values) == 5 + points
+        polygon = not points and len(values) >= 7 and len(values) % 2 == 1
         if (
-            (len(values) not in (5, 6) and not polygon)
+            (len(values) not in (5, 6) and not polygon and not pose)
             or not all(map(math.isfinite, values))
             or values[0] != int(values[0])
         ):

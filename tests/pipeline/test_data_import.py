@@ -355,6 +355,22 @@ def test_yolo_polygons_become_their_box_and_missing_pairs_are_told(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("shape, each", [("[5, 2]", "0.45 0.5"), ("[5, 3]", "0.45 0.5 2")])
+def test_key_points_of_a_pose_are_no_corners_of_an_outline(shape, each, tmp_path):
+    source = as_yolo(tmp_path / "s")
+    plain, _ = check.check(importer.read(source))
+    with open(source / "data.yaml", "a") as file:
+        file.write(f"kpt_shape: {shape}\n")
+    for path in (source / "labels").iterdir():
+        lines = path.read_text().split("\n")
+        path.write_text("\n".join(f"{line} {' '.join([each] * 5)}" if line else "" for line in lines))
+    entries, findings = check.check(importer.read(source))
+    assert not findings and [e.boxes for e in entries] == [e.boxes for e in plain]
+    (source / "data.yaml").write_text("names: [mask, no-mask, incorrect]\nkpt_shape: 17\n")
+    with pytest.raises(BadInput, match="kpt_shape is 17"):
+        importer.read(source)
+
+
 @pytest.mark.parametrize(
     "text, kind",
     [
