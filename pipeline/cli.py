@@ -1,9 +1,9 @@
 """`jetmask VERB`: the workstation's commands."""
 
-import os
 import sys
 
 from jetson import cli
+from pipeline import quiet
 
 VERBS = {
     "demo": ("pipeline.demo", "the whole way once: data, training, pruning, bundle, live run, report"),
@@ -29,7 +29,7 @@ VERBS = {
 def main() -> int:
     """The entry point of the `jetmask` command."""
     # TensorFlow's notes on its own start are of no use to who reads our progress; errors still show.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    quiet.tensorflow()
     return cli.main(None, "jetmask", VERBS)
 
 

@@ -1,0 +1,65 @@
+"""Keeps TensorFlow's notes on its own start off the screen: its libraries write some before they read any log level."""
+import importlib.abc
+import os
+import re
+import sys
+import tempfile
+from contextlib import contextmanager, suppress
+from importlib.machinery import PathFinder
+
+# "I0000 00:00:1795679298.700837   27633 port.cc:153] oneDNN ... are on", and the line that announces such ones.
+_NOTE = re.compile(rb"I\d{4} \d\d:\d\d:|WARNING: All log messages before absl::InitializeLog\(\)")
+
+
+class _Start(importlib.abc.MetaPathFinder):
+    """Loads the package called tensorflow with its notes left out, whoever imports it first."""
+
+    def find_spec(self, fullname, path, target=None):
+        if fullname != "tensorflow":
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is None or spec.loader is None:
+            return spec
+        load = spec.loader.exec_module
+
+        def exec_module(module):
+            with without_notes():
+                load(module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+def tensorflow() -> None:
+    """From here on an import of TensorFlow says only what matters."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.meta_path.insert(0, _Start())
+
+
+@contextmanager
+def without_notes():
+    """What libraries and Python write to stderr inside comes when the block ends, notes left out. Where stderr is
+    closed or no file can be written, everything comes at once, as it would without this."""
+    try:
+        kept = os.dup(2)
+    except OSError:
+        yield
+        return
+    try:
+        aside = tempfile.TemporaryFile()  # noqa: SIM115
+    except OSError:
+        os.close(kept)
+        yield
+        return
+    try:
+        os.dup2(aside.fileno(), 2)
+        yield
+    finally:
+        with suppress(OSError, ValueError, AttributeError):  # no sys.stderr, or a closed one
+            sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        aside.seek(0)
+        with suppress(OSError):
+            os.write(2, b"".join(line for line in aside if not _NOTE.match(line)))
+        aside.close()
