@@ -24,6 +24,8 @@ ONCE_S = 2.0
 CONNECTIONS = 128
 STREAMS = 32
 _QUEUED_PARTS = 64
+# s: a viewer whose network is gone says nothing, and where no picture comes nothing is sent to it either: it is asked.
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 
 
 class _Connection:
@@ -151,6 +153,9 @@ class Server:
                 continue
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                for option, value in _KEEPALIVE:
+                    sock.setsockopt(socket.IPPROTO_TCP, option, value)
             connection = _Connection(sock, peer, time.monotonic())
             connection.received += received
             self._open[sock.fileno()] = connection
@@ -188,7 +193,7 @@ class Server:
         if not data:
             self._close(connection)
             return
-        if connection.topic:
+        if connection.topic and connection.pending is None:
             return  # a viewer has nothing more to say
         if not connection.received:
             # The time for a head runs from its first byte; a kept connection may rest longer than that.

@@ -216,6 +216,33 @@ def test_once_gets_the_next_part_or_an_end(running):
     assert get(running.port, "/once").startswith(b"HTTP/1.1 503")
 
 
+def test_a_request_that_comes_while_a_picture_is_waited_for_is_answered_after_it(running):
+    with socket.create_connection(("127.0.0.1", running.port), timeout=10) as sock:
+        sock.sendall(b"GET /once HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_for(lambda: running.counts()["streams"] == 1, "the waiter")
+        sock.sendall(b"GET /next HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        time.sleep(0.3)
+        running.publish("t", b"picture")
+        data = read_all(sock)
+    assert data.index(b"\r\n\r\npicture") < data.index(b"ok /next")
+
+
+def test_a_viewer_whose_network_is_gone_is_asked(running):
+    """The kernel's keepalive timer runs (`02`, proc_net_tcp.txt), where nothing is sent and the peer may be dead."""
+    with socket.create_connection(("127.0.0.1", running.port), timeout=10) as sock:
+        sock.sendall(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_for(lambda: running.counts()["streams"] == 1, "the viewer")
+        theirs = "{:04X}".format(sock.getsockname()[1])
+
+        def timer():
+            with open("/proc/net/tcp") as file:
+                rows = [line.split() for line in file]
+            return next(row[5] for row in rows if row[2].endswith(":" + theirs))
+
+        wait_for(lambda: timer().startswith("02:"), "the keepalive timer")
+        assert int(timer().partition(":")[2], 16) <= 30 * 100  # in 1/100 s
+
+
 def test_too_many_viewers_are_told(running):
     sockets = []
     for _ in range(server.STREAMS):
