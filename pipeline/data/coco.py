@@ -35,6 +35,7 @@ def read(path: Path, image_folders: list[Path]) -> Collection:
                 "export the labels again, or give one of the two another id",
             )
     images, order = {}, []
+    known: dict = {}
     for value, offset in _list(entries, "images", path):
         line, key = line_of(offset), _need(value, "id", path, "images", line_of(offset))
         name = str(_need(value, "file_name", path, "images", line))
@@ -47,7 +48,7 @@ def read(path: Path, image_folders: list[Path]) -> Collection:
         boxes = [Box(IGNORE, _four(box, path, line), line) for box in ignored]
         wh = (value.get("width"), value.get("height"))
         images[key] = Labelled(
-            find_image(folders, name, file, line, findings),
+            find_image(folders, name, file, line, findings, known),
             name,
             file,
             line,

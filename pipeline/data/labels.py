@@ -117,8 +117,19 @@ def nearest_class(name: str) -> str:
     return _CLASS_OF[near[0]] if near else CLASSES[0]
 
 
-def find_image(folders: list[Path], name: str, file: str, line: int | None, findings: list[Finding]) -> Path | None:
-    """The image called `name` in one of `folders`; one of the same stem where only the extension differs."""
+def find_image(
+    folders: list[Path],
+    name: str,
+    file: str,
+    line: int | None,
+    findings: list[Finding],
+    known: dict[Path, dict[str, list[Path]]],
+) -> Path | None:
+    """The image called `name` in one of `folders`; one of the same stem where only the extension differs.
+
+    `known`: what was listed of the folders already, empty at first: to list one for every name would take hours where
+    thousands of names have another extension.
+    """
     name = name.replace("\\", "/")
     if name.startswith("/") or ".." in Path(name).parts:
         name = Path(name).name  # a label file must not fetch pictures from elsewhere on this machine
@@ -127,14 +138,14 @@ def find_image(folders: list[Path], name: str, file: str, line: int | None, find
             if _is_file(candidate):
                 return candidate
     for folder in folders:
-        for candidate in sorted(folder.glob(glob_escape(Path(name).stem) + ".*")):
-            if candidate.suffix.lower() in IMAGE_SUFFIXES:
-                findings.append(
-                    Finding(
-                        file, line, "extension", f"{name} is not there, {candidate.name} is", "that one is taken", False
-                    )
-                )
-                return candidate
+        if folder not in known:
+            known[folder] = {}
+            for image in images_in(folder) if folder.is_dir() else ():
+                known[folder].setdefault(image.stem, []).append(image)
+        for candidate in known[folder].get(Path(name).stem, ())[:1]:
+            what = f"{name} is not there, {candidate.name} is"
+            findings.append(Finding(file, line, "extension", what, "that one is taken", False))
+            return candidate
     return None
 
 

@@ -33,6 +33,7 @@ def read(folder: Path, image_folders: list[Path]) -> Collection:
     places = near or [f for f in sorted(folder.iterdir()) if f.is_dir() and any(f.glob("*.xml"))]
     images: list[Labelled] = []
     findings: list[Finding] = []
+    known: dict = {}
     for place in places:
         folders = [*image_folders, place] + [
             f for f in (folder / "images", folder / "JPEGImages", folder) if f.is_dir() and near
@@ -40,7 +41,7 @@ def read(folder: Path, image_folders: list[Path]) -> Collection:
         used = set()
         for path in sorted(place.glob("*.xml")):
             try:
-                labelled = _labelled(path, _parse(path), folders, findings)
+                labelled = _labelled(path, _parse(path), folders, findings, known)
             except BadInput as error:
                 findings.append(Finding(str(path), None, "label broken", str(error.what), "the file is left out", True))
                 continue
@@ -83,15 +84,15 @@ def _parse(path):
     return top
 
 
-def _labelled(path, top, folders, findings):
+def _labelled(path, top, folders, findings, known):
     file = str(path)
     named = top.child("filename")
     name = named.text.strip() if named is not None and named.text.strip() else path.stem + ".jpg"
     line = named.line if named is not None else top.line
-    image = find_image(folders, name, file, line, findings)
+    image = find_image(folders, name, file, line, findings, known)
     if image is None and Path(name).stem != path.stem:
         # Renamed exports keep the old name inside; the XML's own name is then the better one.
-        image = find_image(folders, path.stem + ".jpg", file, line, findings)
+        image = find_image(folders, path.stem + ".jpg", file, line, findings, known)
         if image is not None:
             findings.append(
                 Finding(file, line, "image name", f"<filename> says {name}", f"{image.name} is taken", False)

@@ -4,9 +4,11 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -265,6 +267,24 @@ def test_voc_names_an_image_of_another_extension(tmp_path):
     xml.write_text(xml.read_text().replace("a.jpg", "a.png"))
     _, findings = check.check(importer.read(source))
     assert [(f.kind, f.line, f.error) for f in findings] == [("extension", 2, False)]
+
+
+def test_a_folder_is_listed_once_for_all_names_of_another_extension(tmp_path, monkeypatch):
+    """For each of them it would take hours with tens of thousands. `a.front.jpg` is another picture than `a.jpg`."""
+    document = coco_document()
+    document["images"] = [{"id": i, "file_name": f"{i}.bmp", "width": 40, "height": 30} for i in range(40)]
+    document["annotations"] = []
+    source = as_coco(tmp_path / "s", document)
+    for path in (source / "images").iterdir():
+        path.rename(path.with_name(f"1.front{path.suffix}"))
+    for i in range(2, 40):
+        (source / "images" / f"{i}.jpg").write_bytes(cv2.imencode(".jpg", picture((40, 30), i))[1].tobytes())
+    listed, scandir = Counter(), os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path=".": listed.update([str(path)]) or scandir(path))
+    monkeypatch.setattr(os, "listdir", lambda path=".", listdir=os.listdir: listed.update([str(path)]) or listdir(path))
+    collection = importer.read(source)
+    assert [i.image and i.image.name for i in collection.images] == [None, None, *(f"{i}.jpg" for i in range(2, 40))]
+    assert len(collection.findings) == 38 and 1 <= listed[str(source / "images")] <= 2
 
 
 def test_duplicates_are_found_and_told_apart_by_their_labels(tmp_path):
