@@ -10,9 +10,11 @@ from pathlib import Path
 
 from jetson.errors import BadInput, UsageError
 from pipeline.data import check, coco, kitti, layout, voc, yolo
-from pipeline.data.labels import CLASSES, IGNORE, Collection, Finding, class_of
+from pipeline.data.labels import CLASSES, IGNORE, Collection, Finding, class_of, folders_in, labels_in
 
 FORMATS = {"coco": coco, "voc": voc, "yolo": yolo, "kitti": kitti}
+
+COCO_NAMES = ("annotations.json", "_annotations.coco.json")  # jetmask's own, and that of a Roboflow export
 
 
 def guess(source: Path) -> str:
@@ -26,13 +28,13 @@ def guess(source: Path) -> str:
         )
     if source.is_file():
         return "coco"
-    below = [source, *(p for p in sorted(source.iterdir()) if p.is_dir())]
-    if (source / "annotations.json").is_file():
+    below = [source, *folders_in(source)]
+    if any((source / name).is_file() for name in COCO_NAMES):
         return "coco"
-    if any(any(p.glob("*.xml")) for p in below):
+    if any(labels_in(p, ".xml") for p in below):
         return "voc"
-    below += [q for p in below[1:] for q in sorted(p.iterdir()) if q.is_dir()]
-    for path in (q for p in below for q in sorted(p.glob("*.txt"))):
+    below += [q for p in below[1:] for q in folders_in(p)]
+    for path in (q for p in below for q in labels_in(p, ".txt")):
         with open(path, encoding="utf-8-sig", errors="replace") as file:
             line = file.readline(1024)
         if kitti.LINE.match(line):
@@ -58,8 +60,8 @@ def read(source: Path, form: str | None = None, image_folders: list[Path] | None
         if not folder.is_dir():
             raise BadInput("there is no such folder of images", folder)
     if form == "coco" and source.is_dir():
-        found = sorted(p for p in source.glob("*.json"))
-        named = [p for p in found if p.name in ("annotations.json", "_annotations.coco.json")]
+        found = labels_in(source, ".json")
+        named = [p for p in found if p.name in COCO_NAMES]
         if not found or (len(found) > 1 and not named):
             raise BadInput(
                 "which json?" if found else "there is no json", source, "one COCO json", "name the file itself"

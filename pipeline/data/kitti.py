@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from jetson.errors import BadInput
-from pipeline.data.labels import Box, Collection, Finding, Labelled, images_in, shared
+from pipeline.data.labels import Box, Collection, Finding, Labelled, images_in, labels_in, shared
 
 _SHAPE = "type truncated occluded alpha left top right bottom and seven more numbers"
 LINE = re.compile(r"[A-Za-z_][\w -]*( +-?[\d.]+(e[-+]?\d+)?){7,}\s*$")  # enough to tell the format by
@@ -17,7 +17,7 @@ def read(folder: Path, image_folders: list[Path]) -> Collection:
     """`folder` holds label_2/ or labels/ (else the txt files themselves) and image_2/ or images/."""
     where = next((folder / n for n in ("label_2", "labels") if (folder / n).is_dir()), folder)
     pictures = [*image_folders, *(folder / n for n in ("image_2", "images") if (folder / n).is_dir()), folder]
-    labels = {p.stem: p for p in sorted(where.glob("*.txt"))}
+    labels = {p.stem: p for p in labels_in(where, ".txt")}
     if not labels:
         raise BadInput("no KITTI label files", where, "*.txt, one for each image")
     images, findings = [], []

@@ -165,8 +165,23 @@ def glob_escape(text: str) -> str:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The image files directly in `folder`, by name."""
-    return sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in IMAGE_SUFFIXES)
+    """The image files directly in `folder`, by name; not the hidden ones."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and _shown(p) and p.is_file())
+
+
+def labels_in(folder: Path, suffix: str) -> list[Path]:
+    """The label files directly in `folder`, by name; not the hidden ones."""
+    return sorted(p for p in folder.glob("*" + suffix) if _shown(p))
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders directly in `folder`, by name; not the hidden ones."""
+    return sorted(p for p in folder.iterdir() if p.is_dir() and _shown(p))
+
+
+def _shown(path):
+    # macOS puts a "._NAME" beside every file that it zips or copies to another file system, or all into one folder.
+    return not path.name.startswith(".") and path.name != "__MACOSX"
 
 
 def shared(image: Path, other: Path) -> Finding:

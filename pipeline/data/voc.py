@@ -7,7 +7,7 @@ from pathlib import Path
 from xml.parsers import expat
 
 from jetson.errors import BadInput
-from pipeline.data.labels import Box, Collection, Finding, Labelled, find_image, images_in
+from pipeline.data.labels import Box, Collection, Finding, Labelled, find_image, folders_in, images_in, labels_in
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
@@ -29,8 +29,8 @@ class _Element:
 def read(folder: Path, image_folders: list[Path]) -> Collection:
     """`folder` holds the XML files: directly, in annotations/, or in one folder for each of its splits. An XML that
     cannot be parsed is a finding."""
-    near = [f for f in (folder / "annotations", folder / "Annotations", folder) if any(f.glob("*.xml"))][:1]
-    places = near or [f for f in sorted(folder.iterdir()) if f.is_dir() and any(f.glob("*.xml"))]
+    near = [f for f in (folder / "annotations", folder / "Annotations", folder) if labels_in(f, ".xml")][:1]
+    places = near or [f for f in folders_in(folder) if labels_in(f, ".xml")]
     images: list[Labelled] = []
     findings: list[Finding] = []
     known: dict = {}
@@ -39,7 +39,7 @@ def read(folder: Path, image_folders: list[Path]) -> Collection:
             f for f in (folder / "images", folder / "JPEGImages", folder) if f.is_dir() and near
         ]
         used = set()
-        for path in sorted(place.glob("*.xml")):
+        for path in labels_in(place, ".xml"):
             try:
                 labelled = _labelled(path, _parse(path), folders, findings, known)
             except BadInput as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from jetson.errors import BadInput
-from pipeline.data.labels import Box, Collection, Finding, Labelled, images_in, shared
+from pipeline.data.labels import Box, Collection, Finding, Labelled, folders_in, images_in, labels_in, shared
 
 _SHAPE = "class x-centre y-centre width height, the last four as fractions of the image"
 LINE = re.compile(r"\d+( +-?[\d.]+(e[-+]?\d+)?){4,}\s*$")  # enough to tell the format by
@@ -20,11 +20,11 @@ def read(folder: Path, image_folders: list[Path]) -> Collection:
     one folder of those for each of its splits."""
     names, points = _described(folder)
     images, findings = [], []
-    pairs = _pairs(folder, image_folders)
+    pairs = _pairs(folder, image_folders, findings)
     if not pairs:
         raise BadInput("no folder of images with labels", folder, "images/*.jpg and labels/*.txt")
     for image_folder, label_folder in pairs:
-        labels = {p.stem: p for p in sorted(label_folder.glob("*.txt")) if p.name not in ("classes.txt", "README.txt")}
+        labels = {p.stem: p for p in labels_in(label_folder, ".txt") if p.name not in ("classes.txt", "README.txt")}
         taken: dict[str, Path] = {}  # stem: the image that has its label
         for image in images_in(image_folder):
             if image.stem in taken:
@@ -60,18 +60,25 @@ def read(folder: Path, image_folders: list[Path]) -> Collection:
     return Collection(images, findings)
 
 
-def _pairs(folder, image_folders):
+def _pairs(folder, image_folders, findings):
     """-> [(folder of images, folder of labels), ...]"""
-    pairs = [(images, folder / "labels" if (folder / "labels").is_dir() else folder) for images in image_folders]
-    roots = [folder, *(p for p in sorted(folder.iterdir()) if p.is_dir())]
-    for root in [] if pairs else roots:
-        if (root / "images").is_dir() and (root / "labels").is_dir():
-            inner = [
-                p.name
-                for p in sorted((root / "images").iterdir())
-                if p.is_dir() and (root / "labels" / p.name).is_dir()
-            ]
-            pairs += [(root / "images" / n, root / "labels" / n) for n in inner] or [(root / "images", root / "labels")]
+    pairs = []
+    for images in image_folders:
+        places = (folder / "labels" / images.name, folder / "labels", folder)
+        pairs.append((images, next(p for p in places if p.is_dir())))
+    for root in [] if pairs else [folder, *folders_in(folder)]:
+        images, labels = root / "images", root / "labels"
+        if not (images.is_dir() and labels.is_dir()):
+            continue
+        inner = folders_in(images)
+        paired = [(p, labels / p.name) for p in inner if (labels / p.name).is_dir()]
+        pairs += paired if paired and not images_in(images) else [(images, labels), *paired]
+        for p in inner:
+            if not (labels / p.name).is_dir() and (count := len(images_in(p))):
+                what = f"no folder {labels / p.name}"
+                findings.append(
+                    Finding(str(p), None, "labels missing", what, f"its {count} images are left out", False)
+                )
     if not pairs and images_in(folder):
         pairs = [(folder, folder)]
     return pairs
@@ -82,7 +89,7 @@ def _described(folder):
 
     The names are empty where nothing tells them, and then each number is an unknown class.
     """
-    for path in sorted(folder.glob("*.y*ml")) or sorted(folder.parent.glob("data.y*ml")):  # beside its splits
+    for path in labels_in(folder, ".y*ml") or sorted(folder.parent.glob("data.y*ml")):  # beside its splits
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that there is not

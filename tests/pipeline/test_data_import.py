@@ -552,3 +552,36 @@ def test_voc_in_one_folder_for_each_split(tmp_path):
         path.rename(tmp_path / "export" / ("train" if path.stem < "c" else "valid") / path.name)
     entries, findings = check.check(importer.read(tmp_path / "export"))
     assert not findings and [e.name for e in entries] == list(TRUTH)
+
+
+def test_every_folder_of_a_yolo_set_is_read_or_told(tmp_path):
+    """Images beside the folders of the splits, and a split without labels; --images with its own folder of labels."""
+    source = as_yolo(tmp_path / "s")
+    for name in ("images", "labels"):
+        (source / name / "train").mkdir()
+        for path in (source / name).glob("[ab].*"):
+            path.rename(source / name / "train" / path.name)
+    (source / "images" / "test").mkdir()
+    (source / "images" / "test" / "e.jpg").write_bytes((source / "images" / "c.jpg").read_bytes())
+    entries, findings = check.check(importer.read(source))
+    assert {e.name: e.labels for e in entries} == {"a.jpg": [0, 1], "b.png": [2], "c.jpg": [], "d (2)[x].jpg": [1]}
+    assert [(f.file, f.kind, f.error) for f in findings] == [(str(source / "images" / "test"), "labels missing", False)]
+    named, findings = check.check(importer.read(source, image_folders=[source / "images" / "train"]))
+    assert not findings and {e.name: e.labels for e in named} == {"a.jpg": [0, 1], "b.png": [2]}
+
+
+@pytest.mark.parametrize("make", [as_coco, as_voc, as_yolo, as_kitti])
+def test_what_macos_puts_beside_every_file_is_no_label(make, tmp_path):
+    source = make(tmp_path / "s")
+    plain = check.check(importer.read(source))
+    for path in [p for p in source.rglob("*") if p.is_file()]:
+        path.with_name("._" + path.name).write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+    (source / "__MACOSX").mkdir()
+    (source / "__MACOSX" / "._a.xml").write_bytes(b"\0\5\x16\7")
+    assert importer.guess(source) == make.__name__[3:] and check.check(importer.read(source)) == plain
+
+
+def test_the_coco_file_of_a_roboflow_export_is_found(tmp_path):
+    source = as_coco(tmp_path / "s")
+    (source / "annotations.json").rename(source / "_annotations.coco.json")
+    assert importer.guess(source) == "coco" and len(importer.read(source).images) == len(TRUTH)
