@@ -96,9 +96,10 @@ class Deployment:
             self._on_stage(number, len(stages), title)
             self._timed(title, stage)
         self._timed("remove older releases", self._clean)
+        host = f"[{self.args.host}]" if ":" in self.args.host else self.args.host
         return {"target": self.remote.target, "digest": self.digest, "image": layout.image, "code": layout.code_id,
                 "switched": self.switched, "measured": self.measured, "removed": self.removed, "times_s": self.times,
-                "url": f"http://{self.args.host}:{self.args.port}/"}
+                "url": f"http://{host}:{self.args.port}/"}
 
     def _timed(self, title: str, stage: Callable[[], None]) -> None:
         started = time.monotonic()

@@ -174,9 +174,10 @@ def service(layout: Layout, kind: str, run: Sequence[str], serve: Sequence[str],
 
     `host`: what the runner listens on; its health is asked there.
     """
-    asked = "127.0.0.1" if host in ("", "0.0.0.0", "localhost") else host
+    asked = "127.0.0.1" if host in ("", "0.0.0.0", "localhost") else "::1" if host == "::" else host
+    address = f"[{asked}]:{port}" if ":" in asked else f"{asked}:{port}"
     spec: dict[str, Any] = {
-        "kind": kind, "name": NAME if kind == "docker" else f"{NAME}.service", "url": f"http://{asked}:{port}/healthz",
+        "kind": kind, "name": NAME if kind == "docker" else f"{NAME}.service", "url": f"http://{address}/healthz",
         "run": list(run), "cwd": layout.code, "code": layout.code_id}
     if kind == "docker":
         image = run[-1]

@@ -15,6 +15,9 @@ import pytest
 from sshd import free_port
 
 from jetson import files, install, manifest, status
+from jetson import service as runner
+from jetson.door import Door
+from jetson.http_message import Response
 from jetson.store import Store
 from pipeline import device
 
@@ -55,6 +58,16 @@ def test_the_unit_notifies_and_is_watched(tmp_path, user):
     # A process that its own watchdog ends after 20 s must never come to the start limit.
     each_s = status.STUCK_S + int(keys["RestartSec"])
     assert int(keys["StartLimitIntervalSec"]) / each_s < int(keys["StartLimitBurst"])
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/net/if_inet6"), reason="no IPv6 here")
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::", "::1"])
+def test_health_is_asked_where_the_runner_listens(tmp_path, host):
+    door = Door(host, 0, lambda request: Response(200, b"well"), lambda *_: None).start()
+    layout = device.Layout(str(tmp_path), str(tmp_path / "state"), "code")
+    spec = device.service(layout, "process", ["python3"], ["serve"], door.port, {}, "python3", host=host)
+    assert runner.healthy(spec) == (True, "200 well")
+    door.stop()
 
 
 def _wait(check, seconds=90):
