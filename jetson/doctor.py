@@ -148,8 +148,8 @@ def python() -> List[Finding]:
 
 def requirements_file() -> str:
     """The list of pinned modules for this interpreter."""
-    name = "requirements-jetpack4.txt" if sys.version_info < (3, 7) else "requirements-jetpack6.txt"
-    return os.path.join(os.path.dirname(os.path.abspath(__file__)), name)
+    jetpack = 4 if sys.version_info < (3, 8) else 5 if sys.version_info < (3, 10) else 6
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), "requirements-jetpack{}.txt".format(jetpack))
 
 
 def foreign_package() -> Optional[str]:

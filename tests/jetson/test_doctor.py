@@ -154,3 +154,10 @@ def test_cameras(tmp_path):
         os.chmod(str(tmp_path / "dev" / "video0"), 0)
         found = {finding.topic: finding for finding in doctor.camera(str(tmp_path))}
         assert "usermod -aG video" in found["camera"].remedy
+
+
+@pytest.mark.parametrize("python, name", [((3, 6, 9), "4"), ((3, 8, 10), "5"), ((3, 10, 12), "6"), ((3, 12, 1), "6")])
+def test_the_list_of_modules_fits_the_python_of_each_jetpack(monkeypatch, python, name):
+    monkeypatch.setattr(sys, "version_info", python)
+    path = doctor.requirements_file()
+    assert os.path.basename(path) == "requirements-jetpack{}.txt".format(name) and os.path.isfile(path)
