@@ -195,18 +195,21 @@ def fit(models: dict, measured: dict, precision: str) -> dict:
 def calibrated(precision: str) -> tuple:
     """(Rates, Parameters, spread, sentence on where they come from); measures when there is nothing, or another CPU."""
     path = _path(precision)
-    result = None
+    known = None
     if path.exists():
         try:
             result = files.read_json(str(path))
-            if result["machine"] != machine():
-                result = None
-        except (BadInput, KeyError, TypeError):
-            result = None
-    result = result or calibrate(precision)
+            if result["machine"] == machine():
+                known = _remembered(result)
+        except (BadInput, AttributeError, KeyError, TypeError):  # damaged, or of another version of jetmask
+            pass
+    parameters, spread, count = known or _remembered(calibrate(precision))
     rates = NOMINAL._replace(element=ELEMENT_BYTES[precision])
-    return (rates, Parameters(**result["parameters"]), result["spread"],
-            f"fitted to {len(result['measured_ms'])} small networks measured on this machine")
+    return rates, parameters, spread, f"fitted to {count} small networks measured on this machine"
+
+
+def _remembered(result: dict) -> tuple:
+    return Parameters(**result["parameters"]), result["spread"], len(result["measured_ms"])
 
 
 def machine() -> dict:

@@ -1,5 +1,7 @@
 """The calibration: its fit on times made by known parameters, its memory, and one short real run."""
 
+import json
+
 import pytest
 
 from pipeline import latency_fit, onnx_graph, predict, this_machine
@@ -49,7 +51,10 @@ def test_a_broken_or_foreign_memory_is_measured_again(tmp_path, monkeypatch):
     monkeypatch.setattr(this_machine, "calibrate", calibrate)
     folder = tmp_path / "jetmask"
     folder.mkdir()
-    for content in ("not json", "[]", '{"machine": {"cpu": "another"}}'):
+    here = json.dumps(this_machine.machine())
+    older = f'{{"machine": {here}, "spread": 1.1, "measured_ms": {{}}, "parameters": {{"former": 1.0}}}}'
+    contents = ("not json", "[]", '{"machine": {"cpu": "another"}}', f'{{"machine": {here}}}', older)
+    for content in contents:
         (folder / "this-machine-fp32.json").write_text(content)
         assert this_machine.calibrated("fp32")[1] == TRUTH
-    assert calls == ["fp32"] * 3
+    assert calls == ["fp32"] * len(contents)
