@@ -30,14 +30,17 @@ class Entry:
     extra: dict = field(default_factory=dict)
     extra_of_box: list[Mapping] = field(default_factory=list)
     turned: bool = False  # by EXIF: the copy is written without
+    upright: bool = False  # its labels were made on the picture as EXIF turns it: so is the copy
 
 
 def check(
-    collection: Collection, mapping: Mapping[str, str] | None = None, quiet: bool = True
+    collection: Collection, mapping: Mapping[str, str] | None = None, quiet: bool = True, exif: str | None = None
 ) -> tuple[list[Entry], list[Finding]]:
     """-> the images fit to be used, with their mended boxes, and all findings in order of the files.
 
-    `mapping`: class names of the source to CLASSES or "ignore", before the names that are known anyway.
+    `mapping`: class names of the source to CLASSES or "ignore", before the names that are known anyway. `exif`: what
+    the labels of photographs that EXIF turns were made on, "stored" or "turned"; None: as their label's size says, and
+    where that leaves it open it is an error.
     """
     mapping, findings, entries = mapping or {}, list(collection.findings), []
     seen: dict[str, Entry] = {}
@@ -57,10 +60,9 @@ def check(
         except imagefile.BrokenImage as error:
             found("image broken", f"{labelled.image} {error}", "the image is left out")
             continue
-        if labelled.wh is not None and labelled.wh != picture.wh:
-            turned = (
-                " (the labels were made on the picture as EXIF turns it)" if labelled.wh == picture.wh[::-1] else ""
-            )
+        ways = _ways(labelled, picture, exif)
+        if not ways:
+            turned = " (one of them was turned)" if labelled.wh == picture.wh[::-1] else ""
             found(
                 "image size",
                 f"the label says {labelled.wh[0]}x{labelled.wh[1]}, {labelled.image.name} is "
@@ -68,6 +70,7 @@ def check(
                 "the image is left out",
             )
             continue
+        upright = "turned" in ways
         name = labelled.image.name
         if not _same_suffix(labelled.image.suffix, picture.suffix):
             found(
@@ -75,17 +78,22 @@ def check(
             )
             name = labelled.image.stem + picture.suffix
         if picture.turned != 1:
-            found(
-                "exif turn",
-                f"{name} has EXIF orientation {picture.turned}",
-                "labels are taken for the stored pixels, the copy has no EXIF",
-                error=False,
+            remedy = (
+                "labels are taken for the picture as EXIF turns it, and so is the copy turned"
+                if upright
+                else "labels are taken for the stored pixels, the copy has no EXIF"
             )
+            what = f"{name} has EXIF orientation {picture.turned}"
+            if open_ := len(ways) == 2:
+                what += ", and nothing tells what its labels were made on"
+                remedy += "; --exif stored or --exif turned says which"
+            found("exif turn", what, remedy, error=open_)
         if name != (plain := _SURROGATES.sub("_", name)):
             found("image name", f"{ascii(name)} is no UTF-8", f"the copy is called {plain}", error=False)
             name = plain
         name = _free(name, names)
-        entry = Entry(labelled.image, name, picture.wh, extra=dict(labelled.extra), turned=picture.turned != 1)
+        wh = _turned(picture) if upright else picture.wh
+        entry = Entry(labelled.image, name, wh, extra=dict(labelled.extra), turned=picture.turned != 1, upright=upright)
         _boxes(labelled, entry, mapping, found)
         digest = hashlib.sha256(picture.data).hexdigest()
         twin = seen.setdefault(digest, entry)
@@ -102,6 +110,19 @@ def check(
         names.add(name.lower())
         entries.append(entry)
     return entries, sorted(findings, key=lambda f: (f.file, f.line or 0))
+
+
+def _ways(labelled, picture, exif):
+    """Which of "stored" and "turned" (by EXIF, as viewers and most tools show it) the labels can have been made on."""
+    if picture.turned == 1 or (not labelled.boxes and exif is None and labelled.wh in (None, picture.wh)):
+        return ["stored"] if labelled.wh in (None, picture.wh) else []
+    known = {"stored": picture.wh, "turned": _turned(picture)}
+    return [way for way, wh in known.items() if labelled.wh in (None, wh) and exif in (None, way)]
+
+
+def _turned(picture):
+    """(width, height) as EXIF turns it."""
+    return picture.wh[::-1] if picture.turned >= 5 else picture.wh
 
 
 def _boxes(labelled, entry, mapping, found):

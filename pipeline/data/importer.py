@@ -150,15 +150,25 @@ def import_options(parser) -> None:
         metavar="NAME=CLASS",
         help=f"a class of the source; CLASS is {', '.join(CLASSES)} or {IGNORE}",
     )
+    _exif_option(parser)
     parser.add_argument("--mend", action="store_true", help="write in spite of errors, each mended as its line says")
     parser.add_argument("--json", action="store_true", help="findings and counts as JSON")
     parser.epilog = "example: jetmask data import downloads/mask.v1.yolo data/mine --map 'no-mask=without_mask'"
 
 
+def _exif_option(parser) -> None:
+    parser.add_argument(
+        "--exif",
+        choices=("stored", "turned"),
+        help="what labels were made on where EXIF turns a photograph and the label's size does not tell: the stored "
+        "pixels, or the picture as viewers show it",
+    )
+
+
 def import_command(args) -> int:
     collection = read(args.source, args.format, args.images)
     mapping = mapping_of(args.map)
-    entries, findings = check.check(collection, mapping, quiet=False)
+    entries, findings = check.check(collection, mapping, quiet=False, exif=args.exif)
     findings += unused(mapping, collection, args.source)
     errors = sum(f.error for f in findings)
     failed = bool(errors and not args.mend) or not entries
@@ -183,6 +193,7 @@ def check_options(parser) -> None:
     parser.add_argument("--format", choices=sorted(FORMATS))
     parser.add_argument("--images", type=Path, action="append", default=[], metavar="DIR")
     parser.add_argument("--map", action="append", default=[], metavar="NAME=CLASS")
+    _exif_option(parser)
     parser.add_argument(
         "--against",
         type=Path,
@@ -199,7 +210,7 @@ def check_command(args) -> int:
     from pipeline.data import leak
 
     mapping, collection = mapping_of(args.map), read(args.source, args.format, args.images)
-    entries, findings = check.check(collection, mapping, quiet=False)
+    entries, findings = check.check(collection, mapping, quiet=False, exif=args.exif)
     findings += unused(mapping, collection, args.source)
     findings += leak.findings([e.image for e in entries], args.against)
     errors = sum(f.error for f in findings)

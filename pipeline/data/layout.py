@@ -28,7 +28,7 @@ def load(split_dir: Path) -> tuple[list[check.Entry], list[dict]]:
             "import the labels with `jetmask data import`",
         )
     collection = coco.read(path, [Path(split_dir)])
-    entries, findings = check.check(collection)
+    entries, findings = check.check(collection, exif="stored")  # as training and the metric read a split
     errors = [f for f in findings if f.error]
     if errors:
         shown = "\n  ".join(str(f) for f in errors[:5])
@@ -79,7 +79,9 @@ def write(folder: Path, entries: list[check.Entry], licenses: list[dict], descri
     (folder / "images").mkdir(exist_ok=True)
     for entry in entries:
         target = folder / "images" / entry.name
-        if entry.turned:
+        if entry.upright:
+            files.write_bytes(str(target), imagefile.upright(entry.image.read_bytes()))
+        elif entry.turned:
             files.write_bytes(str(target), imagefile.without_exif(entry.image.read_bytes()))
         else:
             shutil.copyfile(entry.image, target)

@@ -515,15 +515,62 @@ def test_no_text_breaks_the_json_reader(tmp_path_factory, text):
         coco.read(path, [])
 
 
-def test_an_image_turned_by_exif_is_told_and_copied_without(tmp_path):
-    source = as_coco(tmp_path / "s")
-    path = source / "images" / "a.jpg"
-    tiff = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)
-    body = b"Exif\0\0" + tiff
+def with_exif(path, orientation):
+    """Give the JPEG an EXIF orientation; its bytes before."""
+    body = b"Exif\0\0II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
     plain = path.read_bytes()
     path.write_bytes(plain[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + plain[2:])
+    return plain
+
+
+def test_an_image_turned_by_exif_is_told_and_copied_without(tmp_path):
+    source = as_coco(tmp_path / "s")
+    plain = with_exif(source / "images" / "a.jpg", 6)
     assert "note: exif turn: " in jetmask("import", source, tmp_path / "out", code=0).stderr
     assert (tmp_path / "out" / "images" / "a.jpg").read_bytes() == plain
+
+
+def smooth(wh):
+    """A picture that JPEG hardly changes, another in each corner."""
+    corners = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [40, 40, 40]]], np.uint8)
+    return cv2.imencode(".jpg", cv2.resize(corners, wh, interpolation=cv2.INTER_LINEAR))[1].tobytes()
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+@pytest.mark.parametrize("make", [as_coco, as_voc, as_yolo, as_kitti])
+def test_labels_made_on_the_picture_as_exif_turns_it_are_not_shifted(make, orientation, tmp_path):
+    """What a phone and most labelling tools make together: the copy is turned, its labels are those of the source."""
+    source = make(tmp_path / "s")
+    path = next(source.rglob("a.jpg"))
+    path.write_bytes(smooth((60, 80) if orientation > 4 else (80, 60)))
+    with_exif(path, orientation)
+    seen = cv2.imread(str(path)).astype(int)  # turned by OpenCV
+    done = jetmask("import", source, tmp_path / "out", "--exif", "turned", code=0)
+    assert "note: exif turn: a.jpg" in done.stderr and seen.shape == (60, 80, 3)
+    (truth,) = [t for t in load_split(str(tmp_path / "out")) if t.file.endswith("a.jpg")]
+    copy = cv2.imread(truth.file, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION).astype(int)
+    assert truth.wh == (80, 60) and np.abs(copy - seen).max() < 12 and b"Exif" not in Path(truth.file).read_bytes()
+    np.testing.assert_allclose(truth.xyxy, [[10, 12, 30, 36], [40, 8, 56, 28]], atol=2e-3)
+    sized = make in (as_coco, as_voc)
+    jetmask("import", source, tmp_path / "unsaid", code=0 if sized and orientation > 4 else 3)
+
+
+@pytest.mark.parametrize("make", [as_yolo, as_kitti])
+def test_what_nothing_tells_is_asked_for(make, tmp_path):
+    """A label without a size beside a photograph that EXIF turns: either way may shift every box."""
+    source = make(tmp_path / "s")
+    plain = with_exif(next(source.rglob("a.jpg")), 3)
+    with_exif(next(source.rglob("c.jpg")), 6)  # it has no face: nothing to ask
+    done = jetmask("import", source, tmp_path / "out", code=3)
+    assert done.stderr.count("error: exif turn: a.jpg") == 1 and "--exif stored" in done.stderr
+    assert "note: exif turn: c.jpg" in done.stderr
+    jetmask("import", source, tmp_path / "stored", "--exif", "stored", code=0)
+    assert (tmp_path / "stored" / "images" / "a.jpg").read_bytes() == plain
+    jetmask("import", source, tmp_path / "mended", "--mend", code=0)
+    mended = cv2.imread(str(tmp_path / "mended" / "images" / "a.jpg")).astype(int)
+    assert np.abs(mended - cv2.imread(str(next(source.rglob("a.jpg"))))).mean() < 40
+    entries, _ = layout.load(tmp_path / "stored")  # what was written is clean
+    assert len(entries) == len(TRUTH)
 
 
 @pytest.mark.parametrize("name", ["/etc/hostname.jpg", "../secret.jpg", "images/../../secret.jpg"])
