@@ -157,10 +157,11 @@ def _boxes(labelled, entry, mapping, found):
             continue
         name = class_of(box.name, mapping)
         if name is None:
+            near = nearest_class(box.name)
             found(
                 "class unknown",
-                f"{box.name!r} (the nearest is {nearest_class(box.name)})",
-                f"it becomes an ignore region; --map '{box.name}={nearest_class(box.name)}' gives it a class",
+                f"{box.name!r} " + (f"(the nearest is {near})" if near else f"is none of {', '.join(CLASSES)}"),
+                f"it becomes an ignore region; --map '{box.name}={near or 'CLASS'}' gives it a class",
                 box.line,
             )
             name = IGNORE

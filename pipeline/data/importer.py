@@ -43,6 +43,16 @@ def guess(source: Path) -> str:
             return "yolo"
     if any(source.glob("*.y*ml")):
         return "yolo"
+    sets = [p for p in below[1:] if any((p / name).is_file() for name in COCO_NAMES)]
+    if sets:
+        as_it_is = f"; train/ and val/ of this layout need no import: --data {source}" if (
+            (sets[0] / COCO_NAMES[0]).is_file()) else ""
+        raise BadInput(
+            "these are the folders of several data sets",
+            f"{source}: {', '.join(p.name for p in sets)}",
+            "one data set",
+            f"import each: `jetmask data import {sets[0]} OUT/{sets[0].name}`{as_it_is}",
+        )
     raise BadInput(
         "no labels found",
         source,
@@ -128,6 +138,10 @@ def report(findings, entries, as_json: bool, done: str, failed: bool) -> None:
         print(finding, file=sys.stderr)
     for kind, count in sorted(Counter((f.error, f.kind) for f in findings).items(), reverse=True):
         print(f"{count:5d} {'error' if kind[0] else 'note'}{'' if count == 1 else 's'}: {kind[1]}", file=sys.stderr)
+        if kind[1] == "class unknown":  # one slip in a name is one line for every box above: here it is one for all
+            names = Counter(f"{f.what} -> {f.remedy}" for f in findings if (f.error, f.kind) == kind)
+            for text, boxes_so in names.most_common(10):
+                print(f"{boxes_so:9d} x {text}", file=sys.stderr)
     if not failed:
         print(
             f"{done}: {summary['images']} images, "

@@ -111,10 +111,10 @@ def class_of(name: str, mapping: Mapping[str, str]) -> str | None:
     return _CLASS_OF.get(re.sub(r"[^a-z0-9]", "", name.lower()))
 
 
-def nearest_class(name: str) -> str:
-    """The class whose name is most like `name`, for an error message."""
-    near = difflib.get_close_matches(re.sub(r"[^a-z0-9]", "", name.lower()), list(_CLASS_OF), 1, 0.4)
-    return _CLASS_OF[near[0]] if near else CLASSES[0]
+def nearest_class(name: str) -> str | None:
+    """The class whose name is most like `name`, for an error message; None where none is ("class 0", "kid")."""
+    near = difflib.get_close_matches(re.sub(r"[^a-z0-9]", "", name.lower()), list(_CLASS_OF), 1, 0.6)
+    return _CLASS_OF[near[0]] if near else None
 
 
 def find_image(

@@ -229,7 +229,16 @@ def test_a_class_can_be_mapped_and_a_wrong_map_names_the_nearest(tmp_path):
     with pytest.raises(UsageError, match="with_mask"):
         importer.mapping_of(["x=withmask"])
     assert class_of("Mask_Weared_Incorrect", {}) == "mask_worn_incorrect" and class_of("face", {}) is None
-    assert nearest_class("wth_mask") == "with_mask"
+    assert nearest_class("wth_mask") == "with_mask" and nearest_class("class 0") is None
+
+
+def test_one_slip_in_a_name_is_told_once_for_all_its_boxes(tmp_path):
+    source = as_yolo(tmp_path / "s")
+    (source / "data.yaml").write_text("names: {0: with_mask, 1: without_mesk, 2: 17}\n")
+    told = jetmask("import", source, tmp_path / "out", code=3).stderr
+    assert "2 x 'without_mesk' (the nearest is without_mask) -> " in told
+    assert "--map 'without_mesk=without_mask'" in told
+    assert "1 x '17' is none of with_mask, without_mask, mask_worn_incorrect -> " in told and "--map '17=CLASS'" in told
 
 
 @pytest.mark.parametrize(
@@ -452,6 +461,9 @@ def test_what_cannot_be_read_at_all(tmp_path):
     assert "there is no such data folder" in jetmask("import", tmp_path / "none", tmp_path / "out", code=3).stderr
     (tmp_path / "empty").mkdir()
     assert "no labels found" in jetmask("import", tmp_path / "empty", tmp_path / "out", code=3).stderr
+    as_coco(tmp_path / "two" / "train")
+    told = jetmask("import", tmp_path / "two", tmp_path / "out", code=3).stderr
+    assert "several data sets" in told and "two: train" in told and "--data" in told
     as_coco(tmp_path / "s")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("keep me")
