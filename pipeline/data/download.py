@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from jetson import files
@@ -105,6 +106,8 @@ def _append(url, part, note, progress):
         # A weak ETag does not promise the same bytes, so it cannot hold two halves together.
         tag = answer.headers.get("ETag", "")
         version = tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified", "")
+        if not start:  # a kill just after the next line must not leave another file's bytes beside this one's name
+            part.unlink(missing_ok=True)
         files.write_json(str(note), {"url": url, "version": version, "bytes": total})
         with open(part, "ab" if start else "wb") as file:
             while True:
@@ -133,11 +136,14 @@ def unpack(archive: Path, out: Path, limit_bytes: int = 20 << 30) -> int:
                 if name.is_absolute() or ".." in name.parts or stat.S_ISLNK(entry.external_attr >> 16):
                     raise BadInput(f"the archive holds {entry.filename!r}", archive, "plain files inside one folder")
                 target = part / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with content.open(entry) as source, open(target, "wb") as file:
-                    shutil.copyfileobj(source, file)
+                try:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with open(target, "xb") as file, content.open(entry) as source:
+                        shutil.copyfileobj(source, file)
+                except (FileExistsError, NotADirectoryError, IsADirectoryError):
+                    raise BadInput(f"the archive holds {entry.filename!r} twice", archive, "every name once") from None
             return len(entries)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
         raise BadInput(
             f"not a usable zip: {error}", archive, "the archive as its page gives it", "download it again"
         ) from None

@@ -132,6 +132,21 @@ def test_the_file_changes_between_two_halves(server, tmp_path):
     )
 
 
+def test_a_kill_as_a_new_version_begins_leaves_no_old_half(server, tmp_path, monkeypatch):
+    (tmp_path / "a.zip.part").write_bytes(b"old" * 40_000)
+    (tmp_path / "a.zip.part.json").write_text(json.dumps({"url": server.url, "version": '"zero"', "bytes": 120_000}))
+    write = download.files.write_json
+
+    def killed(path, value):
+        write(path, value)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(download.files, "write_json", killed)
+        download.fetch(server.url, tmp_path / "a.zip")
+    assert download.fetch(server.url, tmp_path / "a.zip") == SHA256
+
+
 def test_a_wrong_checksum_leaves_no_file(server, tmp_path):
     with pytest.raises(BadInput, match="sha256") as caught:
         download.fetch(server.url, tmp_path / "a.zip", "0" * 64)
@@ -191,6 +206,21 @@ def test_archives_that_are_links_bombs_or_no_zip(tmp_path):
     with pytest.raises(BadInput, match="usable zip"):
         download.unpack(tmp_path / "d.zip", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_archives_whose_stream_is_damaged_or_whose_names_collide(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as content:
+        content.writestr("a.txt", b"hello world " * 500)
+    damaged = bytearray((tmp_path / "a.zip").read_bytes())
+    damaged[40:60] = b"\xff" * 20
+    (tmp_path / "a.zip").write_bytes(damaged)
+    with pytest.raises(BadInput, match="usable zip"):
+        download.unpack(tmp_path / "a.zip", tmp_path / "out")
+    for names in (("a", "a/b"), ("a/b", "a"), ("a\\b", "a/b")):
+        source = archive(tmp_path / "b.zip", [(name, b"1") for name in names])
+        with pytest.raises(BadInput, match="twice"):
+            download.unpack(source, tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "b.zip"]
 
 
 def run(*words):
