@@ -116,7 +116,7 @@ def _members(source: BinaryIO, path: str) -> Iterator[Tuple[str, int]]:
         start = source.tell()
         block = source.read(BLOCK)
         if block == b"\0" * BLOCK:
-            if source.read() != b"\0" * BLOCK:
+            if source.read(BLOCK + 1) != b"\0" * BLOCK:  # not all of it: gigabytes may follow
                 raise BadInput("there is something after the end, or the end is cut off", path, None, _REPACK)
             return
         where = "{}, byte {}".format(path, start)

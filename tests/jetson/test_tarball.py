@@ -3,6 +3,7 @@
 import json
 import os
 import tarfile
+import tracemalloc
 
 import pytest
 
@@ -183,6 +184,16 @@ def test_padding_cut_and_tail_are_refused(packed, tmp_path):
             file.write(data)
         with pytest.raises(BadInput):
             tarball.extract(packed, str(tmp_path / "out{}".format(number)))
+
+
+def test_a_tail_of_gigabytes_is_not_read_into_memory(packed, tmp_path):
+    with open(packed, "r+b") as file:
+        file.truncate(os.path.getsize(packed) + (64 << 20))  # sparse: it costs no disk, and the sender nothing
+    tracemalloc.start()
+    _refused(packed, tmp_path, "after the end")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 16 << 20
 
 
 def test_packing_refuses_a_folder_that_could_not_be_unpacked(tiny_copy, tmp_path):
