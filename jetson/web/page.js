@@ -28,7 +28,11 @@
   const number = (value, digits) => value === null || value === undefined ? "–" : value.toFixed(digits);
   const ms = (value) => value === undefined || value === null ? "–" : value >= 100 ? value.toFixed(0) : value.toFixed(1);
   const bytes = (value) => value > 1e9 ? (value / 1e9).toFixed(2) + " GB" : (value / 1e6).toFixed(0) + " MB";
-  const clock = (iso) => new Date(iso).toLocaleTimeString([], { hour12: false });
+  const clock = (iso) => { // with the day where it is not today's, by the clock of the runner
+    const at = new Date(iso), time = at.toLocaleTimeString([], { hour12: false });
+    return state && at.toDateString() !== new Date(state.time).toDateString() ?
+      at.toLocaleDateString([], { day: "numeric", month: "short" }) + ", " + time : time;
+  };
   const span = (s) => s < 90 ? Math.round(s) + " s" : s < 5400 ? Math.round(s / 60) + " min" : s < 172800 ?
     (s / 3600).toFixed(1) + " h" : (s / 86400).toFixed(1) + " days";
   const place = (c) => c.kind === "file" || c.kind === "folder" ? c.source.replace(/\/+$/, "").split("/").pop() : c.source;

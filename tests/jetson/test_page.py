@@ -1,5 +1,6 @@
 """The live page in a real browser."""
 
+import json
 import shutil
 import socket
 
@@ -42,3 +43,26 @@ def test_a_paused_picture_stays_while_the_page_is_hidden(tiny_bundle, clip):
             page.js("Object.defineProperty(document, 'hidden', {value: %s, configurable: true}); "
                     "document.dispatchEvent(new Event('visibilitychange'))" % hidden)
         assert page.js("document.getElementById('picture').src").startswith("data:image/jpeg")
+
+
+def test_what_was_on_another_day_is_told_with_the_day(tiny_bundle, clip):
+    with Serving(tiny_bundle, clip, options=["--tradeoff", "off"]) as made, \
+            Browser("http://127.0.0.1:{}/".format(made.port)) as page:
+        state = wait_for(lambda: made.state()["events"] and made.state(), "a state with events")
+        wait_for(lambda: page.js("Boolean(document.querySelector('#events time'))"), "the page")
+        # The page once more, fed by hand: nobody wants to wait three days.
+        page.js("window.fed = {}; window.EventSource = function () { this.addEventListener = (name, take) => { "
+                "fed[name] = take; }; }; const again = document.createElement('script'); again.src = '/page.js?again'; "
+                "document.body.append(again); 0")
+        wait_for(lambda: page.js("Boolean(fed.state)"), "the page's script")
+
+        def told(now):
+            then = "2026-03-01T12:00:00.000Z"
+            said = dict(state, time=now, events=[dict(state["events"][0], at=then)],
+                        cameras=[dict(state["cameras"][0], status="lost", since=then)])
+            return page.js("fed.state({data: %s}); document.getElementById('veil-title').textContent + '|' + "
+                           "document.querySelector('#events time').textContent" % json.dumps(json.dumps(said)))
+
+        same, later = told("2026-03-01T12:05:00.000Z"), told("2026-03-04T12:05:00.000Z")
+        assert "Mar" not in same and same.count(":") == later.count(":") == 4
+        assert all("Mar" in part and "1" in part for part in later.split("|")), later
