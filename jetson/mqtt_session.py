@@ -10,6 +10,7 @@ from jetson.board import hottest
 
 KEEPALIVE_S = 30
 WINDOW = 200  # events under way that the broker has not acknowledged yet
+ACKNOWLEDGE_S = 60.0  # a broker that has not acknowledged an event for so long is left and asked anew
 REFRESH_S = 60.0  # counts are sent again after this long even when nothing changed
 _CONNECT_S = 10.0
 FAREWELL_S = 0.7
@@ -28,7 +29,7 @@ class Session:
         self.base = "{}/{}".format(self.settings.prefix, self.settings.node)
         self._answer: Any = None  # of the broker to our CONNECT
         self._ended = False
-        self._under_way: OrderedDict = OrderedDict()  # message id -> [number in the spool, acknowledged]
+        self._under_way: OrderedDict = OrderedDict()  # message id -> [number in the spool, acknowledged, sent when]
         self._sent: Dict[str, Any] = {}  # topic -> (time, what counted as its content)
         self._known: set = set()
         self._cameras: Any = None  # as announced
@@ -65,6 +66,9 @@ class Session:
             done = self._under_way.popitem(last=False)[1][0]
         if done is not None:
             self.owner.spool.acknowledge(done)
+        oldest = next(iter(self._under_way.values()), None)
+        if oldest is not None and time.monotonic() - oldest[2] > ACKNOWLEDGE_S:
+            raise Gone("the broker has not acknowledged an event for {:.0f} s".format(ACKNOWLEDGE_S))
 
     def run(self) -> None:
         """Connect, publish until the connection ends (Gone, OSError) or the owner stops."""
@@ -136,7 +140,7 @@ class Session:
                 self._announce(client)
             event["seq"] = number
             mid = self._publish(client, self.base + "/event", json.dumps(event).encode(), 1, False)
-            self._under_way[mid] = [number, False]
+            self._under_way[mid] = [number, False, time.monotonic()]
         if self.owner.cameras is not self._cameras:  # a reload has brought other lines and zones
             self._announce(client)
         now = time.monotonic()

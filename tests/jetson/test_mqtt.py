@@ -1,13 +1,16 @@
 """MQTT against a real mosquitto: outages, TLS, passwords, what Home Assistant is told."""
 
 import argparse
+import contextlib
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 import types
 
@@ -184,6 +187,50 @@ def test_a_broker_that_stands_still_slows_nobody(tmp_path, make_broker, listen, 
     one.wait_written()
     broker.process.send_signal(signal.SIGCONT)
     assert numbers(listener.wait_events(5000)) == list(range(1, 5001))
+
+
+def test_a_broker_that_acknowledges_nothing_is_left_and_told(tmp_path, monkeypatch, publish):
+    """It answers CONNECT and pings; events are acknowledged only on its second connection."""
+    monkeypatch.setattr(mqtt_session, "ACKNOWLEDGE_S", 1.0)
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(5)
+    got = []
+
+    def serve():
+        for connection in range(9):
+            sock, _ = listener.accept()
+            with contextlib.suppress(OSError), sock, sock.makefile("rb") as stream:
+                got.append([])
+                while True:
+                    kind = stream.read(1)
+                    if not kind:
+                        break
+                    size, shift = 0, 0
+                    while True:
+                        byte = stream.read(1)[0]
+                        size, shift = size | (byte & 127) << shift, shift + 7
+                        if byte < 128:
+                            break
+                    body = stream.read(size)
+                    if kind == b"\x10":
+                        sock.sendall(b"\x20\x02\x00\x00")
+                    elif kind == b"\xc0":
+                        sock.sendall(b"\xd0\x00")
+                    elif kind[0] >> 4 == 3 and kind[0] & 6:  # PUBLISH with QoS 1: topic, message id, payload
+                        at = 2 + int.from_bytes(body[:2], "big")
+                        got[-1] += [json.loads(body[at + 2:].decode())["seq"]] if body[2:at].endswith(b"/event") else []
+                        if connection:
+                            sock.sendall(b"\x40\x02" + body[at:at + 2])
+
+    threading.Thread(target=serve, daemon=True).start()
+    one = publish(settings(tmp_path, "mqtt://127.0.0.1:{}".format(listener.getsockname()[1]), discovery=""))
+    one.offer(3)
+    wait_for(lambda: len(got) > 1 and not one.mqtt.state()["waiting"], "the events acknowledged")
+    assert got[:2] == [[1, 2, 3], [1, 2, 3]] and one.mqtt.state()["published"] == 3
+    assert any("has not acknowledged an event" in text for text in one.said)
+    one.mqtt.stop()
+    listener.close()
 
 
 @pytest.mark.full
