@@ -285,7 +285,7 @@ def options(parser) -> None:
     parser.add_argument("--trials", type=int, default=24, help="trials in all, those of earlier runs included")
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time (default: %(default)s)")
     parser.add_argument("--ray", metavar="ADDRESS", help="run on the Ray cluster there, or 'local'")
-    parser.add_argument("--data", metavar="DIR", help="folder with the splits (default: JETMASK_DATA)")
+    parser.add_argument("--data", metavar="DIR", help="folder with the splits (default: data.root, then JETMASK_DATA)")
     parser.add_argument("--config", help="configuration that the trials start from")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the configuration")
     parser.add_argument("--space", metavar="FILE.yaml", help="other choices than the built-in ones")
@@ -309,8 +309,8 @@ def keep_weights(source: str, start: Path) -> None:
 def command(args) -> None:
     if args.trials < 1 or args.jobs < 1:
         raise UsageError("--trials and --jobs are counts", expected="1 or more")
-    data = args.data or os.environ.get("JETMASK_DATA")
     config = configuration.load(args.config, args.set)  # a wrong key is told here, and not by every trial
+    data = args.data or config.data.root or os.environ.get("JETMASK_DATA")
     # A trial may run in another folder, on another machine: paths in full.
     own = os.path.abspath(args.config) if args.config and os.path.exists(args.config) else args.config
     start = Path(args.out).absolute() / "start.keras"

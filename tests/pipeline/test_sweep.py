@@ -197,6 +197,18 @@ def test_trials_elsewhere_find_the_teacher(tmp_path, monkeypatch):
     assert configuration.load(None, seen[1]).model.teacher == "s"  # shipped weights are where jetmask is
 
 
+def test_the_data_is_that_of_the_option_then_the_configuration_then_the_environment(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JETMASK_DATA", str(tmp_path / "environment"))
+    seen = []
+    monkeypatch.setattr(sweep.Sweep, "run", lambda self, trials, workers: seen.append(self.context["data"]) or [])
+    parser = argparse.ArgumentParser()
+    sweep.options(parser)
+    for number, words in enumerate((["--data", "option", "--set", "data.root=own"], ["--set", "data.root=own"], [])):
+        sweep.command(parser.parse_args(["--out", str(number), "--objective", OBJECTIVE, "--json", *words]))
+    assert seen == [str(tmp_path / name) for name in ("option", "own", "environment")]
+
+
 @pytest.mark.parametrize(("text", "words"), [
     ("- a", "names with choices"), ("a: [", "not YAML"), ("a: []", "a has no choices"),
     ("a: {low: 1}", "a has no choices"),
