@@ -3,6 +3,7 @@ import copy
 import dataclasses
 import difflib
 import math
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -232,3 +233,20 @@ def _keys(config, prefix=""):
 
 def to_dict(config):
     return dataclasses.asdict(config)
+
+
+def gone_on_with(before, config, where):
+    """Tell on stderr what is otherwise than in the run that `config` goes on with. BadInput where its checkpoint means
+    nothing then: one optimizer's variables can have the shapes of another's.
+
+    before: `to_dict` of the run's config, {} where it is not known; where: its checkpoint.
+    """
+    for section, values in to_dict(config).items():
+        for key, now in values.items():
+            was = before.get(section, {}).get(key, now)
+            name = "%s.%s" % (section, key)
+            if was == now or name == "data.root":  # where the photographs lie on this machine
+                continue
+            if name == "train.optimizer":
+                _refuse(name, now, "%s, as in %s" % (was, where))
+            print("mind: %s is now %s, and was %s" % (name, now, was), file=sys.stderr)

@@ -118,8 +118,9 @@ def read_pool(root, folders, apart_from=()):
 
 
 def _faces(groups):
-    """Faces to paste, per class; where all of a data set's faces are small, the small ones."""
-    for smallest in (PASTED_FACE_PX, 0):
+    """Faces to paste, per class; where all of a data set's faces are small, the small ones. A speck under a pixel,
+    enlarged to a face, would take more memory than there is."""
+    for smallest in (PASTED_FACE_PX, 1):
         out = [[] for _ in CLASSES]
         for name, photos in groups.items():
             for photo in one_person_capped(photos) if name == "crops" else photos:

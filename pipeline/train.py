@@ -2,6 +2,7 @@
 and gives what an unbroken run gives, since batches depend on (seed, epoch, index) alone."""
 import csv
 import json
+import math
 import os
 import sys
 import time
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from jetson import files, image, metrics
 from jetson.detector import find
-from jetson.errors import BadInput, UsageError
+from jetson.errors import BadInput, JetmaskError, UsageError
 from pipeline import config as configuration
 from pipeline import dataset, mobilenet
 from pipeline.bundle import DECODE
@@ -127,6 +128,9 @@ class Run:
             raise BadInput("there is no face to validate on", where=str(self.val_dir),
                            expected="labels of with_mask or without_mask", remedy="split again: jetmask data split")
         self.pool = dataset.read_pool(root, dataset.folders_of(config.data), config.data.apart_from)
+        if not any(self.pool.faces):
+            raise BadInput("there is no face to train on", where=str(root), remedy="look: jetmask data stats",
+                           expected="labelled boxes of 1 px or more in " + ", ".join(dataset.folders_of(config.data)))
         model = config.model
         net = net or _start(model)
         self.net = in_precision(_checked(net, model.init or net.name), config.train.precision)
@@ -181,6 +185,7 @@ class Run:
         try:
             with np.load(path) as stored:
                 state = json.loads(bytes(stored["state"]))
+                configuration.gone_on_with(state.get("config") or {}, self.config, path)
                 groups = (("net", self.net.variables), ("optimizer", self.learner.optimizer.variables))
                 for prefix, variables in groups:
                     for i, variable in enumerate(variables):
@@ -208,6 +213,12 @@ class Run:
                     ahead.append(pool.submit(batches.__getitem__, step + AHEAD))
                 callbacks.on_train_batch_begin(step)
                 logs = self.learner.train_on_batch(x, y, return_dict=True)
+                # Its weights are lost, and all that is trained on would be; the last epoch's are in the checkpoint.
+                if not all(math.isfinite(value) for value in logs.values()):
+                    raise JetmaskError("the loss is no number any more", where="%s, step %d" % (name, step + 1),
+                                       expected="a rate of learning that the network bears",
+                                       remedy="lower train.learning_rate (now %g); --resume goes on from the last "
+                                       "whole epoch" % self.config.train.learning_rate)
                 callbacks.on_train_batch_end(step, logs)
                 bar.update()
                 for key, value in logs.items():
@@ -255,11 +266,13 @@ def fit(config, run_dir, model=None, report=None, resume=False, progress=0, lear
     if not resume and (run_dir / "checkpoint.npz").exists():
         raise UsageError("there is a training already", where=str(run_dir), expected="a new or empty folder",
                          remedy="go on with --resume, or name another folder with --out")
-    run = Run(config, run_dir, model, report, learner, callbacks)
-    if (run_dir / "checkpoint.npz").exists():
-        run.resume()
-    files.write_json(run_dir / "config.json", configuration.to_dict(config))
-    return run.fit(progress)
+    # Two trainings in one folder would go on from one another's checkpoints.
+    with files.lock(run_dir / "train.lock", wait=False):
+        run = Run(config, run_dir, model, report, learner, callbacks)
+        if (run_dir / "checkpoint.npz").exists():
+            run.resume()
+        files.write_json(run_dir / "config.json", configuration.to_dict(config))
+        return run.fit(progress)
 
 
 def options(parser):
@@ -267,13 +280,16 @@ def options(parser):
     parser.add_argument("config", nargs="?", help="YAML file, or preset: n, s, m")
     parser.add_argument("--data", help="folder with the split folders (default: data.root, then JETMASK_DATA)")
     parser.add_argument("--out", default="runs/train", help="run folder")
-    parser.add_argument("--resume", action="store_true", help="go on where a stopped run in --out was")
+    parser.add_argument("--resume", action="store_true", help="go on where a stopped run in --out was, by its own "
+                        "config where none is named")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key")
     parser.add_argument("--json", action="store_true")
 
 
 def command(args):
-    config = configuration.load(args.config, args.set)
+    own = Path(args.out) / "config.json"
+    start = configuration.load(own) if args.resume and not args.config and own.exists() else None
+    config = configuration.load(args.config, args.set, start)
     if args.data:
         config.data.root = args.data
     result = fit(config, args.out, resume=args.resume, progress=1)

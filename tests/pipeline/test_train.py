@@ -1,4 +1,5 @@
 """Training from outside: a real process that is killed at some moment, and resumed, ends like an unbroken one."""
+import argparse
 import csv
 import json
 import os
@@ -14,7 +15,8 @@ import keras
 import numpy as np
 import pytest
 
-from jetson.errors import BadInput, UsageError
+from jetson import files
+from jetson.errors import BadInput, JetmaskError, UsageError
 from pipeline import config as configuration
 from pipeline import dataset, prune, train
 from pipeline.model import build, load, save
@@ -116,6 +118,56 @@ def test_a_val_without_faces_is_told_before_the_first_epoch(drawn, tmp_path, cha
 def test_no_epochs_are_no_training(drawn, tmp_path):
     with pytest.raises(UsageError, match=r"train\.epochs"):
         train.fit(settings(drawn, "train.epochs=0"), tmp_path / "out")
+
+
+def test_a_loss_that_is_no_number_ends_the_training_and_leaves_the_last_good_epoch(drawn, tmp_path):
+    more = ["train.batch_size=1", "train.images_per_epoch=60", "train.sizes=[[64, 1.0]]"]  # three steps
+    run = train.Run(settings(drawn, *more), tmp_path)
+    run.save(1)
+    before = (tmp_path / "checkpoint.npz").read_bytes()
+    broken = settings(drawn, *more, "train.learning_rate=1e30", "train.clip_norm=0", "train.warmup_steps=0")
+    with pytest.raises(JetmaskError, match="no number") as told:
+        train.fit(broken, tmp_path, resume=True)
+    assert "epoch 2/3, step" in str(told.value) and "train.learning_rate" in str(told.value)
+    assert (tmp_path / "checkpoint.npz").read_bytes() == before
+
+
+def test_a_resumed_run_goes_by_its_own_config_and_tells_what_is_otherwise(drawn, tmp_path, monkeypatch, capsys):
+    """Without a config named it would go on with the defaults: other sizes, another rate, another end."""
+    asked = []
+    monkeypatch.setattr(train, "fit", lambda config, *_, **__: asked.append(config) or {
+        "map50": 1.0, "best_epoch": 1, "epochs": 1, "best": ""})
+
+    def resume(*words):
+        parser = argparse.ArgumentParser()
+        train.options(parser)
+        train.command(parser.parse_args([*words, "--out", str(tmp_path), "--resume"]))
+        return asked[-1]
+
+    own = settings(drawn, "train.learning_rate=1e-3", "augment.mosaic=0.1")
+    (tmp_path / "config.json").write_text(json.dumps(configuration.to_dict(own)))
+    assert resume() == own
+    assert resume("--set", "train.epochs=9").train.epochs == 9
+    assert resume("n", "--data", str(drawn)).augment.mosaic == configuration.load("n").augment.mosaic
+    before = configuration.to_dict(own)
+    configuration.gone_on_with(before, settings(drawn / "elsewhere", "train.learning_rate=1e-3"), "there")
+    told = capsys.readouterr().err
+    assert told.count("mind:") == 1 and "augment.mosaic is now 0.42, and was 0.1" in told
+    with pytest.raises(BadInput, match="adamw, as in there"):
+        configuration.gone_on_with(before, settings(drawn, "train.optimizer=adam"), "there")
+
+
+def test_two_trainings_in_one_folder_are_refused(drawn, tmp_path):
+    with files.lock(tmp_path / "train.lock"), pytest.raises(JetmaskError, match="another process"):
+        train.fit(settings(drawn), tmp_path)
+
+
+def test_a_training_without_any_face_is_told(drawn, tmp_path):
+    shutil.copytree(drawn, tmp_path / "data")
+    path = tmp_path / "data" / "train" / "annotations.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "annotations": []}))
+    with pytest.raises(BadInput, match="no face to train on"):
+        train.Run(settings(tmp_path / "data"), tmp_path)
 
 
 def test_a_model_of_another_kind_and_a_broken_checkpoint_are_told(drawn, tmp_path):
