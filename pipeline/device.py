@@ -24,6 +24,8 @@ BASES = (
 )
 # Python -> which list of pinned modules fits it: that of the JetPack that brings this Python.
 PINS = {(3, 6): "4", (3, 8): "5", (3, 10): "6"}
+# As in compose.yaml: docker's own log has no limit, and a loose camera cable writes some hundred MB in a year.
+_LOGGING = ("--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=3")
 _PACKAGE = os.path.dirname(os.path.abspath(jetson.__file__))
 # Beside the package: what an image is built from. An installation from a wheel lacks it.
 _BESIDE = ("Dockerfile.l4t", "compose.yaml", ".dockerignore")
@@ -183,7 +185,7 @@ def service(layout: Layout, kind: str, run: Sequence[str], serve: Sequence[str],
         image = run[-1]
         flags = [word for word in run[2:-1] if word != "--rm"]
         spec["program"] = docker
-        spec["start"] = [docker, "run", "-d", "--name", NAME, "--restart", "unless-stopped",
+        spec["start"] = [docker, "run", "-d", "--name", NAME, "--restart", "unless-stopped", *_LOGGING,
                          "-e", f"JETMASK_PORT={port}", "-e", f"JETMASK_HOST={asked}", *flags, image, *serve]
     else:
         spec["start"] = [*run, *serve]

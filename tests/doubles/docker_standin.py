@@ -16,7 +16,7 @@ import tarfile
 import time
 
 VALUES = ("--name", "--restart", "--network", "--user", "--group-add", "--cap-drop", "--security-opt", "--tmpfs",
-          "--runtime", "--device", "-v", "-e")
+          "--runtime", "--device", "--log-driver", "--log-opt", "-v", "-e")
 INSIDE = """set -e
 mount --bind /tmp /tmp
 {mounts}

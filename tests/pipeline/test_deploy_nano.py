@@ -53,7 +53,8 @@ def test_container_engines_status_logs_rollback_and_image_tar(jetson, tiny_bundl
     container = jetson.containers()["jetmask"]
     flags = [tuple(pair) for pair in container["flags"]]
     for flag in (("--runtime", "nvidia"), ("--device", "/dev/video0"), ("--group-add", "video"), ("--read-only", None),
-                 ("--cap-drop", "ALL"), ("--restart", "unless-stopped"), ("-v", "/var/lib/jetmask:/var/lib/jetmask")):
+                 ("--cap-drop", "ALL"), ("--restart", "unless-stopped"), ("--log-opt", "max-size=10m"),
+                 ("-v", "/var/lib/jetmask:/var/lib/jetmask")):
         assert flag in flags
     image = container["words"][0]
     arguments = files.read_json(os.path.join(jetson.docker_folder, "images", image.replace(":", "@"), "arguments.json"))
