@@ -127,12 +127,9 @@ def report(findings, entries, as_json: bool, done: str, failed: bool) -> None:
         "notes": sum(not f.error for f in findings),
     }
     if as_json:
-        print(
-            json.dumps(
-                {**summary, "done": None if failed else done, "findings": [f._asdict() for f in findings]},
-                ensure_ascii=False,
-            )
-        )
+        # In ASCII: a file name that is no UTF-8 could not be printed otherwise.
+        done_so = {"done": None if failed else done, "findings": [f._asdict() for f in findings]}
+        print(json.dumps({**summary, **done_so}))
         return
     for finding in findings:
         print(finding, file=sys.stderr)

@@ -115,7 +115,7 @@ def stats_command(args) -> int:
         plot([e for entries in loaded.values() for e in entries], ", ".join(Path(n).name for n in loaded), args.plot)
         print(f"wrote {args.plot}", file=sys.stderr)
     if args.json:
-        print(json.dumps(found, ensure_ascii=False))
+        print(json.dumps(found))
         return 0
     rows = []
     for name, one in found.items():

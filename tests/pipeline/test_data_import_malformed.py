@@ -1,5 +1,7 @@
 """Label files that other programs and machines wrote: each ends with labels or a clear error, never a traceback."""
 
+import contextlib
+import io
 import json
 import os
 
@@ -7,8 +9,10 @@ import cv2
 import pytest
 from test_data_import import TRUTH, as_coco, as_kitti, as_voc, as_yolo, coco_document, errors_of, jetmask, picture
 
+from jetson import cli
 from jetson.errors import BadInput
 from jetson.metrics import load_split
+from pipeline.cli import VERBS
 from pipeline.data import check, importer
 
 
@@ -118,6 +122,11 @@ def test_a_file_name_that_is_no_utf8_is_copied_under_another(tmp_path):
     assert (tmp_path / "out" / "images" / "__.jpg").is_file()
     entries, findings = check.check(importer.read(tmp_path / "out"))
     assert len(entries) == len(TRUTH) and not findings
+    strict = io.TextIOWrapper(io.BytesIO(), "utf-8")  # as a terminal's is in most languages
+    with contextlib.redirect_stdout(strict):
+        assert cli.main(["data", "check", str(source), "--json"], "jetmask", VERBS) == 0
+    found = json.loads(strict.buffer.getvalue())["findings"]
+    assert [f["kind"] for f in found] == ["image name"] and os.fsencode(found[0]["file"]).endswith(b"\xbf\xda.txt")
 
 
 def test_a_box_that_is_nan_is_still_refused(tmp_path):
