@@ -45,6 +45,7 @@ def export(model, path, input_whs=PARITY_WHS, tolerance=TOLERANCE, fold_residual
     if len(set(input_whs)) < 2 or any(v < 32 or v % 32 for wh in input_whs for v in wh):
         raise UsageError("parity is checked at two input sizes or more", where=input_whs,
                          expected="different (width, height), multiples of 32", remedy="give such sizes")
+    model = _detector(model, path)
     proto, folded = to_onnx(model, fold_residuals, input_whs[0], path)
     parity = _compare(proto, model, input_whs, tolerance, path)
     graphs.write(proto, path)
@@ -53,7 +54,13 @@ def export(model, path, input_whs=PARITY_WHS, tolerance=TOLERANCE, fold_residual
 
 def to_onnx(model, fold_residuals=True, input_wh=PARITY_WHS[0], where="the model"):
     """The ONNX of a Keras detector, in memory and not yet compared, and the number of identities folded."""
-    proto = _trace(model, input_wh)
+    model = _detector(model, where)
+    try:
+        proto = _trace(model, input_wh)
+    except ValueError as error:  # Keras, of layers that hold for one size only
+        raise BadInput("the model does not work at %dx%d: %s" % (*input_wh, str(error).splitlines()[0]), where=where,
+                       expected="layers that take every size: no Flatten, Reshape or Dense over the whole map",
+                       remedy="build the model from the layers that pipeline/model.py uses") from error
     graphs.fold_input_scale(proto.graph)
     folded = graphs.fold_identities(proto.graph) if fold_residuals else 0
     graphs.own_constants(proto.graph)
@@ -65,6 +72,26 @@ def to_onnx(model, fold_residuals=True, input_wh=PARITY_WHS[0], where="the model
     graphs.make_symbolic(proto.graph, input_wh)
     _head(proto, model)
     return proto, folded
+
+
+def _detector(model, where):
+    """The functional graph of a Keras model that takes a picture and gives maps; BadInput for another one."""
+    import keras
+
+    from pipeline.channels import functional
+
+    def shapes(tensors):
+        return ", ".join(str(tuple(t.shape)) for t in keras.tree.flatten(tensors))
+
+    graph = functional(model)
+    picture = graph is not None and len(graph.inputs) == 1 and len(graph.inputs[0].shape) == 4
+    if not picture or graph.inputs[0].shape[-1] != 3 or any(len(t.shape) != 4 for t in graph.outputs):
+        what = "inputs %s, outputs %s" % (shapes(model.inputs), shapes(model.outputs)) if graph is not None else (
+            type(model).__name__)
+        raise BadInput("not a detector that can be exported: %s" % what, where=where,
+                       expected="a functional model of one input (batch, height, width, 3) that gives maps (batch, "
+                                "height, width, channels)", remedy="take a .keras file of jetmask train or prune")
+    return graph
 
 
 def _trace(model, input_wh):

@@ -6,6 +6,7 @@ Depthwise convolutions are avoided on purpose: a Nano reaches 55-70 % of its pea
 """
 import os
 import zipfile
+import zlib
 from typing import NamedTuple
 
 import keras
@@ -153,7 +154,7 @@ def load(path):
                        remedy="copy it again, or save it with model.save(\"NAME.keras\")")
     try:
         return keras.saving.load_model(path, compile=False)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, zlib.error, zipfile.BadZipFile) as error:
         own = "Lambda" in str(error) or "custom" in str(error)  # code of the user's, which a file alone does not bring
         raise BadInput("not a model this version can read: %s" % error, where=path, expected=expected,
                        remedy="load it in Python with its own code and call pipeline.prune.prune(model, plan)" if own

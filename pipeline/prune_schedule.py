@@ -202,6 +202,11 @@ class Pruning:
         folder.mkdir(exist_ok=True)
         path = folder / "plan.json"
         if not path.exists():
+            groups = pruner.channel_groups(self.original)
+            if all(group.fixed for group in groups):
+                reasons = dict.fromkeys(group.fixed for group in groups)
+                raise UsageError("no channel of this model can be removed: " + "; ".join(reasons), where=str(self.path),
+                                 expected="a layer between input and output whose channels are its own")
             plan = make()
             files.write_json(str(path), plan.to_dict())
         return Plan.from_dict(files.read_json(str(path)))

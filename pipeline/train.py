@@ -35,7 +35,7 @@ FEW = 0.01  # scores at or under this do not count in the metric
 
 def _checked(net, source):
     """The network, where it is one of this detector; BadInput otherwise."""
-    if net.output_names != NAMES:
+    if getattr(net, "output_names", None) != NAMES:  # a Sequential has none
         raise BadInput("not a model of this detector", where=source, expected="the outputs " + ", ".join(NAMES),
                        remedy="take a .keras file of jetmask train or prune")
     return net

@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 from small_net import picture, run
 
-from jetson.errors import JetmaskError, UsageError
+from jetson.errors import BadInput, JetmaskError, UsageError
 from pipeline import cli, export, lint
 from pipeline import model as models
 
@@ -122,6 +122,29 @@ def test_what_the_contract_does_not_allow(layer, words, tmp_path):
     with pytest.raises(JetmaskError, match=words):
         export.export(_with(layer), str(tmp_path / "net.onnx"))
     assert not list(tmp_path.iterdir())
+
+
+def _classifier(inputs, flat=True, **more):
+    image = keras.Input(inputs)
+    x = layers.Conv2D(4, 3, padding="same")(image)
+    return keras.Model(image, layers.Dense(3, **more)(layers.Flatten()(x) if flat else x))
+
+
+@pytest.mark.parametrize("model, words", [
+    (lambda: _classifier((28, 28, 1)), r"\(None, 28, 28, 1\), outputs \(None, 3\)"),
+    (lambda: keras.Model(two := [keras.Input((8, 8, 3)), keras.Input((8, 8, 3))], layers.Add()(two)), "inputs .*, .*"),
+    (lambda: keras.Sequential([keras.Input((32, 32, 3)), layers.Flatten(), layers.Dense(2)]), r"outputs \(None, 2\)"),
+    (lambda: keras.Sequential([keras.Input((32, 32, 3)), layers.Reshape((32, 96, 1))]), "does not work at 320x192"),
+], ids=["grey", "two", "sequential", "one size"])
+def test_another_keras_model_is_told_what_it_lacks(model, words, tmp_path):
+    with pytest.raises(BadInput, match=words):
+        export.export(model(), str(tmp_path / "net.onnx"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sequential_detector_is_exported_too(tmp_path):
+    model = keras.Sequential([keras.Input((None, None, 3), name="image"), layers.Conv2D(3, 3, padding="same")])
+    assert max(export.export(model, str(tmp_path / "net.onnx")).parity.values()) < 1e-3
 
 
 @pytest.mark.parametrize("sizes", [[(64, 64)], [(64, 64), (64, 64)], [(64, 64), (65, 64)], [(64, 64), (0, 32)]])

@@ -45,6 +45,14 @@ def test_unknown_size_and_broken_file_say_what_to_do(tmp_path):
     (tmp_path / "x.keras").write_bytes(b"not a model")
     with pytest.raises(BadInput, match="jetmask train"):
         model.load(str(tmp_path / "x.keras"))
+    image = keras.Input((8, 8, 3))
+    keras.Model(image, keras.layers.Conv2D(40, 3)(image)).save(tmp_path / "y.keras")
+    damaged = bytearray((tmp_path / "y.keras").read_bytes())
+    at = damaged.index(b"\x89HDF") + 3000  # within the weights: a checksum of the archive does not fit then
+    damaged[at] ^= 255
+    (tmp_path / "y.keras").write_bytes(damaged)
+    with pytest.raises(BadInput, match="jetmask train"):
+        model.load(str(tmp_path / "y.keras"))
 
 
 def test_a_saved_network_computes_in_the_precision_asked_for_and_gives_the_same(tmp_path):

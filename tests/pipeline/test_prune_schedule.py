@@ -216,6 +216,17 @@ def test_a_file_that_is_no_model_says_what_is_wrong_with_it(tmp_path):
             models.load(str(tmp_path / name))
 
 
+def test_a_model_without_a_channel_to_remove_is_told_why(tmp_path):
+    """It would be written as it is, with nothing but the numbers to tell."""
+    words = keras.Input((32,))
+    x = keras.layers.LSTM(16, name="memory")(keras.layers.Embedding(10, 16)(words))
+    keras.Model(words, keras.layers.Dense(2)(x)).save(tmp_path / "lstm.keras")
+    config = configuration.load(None, ["train.epochs=0"])
+    with pytest.raises(UsageError, match="no channel of this model can be removed: .*memory"):
+        Pruning(tmp_path / "lstm.keras", tmp_path / "out", config).uniform(0.5)
+    assert not (tmp_path / "out" / "best.keras").exists()
+
+
 def test_a_cost_that_cannot_be_known_names_the_layer():
     image = keras.Input((8, 8, 3))
     x = keras.layers.EinsumDense("abcd,de->abce", (None, None, 6), name="open")(image)
