@@ -76,8 +76,10 @@ def command(args: argparse.Namespace) -> int:
         raise UsageError("--keep and --skip-unreachable go with --fleet only")
     asks = args.status or args.list or args.rollback or args.logs or args.prune_old is not None
     if len(args.words) != (1 if asks else 2):
-        raise UsageError("expected " + ("USER@HOST alone" if asks else "BUNDLE USER@HOST"), " ".join(args.words), None,
-                         "see `jetmask deploy --help`")
+        raise UsageError("expected " + ("USER@HOST alone" if asks else "BUNDLE USER@HOST"),
+                         " ".join(args.words) or None, None,
+                         "for instance `jetmask deploy " + ("--status user@nano" if asks else "jetson/models user@nano")
+                         + "`; `jetmask deploy --help` says the rest")
     deploy_options.check(args, sends=not asks and not args.dry_run)
     with Remote(args.words[-1], deploy_options.words(args.ssh, "ssh"), args.retries, args.dry_run) as remote:
         if asks:

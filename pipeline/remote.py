@@ -206,8 +206,7 @@ class Remote:
             time.sleep(wait_s)
         raise Unreachable(
             f"cannot reach {self.target}: {reason}", None, f"`ssh {self.target} true` to work without a question",
-            "set up a key (ssh-copy-id) and accept the host key once; after a broken link run the same deploy again: "
-            "the device is as it was, and what arrived is not sent twice")
+            _advice(err, self._reached))
 
     def _once(self, words: Sequence[str], stdin: str | None, follow: Callable[[str], None] | None,
               limit_s: float | None) -> tuple[int, str, str]:
@@ -241,6 +240,19 @@ class Remote:
         if late.is_set():
             raise subprocess.TimeoutExpired(list(words), limit_s or 0)
         return code, "".join(lines), ""
+
+
+def _advice(said: str, reached: bool) -> str:
+    """What to do about a connection that fails with what ssh said."""
+    if reached:
+        return "run the same command again: the device is as it was, and what arrived is not sent twice"
+    if "Could not resolve hostname" in said:
+        return "check the name; the device's address does as well (`hostname -I` there shows it)"
+    if "Connection refused" in said:
+        return "start ssh there (sudo systemctl enable --now ssh); if it listens on another port: --ssh '-p PORT'"
+    if any(words in said for words in ("timed out", "No route to host", "Network is unreachable")):
+        return "see whether the device is on and in this network, then run the same command again"
+    return "set up a key (ssh-copy-id) and accept the host key once"
 
 
 def _holders(socket: str) -> list[int]:

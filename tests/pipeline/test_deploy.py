@@ -290,6 +290,7 @@ def test_a_container_deployment_shows_its_flags_in_a_dry_run(device, bundles):
 
 
 @pytest.mark.parametrize("words,code,text", [
+    ([], 2, "BUNDLE USER@HOST"),
     (["only-a-host"], 2, "BUNDLE USER@HOST"),
     (["BUNDLE", "device", "--keep"], 2, "--fleet only"),
     (["BUNDLE", "device", "--fleet", "/nowhere/fleet.yaml"], 3, "/nowhere/fleet.yaml"),
@@ -298,6 +299,8 @@ def test_a_container_deployment_shows_its_flags_in_a_dry_run(device, bundles):
     (["BUNDLE", "device", "--variant", "t-320x192-fp23"], 2, "did you mean"),
     (["BUNDLE", "-oProxyCommand=true"], 2, "arguments"),
     (["BUNDLE", "nobody@host.invalid"], 3, "cannot reach"),
+    (["--status", "nobody@host.invalid"], 3, "check the name"),
+    (["--status", "127.0.0.1", "--ssh=-F /dev/null -p 1", "--retries", "0"], 3, "if it listens on another port"),
     (["BUNDLE", "device", "--root", "/proc/nothing"], 4, "sudo mkdir -p /proc/nothing"),
     (["BUNDLE", "device", "--service", "docker"], 2, "--no-container"),
     (["BUNDLE", "device", "--python", "python-of-tomorrow"], 4, "python-of-tomorrow"),
@@ -309,7 +312,7 @@ def test_mistakes_are_told_with_what_to_do(device, bundles, words, code, text):
     done = subprocess.run([sys.executable, "-m", "pipeline.cli", "deploy", *device.options, *words],
                           capture_output=True, text=True)
     assert done.returncode == code, done.stderr
-    assert text in done.stderr and "Traceback" not in done.stderr
+    assert text in done.stderr and "Traceback" not in done.stderr and "where: \n" not in done.stderr
 
 
 def test_a_wrong_host_key_is_not_accepted(device, bundles, tmp_path):
