@@ -90,7 +90,7 @@ def _run(verb: str, rest: List[str], prog: str, verbs: Mapping[str, Tuple[str, s
             raise
         raise JetmaskError(
             "`{} {}` needs the Python module {}, which is not installed".format(prog, verb, error.name), None, None,
-            "install the extra that brings it (see README, Install)") from error
+            "`{} doctor` says what to install".format(prog)) from error
 
 
 def main(argv: Optional[List[str]], prog: str, verbs: Mapping[str, Tuple[str, str]]) -> int:
