@@ -48,7 +48,7 @@
   let retry = 0;
   function look() {
     clearTimeout(retry);
-    if (paused) return;
+    if (paused || document.hidden) return; // a hidden tab needs no pictures: nothing is encoded for it
     picture.src = "/stream.mjpg?camera=" + camera + "&t=" + Date.now();
   }
   picture.addEventListener("error", () => { clearTimeout(retry); retry = setTimeout(look, 1500); });
@@ -76,7 +76,6 @@
     if (event.key >= "1" && event.key <= "9" && state && wish < state.cameras.length) choose(wish);
   });
   document.addEventListener("visibilitychange", () => {
-    // A hidden tab needs no pictures: nothing is encoded for it.
     if (paused) return; // the still stays
     if (document.hidden) picture.removeAttribute("src"); else look();
   });

@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+import time
 
 import pytest
 from browser import Browser
@@ -43,6 +44,25 @@ def test_a_paused_picture_stays_while_the_page_is_hidden(tiny_bundle, clip):
             page.js("Object.defineProperty(document, 'hidden', {value: %s, configurable: true}); "
                     "document.dispatchEvent(new Event('visibilitychange'))" % hidden)
         assert page.js("document.getElementById('picture').src").startswith("data:image/jpeg")
+
+
+def test_a_hidden_page_asks_for_no_picture_when_the_runner_comes_back(tiny_bundle, clip):
+    options = ["--port", str(a_free_port()), "--tradeoff", "off"]
+    hide = ("Object.defineProperty(document, 'hidden', {value: %s, configurable: true}); "
+            "document.dispatchEvent(new Event('visibilitychange'))")
+    with Serving(tiny_bundle, clip, options=options) as first, \
+            Browser("http://127.0.0.1:{}/".format(first.port)) as page:
+        wait_for(lambda: first.state()["server"]["streams"] == 2, "picture and events")
+        page.js(hide % "true")
+        wait_for(lambda: first.state()["server"]["streams"] == 1, "events alone")
+        first.close()
+        with Serving(tiny_bundle, clip, options=options) as second:
+            wait_for(lambda: second.state()["server"]["streams"] == 1, "the events of the next run")
+            wait_for(lambda: page.js("document.querySelector('#health').dataset.state") == "ok", "contact")
+            time.sleep(2.0)  # within it a page that asks again has done so
+            assert second.state()["server"]["streams"] == 1
+            page.js(hide % "false")
+            wait_for(lambda: second.state()["server"]["streams"] == 2, "the picture again")
 
 
 def test_what_was_on_another_day_is_told_with_the_day(tiny_bundle, clip):
