@@ -68,6 +68,10 @@ class OnnxEngine:
         except Exception as error:
             raise BadInput("ONNX Runtime cannot run the model: {}".format(str(error).splitlines()[0]), path,
                            "a model for {} x {}".format(width, height), "verify the bundle") from error
+        other = ["{} {}".format(name, value.dtype) for name, value in zip(names, values) if value.dtype != np.float32]
+        if other:
+            raise BadInput("the model has outputs of another type: " + ", ".join(other), path, "float32",
+                           "export the model again")
         self._outputs = {name: np.zeros(value.shape, np.float32) for name, value in zip(names, values)}
         self._binding = self._session.io_binding()
         for name, buffer in self._outputs.items():

@@ -1,3 +1,4 @@
+import base64
 import os
 import shutil
 
@@ -61,6 +62,24 @@ def test_a_file_that_is_no_model_is_bad_input(tmp_path, content, word):
     with pytest.raises(BadInput) as caught:
         OnnxEngine(str(path), (320, 192))
     assert word in str(caught.value) and str(path) in str(caught.value)
+
+
+# A model of one Cast, image -> cls_8, both float32 (1, 3, 32, 32); the type stands in its bytes 33 and 87.
+CAST = base64.b64decode("CAc6ZgofCgVpbWFnZRIFY2xzXzgiBENhc3QqCQoCdG8YAaABAhIBZ1ofCgVpbWFnZRIWChQIARIQCgIIAQoCCAMKAggg"
+                        "CgIIIGIfCgVjbHNfOBIWChQIARIQCgIIAQoCCAMKAgggCgIIIEIECgAQDQ==")
+
+
+@pytest.mark.parametrize("number, name", [(10, "float16"), (7, "int64"), (11, "float64")])
+def test_outputs_of_another_type_are_told_when_it_is_opened(tmp_path, number, name):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(CAST)
+    OnnxEngine(str(path), (32, 32)).close()
+    data = bytearray(CAST)
+    data[33] = data[87] = number
+    path.write_bytes(bytes(data))
+    with pytest.raises(BadInput) as caught:  # not at each frame, in words of the runtime
+        OnnxEngine(str(path), (32, 32))
+    assert "cls_8 " + name in str(caught.value)
 
 
 def test_a_runtime_that_does_not_fit_the_variant_is_a_usage_error(tiny_bundle):
