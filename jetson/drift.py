@@ -265,8 +265,10 @@ class Drift:
                 continue
             for scale in SCALES:
                 if scale.name in camera["signals"]:
-                    self._series[self._names.index(name)][scale.name] = Series.from_json(
-                        scale, self._slice_s, camera["signals"][scale.name], "{}, {}".format(where, scale.name))
+                    series = Series.from_json(scale, self._slice_s, camera["signals"][scale.name],
+                                              "{}, {}".format(where, scale.name))
+                    series.forget_old(self._wall())
+                    self._series[self._names.index(name)][scale.name] = series
 
 
 def _ratio(verdicts: Dict[str, Dict[str, Any]]) -> Optional[float]:

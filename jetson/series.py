@@ -18,6 +18,7 @@ from jetson.errors import BadInput
 
 REFERENCE = 168  # slices: seven days of hours
 NOW = 6
+OLD = 48  # slices: what is longer ago than these is not the present, although nothing came since
 MARGIN = 1.5  # times the largest distance within the reference
 _FEWEST = 20  # values in a window of NOW slices; below that it says nothing
 _DAY_S, _HOUR_S = 86400.0, 3600.0
@@ -88,8 +89,14 @@ class Series:
             self.reference.append(self.open)
             self._usual = None
         else:
+            self.forget_old(self.open.began)
             self.recent = (self.recent + [self.open])[-NOW:]
         self.open = None
+
+    def forget_old(self, wall: float) -> None:
+        """At Unix time `wall`, take nothing for the present that is older than OLD slices: the runner was away."""
+        # What comes from the future stays: a clock that is behind until NTP sets it says nothing of its age.
+        self.recent = [part for part in self.recent if wall - part.began <= OLD * self.slice_s]
 
     @property
     def width(self) -> float:

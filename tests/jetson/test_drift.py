@@ -221,6 +221,27 @@ def test_the_file_goes_on_where_it_was(tmp_path):
     assert Watched(path, at=first.at + first.now).drift.state(0)["learned"] == 1
 
 
+@pytest.mark.parametrize("away_s, look", [(120.0, True), (3600.0, False), (-3600.0, True)])
+def test_what_was_long_before_the_start_is_not_the_present(tmp_path, away_s, look):
+    """Mended while the runner was off: the worn picture of then (an hour is 700 slices) is no alarm of now.
+
+    A clock that is behind at the start, as a Nano's until NTP has set it, forgets nothing.
+    """
+    path = str(tmp_path / "drift.json")
+    first = Watched(path)
+    first.feed(LEARN_S + 60, lambda t: flat(100))
+    first.feed(60, lambda t: flat(200))
+    assert first.drift.state(0)["look"]
+    first.drift.save()
+    second = Watched(path, at=first.at + first.now + away_s)
+    assert second.drift.state(0)["look"] is look and bool(second.told) is look
+    if away_s > 600:
+        second.feed(20, lambda t: flat(100))
+        assert second.drift.state(0)["ratio"] is None
+        second.feed(60, lambda t: flat(100))
+        assert second.drift.state(0)["ratio"] < 1
+
+
 def test_identity_is_the_camera_not_its_options():
     assert drift.identity(source.parse(WORN)) == drift.identity(source.parse(AS_NEW)) == "synthetic:"
     assert "secret" not in drift.identity(source.parse("rtsp://me:secret@host/a"))
