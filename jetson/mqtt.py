@@ -11,6 +11,8 @@ An event passes through a spool on the disk (jetson.spool) and leaves it when th
 inferring thread only appends to a list; connecting and publishing have a thread of their own, the disk another.
 """
 
+import contextlib
+import glob
 import json
 import os
 import random
@@ -63,11 +65,19 @@ class Mqtt:
 
     def _load_device(self) -> None:
         """The id under which brokers and Home Assistant know this device, made once; and what was announced."""
+        self._network = _addresses()
+        self._kept_network: List[str] = []
         try:
             kept = files.read_json(self._remembered)
             self.device, self.announced = str(kept["device"]), [str(topic) for topic in kept["announced"]]
+            self._kept_network = [str(address) for address in kept.get("network", ())]
         except Exception:  # not there yet, or damaged
             self.device, self.announced = "jetmask_" + secrets.token_hex(6), []
+        if self._kept_network and self._network and not set(self._kept_network) & set(self._network):
+            # A copied card. With one id two devices would throw each other out of the broker, and be one for Home
+            # Assistant; and what the other one has announced is not this one's to take back.
+            self.device, self.announced = "jetmask_" + secrets.token_hex(6), []
+            self.say("mqtt: this folder was another device's (a copied card?): known as {} now".format(self.device))
 
     def start(self, cameras: List[homeassistant.Places], model: str = "") -> "Mqtt":
         """Begin to connect. `cameras`: the names of each one's lines and zones; `model`: the board's."""
@@ -136,13 +146,25 @@ class Mqtt:
 
     def remember(self, announced: List[str]) -> None:
         """Keep what was announced, so that it can be taken back when a camera is no longer there."""
-        if announced == self.announced and os.path.exists(self._remembered):
+        if announced == self.announced and self._network == self._kept_network and os.path.exists(self._remembered):
             return  # a broker that comes and goes must not wear out the flash
-        self.announced = announced
+        self.announced, self._kept_network = announced, self._network
         try:
-            files.write_json(self._remembered, {"device": self.device, "announced": announced})
+            files.write_json(self._remembered, {
+                "device": self.device, "announced": announced, "network": self._network})
         except (OSError, JetmaskError) as error:  # a full disk: events can be published all the same
             self.say("mqtt: cannot remember what was announced: {}".format(error))
+
+
+def _addresses(root: str = "/") -> List[str]:
+    """The hardware addresses of this machine's own network devices; [] in a container with a network of its own."""
+    found = set()
+    # Bridges and the ends of containers have no device behind them.
+    for device in glob.glob(os.path.join(root, "sys/class/net/*/device")):
+        with contextlib.suppress(OSError, UnicodeDecodeError), open(
+                os.path.join(os.path.dirname(device), "address"), encoding="ascii") as file:
+            found.add(file.read().strip())
+    return sorted(found - {"", "00:00:00:00:00:00"})
 
 
 def _words(error: BaseException) -> str:

@@ -609,6 +609,40 @@ def test_damaged_memory_of_the_device_is_made_anew(tmp_path, make_broker, publis
     assert two.mqtt.device.startswith("jetmask_") and two.mqtt.device != one.mqtt.device
 
 
+def test_a_copied_card_is_another_device_and_takes_nothing_back(tmp_path, monkeypatch, make_broker, listen, publish):
+    broker = make_broker()
+    wish = settings(tmp_path, broker.url)
+    monkeypatch.setattr(mqtt, "_addresses", lambda: ["00:04:4b:00:00:01", "00:e0:4c:00:00:01"])
+    one = publish(wish).wait()
+    listener = listen(broker)
+    announced = wait_for(lambda: retained(listener, "homeassistant/"), "what it announced")
+    one.mqtt.stop()
+    monkeypatch.setattr(mqtt, "_addresses", lambda: ["00:04:4b:00:00:01", "00:e0:4c:00:00:02"])
+    same = publish(wish).wait()  # another wireless stick
+    assert same.mqtt.device == one.mqtt.device and same.mqtt.connects == 1
+    same.mqtt.stop()
+    monkeypatch.setattr(mqtt, "_addresses", lambda: ["00:04:4b:00:00:07"])
+    copy = publish(wish._replace(node="gate")).wait()
+    assert copy.mqtt.device != one.mqtt.device and any("copied card" in text for text in copy.said)
+    wait_for(lambda: any(copy.mqtt.device in topic for topic in retained(listener, "homeassistant/")), "the copy's own")
+    assert announced <= retained(listener, "homeassistant/")
+    copy.mqtt.stop()
+    again = publish(wish._replace(node="gate")).wait()
+    assert again.mqtt.device == copy.mqtt.device
+
+
+def test_only_the_network_devices_of_the_machine_itself_are_known(tmp_path):
+    for name, address, own in (("eth0", "00:04:4b:aa:bb:cc", True), ("docker0", "02:42:00:00:00:01", False),
+                               ("wlan0", "00:e0:4c:00:00:01", True), ("odd", "00:00:00:00:00:00", True)):
+        folder = tmp_path / "sys" / "class" / "net" / name
+        folder.mkdir(parents=True)
+        (folder / "address").write_text(address + "\n")
+        if own:
+            (folder / "device").mkdir()
+    assert mqtt._addresses(str(tmp_path)) == ["00:04:4b:aa:bb:cc", "00:e0:4c:00:00:01"]
+    assert mqtt._addresses(str(tmp_path / "nowhere")) == []
+
+
 def test_the_temperature_is_that_which_slows_the_board_down(monkeypatch):
     """A Nano's AO sensor is some degrees hotter than its processors, and throttles nothing."""
     sent = {}
