@@ -1,7 +1,7 @@
 """Learning from a teacher: a network also learns to answer as a better one does, at every cell."""
-import keras
 from keras import ops
 
+from pipeline.batchnorm import folded
 from pipeline.learner import Learner
 from pipeline.losses import flatten
 
@@ -46,6 +46,5 @@ def distance(student, teacher):
 
 def with_teacher(teacher, weight=1.0):
     """What `pipeline.train.fit` takes as `learner`: the network with a loss that has a copy of this teacher in it."""
-    copy = keras.models.clone_model(teacher)
-    copy.set_weights(teacher.get_weights())
+    copy = folded(teacher)
     return lambda net: Distilled(net, copy, weight)

@@ -220,9 +220,12 @@ def test_a_teacher_adds_the_distance_to_its_answers(drawn, tmp_path):
     assert once > 1e-3
     np.testing.assert_allclose(thrice, 3 * once, rtol=1e-3)
     run = begun(1)
+    before = run.learner.teacher.get_weights()
     run.fit(progress=0)
-    for value, wanted in zip(run.learner.teacher.get_weights(), load(path).get_weights()):
+    for value, wanted in zip(run.learner.teacher.get_weights(), before, strict=True):
         np.testing.assert_array_equal(value, wanted)
+    for value, wanted in zip(run.learner.teacher(x, training=False), load(path)(x, training=False), strict=True):
+        np.testing.assert_allclose(value, wanted, rtol=1e-3, atol=1e-4)
 
 
 def test_shipped_weights_go_by_their_name_and_a_file_goes_first(drawn, tmp_path, monkeypatch):
