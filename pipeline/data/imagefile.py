@@ -47,7 +47,10 @@ def read(path: Path) -> ImageFile:
         picture = None
     if picture is None:
         raise BrokenImage("cannot be decoded")
-    return ImageFile((picture.shape[1], picture.shape[0]), suffix, _orientation(data) if suffix == ".jpg" else 1, data)
+    turned = _orientation(data, suffix)
+    if suffix == ".tif" and turned != 1:  # OpenCV turns some in spite of the flag, and cannot read the others from disk
+        raise BrokenImage("is a TIFF that its reader has to turn: save it as PNG")
+    return ImageFile((picture.shape[1], picture.shape[0]), suffix, turned, data)
 
 
 def _suffix(data):
@@ -116,9 +119,27 @@ def _exif(data):
     ]
 
 
-def _orientation(data):
-    for start, end in _exif(data):
-        tiff = data[start + 10 : end]
+def _tiffs(data, suffix):
+    """What may hold an orientation: the TIFF inside each EXIF block, or the file itself."""
+    if suffix == ".jpg":
+        return [data[start + 10 : end] for start, end in _exif(data)]
+    if suffix == ".tif":
+        return [data]
+    found, at = [], {".png": 8, ".webp": 12}.get(suffix, len(data))
+    while at + 8 <= len(data):
+        # A chunk of PNG is its length, its kind, its body and a checksum; of WebP its kind, its length and its body.
+        kind, length, after = data[at : at + 4], _size(data, at + 4), 0
+        if suffix == ".png":
+            kind, length, after = data[at + 4 : at + 8], int.from_bytes(kind, "big"), 4
+        if kind in (b"eXIf", b"EXIF"):
+            body = data[at + 8 : at + 8 + length]
+            found.append(body[6:] if body[:6] == b"Exif\0\0" else body)
+        at += 8 + length + (after or length % 2)
+    return found
+
+
+def _orientation(data, suffix):
+    for tiff in _tiffs(data, suffix):
         order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
         try:
             (first,) = struct.unpack(order + "I", tiff[4:8])
@@ -132,10 +153,25 @@ def _orientation(data):
     return 1
 
 
-def upright(data: bytes) -> bytes:
-    """A JPEG turned as its EXIF says, without EXIF: coded anew, at a quality that costs nothing to see."""
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+def plain(data: bytes, upright: bool) -> bytes:
+    """An image that EXIF turns, without EXIF: turned so (`upright`), or as it is stored. No reader can turn it then.
+
+    A JPEG as it is stored is untouched but for that; turned, it is coded anew, at a quality that costs nothing to see.
+    Others lose nothing.
+    """
+    suffix = _suffix(data)
+    if suffix == ".jpg" and not upright:
+        return without_exif(data)
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    turned = _orientation(data, suffix) if upright else 1
+    if turned >= 5:
+        picture = picture.transpose(1, 0, 2)
+    if turned in (2, 3, 6, 7):
+        picture = picture[:, ::-1]
+    if turned in (3, 4, 7, 8):
+        picture = picture[::-1]
+    quality = {".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95], ".webp": [cv2.IMWRITE_WEBP_QUALITY, 101]}  # over 100: lossless
+    return cv2.imencode(suffix, np.ascontiguousarray(picture), quality.get(suffix, []))[1].tobytes()
 
 
 def without_exif(data: bytes) -> bytes:

@@ -79,10 +79,8 @@ def write(folder: Path, entries: list[check.Entry], licenses: list[dict], descri
     (folder / "images").mkdir(exist_ok=True)
     for entry in entries:
         target = folder / "images" / entry.name
-        if entry.upright:
-            files.write_bytes(str(target), imagefile.upright(entry.image.read_bytes()))
-        elif entry.turned:
-            files.write_bytes(str(target), imagefile.without_exif(entry.image.read_bytes()))
+        if entry.turned:
+            files.write_bytes(str(target), imagefile.plain(entry.image.read_bytes(), entry.upright))
         else:
             shutil.copyfile(entry.image, target)
     files.write_text(str(folder / "annotations.json"), document(entries, licenses, description))

@@ -1,6 +1,7 @@
 """Image files that are not whole, not what they are called, or turned by EXIF."""
 
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -73,6 +74,52 @@ def test_exif_orientation_is_read_and_taken_out_without_touching_the_picture(ori
     # OpenCV agrees on what the tag means.
     turned = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     assert (turned.shape[:2] == (53, 37)) == (orientation >= 5)
+
+
+def exif_chunk(suffix, orientation):
+    """The picture as PNG or WebP with an EXIF orientation."""
+    tiff = with_exif(b"", orientation)[10:]
+    if suffix == ".png":
+        data, body = ENCODED[".png"], b"eXIf" + tiff
+        return data[:33] + struct.pack(">I", len(tiff)) + body + struct.pack(">I", zlib.crc32(body)) + data[33:]
+    chunks = cv2.imencode(".webp", PICTURE, [cv2.IMWRITE_WEBP_QUALITY, 101])[1].tobytes()[12:]
+    head = b"VP8X" + struct.pack("<IBBBB", 10, 8, 0, 0, 0) + struct.pack("<I", 52)[:3] + struct.pack("<I", 36)[:3]
+    body = head + chunks + b"EXIF" + struct.pack("<I", len(tiff)) + tiff + b"\0" * (len(tiff) % 2)
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_copy_needs_no_reader_that_turns_it(orientation, suffix, tmp_path):
+    """Turned or as it is stored, whatever the reader does about EXIF; PNG and WebP lose nothing."""
+    data = with_exif(ENCODED[".jpg"], orientation) if suffix == ".jpg" else exif_chunk(suffix, orientation)
+    assert read(tmp_path, data).turned == orientation and read(tmp_path, data).suffix == suffix
+    stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    # By the JPEG's turn, which every OpenCV knows, of a picture without loss.
+    seen = cv2.imdecode(np.frombuffer(with_exif(ENCODED[".jpg"], orientation), np.uint8), cv2.IMREAD_COLOR)
+    for upright, wanted in ((False, stored), (True, seen)):
+        copy = imagefile.plain(data, upright)
+        found = read(tmp_path, copy)
+        assert found.turned == 1 and found.suffix == suffix
+        picture = cv2.imdecode(np.frombuffer(copy, np.uint8), cv2.IMREAD_COLOR)
+        assert picture.shape == wanted.shape
+        near = 0 if not upright else 40  # a JPEG's loss
+        assert np.abs(picture.astype(int) - wanted).max() <= near
+        assert not upright or np.abs(picture.astype(int) - wanted).mean() < 5
+
+
+def test_a_tiff_that_has_to_be_turned_is_refused(tmp_path):
+    """OpenCV turns it in memory and cannot read it from disk: training would stop at what the check called clean."""
+    tiff = bytearray(cv2.imencode(".tiff", PICTURE)[1].tobytes())
+    (first,) = struct.unpack("<I", tiff[4:8])
+    (count,) = struct.unpack("<H", tiff[first : first + 2])
+    entries = [bytes(tiff[at : at + 12]) for at in range(first + 2, first + 2 + 12 * count, 12)]
+    assert read(tmp_path, bytes(tiff)).turned == 1
+    # In place of the planar configuration, which may be left out.
+    entries = [struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0) if e[:2] == b"\x1c\x01" else e for e in entries]
+    tiff[first + 2 : first + 2 + 12 * count] = b"".join(sorted(entries, key=lambda e: struct.unpack("<H", e[:2])))
+    with pytest.raises(BrokenImage, match="save it as PNG"):
+        read(tmp_path, bytes(tiff))
 
 
 @settings(max_examples=200, deadline=None)
