@@ -6,6 +6,7 @@ of its own, on this machine or on a worker of a Ray cluster.
 
 import importlib
 import json
+import math
 import os
 import traceback
 from collections.abc import Callable
@@ -85,6 +86,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     try:
         os.makedirs(trial.folder, exist_ok=True)
         values = objective_named(job["objective"])(trial)
+        _check(values)
         return {"state": "done", "values": values, "known": trial.known}
     except Poor:
         return {"state": "poor", "values": None, "known": trial.known}
@@ -93,6 +95,15 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:  # one broken trial must not end the study
         return {"state": "failed", "values": None, "known": trial.known,
                 "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+
+
+def _check(values: Any) -> None:
+    """UsageError for an outcome that the study could not keep: it would end there, and not go on either."""
+    for name in ("map50", "latency_ms", "bytes"):
+        value = values.get(name) if isinstance(values, dict) else None
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise UsageError(f"the objective gave {name} {value!r}", "--objective",
+                             "a finite number for each of map50, latency_ms and bytes")
 
 
 def work_in_process(job_path: str) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -105,6 +106,15 @@ def test_a_broken_objective_fails_its_trial_only(tmp_path, monkeypatch):
     assert "no such luck" in rows[0]["note"]
     outcome = work({"number": 0, "params": {}, "folder": str(tmp_path), "context": {}, "objective": "none:none"})
     assert outcome["state"] == "failed" and "no objective" in outcome["error"]
+
+
+@pytest.mark.parametrize("given", [None, {}, {"map50": float("nan"), "latency_ms": 1.0, "bytes": 1},
+                                   {"map50": 50.0, "latency_ms": float("inf"), "bytes": 1}])
+def test_an_objective_without_an_outcome_fails_its_trial_only(given, tmp_path, monkeypatch):
+    """The study could not keep it: neither this sweep nor the next one in its folder would come to an end."""
+    monkeypatch.setitem(sys.modules, "odd_objective", SimpleNamespace(odd=lambda trial: given))
+    rows = sweep.Sweep(tmp_path, {"target": "nano"}, SPACE, "odd_objective:odd").run(1, Here())
+    assert [row["state"] for row in rows] == ["failed"] and "the objective gave" in rows[0]["note"]
 
 
 def test_a_lost_worker_loses_only_its_trial(tmp_path, monkeypatch):
