@@ -201,3 +201,15 @@ def test_a_photograph_of_another_size_than_its_labels_is_not_trained_on(tmp_path
     with pytest.raises(BadInput, match="40 x 60") as told:
         photo.image()
     assert "60 x 40" in str(told.value) and "a.png" in str(told.value)
+
+
+def test_a_speck_is_no_face_to_enlarge(tmp_path):
+    """A box of a hundredth of a pixel, brought to the size of a face, would take gigabytes."""
+    (tmp_path / "train" / "images").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "train" / "images" / "a.png"), np.zeros((40, 60, 3), np.uint8))
+    boxes = [[10, 10, 0.01, 0.01], [20, 10, 5, 6]]
+    (tmp_path / "train" / "annotations.json").write_text(json.dumps({
+        "categories": CATEGORIES, "images": [{"id": 1, "file_name": "images/a.png", "width": 60, "height": 40}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": box} for box in boxes]}))
+    pool = dataset.read_pool(tmp_path, ["train"])
+    assert [[k for _, k in faces] for faces in pool.faces] == [[1], [], []]
