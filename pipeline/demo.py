@@ -6,6 +6,7 @@ evaluation, the bundle, the on-device runner on a clip, and one report.
 import json
 import os
 import platform
+import shlex
 import shutil
 import signal
 import subprocess
@@ -294,7 +295,9 @@ def clip(root):
 
 
 def serve_command(bundle, source):
-    return "jetmask run --bundle %s --source %s" % (bundle, source)
+    """The command that serves the page, as it can be pasted: `make demo` has no jetmask on the PATH."""
+    return shlex.join(["jetmask" if shutil.which("jetmask") else sys.argv[0], "run", "--bundle", str(bundle),
+                       "--source", source])
 
 
 def run_live(bundle, source, seconds, say):
