@@ -17,7 +17,7 @@ if [ -z "$python" ] && ! command -v uv >/dev/null 2>&1; then
   exit 2
 fi
 
-echo "setting up $venv with ${python:-a Python brought by uv} (once, about 2 GB)" >&2
+echo "setting up $venv with ${python:-a Python brought by uv} (once, about 2 GB: minutes without a word)" >&2
 if command -v uv >/dev/null 2>&1; then
   uv venv -q --allow-existing -p "${python:-3.12}" "$venv"
   uv pip install -q -p "$venv/bin/python" --require-hashes -r requirements.lock
