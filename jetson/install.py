@@ -30,9 +30,9 @@ def check(bundle_dir: str, digest: Optional[str] = None, keys: Optional[List[byt
     Every file against SHA256SUMS, the sizes that manifest.json announces, the root digest against `digest` when given,
     the signature against `keys` when not None.
     """
-    if not os.path.isfile(os.path.join(bundle_dir, manifest.SUMS)):
+    if not all(os.path.isfile(os.path.join(bundle_dir, name)) for name in (tarball.MANIFEST, manifest.SUMS)):
         manifest.load(bundle_dir)
-        raise BadInput("the bundle has no {}".format(manifest.SUMS), bundle_dir)
+        raise BadInput("the bundle has no {}".format(manifest.SUMS), bundle_dir, None, manifest.AGAIN)
     found = root_digest(bundle_dir)
     if digest is not None and found != digest:
         raise BadInput("this is another bundle: its root digest is {}".format(found), bundle_dir, digest,

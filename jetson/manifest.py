@@ -17,6 +17,7 @@ PRECISIONS = ("fp32", "fp16", "int8", "int8-cpu")
 SUMS = "SHA256SUMS"
 SIGNATURE = "SHA256SUMS.sig"
 REQUIRED_FILES = ("manifest.json", SUMS, "MODEL_CARD.md")
+AGAIN = "copy or build the bundle again"  # what mends a bundle that is not whole
 
 Variant = NamedTuple("Variant", [
     ("name", str), ("model", str), ("file", str), ("sha256", str), ("bytes", int), ("input_wh", Tuple[int, int]),
@@ -204,7 +205,8 @@ def load(bundle_dir: str) -> Manifest:
         raise BadInput("there is no such bundle", bundle_dir, "a folder with a manifest.json",
                        "unpack a tar file first" if os.path.isfile(bundle_dir) else "check the path")
     if not os.path.isfile(path):
-        raise BadInput("this folder is not a bundle", bundle_dir, "a manifest.json in it")
+        raise BadInput("this folder is not a bundle", bundle_dir, "a manifest.json in it",
+                       "check the path, or " + AGAIN)
     return parse(files.read_json(path), bundle_dir, path)
 
 
@@ -275,26 +277,4 @@ def verify(bundle_dir: str) -> None:
     found = check(bundle_dir)
     if found:
         raise BadInput("the bundle is damaged:\n    " + "\n    ".join(found[:20]), bundle_dir,
-                       "every file as {} lists it".format(SUMS), "copy or build the bundle again")
-
-
-def verify_options(parser: Any) -> None:
-    """The arguments of `python3 -m jetson verify`."""
-    parser.add_argument("bundle", metavar="DIR", help="the bundle's folder")
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    parser.epilog = "example: python3 -m jetson verify jetson/models"
-
-
-def verify_command(args: Any) -> int:
-    """Check a bundle; 0 only if all is right."""
-    import json
-
-    if args.json:
-        found = check(args.bundle)
-        print(json.dumps({"bundle": args.bundle, "ok": not found, "problems": found}))
-        return BadInput.exit_code if found else 0
-    verify(args.bundle)
-    manifest = load(args.bundle)
-    print("{}: {} variants, {} files, all as listed".format(
-        manifest.name, len(manifest.variants), len(listing(args.bundle))))
-    return 0
+                       "every file as {} lists it".format(SUMS), AGAIN)

@@ -12,7 +12,7 @@ from typing import BinaryIO, Dict, Iterator, List, Tuple
 
 from jetson import files
 from jetson.errors import BadInput
-from jetson.manifest import SIGNATURE, SUMS, listing
+from jetson.manifest import AGAIN, SIGNATURE, SUMS, listing
 
 BLOCK = 512
 MANIFEST = "manifest.json"
@@ -105,7 +105,8 @@ def extract(path: str, folder: str) -> None:
             raise BadInput("the members are not in order", path, None, _REPACK)
         absent = [name for name in announced if name not in seen]
         if absent:
-            raise BadInput("announced in {}, but not there: {}".format(MANIFEST, ", ".join(absent[:5])), path)
+            raise BadInput("announced in {}, but not there: {}".format(MANIFEST, ", ".join(absent[:5])), path, None,
+                           _REPACK)
 
 
 _REPACK = "make the file with `jetmask bundle pack`, and copy it again"
@@ -222,7 +223,8 @@ def check_sizes(bundle_dir: str) -> None:
         if size > limit if limit is not None else announced.get(name) != size:
             raise BadInput("the file has {} bytes".format(size), os.path.join(bundle_dir, name),
                            "at most {}".format(limit) if limit is not None else
-                           "{} (manifest.json)".format(announced.get(name, "not to be there")))
+                           "{} (manifest.json)".format(announced.get(name, "not to be there")), AGAIN)
     absent = sorted(set(announced) - set(names))
     if absent:
-        raise BadInput("announced in manifest.json, but not there: {}".format(", ".join(absent[:5])), bundle_dir)
+        raise BadInput("announced in manifest.json, but not there: {}".format(", ".join(absent[:5])), bundle_dir,
+                       "every file of the bundle", AGAIN)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -324,6 +325,14 @@ def test_verify_names_what_is_wrong(tiny_copy):
     done = _run("verify", tiny_copy)
     assert done.returncode == 3 and "MODEL_CARD.md" in done.stderr and "Traceback" not in done.stderr
     assert json.loads(_run("verify", tiny_copy, "--json").stdout)["ok"] is False
+
+
+@pytest.mark.parametrize("gone", ["models/t.onnx", "SHA256SUMS", "manifest.json"])
+def test_verify_says_how_to_mend_a_bundle_that_is_not_whole(tiny_copy, gone):
+    os.unlink(os.path.join(tiny_copy, gone))
+    done = _run("verify", tiny_copy)
+    assert done.returncode == 3 and gone in done.stderr and re.search("do: .*copy", done.stderr)
+    assert "No such file" not in done.stderr
 
 
 def test_installing_needs_neither_numpy_nor_opencv(store, tiny_bundle):
