@@ -14,7 +14,7 @@ help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
 demo: setup  ## the whole way once, from photographs to a live page
-	$(VENV)/bin/jetmask demo $(if $(DATA),--data $(DATA))
+	$(VENV)/bin/jetmask demo $(if $(DATA),--data '$(DATA)')
 
 test: setup setup36  ## the tests, a few minutes
 	$(PYTEST) $(TESTS)

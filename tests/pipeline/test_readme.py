@@ -73,6 +73,11 @@ def test_make_targets_exist(root):
         run(["make", "-n", target], root, root)
 
 
+def test_photographs_may_lie_in_a_folder_with_blanks(root):
+    done = subprocess.run(["make", "-n", "demo", "DATA=/a b/c"], cwd=root, capture_output=True, text=True, check=True)
+    assert shlex.split(done.stdout.splitlines()[-1])[-2:] == ["--data", "/a b/c"]
+
+
 def test_every_command_in_order(root, folder):
     seen = 0
     for line, hardware in commands(root):
