@@ -28,22 +28,14 @@ def guess(source: Path) -> str:
         )
     if source.is_file():
         return "coco"
-    below = [source, *folders_in(source)]
-    if any((source / name).is_file() for name in COCO_NAMES):
-        return "coco"
-    if any(labels_in(p, ".xml") for p in below):
-        return "voc"
-    below += [q for p in below[1:] for q in folders_in(p)]
-    for path in (q for p in below for q in labels_in(p, ".txt")):
-        with open(path, encoding="utf-8-sig", errors="replace") as file:
-            line = file.readline(1024)
-        if kitti.LINE.match(line):
-            return "kitti"
-        if yolo.LINE.match(line):
-            return "yolo"
+    form = next(_formats(source), None)
+    if form:
+        return form
     if any(source.glob("*.y*ml")):
         return "yolo"
-    sets = [p for p in below[1:] if any((p / name).is_file() for name in COCO_NAMES)]
+    below = folders_in(source)
+    below += [q for p in below for q in folders_in(p)]
+    sets = [p for p in below if any((p / name).is_file() for name in COCO_NAMES)]
     if sets:
         as_it_is = f"; train/ and val/ of this layout need no import: --data {source}" if (
             (sets[0] / COCO_NAMES[0]).is_file()) else ""
@@ -59,6 +51,32 @@ def guess(source: Path) -> str:
         "annotations.json, Pascal VOC *.xml, YOLO or KITTI *.txt",
         "name the format with --format, or the json itself",
     )
+
+
+def _formats(source):
+    """The formats that a folder has labels of, the one to take first; of YOLO and KITTI only what comes first."""
+    below = [source, *folders_in(source)]
+    if any((source / name).is_file() for name in COCO_NAMES):
+        yield "coco"
+    if any(labels_in(p, ".xml") for p in below):
+        yield "voc"
+    below += [q for p in below[1:] for q in folders_in(p)]
+    for path in (q for p in below for q in labels_in(p, ".txt")):
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
+            line = file.readline(1024)
+        for form, pattern in (("kitti", kitti.LINE), ("yolo", yolo.LINE)):
+            if pattern.match(line):
+                yield form
+                return
+
+
+def mixed(source: Path, form: str | None) -> list[Finding]:
+    """A note where the format is guessed and the folder has labels of others, too: those are not read."""
+    found = [] if form or source.is_file() else list(_formats(source))
+    if len(found) < 2:
+        return []
+    what = f"labels of {' and '.join(found[1:])} are there, too, and are not read"
+    return [Finding(str(source), None, "formats mixed", what, f"taken as {found[0]}; another: --format", False)]
 
 
 def read(source: Path, form: str | None = None, image_folders: list[Path] | None = None) -> Collection:
@@ -180,7 +198,7 @@ def import_command(args) -> int:
     collection = read(args.source, args.format, args.images)
     mapping = mapping_of(args.map)
     entries, findings = check.check(collection, mapping, quiet=False, exif=args.exif)
-    findings += unused(mapping, collection, args.source)
+    findings += unused(mapping, collection, args.source) + mixed(args.source, args.format)
     errors = sum(f.error for f in findings)
     failed = bool(errors and not args.mend) or not entries
     if not failed:
@@ -222,7 +240,7 @@ def check_command(args) -> int:
 
     mapping, collection = mapping_of(args.map), read(args.source, args.format, args.images)
     entries, findings = check.check(collection, mapping, quiet=False, exif=args.exif)
-    findings += unused(mapping, collection, args.source)
+    findings += unused(mapping, collection, args.source) + mixed(args.source, args.format)
     findings += leak.findings([e.image for e in entries], args.against)
     errors = sum(f.error for f in findings)
     report(findings, entries, args.json, f"checked {args.source}", False)

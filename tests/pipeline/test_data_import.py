@@ -153,6 +153,16 @@ def test_every_format_gives_the_same_labels(make, tmp_path):
         assert cv2.imdecode(np.frombuffer(copy, np.uint8), 1).shape == picture(wh, seed).shape
 
 
+def test_a_folder_of_two_formats_says_once_which_was_taken(tmp_path):
+    source = as_voc(tmp_path / "s")
+    (source / "labels").mkdir()
+    (source / "labels" / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    told = jetmask("import", source, tmp_path / "guessed", code=0)
+    assert told.stderr.count("labels of yolo are there") == told.stderr.count("taken as voc") == 1
+    named = jetmask("import", source, tmp_path / "named", "--format", "voc", code=0)
+    assert "note" not in named.stderr and tree(tmp_path / "named") == tree(tmp_path / "guessed")
+
+
 def test_what_was_imported_is_clean_and_imports_again_to_the_same(tmp_path):
     as_voc(tmp_path / "source")
     jetmask("import", tmp_path / "source", tmp_path / "one", code=0)
