@@ -132,11 +132,7 @@ def card(paths, results, tests, decode, note):
     lines = ["# Face-mask detector: model card", "",
              "Finds faces and says whether a mask is worn, not worn, or worn incorrectly. One-stage convolutional "
              "detector trained from random weights by the jetmask authors; architecture in `pipeline/model.py`. "
-             "Licence: MIT. No photograph and no weight of others is part of this bundle.", ""]
-    if "sp" in names:
-        lines += ["`sp` also learned from the answers of a teacher, the same detector on MobileNetV2, which began from "
-                  "torchvision's ImageNet weights (BSD 3-Clause; ImageNet's own terms are for research) and was "
-                  "trained on by the jetmask authors; it is not part of this bundle.", ""]
+             "Licence: MIT. No photograph is part of this bundle.", ""]
     if note:
         lines += [note, ""]
     lines += ["## Figures", "",
@@ -183,11 +179,7 @@ def card(paths, results, tests, decode, note):
         lines += ["jetmask prune --model runs/s/last.keras --config sp --macs-ratio 0.5 --floor 0.6 --distill "
                   "--data DIR --out runs/half",
                   "jetmask train sp --set model.init=runs/half/best.keras --set model.teacher=runs/s/last.keras "
-                  "--set train.batch_size=8 --set train.epochs=52 --set train.seed=2 --data DIR --out runs/sp0",
-                  "jetmask train mobilenetv2 --set model.init=imagenet --data DIR --out runs/teacher",
-                  "jetmask train sp --set model.init=runs/sp0/best.keras --set model.teacher=runs/teacher/last.keras "
-                  "--set model.teacher_weight=2 --set train.batch_size=8 --set train.epochs=20 --set train.seed=3 "
-                  "--set train.closing_epochs=0 --data DIR --out runs/sp"]
+                  "--set train.batch_size=8 --set train.epochs=52 --set train.seed=2 --data DIR --out runs/sp"]
     models = " ".join("%s=runs/%s/%s" % (name, name, Path(path).name) for name, path in paths.items())
     lines += ["python -m benchmarks.ship --data DIR " + models, "```", ""]
     return "\n".join(lines)

@@ -253,9 +253,13 @@ def test_a_running_service_reads_the_file_again(tiny_bundle, clip, tmp_path):
 # -- the running service ----------------------------------------------------------------------------------------------
 
 
-def test_counts_events_and_metrics_of_a_running_service(tiny_bundle, clip, tmp_path):
-    """In the clip one square goes right and one left, over the middle of the picture, again and again."""
-    path, events = tmp_path / "zones.txt", tmp_path / "events.jsonl"
+def test_counts_events_and_metrics_of_a_running_service(tiny_bundle, draw, tmp_path):
+    """In the clip one square goes right and one left, far over the middle of the picture, again and again."""
+    path, events, clip = tmp_path / "zones.txt", tmp_path / "events.jsonl", str(tmp_path / "across.avi")
+    writer = cv2.VideoWriter(clip, cv2.VideoWriter_fourcc(*"MJPG"), 30, (320, 240))
+    for number in range(90):
+        writer.write(draw((320, 240), [(0, 60 + 2 * number, 80, 30), (1, 260 - 2 * number, 170, 60)], seed=3))
+    writer.release()
     path.write_text("line 1 door 0.5,0 0.5,1\npolygon 1 all 0,0 1,0 1,1 0,1\n")
     with Serving(tiny_bundle, "synthetic://?size=160x120&fps=5", clip,
                  options=["--zones", str(path), "--events", str(events), "--tradeoff", "off",
