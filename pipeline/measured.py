@@ -29,9 +29,9 @@ def beside(prediction: Prediction, path: str, model: str) -> dict[str, Any]:
                and row.get("input_wh") == size and row.get("runtime") == _runtime(prediction)
                and (row.get("model") == names[0] or row.get("bytes") == names[1]) and row.get("batch") in (None, 1)]
     if not fitting:
-        have = sorted({f"{row.get('model') or row.get('variant')} {row.get('precision')} {row.get('input_wh')}"
+        have = sorted({f"{row.get('model') or row.get('variant')} {row.get('precision')} {_at(row.get('input_wh'))}"
                        for row in rows if row.get("infer_ms")})
-        raise UsageError(f"nothing was measured of {names[0]} with {prediction.precision} at {size}", path,
+        raise UsageError(f"nothing was measured of {names[0]} with {prediction.precision} at {_at(size)}", path,
                          "one of " + "; ".join(have) if have else "a measured row")
     row = fitting[-1]
     try:
@@ -50,6 +50,10 @@ def beside(prediction: Prediction, path: str, model: str) -> dict[str, Any]:
 
 def _runtime(prediction: Prediction) -> str:
     return "onnxruntime" if prediction.target == "this-machine" else "tensorrt"
+
+
+def _at(input_wh):
+    return "x".join(map(str, input_wh)) if isinstance(input_wh, list) else str(input_wh)
 
 
 def layers(prediction: Prediction, profile: list[dict[str, Any]]) -> list[dict[str, Any]]:
