@@ -30,9 +30,13 @@ class _Start(importlib.abc.MetaPathFinder):
         return spec
 
 
-def tensorflow() -> None:
-    """From here on an import of TensorFlow says only what matters."""
+def tensorflow(cpuinfo: str = "/proc/cpuinfo") -> None:
+    """From here on an import of TensorFlow says only what matters. Where it would end the process, because an x86
+    processor has no AVX, nothing is held back: its reason would be lost."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with suppress(OSError), open(cpuinfo) as file:
+        if "flags" in (text := file.read()) and " avx" not in text:
+            return
     sys.meta_path.insert(0, _Start())
 
 

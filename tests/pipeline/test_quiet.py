@@ -10,11 +10,11 @@ NOTES = ("WARNING: All log messages before absl::InitializeLog() is called are w
 ERROR = "E0000 00:00:1795679299.000000   27633 dso.cc:9] a library is missing\n"
 
 
-def start(folder, root, package, more=""):
+def start(folder, root, package, more="", words=""):
     """Run Python with `package` as the tensorflow that it finds."""
     (folder / "tensorflow").mkdir()
     (folder / "tensorflow" / "__init__.py").write_text(package)
-    code = "from pipeline import quiet\nquiet.tensorflow()\n" + more + "import tensorflow\nprint(tensorflow.here)"
+    code = "from pipeline import quiet\nquiet.tensorflow(%s)\n%simport tensorflow\nprint(tensorflow.here)" % (words, more)
     return subprocess.run([sys.executable, "-c", code], cwd=str(folder), capture_output=True, text=True, timeout=60,
                           env=dict(os.environ, PYTHONPATH="%s:%s" % (folder, root)))
 
@@ -30,6 +30,13 @@ def test_an_import_that_fails_says_why(root, tmp_path):
     done = start(tmp_path, root, package)
     assert done.returncode == 1 and "no wheel for this" in done.stderr
     assert "absl" not in done.stderr and "port.cc" not in done.stderr
+
+
+def test_an_abort_on_a_processor_without_avx_is_told(root, tmp_path):
+    (tmp_path / "cpuinfo").write_text("flags\t: fpu sse4_2\n")
+    done = start(tmp_path, root, "import os\nos.write(2, b'no AVX here')\nos.abort()\n",
+                 words=repr(str(tmp_path / "cpuinfo")))
+    assert done.returncode == -6 and "no AVX here" in done.stderr
 
 
 @pytest.mark.parametrize("more", ["import os\nos.close(2)\n", "import sys\nsys.stderr = None\n"])
