@@ -14,7 +14,8 @@ def start(folder, root, package, more="", words=""):
     """Run Python with `package` as the tensorflow that it finds."""
     (folder / "tensorflow").mkdir()
     (folder / "tensorflow" / "__init__.py").write_text(package)
-    code = "from pipeline import quiet\nquiet.tensorflow(%s)\n%simport tensorflow\nprint(tensorflow.here)" % (words, more)
+    code = "from pipeline import quiet\nquiet.tensorflow(%s)\n%s" % (words, more)
+    code += "import tensorflow\nprint(tensorflow.here)"
     return subprocess.run([sys.executable, "-c", code], cwd=str(folder), capture_output=True, text=True, timeout=60,
                           env=dict(os.environ, PYTHONPATH="%s:%s" % (folder, root)))
 
