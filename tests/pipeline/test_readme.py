@@ -74,7 +74,8 @@ def test_make_targets_exist(root):
 
 
 def test_photographs_may_lie_in_a_folder_with_blanks(root):
-    done = subprocess.run(["make", "-n", "--no-print-directory", "demo", "DATA=/a b/c"], cwd=root, capture_output=True, text=True, check=True)
+    done = subprocess.run(["make", "-n", "--no-print-directory", "demo", "DATA=/a b/c"], cwd=root, text=True,
+                          capture_output=True, check=True)
     assert shlex.split(done.stdout.splitlines()[-1])[-2:] == ["--data", "/a b/c"]
 
 
