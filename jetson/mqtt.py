@@ -157,14 +157,25 @@ class Mqtt:
 
 
 def _addresses(root: str = "/") -> List[str]:
-    """The hardware addresses of this machine's own network devices; [] in a container with a network of its own."""
+    """The hardware addresses of this machine's own network devices; [] in a container with a network of its own.
+
+    Only those that came with the device: a carrier board without a memory for one draws another at every start, and
+    with a changed one a device would be another to brokers and Home Assistant after each.
+    """
     found = set()
     # Bridges and the ends of containers have no device behind them.
     for device in glob.glob(os.path.join(root, "sys/class/net/*/device")):
-        with contextlib.suppress(OSError, UnicodeDecodeError), open(
-                os.path.join(os.path.dirname(device), "address"), encoding="ascii") as file:
-            found.add(file.read().strip())
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            kind, address = [_text(os.path.join(os.path.dirname(device), name))
+                             for name in ("addr_assign_type", "address")]
+            if kind == "0":  # permanent; 1 is drawn, 2 taken from another device, 3 set by somebody
+                found.add(address)
     return sorted(found - {"", "00:00:00:00:00:00"})
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read().strip()
 
 
 def _words(error: BaseException) -> str:

@@ -632,11 +632,14 @@ def test_a_copied_card_is_another_device_and_takes_nothing_back(tmp_path, monkey
 
 
 def test_only_the_network_devices_of_the_machine_itself_are_known(tmp_path):
-    for name, address, own in (("eth0", "00:04:4b:aa:bb:cc", True), ("docker0", "02:42:00:00:00:01", False),
-                               ("wlan0", "00:e0:4c:00:00:01", True), ("odd", "00:00:00:00:00:00", True)):
+    for name, address, own, kind in (
+            ("eth0", "00:04:4b:aa:bb:cc", True, 0), ("docker0", "02:42:00:00:00:01", False, 0),
+            ("wlan0", "00:e0:4c:00:00:01", True, 0), ("odd", "00:00:00:00:00:00", True, 0),
+            ("eth1", "4a:11:00:00:00:01", True, 1), ("eth2", "00:04:4b:00:00:09", True, 3)):  # drawn, and set
         folder = tmp_path / "sys" / "class" / "net" / name
         folder.mkdir(parents=True)
         (folder / "address").write_text(address + "\n")
+        (folder / "addr_assign_type").write_text("%d\n" % kind)
         if own:
             (folder / "device").mkdir()
     assert mqtt._addresses(str(tmp_path)) == ["00:04:4b:aa:bb:cc", "00:e0:4c:00:00:01"]
