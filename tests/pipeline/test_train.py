@@ -219,7 +219,7 @@ def test_a_teacher_adds_the_distance_to_its_answers(drawn, tmp_path):
     once, thrice = loss(1) - loss(0), loss(3) - loss(0)
     assert once > 1e-3
     np.testing.assert_allclose(thrice, 3 * once, rtol=1e-3)
-    run = begun(1)
+    run = begun(1, "train.epochs=1", "train.sizes=[[64, 1]]")  # each size is traced: seconds
     before = run.learner.teacher.get_weights()
     run.fit(progress=0)
     for value, wanted in zip(run.learner.teacher.get_weights(), before, strict=True):
