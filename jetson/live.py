@@ -11,7 +11,7 @@ from jetson import access, drift, files, governor, manifest, metrics, reload, so
 from jetson.apart import open_for_threads
 from jetson.board import Board
 from jetson.detector import Detector, Faces
-from jetson.door import Door, loopback
+from jetson.door import Door, address, loopback
 from jetson.errors import BadInput
 from jetson.http_message import Response
 from jetson.journal import Journal, from_track
@@ -163,8 +163,7 @@ class Live:
         self.site.viewers(topic, count)
 
     def _announce(self, guard: access.Access, token: Optional[str]) -> None:
-        host = "127.0.0.1" if self.args.host in ("0.0.0.0", "::") else self.args.host
-        url = "http://{}:{}/".format("[{}]".format(host) if ":" in host else host, self.door.port)
+        url = self._url(address(self.args.host))
         active = self.runner.active
         say("serving {} with {} on {}".format(
             ", ".join(view.camera.source.label for view in self.runner.views), active.variant.name,
@@ -181,7 +180,11 @@ class Live:
             if not self.args.token_file:
                 say("token for programs (Authorization: Bearer …): {}".format(token))
         if self.args.ready_file:
-            files.write_json(self.args.ready_file, {"url": url, "pid": os.getpid()})
+            here = "127.0.0.1" if self.args.host in ("0.0.0.0", "::") else self.args.host
+            files.write_json(self.args.ready_file, {"url": self._url(here), "pid": os.getpid()})
+
+    def _url(self, host: str) -> str:
+        return "http://{}:{}/".format("[{}]".format(host) if ":" in host else host, self.door.port)
 
     def _say_code(self, guard: access.Access, url: str) -> None:
         self.guard, self.url, self.said = guard, url, guard.code

@@ -26,6 +26,7 @@ from jetson.errors import DeviceMismatch, JetmaskError
 Service = Dict[str, Any]
 _STOP_S = 15.0
 _TOOL_S = 120.0  # docker and systemctl; a daemon that hangs must not hold a switch, and with it the lock, for ever
+_LOG_BYTES = 4 << 20  # of service.log; twice that is kept
 
 
 def _run(command: List[str], quiet: bool = False) -> str:
@@ -88,7 +89,12 @@ def start(service: Service, state: str) -> None:
             # By the runner itself, before it is one: a switch that is killed here leaves none that nobody knows.
             files.write_json(pid_file, {"pid": os.getpid(), "born": _born(os.getpid())})
 
-        with open(os.path.join(state, "service.log"), "ab") as log:
+        log_file = os.path.join(state, "service.log")
+        # Nobody else turns this log over; a runner says little, so once at each start is enough.
+        with contextlib.suppress(OSError):
+            if os.path.getsize(log_file) > _LOG_BYTES:
+                os.replace(log_file, log_file + ".1")
+        with open(log_file, "ab") as log:
             try:
                 subprocess.Popen(service["start"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                  cwd=service.get("cwd") or state, env=environment, start_new_session=True,

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -261,6 +262,21 @@ def test_undoing_the_first_service_leaves_none(tmp_path):
         where.begin(new, {"kind": "process", "start": ["false"], "url": ""})
         where.undo()
     assert where.link("current") == old and where.service() is None
+
+
+def test_the_log_of_a_runner_is_turned_over_at_a_start_once_it_is_large(store, spec):
+    log = store.path("service.log")
+    os.makedirs(store.folder)
+    for size, turned in ((1000, False), (5 << 20, True)):
+        files.write_bytes(log, b"." * size)
+        service.start(dict(spec, start=[sys.executable, "-c", "print('new')"]), store.folder)
+        end = time.monotonic() + 10
+        while b"new" not in Path(log).read_bytes():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        service.stop(spec, store.folder)
+        assert os.path.exists(log + ".1") == turned and (os.path.getsize(log) < 1000) == turned
+    assert os.path.getsize(log + ".1") == size
 
 
 def test_a_signature_is_demanded_once_a_key_is_trusted(store, tiny_copy, tmp_path):

@@ -12,13 +12,14 @@ import subprocess
 import sys
 import termios
 import time
+import urllib.parse
 
 import cv2
 import numpy as np
 import pytest
 from serving import FAULTY, ROOT, Serving, alive, children, wait_for
 
-from jetson import board, manifest, telemetry
+from jetson import board, door, manifest, telemetry
 
 # SIGTERM is answered within 3 s; a busy machine may take as long again to tell the test.
 END_S = 6.0
@@ -520,7 +521,11 @@ def test_off_loopback_a_token_is_demanded(tiny_bundle):
     with Serving(tiny_bundle, "synthetic://?size=160x120", options=["--host", "0.0.0.0"]) as made:
         assert made.get("/api/state")[0] == 401 and made.get("/healthz")[0] == 200
         log = wait_for(lambda: made.log() if "works once" in made.log() else "", "the address")
-        path = "/enter?code=" + log.split("/enter?code=")[1].split()[0]
+        told = urllib.parse.urlsplit(log.split("works once: ")[1].split()[0])
+        # The address that others can open, not loopback's, where this machine is on a network.
+        assert told.hostname == door.address("0.0.0.0")
+        socket.create_connection((told.hostname, told.port), 5).close()
+        path = told.path + "?" + told.query
         status, headers, _ = made.get(path)
         cookie = headers["Set-Cookie"].split(";")[0]
         assert status == 200 and made.get("/api/state", {"Cookie": cookie})[0] == 200
