@@ -157,6 +157,25 @@ def test_a_resumed_run_goes_by_its_own_config_and_tells_what_is_otherwise(drawn,
         configuration.gone_on_with(before, settings(drawn, "train.optimizer=adam"), "there")
 
 
+def test_more_threads_give_the_same_batches_in_the_same_order(drawn, tmp_path, monkeypatch):
+    run = train.Run(settings(drawn, "train.batch_size=1", "train.images_per_epoch=30"), tmp_path)
+    batches = dataset.Batches(run.pool, run.config, 0, 30)
+    seen = {}
+
+    def learn(x, y, **_):
+        seen.setdefault(train.PREPARING, []).append((x.copy(), y["boxes"].copy()))
+        return {"cls_loss": 0.0, "box_loss": 0.0}
+
+    monkeypatch.setattr(run.learner, "train_on_batch", learn)
+    for threads in (1, 4):
+        monkeypatch.setattr(train, "PREPARING", threads)
+        run.epoch(batches, keras.callbacks.CallbackList([]), False, "")
+    for one, other in zip(seen[1], seen[4], strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert len(seen[1]) == 30
+
+
 def test_two_trainings_in_one_folder_are_refused(drawn, tmp_path):
     with files.lock(tmp_path / "train.lock"), pytest.raises(JetmaskError, match="another process"):
         train.fit(settings(drawn), tmp_path)
