@@ -12,7 +12,7 @@ from typing import Any, Iterator, List, Tuple
 
 from jetson.errors import BadInput, JetmaskError
 
-_ASIDE = re.compile(r"^\..+\.(\d+)\.[0-9a-f]{8}\.part$")
+_ASIDE = re.compile(r"^\..+\.(\d+)\.[0-9a-f]{8}\.part(\.keras)?$")
 
 
 def fsync_folder(folder: str) -> None:

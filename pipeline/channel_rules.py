@@ -148,6 +148,8 @@ def _prelu(channels, record, inputs, shape, args, kwargs):
 
 def _pass(channels, record, inputs, shape, args, kwargs):
     _channels_last(record.layer)
+    if (getattr(record.layer, "noise_shape", None) or (None,))[-1] not in (None, 1):
+        raise Unknown("its noise_shape counts channels")
     return inputs[0].ids
 
 

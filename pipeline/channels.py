@@ -7,8 +7,8 @@ same idea as DepGraph (arXiv:2301.12900), for single channels instead of layers,
 no care.
 
 What a layer does is known by its class, base classes included; a class of the user's own is tried on random numbers
-with and without half of its channels. What is not known, or not as it seems, is not guessed: the channels that reach it
-and those that leave it stay, and the group says which layer is the reason.
+with and without some of its channels, at inference. What is not known, or not as it seems, is not guessed: the channels
+that reach it and those that leave it stay, and the group says which layer is the reason.
 """
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -37,12 +37,12 @@ class Group(NamedTuple):
 
 @dataclass
 class Value:
-    """A tensor during the pass: the number of each channel on its last axis, its shape (None: open), and the layer
-    that made it."""
+    """A tensor during the pass: the number of each channel on its last axis, its shape (None: open), and the layer or
+    operation that made it (None: an input)."""
 
     ids: np.ndarray
     shape: tuple
-    maker: str = ""
+    maker: object = None
 
     @property
     def rank(self):
@@ -65,7 +65,8 @@ class Record:
 
     slices: variables to cut. counts: config entries that count channels. opens: numbers of the channels it makes,
     carries: the numbers on its output. source: the layer whose output it takes. unknown: why it was not understood.
-    given: the arguments of its first use, with a Value for each tensor, where its class is the user's own.
+    given: the arguments of its first use, with a Value for each tensor, where its class is the user's own. lost: why
+    what is made anew from its configuration and its weights is not the same layer.
     """
 
     layer: object
@@ -73,9 +74,10 @@ class Record:
     counts: dict = field(default_factory=dict)
     opens: np.ndarray | None = None
     carries: np.ndarray | None = None
-    source: str = ""
+    source: object = None
     unknown: str = ""
     given: tuple | None = None
+    lost: str = ""
 
 
 def functional(operation):
@@ -192,16 +194,16 @@ class Channels:
         self._opened.append((name, ids))
         return ids
 
-    def _value(self, shape, name, reason):
+    def _value(self, shape, name, reason, maker=None):
         count = shape[-1] if len(shape) > 1 and shape[-1] else 1
         ids = self._open(count, name)
         self._fixed.append((ids, reason))
-        return Value(ids, tuple(shape), name)
+        return Value(ids, tuple(shape), maker)
 
     def _call(self, operation, args, kwargs, path, outputs):
         inputs = [v for v in keras.tree.flatten((args, kwargs)) if isinstance(v, Value)]
         record = self.records.setdefault(id(operation), Record(operation))
-        record.source = inputs[0].maker if inputs else ""
+        record.source = inputs[0].maker if inputs else None
         try:
             shape = outputs[0].shape
             if record.unknown:
@@ -216,21 +218,22 @@ class Channels:
             touched = [v.ids for v in inputs] + [s.ids for s in record.slices] + list(record.counts.values())
             for ids in touched:
                 self.fix(ids, reason)
-            return [self._value(tensor.shape, operation.name, reason) for tensor in outputs]
+            return [self._value(tensor.shape, operation.name, reason, operation) for tensor in outputs]
         record.carries = ids
         if record.given is None and renew.own(operation):
             record.given = args, kwargs
-        return Value(ids, tuple(shape), operation.name)
+        return Value(ids, tuple(shape), operation)
 
     def _try(self, record):
         """Fix what a layer of the user's own class does not let go: its inputs' channels, its output's, or both."""
         roots = self._roots()
         taken = [v.ids for v in keras.tree.flatten(record.given) if isinstance(v, Value)]
         layer = record.layer
+        record.lost = renew.differs(record, record.given, np.ones(len(roots), bool)) or ""
         for ids in (np.concatenate(taken), record.carries):
             own = np.unique(roots[ids])
-            for half in (own[::2], own[1::2]) if len(own) > 1 else ():
-                why = renew.differs(record, record.given, ~np.isin(roots, half))
+            for part in _parts(own) if len(own) > 1 else ():
+                why = renew.differs(record, record.given, ~np.isin(roots, part))
                 if why:
                     self.fix(ids, "layer %r (%s): not as its base class: %s" % (layer.name, type(layer).__name__, why))
                     break
@@ -281,6 +284,13 @@ class Channels:
     def index(self, name):
         """The index of a group by its name."""
         return next((i for i, group in enumerate(self.groups) if group.name == name), None)
+
+
+def _parts(own):
+    """Sets of channels to try a layer without: a layer that pairs its channels, near ones or the halves, or that takes
+    them in blocks, is not itself without one of these."""
+    some = np.random.default_rng(0).permutation(own)
+    return own[::2], own[1::2], own[:len(own) // 2], own[len(own) // 2:], some[:max(1, len(own) // 3)]
 
 
 def channel_groups(model):

@@ -105,7 +105,7 @@ def _matrix(record):
 def _folded(channels, record):
     """What the batch normalisation right after a layer multiplies its channels by."""
     for norm in channels.records.values():
-        if norm.source == record.layer.name and isinstance(norm.layer, keras.layers.BatchNormalization) \
+        if norm.source is record.layer and isinstance(norm.layer, keras.layers.BatchNormalization) \
                 and not norm.unknown and len(norm.layer.moving_variance.shape) == 1:
             spread = np.sqrt(np.asarray(norm.layer.moving_variance, np.float64) + norm.layer.epsilon)
             gamma = 1.0 if norm.layer.gamma is None else np.asarray(norm.layer.gamma, np.float64)
@@ -189,7 +189,7 @@ def _taylor(channels, batches, loss):
     for record in channels.records.values():
         if record.opens is None or record.unknown:
             continue
-        norm = next((n for n in norms(channels) if n.source == record.layer.name), None)
+        norm = next((n for n in norms(channels) if n.source is record.layer), None)
         if norm is not None:
             gates.append((norm.carries, [(v, 0) for v in (norm.layer.gamma, norm.layer.beta) if v is not None]))
         else:

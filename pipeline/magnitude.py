@@ -24,7 +24,7 @@ class PolynomialSparsity(keras.callbacks.Callback):
             raise UsageError("not a schedule: sparsity %r to %r in steps %r to %r" % (initial, final, begin, end),
                              expected="0 <= initial <= final < 1 and 0 <= begin < end")
         self.net, self.initial, self.final, self.begin, self.end, self.every = net, initial, final, begin, end, every
-        self.masks = None
+        self.masks = self.last = None
 
     def sparsity(self, step):
         """The wanted share of zeros at a step."""
@@ -34,9 +34,11 @@ class PolynomialSparsity(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         # The optimizer's count goes on where a resumed training was.
         step = int(np.asarray(self.model.optimizer.iterations))
-        due = step % self.every == 0 and step <= self.end or step == self.end or self.masks is None
+        # Told once per several steps (steps_per_execution), it may miss the very step.
+        due = self.last is None or self.last < self.end and (
+            step // self.every > self.last // self.every or step >= self.end)
         if step >= self.begin and due:
-            self.masks = masks(self.net, self.sparsity(step))
+            self.masks, self.last = masks(self.net, self.sparsity(step)), step
         if self.masks:
             apply(self.net, self.masks)
 

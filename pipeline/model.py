@@ -4,6 +4,7 @@ One-stage, anchor-free, fully convolutional. Residual blocks are `ReLU(BN(conv3x
 exactly into the 3x3 (done by pipeline/export.py), so what is deployed is a plain chain of convolutions and ReLUs.
 Depthwise convolutions are avoided on purpose: a Nano reaches 55-70 % of its peak on dense ones, far less on those.
 """
+import contextlib
 import os
 import zipfile
 import zlib
@@ -164,8 +165,13 @@ def load(path):
 def save(model, path):
     """Write a model as one .keras file, aside and renamed."""
     with files.aside(str(path)) as aside:
-        model.save(aside + ".keras")  # Keras wants the extension
-        os.replace(aside + ".keras", aside)
+        named = aside + ".keras"  # Keras wants the extension
+        try:
+            model.save(named)
+            os.replace(named, aside)
+        finally:
+            with contextlib.suppress(OSError):  # what a full disk has left of it
+                os.unlink(named)
 
 
 def macs(model, input_wh):

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from jetson.errors import BadInput, UsageError
+from jetson.errors import BadInput, JetmaskError, UsageError
 from pipeline import importance as scores
 from pipeline import renew
 from pipeline.channels import Channels, channel_groups, walk
 from pipeline.prune_cost import Macs
 
-__all__ = ["MULTIPLE_OF", "Plan", "channel_groups", "compose", "describe", "plan_global", "plan_uniform", "prune",
+__all__ = ["MULTIPLE_OF", "Plan", "channel_groups", "describe", "plan_global", "plan_uniform", "prune",
            "silence"]
 
 # Channel counts that kernels like: NVIDIA's fp16 and fp32 kernels and CPU vectors work on 8 (ONNX Runtime's int8 on
@@ -44,7 +44,9 @@ class Plan(NamedTuple):
     def from_dict(cls, document):
         """A plan from `to_dict`'s JSON; BadInput where it is none."""
         try:
-            kept = {str(k): [int(i) for i in v] for k, v in document["kept"].items()}
+            kept = {str(k): sorted(v) for k, v in document["kept"].items()}
+            if any(type(i) is not int for v in document["kept"].values() for i in v):
+                raise TypeError("a channel that is no whole number")
             return cls(kept, {str(k): int(v) for k, v in document["sizes"].items()}, dict(document.get("how", {})))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadInput("not a pruning plan: %s" % error, expected="kept and sizes per group",
@@ -58,33 +60,49 @@ def prune(model, plan):
     `model`; it comes back uncompiled. UsageError for a plan that does not fit, with the layer that is the reason.
     """
     channels = Channels(model)
-    keep = keep_mask(channels, plan)
+    return cut(model, channels, keep_mask(channels, plan))[0]
+
+
+def cut(model, channels, keep):
+    """The model with the channels of `keep` (keep_mask) alone, and {id of a layer: what was made of it}."""
     made, names = {}, set()
 
     def call(operation, args, kwargs, path, outputs):
+        record = channels.records[id(operation)]
+        if record.lost:
+            raise JetmaskError("a layer made anew is not the same: " + record.lost,
+                               where="layer %r (%s)" % (operation.name, type(operation).__name__),
+                               expected="all that it knows in get_config and in its variables",
+                               remedy="add what was set later to its get_config")
         if id(operation) not in made:
             name = _free("/".join((*path, operation.name)), operation.name, names)
-            made[id(operation)] = renew.renewed(operation, channels.records[id(operation)].counts, keep, name)
-        return made[id(operation)](*args, **kwargs)
+            made[id(operation)] = renew.renewed(operation, record.counts, keep, name)
+        try:
+            return made[id(operation)](*args, **kwargs)
+        except Exception as error:  # Keras' and the backend's own kinds
+            raise JetmaskError("a layer does not take what is left: %s" % str(error).strip().split("\n")[0],
+                               where="layer %r (%s)" % (operation.name, type(operation).__name__),
+                               remedy="leave its group, and those of its inputs, out of the plan") from error
 
     graph = channels.graph
     inputs = []
     for tensor in graph.inputs:
         layer = tensor._keras_history.operation
         names.add(layer.name)
-        inputs.append(keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=layer.name))
+        inputs.append(keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=layer.name,
+                                  optional=layer.optional))
     outputs = walk(graph, inputs, call)
     pruned = keras.Model(keras.tree.pack_sequence_as(graph._inputs_struct, inputs),
                          keras.tree.pack_sequence_as(graph._outputs_struct, outputs), name=model.name)
     for record in channels.records.values():
         if isinstance(record.layer, keras.Layer):
             renew.copy(record, made[id(record.layer)], keep)
-    return pruned
+    return pruned, made
 
 
 def keep_mask(channels, plan):
     """(channel numbers,) bool: which stay by the plan. UsageError where the plan does not fit the model."""
-    kept = plan.kept if isinstance(plan, Plan) else plan
+    kept, sizes = (plan.kept, plan.sizes) if isinstance(plan, Plan) else (plan, {})
     stays = [np.ones(group.size, bool) for group in channels.groups]
     for name, indices in kept.items():
         at = channels.index(name)
@@ -93,9 +111,12 @@ def keep_mask(channels, plan):
                              expected="one of " + ", ".join(g.name for g in channels.groups if not g.fixed),
                              remedy="make the plan for this model")
         group = channels.groups[at]
-        indices = np.asarray(indices, int).reshape(-1)
-        if not len(indices) or len(set(indices.tolist())) != len(indices) or indices.min() < 0 \
-                or indices.max() >= group.size:
+        if sizes.get(name, group.size) != group.size:
+            raise UsageError("the plan is for a group of %d channels" % sizes[name], where="plan, group %r" % name,
+                             expected="%d" % group.size, remedy="make the plan for this model")
+        indices = np.asarray(indices).reshape(-1)
+        if not len(indices) or indices.dtype.kind not in "iu" or len(set(indices.tolist())) != len(indices) \
+                or indices.min() < 0 or indices.max() >= group.size:
             raise UsageError("the plan's indices do not fit", where="plan, group %r" % name,
                              expected="at least one of 0..%d, each once" % (group.size - 1))
         if group.fixed and len(indices) < group.size:
@@ -157,13 +178,15 @@ def plan_uniform(model, ratio, importance="l1", multiple_of=8, floor=0.0):
     return Plan(kept, {g.name: g.size for g in channels.groups if not g.fixed}, how)
 
 
-def plan_global(model, macs_ratio, importance="l1", input_wh=(320, 320), multiple_of=8, floor=0.1, cost=None):
+def plan_global(model, macs_ratio, importance="l1", input_wh=(320, 320), multiple_of=8, floor=0.1, cost=None,
+                sizes=None):
     """Drop channels wherever they matter least per cost, until only the share macs_ratio of the cost is left.
 
     macs_ratio: wanted cost afterwards as a share of the cost before. input_wh: (width, height) that MACs are counted
     at, where the model leaves its size open. cost: what is to be saved, a callable ({group name: channels}) -> number,
     or one with `many` (pipeline.prune_cost: Macs, PredictedLatency); None: multiply-adds. importance, multiple_of and
-    floor as in plan_uniform. UsageError where the floor does not allow that much.
+    floor as in plan_uniform; sizes: {group name: channels} that the floor is a share of, where the model was pruned
+    before. UsageError where the floor does not allow that much.
     """
     if not 0 < macs_ratio <= 1:
         raise UsageError("a share of %r" % macs_ratio, where="macs_ratio", expected="over 0 (nothing left) to 1 (all)")
@@ -172,7 +195,8 @@ def plan_global(model, macs_ratio, importance="l1", input_wh=(320, 320), multipl
     cost = cost or Macs(channels, input_wh)
     widths = np.array([group.size for group in channels.groups], float)
     free = [i for i, group in enumerate(channels.groups) if not group.fixed]
-    choices = {i: counts_allowed(channels.groups[i].size, multiple_of, floor) for i in free}
+    choices = {i: counts_allowed(channels.groups[i].size, multiple_of, floor,
+                                 (sizes or {}).get(channels.groups[i].name)) for i in free}
     # lost[i][n]: importance lost when n channels are left.
     lost = {}
     for i in free:
@@ -208,9 +232,14 @@ def plan_global(model, macs_ratio, importance="l1", input_wh=(320, 320), multipl
     return Plan(kept, {g.name: g.size for g in channels.groups if not g.fixed}, how)
 
 
-def counts_allowed(size, multiple_of, floor):
-    """Channel counts that a group may have, ascending: multiples of multiple_of over the floor, and its own size."""
-    least = max(multiple_of, math.ceil(size * floor / multiple_of) * multiple_of)
+def counts_allowed(size, multiple_of, floor, whole=None):
+    """Channel counts that a group may have, ascending: multiples of multiple_of over the floor, and its own size.
+
+    floor: share of `whole`, the group's size before any pruning (None: its size now)."""
+    if multiple_of < 1 or not 0 <= floor <= 1:
+        raise UsageError("a multiple of %r, a floor of %r" % (multiple_of, floor), where="multiple_of, floor",
+                         expected="1 or more, and a share from 0 to 1")
+    least = max(multiple_of, math.ceil((whole or size) * floor / multiple_of) * multiple_of)
     return [*range(least, size, multiple_of), size]
 
 
@@ -218,15 +247,6 @@ def best(values, count):
     """Indices of the `count` most important, ascending; of equal ones the first."""
     order = np.argsort(-np.asarray(values), kind="stable")[:count]
     return sorted(order.tolist())
-
-
-def compose(first, second):
-    """The plan that does at once what `first` and then, on its result, `second` do."""
-    kept = dict(first.kept)
-    for name, indices in second.kept.items():
-        before = first.kept.get(name)
-        kept[name] = [before[i] for i in indices] if before is not None else list(indices)
-    return Plan(kept, {**second.sizes, **first.sizes}, second.how)
 
 
 def describe(plan):
@@ -240,13 +260,18 @@ def describe(plan):
 
 
 def _scores(channels, importance) -> dict[str, Any]:
-    if isinstance(importance, str):
-        return scores.score(channels, importance)
+    found = scores.score(channels, importance) if isinstance(importance, str) else importance
     for group in channels.groups:
-        if not group.fixed and len(importance.get(group.name, ())) != group.size:
+        if group.fixed:
+            continue
+        if len(found.get(group.name, ())) != group.size:
             raise UsageError("importance does not fit the model", where="group %r" % group.name,
                              expected="%d scores" % group.size, remedy="score this model: pipeline.importance.score")
-    return importance
+        if not np.isfinite(np.asarray(found[group.name], float)).all():
+            raise UsageError("the importance of a channel is no number", where="group %r, made by %s" % (
+                group.name, ", ".join(group.layers)), expected="finite scores",
+                remedy="look for weights that are no numbers: a training that failed leaves such ones")
+    return found
 
 
 def _name(importance):

@@ -65,7 +65,8 @@ def command(args):
     from pipeline import config as configuration
     from pipeline.predict import parse_wh
     from pipeline.prune import MULTIPLE_OF, Plan, describe
-    from pipeline.prune_schedule import Pruning, Settings, plot_scan
+    from pipeline.prune_plot import plot_scan
+    from pipeline.prune_schedule import Pruning, Settings
 
     epochs = [] if args.epochs is None else ["train.epochs=%d" % args.epochs]
     config = configuration.load(args.config, [*epochs, *args.set], configuration.load(None, ["train.epochs=8", *TUNE]))
@@ -122,6 +123,8 @@ def _check(args):
                                    ("--floor", args.floor, -1e-9, 1)):
         if value is not None and not low < value <= high:
             raise UsageError("%s %g" % (name, value), expected="a share from %g to 1" % max(low, 0))
+    if args.ratio == 1:
+        raise UsageError("--ratio 1 leaves no channel", expected="a share from 0 to under 1")
     for name, value in (("--max-drop", args.max_drop), ("--distill", args.distill)):
         if value is not None and not math.isfinite(value):
             raise UsageError("%s %g" % (name, value), name, "a number")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jetson import files, metrics
-from jetson.errors import JetmaskError, QualityGate, UsageError
-from pipeline import dataset, importance, prune_cost, train
+from jetson.errors import BadInput, QualityGate, UsageError
+from pipeline import dataset, importance, prune_compose, prune_cost, train
 from pipeline import prune as pruner
 from pipeline.config import to_dict
 from pipeline.distill import with_teacher
@@ -50,8 +50,9 @@ class Pruning:
         self.say, self.progress = say, progress
         self.original = load(str(model))
         made(self.folder)
+        self.claims = {}
         tuning = to_dict(config)
-        tuning.pop("data")  # where the photographs lie on this machine says nothing about the run
+        tuning["data"].pop("root")  # where the photographs lie on this machine says nothing about the run
         self.claim("settings.json", {"model_sha256": files.sha256(str(model)), "tuning": tuning,
                                       **self.settings._asdict(), "input_wh": list(self.settings.input_wh)})
 
@@ -69,8 +70,9 @@ class Pruning:
             wanted = macs_ratio ** (number / rounds)
             folder = self.folder / ("round-%d" % number)
             left = wanted * whole / self._cost(model)({})  # rounding in the round before is made up for here
-            plan = self._plan(folder, lambda m=model, share=left: self._global(m, min(1.0, share)))
-            total = pruner.compose(total, plan) if total else plan
+            sizes = prune_compose.sizes_before(self.original, total) if total else None  # the floor is a share of those
+            plan = self._plan(folder, lambda m=model, share=left, n=sizes: self._global(m, min(1.0, share), n))
+            total = prune_compose.compose(self.original, total, plan) if total else plan
             self.say("round %d of %d: to %.0f %% of the cost" % (number, rounds, 100 * wanted))
             result = self._step(folder, model, plan)
             if number < rounds:
@@ -81,8 +83,14 @@ class Pruning:
         """Drop the same share of channels everywhere, then fine-tune."""
         self.claim("wanted.json", {"ratio": ratio})
         folder, s = self.folder / "round-1", self.settings
-        plan = self._plan(folder, lambda: pruner.plan_uniform(
-            self.original, ratio, self.scores(self.original), s.multiple_of, s.floor))
+
+        def make():
+            plan = pruner.plan_uniform(self.original, ratio, self.scores(self.original), s.multiple_of, s.floor)
+            if ratio and not plan.kept:
+                raise self._nothing()
+            return plan
+
+        plan = self._plan(folder, make)
         return self.finish(self._step(folder, self.original, plan), plan)
 
     def gate(self, max_drop, probes=5):
@@ -90,10 +98,15 @@ class Pruning:
         the share of the cost, each probe kept. QualityGate when no probe passes."""
         if self.config.train.epochs < 1:
             raise UsageError("a gate needs fine-tuning", where="--epochs", expected="1 or more")
-        before = self.baseline()["map50"]
+        self.claim("wanted.json", {"gate": True})
         low, high, best = self._least(), 1.0, None
+        if low >= 1:
+            raise self._nothing()
+        before = self.baseline()["map50"]
         for number in range(probes):
             share = round((low + high) / 2, 4)
+            if share in (low, high):
+                break
             folder = self.folder / ("share-%.4f" % share)
             plan = self._plan(folder, lambda share=share: self._global(self.original, share))
             self.say("probe %d of %d: %.0f %% of the cost" % (number + 1, probes, 100 * share))
@@ -141,19 +154,33 @@ class Pruning:
     # What they are made of.
 
     def claim(self, name, recipe):
-        """A folder belongs to what it was started with: steps of another pruning must not be taken for this one's."""
+        """A folder belongs to what it was started with: steps of another pruning must not be taken for this one's.
+
+        Written down with the first step that there is, so that a start that fails leaves the folder free."""
         path = self.folder / name
+        self.claims[name] = recipe
         if path.exists() and files.read_json(str(path)) != recipe:
             raise UsageError("another pruning is in this folder", where=str(path),
                              expected="the model and settings that it was started with",
                              remedy="start it with the same settings to go on, or name another folder with --out")
-        files.write_json(str(path), recipe)
+
+    def begin(self):
+        """Before the first file of a step: write down whose folder this is."""
+        for name, recipe in self.claims.items():
+            files.write_json(str(self.folder / name), recipe)
+
+    def _nothing(self):
+        return UsageError("every group of channels is at its least already", where=str(self.path),
+                          expected="channels to remove", remedy="lower --multiple-of (now %d) or --floor (now %g)" % (
+                              self.settings.multiple_of, self.settings.floor))
 
     def baseline(self):
         """{"map50": val mAP50 of the unpruned model}, cached."""
         path = self.folder / "baseline.json"
         if not path.exists():
-            files.write_json(str(path), {"map50": self.map50(self.original)})
+            value = {"map50": self.map50(self.original)}
+            self.begin()
+            files.write_json(str(path), value)
         return files.read_json(str(path))
 
     def map50(self, model):
@@ -184,10 +211,10 @@ class Pruning:
             return prune_cost.PredictedLatency(model, s.input_wh, s.target, s.precision)
         return prune_cost.Macs(model, s.input_wh)
 
-    def _global(self, model, share):
+    def _global(self, model, share, sizes=None):
         s = self.settings
         return pruner.plan_global(model, share, self.scores(model), s.input_wh, s.multiple_of, s.floor,
-                                  self._cost(model))
+                                  self._cost(model), sizes)
 
     def _least(self):
         """The share of the cost that is left when every group is at its floor."""
@@ -199,7 +226,6 @@ class Pruning:
 
     def _plan(self, folder, make):
         """The plan in a step's folder, made when there is none yet."""
-        folder.mkdir(exist_ok=True)
         path = folder / "plan.json"
         if not path.exists():
             groups = pruner.channel_groups(self.original)
@@ -208,6 +234,8 @@ class Pruning:
                 raise UsageError("no channel of this model can be removed: " + "; ".join(reasons), where=str(self.path),
                                  expected="a layer between input and output whose channels are its own")
             plan = make()
+            self.begin()
+            folder.mkdir(exist_ok=True)
             files.write_json(str(path), plan.to_dict())
         return Plan.from_dict(files.read_json(str(path)))
 
@@ -216,6 +244,9 @@ class Pruning:
         path = folder / "result.json"
         if path.exists():
             result = files.read_json(str(path))
+            if not isinstance(result, dict) or not {"model", "map50", "macs"} <= set(result):
+                raise BadInput("not the result of a step", where=str(path), expected="what jetmask prune wrote",
+                               remedy="remove the file: the step is done again")
             return {**result, "model": str(folder / result["model"])}
         pruned = pruner.prune(model, plan)
         save(pruned, folder / "pruned.keras")
@@ -268,22 +299,3 @@ def photo_scores(model, kind, config, input_wh):
         return importance.score(model, kind, (x for x, _ in pairs))
     return importance.score(model, kind, pairs, lambda y, out: sum(detection_loss(
         out, y["boxes"], y["labels"], y["ignore"])))
-
-
-def plot_scan(found, path):
-    """Write scan()'s result as an SVG: a line per group, AP against the share of channels dropped."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.subplots()
-    if not found["groups"]:
-        raise JetmaskError("nothing was scanned", expected="groups that may be pruned")
-    for number, (name, row) in enumerate(found["groups"].items()):
-        points = sorted((float(ratio), value) for ratio, value in row.items())
-        axes.plot([0, *[r for r, _ in points]], [found["baseline"], *[v for _, v in points]], linewidth=1.2,
-                  linestyle=("-", "--", ":")[number // 10 % 3], marker=".", label=name)
-    axes.set(xlabel="share of the group's channels dropped (no fine-tuning)", ylabel="val mAP50, points")
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize=7)
-    with files.aside(str(path)) as aside:
-        figure.savefig(aside, format="svg", metadata={"Date": None})

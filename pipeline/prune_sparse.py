@@ -15,7 +15,7 @@ from keras import layers
 
 from jetson import files
 from jetson.errors import UsageError
-from pipeline import prune_cost, sparsity, train
+from pipeline import prune_cost, renew, sparsity, train
 from pipeline.model import save
 
 
@@ -92,12 +92,12 @@ def two_four(pruning):
     with {"sparse": layers, "dense": [[layer, why]], "zeros": share of all kernel weights} and without a plan."""
     pruning.claim("wanted.json", {"sparsity": sparsity.PATTERN})
     choice = choose(pruning.original)
+    pruning.begin()
     folder = pruning.folder / "sparse"
     folder.mkdir(exist_ok=True)
     path = folder / "result.json"
     if not path.exists():
-        model = keras.models.clone_model(pruning.original)
-        model.set_weights(pruning.original.get_weights())
+        model = renew.cloned(pruning.original)
         apply(model, choice.masks)
         save(model, folder / "pruned.keras")
         result = {"model": "pruned.keras", "map50": None, "epochs": 0, "minutes": 0.0}

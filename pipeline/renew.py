@@ -1,9 +1,13 @@
 """One layer of a model made anew with fewer channels, and the proof that a layer of a user's own class allows it."""
+import tempfile
+
 import keras
 import numpy as np
 from keras import layers
 
 from jetson.errors import JetmaskError
+
+AT_HAND = ("activation", "_regularizer", "_constraint", "_initializer")  # entries of a configuration that are objects
 
 
 def renewed(operation, counts, keep, name=None):
@@ -24,9 +28,12 @@ def renewed(operation, counts, keep, name=None):
                 config[key] = (*config[key][:-1], left)
         if "name" in config and name:
             config["name"] = name
-        activation = getattr(operation, "activation", None)
-        if isinstance(config.get("activation"), dict) and not isinstance(activation, keras.Layer):
-            config["activation"] = activation  # a function that nobody registered is there, but not under its name
+        for key, value in config.items():
+            # A function that nobody registered is there, but not under its name.
+            at_hand = getattr(operation, key, None)
+            if isinstance(value, dict) and key.endswith(AT_HAND) and at_hand is not None \
+                    and not isinstance(at_hand, keras.Layer):
+                config[key] = at_hand
         return type(operation).from_config(config)
     except (TypeError, ValueError, NotImplementedError) as error:
         if not isinstance(operation, keras.Layer):
@@ -67,6 +74,27 @@ def copy(record, new, keep):
                 where="layer %r (%s)" % (old.name, type(old).__name__), expected="only the weights of its base class",
                 remedy="leave the group of this layer out of the plan")
         target.assign(value)
+    settle(old, new)
+
+
+def settle(old, new):
+    """Give `new` what `old` knows besides its variables: the vocabulary of a lookup, the statistics that a
+    Normalization derives from them."""
+    if hasattr(old, "save_assets") and hasattr(new, "load_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            old.save_assets(folder)
+            new.load_assets(folder)
+    if hasattr(new, "finalize_state"):
+        new.finalize_state()
+
+
+def cloned(model):
+    """A copy of a Keras model with its weights and all that its layers know besides."""
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    for old, new in zip(model._flatten_layers(include_self=False), copy._flatten_layers(include_self=False)):
+        settle(old, new)
+    return copy
 
 
 def own(operation):

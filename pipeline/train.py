@@ -25,7 +25,7 @@ from pipeline.bundle import DECODE
 from pipeline.distill import with_teacher
 from pipeline.folder import made
 from pipeline.learner import Learner
-from pipeline.model import STRIDES, build, in_precision, load, macs
+from pipeline.model import STRIDES, build, in_precision, load, macs, save
 from pipeline.optimizer import Average, Plateau, make_optimizer
 
 AHEAD = 6  # batches prepared while a step runs
@@ -158,11 +158,7 @@ class Run:
         return bool(allowed and validated and validated[-1] - self.best_epoch >= allowed)
 
     def save_model(self, name):
-        with files.aside(self.folder / name) as path:
-            # Keras wants the extension; the aside name has another one.
-            keras_path = str(path) + ".keras"
-            self.averaged.save(keras_path)
-            os.replace(keras_path, path)
+        save(self.averaged, self.folder / name)
 
     def save(self, epoch):
         """Checkpoint after `epoch` epochs, in one file, so that a kill leaves the old one or the new one."""

@@ -8,7 +8,8 @@ from keras import layers
 from jetson.errors import BadInput, JetmaskError, UsageError
 from pipeline import importance, prune_cost
 from pipeline import model as models
-from pipeline.prune import Plan, channel_groups, compose, describe, plan_global, plan_uniform, prune, silence
+from pipeline.prune import Plan, channel_groups, describe, plan_global, plan_uniform, prune, silence
+from pipeline.prune_compose import compose
 
 TOLERANCE = 1e-5
 
@@ -333,7 +334,7 @@ def test_plans_survive_json_and_compose(detector, picture):
     first = plan_uniform(detector, 0.3, "random", multiple_of=2)
     once = prune(detector, first)
     second = plan_uniform(once, 0.4, "l1", multiple_of=2)
-    both = compose(first, second)
+    both = compose(detector, first, second)
     both = Plan.from_dict(both.to_dict())
     assert both.sizes == first.sizes
     expected = pruning.outputs(prune(once, second), picture)

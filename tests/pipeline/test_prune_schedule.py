@@ -17,7 +17,8 @@ from pipeline import config as configuration
 from pipeline import distill, magnitude, prune_cli, prune_cost
 from pipeline import model as models
 from pipeline.prune import Plan, channel_groups, prune
-from pipeline.prune_schedule import Pruning, Settings, plot_scan
+from pipeline.prune_plot import plot_scan
+from pipeline.prune_schedule import Pruning, Settings
 
 TINY = models.Architecture(8, ((8, 1),) * 4, (8,) * 4, ((8,),) * 4)
 SETTINGS = ["train.images_per_epoch=4", "train.batch_size=4", "train.warmup_steps=1", "train.sizes=[[64, 1.0]]",
@@ -162,6 +163,91 @@ def test_magnitude_pruning_reaches_its_sparsity_and_stays_there(tmp_path):
     assert magnitude.share_of_zeros(other) == pytest.approx(0.5, abs=0.01)
     with pytest.raises(UsageError):
         magnitude.PolynomialSparsity(net, 1.5, 0, 10)
+
+
+def test_a_sparsity_is_reached_where_keras_tells_only_some_of_the_steps():
+    image = keras.Input((8,))
+    net = keras.Model(image, keras.layers.Dense(32)(image))
+    net.compile(keras.optimizers.SGD(0.01), "mse", jit_compile=False, steps_per_execution=7)
+    callback = magnitude.PolynomialSparsity(net, 0.75, begin=2, end=50, every=20)
+    net.fit(np.ones((105, 8)), np.ones((105, 32)), batch_size=1, verbose=0, callbacks=[callback])
+    assert magnitude.share_of_zeros(net) == pytest.approx(0.75, abs=0.01)
+
+
+def three(path, width=64):
+    """A model of three equal convolutions as a file."""
+    image = x = keras.Input((8, 8, 3))
+    for number in range(3):
+        x = keras.layers.Conv2D(width, 3, padding="same", name="c%d" % number)(x)
+    keras.Model(image, keras.layers.Conv2D(2, 1)(x)).save(path)
+    return path
+
+
+def bare(path, folder, **settings):
+    """A pruning without data or fine-tuning."""
+    return Pruning(path, folder, configuration.load(None, ["train.epochs=0"]), Settings(**settings))
+
+
+def test_the_floor_is_a_share_of_the_whole_in_every_round(tmp_path):
+    path = three(tmp_path / "three.keras")
+    settings = {"floor": 0.5, "multiple_of": 2, "input_wh": (8, 8)}
+    result = bare(path, tmp_path / "run", **settings).rounds(0.35, 3)
+    plan = Plan.from_dict(files.read_json(result["plan"]))
+    assert plan.sizes == {"c0": 64, "c1": 64, "c2": 64} and min(len(v) for v in plan.kept.values()) >= 32
+    with pytest.raises(UsageError, match="floor"):
+        bare(path, tmp_path / "other", **settings).rounds(0.1, 4)
+
+
+def test_a_start_that_fails_leaves_the_folder_free(tmp_path):
+    path = three(tmp_path / "three.keras")
+    for _ in range(2):
+        with pytest.raises(UsageError, match="pruned that far"):
+            bare(path, tmp_path / "run", floor=0.5, input_wh=(8, 8)).rounds(0.05)
+    bare(path, tmp_path / "run", floor=0.1, input_wh=(8, 8)).rounds(0.2)
+    with pytest.raises(UsageError, match="another pruning"):
+        bare(path, tmp_path / "run", floor=0.2, input_wh=(8, 8))
+    with pytest.raises(UsageError, match="another pruning"):
+        bare(path, tmp_path / "run", floor=0.1, input_wh=(8, 8)).uniform(0.5)
+
+
+def test_nothing_to_remove_is_no_success(trained, drawn, tmp_path):
+    path = three(tmp_path / "three.keras", 8)
+    with pytest.raises(UsageError, match="multiple-of"):
+        bare(path, tmp_path / "run").uniform(0.5)
+    whole = pruning(trained, tmp_path / "gate", drawn, epochs=1, floor=1.0)
+    with pytest.raises(UsageError, match="multiple-of"):
+        whole.gate(1.0)
+
+
+def test_a_folder_belongs_to_its_photographs_but_not_to_where_they_lie(trained, drawn, tmp_path):
+    pruning(trained, tmp_path / "run", drawn).rounds(0.6)
+    moved = configuration.load(None, [*prune_cli.TUNE, *SETTINGS, "train.epochs=0"])
+    settings = Settings(multiple_of=2, input_wh=(64, 64))
+    Pruning(trained, tmp_path / "run", moved, settings)
+    moved.data.val = "test"
+    with pytest.raises(UsageError, match="another pruning"):
+        Pruning(trained, tmp_path / "run", moved, settings)
+
+
+def test_a_step_s_result_that_was_edited_is_told(trained, drawn, tmp_path):
+    pruning(trained, tmp_path / "run", drawn).rounds(0.6)
+    (tmp_path / "run" / "round-1" / "result.json").write_text("{}")
+    with pytest.raises(BadInput, match="round-1"):
+        pruning(trained, tmp_path / "run", drawn).rounds(0.6)
+
+
+def test_a_save_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    model = models.build(TINY)
+
+    def full(path):
+        with open(path, "wb") as file:
+            file.write(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model, "save", full)
+    with pytest.raises(OSError, match="space"):
+        models.save(model, tmp_path / "a.keras")
+    assert not list(tmp_path.iterdir())
 
 
 def command(*arguments):
