@@ -58,6 +58,7 @@ def folded(net):
         if layer.weights and layer.name not in gone:
             copy.get_layer(layer.name).set_weights(
                 _folded(layer, into[layer.name]) if layer.name in into else layer.get_weights())
+        if layer.name not in gone:
             renew.settle(layer, copy.get_layer(layer.name))
     return copy
 

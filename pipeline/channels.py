@@ -65,8 +65,9 @@ class Record:
 
     slices: variables to cut. counts: config entries that count channels. opens: numbers of the channels it makes,
     carries: the numbers on its output. source: the layer whose output it takes. unknown: why it was not understood.
-    given: the arguments of its first use, with a Value for each tensor, where its class is the user's own. lost: why
-    what is made anew from its configuration and its weights is not the same layer.
+    first: the arguments of its first use, with a Value for each tensor, where its class is the user's own; given: those
+    of its first use that was understood. lost: why what is made anew from its configuration and its weights is not the
+    same layer.
     """
 
     layer: object
@@ -76,6 +77,7 @@ class Record:
     carries: np.ndarray | None = None
     source: object = None
     unknown: str = ""
+    first: tuple | None = None
     given: tuple | None = None
     lost: str = ""
 
@@ -142,6 +144,8 @@ class Channels:
         for value in walk(graph, inputs, self._call):
             self._fixed.append((value.ids, OUTPUT))
         for record in self.records.values():
+            if record.first is not None:
+                record.lost = renew.lost(record, record.first) or ""
             if record.given is not None and not record.unknown:
                 self._try(record)
         self._settle()
@@ -204,6 +208,8 @@ class Channels:
         inputs = [v for v in keras.tree.flatten((args, kwargs)) if isinstance(v, Value)]
         record = self.records.setdefault(id(operation), Record(operation))
         record.source = inputs[0].maker if inputs else None
+        if record.first is None and renew.own(operation):
+            record.first = args, kwargs
         try:
             shape = outputs[0].shape
             if record.unknown:
@@ -229,7 +235,6 @@ class Channels:
         roots = self._roots()
         taken = [v.ids for v in keras.tree.flatten(record.given) if isinstance(v, Value)]
         layer = record.layer
-        record.lost = renew.differs(record, record.given, np.ones(len(roots), bool)) or ""
         for ids in (np.concatenate(taken), record.carries):
             own = np.unique(roots[ids])
             for part in _parts(own) if len(own) > 1 else ():

@@ -268,9 +268,10 @@ def _scores(channels, importance) -> dict[str, Any]:
             raise UsageError("importance does not fit the model", where="group %r" % group.name,
                              expected="%d scores" % group.size, remedy="score this model: pipeline.importance.score")
         if not np.isfinite(np.asarray(found[group.name], float)).all():
-            raise UsageError("the importance of a channel is no number", where="group %r, made by %s" % (
+            raise UsageError("the importance of a channel is no finite number", where="group %r, made by %s" % (
                 group.name, ", ".join(group.layers)), expected="finite scores",
-                remedy="look for weights that are no numbers: a training that failed leaves such ones")
+                remedy="look for weights that are no numbers, which a training that failed leaves"
+                if isinstance(importance, str) else "give a large number for what must stay")
     return found
 
 

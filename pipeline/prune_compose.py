@@ -1,6 +1,7 @@
 """Several prunings of one model after another, told as one plan for the model that they began with."""
 import numpy as np
 
+from jetson.errors import UsageError
 from pipeline.channels import Channels
 from pipeline.prune import Plan, cut, keep_mask
 
@@ -36,6 +37,12 @@ def _traced(model, plan):
     after = Channels(pruned)
     origin = np.full(len(after.group_of), -1)
     for record in channels.records.values():
-        if record.opens is not None:
-            origin[after.records[id(made[id(record.layer)])].opens] = record.opens[keep[record.opens]]
+        if record.opens is None:
+            continue
+        opens = after.records[id(made[id(record.layer)])].opens
+        if opens is None:
+            raise UsageError("a grouped convolution with one channel in each of its groups cannot be pruned again",
+                             where="layer %r" % record.layer.name, expected="two or more left in each",
+                             remedy="raise --multiple-of or --floor, or prune in one round")
+        origin[opens] = record.opens[keep[record.opens]]
     return channels, keep, after, origin

@@ -87,7 +87,10 @@ class Pruning:
         def make():
             plan = pruner.plan_uniform(self.original, ratio, self.scores(self.original), s.multiple_of, s.floor)
             if ratio and not plan.kept:
-                raise self._nothing()
+                raise self._nothing() if self._least() >= 1 else UsageError(
+                    "--ratio %g takes no channel of any group" % ratio, where=str(self.path),
+                    expected="half of --multiple-of (%d) or more of some group" % s.multiple_of,
+                    remedy="raise --ratio, or lower --multiple-of")
             return plan
 
         plan = self._plan(folder, make)
@@ -102,7 +105,7 @@ class Pruning:
         low, high, best = self._least(), 1.0, None
         if low >= 1:
             raise self._nothing()
-        before = self.baseline()["map50"]
+        before, result = self.baseline()["map50"], None
         for number in range(probes):
             share = round((low + high) / 2, 4)
             if share in (low, high):
@@ -117,6 +120,8 @@ class Pruning:
                 high, best = share, (result, plan)
             else:
                 low = share
+        if result is None:
+            raise self._nothing()
         if best is None:
             raise QualityGate("no pruning that was tried stays within the allowed loss",
                               where="%s: %.1f before, last %.1f" % (self.folder, before, result["map50"]),
@@ -157,17 +162,26 @@ class Pruning:
         """A folder belongs to what it was started with: steps of another pruning must not be taken for this one's.
 
         Written down with the first step that there is, so that a start that fails leaves the folder free."""
-        path = self.folder / name
         self.claims[name] = recipe
-        if path.exists() and files.read_json(str(path)) != recipe:
-            raise UsageError("another pruning is in this folder", where=str(path),
-                             expected="the model and settings that it was started with",
-                             remedy="start it with the same settings to go on, or name another folder with --out")
+        self._compare()
+
+    def _compare(self):
+        for name, recipe in self.claims.items():
+            path = self.folder / name
+            if path.exists() and files.read_json(str(path)) != recipe:
+                raise UsageError("another pruning is in this folder", where=str(path),
+                                 expected="the model and settings that it was started with",
+                                 remedy="start it with the same settings to go on, or name another folder with --out")
 
     def begin(self):
-        """Before the first file of a step: write down whose folder this is."""
+        """Before a file of a step is written or taken: whose folder this is, asked again, since another may have come
+        first in the meantime, and written down."""
+        if self.config.train.epochs:
+            self._root()
+        self._compare()
         for name, recipe in self.claims.items():
-            files.write_json(str(self.folder / name), recipe)
+            if not (self.folder / name).exists():
+                files.write_json(str(self.folder / name), recipe)
 
     def _nothing(self):
         return UsageError("every group of channels is at its least already", where=str(self.path),
@@ -237,6 +251,7 @@ class Pruning:
             self.begin()
             folder.mkdir(exist_ok=True)
             files.write_json(str(path), plan.to_dict())
+        self.begin()
         return Plan.from_dict(files.read_json(str(path)))
 
     def _step(self, folder, model, plan):

@@ -1,6 +1,4 @@
 """One layer of a model made anew with fewer channels, and the proof that a layer of a user's own class allows it."""
-import tempfile
-
 import keras
 import numpy as np
 from keras import layers
@@ -51,7 +49,8 @@ def _lambda(layer, name):
 
 
 def copy(record, new, keep):
-    """Give `new` the weights of a record's layer, cut to what stays. JetmaskError where they do not fit."""
+    """Give `new` the weights of a record's layer, cut to what stays (keep None: all). JetmaskError where they do not
+    fit."""
     old = record.layer
     cuts = {}
     for cut in record.slices:
@@ -65,7 +64,7 @@ def copy(record, new, keep):
             continue
         value = np.asarray(source)
         for cut in cuts.get(id(source), ()):
-            if not keep[cut.ids].all():
+            if keep is not None and not keep[cut.ids].all():
                 value = np.compress(keep[cut.ids], value, axis=cut.axis)
         if tuple(target.shape) != value.shape:
             raise JetmaskError(
@@ -78,28 +77,68 @@ def copy(record, new, keep):
 
 
 def settle(old, new):
-    """Give `new` what `old` knows besides its variables: the vocabulary of a lookup, the statistics that a
-    Normalization derives from them."""
-    if hasattr(old, "save_assets") and hasattr(new, "load_assets"):
-        with tempfile.TemporaryDirectory() as folder:
-            old.save_assets(folder)
-            new.load_assets(folder)
-    if hasattr(new, "finalize_state"):
-        new.finalize_state()
+    """Give `new` what `old`, and the layers in it, know besides their variables: the vocabulary of a lookup, the
+    statistics that a Normalization derives from them. JetmaskError with the layer's name where that fails."""
+    for layer, copy in zip(old._flatten_layers(), new._flatten_layers()):
+        try:
+            if isinstance(layer, (layers.StringLookup, layers.IntegerLookup)) and layer.vocabulary_size() > \
+                    copy.vocabulary_size():
+                inverse = layer.output_mode == "tf_idf"
+                copy.set_vocabulary(layer.get_vocabulary(include_special_tokens=inverse),
+                                    *([np.asarray(layer.idf_weights)] if inverse else []))
+            if isinstance(copy, layers.Normalization):
+                copy.finalize_state()
+        except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise JetmaskError("what a layer has learned cannot be handed on: %s" % str(error).split("\n")[0],
+                               where="layer %r (%s)" % (layer.name, type(layer).__name__)) from error
 
 
 def cloned(model):
     """A copy of a Keras model with its weights and all that its layers know besides."""
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
-    for old, new in zip(model._flatten_layers(include_self=False), copy._flatten_layers(include_self=False)):
-        settle(old, new)
+    settle(model, copy)
     return copy
 
 
 def own(operation):
     """Whether it is a layer of a class that is neither Keras' nor ours."""
     return isinstance(operation, keras.Layer) and not type(operation).__module__.startswith(("keras.src.", "pipeline."))
+
+
+def lost(record, given):
+    """Why the layer, made anew with all its channels, does not give what it gives; None where it does, or where it
+    does not run on random numbers. given: as for `differs`."""
+    rng = np.random.default_rng(0)
+    x = keras.tree.map_structure(lambda value: rng.normal(0, 1, [
+        *(value.shape[0] or 1, *(16 if size is None else size for size in value.shape[1:]))]).astype(np.float32)
+        if hasattr(value, "ids") else value, given)
+
+    def answers(layer):
+        return [np.asarray(keras.ops.cast(y, "float32")) for y in keras.tree.flatten(layer(*x[0], **x[1]))]
+
+    before = [np.array(np.asarray(variable)) for variable in record.layer.variables]
+    try:
+        first, again = answers(record.layer), answers(record.layer)
+    except Exception:  # a user's own code may raise anything
+        return None
+    finally:
+        for variable, value in zip(record.layer.variables, before):
+            variable.assign(value)
+    try:
+        layer = renewed(record.layer, {}, None)
+        # Built as in a model, without numbers: what a layer in it derives from its variables is not there yet.
+        args, kwargs = keras.tree.map_structure(
+            lambda value: keras.KerasTensor(value.shape) if isinstance(value, np.ndarray) else value, x)
+        layer(*args, **kwargs)
+        copy(record, layer, None)
+        ours = answers(layer)
+    except Exception as error:
+        return str(error).split("\n")[0] or type(error).__name__
+    near = 1e-4 if record.layer.compute_dtype == "float32" else 3e-2
+    same = all(a.shape == b.shape and np.allclose(a, b, near, near, equal_nan=True) for a, b in zip(ours, first))
+    at_random = not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, again))
+    return None if same or at_random else "it gives other numbers"
 
 
 def differs(record, given, keep):

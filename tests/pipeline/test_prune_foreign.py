@@ -59,6 +59,60 @@ def test_an_adapted_normalization_stays_adapted():
         assert pruning.difference(pruning.outputs(copy, x), wanted) < 1e-6
 
 
+def adapted(layer, x=None):
+    layer.adapt(noise(50, 8, 8, 3) * 4 + 7 if x is None else x)
+    return layer
+
+
+class Prepared(layers.Layer):
+    """A layer with a layer in it."""
+
+    def __init__(self, **words):
+        super().__init__(**words)
+        self.inner = layers.Normalization()
+
+    def call(self, x):
+        return self.inner(x)
+
+    def get_config(self):
+        return super().get_config()
+
+
+@pytest.mark.parametrize("first", [
+    lambda x: layers.Rescaling(1.0)(adapted(layers.Discretization(num_bins=4))(x)),
+    lambda x: layers.TimeDistributed(adapted(layers.Normalization(), noise(50, 8, 3) * 4 + 7))(x),
+    lambda x: inside(x)])
+def test_what_was_adapted_stays_so_wherever_it_is(first):
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, layers.Conv2D(2, 1)(layers.Conv2D(16, 3, name="c")(first(image))))
+    x = noise(2, 8, 8, 3)
+    plan = plan_uniform(model, 0.5)
+    assert plan.kept
+    assert pruning.difference(pruning.outputs(prune(model, plan), x), pruning.zeroed(model, plan, x)) < 1e-5
+    assert pruning.difference(pruning.outputs(folded(model), x), pruning.outputs(model, x)) < 1e-5
+
+
+def inside(x):
+    layer = Prepared(name="own")
+    adapted(layer.inner)
+    return layer(x)
+
+
+@pytest.mark.parametrize("words", [["a", "b\nc", ""], []])
+def test_words_stay_as_they_are(words):
+    """A vocabulary's own file has a word a line."""
+    text = keras.Input((1,), dtype="string")
+    known = layers.StringLookup()
+    if words:
+        known.adapt(words)
+    x = layers.Flatten()(layers.Embedding(5, 8)(known(text)))
+    model = keras.Model(text, layers.Dense(2)(layers.Dense(8, name="d")(x)))
+    smaller = prune(model, plan_uniform(model, 0.5, multiple_of=2))
+    assert smaller.get_layer("d").units == 4
+    copy = next(layer for layer in smaller.layers if isinstance(layer, layers.StringLookup))
+    assert copy.get_vocabulary() == known.get_vocabulary()
+
+
 def test_a_lookup_keeps_its_vocabulary():
     word = keras.Input((4,), dtype="int64")
     known = layers.IntegerLookup()
@@ -85,6 +139,51 @@ def test_a_layer_that_is_not_itself_when_made_anew_is_refused():
     for plan in ({}, {"out": [0, 1]}):
         with pytest.raises(JetmaskError, match="'odd'.*"):
             prune(model, plan)
+
+
+class Factor(layers.Layer):
+    """Not known to the pruner at all; what is set on it later is in no configuration."""
+
+    factor = 1.0
+
+    def call(self, x):
+        return x * self.factor
+
+
+def test_a_layer_that_is_not_understood_is_not_lost_in_silence():
+    odd = Factor(name="odd")
+    model = between(odd)
+    prune(model, {})
+    odd.factor = 3.0
+    with pytest.raises(JetmaskError, match="'odd'"):
+        prune(model, {})
+
+
+class Big(layers.Conv2D):
+    """Does not run on the small pictures that layers are tried on."""
+
+
+def test_a_layer_that_cannot_be_tried_stays_and_does_not_stop_the_rest():
+    image = keras.Input((None, None, 3))
+    x = layers.Conv2D(16, 1, name="free")(Big(4, 30, name="big")(image))
+    model = keras.Model(image, layers.Conv2D(2, 1)(x))
+    smaller = prove(model, noise(1, 40, 40, 3))
+    assert smaller.get_layer("free").filters == 8
+
+
+def prove(model, x):
+    plan = plan_uniform(model, 0.5)
+    smaller = prune(model, plan)
+    assert pruning.difference(pruning.outputs(smaller, x), pruning.zeroed(model, plan, x)) < 1e-5
+    return smaller
+
+
+def test_a_grouped_convolution_that_became_depthwise_is_told_by_name():
+    image = keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, padding="same", groups=2, name="grouped")(layers.Conv2D(8, 3, name="a")(image))
+    model = keras.Model(image, layers.Conv2D(2, 1)(x))
+    with pytest.raises(UsageError, match="'grouped'"):
+        sizes_before(model, {"a": [1]})
 
 
 class ModReLU(layers.ReLU):
@@ -188,7 +287,7 @@ def test_weights_that_are_no_numbers_are_told():
     model.get_layer("second").kernel.assign(kernel)
     for plan in (lambda: plan_uniform(model, 0.5), lambda: plan_global(model, 0.5, input_wh=(8, 8)),
                  lambda: plan_uniform(model, 0.5, {"first": [np.nan] * 16, "second": [1.0] * 16})):
-        with pytest.raises(UsageError, match="no number"):
+        with pytest.raises(UsageError, match="no finite number"):
             plan()
 
 

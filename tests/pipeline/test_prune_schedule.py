@@ -210,10 +210,29 @@ def test_a_start_that_fails_leaves_the_folder_free(tmp_path):
         bare(path, tmp_path / "run", floor=0.1, input_wh=(8, 8)).uniform(0.5)
 
 
+def test_of_two_that_start_at_once_the_later_is_refused(tmp_path):
+    path = three(tmp_path / "three.keras")
+    first, second = (bare(path, tmp_path / "run", multiple_of=n, input_wh=(8, 8)) for n in (8, 16))
+    first.uniform(0.5)
+    with pytest.raises(UsageError, match="another pruning"):
+        second.uniform(0.5)
+
+
+def test_a_start_without_photographs_leaves_the_folder_free(tmp_path, monkeypatch):
+    monkeypatch.delenv("JETMASK_DATA", raising=False)
+    path = three(tmp_path / "three.keras")
+    config = configuration.load(None, ["train.epochs=1"])
+    with pytest.raises(UsageError, match="no data"):
+        Pruning(path, tmp_path / "run", config, Settings(input_wh=(8, 8))).uniform(0.5)
+    assert not list((tmp_path / "run").iterdir())
+
+
 def test_nothing_to_remove_is_no_success(trained, drawn, tmp_path):
     path = three(tmp_path / "three.keras", 8)
     with pytest.raises(UsageError, match="multiple-of"):
         bare(path, tmp_path / "run").uniform(0.5)
+    with pytest.raises(UsageError, match="raise --ratio"):
+        bare(path, tmp_path / "run", multiple_of=1).uniform(0.05)
     whole = pruning(trained, tmp_path / "gate", drawn, epochs=1, floor=1.0)
     with pytest.raises(UsageError, match="multiple-of"):
         whole.gate(1.0)
