@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 
+from jetson import files
 from pipeline.onnx_graph import from_model
 from pipeline.onnx_writer import GraphWriter
 from pipeline.predict import parse_wh, predict_graph
@@ -38,7 +39,7 @@ def train(trial):
                 weights += trial.params["rate"] * features.T @ (y - probability) / len(y)
             accuracy = float(((features @ weights > 0) == y).mean() * 100)
             time.sleep(float(os.environ.get("CHEAP_PAUSE", 0)))
-            checkpoint.write_text(json.dumps({"epoch": epoch, "weights": weights.tolist()}))
+            files.write_json(str(checkpoint), {"epoch": epoch, "weights": weights.tolist()})  # whole, if it is killed
             log.write(f"{epoch}\n")
             log.flush()
             marker = trial.context.get("die_once")
