@@ -36,6 +36,8 @@ SP = (("half", "prune --model runs/s/last.keras --config sp --macs-ratio 0.5 --f
       ("sp", "train sp --set model.init=runs/sp3/last.keras --set augment.photometric=0.3 --set train.batch_size=8 "
              "--set train.epochs=54 --set train.closing_epochs=2 --set train.seed=6 "
              "--set 'train.sizes=[[256,0.22],[320,0.3],[416,0.25],[512,0.14],[640,0.09]]'"))
+SP_AVERAGE = ("python -m benchmarks.average runs/sp/average.keras 0.65=runs/sp/last.keras "
+              "0.35=runs/sp3/last.keras")
 CAMERA_WH = (416, 256)
 
 
@@ -194,7 +196,7 @@ def card(paths, results, tests, decode, note):
               "", "## Retrain", "", "```sh"]
     lines += ["jetmask train %s --data DIR --out runs/%s" % (n, n) for n in names if n in ("n", "s", "m")]
     if "sp" in names:
-        lines += ["jetmask %s --data DIR --out runs/%s" % (words, run) for run, words in SP]
+        lines += ["jetmask %s --data DIR --out runs/%s" % (words, run) for run, words in SP] + [SP_AVERAGE]
     models = " ".join("%s=runs/%s/%s" % (name, name, Path(path).name) for name, path in paths.items())
     lines += ["python -m benchmarks.ship --data DIR " + models, "```", ""]
     return "\n".join(lines)

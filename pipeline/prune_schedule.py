@@ -191,9 +191,9 @@ class Pruning:
     def baseline(self):
         """{"map50": val mAP50 of the unpruned model}, cached."""
         path = self.folder / "baseline.json"
-        if not path.exists():
-            value = {"map50": self.map50(self.original)}
-            self.begin()
+        value = None if path.exists() else {"map50": self.map50(self.original)}
+        self.begin()
+        if value:
             files.write_json(str(path), value)
         return files.read_json(str(path))
 
@@ -241,6 +241,7 @@ class Pruning:
     def _plan(self, folder, make):
         """The plan in a step's folder, made when there is none yet."""
         path = folder / "plan.json"
+        plan = None
         if not path.exists():
             groups = pruner.channel_groups(self.original)
             if all(group.fixed for group in groups):
@@ -248,10 +249,10 @@ class Pruning:
                 raise UsageError("no channel of this model can be removed: " + "; ".join(reasons), where=str(self.path),
                                  expected="a layer between input and output whose channels are its own")
             plan = make()
-            self.begin()
+        self.begin()
+        if plan:
             folder.mkdir(exist_ok=True)
             files.write_json(str(path), plan.to_dict())
-        self.begin()
         return Plan.from_dict(files.read_json(str(path)))
 
     def _step(self, folder, model, plan):

@@ -79,15 +79,15 @@ def copy(record, new, keep):
 def settle(old, new):
     """Give `new` what `old`, and the layers in it, know besides their variables: the vocabulary of a lookup, the
     statistics that a Normalization derives from them. JetmaskError with the layer's name where that fails."""
-    for layer, copy in zip(old._flatten_layers(), new._flatten_layers()):
+    for layer, heir in zip(old._flatten_layers(), new._flatten_layers()):
         try:
             if isinstance(layer, (layers.StringLookup, layers.IntegerLookup)) and layer.vocabulary_size() > \
-                    copy.vocabulary_size():
-                inverse = layer.output_mode == "tf_idf"
-                copy.set_vocabulary(layer.get_vocabulary(include_special_tokens=inverse),
-                                    *([np.asarray(layer.idf_weights)] if inverse else []))
-            if isinstance(copy, layers.Normalization):
-                copy.finalize_state()
+                    heir.vocabulary_size():
+                weighted = layer.output_mode == "tf_idf"  # its words go with their weights
+                heir.set_vocabulary(layer.get_vocabulary(include_special_tokens=weighted),
+                                    *([np.asarray(layer.idf_weights)] if weighted else []))
+            if isinstance(heir, layers.Normalization):
+                heir.finalize_state()
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise JetmaskError("what a layer has learned cannot be handed on: %s" % str(error).split("\n")[0],
                                where="layer %r (%s)" % (layer.name, type(layer).__name__)) from error
@@ -95,10 +95,10 @@ def settle(old, new):
 
 def cloned(model):
     """A copy of a Keras model with its weights and all that its layers know besides."""
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    settle(model, copy)
-    return copy
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    settle(model, clone)
+    return clone
 
 
 def own(operation):
