@@ -104,8 +104,8 @@ class Ablation:
                 return row
         import keras  # seconds to load; who asks for the list of choices only need not wait
 
-        from pipeline import train
-        from pipeline.model import load
+        from pipeline.models.detector import load
+        from pipeline.training import train
 
         self.say("%s: %s, seed %d" % (choice.choice, choice.value, seed))
         config = configuration.load(self.args.model, [

@@ -5,7 +5,7 @@
 import argparse
 
 from jetson.errors import BadInput, UsageError
-from pipeline.model import load, save
+from pipeline.models.detector import load, save
 
 
 def average(parts):

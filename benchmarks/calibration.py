@@ -16,9 +16,11 @@ import sys
 import tempfile
 
 from benchmarks import machine
-from jetson import files, metrics
-from pipeline import calibrate, gate, quantize
-from pipeline import graph as graphs
+from jetson import files
+from jetson.evaluation import average_precision
+from pipeline.evaluation import gate
+from pipeline.graphs import edit as graphs
+from pipeline.quantization import calibrate, quantize
 
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results", "calibration.csv")
 FIELDS = ["question", "form", "method", "images", "seed", "first_conv", "map50", "difference", "low", "high",
@@ -31,13 +33,13 @@ FORMS = {"int8-cpu": quantize.int8_cpu, "int8": quantize.int8_tensorrt}
 
 def measure(args, folder):
     """Yield the rows, one by one as they are measured."""
-    truths = metrics.load_split(args.val)
+    truths = average_precision.load_split(args.val)
     input_wh = calibrate.size(args.input_wh)
     before = gate.of_onnx(args.onnx, truths, input_wh)
     graph = graphs.read(args.onnx).graph
     common = {"val_images": len(truths), "input_wh": args.input_wh, "onnx_sha256": files.sha256(args.onnx)[:16],
               "machine": machine.describe("onnxruntime")}
-    yield {"question": "reference", "form": "fp32", "map50": metrics.map50(truths, before), **common}
+    yield {"question": "reference", "form": "fp32", "map50": average_precision.map50(truths, before), **common}
     half = quantize.fp16(args.onnx, os.path.join(folder, "fp16.onnx"))
     found = gate.compare(truths, before, gate.of_onnx(half, truths, input_wh))
     yield {"question": "reference", "form": "fp16 typed", "map50": found.after, "difference": found.difference,

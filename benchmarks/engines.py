@@ -14,9 +14,11 @@ from pathlib import Path
 
 from benchmarks.ledger import RESULTS, compare, rows_of, write
 from benchmarks.peers import aizoo_entry, bundle_entry
-from jetson import metrics
-from pipeline import bundle, calibrate, variants
-from pipeline.predict import parse_wh
+from jetson.evaluation import average_precision
+from pipeline.bundle import variants, writer
+from pipeline.latency.cli import parse_wh
+from pipeline.models.decode import DECODE
+from pipeline.quantization import calibrate
 
 RECIPES = (("fp32", "onnxruntime"), ("fp16-typed", "onnxruntime"), ("int8-cpu", "onnxruntime"),
            ("fp32-litert", "litert"), ("fp16-litert", "litert"), ("int8-litert", "litert"))
@@ -37,12 +39,12 @@ def main(argv: list | None = None) -> None:
     def say(text):
         print(text, file=sys.stderr, flush=True)
 
-    truths = metrics.load_split(str(data / args.split))[: args.images]
+    truths = average_precision.load_split(str(data / args.split))[: args.images]
     with tempfile.TemporaryDirectory() as aside:
         images = calibrate.select(str(data / "train"), 64, 1)
         made, model = variants.make(name, args.weights, aside, images, wh, [wh], say)
         folder = str(Path(aside) / "bundle")
-        bundle.write(folder, {name: made.kinds}, variants.entries(made, model, [wh]), {name: made.table}, bundle.DECODE)
+        writer.write(folder, {name: made.kinds}, variants.entries(made, model, [wh]), {name: made.table}, DECODE)
         entries = []
         for threads in (1, 2):
             if args.peers:

@@ -17,9 +17,11 @@ import cv2
 import numpy as np
 
 from benchmarks import machine
-from jetson import drawn, files, heads, metrics
-from jetson.detector import open_detector
-from pipeline.dataset import held_out
+from jetson import files
+from jetson.evaluation import average_precision
+from jetson.inference.detector import open_detector
+from jetson.synthetic import heads, scene
+from pipeline.training.dataset import held_out
 
 OUT = Path(__file__).parent / "results" / "false_alarms.csv"
 FIELDS = ("set", "variant", "threshold", "images", "with_mask", "with_mask_per_image", "mask_worn_incorrect",
@@ -31,9 +33,9 @@ DRAWN = 200
 
 def negatives(data: Path) -> Iterator[np.ndarray]:
     """The held-out hard negatives: scenes, workers with helmets and gloves."""
-    for truth in metrics.load_split(str(data / "negatives")):
+    for truth in average_precision.load_split(str(data / "negatives")):
         if held_out(truth.file):
-            yield metrics.read_image(truth)
+            yield average_precision.read_image(truth)
 
 
 def clip(path: Path) -> Iterator[np.ndarray]:
@@ -53,7 +55,7 @@ def bare_heads() -> Iterator[np.ndarray]:
     """Drawn scenes of 640x480 with five bare heads of 16 to 200 px, whatever they have at the mouth."""
     random = np.random.RandomState(7)
     for _ in range(DRAWN):
-        frame = drawn.ground(random, (640, 480))
+        frame = scene.ground(random, (640, 480))
         for px in sorted(np.exp(random.uniform(np.log(16), np.log(200), 5))):
             sprite = heads.head(random, px, heads.WITHOUT_MASK)
             heads.paste(frame, sprite, int(random.randint(-40, 560)), int(random.randint(-40, 360)))

@@ -28,7 +28,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
 import stand_ins
 from serving import FAULTY, Serving, wait_for
 
-from jetson import board, drawn
+from jetson.monitor import board
+from jetson.synthetic import scene as drawn
 
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results", "faults.csv")
 FIELDS = ["date", "machine", "cores", "fault", "tries", "notice_s", "picture_again_s", "picture_again_from",

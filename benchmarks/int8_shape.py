@@ -19,8 +19,8 @@ import numpy as np
 from benchmarks import machine
 from jetson import files
 from jetson.engine.onnx import OnnxEngine
-from pipeline import calibrate, quantize
-from pipeline import graph as graphs
+from pipeline.graphs import edit as graphs
+from pipeline.quantization import calibrate, quantize
 
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results", "int8_shape.csv")
 FIELDS = ["form", "cpu_ms_p50", "cpu_ms_min", "times_faster_p50", "times_faster_min", "snr_db_worst_head", "bytes",
@@ -64,7 +64,7 @@ def _static(onnx, blobs, path, kind):
 
 def measure(paths, input_wh, rounds, blob):
     """{name: (p50, min) of the CPU time in ms} and {name: worst head's signal-to-noise ratio in dB}."""
-    from pipeline.sensitivity import snr_db
+    from pipeline.quantization.sensitivity import snr_db
 
     engines = {name: OnnxEngine(path, input_wh, 1) for name, path in paths.items()}
     outputs = {name: engine.infer(blob) for name, engine in engines.items()}
@@ -87,7 +87,7 @@ def main(argv=None):
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--out", default=OUT)
     args = parser.parse_args(argv)
-    from pipeline.sensitivity import blobs as load
+    from pipeline.quantization.sensitivity import blobs as load
 
     text = io.StringIO()
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")

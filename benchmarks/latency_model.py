@@ -14,9 +14,11 @@ from pathlib import Path
 
 from benchmarks.networks import build
 from jetson import files
-from pipeline import latency_fit, onnx_graph, targets
-from pipeline.fusion import layers
-from pipeline.latency import FITTED, SPREAD, describe, rates, total_ms
+from pipeline import targets
+from pipeline.graphs import shapes
+from pipeline.graphs.fusion import layers
+from pipeline.latency import fit
+from pipeline.latency.roofline import FITTED, SPREAD, describe, rates, total_ms
 
 HERE = Path(__file__).parent
 PUBLISHED = HERE / "published" / "nano.csv"
@@ -35,7 +37,7 @@ def published() -> list:
         row["wh"] = (width, height)
         row["kind"] = "engine" if row["latency_ms"] else "end to end"
         row["ms"] = float(row["latency_ms"]) if row["latency_ms"] else 1000 / float(row["throughput_fps"])
-        row["layers"] = describe(layers(onnx_graph.from_model(build(row["network"], row["wh"]))))
+        row["layers"] = describe(layers(shapes.from_model(build(row["network"], row["wh"]))))
         row["rates"] = rates(targets.target("nano"), row["precision"])
         row["family"] = row["network"].rstrip("0123456789.").rstrip("-") if row["kind"] == "engine" else row["network"]
     return rows
@@ -45,10 +47,10 @@ def evaluate(rows: list) -> list:
     """Rows for the CSV: fitted and held-out errors of the engine rows, then the end-to-end rows."""
     engine = [row for row in rows if row["kind"] == "engine"]
     data = [(row["layers"], row["rates"], row["ms"]) for row in engine]
-    parameters = latency_fit.fit(data)
-    one = latency_fit.leave_out(data, list(range(len(data))))
-    network = latency_fit.leave_out(data, [row["network"] for row in engine])
-    source = latency_fit.leave_out(data, [row["source"] for row in engine])
+    parameters = fit.fit(data)
+    one = fit.leave_out(data, list(range(len(data))))
+    network = fit.leave_out(data, [row["network"] for row in engine])
+    source = fit.leave_out(data, [row["source"] for row in engine])
     out = []
     for row, loo, lno, lso in zip(engine, one, network, source, strict=True):
         fitted = total_ms(row["layers"], row["rates"], parameters)
@@ -92,7 +94,7 @@ def mean_error(lines: list, field: str) -> float:
 def held_out_spread(lines: list) -> float:
     """The 90 % factor from leave-one-source-out errors: a reader's measurement comes from yet another source."""
     inside = [line for line in lines if line["kind"] == "engine"]
-    return latency_fit.spread([float(line["leave_source_out_ms"]) for line in inside],
+    return fit.spread([float(line["leave_source_out_ms"]) for line in inside],
                               [float(line["measured_ms"]) for line in inside])
 
 
@@ -103,7 +105,7 @@ def main() -> None:
     rows = published()
     engine = [row for row in rows if row["kind"] == "engine"]
     data = [(row["layers"], row["rates"], row["ms"]) for row in engine]
-    parameters = latency_fit.fit(data)
+    parameters = fit.fit(data)
     lines = evaluate(rows)
     print("fitted:  ", {name: float(f"{value:.4g}") for name, value in parameters._asdict().items()})
     print("shipped: ", FITTED._asdict())

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.machine import describe
-from jetson import files, metrics
+from jetson import files
+from jetson.evaluation import average_precision
 
 RESULTS = Path(__file__).parent / "results"
 FIELDS = ("system", "precision", "runtime", "threads", "input_wh", "split", "images", "map50", "with_mask",
@@ -54,7 +55,7 @@ def compare(entries: Sequence[Entry], truths: Sequence[Any], say: Callable[[str]
     found: list[list] = [[] for _ in entries]
     times: list[list] = [[] for _ in entries]
     for number, truth in enumerate(truths):
-        frame = metrics.read_image(truth)
+        frame = average_precision.read_image(truth)
         for place in range(len(entries)):
             place = (place + number) % len(entries)  # nobody always comes after the same one
             detector = entries[place].detector
@@ -69,7 +70,7 @@ def compare(entries: Sequence[Entry], truths: Sequence[Any], say: Callable[[str]
     out = []
     for entry, faces, rows in zip(entries, found, times, strict=True):
         infer, total, cpu = np.array(rows).T
-        out.append(Measured(entry, metrics.evaluate(truths, faces), infer, total, cpu, load))
+        out.append(Measured(entry, average_precision.evaluate(truths, faces), infer, total, cpu, load))
         entry.detector.close()
     return out
 

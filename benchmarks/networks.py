@@ -9,7 +9,7 @@ from functools import partial
 
 import onnx
 
-from pipeline.onnx_writer import GraphWriter
+from pipeline.graphs.writer import GraphWriter
 
 
 def alexnet(g: GraphWriter) -> list:

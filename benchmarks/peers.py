@@ -17,9 +17,10 @@ import cv2
 import numpy as np
 
 from benchmarks.ledger import RESULTS, Entry, compare, rows_of, write
-from jetson import manifest, metrics
-from jetson.detector import Faces, open_detector
+from jetson.bundle import manifest
 from jetson.errors import BadInput, UsageError
+from jetson.evaluation import average_precision
+from jetson.inference.detector import Faces, open_detector
 
 AIZOO = "aizoo/face_mask_detection.tflite"
 AIZOO_MACS = 759_000_000  # as its README states
@@ -28,7 +29,7 @@ AIZOO_MACS = 759_000_000  # as its README states
 class Aizoo:
     """Its detector by its own recipe: plain resize, RGB / 255, SSD anchors, class-agnostic NMS at IoU .4.
 
-    `detect(frame, score)` as jetson.detector.Detector's; it knows two classes, the third never scores.
+    `detect(frame, score)` as jetson.inference.detector.Detector's; it knows two classes, the third never scores.
     """
 
     SIDE = 260
@@ -128,7 +129,7 @@ def main(argv: list | None = None) -> None:
                              if (name := f"s-{side}x{side}-{precision}") in there]
     entries = [aizoo_entry(args.peers, args.threads)]
     entries += [bundle_entry(args.bundle, name, "onnxruntime", args.threads) for name in names]
-    truths = metrics.load_split(args.data)[: args.images]
+    truths = average_precision.load_split(args.data)[: args.images]
     measured = compare(entries, truths, lambda text: print(text, file=sys.stderr))
     rows = rows_of(measured, Path(args.data).name, len(truths))
     for row in rows:

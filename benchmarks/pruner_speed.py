@@ -16,8 +16,8 @@ import keras
 
 from benchmarks.machine import describe
 from jetson import files
-from pipeline.prune import plan_uniform, prune
-from pipeline.prune_cost import Macs
+from pipeline.pruning.cost import Macs
+from pipeline.pruning.pruner import plan_uniform, prune
 
 OUT = Path(__file__).parent / "results" / "pruner_speed.csv"
 NAMES = ("MobileNetV2", "ResNet50", "EfficientNetB0", "DenseNet121")

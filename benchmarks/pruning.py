@@ -5,7 +5,7 @@
 
 Every latency is the median of turns that all networks of the run take in a circle, and stands beside the unpruned
 network of that same run as a ratio. Writes benchmarks/results/pruning.csv and pruning.svg. Predicted Nano latency is
-predicted (pipeline/latency.py), not measured.
+predicted (pipeline/latency/roofline.py), not measured.
 """
 import argparse
 import csv
@@ -18,17 +18,22 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import magnitude
 from benchmarks.machine import describe
-from jetson import calibrate as tables
 from jetson import files
+from jetson.engine import calibration as tables
 from jetson.engine.litert import LiteRtEngine
 from jetson.engine.onnx import OnnxEngine
 from jetson.errors import BadInput, UsageError
-from pipeline import calibrate, export, importance, litert, magnitude, predict, prune_cli, prune_cost, quantize, train
 from pipeline import config as configuration
-from pipeline import prune as pruner
-from pipeline.model import load
-from pipeline.prune_schedule import Pruning, Settings
+from pipeline.export import litert, onnx
+from pipeline.latency import cli as predict
+from pipeline.models.detector import load
+from pipeline.pruning import cli as prune_cli
+from pipeline.pruning import cost, importance, pruner
+from pipeline.pruning.schedule import Pruning, Settings
+from pipeline.quantization import calibrate, quantize
+from pipeline.training import train
 
 RESULTS = Path(__file__).parent / "results"
 RATIOS = (0.25, 0.5, 0.65, 0.8)
@@ -52,13 +57,13 @@ class Entry:
     def __init__(self, kind, importance_, ratio, model, wh):
         self.model, self.engines = model, {}
         self.row = {"kind": kind, "importance": importance_, "ratio": ratio,
-                    "macs": int(prune_cost.Macs(model, wh)({})), "parameters": model.count_params(),
+                    "macs": int(cost.Macs(model, wh)({})), "parameters": model.count_params(),
                     "input_wh": "%dx%d" % wh}
 
     def open(self, folder, wh, images, with_litert):
         """Export every form and open its engine; one thread each."""
         path = str(Path(folder) / "model.onnx")
-        export.export(self.model, path)
+        onnx.export(self.model, path)
         table = calibrate.collect(path, images, wh, "minmax")
         tables.write(str(Path(folder) / "table.json"), table)
         quantize.int8_cpu(path, table, str(Path(folder) / "int8.onnx"))

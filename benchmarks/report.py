@@ -12,11 +12,13 @@ from pathlib import Path
 
 from benchmarks.machine import describe
 from benchmarks.readme_table import ROOT, read
-from jetson import manifest, metrics
-from jetson.detector import open_detector
-from pipeline import choose, report
-from pipeline.onnx_graph import read as read_onnx
-from pipeline.predict import predict_graph
+from jetson.bundle import manifest
+from jetson.evaluation import average_precision
+from jetson.inference.detector import open_detector
+from pipeline.choose import cli as choose
+from pipeline.graphs.shapes import read as read_onnx
+from pipeline.latency.cli import predict_graph
+from pipeline.report import cli as report
 
 SIDE_BY_SIDE = ("320x192-fp32", "320x192-int8-cpu", "640x384-fp32", "640x384-int8-cpu")
 
@@ -191,7 +193,7 @@ def _short(text):
 
 def side_by_side(bundle, split, out, photos):
     """The same photographs with the detections of several variants, a row each."""
-    truths = [truth for truth in metrics.load_split(str(split)) if 3 <= len(truth.xyxy) <= 15]
+    truths = [truth for truth in average_precision.load_split(str(split)) if 3 <= len(truth.xyxy) <= 15]
     chosen = truths[:: max(1, len(truths) // photos)][:photos]
     names = [v.name for v in manifest.load(bundle).variants]
     found = {}
@@ -200,7 +202,7 @@ def side_by_side(bundle, split, out, photos):
         if name:
             with open_detector(bundle, name) as detector:
                 for number_, truth in enumerate(chosen):
-                    frame = metrics.read_image(truth)
+                    frame = average_precision.read_image(truth)
                     found.setdefault(number_, []).append((frame, detector.detect(frame), name))
     return [row for number_, pictures in found.items()
             for row in report.contact_sheet(out, pictures, "photograph %d" % (number_ + 1))]

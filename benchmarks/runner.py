@@ -17,9 +17,12 @@ from datetime import date
 
 import numpy as np
 
-from jetson import bench, board, manifest, tradeoff
-from jetson.apart import open_for_threads
-from jetson.detector import Detector, open_detector
+from jetson import bench
+from jetson.adapt import tradeoff
+from jetson.bundle import manifest
+from jetson.inference.detector import Detector, open_detector
+from jetson.inference.isolated import open_for_threads
+from jetson.monitor import board
 
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results", "runner.csv")
 FIELDS = ["date", "machine", "cores", "python", "power_mode", "bundle", "variant", "runtime", "case", "sources",

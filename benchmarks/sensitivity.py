@@ -12,12 +12,13 @@ import sys
 from pathlib import Path
 
 from benchmarks.machine import describe
-from jetson import calibrate as tables
-from jetson import files, manifest
-from pipeline import calibrate, sensitivity
+from jetson import files
+from jetson.bundle import manifest
+from jetson.engine import calibration as tables
 from pipeline import config as configuration
-from pipeline.predict import parse_wh
-from pipeline.prune_schedule import Pruning, Settings
+from pipeline.latency.cli import parse_wh
+from pipeline.pruning.schedule import Pruning, Settings
+from pipeline.quantization import calibrate, sensitivity
 
 RESULTS = Path(__file__).parent / "results"
 IMAGES = 8  # enough for a ranking

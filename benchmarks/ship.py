@@ -11,10 +11,15 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import false_alarms, machine
-from jetson import files, metrics
-from jetson.detector import open_detector
-from pipeline import bundle, calibrate, error_analysis, evaluate, gate, variants
-from pipeline.dataset import held_out
+from jetson import files
+from jetson.evaluation import average_precision
+from jetson.inference.detector import open_detector
+from pipeline.bundle import variants
+from pipeline.bundle import writer as bundle
+from pipeline.evaluation import error_analysis, evaluate, gate
+from pipeline.models.decode import DECODE
+from pipeline.quantization import calibrate
+from pipeline.training.dataset import held_out
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "detector.csv"
@@ -62,15 +67,15 @@ def main(argv=None):
         trial = str(Path(aside) / "trial")
         kinds = {m.name: m.kinds for m, _ in made}
         bundle.write(trial, kinds, [e for m, k in made for e in variants.entries(m, k, whs)],
-                     {m.name: m.table for m, _ in made}, bundle.DECODE)
-        decode = dict(bundle.DECODE, score=threshold(trial, "%s-416x416-fp32" % first, data, say))
+                     {m.name: m.table for m, _ in made}, DECODE)
+        decode = dict(DECODE, score=threshold(trial, "%s-416x416-fp32" % first, data, say))
         say("threshold %.2f" % decode["score"])
         rows, tests = [], {}
         for m, _ in made:
             for wh in variants.SQUARE_WHS:
                 for precision, runtime in (("fp32", "onnxruntime"), ("int8-cpu", "onnxruntime")):
                     name = "%s-%dx%d-%s" % (m.name, *wh, precision)
-                    result = evaluate.measure(trial, metrics.load_split(str(data / "test")), name, runtime).result
+                    result = evaluate.measure(trial, average_precision.load_split(str(data / "test")), name, runtime).result
                     tests[name] = result
                     say("test: %s %.1f" % (name, result["map50"]))
         digest, results = variants.write_bundle(
@@ -92,7 +97,7 @@ def calibrated(name, path, folder, images, data, say):
     """variants.make with the first calibration method whose two int8 files hold the gate on val/.
 
     The one for TensorRT is simulated by ONNX Runtime: no GPU is at hand when a bundle is made."""
-    truths = metrics.load_split(str(data / "val"))
+    truths = average_precision.load_split(str(data / "val"))
     for method in METHODS:
         made, model = variants.make(name, path, folder, images, CAMERA_WH, (), say, method)
         before = gate.of_onnx(made.kinds["fp32"], truths, CAMERA_WH)
@@ -129,14 +134,14 @@ def row(result, split, known):
 def threshold(bundle_dir, variant, data, say):
     """The score from which faces are shown: the best F1 on val/ among those that are quiet enough on the hard negatives
     held out of training and on drawn bare heads."""
-    truths = metrics.load_split(str(data / "val"))
+    truths = average_precision.load_split(str(data / "val"))
     found = evaluate.measure(bundle_dir, truths, variant).detections
     with open_detector(bundle_dir, variant) as detector:
-        negatives = [[detector.detect(frame, metrics.MIN_SCORE) for frame in false_alarms.bare_heads()]]
+        negatives = [[detector.detect(frame, average_precision.MIN_SCORE) for frame in false_alarms.bare_heads()]]
         if (data / "negatives").is_dir():
-            quiet = [t for t in metrics.load_split(str(data / "negatives")) if held_out(t.file)]
+            quiet = [t for t in average_precision.load_split(str(data / "negatives")) if held_out(t.file)]
             negatives.append(evaluate.detect_split(detector, quiet))
-    parts = [metrics.tally(truths, error_analysis._one_class_each(found), label, (2,)) for label in (0, 1)]
+    parts = [average_precision.tally(truths, error_analysis._one_class_each(found), label, (2,)) for label in (0, 1)]
     choice = error_analysis.recommend(error_analysis.threshold_curve(parts), *negatives)
     say("threshold on val/: %s" % choice)
     return round(float(choice["score"]), 2)
@@ -147,7 +152,7 @@ def card(paths, results, tests, decode, note):
     names = list(paths)
     lines = ["# Face-mask detector: model card", "",
              "Finds faces and says whether a mask is worn, not worn, or worn incorrectly. One-stage convolutional "
-             "detector trained from random weights by the jetmask authors; architecture in `pipeline/model.py`. "
+             "detector trained from random weights by the jetmask authors; architecture in `pipeline/models/detector.py`. "
              "Licence: MIT. No photograph is part of this bundle.", ""]
     if "sp" in names:
         lines += ["`sp` also learned from the answers of a teacher, the same detector on MobileNetV2, which began from "

@@ -21,7 +21,7 @@ import yaml
 from benchmarks.machine import describe
 from jetson import files
 from pipeline import config as configuration
-from pipeline import sweep
+from pipeline.sweep import cli as sweep
 
 OUT = Path(__file__).parent / "results" / "sweep.csv"
 WEIGHTS = Path(configuration.__file__).parent / "weights" / "s.keras"

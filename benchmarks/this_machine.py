@@ -14,8 +14,8 @@ from pathlib import Path
 from benchmarks.machine import describe as describe_machine
 from benchmarks.networks import build
 from jetson import files
-from pipeline import this_machine
-from pipeline.latency import ELEMENT_BYTES, Parameters, total_ms
+from pipeline.latency import this_machine
+from pipeline.latency.roofline import ELEMENT_BYTES, Parameters, total_ms
 
 UNSEEN = (
     ("ResNet-18", (224, 224)), ("ResNet-50", (160, 160)), ("SqueezeNet1.1", (224, 224)), ("GoogLeNet", (160, 160)),

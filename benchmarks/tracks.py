@@ -17,8 +17,10 @@ from datetime import date
 import cv2
 import numpy as np
 
-from jetson import boxes, manifest, track
-from jetson.detector import Faces, open_detector
+from jetson.bundle import manifest
+from jetson.inference.detector import Faces, open_detector
+from jetson.tracking import tracker as track
+from jetson.vision import boxes
 
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results", "tracks.csv")
 FIELDS = ["date", "bundle", "variant", "model_sha256", "clip", "frames", "persons_true", "persons_seen", "method",

@@ -13,16 +13,23 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 
-from jetson import board, files, golden, image, manifest, metrics, source, tradeoff
-from jetson.agreement import Agreement
-from jetson.apart import open_for_threads
-from jetson.camera import Camera
+from jetson import files
+from jetson.adapt import tradeoff
+from jetson.adapt.tradeoff import Entry
+from jetson.bundle import manifest
+from jetson.bundle.manifest import Manifest, Variant
+from jetson.capture import source
+from jetson.capture.camera import Camera
 from jetson.cli import table
-from jetson.detector import Detector, Faces, open_detector
 from jetson.errors import BadInput, JetmaskError, UsageError
-from jetson.manifest import Manifest, Variant
-from jetson.runner import Runner
-from jetson.tradeoff import Entry
+from jetson.evaluation import average_precision
+from jetson.evaluation.agreement import Agreement
+from jetson.inference import golden
+from jetson.inference.detector import Detector, Faces, open_detector
+from jetson.inference.isolated import open_for_threads
+from jetson.inference.runner import Runner
+from jetson.monitor import board
+from jetson.vision import letterbox
 
 ROUNDS = 5
 WARM_UP = 5
@@ -141,7 +148,7 @@ def golden_frames(bundle_dir: str) -> List[np.ndarray]:
 
 def bare(detector: Detector, frame: np.ndarray, seconds: float) -> float:
     """Inferences/s of the engine alone in a loop, on one prepared input: the limit of any runner."""
-    blob, _ = image.letterbox(frame, detector.input_wh)
+    blob, _ = letterbox.letterbox(frame, detector.input_wh)
     for _ in range(WARM_UP):
         detector.engine.infer(blob)
     count, began = 0, time.perf_counter()
@@ -196,23 +203,23 @@ def _agreement(entries: Sequence[Entry], reference: Entry, frames: Sequence[np.n
             entry.agreement.add(want, want if entry is reference else entry.detector.detect(frame))
 
 
-def _average_precision(entries: Sequence[Entry], truths: Sequence[metrics.Truth], say: Callable[[str], None]) -> None:
+def _average_precision(entries: Sequence[Entry], truths: Sequence[average_precision.Truth], say: Callable[[str], None]) -> None:
     for entry in entries:
         found: List[Faces] = []
         for number, truth in enumerate(truths):
-            found.append(entry.detector.detect(metrics.read_image(truth), metrics.MIN_SCORE))
+            found.append(entry.detector.detect(average_precision.read_image(truth), average_precision.MIN_SCORE))
             if number % 20 == 0:
                 say("{}: image {} of {}".format(entry.variant.name, number + 1, len(truths)))
-        entry.eval_result = metrics.evaluate(truths, found)
+        entry.eval_result = average_precision.evaluate(truths, found)
 
 
 def measure(args: argparse.Namespace, say: Callable[[str], None]) -> Dict[str, Any]:
     """Everything `bench` measures, ready for JSON."""
     contents = manifest.load(args.bundle)
     entries = entries_of(contents, args.variant, args.runtime)
-    truths = metrics.load_split(args.data) if args.data else []
+    truths = average_precision.load_split(args.data) if args.data else []
     if truths:
-        frames = [metrics.read_image(truth) for truth in truths[:FRAMES]]
+        frames = [average_precision.read_image(truth) for truth in truths[:FRAMES]]
     else:
         frames = frames_of(args.source) if args.source else golden_frames(args.bundle)
     usable = []

@@ -4,9 +4,10 @@ import http.client
 import os
 import sys
 
-from jetson import doctor, install
+from jetson import doctor
 from jetson.errors import JetmaskError
-from jetson.store import Store
+from jetson.install import cli as install
+from jetson.install.store import Store
 
 _VERBS_WITH_GPU = ("serve", "build", "bench")
 

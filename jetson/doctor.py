@@ -18,7 +18,8 @@ import sys
 import time
 from typing import Any, List, NamedTuple, Optional, Tuple
 
-from jetson import __version__, manifest
+from jetson import __version__
+from jetson.bundle import manifest
 from jetson.errors import DeviceMismatch, JetmaskError
 
 # level: ok; info: worth knowing; warn: works, but less well; bad: will not work.
@@ -191,7 +192,7 @@ def gpu(root: str = "/") -> List[Finding]:
             "install NVIDIA's L4T packages (nvidia-l4t-cuda)" if jetson_board else
             "without an NVIDIA GPU the onnxruntime variants are used"))]
     try:
-        from jetson import cuda
+        from jetson.engine import cuda
         device = cuda.gpu()
         found.append(Finding("ok", "gpu", "{}, compute capability {}.{}".format(device.name, *device.capability), ""))
     except ImportError as error:

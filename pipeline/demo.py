@@ -18,8 +18,9 @@ from pathlib import Path
 
 import cv2
 
-from jetson import files, metrics
+from jetson import files
 from jetson.errors import BadInput, JetmaskError, UsageError
+from jetson.evaluation import average_precision
 from pipeline import config as configuration
 
 WH = (416, 256)          # the default input of the camera; what the live run uses
@@ -47,7 +48,7 @@ def command(args):
         print(json.dumps(live) if args.json else "\n".join("%-22s %s" % pair for pair in live.items()))
         return
     # TensorFlow takes seconds to load: not before the options are known to be right.
-    from pipeline.train import fit  # noqa: F401
+    from pipeline.training.train import fit  # noqa: F401
 
     result = Demo(Path(args.out), args.data, args.size, args.seconds, say).run()
     if args.json:
@@ -110,7 +111,7 @@ class Demo:
                 self.root.mkdir(exist_ok=True)
                 with layout.folder_aside(self.root / split) as part:
                     draw.write(part, count, seed=seed)
-        truths = metrics.load_split(str(self.root / "val"))
+        truths = average_precision.load_split(str(self.root / "val"))
         self.folders = [f for f in ("train", "crops", "extra", "negatives") if (self.root / f).is_dir()]
         self.kind = "drawn images" if self.drawn else "val/"
         self.say("data: %s; validating on %d images of %s" % (", ".join(self.folders), len(truths), self.kind))
@@ -127,8 +128,8 @@ class Demo:
 
     def stage(self, name, model, started, note=""):
         """Evaluate a Keras model at SQUARE and put the row into the report."""
-        from pipeline.model import macs
-        from pipeline.train import validate
+        from pipeline.models.detector import macs
+        from pipeline.training.train import validate
 
         figure = validate(model, self.root / "val", SQUARE)["map50"]
         self.report["stages"].append({"name": name, "map50": figure, "macs": macs(model, SQUARE), "note": note,
@@ -137,7 +138,7 @@ class Demo:
         return figure
 
     def train(self, name, model, rate, epochs, title):
-        from pipeline.train import fit
+        from pipeline.training.train import fit
 
         shutil.rmtree(self.folder / name, ignore_errors=True)
         result = fit(self.settings(rate, epochs), self.folder / name, model=model, progress=1)
@@ -145,7 +146,7 @@ class Demo:
         return result["best"]
 
     def tune(self):
-        from pipeline.model import load
+        from pipeline.models.detector import load
 
         started = time.time()
         model = load(str(self.weights))
@@ -160,9 +161,9 @@ class Demo:
         return best
 
     def prune(self, path):
-        from pipeline import prune
-        from pipeline.model import load
-        from pipeline.prune_schedule import photo_scores
+        from pipeline.models.detector import load
+        from pipeline.pruning import pruner as prune
+        from pipeline.pruning.schedule import photo_scores
 
         started = time.time()
         model = load(path)
@@ -177,15 +178,16 @@ class Demo:
         rows = self.report["stages"]
         self.report["pruning"] = {
             "note": "Channels are removed for good: those that the loss needs least a multiply-add (first-order "
-                    "Taylor, pipeline/importance.py).",
+                    "Taylor, pipeline/pruning/importance.py).",
             "before": {k: before[k] for k in ("macs", "map50")}, "after": {k: rows[-1][k] for k in ("macs", "map50")},
             "channels": [{"layer": name, "before": size, "after": len(plan.kept.get(name, range(size)))}
                          for name, size in plan.sizes.items()]}
         return best
 
     def build(self, models):
-        from pipeline import calibrate, variants
-        from pipeline.bundle import DECODE
+        from pipeline.bundle import variants
+        from pipeline.models.decode import DECODE
+        from pipeline.quantization import calibrate
 
         images = calibrate.select(str(self.root / "train"), 32, 1)
         made = []
@@ -205,7 +207,7 @@ class Demo:
 
     def predict(self, made, results):
         """What a Nano would take, from the graphs alone; labelled so in the report."""
-        from pipeline import predict
+        from pipeline.latency import cli as predict
 
         for built, _ in made:
             figure = predict.predict_ms(built.kinds["fp32"], "nano", "fp16", WH)
@@ -219,7 +221,7 @@ class Demo:
 
     def check_rtx(self, made):
         """Where NVIDIA's TensorRT for RTX is installed, its real parser and builder take each file; no GPU needed."""
-        from pipeline import rtx
+        from pipeline.graphs import rtx
 
         for built, _ in made:
             for kind in ("fp32", "fp16", "int8"):
@@ -234,19 +236,19 @@ class Demo:
                     outcome["version"], built.name, kind, outcome["plan_bytes"] // 1024))
 
     def detections(self):
-        from jetson.detector import open_detector
-        from pipeline import report
+        from jetson.inference.detector import open_detector
+        from pipeline.report import cli as report
 
-        truths = metrics.load_split(str(self.root / "val"))
+        truths = average_precision.load_split(str(self.root / "val"))
         pictures = []
         with open_detector(str(self.folder / "bundle")) as detector:
             for truth in truths[:: max(1, len(truths) // 12)][:12]:
-                frame = metrics.read_image(truth)
+                frame = average_precision.read_image(truth)
                 pictures.append((frame, detector.detect(frame), Path(truth.file).name))
         self.report["detections"] = report.contact_sheet(self.folder, pictures)
 
     def write_report(self, results, live):
-        from pipeline import report
+        from pipeline.report import cli as report
 
         rows = []
         for result in results:

@@ -7,7 +7,8 @@ import platform
 import shutil
 import sys
 
-from jetson import doctor, manifest
+from jetson import doctor
+from jetson.bundle import manifest
 from jetson.doctor import Finding
 
 # What is installed -> what it is needed for, and the extra that brings it.

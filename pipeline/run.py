@@ -4,7 +4,7 @@ import argparse
 import os
 
 import jetson
-from jetson import serve
+from jetson.serve import cli as serve
 
 SHIPPED = os.path.join(os.path.dirname(os.path.abspath(jetson.__file__)), "models")
 

@@ -8,7 +8,7 @@ what a compute capability runs natively TensorRT's support matrix.
 import difflib
 from typing import NamedTuple
 
-from jetson.cuda import has_sparse
+from jetson.engine.cuda import has_sparse
 from jetson.errors import DeviceMismatch, UsageError
 
 THIS_MACHINE = "this-machine"
@@ -122,7 +122,7 @@ TARGETS = {
             compute_capability=None,
             tensorrt=(),
             fast_precisions=("fp32", "int8"),
-            peak_flops={},  # measured by the calibration run of pipeline/this_machine.py
+            peak_flops={},  # measured by the calibration run of pipeline/latency/this_machine.py
             bandwidth=0.0,
             ram=0,
             jetpack="",

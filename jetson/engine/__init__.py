@@ -10,8 +10,8 @@ imported, and the device touched, only by opening one.
 import importlib
 from typing import Any, Dict, Optional
 
+from jetson.bundle.manifest import RUNTIMES, Manifest, Variant
 from jetson.errors import DeviceMismatch, UsageError
-from jetson.manifest import RUNTIMES, Manifest, Variant
 
 __all__ = ["RUNTIMES", "available", "open_engine", "reason"]
 

@@ -6,8 +6,8 @@ from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 
+from jetson.bundle.manifest import Manifest, Variant
 from jetson.errors import BadInput
-from jetson.manifest import Manifest, Variant
 
 
 def reason() -> Optional[str]:

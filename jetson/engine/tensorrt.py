@@ -10,10 +10,9 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from jetson import cuda
-from jetson.engine import tensorrt_module
+from jetson.bundle.manifest import Manifest, Variant
+from jetson.engine import cuda, tensorrt_module
 from jetson.errors import BadInput, DeviceMismatch, JetmaskError
-from jetson.manifest import Manifest, Variant
 
 # Not trt.nptype: up to 8.5 it fails for every type under numpy 1.24 and later.
 DTYPES = {"FLOAT": np.float32, "HALF": np.float16, "INT8": np.int8, "INT32": np.int32, "INT64": np.int64,
@@ -31,7 +30,7 @@ def reason() -> Optional[str]:
 
 def open_variant(bundle_dir: str, manifest: Manifest, variant: Variant, threads: int = 1) -> "TensorRtEngine":
     """The engine of one variant of a bundle: its plan from the cache, or built now (minutes, progress on stderr)."""
-    from jetson import build
+    from jetson.engine import build
 
     trt = tensorrt_module.load()
     plan, _ = build.ensure(manifest, variant, trt)

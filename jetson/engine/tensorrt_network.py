@@ -9,8 +9,8 @@ import difflib
 import warnings
 from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
-from jetson import onnx_facts
-from jetson.cuda import NO_INT8, has_fp16, has_int8, has_sparse
+from jetson.engine import onnx_facts
+from jetson.engine.cuda import NO_INT8, has_fp16, has_int8, has_sparse
 from jetson.engine.tensorrt_module import log_for, remedy_for
 from jetson.errors import BadInput, DeviceMismatch, JetmaskError
 
@@ -257,7 +257,7 @@ def build_plan(
     """Build the plan of one ONNX file at one input size.
 
     `workspace`: bytes. `layer_precisions`: {node or tensor name: "fp32" or "fp16"}, weakly typed worlds only.
-    `calibrator`: see jetson.calibrate.make_calibrator. `capability`, `device`: of the GPU, for the refusals.
+    `calibrator`: see jetson.engine.calibration.make_calibrator. `capability`, `device`: of the GPU, for the refusals.
     `target_capabilities`: TensorRT for RTX only, e.g. ("SM86",): builds for GPUs that are not here. `sparse`: the
     weights have the 2:4 pattern, and `takes_sparse` says that this pays.
     BadInput, DeviceMismatch or JetmaskError carry the parser's or the builder's own words.

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import cv2
 
-from jetson import drawn, files
+from jetson import files
 from jetson.cli import table
 from jetson.errors import UsageError
+from jetson.synthetic import scene
 from pipeline.data import check, layout
 from pipeline.data.labels import CLASSES
 
@@ -30,7 +31,7 @@ def write(
     (folder / "images").mkdir()
     entries = []
     for number in range(images):
-        frame, xyxy, labels = drawn.scene((seed * 1_000_003 + number) % 2**32, wh, faces)
+        frame, xyxy, labels = scene.scene((seed * 1_000_003 + number) % 2**32, wh, faces)
         name = f"drawn_{seed}_{number:05d}.jpg"
         # Quality drawn too: photographs come at every quality, and a clean edge is a hint that no photograph gives.
         quality = [cv2.IMWRITE_JPEG_QUALITY, 70 + number * 7 % 28]

@@ -14,7 +14,7 @@ from jetson import files
 from jetson.errors import BadInput, UsageError
 from pipeline.data import check, coco, imagefile
 from pipeline.data.labels import CLASSES, glob_escape
-from pipeline.folder import made
+from pipeline.paths import made
 
 
 def load(split_dir: Path) -> tuple[list[check.Entry], list[dict]]:

@@ -14,7 +14,7 @@ from jetson.cli import table
 from pipeline.data import check, layout
 from pipeline.data.labels import CLASSES
 
-# COCO's areas of a box in pixels of the stored image, as in jetson/metrics.py.
+# COCO's areas of a box in pixels of the stored image, as in jetson/evaluation/average_precision.py.
 SIZES = (("small", 0, 32**2), ("medium", 32**2, 96**2), ("large", 96**2, float("inf")))
 COLOURS = ("#2a7f4f", "#c0392b", "#d68910")
 

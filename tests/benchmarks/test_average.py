@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import average
 from jetson.errors import BadInput, UsageError
-from pipeline.model import build, load, save
+from pipeline.models.detector import build, load, save
 
 
 def test_each_weight_is_the_weighted_average(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import latency_model
-from pipeline import latency, latency_fit
+from pipeline.latency import fit, roofline
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +19,8 @@ def lines(rows):
 def test_a_refit_gives_the_shipped_parameters(rows):
     engine = [(row["layers"], row["rates"], row["ms"]) for row in rows if row["kind"] == "engine"]
     assert len(engine) == 14
-    again = latency_fit.fit(engine)
-    assert tuple(again) == pytest.approx(tuple(latency.FITTED), rel=1e-3)
+    again = fit.fit(engine)
+    assert tuple(again) == pytest.approx(tuple(roofline.FITTED), rel=1e-3)
     assert len(again) <= 8
 
 
@@ -33,7 +33,7 @@ def test_held_out_errors(lines):
     assert latency_model.mean_error(engine, "leave_one_out_error_pct") <= 12
     assert latency_model.mean_error(engine, "leave_network_out_error_pct") <= 12
     assert latency_model.mean_error(engine, "leave_source_out_error_pct") <= 20
-    assert latency_model.held_out_spread(lines) == pytest.approx(latency.SPREAD, abs=0.01)
+    assert latency_model.held_out_spread(lines) == pytest.approx(roofline.SPREAD, abs=0.01)
 
 
 def test_end_to_end_rows_are_not_in_the_fit(rows, lines):
@@ -43,7 +43,7 @@ def test_end_to_end_rows_are_not_in_the_fit(rows, lines):
 
 
 def test_parameters_stay_physical():
-    p = latency.FITTED
+    p = roofline.FITTED
     assert 0 < p.convolution <= 1 and 1 <= p.winograd <= 2.25 and 0 < p.depthwise <= 1
     assert 0 < p.bandwidth <= 1 and 0 < p.weight_bandwidth <= 1
     assert 1 <= p.launch_us <= 100 and p.call_ms >= 0

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks import ledger, peers
-from jetson.detector import Faces
 from jetson.errors import BadInput, UsageError
+from jetson.inference.detector import Faces
 
 PEERS = os.environ.get("JETMASK_PEERS")
 
@@ -72,13 +72,13 @@ class Fixed:
 
 
 def test_the_ledger_compares_with_its_first_line(tmp_path):
-    from jetson import metrics
+    from jetson.evaluation import average_precision
     from pipeline.data import draw
 
     split = tmp_path / "drawn"
     split.mkdir()
     draw.write(split, 4, seed=3)
-    truths = metrics.load_split(str(split))
+    truths = average_precision.load_split(str(split))
     slow, fast = Fixed(truths, 40), Fixed(truths, 4)
     entries = [ledger.Entry("A", "fp32", "r", 1, (1, 1), slow, 100, 1000),
                ledger.Entry("B", "fp32", "r", 1, (1, 1), fast, 50, 100)]
@@ -94,9 +94,9 @@ def test_the_ledger_compares_with_its_first_line(tmp_path):
 @pytest.mark.needs_data
 @pytest.mark.skipif(not PEERS, reason="JETMASK_PEERS is not set")
 def test_the_peer_finds_faces_on_photographs():
-    from jetson import metrics
+    from jetson.evaluation import average_precision
 
-    truths = metrics.load_split(str(Path(os.environ["JETMASK_DATA"]) / "val"))[:12]
+    truths = average_precision.load_split(str(Path(os.environ["JETMASK_DATA"]) / "val"))[:12]
     entry = peers.aizoo_entry(PEERS, 1)
     rows = ledger.rows_of(ledger.compare([entry], truths, lambda text: None), "val", len(truths))
     assert float(rows[0]["map50"]) > 25

@@ -24,9 +24,12 @@ sys.path[:0] = [ROOT, os.path.dirname(os.path.abspath(__file__))]
 
 from squares import draw  # noqa: E402
 
-from jetson import calibrate as tables  # noqa: E402
-from jetson import files, image, manifest  # noqa: E402
-from pipeline import bundle, calibrate, golden  # noqa: E402
+from jetson import files  # noqa: E402
+from jetson.bundle import manifest  # noqa: E402
+from jetson.engine import calibration as tables  # noqa: E402
+from jetson.vision import letterbox as image  # noqa: E402
+from pipeline.bundle import golden, writer  # noqa: E402
+from pipeline.quantization import calibrate  # noqa: E402
 
 BUNDLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tiny_bundle")
 STRIDES = [4, 8, 16, 32]
@@ -248,7 +251,7 @@ def write(folder):
     tables.write(os.path.join(folder, "calibration", "t.json"), calibrate.collect(fp32, drawn, (416, 256), "minmax"))
     files.write_text(os.path.join(folder, "MODEL_CARD.md"), "# tiny\n\nA hand-made net that finds coloured squares, "
                      "for tests. It knows nothing of faces.\n")
-    bundle.seal(folder)
+    writer.seal(folder)
     manifest.verify(folder)
 
 

@@ -13,9 +13,11 @@ import signal
 import sys
 import time
 
-from jetson import apart, cli, status
+from jetson import cli
 from jetson.__main__ import VERBS
 from jetson.engine import onnx
+from jetson.inference import isolated
+from jetson.monitor import status
 
 
 def main():
@@ -47,7 +49,7 @@ def main():
     plain_open, onnx.OnnxEngine.__init__ = onnx.OnnxEngine.__init__, opened
     plain_close, onnx.OnnxEngine.close = onnx.OnnxEngine.close, closed
     onnx.OnnxEngine.infer = infer
-    apart.holds_the_lock = lambda runtime: False  # the fault is in this process
+    isolated.holds_the_lock = lambda runtime: False  # the fault is in this process
     status.STUCK_S = float(os.environ.get("FAULTY_STUCK_S", status.STUCK_S))
     if os.environ.get("FAULTY_CLOCK"):
         true_time, ahead = time.time, []

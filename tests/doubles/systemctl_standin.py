@@ -1,7 +1,7 @@
 """A stand-in for systemctl and journalctl, for one unit: it runs what the unit's lines say, without restarts.
 
 usage: systemctl_standin.py systemctl|journalctl WORD...   The unit is read from /etc/systemd/system, its state kept
-in /run/systemd. The unit itself is booted under a real systemd in tests/pipeline/test_systemd.py.
+in /run/systemd. The unit itself is booted under a real systemd in tests/pipeline/deploy/test_systemd.py.
 """
 
 import json

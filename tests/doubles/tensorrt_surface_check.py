@@ -6,8 +6,7 @@ import sys
 
 import tensorrt as trt
 
-from jetson import calibrate
-from jetson.engine import tensorrt_module, tensorrt_network
+from jetson.engine import calibration, tensorrt_module, tensorrt_network
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -18,10 +17,10 @@ def main():
     assert log.errors() == ["hello"], log.errors()
     assert isinstance(log, trt.ILogger)
 
-    cache = calibrate.cache_of({"image": 255.0}, trt.__version__)
+    cache = calibration.cache_of({"image": 255.0}, trt.__version__)
     for algorithm, base in (("EntropyCalibration2", trt.IInt8EntropyCalibrator2),
                             ("MinMaxCalibration", trt.IInt8MinMaxCalibrator)):
-        calibrator = calibrate.make_calibrator(trt, algorithm, cache)
+        calibrator = calibration.make_calibrator(trt, algorithm, cache)
         assert isinstance(calibrator, base)
         assert calibrator.get_batch_size() == 1
         assert bytes(calibrator.read_calibration_cache()).startswith(b"TRT-8503-EntropyCalibration2\n")

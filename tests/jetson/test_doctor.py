@@ -6,12 +6,10 @@ import shutil
 import subprocess
 import sys
 
+import machine
 import pytest
 
 from jetson import doctor
-
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "doubles"))
-import machine
 
 ROOT = machine.ROOT
 

@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 
-from pipeline import bench, run
+from pipeline import run
+from pipeline.bench import cli as bench
 
 
 def parsed(module, *words):

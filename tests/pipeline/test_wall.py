@@ -15,10 +15,10 @@ EVERYWHERE = {"numpy", "cv2", "prometheus_client"}
 # must not happen by importing a module.
 LAZY = {
     "tensorrt": {"jetson/engine/tensorrt_module.py"},
-    "pycuda": {"jetson/cuda.py"},
+    "pycuda": {"jetson/engine/cuda.py"},
     "onnxruntime": {"jetson/engine/onnx.py"},
     "ai_edge_litert": {"jetson/engine/litert.py"},
-    "paho": {"jetson/mqtt.py"},
+    "paho": {"jetson/mqtt/publisher.py"},
 }
 PYTHON36 = os.environ.get("JETMASK_PYTHON36")
 needs_python36 = pytest.mark.skipif(not PYTHON36, reason="JETMASK_PYTHON36 is not set (make setup36 makes one)")

@@ -12,7 +12,7 @@ import sys
 import time
 import zlib
 
-from jetson import onnx_facts
+from jetson.engine import onnx_facts
 
 from . import surface
 from .surface import MAJOR_MINOR, MEMBERS, VERSION, Base, expose

@@ -1,7 +1,7 @@
 """The members of each TensorRT version, and how NVIDIA's bindings (pybind11) treat them.
 
 members.json: names per version and class, derived from NVIDIA/TensorRT's python/src at the tags named. Held against the
-real modules 8.4.1, 8.5.3 and RTX 1.7.1 by tests/pipeline/test_tensorrt_surface.py.
+real modules 8.4.1, 8.5.3 and RTX 1.7.1 by tests/pipeline/build/test_tensorrt_surface.py.
 """
 
 import json

@@ -1,0 +1,1 @@
+"""The live trade-off and the governor."""

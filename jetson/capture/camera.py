@@ -1,0 +1,274 @@
+"""One camera: a child process and a pipe, watched, restarted for ever; only the newest frame is kept.
+
+A camera is lost when no frame has come for 2 s, or when a live one has sent bit-identical frames for 10 s. Then the
+child is killed and started again, at first at once, later every 10 s.
+"""
+
+import threading
+import time
+import zlib
+from collections import deque
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from jetson.capture import reader, source
+from jetson.capture.child import Capture
+
+LOST_S = 2.0
+FROZEN_S = 10.0
+FIRST_FRAME_S = 10.0  # opening an RTSP stream or the Argus daemon takes seconds
+_LOOK_S = 0.5  # how often the content is looked at (frozen? dark?)
+_BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 4.0, 7.0, 10.0)
+_FROZEN_BACK_OFF_S = 300.0
+_DARK = 6.0  # mean grey level
+_BUFFERS = 8
+
+
+class Frame:
+    """A picture with its time of arrival. The buffer goes back to its camera at `release()`.
+
+    `image`: uint8 (h, w, 3) BGR; `arrived`: time.monotonic() seconds; `number`: counts up since the camera started;
+    `extra`: what the source tells besides (`truth` of drawn scenes, `file` of a folder).
+    """
+
+    __slots__ = ("camera", "image", "arrived", "number", "extra", "_buffer", "_users")
+
+    def __init__(self, camera: "Camera", image: np.ndarray, number: int, extra: Dict[str, Any], buffer: np.ndarray):
+        self.camera = camera
+        self.image = image
+        self.arrived = time.monotonic()
+        self.number = number
+        self.extra = extra
+        self._buffer = buffer
+        self._users = 1
+
+    @property
+    def wh(self) -> Tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.image.shape[1], self.image.shape[0]
+
+    def release(self) -> None:
+        """The picture is no longer needed; do not touch it afterwards."""
+        self.camera._give_back(self)
+
+
+class Camera:
+    """Reads one source in a thread of its own, for ever. `notify` is called after every frame and change of state."""
+
+    def __init__(self, where: source.Source, index: int = 0, notify: Callable[[], None] = lambda: None,
+                 every_frame: bool = False):
+        self.source = where
+        self.index = index
+        self.every_frame = every_frame
+        self.status = "starting"  # starting, live, lost, ended
+        self.since = time.monotonic()  # of the status
+        self.frame_wh: Optional[Tuple[int, int]] = None
+        self.frames = 0
+        self.dropped = 0
+        self.restarts = 0
+        self.lost_count = 0
+        self.last_error = ""
+        self.dark = False
+        self.frozen = False
+        self.last_frame = 0.0  # monotonic
+        self.waiting_since: Optional[float] = None  # monotonic: since when frames come without a result
+        self._notify = notify
+        self._lock = threading.Condition()
+        self._latest: Optional[Frame] = None
+        self._free: List[np.ndarray] = []
+        self._made = 0
+        self._filling: Optional[np.ndarray] = None
+        self._arrivals: deque = deque(maxlen=64)
+        self._stop = threading.Event()
+        self._capture: Optional[Capture] = None
+        self._relaxed = False
+        self._last_crc: Optional[int] = None
+        self._crc_since = self._looked = 0.0
+        self._frozen_restarts = 0
+        self._thread = threading.Thread(target=self._run, name="camera-{}".format(index), daemon=True)
+
+    def start(self) -> "Camera":
+        """Begin to read."""
+        self._thread.start()
+        return self
+
+    def ask_to_stop(self) -> None:
+        """Begin to stop, without waiting."""
+        self._stop.set()
+        with self._lock:
+            self._lock.notify_all()
+
+    def stop(self) -> None:
+        """Kill the child and end the thread."""
+        self.ask_to_stop()
+        capture = self._capture
+        if capture is not None:
+            capture.kill()
+        if self._thread.is_alive():
+            self._thread.join(2.0)
+
+    @property
+    def fps(self) -> float:
+        """Frames/s that arrived lately; 0 when none came in the last 2 s."""
+        times = list(self._arrivals)
+        if len(times) < 2 or time.monotonic() - times[-1] > LOST_S:
+            return 0.0
+        return (len(times) - 1) / max(times[-1] - times[0], 1e-6)
+
+    @property
+    def pid(self) -> Optional[int]:
+        """The child's process id, while there is one."""
+        capture = self._capture
+        return capture.pid if capture is not None else None
+
+    def fresh(self) -> bool:
+        """Whether a frame waits that nobody has taken."""
+        return self._latest is not None
+
+    def take(self) -> Optional[Frame]:
+        """The newest frame, once; None when it was taken already. The taker releases it."""
+        with self._lock:
+            frame, self._latest = self._latest, None
+            self._lock.notify_all()
+        return frame
+
+    # -- buffers ------------------------------------------------------------------------------------------------
+
+    def _buffer(self, size: int) -> np.ndarray:
+        self._filling = self._find_buffer(size)
+        return self._filling
+
+    def _find_buffer(self, size: int) -> np.ndarray:
+        with self._lock:
+            while self._free:
+                buffer = self._free.pop()
+                if buffer.size == size:
+                    return buffer
+                self._made -= 1
+            if self._made >= _BUFFERS and self._latest is not None and self._latest._buffer.size == size:
+                frame, self._latest = self._latest, None
+                self.dropped += 1
+                return frame._buffer
+            self._made += 1
+        return np.empty(size, np.uint8)
+
+    def _give_back(self, frame: Frame) -> None:
+        with self._lock:
+            frame._users -= 1
+            if frame._users == 0:
+                if len(self._free) < _BUFFERS:
+                    self._free.append(frame._buffer)
+                else:
+                    self._made -= 1
+
+    def _deliver(self, image: np.ndarray, number: int, extra: Dict[str, Any], buffer: np.ndarray) -> None:
+        frame = Frame(self, image, number, extra, buffer)
+        self._filling = None
+        with self._lock:
+            while self.every_frame and self._latest is not None and not self._stop.is_set():
+                self._lock.wait(0.5)
+            old, self._latest = self._latest, frame
+        if old is not None:
+            self.dropped += 1
+            old.release()
+        self.frames += 1
+        self.frame_wh = frame.wh
+        if self.waiting_since is None or self.status != "live":
+            self.waiting_since = frame.arrived
+        self.last_frame = frame.arrived
+        self._arrivals.append(frame.arrived)
+        if self.status != "live":
+            self._set_status("live")
+        if frame.arrived - self._looked >= _LOOK_S:
+            self._look(frame)
+        self._notify()
+
+    def _look(self, frame: Frame) -> None:
+        self._looked = frame.arrived
+        if not self.source.live:
+            return
+        self.dark = float(frame.image[::16, ::16].mean()) < _DARK
+        crc = zlib.crc32(frame._buffer)  # type: ignore[arg-type]
+        if crc != self._last_crc:
+            if self._crc_since:
+                self.frozen, self._frozen_restarts = False, 0
+            self._last_crc, self._crc_since = crc, frame.arrived
+
+    # -- the child's life ---------------------------------------------------------------------------------------
+
+    def _set_status(self, status: str) -> None:
+        if status != self.status:
+            self.status = status
+            self.since = time.monotonic()
+            self._notify()
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stop.is_set():
+            began = time.monotonic()
+            before = self.frames
+            try:
+                reason = self._live_once()
+            except Exception as error:  # whatever it was: the camera is tried again
+                reason = source.redact((str(error) or type(error).__name__).splitlines()[0])
+            if self._stop.is_set():
+                break
+            if not reason:
+                self._set_status("ended")
+                return
+            self.last_error = reason
+            if self.frames == before and self._capture is not None and (
+                    "not-negotiated" in " ".join(self._capture.lines)):
+                self._relaxed = True
+            if self.status != "lost":
+                self.lost_count += 1
+            self._set_status("lost")
+            failures = 0 if time.monotonic() - began > 10.0 and self.frames > before else failures
+            self._stop.wait(_BACK_OFF_S[min(failures, len(_BACK_OFF_S) - 1)])
+            failures += 1
+            self.restarts += 1
+        with self._lock:
+            self._lock.notify_all()
+
+    def _live_once(self) -> str:
+        """Run one child until it ends; why it is over, or "" when the source has simply ended."""
+        self._crc_since = time.monotonic()
+        self._arrivals.clear()  # a rate over the time without a picture would be none
+        self._capture = None
+        capture = self._capture = Capture(self.source, self.every_frame, self._relaxed, self._buffer, self._deliver,
+                                          self._hear)
+        try:
+            return self._watch(capture)
+        finally:
+            capture.close()
+            if self._filling is not None:  # the frame that it has not finished
+                with self._lock:
+                    self._free.append(self._filling)
+                self._filling = None
+
+    def _hear(self, text: str) -> None:
+        self.last_error = text
+
+    def _watch(self, capture: Capture) -> str:
+        slow = 3.0 / self.source.fps if self.source.fps and not self.source.live else 0.0
+        if self.source.kind == "folder" and self.source.fps is None:
+            slow = 3.0 / reader.FOLDER_FPS
+        patience = FIRST_FRAME_S + slow
+        last = time.monotonic()
+        while not self._stop.is_set():
+            before = self.frames
+            over = capture.turn()
+            if over is not None:
+                return over
+            now = time.monotonic()
+            if self.frames != before:
+                last, patience = now, LOST_S + slow
+            if now - last > patience:
+                return "no frame for {:.0f} s".format(patience)
+            if self.source.live and self._crc_since and self.last_frame > self._crc_since + FROZEN_S and (
+                    now - self._crc_since > min(FROZEN_S * 2 ** self._frozen_restarts, _FROZEN_BACK_OFF_S)):
+                self.frozen = True
+                self._frozen_restarts += 1
+                return "the picture has not changed for {:.0f} s: the camera is frozen".format(now - self._crc_since)
+        return "stopped"

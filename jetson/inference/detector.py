@@ -1,0 +1,161 @@
+"""The one way from a frame to faces: letterbox, engine, decoding, suppression, merging. All callers go through here."""
+
+import time
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from jetson.bundle import manifest
+from jetson.engine import open_engine
+from jetson.vision import boxes, letterbox
+
+
+class Faces(NamedTuple("Faces", [("xyxy", np.ndarray), ("scores", np.ndarray)])):
+    """Faces of one frame, best first: `xyxy` float32 (N, 4) in frame pixels, `scores` float32 (N, 3) per class."""
+
+    __slots__ = ()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The class shown for each face, int (N,): the one that scores best."""
+        return self.scores.argmax(axis=1)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """The best class score of each face, float32 (N,)."""
+        return self.scores.max(axis=1)
+
+    def __len__(self) -> int:
+        return len(self.xyxy)
+
+
+def find(
+    outputs: Mapping[str, np.ndarray],
+    recipe: Mapping[str, Any],
+    frame_wh: Tuple[int, int],
+    scale: Tuple[float, float],
+    score: float,
+) -> Faces:
+    """Faces over `score`, in frame pixels, from the network's outputs; `recipe`: the manifest's `decode`.
+
+    What is found over a score does not depend on the score that was asked for.
+    """
+    vote_iou = recipe.get("vote_iou")
+    xyxy, scores = boxes.decode(outputs, recipe, score if vote_iou is None else score * boxes.VOTE_SHARE)
+    # Suppression works on the boxes as they are shown; what lies wholly in the padding clips to nothing.
+    xyxy = letterbox.to_frame(xyxy, scale, frame_wh)
+    inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
+    if not inside.all():
+        xyxy, scores = xyxy[inside], scores[inside]
+    best = scores.max(axis=1)
+    shown = int((best > score).sum())  # the first, for the best come first
+    if not shown:
+        return Faces(xyxy[:0], scores[:0])
+    kept = boxes.nms(xyxy[:shown], best[:shown], recipe["iou"], recipe["max_detections"])
+    if vote_iou is None:
+        return Faces(xyxy[kept], scores[kept])
+    xyxy, scores = boxes.merge(xyxy, scores, kept, vote_iou)
+    return Faces(letterbox.to_frame(xyxy, (1, 1), frame_wh), scores)  # a mean may round to beyond the edge
+
+
+class Detector:
+    """An engine with its decoding recipe.
+
+    `detect` does it all; `prepare`, `infer` and `finish` are its three steps, for a caller that overlaps them.
+    `timings` holds preprocess_ms, infer_ms and postprocess_ms of the last call of each.
+    """
+
+    def __init__(self, engine: Any, decode: Mapping[str, Any]) -> None:
+        self.engine = engine
+        self.decode = decode
+        self._inputs = list(getattr(engine, "spare_inputs", []))
+        self._submitted = None  # type: Optional[np.ndarray]
+        self.timings = {"preprocess_ms": 0.0, "infer_ms": 0.0, "postprocess_ms": 0.0}  # type: Dict[str, float]
+
+    @property
+    def input_wh(self) -> Tuple[int, int]:
+        """The network's input size in pixels."""
+        return self.engine.input_wh
+
+    def detect(self, frame: np.ndarray, score: Optional[float] = None) -> Faces:
+        """The faces in `frame`, uint8 (h, w, 3) BGR, that score over `score` (default: the manifest's)."""
+        _, scale = self.prepare(frame, self.engine.input)
+        return self.finish(self.infer(), (frame.shape[1], frame.shape[0]), scale, score)
+
+    def borrow_input(self) -> np.ndarray:
+        """A buffer to `prepare` into, for a caller that prepares one frame while another is inferred."""
+        if self._inputs:
+            return self._inputs.pop()
+        return np.empty((1, 3, self.input_wh[1], self.input_wh[0]), np.float32)
+
+    def return_input(self, blob: np.ndarray) -> None:
+        """A borrowed buffer is free again."""
+        self._inputs.append(blob)
+
+    def prepare(self, frame: np.ndarray, out: Optional[np.ndarray] = None) -> Tuple[np.ndarray, Tuple[float, float]]:
+        """Letterbox `frame` into `out` (made when None); the blob and the scale that `finish` needs."""
+        started = time.perf_counter()
+        result = letterbox.letterbox(frame, self.engine.input_wh, out)
+        self.timings["preprocess_ms"] = (time.perf_counter() - started) * 1e3
+        return result
+
+    def infer(self, blob: Optional[np.ndarray] = None) -> Dict[str, np.ndarray]:
+        """Run the network on `blob` (default: the engine's own input buffer)."""
+        started = time.perf_counter()
+        outputs = self.engine.infer(blob)
+        self.timings["infer_ms"] = (time.perf_counter() - started) * 1e3
+        return outputs
+
+    @property
+    def ahead(self) -> bool:
+        """Whether an image can be given to the engine while it computes another."""
+        return hasattr(self.engine, "submit")
+
+    def submit(self, blob: np.ndarray) -> None:
+        """Begin with `blob`; `collect` waits for it. Where the engine is not `ahead`, it begins only then."""
+        if self.ahead:
+            self.engine.submit(blob)
+        else:
+            self._submitted = blob
+
+    def collect(self) -> Dict[str, np.ndarray]:
+        """The outputs of what was submitted first."""
+        if not self.ahead:
+            return self.infer(self._submitted)
+        started = time.perf_counter()
+        outputs = self.engine.collect()
+        self.timings["infer_ms"] = (time.perf_counter() - started) * 1e3
+        return outputs
+
+    def finish(
+        self,
+        outputs: Mapping[str, np.ndarray],
+        frame_wh: Tuple[int, int],
+        scale: Tuple[float, float],
+        score: Optional[float] = None,
+    ) -> Faces:
+        """Decode and suppress; boxes in frame pixels, clipped to the frame."""
+        started = time.perf_counter()
+        recipe = self.decode
+        faces = find(outputs, recipe, frame_wh, scale, recipe["score"] if score is None else score)
+        self.timings["postprocess_ms"] = (time.perf_counter() - started) * 1e3
+        return faces
+
+    def close(self) -> None:
+        """Close the engine."""
+        self.engine.close()
+
+    def __enter__(self) -> "Detector":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def open_detector(
+    bundle_dir: str, variant: Optional[str] = None, runtime: Optional[str] = None, threads: int = 1
+) -> Detector:
+    """The detector of a bundle's variant (default: its default one), on `runtime` or the first that is here."""
+    contents = manifest.load(bundle_dir)
+    chosen = contents.variant(variant)
+    return Detector(open_engine(bundle_dir, contents, chosen, runtime, threads), contents.decode)

@@ -1,0 +1,1 @@
+"""Releases on the device and the service."""

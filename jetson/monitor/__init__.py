@@ -1,0 +1,1 @@
+"""Board, journal, drift, health."""

@@ -1,0 +1,285 @@
+"""Drift: does a camera still give what it gave in its first week, or should somebody look at it?
+
+Once a second a frame's brightness and sharpness are measured; scores and sizes of faces and the live agreement come
+from the samples of the trade-off (from the results where there is none). Only histograms are kept, never a picture.
+What this cannot tell: why. A new wall colour, another season, a moved camera and a dirty lens are all "different"; what
+changes within the first week (days, nights, its weekend) is taken for usual; what goes on elsewhere in the picture
+while the figures stay is not seen.
+"""
+
+import math
+import os
+import threading
+import time
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+import cv2
+import numpy as np
+
+from jetson import files
+from jetson.errors import BadInput
+from jetson.evaluation import agreement
+from jetson.inference.detector import Faces
+from jetson.monitor.drift_series import NOW, REFERENCE, Scale, Series
+from jetson.monitor.journal import stamp
+
+DEFAULT_DAYS = 7.0
+SAMPLE_S = 1.0
+SAVE_S = 300.0
+# A camera that was told to be looked at is as before when it was below this for a day's slices: by night, a lamp that
+# is dead by day looks as usual, and the word must not come and go.
+SETTLED = 0.8
+CALM_SLICES = 24
+_SIDES = (480, 640)  # of the middle of the picture that sharpness is measured in
+_MOST_CAMERAS = 32
+_SCHEMA = 1
+SCALES = (
+    Scale("brightness", "brightness, mean grey level", 0.0, 256.0, 32, 12.0, False),
+    # log10 of the Laplacian's variance over the picture's: a factor of light drops out, so that dark is not blurred.
+    Scale("sharpness", "sharpness, log10 of edges to contrast", -4.0, 2.0, 48, 0.25, False),
+    Scale("score", "score of faces", 0.0, 1.0, 20, 0.1, True),
+    Scale("size", "height of faces, log2 of the picture's height", -8.0, 0.0, 32, 0.3, False),
+    Scale("agreement", "agreement with the most accurate variant, per frame", 0.0, 1.0, 20, 0.08, True),
+)
+
+
+def brightness(image: np.ndarray) -> float:
+    """The mean grey level, 0 to 255, of uint8 (h, w, 3) BGR."""
+    return float(cv2.cvtColor(np.ascontiguousarray(image[::8, ::8]), cv2.COLOR_BGR2GRAY).mean())
+
+
+def sharpness(image: np.ndarray) -> float:
+    """log10(variance of the Laplacian / variance) of the middle of a picture, uint8 (h, w, 3) BGR.
+
+    The variance of the Laplacian as a measure of focus: Pech-Pacheco et al., ICPR 2000.
+    """
+    top, left = [max(0, (side - most) // 2) for side, most in zip(image.shape[:2], _SIDES)]
+    grey = cv2.cvtColor(image[top:top + _SIDES[0], left:left + _SIDES[1]], cv2.COLOR_BGR2GRAY)
+    return math.log10((cv2.Laplacian(grey, cv2.CV_16S).var() + 0.01) / (grey.var() + 1.0))
+
+
+def identity(source: Any) -> str:
+    """What a camera is called in the file: its options (size, rate) may change without its being another one."""
+    return source.label if source.kind == "rtsp" else "{}:{}".format(source.kind, source.path)
+
+
+def default_path() -> Optional[str]:
+    """Where it is kept when no place is named: in the state folder that a deployed runner is given, else nowhere."""
+    state = os.environ.get("JETMASK_STATE")
+    return os.path.join(state, "drift.json") if state else None
+
+
+def model_key(variant: Any, runtime: str) -> str:
+    """What finds the faces; histograms of two models are never compared."""
+    return "{} {}x{} {}".format(variant.sha256[:16], variant.input_wh[0], variant.input_wh[1], runtime)
+
+
+def open_for(wish: Optional[str], days: float, sources: Sequence[Any], tell: Callable[[int, bool, str], None],
+             warn: Callable[[str], None]) -> Optional["Drift"]:
+    """What `serve` was asked for: None for "off". BadInput where the file `wish` is no use; the default place is only
+    warned about, since nobody asked for it and the camera matters more.
+    """
+    if wish == "off":
+        return None
+    names = [identity(one) for one in sources]
+    try:
+        return Drift(wish or default_path(), names, days, tell).start()
+    except BadInput as error:
+        if wish:
+            raise
+        warn("What the cameras look like is not kept: {}".format(", ".join(str(error).split("\n  "))))
+    return Drift(None, names, days, tell).start()
+
+
+class Drift:
+    """All cameras' signals. `see` and `sample` take what is measured; a thread judges and writes to `path`, if any.
+
+    `tell(camera, look, reason)` is called in that thread when a camera begins or ends to be one to look at. `wall` and
+    `clock` give Unix and monotonic seconds. BadInput when the file is not ours.
+    """
+
+    def __init__(self, path: Optional[str], cameras: Sequence[str], days: float = DEFAULT_DAYS,
+                 tell: Callable[[int, bool, str], None] = lambda camera, look, reason: None,
+                 wall: Callable[[], float] = time.time, clock: Callable[[], float] = time.monotonic) -> None:
+        self.path = path
+        self.days = days
+        self.error = ""
+        self._names = ["{} {}".format(number, name) for number, name in enumerate(cameras)]
+        self._slice_s = days * 86400.0 / REFERENCE
+        self._tell = tell
+        self._wall = wall
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._others: Dict[str, Any] = {}  # cameras of the file that are not here today
+        self._due = [0.0] * len(cameras)
+        self._looks = [False] * len(cameras)
+        self._reasons = [""] * len(cameras)
+        self._odd_at = [0.0] * len(cameras)  # when it was last over SETTLED
+        self._verdicts: List[Dict[str, Dict[str, Any]]] = [{} for _ in cameras]
+        self._series = [{scale.name: Series(scale, self._slice_s) for scale in SCALES} for _ in cameras]
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="drift", daemon=True)
+        if path:
+            self._load(path)
+        self.judge()
+
+    # -- taking -------------------------------------------------------------------------------------------------------
+
+    def see(self, camera: int, image: np.ndarray) -> bool:
+        """Measure a frame if one is due; whether it was."""
+        now = self._clock()
+        if now < self._due[camera]:
+            return False
+        # From the due time, not from now: otherwise 5 frames/s become a sample each 1.2 s.
+        self._due[camera] = max(self._due[camera] + SAMPLE_S, now - SAMPLE_S)
+        light, edges = brightness(image), sharpness(image)
+        with self._lock:
+            wall, series = self._wall(), self._series[camera]
+            series["brightness"].add([light], wall)
+            series["sharpness"].add([edges], wall, "{1}x{0}".format(*image.shape))
+        return True
+
+    def sample(self, key: str, camera: int, height: int, faces: Faces, others: Sequence[Faces] = ()) -> None:
+        """Count the faces that the model `key` found in one frame, `height` px high; `others`: what others found."""
+        sizes = np.log2(np.maximum(faces.xyxy[:, 3] - faces.xyxy[:, 1], 1e-3) / height)
+        shares = []
+        for other in others:
+            left, right = agreement.match(faces, other)
+            either = len(faces) + len(other) - len(left)
+            if either:
+                shares.append(float((faces.labels[left] == other.labels[right]).sum()) / either)
+        with self._lock:
+            wall, series = self._wall(), self._series[camera]
+            series["score"].add(faces.confidence, wall, key)
+            series["size"].add(sizes, wall, key)
+            if others:
+                series["agreement"].add(shares, wall, key)
+
+    # -- judging ------------------------------------------------------------------------------------------------------
+
+    def judge(self) -> None:
+        """Compare now with then, and tell what has changed."""
+        for number in range(len(self._series)):
+            with self._lock:
+                verdicts = {name: series.verdict() for name, series in self._series[number].items()}
+            now, ratio, before = self._clock(), _ratio(verdicts) or 0.0, self._looks[number]
+            if ratio >= SETTLED:
+                self._odd_at[number], self._reasons[number] = now, reason(verdicts)
+            look = ratio >= 1.0 or before and now - self._odd_at[number] < CALM_SLICES * self._slice_s
+            self._verdicts[number], self._looks[number] = verdicts, look
+            if look != before:
+                self._tell(number, look, self._reasons[number] if look else "as in the first {}".format(self._span()))
+
+    def _span(self) -> str:
+        return "{:.0f} days".format(self.days) if self.days >= 2 else "{:.1f} hours".format(24 * self.days)
+
+    def state(self, camera: int) -> Dict[str, Any]:
+        """{"ratio", "look", "reason", "state", "learned"} of one camera; ratio from 1 on is drift, None: not yet."""
+        verdicts = self._verdicts[camera]
+        learned = min(verdicts["brightness"]["learned"], REFERENCE)
+        states = [value["state"] for value in verdicts.values()]
+        state = "judged" if "judged" in states else verdicts["brightness"]["state"]
+        look = self._looks[camera]
+        return {"ratio": _ratio(verdicts), "look": look, "state": state, "learned": round(learned / REFERENCE, 3),
+                "reason": self._reasons[camera] if look else ""}
+
+    def full(self) -> Dict[str, Any]:
+        """Everything for the page: `state` of each camera with the histograms of each signal."""
+        cameras = []
+        for number, name in enumerate(self._names):
+            signals = []
+            for scale in SCALES:
+                verdict = self._verdicts[number][scale.name]
+                signals.append(dict(verdict, name=scale.name, title=scale.title, low=scale.low, high=scale.high))
+            cameras.append(dict(self.state(number), index=number, name=name.partition(" ")[2], signals=signals))
+        return {"time": stamp(self._wall()), "days": self.days, "slice_s": self._slice_s, "now_s": NOW * self._slice_s,
+                "kept": bool(self.path), "error": self.error, "cameras": cameras}
+
+    def warnings(self) -> List[str]:
+        """What an operator should know, in words."""
+        found = ["Camera {} is not as in its first {}: {}. Then and now: /drift".format(
+            number, self._span(), self._reasons[number]) for number, look in enumerate(self._looks) if look]
+        return found + ([self.error] if self.error else [])
+
+    # -- the thread and the file ----------------------------------------------------------------------------------
+
+    def start(self) -> "Drift":
+        """Begin to judge and to write."""
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Write once more and end."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(2.0)
+
+    def _run(self) -> None:
+        saved = self._clock()
+        while not self._stop.wait(min(10.0, self._slice_s)):
+            self.judge()
+            if self._clock() - saved >= min(SAVE_S, self._slice_s):
+                saved = self._clock()
+                self.save()
+        self.save()
+
+    def save(self) -> None:
+        """Write the histograms; a full disk is told in `error` and tried again the next time."""
+        if not self.path:
+            return
+        with self._lock:
+            here = {name: {"saved": round(self._wall(), 3), "signals": {
+                key: series.to_json() for key, series in signals.items()}}
+                for name, signals in zip(self._names, self._series)}
+        others = sorted(self._others.items(), key=lambda item: -item[1]["saved"])[:_MOST_CAMERAS - len(here)]
+        try:
+            files.write_json(self.path, {"schema": _SCHEMA, "days": self.days, "cameras": dict(others, **here)})
+            self.error = ""
+        except (OSError, BadInput) as error:
+            self.error = "What the cameras looked like is not written: {}".format(
+                getattr(error, "strerror", None) or error.args[0])
+
+    def _load(self, path: str) -> None:
+        try:
+            contents = files.read_json(path)
+        except BadInput as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                self.save()  # a place that cannot be written to is told at once, not after five minutes
+                if self.error:
+                    raise BadInput(self.error, path, "a file in a folder that this user may write to")
+                return
+            raise
+        remedy = "move the file away to learn anew"
+        if not isinstance(contents, dict) or contents.get("schema") != _SCHEMA or not isinstance(
+                contents.get("cameras"), dict):
+            raise BadInput("not histograms of jetmask", path, "what `serve` wrote there itself", remedy)
+        if contents.get("days") != self.days:
+            raise BadInput("this file was learnt with --drift-days {}".format(contents.get("days")), path,
+                           "--drift-days {}".format(self.days), remedy)
+        for name, camera in contents["cameras"].items():
+            where = "{}, camera {}".format(path, name)
+            if not isinstance(camera, dict) or not isinstance(camera.get("signals"), dict) or not isinstance(
+                    camera.get("saved"), (int, float)):
+                raise BadInput("not histograms of jetmask", where, "what `serve` wrote there itself", remedy)
+            if name not in self._names:
+                self._others[name] = camera
+                continue
+            for scale in SCALES:
+                if scale.name in camera["signals"]:
+                    series = Series.from_json(scale, self._slice_s, camera["signals"][scale.name],
+                                              "{}, {}".format(where, scale.name))
+                    series.forget_old(self._wall())
+                    self._series[self._names.index(name)][scale.name] = series
+
+
+def _ratio(verdicts: Dict[str, Dict[str, Any]]) -> Optional[float]:
+    known = [value["ratio"] for value in verdicts.values() if value["ratio"] is not None]
+    return max(known) if known else None
+
+
+def reason(verdicts: Dict[str, Dict[str, Any]]) -> str:
+    """What has moved, the most first: "brightness 79.2 instead of 133.1"."""
+    moved = sorted((name for name, value in verdicts.items() if (value["ratio"] or 0) >= SETTLED),
+                   key=lambda name: -verdicts[name]["ratio"])
+    return ", ".join("{} {:.4g} instead of {:.4g}".format(
+        name, verdicts[name]["mean_now"], verdicts[name]["mean_then"]) for name in moved)

@@ -1,0 +1,163 @@
+"""Who entered when, and with or without a mask: a ring in memory, a file only where one was asked for.
+
+No picture is kept unless it was switched on, and then only the best crop of a face, in memory.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import threading
+import time
+from collections import OrderedDict, deque
+from datetime import datetime, timezone
+from typing import Any, BinaryIO, Callable, Dict, List, Optional
+
+from jetson.bundle.manifest import CLASSES
+from jetson.errors import BadInput
+
+KEPT = 1000
+KEPT_CROPS = 200
+_TAIL = 1 << 20
+
+
+def stamp(seconds: float) -> str:
+    """Unix seconds as ISO 8601 in UTC with milliseconds."""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+class Journal:
+    """The events of all cameras. With `path`, each is on the disk (fsync) before anybody is told of it.
+
+    `tell(event)` is called after an event was kept. Safe to call from several threads.
+    """
+
+    def __init__(self, path: Optional[str] = None, crops: bool = False,
+                 tell: Callable[[Dict[str, Any]], None] = lambda event: None) -> None:
+        self.crops_on = crops
+        self.path = path
+        self.error = ""
+        self._tell = tell
+        self._lock = threading.Lock()
+        self._events: deque = deque(maxlen=KEPT)
+        self._crops: OrderedDict = OrderedDict()
+        self._number = 0
+        self._file = None
+        if path:
+            self._number = _mend(path)
+            try:
+                self._file = open(path, "ab")  # noqa: SIM115 (closed by close())
+            except OSError as error:
+                # A card that has become read-only under a runner is no reason not to start it again: a camera that is
+                # watched matters more. A file that was never there is a mistake.
+                if error.errno != errno.EROFS or not os.path.exists(path):
+                    raise BadInput("the events file cannot be written: {}".format(error.strerror), path,
+                                   "a file in a folder that this user may write to")
+                self.error = "events are not written: {}".format(error.strerror)
+
+    def add(self, kind: str, **fields: Any) -> Dict[str, Any]:
+        """Keep an event and tell of it; returns it with its `number`."""
+        with self._lock:
+            self._number += 1
+            event = dict({"at": stamp(time.time())}, number=self._number, kind=kind, **fields)
+            if self._file is not None:
+                try:
+                    self._follow()
+                    self._file.write(json.dumps(event).encode() + b"\n")
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
+                    self.error = ""
+                except OSError as error:
+                    # A full disk must not end the service; the page says that events are no longer written.
+                    self.error = "events are not written: {}".format(error.strerror)
+            self._events.append(event)
+        self._tell(event)
+        return event
+
+    def _follow(self) -> None:
+        """Begin a file anew where somebody has moved or removed the old one (logrotate); OSError leaves the old."""
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno())):
+                return
+        fresh = open(self.path, "ab")  # noqa: SIM115 (closed by close())
+        old, self._file = self._file, fresh
+        with contextlib.suppress(OSError):
+            old.close()
+
+    def latest(self, count: int = 50, after: int = 0) -> List[Dict[str, Any]]:
+        """The newest events, newest first, with numbers over `after`."""
+        with self._lock:
+            chosen = [event for event in self._events if event["number"] > after][-count:]
+        return chosen[::-1]
+
+    def keep_crop(self, key: str, quality: float, make: Callable[[], bytes]) -> None:
+        """Keep a face's picture if it is better than the one there is (only when that was switched on)."""
+        if not self.crops_on:
+            return
+        with self._lock:
+            known = self._crops.get(key)
+            if known is not None and known[0] >= quality * 0.9:
+                return
+        data = make()
+        with self._lock:
+            self._crops[key] = (quality, data)
+            self._crops.move_to_end(key)
+            while len(self._crops) > KEPT_CROPS:
+                self._crops.popitem(last=False)
+
+    def crop(self, key: str) -> Optional[bytes]:
+        """The JPEG kept for "camera-track", if there is one."""
+        with self._lock:
+            known = self._crops.get(key)
+        return known[1] if known else None
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            file, self._file = self._file, None
+        if file is not None:
+            # What a full disk did not take before, it does not take now; that was told.
+            with contextlib.suppress(OSError):
+                file.close()
+
+
+def _open_to_mend(path: str) -> BinaryIO:
+    try:
+        return open(path, "rb+")
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return open(path, "rb")
+
+
+def _mend(path: str) -> int:
+    """The highest event number in a file; a last line that a power cut left half is cut off."""
+    try:
+        with _open_to_mend(path) as file:
+            size = file.seek(0, os.SEEK_END)
+            # Only its end: after a year the file is larger than a small board's memory.
+            start = max(0, size - _TAIL)
+            file.seek(start)
+            data = file.read(_TAIL)
+            whole = data.rfind(b"\n") + 1
+            if whole < len(data) and (whole or not start) and file.writable():
+                file.truncate(start + whole)
+            lines = data[:whole].splitlines()
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise BadInput("the events file cannot be opened: {}".format(error.strerror), path)
+    for line in reversed(lines):
+        try:
+            return int(json.loads(line.decode())["number"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return 0
+
+
+def from_track(event: Any, camera: int, uri: str, wall: float, monotonic: float) -> Dict[str, Any]:
+    """A tracker's event as the fields of a journal entry; `wall` and `monotonic` are the same moment."""
+    return {
+        "camera": camera, "source": uri, "person": event.track, "label": CLASSES[event.label],
+        "began": stamp(wall - monotonic + event.began), "at": stamp(wall - monotonic + event.at),
+    }

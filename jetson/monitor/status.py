@@ -1,0 +1,156 @@
+"""The runner's state as one JSON object: the page, /api/state, /metrics and /healthz all tell this one truth."""
+
+import os
+import threading
+import time
+from typing import Any, Dict, List, Optional
+
+from jetson import __version__
+from jetson.bundle.manifest import CLASSES, Manifest
+from jetson.inference.runner import STAGES, Runner, View
+from jetson.monitor.journal import Journal, stamp
+from jetson.tracking import tracker
+
+STUCK_S = 20.0
+
+
+def resident_bytes() -> int:
+    """The process's resident memory (/proc/self/statm)."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _unanswered_s(camera: Any, last_result: float) -> float:
+    """For how long frames have come from `camera` and no result of any. The time before it sent is not counted."""
+    since = camera.waiting_since
+    return camera.last_frame - max(since, last_result) if since is not None and camera.status == "live" else 0.0
+
+
+class Status:
+    """Puts the state together. `board`, `tradeoff` and `governor` are asked when they are there."""
+
+    def __init__(self, manifest: Manifest, runner: Runner, journal: Journal, board: Any = None, tradeoff: Any = None,
+                 governor: Any = None, privacy: Optional[Dict[str, Any]] = None) -> None:
+        self.manifest = manifest
+        self.runner = runner
+        self.journal = journal
+        self.board = board
+        self.tradeoff = tradeoff
+        self.governor = governor
+        self.privacy = privacy or {}
+        self.notice = ""  # the last thing that an operator should know (a failed reload)
+        self.reloads = self.failed_reloads = 0
+        self.server: Any = None
+        self.mqtt: Any = None
+        self.studio: Any = None
+        self.drift: Any = None
+        self.zones: Any = None  # a Counter for each camera
+        self._lock = threading.Lock()
+
+    def health(self) -> Dict[str, Any]:
+        """{"ok", "status": ok | degraded | stuck, "reason", …}; not ok only when a restart would help."""
+        now = time.monotonic()
+        runner = self.runner
+        silent = now - runner.beat
+        # By number: /healthz is told without a token, and where the cameras are is nobody's business.
+        lost = ["camera {}".format(view.camera.index) for view in runner.views if view.camera.status == "lost"]
+        unanswered = any(_unanswered_s(view.camera, runner.last_result) > STUCK_S for view in runner.views)
+        reason = ""
+        if silent > STUCK_S:
+            reason = "the inference loop has not moved for {:.0f} s".format(silent)
+        elif unanswered:
+            reason = "frames come in, but no result for {:.0f} s".format(now - runner.last_result)
+        status = "stuck" if reason else "degraded" if lost else "ok"
+        if lost and not reason:
+            reason = "no picture from " + ", ".join(lost)
+        return {"ok": status != "stuck", "status": status, "reason": reason, "beat_age_s": round(silent, 3),
+                "uptime_s": round(now - runner.started, 1)}
+
+    def warnings(self) -> List[str]:
+        """What an operator should look at, in words; empty when all is well."""
+        found = []
+        for view in self.runner.views:
+            camera = view.camera
+            name = "Camera {} ({})".format(camera.index, camera.source.label)
+            if camera.status == "lost":
+                found.append("{}: no picture. {}".format(name, camera.last_error))
+            elif camera.frozen:
+                found.append("{}: the picture does not change; the camera may be frozen.".format(name))
+            elif camera.dark:
+                found.append("{}: the picture is black (night, or a covered lens).".format(name))
+        runner = self.runner
+        # Not a fault of last week, where there is no result because no camera sends.
+        if runner.last_error > runner.last_result and (runner.last_result < time.monotonic() - 2 or not runner.results):
+            found.append("The engine fails: {}".format(runner.engine_error))
+        if self.journal.error:
+            found.append(self.journal.error)
+        if self.notice:
+            found.append(self.notice)
+        if self.board is not None:
+            found += self.board.warnings()
+        if self.mqtt is not None:
+            found += self.mqtt.warnings()
+        if self.drift is not None:
+            found += self.drift.warnings()
+        if self.governor is not None:
+            found += self.governor.warnings()
+        return found
+
+    def _camera(self, view: View, now: float) -> Dict[str, Any]:
+        camera, latest = view.camera, view.latest
+        # What was seen seconds ago is not what is there: counts are given only for a live picture.
+        current = latest is not None and camera.status in ("live", "ended") and (
+            now - latest.done < 3.0 or camera.source.kind == "folder" or camera.status == "ended")
+        with view.tracking:
+            tracks = list(latest.tracks) if current else []
+            totals, persons = list(view.tracker.counts), view.tracker.persons
+        return {
+            "index": camera.index, "source": camera.source.label, "kind": camera.source.kind, "status": camera.status,
+            "since": stamp(time.time() - now + camera.since),
+            "frame_wh": list(camera.frame_wh) if camera.frame_wh else None,
+            "camera_fps": round(camera.fps, 2), "result_fps": round(view.rate.value(now), 2),
+            "frames": camera.frames, "results": view.results, "dropped": camera.dropped,
+            "restarts": camera.restarts, "times_lost": camera.lost_count, "last_error": camera.last_error,
+            "frozen": camera.frozen, "dark": camera.dark, "capture_pid": camera.pid,
+            "frame_age_ms": round((now - latest.arrived) * 1e3, 1) if latest else None,
+            "latency_ms": {stage: round(value, 3) for stage, value in latest.ms.items()} if latest else None,
+            "faces": [dict(tracker.describe(face), label=CLASSES[face.label]) for face in tracks],
+            "now": {name: tracker.count_of(tracks, label) for label, name in enumerate(CLASSES)},
+            "persons": dict(zip(CLASSES, totals), total=persons),
+            "drift": self.drift.state(camera.index) if self.drift is not None else None,
+            **(self.zones[camera.index].state(current) if self.zones else {"lines": [], "zones": []}),
+        }
+
+    def variant(self) -> Dict[str, Any]:
+        """What runs now."""
+        active = self.runner.active
+        chosen = active.variant
+        runtime = active.detector.engine.runtime
+        return {"name": chosen.name, "model": chosen.model, "precision": chosen.precision, "runtime": runtime,
+                "input_wh": list(chosen.input_wh), "macs": chosen.macs, "bytes": chosen.bytes,
+                "ap": (chosen.ap or {}).get(runtime)}
+
+    def state(self) -> Dict[str, Any]:
+        """Everything, as JSON-ready values."""
+        now = time.monotonic()
+        runner = self.runner
+        value = {
+            "product": "jetmask", "version": __version__, "bundle": self.manifest.name,
+            "bundle_created": self.manifest.created, "time": stamp(time.time()),
+            "uptime_s": round(now - runner.started, 1), "health": self.health(), "variant": self.variant(),
+            "classes": list(CLASSES), "score": runner.score, "fps": round(runner.rate.value(now), 2),
+            "results": runner.results, "engine_errors": runner.engine_errors, "engine_error": runner.engine_error,
+            "latency_ms": {stage: runner.histograms[stage].percentiles() for stage in STAGES},
+            "cameras": [self._camera(view, now) for view in runner.views],
+            "warnings": self.warnings(), "events": self.journal.latest(30), "privacy": self.privacy,
+            "memory_bytes": resident_bytes(), "reloads": self.reloads, "failed_reloads": self.failed_reloads,
+            "board": self.board.state() if self.board is not None else None,
+            "tradeoff": self.tradeoff.state() if self.tradeoff is not None else None,
+            "governor": self.governor.state() if self.governor is not None else None,
+            "server": self.server.counts() if self.server is not None else None,
+            "mqtt": self.mqtt.state() if self.mqtt is not None else None,
+        }
+        return value

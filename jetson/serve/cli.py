@@ -1,0 +1,180 @@
+"""The verb `serve`: its options, and the signals of its process; what it runs is in jetson.serve.live."""
+
+import argparse
+import os
+import secrets
+import signal
+import sys
+import threading
+from typing import Any, List, Optional
+
+from jetson.adapt import governor, tradeoff
+from jetson.capture import source
+from jetson.errors import BadInput, UsageError
+from jetson.monitor import drift
+from jetson.mqtt import settings
+from jetson.net import loopback
+from jetson.serve.live import Live
+
+DRAIN_S = 2.5  # SIGTERM is answered within 3 s
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `python3 -m jetson serve`."""
+    parser.add_argument("bundle", metavar="DIR", help="the bundle's folder")
+    serve_options(parser)
+    parser.epilog = "example: python3 -m jetson serve /var/lib/jetmask/bundle --source csi://0"
+
+
+def serve_options(parser: argparse.ArgumentParser) -> None:
+    """All arguments but the bundle (shared with `jetmask run`)."""
+    add = parser.add_argument
+    add("--source", action="append", required=True, metavar="URI",
+        help=source.EXAMPLES + "; may be given several times")
+    add("--variant", metavar="NAME", help="which of the bundle's variants (default: the bundle's default)")
+    add("--runtime", metavar="R", help="tensorrt, onnxruntime or litert (default: the first that is here)")
+    add("--threads", type=int, default=0, metavar="N", help="CPU threads of one inference (default: cores - 1)")
+    add("--score", type=float, metavar="S", help="faces are shown from this score (default: the manifest's)")
+    add("--size", metavar="WxH", help="frame size to ask a camera for (default: its own, or 640x480)")
+    add("--fps", type=float, metavar="N", help="frame rate to ask for; for files, to play at")
+    add("--once", action="store_true", help="files and folders: end at their end (default: begin again)")
+    add("--every-frame", action="store_true", help="files and folders: each frame, as fast as possible")
+    add("--wait-for-source", action="store_true", help="start although a device or file is not there yet")
+    add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)")
+    add("--port", type=int, default=8080, help="port to listen on (default 8080; 0: any free one)")
+    add("--token-file", metavar="FILE", help="file with the access token (default off loopback: a new one each start)")
+    add("--insecure", action="store_true", help="off loopback without a token: everybody who reaches the port looks in")
+    add("--allow-host", action="append", default=[], metavar="NAME", help="a further name this server is called by")
+    add("--stream-fps", type=float, default=15.0, metavar="N", help="pictures a second for viewers (default 15)")
+    add("--blur-faces", action="store_true", help="make faces unrecognisable in every picture that is served")
+    add("--tradeoff", default="auto", metavar="NAMES",
+        help="variants to compare while running, with commas; auto: all that run here; off")
+    add("--budget", type=float, default=100 * tradeoff.BUDGET, metavar="PERCENT",
+        help="share of the time that comparing may take (default %(default).0f)")
+    add("--eval", metavar="SPLIT_DIR", help="labelled images to measure true AP on, in the same share of the time")
+    add("--governor", metavar="GOALS",
+        help="switch to the most accurate variant that keeps fps=25, watts=5 or celsius=70; several with commas")
+    add("--events", metavar="FILE", help="append events to this file, one JSON object a line (default: kept in memory)")
+    add("--zones", metavar="FILE",
+        help="lines to count at and polygons to watch, one a line: `line 0 door 0.5,0 0.5,1` (kind, camera, name, "
+             "points x,y as shares of the picture); read again on SIGHUP; more in jetson/tracking/zones.py")
+    add("--drift", metavar="FILE",
+        help="where it is kept what each camera looked like in its first week, as histograms (default: drift.json in "
+             "$JETMASK_STATE, else in memory only); off: not measured")
+    add("--drift-days", type=float, default=drift.DEFAULT_DAYS, metavar="DAYS",
+        help="how long it is learnt what a camera looks like (default %(default).0f, the least 0.01)")
+    add("--keep-crops", action="store_true", help="keep the best picture of each person in memory (default: none; with "
+        "--blur-faces none either)")
+    settings.options(parser)
+    add("--ready-file", metavar="FILE", help="write {\"url\", \"pid\"} there once it serves")
+
+
+def parse_sources(args: argparse.Namespace) -> List[source.Source]:
+    """The sources of a command line, checked."""
+    size = source.parse_size(args.size) if args.size else None
+    found = [source.parse(uri, size, args.fps, not args.once) for uri in args.source]
+    for one in found:
+        if args.every_frame and one.live:
+            raise UsageError("--every-frame is for files, folders and synthetic://", one.label)
+        if not args.wait_for_source:
+            source.check(one)
+    return found
+
+
+def read_token(args: argparse.Namespace) -> Optional[str]:
+    """The token to demand, None where none is needed. UsageError when it would be unsafe."""
+    if args.token_file:
+        try:
+            with open(args.token_file) as file:
+                token = file.read().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput("the token file cannot be read: {}".format(error), args.token_file)
+        if len(token) < 16 or not token.isprintable() or " " in token:
+            raise BadInput("the token is too short or has blanks", args.token_file, "a line of at least 16 characters",
+                           "python3 -c 'import secrets; print(secrets.token_urlsafe(24))' > FILE")
+        return token
+    if loopback(args.host) or args.insecure:
+        return None
+    return secrets.token_urlsafe(24)
+
+
+def _end_in_time(code: int) -> None:
+    """A driver that does not return must not keep the process: it ends DRAIN_S from now in any case."""
+    killer = threading.Timer(DRAIN_S, os._exit, (code,))
+    killer.daemon = True
+    killer.start()
+
+
+def command(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT; 0 after a wished end, 1 when the loop is stuck."""
+    if args.threads < 0 or args.threads > 64:
+        raise UsageError("not a number of threads: {}".format(args.threads), "--threads", "1 to 64, or 0: cores - 1")
+    if not 0 <= args.port <= 65535:
+        raise UsageError("not a port: {}".format(args.port), "--port", "0 to 65535")
+    if not 0 < args.budget <= 50:
+        raise UsageError("not a budget: {}".format(args.budget), "--budget", "percent of the time, over 0 up to 50")
+    if args.governor:
+        governor.parse(args.governor)
+        if args.tradeoff == "off":
+            raise UsageError("the governor goes by the measured trade-off, which is off", "--governor")
+    if args.eval and args.tradeoff == "off":
+        raise UsageError("true AP is measured beside the trade-off, which is off", "--eval")
+    if not 0.01 <= args.drift_days <= 90:
+        raise UsageError("not a number of days: {}".format(args.drift_days), "--drift-days", "0.01 to 90")
+    if args.score is not None and not 0 < args.score < 1:
+        raise UsageError("not a score: {}".format(args.score), "--score", "between 0 and 1")
+    sys.setswitchinterval(0.0002)  # threads hand frames on; the default of 5 ms would be felt
+    service = Live(args, settings.read(args))
+    interrupted: List[int] = []
+
+    def end(number: int, _: Any) -> None:
+        interrupted.append(number)
+        _end_in_time(130 if number == signal.SIGINT else 0)
+        # Last: should the signal have come while the main thread is inside wait(), which holds the same lock for an
+        # instant, this never returns.
+        service.stop.set()
+
+    terminal = os.isatty(0)
+
+    def hang_up(number: int, frame: Any) -> None:
+        # The kernel's word that the terminal is gone: it must not go on, unseen, with the camera and the port.
+        if terminal and not os.isatty(0):
+            end(number, frame)
+        else:
+            service.reload.set()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGHUP, hang_up)
+    # Opening may take long inside a driver, where no signal handler runs; so it has a thread of its own.
+    trouble: List[BaseException] = []
+
+    def start() -> None:
+        try:
+            service.open(parse_sources(args), read_token(args))
+        except BaseException as error:
+            trouble.append(error)
+
+    starter = threading.Thread(target=start, name="start", daemon=True)
+    starter.start()
+    while starter.is_alive() and not service.stop.is_set():
+        starter.join(0.1)
+    code = 0
+    try:
+        if trouble:
+            raise trouble[0]
+        if not service.stop.is_set():
+            code = service.run()
+        if code:
+            _end_in_time(code)
+    finally:
+        service.notifier.stopping()
+        if not starter.is_alive():
+            service.close()
+    if signal.SIGINT in interrupted:
+        code = 130
+    if code or interrupted:
+        # What is stuck, or just opening an engine for a reload, would keep an orderly end of Python from happening.
+        sys.stderr.flush()
+        os._exit(code)
+    return code

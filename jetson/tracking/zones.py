@@ -1,0 +1,292 @@
+"""Lines that are crossed and polygons that are entered, per camera, from a small file of one line each.
+
+    # kind    camera  name   points, x,y from the top left corner, 0 to 1 of the picture
+    line      0       door   0.50,0.00 0.50,1.00
+    polygon   0       queue  0.05,0.40 0.45,0.40 0.45,0.95 0.05,0.95
+
+After a line `pixels 1280x720` the points that follow are pixels of a picture of that size. A line is crossed `in`
+towards the left hand of one who walks from its first point to its second, and `out` the other way.
+
+What is counted is the middle of the face's box. The detector sees faces; where the feet are would be a guess, and they
+are often outside the picture or hidden; and the middle trembles less than an edge of the box. So lines and polygons are
+drawn where heads pass, not on the floor.
+"""
+
+import re
+from typing import Any, Dict, List, NamedTuple, Sequence, Set, Tuple
+
+import numpy as np
+
+from jetson.bundle.manifest import CLASSES
+from jetson.errors import BadInput
+from jetson.tracking.tracker import Track
+from jetson.vision import geometry
+
+MOST = 32  # of a camera
+MOST_POINTS = 64
+MARGIN = 0.25  # of the face's height: so far beyond a line it is crossed, so far outside a polygon it is left
+_MARGIN_PX = 2.0
+_SHORTEST = 0.01
+_SMALLEST = 1e-4
+_FORM = "line|polygon CAMERA NAME x,y x,y …"
+
+Zone = NamedTuple("Zone", [("kind", str), ("camera", int), ("name", str), ("points", np.ndarray)])
+
+
+# `began`: of a "zone left", when it was entered; of the others, when the track began. Times are monotonic seconds.
+class ZoneEvent(NamedTuple("ZoneEvent", [
+    ("kind", str), ("name", str), ("direction", str), ("track", int), ("label", int), ("began", float), ("at", float),
+])):
+    """"crossed" with a direction ("in", "out"), "zone entered" or "zone left"."""
+
+    __slots__ = ()
+
+    def place(self) -> Dict[str, str]:
+        """Where it happened, as fields of a journal entry."""
+        return {"line": self.name, "direction": self.direction} if self.direction else {"zone": self.name}
+
+
+def load(path: str, cameras: int) -> List[Zone]:
+    """The zones of a file for that many cameras; BadInput names the line that is wrong."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read().decode("utf-8-sig")  # Windows editors put a mark before it
+    except OSError as error:
+        raise BadInput("the file of lines and polygons cannot be read: {}".format(error.strerror), path, _FORM)
+    except UnicodeDecodeError:
+        raise BadInput("the file of lines and polygons is not text in UTF-8", path, _FORM)
+    return parse(text, path, cameras)
+
+
+def parse(text: str, path: str = "zones", cameras: int = 1000) -> List[Zone]:
+    """The zones in `text`; points float64 (M, 2), 0 to 1. BadInput says what is wrong in which line of `path`."""
+    found: List[Zone] = []
+    scale = (1.0, 1.0)
+    names: Dict[Tuple[int, str], int] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        words = line.partition("#")[0].split()
+        where = "{}, line {}".format(path, number)
+        if not words:
+            continue
+        if words[0] == "pixels":
+            match = re.match(r"^(\d{1,5})x(\d{1,5})$", words[1]) if len(words) == 2 else None
+            if not match or min(int(side) for side in match.groups()) < 16:
+                raise BadInput("not the size of a picture", where, "pixels WIDTHxHEIGHT, as pixels 1280x720")
+            scale = (float(match.group(1)), float(match.group(2)))
+            continue
+        if words[0] not in ("line", "polygon"):
+            raise BadInput("unknown kind: {}".format(words[0]), where, _FORM)
+        if len(words) < 3 or not re.match(r"^[0-9]{1,3}$", words[1]):
+            raise BadInput("no camera's number and name after {}".format(words[0]), where, _FORM)
+        camera, name = int(words[1]), words[2]
+        if camera >= cameras:
+            raise BadInput("there is no camera {}".format(camera), where, "0 to {}: the cameras in the order of "
+                           "--source".format(cameras - 1))
+        if not re.match(r"^\w[\w.-]{0,39}$", name):
+            raise BadInput("not a name: {}".format(name), where, "letters, digits, '_', '-' and '.', at most 40")
+        if (camera, name) in names:
+            raise BadInput("camera {} has a {} already".format(camera, name), where,
+                           "another name than in line {}".format(names[camera, name]))
+        names[camera, name] = number
+        points = np.array([_point(word, scale, where) for word in words[3:]], np.float64).reshape(-1, 2)
+        (_check_line if words[0] == "line" else _check_polygon)(points, scale, where)
+        found.append(Zone(words[0], camera, name, points))
+        if sum(1 for zone in found if zone.camera == camera) > MOST:
+            raise BadInput("too many for camera {}".format(camera), where, "at most {}".format(MOST))
+    return found
+
+
+def _point(word: str, scale: Tuple[float, float], where: str) -> List[float]:
+    match = re.match(r"^(-?\d{1,6}(?:\.\d{1,9})?),(-?\d{1,6}(?:\.\d{1,9})?)$", word)
+    if not match:
+        raise BadInput("not a point: {}".format(word), where, "x,y without a blank, as 0.5,0.25")
+    point = [float(part) / side for part, side in zip(match.groups(), scale)]
+    if not all(0 <= part <= 1 for part in point):
+        remedy = "for points in pixels, write a line before it: pixels WIDTHxHEIGHT" if scale == (1.0, 1.0) else None
+        raise BadInput("the point {} is outside the picture".format(word), where,
+                       "x from 0 to {:g}, y from 0 to {:g}".format(*scale), remedy)
+    return point
+
+
+def _check_line(points: np.ndarray, scale: Tuple[float, float], where: str) -> None:
+    if len(points) != 2:
+        raise BadInput("a line has two points, not {}".format(len(points)), where, _FORM)
+    if np.hypot(*(points[1] - points[0])) < _SHORTEST:
+        raise BadInput("the line is too short", where, "at least a hundredth of the picture")
+
+
+def _check_polygon(points: np.ndarray, scale: Tuple[float, float], where: str) -> None:
+    if not 3 <= len(points) <= MOST_POINTS:
+        raise BadInput("a polygon has 3 to {} points, not {}".format(MOST_POINTS, len(points)), where, _FORM)
+    pixels = points * scale  # the numbers as they were written, so that exact ones are compared exactly
+    for number in range(len(points)):
+        if (points[number] == points[number - 1]).all():
+            raise BadInput("a point stands there twice: point {}".format(number or len(points)), where,
+                           "each point once; the last is joined to the first by itself")
+    crossing = geometry.crossing_edges(pixels)
+    if crossing:
+        sides = ["{} to {}".format(edge + 1, (edge + 1) % len(points) + 1) for edge in crossing]
+        raise BadInput("the polygon crosses itself: the sides from point {} and from point {} meet".format(*sides),
+                       where, "points in the order of a walk around it")
+    if geometry.area(points) < _SMALLEST:
+        raise BadInput("the polygon has hardly any area", where, "at least a hundredth of each side of the picture")
+
+
+class _Seen:
+    """What is known of a track: its last sure place beside each line, and which polygons it is in since when."""
+
+    __slots__ = ("sides", "places", "since", "counted", "label", "last")
+
+    def __init__(self, lines: int) -> None:
+        self.sides = [0] * lines
+        self.places = [np.zeros(2)] * lines
+        self.since: Dict[int, float] = {}
+        self.counted: Set[int] = set()
+        self.label = 0
+        self.last = 0.0
+
+
+def _key(zone: Zone) -> Tuple[str, str, List[Any]]:
+    return zone.kind, zone.name, zone.points.tolist()
+
+
+def _pairs(new: Sequence[Zone], old: Sequence[Zone]) -> List[Tuple[int, int, bool]]:
+    """(number in `new`, number in `old`, whether it has not moved) of those with the same name."""
+    known = {zone.name: number for number, zone in enumerate(old)}
+    return [(number, known[zone.name], _key(zone) == _key(old[known[zone.name]]))
+            for number, zone in enumerate(new) if zone.name in known]
+
+
+class Counter:
+    """Counts at the lines and in the polygons of one camera. `update` once per frame, in the thread of the tracker.
+
+    A line is crossed when the face has been beyond a margin on one side and then is on the other, and the way between
+    meets the line: trembling on it counts nothing, walking around its end neither. A polygon is entered by the first
+    place inside it and left a margin outside. Only confirmed tracks count; one that crossed before it was confirmed is
+    counted then. A person who was lost and found again is another one: counts are of tracks.
+    """
+
+    def __init__(self, zones: Sequence[Zone]) -> None:
+        self.lines = [zone for zone in zones if zone.kind == "line"]
+        self.polygons = [zone for zone in zones if zone.kind == "polygon"]
+        self._crossed = np.zeros((len(self.lines), 2, len(CLASSES)), np.int64)
+        self._entered = np.zeros((len(self.polygons), len(CLASSES)), np.int64)
+        self._present = np.zeros((len(self.polygons), len(CLASSES)), np.int64)
+        self._seen: Dict[int, _Seen] = {}
+
+    def update(self, tracks: Sequence[Track], frame_wh: Tuple[int, int], now: float) -> List[ZoneEvent]:
+        """Take all tracks of the tracker after a frame of `frame_wh` pixels at `now`; what happened."""
+        events: List[ZoneEvent] = []
+        size = np.array(frame_wh, np.float64)
+        here = [track for track in tracks if track.seen >= now]
+        corners = np.array([track.xyxy for track in here], np.float64).reshape(-1, 4)
+        middles = (corners[:, :2] + corners[:, 2:]) / 2
+        margins = np.maximum(MARGIN * (corners[:, 3] - corners[:, 1]), _MARGIN_PX)
+        for track in here:
+            seen = self._seen.setdefault(track.number, _Seen(len(self.lines)))
+            seen.label, seen.last = track.label, track.seen
+        for number, zone in enumerate(self.lines):
+            a, b = zone.points * size
+            sides = geometry.left_of(a, b, middles)
+            for index in np.flatnonzero(np.abs(sides) > margins).tolist():
+                self._pass(number, here[index], 1 if sides[index] > 0 else -1, middles[index], (a, b), now, events)
+        for number, zone in enumerate(self.polygons):
+            outline = zone.points * size
+            within, far = geometry.inside(outline, middles), geometry.to_outline(outline, middles) > margins
+            for index, track in enumerate(here):
+                if track.confirmed:
+                    self._enter(number, track, bool(within[index]), bool(far[index]), now, events)
+        alive = {track.number for track in tracks}
+        for gone in [number for number in self._seen if number not in alive]:
+            seen = self._seen.pop(gone)
+            events += [ZoneEvent("zone left", self.polygons[place].name, "", gone, seen.label, since, seen.last)
+                       for place, since in sorted(seen.since.items())]
+        self._count_present()
+        return events
+
+    def same_places(self, other: "Counter") -> bool:
+        """Whether both have the same lines and polygons in the same order."""
+        return [_key(zone) for zone in self.lines + self.polygons] == [
+            _key(zone) for zone in other.lines + other.polygons]
+
+    def go_on_from(self, before: "Counter") -> List[ZoneEvent]:
+        """Take the place of the counter `before`, whose file was changed; who is no longer in a polygon by that.
+
+        Counts go on under the same name. Where nothing has moved it is also still known who is beside and inside.
+        """
+        lines = _pairs(self.lines, before.lines)
+        polygons = _pairs(self.polygons, before.polygons)
+        for new, old, _ in lines:
+            self._crossed[new] = before._crossed[old]
+        for new, old, _ in polygons:
+            self._entered[new] = before._entered[old]
+        kept = {old for _, old, still in polygons if still}
+        events: List[ZoneEvent] = []
+        for number, was in before._seen.items():
+            seen = self._seen[number] = _Seen(len(self.lines))
+            seen.label, seen.last = was.label, was.last
+            for new, old, still in lines:
+                if still:
+                    seen.sides[new], seen.places[new] = was.sides[old], was.places[old]
+            for new, old, still in polygons:
+                if old in was.counted:
+                    seen.counted.add(new)
+                if still and old in was.since:
+                    seen.since[new] = was.since[old]
+            events += [ZoneEvent("zone left", before.polygons[old].name, "", number, was.label, since, was.last)
+                       for old, since in sorted(was.since.items()) if old not in kept]
+        self._count_present()
+        return events
+
+    def _count_present(self) -> None:
+        present = np.zeros_like(self._present)
+        for seen in self._seen.values():
+            for place in seen.since:
+                present[place, seen.label] += 1
+        self._present = present
+
+    def _pass(self, number: int, track: Track, side: int, place: np.ndarray, line: Any, now: float,
+              events: List[ZoneEvent]) -> None:
+        seen = self._seen[track.number]
+        before = seen.sides[number]
+        if before not in (0, side):
+            if not track.confirmed:
+                return
+            if geometry.crosses(seen.places[number][None], place[None], *line)[0]:
+                direction = "in" if side > 0 else "out"
+                self._crossed[number, int(side < 0), track.label] += 1
+                events.append(ZoneEvent("crossed", self.lines[number].name, direction, track.number, track.label,
+                                        track.began, now))
+        seen.sides[number], seen.places[number] = side, place
+
+    def _enter(self, number: int, track: Track, within: bool, far: bool, now: float,
+               events: List[ZoneEvent]) -> None:
+        seen = self._seen[track.number]
+        name = self.polygons[number].name
+        if within and number not in seen.since:
+            seen.since[number] = now
+            if number not in seen.counted:
+                seen.counted.add(number)
+                self._entered[number, track.label] += 1
+            events.append(ZoneEvent("zone entered", name, "", track.number, track.label, track.began, now))
+        elif number in seen.since and not within and far:
+            events.append(ZoneEvent("zone left", name, "", track.number, track.label, seen.since.pop(number), now))
+
+    def names(self) -> Dict[str, List[str]]:
+        """{"lines": [name], "zones": [name]}, in the order of `state`."""
+        return {"lines": [zone.name for zone in self.lines], "zones": [zone.name for zone in self.polygons]}
+
+    def state(self, live: bool = True) -> Dict[str, Any]:
+        """{"lines": [{name, points, in, out}], "zones": [{name, points, now, entered}]}; counts by class and "total".
+
+        `live` False: there is no picture now, so nobody is said to be there.
+        """
+        def counts(row: np.ndarray) -> Dict[str, int]:
+            return dict(zip(CLASSES, (int(n) for n in row)), total=int(row.sum()))
+        crossed, entered, present = self._crossed.copy(), self._entered.copy(), self._present
+        lines = [{"name": zone.name, "points": zone.points.tolist(), "in": counts(crossed[number, 0]),
+                  "out": counts(crossed[number, 1])} for number, zone in enumerate(self.lines)]
+        zones = [{"name": zone.name, "points": zone.points.tolist(),
+                  "now": counts(present[number] if live else 0 * present[number]), "entered": counts(entered[number])}
+                 for number, zone in enumerate(self.polygons)]
+        return {"lines": lines, "zones": zones}

@@ -1,0 +1,192 @@
+"""What a viewer sees: boxes and names on the frame, blurred faces where asked, a card where there is no picture."""
+
+import threading
+import time
+from typing import Any, Callable, List, Optional, Tuple
+
+import cv2
+import numpy as np
+
+from jetson.tracking import tracker
+from jetson.web import overlay
+
+NAMES = ("mask", "no mask", "mask worn wrong")
+# BGR; light enough for dark text, and apart from each other in brightness for those who see no red and green.
+COLOURS = ((168, 201, 66), (92, 110, 255), (60, 190, 250))
+QUALITY = 80
+BLUR_SHARE = 0.6  # of the score from which a face is shown: from there on it is blurred
+MAX_SIDE = 1280
+
+
+def blur(image: np.ndarray, xyxy: np.ndarray) -> None:
+    """Make faces unrecognisable in place: mosaic of 6 cells a side over the box grown by a quarter."""
+    height, width = image.shape[:2]
+    for x0, y0, x1, y1 in np.asarray(xyxy, np.float64).reshape(-1, 4):
+        grow_x, grow_y = (x1 - x0) * 0.25, (y1 - y0) * 0.25
+        left, right = int(max(0, x0 - grow_x)), int(min(width, x1 + grow_x + 1))
+        top, bottom = int(max(0, y0 - grow_y)), int(min(height, y1 + grow_y + 1))
+        if right - left < 1 or bottom - top < 1:
+            continue
+        part = image[top:bottom, left:right]
+        cells = cv2.resize(part, (min(6, right - left), min(6, bottom - top)), interpolation=cv2.INTER_AREA)
+        part[:] = cv2.resize(cells, (right - left, bottom - top), interpolation=cv2.INTER_NEAREST)
+
+
+def draw(image: np.ndarray, tracks: List[tracker.Track], at: float, scale: float = 1.0) -> None:
+    """Draw each track's box, voted class, number and confidence in place; `scale` from frame to image pixels."""
+    side = max(image.shape[:2])
+    thickness = max(1, int(round(side / 420)))
+    size = max(0.4, side / 1500)
+    for face in tracks:
+        x0, y0, x1, y1 = (int(round(v * scale)) for v in face.predict(at))
+        colour = COLOURS[face.label]
+        cv2.rectangle(image, (x0, y0), (x1, y1), colour, thickness, cv2.LINE_AA)
+        text = NAMES[face.label]
+        if face.confirmed:
+            text = "#{} {}".format(face.number, text)
+        (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+        if width > 3 * (x1 - x0) + 40:
+            text = NAMES[face.label]
+            (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+        top = y0 - height - base - 2 if y0 - height - base - 2 >= 0 else y1 + 1
+        left = max(0, min(x0, image.shape[1] - width - 6))
+        cv2.rectangle(image, (left, top), (left + width + 5, top + height + base + 2), colour, -1)
+        cv2.putText(image, text, (left + 3, top + height + 1), cv2.FONT_HERSHEY_SIMPLEX, size, (20, 20, 20),
+                    1, cv2.LINE_AA)
+
+
+def card(lines: List[str], wh: Tuple[int, int] = (640, 360)) -> bytes:
+    """A JPEG that says that there is no picture, and why: an old frame would lie."""
+    image = np.full((wh[1], wh[0], 3), 38, np.uint8)
+    image[::8] = 42
+    y = wh[1] // 2 - 14 * len(lines)
+    for number, line in enumerate(lines):
+        size = (0.9 if number == 0 else 0.5) * wh[0] / 640
+        text = line.encode("ascii", "replace").decode()[:70]
+        (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+        cv2.putText(image, text, (max(4, (wh[0] - width) // 2), y), cv2.FONT_HERSHEY_SIMPLEX, size, (225, 225, 225), 1,
+                    cv2.LINE_AA)
+        y += int(44 * size) + 8
+    return encode(image)
+
+
+def encode(image: np.ndarray, quality: int = QUALITY) -> bytes:
+    """A JPEG of uint8 (h, w, 3) BGR."""
+    good, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not good:
+        raise ValueError("OpenCV cannot encode a picture of {}".format(image.shape))
+    return data.tobytes()
+
+
+class Studio:
+    """Encodes the pictures of all cameras, each once for all its viewers, and only while somebody looks.
+
+    `publish(camera, jpeg)` is called in the encoding thread, and `publish(camera, jpeg, True)` with a picture that has
+    the lines and zones in it; `places(camera)` tells them (jetson.tracking.zones.Counter.state).
+    """
+
+    def __init__(self, cameras: int, publish: Callable[..., None], fps: float = 15.0, blurred: bool = False,
+                 score: float = 0.4, places: Callable[[int], Any] = lambda camera: {"lines": [], "zones": []}) -> None:
+        self.blurred = blurred
+        self._places = places
+        self.score = score
+        self._publish = publish
+        self._period = 1.0 / max(fps, 0.1)
+        self._wanted = [False] * cameras
+        self._once = [False] * cameras
+        self._marked = [False] * cameras
+        self._due = [0.0] * cameras
+        self._jobs: List[Optional[Any]] = [None] * cameras
+        self._buffers: List[Optional[np.ndarray]] = [None] * cameras
+        self._change = threading.Condition()
+        self._stop = False
+        self.encoded = 0
+        self._thread = threading.Thread(target=self._run, name="encode", daemon=True)
+        self._thread.start()
+
+    def want(self, camera: int, viewers: bool) -> None:
+        """Whether anybody watches the stream of `camera`."""
+        self._wanted[camera] = viewers
+
+    def want_one(self, camera: int, marked: bool = False) -> None:
+        """A single picture is asked for; `marked`: with lines and zones."""
+        (self._marked if marked else self._once)[camera] = True
+
+    def offer(self, camera: int, image: np.ndarray, result: Any) -> None:
+        """A finished frame; copied when it is wanted and the encoder is free, left alone otherwise."""
+        now = time.monotonic()
+        plain = self._once[camera] or (self._wanted[camera] and now >= self._due[camera])
+        marked = self._marked[camera]
+        if not (plain or marked):
+            return
+        if self._jobs[camera] is not None:
+            return
+        buffer = self._buffers[camera]
+        if buffer is None or buffer.shape != image.shape:
+            buffer = self._buffers[camera] = np.empty_like(image, order="C")
+        np.copyto(buffer, image)
+        if plain:
+            self._once[camera] = False
+            # From the due time, not from now: otherwise 15 frames/s out of 30 become 10.
+            self._due[camera] = max(self._due[camera] + self._period, now - self._period)
+        if marked:
+            self._marked[camera] = False
+        with self._change:
+            self._jobs[camera] = (result, plain, marked)
+            self._change.notify()
+
+    def stop(self) -> None:
+        """End the thread."""
+        with self._change:
+            self._stop = True
+            self._change.notify()
+        self._thread.join(1.0)
+
+    def _run(self) -> None:
+        while True:
+            with self._change:
+                while not self._stop and all(job is None for job in self._jobs):
+                    self._change.wait(1.0)
+                if self._stop:
+                    return
+                waiting = [index for index, job in enumerate(self._jobs) if job is not None]
+            for index in waiting:
+                try:
+                    result, plain, marked = self._jobs[index]
+                    if marked:
+                        copy = self._buffers[index].copy()
+                        self._publish(index, self.render(copy, result, self._places(index)), True)
+                    if plain:
+                        self._publish(index, self.render(self._buffers[index], result))
+                    self.encoded += plain + marked
+                except Exception:  # whatever it was: this picture is missing, the next one comes
+                    pass
+                finally:
+                    self._jobs[index] = None
+
+    def render(self, image: np.ndarray, result: Any, places: Optional[Any] = None) -> bytes:
+        """The JPEG of one result, with the lines and zones `places`, if given; `image` is drawn on."""
+        if self.blurred:
+            # Unsure detections too, and where a face was a moment ago: better a blurred poster than a face.
+            blur(image, result.faces.xyxy[result.faces.confidence >= BLUR_SHARE * self.score])
+            blur(image, np.array([face.predict(result.arrived) for face in result.tracks]))
+        scale = min(1.0, MAX_SIDE / max(image.shape[:2]))
+        if scale < 1:
+            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        if places is not None:
+            overlay.draw(image, places)
+        draw(image, result.tracks, result.arrived, scale)
+        return encode(image)
+
+
+def crop(image: np.ndarray, xyxy: np.ndarray, limit: int = 160) -> bytes:
+    """A JPEG of one face with a margin of a quarter, at most `limit` pixels a side."""
+    x0, y0, x1, y1 = (float(v) for v in xyxy)
+    grow_x, grow_y = (x1 - x0) * 0.25, (y1 - y0) * 0.25
+    part = image[int(max(0, y0 - grow_y)):int(y1 + grow_y) + 1, int(max(0, x0 - grow_x)):int(x1 + grow_x) + 1]
+    if part.size == 0:
+        return b""
+    scale = min(1.0, limit / max(part.shape[:2]))
+    if scale < 1:
+        part = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return encode(part, 85)

@@ -1,0 +1,154 @@
+"""What the server answers: the page, the pictures, the state, events, metrics, health. Nothing can be changed by it."""
+
+import json
+import os
+from typing import Any, Dict, List, Optional
+
+from jetson.monitor.journal import Journal
+from jetson.monitor.status import Status
+from jetson.web import access, prometheus
+from jetson.web.http import Request, Response
+from jetson.web.picture import Studio, card
+
+WEB = os.path.dirname(os.path.abspath(__file__))
+FILES = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+    "/drift": ("drift.html", "text/html; charset=utf-8"),
+    "/drift.js": ("drift.js", "text/javascript; charset=utf-8"),
+}
+BOUNDARY = "jetmaskframe"
+_NEXT = "\r\n--{}\r\n".format(BOUNDARY).encode()
+_JPEG_TYPE = "image/jpeg"
+
+
+def event_part(name: str, value: Any) -> bytes:
+    """One server-sent event; one of the journal has its number as the id, by which a browser goes on."""
+    number = "id: {}\n".format(value["number"]) if name == "event" else ""
+    return "event: {}\n{}data: {}\n\n".format(name, number, json.dumps(value)).encode()
+
+
+def picture_part(jpeg: bytes) -> bytes:
+    """One part of the MJPEG stream, with the boundary behind it: browsers show a part only when it has ended."""
+    head = "Content-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n".format(len(jpeg))
+    return head.encode() + jpeg + _NEXT
+
+
+class Site:
+    """Routes requests. `picture(camera, jpeg)` and `tell(name, value)` feed the streams of `server`."""
+
+    def __init__(self, status: Status, journal: Journal, guard: access.Access) -> None:
+        self.status = status
+        self.journal = journal
+        self.guard = guard
+        self.server: Any = None
+        self.studio: Optional[Studio] = None
+        self._pictures: Dict[int, bytes] = {}
+        self._files: Dict[str, bytes] = {}
+        for path, (name, _) in FILES.items():
+            with open(os.path.join(WEB, name), "rb") as file:
+                self._files[path] = file.read()
+
+    def picture(self, camera: int, jpeg: bytes, marked: bool = False) -> None:
+        """A new picture of a camera is encoded; `marked`: with lines and zones, which only a snapshot has."""
+        if marked:
+            self.server.publish("marked {}".format(camera), jpeg)
+            return
+        self._pictures[camera] = jpeg
+        self.server.publish("picture {}".format(camera), picture_part(jpeg))
+        self.server.publish("snapshot {}".format(camera), jpeg)
+
+    def no_picture(self, camera: int, lines: List[str]) -> None:
+        """Show a card to those who watch; a snapshot that is waited for is not answered with it."""
+        self._pictures[camera] = card(lines)
+        self.server.publish("picture {}".format(camera), picture_part(self._pictures[camera]))
+
+    def tell(self, name: str, value: Any) -> None:
+        """Send an event to everybody who listens."""
+        self.server.publish("events", event_part(name, value))
+
+    def viewers(self, topic: str, count: int) -> None:
+        """The server's word about how many watch."""
+        if topic.startswith("picture ") and self.studio is not None:
+            self.studio.want(int(topic.split()[1]), count > 0)
+
+    def handle(self, request: Request) -> Response:
+        """Answer one request; called in the server's thread, so it must not wait for anything."""
+        refusal = self.guard.refuse(request)
+        if refusal is not None:
+            return refusal
+        if request.path in FILES:
+            return Response(200, self._files[request.path], FILES[request.path][1])
+        answer = {
+            "/stream.mjpg": self._stream, "/snapshot.jpg": self._snapshot, "/api/state": self._state,
+            "/api/events": self._events, "/metrics": self._metrics, "/healthz": self._health,
+            "/api/drift": self._drift,
+        }.get(request.path)
+        if answer is not None:
+            return answer(request)
+        if request.path.startswith("/api/crops/"):
+            return self._crop(request.path[len("/api/crops/"):])
+        return Response(404, b"there is no such page\n")
+
+    def _camera(self, request: Request) -> Optional[int]:
+        text = request.query.get("camera", "0")
+        number = int(text) if text.isdecimal() and len(text) < 4 else -1
+        return number if 0 <= number < len(self.status.runner.views) else None
+
+    def _stream(self, request: Request) -> Response:
+        camera = self._camera(request)
+        if camera is None:
+            return Response(404, b"there is no such camera\n")
+        first = picture_part(self._pictures[camera]) if self._unseen(camera) else b""
+        return Response(200, _NEXT + first, "multipart/x-mixed-replace; boundary=" + BOUNDARY,
+                        topic="picture {}".format(camera), latest_only=True)
+
+    def _unseen(self, camera: int) -> bool:
+        """Whether the kept picture is the present one: a card that says that there is none."""
+        return camera in self._pictures and self.status.runner.views[camera].camera.status != "live"
+
+    def _snapshot(self, request: Request) -> Response:
+        camera = self._camera(request)
+        if camera is None:
+            return Response(404, b"there is no such camera\n")
+        if self._unseen(camera):
+            return Response(503, self._pictures[camera], _JPEG_TYPE, {"Retry-After": "2"})
+        marked = request.query.get("overlay", "0") == "1"
+        self.studio.want_one(camera, marked)
+        return Response(200, b"", _JPEG_TYPE, topic="{} {}".format("marked" if marked else "snapshot", camera),
+                        once=True)
+
+    def _state(self, request: Request) -> Response:
+        return Response(200, json.dumps(self.status.state()).encode(), "application/json")
+
+    def _events(self, request: Request) -> Response:
+        text = request.headers.get("last-event-id", "0")
+        after = int(text) if text.isdigit() else 0
+        first = b"retry: 2000\n\n"
+        if after:  # before the state, whose newest events the page would take for all
+            first += b"".join(event_part("event", e) for e in reversed(self.journal.latest(100, after)))
+        first += event_part("state", self.status.state())
+        return Response(200, first, "text/event-stream", {"X-Accel-Buffering": "no"}, topic="events")
+
+    def _metrics(self, request: Request) -> Response:
+        try:
+            return Response(200, prometheus.exposition(self.status.state()), prometheus.CONTENT_TYPE)
+        except ImportError:
+            return Response(501, b"the Python package prometheus_client is not installed\n")
+
+    def _drift(self, request: Request) -> Response:
+        if self.status.drift is None:
+            return Response(404, b"drift is not measured (--drift off)\n")
+        return Response(200, json.dumps(self.status.drift.full()).encode(), "application/json")
+
+    def _health(self, request: Request) -> Response:
+        health = self.status.health()
+        return Response(200 if health["ok"] else 503, json.dumps(health).encode() + b"\n", "application/json")
+
+    def _crop(self, key: str) -> Response:
+        data = self.journal.crop(key)
+        if data is None:
+            return Response(404, b"no picture is kept (they are off unless --keep-crops is given)\n")
+        return Response(200, data, _JPEG_TYPE)

@@ -1,0 +1,1 @@
+"""Measured times, here and from trtexec logs."""

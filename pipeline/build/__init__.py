@@ -1,0 +1,1 @@
+"""Engines and precisions of a model."""

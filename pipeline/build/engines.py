@@ -1,0 +1,96 @@
+"""A bundle's TensorRT engines on this machine: built, measured against float32, and the manifest kept true.
+
+The builder is the device's own (jetson/engine/build.py); this is for a workstation with an NVIDIA GPU.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from jetson import files
+from jetson.bundle import manifest
+from jetson.engine import build as device_build
+from jetson.engine import cache, tensorrt
+from jetson.errors import DeviceMismatch, QualityGate
+from jetson.evaluation import average_precision
+from pipeline.bundle import writer
+from pipeline.evaluation import evaluate, gate
+from pipeline.paths import replaced_folder
+
+
+def build(args: Any) -> list[dict[str, Any]]:
+    """Build this machine's engines of a bundle's variants; with --data, measure them and keep the manifest true.
+
+    An engine that loses more than --max-drop against float32 in ONNX Runtime leaves the manifest.
+    """
+    contents = manifest.load(args.model)
+    reason = tensorrt.reason()
+    if reason:
+        raise DeviceMismatch("no TensorRT engine can be built on this machine: " + reason, args.model,
+                             "an NVIDIA GPU with TensorRT and pycuda",
+                             "engines are built on the device itself: jetmask deploy, or there python3 -m jetson build "
+                             "DIR; --print-trtexec shows the command for a target")
+    chosen = [v for v in contents.variants if "tensorrt" in v.runtimes and args.precision in (None, v.precision)]
+    if args.variant:
+        chosen = [contents.variant(args.variant)]
+    folder = args.engines or cache.default_folder()
+    os.environ["JETMASK_ENGINES"] = folder  # the engine that is opened below looks there
+    rows = device_build.build_all(contents, chosen, folder, args.workspace_mb << 20, strict=bool(args.variant))
+    if args.data:
+        _measure_engines(args, contents, rows)
+    return rows
+
+
+def _measure_engines(args: Any, contents: manifest.Manifest, rows: list[dict[str, Any]]) -> None:
+    truths = average_precision.load_split(args.data)
+    split = os.path.basename(os.path.abspath(args.data))
+    references: dict[tuple[str, tuple[int, int]], Any] = {}
+    for row in rows:
+        if "path" not in row:
+            continue
+        variant = contents.variant(row["variant"])
+        key = (variant.model, variant.input_wh)
+        if key not in references:
+            path = next((contents.path(v) for v in contents.variants if v.model == variant.model
+                         and v.precision == "fp32" and "onnxruntime" in v.runtimes), None)
+            references[key] = path and gate.of_onnx(path, truths, variant.input_wh, args.threads, contents.decode)
+        if references[key] is None:
+            row["note"] = "no float32 file in the bundle to compare with"
+            continue
+        measured = evaluate.measure(args.model, truths, variant.name, "tensorrt", args.threads)
+        verdict = gate.compare(truths, references[key], measured.detections, args.max_drop)
+        row.update(map50=round(verdict.after, 2), difference=round(verdict.difference, 2), low=round(verdict.low, 2),
+                   high=round(verdict.high, 2), images=verdict.images)
+        if not verdict.passed:
+            row["failed"] = str(verdict)
+    write_measured(args.model, rows, split)
+
+
+def write_measured(folder: str, rows: Sequence[dict[str, Any]], split: str) -> None:
+    """Put the engines' AP into the bundle's manifest, and take the variants out that failed; whole or not at all."""
+    by_name = {row["variant"]: row for row in rows if "map50" in row}
+    if not by_name:
+        return
+    with replaced_folder(folder) as part:
+        shutil.copytree(folder, part, dirs_exist_ok=True)
+        path = os.path.join(part, "manifest.json")
+        document = files.read_json(path)
+        for variant in document["variants"]:
+            row = by_name.get(variant["name"])
+            if row and "failed" not in row:
+                variant["ap"]["tensorrt"] = {"map50": row["map50"], "split": split, "images": row["images"]}
+                variant["ap_reason"].pop("tensorrt", None)
+        kept = [v for v in document["variants"] if "failed" not in by_name.get(v["name"], {})]
+        if document["default_variant"] not in [v["name"] for v in kept]:
+            raise QualityGate("the bundle's default variant failed", folder, None,
+                              "choose another default variant first")
+        document["variants"] = kept
+        files.write_json(path, document)
+        signature = os.path.join(part, manifest.SIGNATURE)
+        if os.path.exists(signature):
+            os.unlink(signature)
+            print("the manifest changed, so its signature was taken away: sign the bundle again", file=sys.stderr)
+        writer.seal(part)
+        manifest.verify(part)

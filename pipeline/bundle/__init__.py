@@ -1,0 +1,1 @@
+"""What a device needs, in one folder."""

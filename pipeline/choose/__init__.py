@@ -1,0 +1,1 @@
+"""The Pareto front and the choice on it."""

@@ -1,0 +1,1 @@
+"""Ssh, preflight, one device, a fleet."""

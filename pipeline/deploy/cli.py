@@ -1,0 +1,172 @@
+"""`jetmask deploy`: bring a bundle to a Jetson over ssh, try it there, switch to it, and go back if it fails."""
+
+import argparse
+import json
+from typing import Any
+
+from jetson.errors import UsageError
+from jetson.install import leftovers, store
+from pipeline.deploy import fleet_cli, layout
+from pipeline.deploy import options as deploy_options
+from pipeline.deploy.deployment import Deployment, parcel, say_on_stderr
+from pipeline.deploy.device_bench import parse
+from pipeline.deploy.installed import Installed
+from pipeline.deploy.ssh import Remote
+
+_EXAMPLES = """examples:
+  jetmask deploy jetson/models user@nano --source csi://0
+  jetmask deploy jetson/models user@nano --no-container --source /dev/video0
+  jetmask deploy jetson/models user@nano --dry-run
+  jetmask deploy --status user@nano          (also --list, --logs, --rollback, --prune-old 2)
+  jetmask deploy facemask.tar --fleet fleet.yaml --canary 1        (also --fleet FILE with --status or --rollback)"""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `jetmask deploy`."""
+    add = parser.add_argument
+    parser.epilog = _EXAMPLES
+    add("words", nargs="*", metavar="[BUNDLE] USER@HOST", help="the bundle (folder or tar file), and the device")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--status", action="store_true", help="what is installed there, and what runs; exit code 1 "
+                      "where the runner is not healthy")
+    what.add_argument("--list", action="store_true", help="the bundles that are installed there")
+    what.add_argument("--rollback", action="store_true", help="go back to the previous bundle")
+    what.add_argument("--logs", action="store_true", help="the runner's last log lines")
+    what.add_argument("--prune-old", type=int, metavar="N", help="keep the newest N bundles, current and previous, "
+                      "and what these need; a deployment that is healthy does it with 0")
+    add("--lines", type=int, default=100, metavar="N", help="with --logs: how many (default: %(default)s)")
+    add("--dry-run", action="store_true", help="print each command for the device instead of running it")
+    add("--source", action="append", metavar="URI", help="what the runner watches (default: /dev/video0)")
+    add("--host", default="127.0.0.1", help="address that the live page listens on there (default: %(default)s)")
+    add("--port", type=int, default=8080, help="its port (default: %(default)s)")
+    add("--serve-args", default="", metavar="'...'", help="further arguments for `serve`: --serve-args='--blur-faces'")
+    add("--variant", metavar="NAME",
+        help="which of the bundle's variants to run (default: the bundle's; on a GPU its fp16 form)")
+    add("--no-container", action="store_true", help="systemd and a venv instead of a container")
+    add("--service", choices=("docker", "systemd", "systemd-user", "process"),
+        help="how the runner is kept running (default: docker; with --no-container systemd; a process ends at reboot)")
+    add("--image-tar", metavar="FILE", help="a saved image (docker save) for a device without internet")
+    add("--build-arg", action="append", default=[], metavar="K=V", help="for building the image on the device")
+    add("--docker", default="docker", metavar="PROGRAM", help="docker there, or podman (default: %(default)s)")
+    add("--no-gpu", action="store_true", help="run on the CPU although the device could do more")
+    add("--python", default="python3", metavar="PROGRAM", help="Python there (default: %(default)s)")
+    add("--use-python", action="store_true", help="with --no-container: use --python as it is, without a venv")
+    add("--wheels", metavar="DIR", help="with --no-container: wheels for a device without internet")
+    add("--root", default=layout.ROOT, help="where programs are put there (default: %(default)s)")
+    add("--state", default=layout.STATE, help="where bundles and engines are kept there (default: %(default)s)")
+    add("--digest", metavar="HEX", help="the root digest that the bundle must have")
+    add("--key", metavar="FILE", help="demand a signature by this public key, here and there")
+    add("--no-engines", action="store_true",
+        help="build no TensorRT engine now; the runner does at its first start (minutes: raise --start)")
+    add("--no-bench", action="store_true", help="do not measure")
+    add("--measured", metavar="OUT.json", help="write the device's measurements here")
+    add("--start", type=float, default=180.0, metavar="S",
+        help="seconds the runner may take to be healthy (default %(default)s)")
+    add("--watch", type=float, default=20.0, metavar="S", help="seconds it must stay healthy (default %(default)s)")
+    add("--ssh", default="", metavar="'...'", help="words for ssh, for instance '-p 2222' or '-F FILE'")
+    add("--retries", type=int, default=4, help="how often a broken connection is tried again (default %(default)s)")
+    add("--json", action="store_true", help="print the result as JSON")
+    fleet_cli.options(parser)
+
+
+def command(args: argparse.Namespace) -> int:
+    """Deploy, or ask and steer what is deployed."""
+    if args.fleet:
+        return fleet_cli.command(args, options)
+    if args.keep or args.skip_unreachable:
+        raise UsageError("--keep and --skip-unreachable go with --fleet only")
+    asks = args.status or args.list or args.rollback or args.logs or args.prune_old is not None
+    if len(args.words) != (1 if asks else 2):
+        raise UsageError("expected " + ("USER@HOST alone" if asks else "BUNDLE USER@HOST"),
+                         " ".join(args.words) or None, None,
+                         "for instance `jetmask deploy " + ("--status user@nano" if asks else "jetson/models user@nano")
+                         + "`; `jetmask deploy --help` says the rest")
+    deploy_options.check(args, sends=not asks and not args.dry_run)
+    with Remote(args.words[-1], deploy_options.words(args.ssh, "ssh"), args.retries, args.dry_run) as remote:
+        if asks:
+            return _ask(remote, args)
+        with parcel(args.words[0]) as contents:
+            result = Deployment(remote, args, contents).run()
+    if not args.dry_run:
+        print(json.dumps(result, indent=1) if args.json else _summary(args, result))
+    return 0
+
+
+def _ask(remote: Remote, args: argparse.Namespace) -> int:
+    words = ["--state", args.state, "--json"]
+    if args.status or args.list:
+        words = ["--status", *words]
+    else:
+        words = ["--logs", str(args.lines), "--state", args.state]
+    installed = Installed(remote, args)
+    installed.require()
+    if args.rollback:
+        return _rollback(installed, args)
+    if args.prune_old is not None:
+        return _prune(installed, args)
+    if args.logs:
+        remote.run(installed.line(words), follow=print)
+        return 0
+    text = remote.run(installed.line(words))
+    if remote.dry_run:
+        return 0
+    answer = parse(text, "the device's answer")
+    if args.status:
+        return _status(installed, answer, args.json)
+    if args.json:
+        print(json.dumps(answer, indent=1))
+    else:
+        print(store.show(answer))
+    return 0
+
+
+def _prune(installed: Installed, args: argparse.Namespace) -> int:
+    found = installed.prune(args.prune_old)
+    if not found:
+        return 0
+    print(json.dumps(found, indent=1) if args.json else leftovers.show(found))
+    return 1 if found["problems"] else 0
+
+
+def _status(installed: Installed, answer: dict[str, Any], as_json: bool) -> int:
+    """Print it all; the exit code, for scripts: 0 where the runner is healthy, 1 where it is not or none is set up."""
+    if not as_json:
+        print(store.show(answer), flush=True)
+    said = installed.health(answer["service"]) if answer["service"] is not None else ""
+    answer["healthy"] = bool(said)
+    if as_json:
+        print(json.dumps(answer, indent=1))
+    else:
+        print("health: " + (said or ("no good answer (--logs)" if answer["service"] else "no runner is set up")))
+    return 0 if said else 1
+
+
+def _rollback(installed: Installed, args: argparse.Namespace) -> int:
+    """The way of every switch, by the digest: "go back", heard twice over a link that breaks, would undo itself."""
+    remote, service = installed.remote, f"{args.state}/service.previous.json"
+    if remote.dry_run:
+        remote.run(installed.line(["--status", "--state", args.state, "--json"]))
+        installed.switch("PREVIOUS", service, say_on_stderr)
+        return 0
+    found = installed.status()
+    digest = found["previous"]
+    if digest is None or digest not in {bundle["digest"] for bundle in found["bundles"]}:
+        raise UsageError("there is no previous bundle to go back to", remote.target, None,
+                         f"jetmask deploy --list {remote.target}; jetmask deploy BUNDLE {remote.target}")
+    kept = remote.code(["test", "-e", service]) == 0
+    installed.switch(digest, service if kept else None, say_on_stderr)
+    print(json.dumps({"current": digest}, indent=1) if args.json else f"{remote.target} is back on {digest[:16]}")
+    return 0
+
+
+def _summary(args: argparse.Namespace, result: dict[str, Any]) -> str:
+    lines = [f"{result['target']} runs bundle {result['digest'][:16]}"]
+    lines += [f"  {title:<28} {seconds:6.1f} s" for title, seconds in result["times_s"].items()]
+    lines.append(f"live page there: {result['url']}")
+    if not args.host.startswith("127.") and args.host != "localhost":
+        lines.append(f"its token, and an address that enters with it once: jetmask deploy --logs {result['target']}")
+    else:
+        lines.append(f"from here: ssh -L {args.port}:127.0.0.1:{args.port} {result['target']}, then open "
+                     f"http://127.0.0.1:{args.port}/")
+    return "\n".join(lines)
+

@@ -1,0 +1,118 @@
+"""`jetmask bench --device`: run the device's own bench over ssh, bring its JSON home, hold predictions against it."""
+
+import argparse
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from jetson import bench, files
+from jetson.bundle import manifest
+from jetson.cli import table
+from jetson.errors import BadInput, UsageError
+from pipeline import targets
+from pipeline.deploy import layout
+from pipeline.deploy.ssh import LONG_S, Remote
+from pipeline.latency import cli as predict
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """The arguments that concern the device."""
+    parser.add_argument("--device", metavar="USER@HOST", help="measure there, with the bundle that is deployed there")
+    parser.add_argument("--ssh", default="", metavar="'...'", help="words for ssh, as in `jetmask deploy`")
+    parser.add_argument("--state", default=layout.STATE, help="where bundles are kept there (default: %(default)s)")
+    parser.add_argument("--target", metavar="KIND", help="also predict for this kind of device (nano, orin-nano, ...) "
+                                                         "from --bundle, and say how far off that was")
+
+
+def measure(remote: Remote, run: list[str], cwd: str, environment: Mapping[str, str], bundle: str,
+            words: list[str], seconds: float = 2.0) -> dict[str, Any]:
+    """What `bench` of the device package prints as JSON; {} in a dry run. `run`: the words before a verb there.
+
+    `seconds`: how long it measures each variant, for the time that it may take.
+    """
+    variables = " ".join(f"{key}={shlex.quote(value)}" for key, value in environment.items())
+    text = remote.run(f"cd {shlex.quote(cwd)} && {variables} {shlex.join([*run, 'bench', bundle, '--json', *words])}",
+                      limit_s=LONG_S + 100 * seconds)
+    return {} if remote.dry_run else parse(text, "the device's bench")
+
+
+def parse(text: str, what: str) -> dict[str, Any]:
+    """The JSON object in what a device's command printed; a tool's chatter before it is skipped."""
+    for candidate in (text, text[max(0, text.find("{")):]):
+        try:
+            value = json.loads(candidate)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            return value
+    raise BadInput(f"{what} cannot be read", None, "JSON", "it printed: " + text[-300:])
+
+
+def beside_predictions(measured: dict[str, Any], bundle_dir: str, target: str) -> dict[str, Any]:
+    """`measured` with a `predicted` entry in each row that the model of `target` covers.
+
+    {"latency_ms", "low_ms", "high_ms", "basis", "off_percent", "inside": whether the measured median of inference lies
+    in the predicted interval, None where its error is unknown}. UsageError where the bundle here is another one.
+    """
+    kind = targets.target(target)
+    runtime = "tensorrt" if kind.is_jetson else "onnxruntime"
+    contents = manifest.load(bundle_dir)
+    for row in measured["rows"]:
+        row["predicted"] = None
+        if row["runtime"] != runtime or row["infer_ms"] is None:
+            continue
+        variant = contents.variant(row["variant"])
+        if (variant.bytes, variant.macs) != (row["bytes"], row["macs"]):
+            raise UsageError(f"{variant.name} here is another model than the device's", bundle_dir, None,
+                             "give --bundle the one that was deployed")
+        precision = variant.precision.removesuffix("-cpu")
+        found = predict.predict_ms(contents.path(variant), target, precision, variant.input_wh)
+        real = row["infer_ms"]["p50"]
+        row["predicted"] = {
+            "latency_ms": round(found.latency_ms, 3), "low_ms": found.low_ms, "high_ms": found.high_ms,
+            "basis": found.basis, "off_percent": round(100 * (found.latency_ms / real - 1), 1),
+            "inside": None if found.low_ms is None else found.low_ms <= real <= found.high_ms}
+    measured["predicted_for"] = target
+    return measured
+
+
+def text_predictions(measured: dict[str, Any]) -> str:
+    """Measured beside predicted, as a short table."""
+    rows = []
+    for row in measured["rows"]:
+        guess = row.get("predicted")
+        if guess is not None:
+            inside = {True: "inside", False: "outside", None: "error unknown"}[guess["inside"]]
+            rows.append([row["variant"], f"{row['infer_ms']['p50']:.2f}", f"{guess['latency_ms']:.2f}",
+                         f"{guess['off_percent']:+.0f} %", inside])
+    if not rows:
+        return f"no row here is one that the model of {measured['predicted_for']} covers"
+    return table(["inference, ms", "measured", "predicted", "off by", "90 % interval"], rows)
+
+
+def command(args: argparse.Namespace) -> int:
+    """Measure on the device and print."""
+    if args.source or args.data:
+        raise UsageError("--source and --data name things on this machine", "jetmask bench --device",
+                         "the bundle alone is measured there",
+                         "log in there and run `python3 -m jetson bench` for the others")
+    words = []
+    for name in ("runtime", "threads", "seconds"):
+        if getattr(args, name, None) is not None:
+            words += ["--" + name, str(getattr(args, name))]
+    for name in args.variant:
+        words += ["--variant", name]
+    with Remote(args.device, shlex.split(args.ssh)) as remote:
+        spec = parse(remote.fetch(f"{args.state}/service.json"), "the device's service.json")
+        inside = layout.STATE if spec["kind"] == "docker" else args.state
+        found = measure(remote, spec["run"], spec["cwd"], spec.get("env", {}), f"{inside}/current", words,
+                        args.seconds or 0.0)
+    if args.target:
+        found = beside_predictions(found, args.bundle, args.target)
+    if args.out:
+        files.write_json(args.out, found)
+    print(json.dumps(found) if args.json else bench.text_table(found))
+    if args.target and not args.json:
+        print(text_predictions(found))
+    return 0

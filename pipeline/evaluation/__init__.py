@@ -1,0 +1,1 @@
+"""AP, error analysis, the gate."""

@@ -1,0 +1,1 @@
+"""ONNX graphs: read, edit, lint, fuse."""

@@ -1,0 +1,1 @@
+"""The latency model: what a device would take."""

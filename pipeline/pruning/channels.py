@@ -1,0 +1,264 @@
+"""Which layers of a Keras model share channels: one dependency pass over a functional graph.
+
+Every layer that makes channels (a convolution, a dense layer) opens a number for each of them; every other layer
+passes them on, repeats them (depthwise, Flatten), joins them (Add, Multiply: union-find) or lines them up
+(Concatenate). Numbers joined to one another stand for one channel, which can only be removed everywhere at once. The
+same idea as DepGraph (arXiv:2301.12900), for single channels instead of layers, so that offsets of a Concatenate need
+no care.
+
+What a layer does is known by its class, base classes included; a class of the user's own is tried on random numbers
+with and without some of its channels, at inference. What is not known, or not as it seems, is not guessed: the channels
+that reach it and those that leave it stay, and the group says which layer is the reason.
+"""
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from jetson.errors import UsageError
+from pipeline.models import rebuild
+from pipeline.models.functional import functional, walk
+from pipeline.pruning.channel_rules import Unknown, rule_for
+
+INPUT, OUTPUT = "input of the model", "output of the model"
+
+
+class Group(NamedTuple):
+    """Channels that can be removed independently of one another, one by one, and that the same layers make.
+
+    size: how many. layers: names of the layers that make them. fixed: why they must stay, None where they need not.
+    """
+
+    name: str
+    size: int
+    layers: tuple
+    fixed: str | None
+
+
+@dataclass
+class Value:
+    """A tensor during the pass: the number of each channel on its last axis, its shape (None: open), and the layer or
+    operation that made it (None: an input)."""
+
+    ids: np.ndarray
+    shape: tuple
+    maker: object = None
+
+    @property
+    def rank(self):
+        return len(self.shape)
+
+
+@dataclass
+class Slice:
+    """An axis of a layer's variable that runs along channels; `reads`: its input's (else those it makes or carries)."""
+
+    variable: str
+    axis: int
+    ids: np.ndarray
+    reads: bool = False
+
+
+@dataclass
+class Record:
+    """What the pass found of one layer.
+
+    slices: variables to cut. counts: config entries that count channels. opens: numbers of the channels it makes,
+    carries: the numbers on its output. source: the layer whose output it takes. unknown: why it was not understood.
+    first: the arguments of its first use, with a Value for each tensor, where its class is the user's own; given: those
+    of its first use that was understood. lost: why what is made anew from its configuration and its weights is not the
+    same layer.
+    """
+
+    layer: object
+    slices: list = field(default_factory=list)
+    counts: dict = field(default_factory=dict)
+    opens: np.ndarray | None = None
+    carries: np.ndarray | None = None
+    source: object = None
+    unknown: str = ""
+    first: tuple | None = None
+    given: tuple | None = None
+    lost: str = ""
+
+
+class Channels:
+    """The pass and what it found.
+
+    groups: all groups, in the order of the graph. group_of, element_of: for every channel number, the index of its
+    group and its place in it. records: {id(layer): Record} in the order of the graph.
+    """
+
+    def __init__(self, model):
+        graph = functional(model)
+        if graph is None:
+            raise UsageError("not a functional model", where="model %r (%s)" % (model.name, type(model).__name__),
+                             expected="a Keras model made from inputs and outputs, or a built Sequential",
+                             remedy="build the model with keras.Model(inputs, outputs)")
+        self.graph = graph
+        self.records = {}
+        self._parent = []
+        self._opened = []  # (name, ids)
+        self._fixed = []  # (ids, reason)
+        inputs = [self._value(tensor.shape, tensor.name, INPUT) for tensor in graph.inputs]
+        for value in walk(graph, inputs, self._call):
+            self._fixed.append((value.ids, OUTPUT))
+        for record in self.records.values():
+            if record.first is not None:
+                record.lost = rebuild.lost(record, record.first) or ""
+            if record.given is not None and not record.unknown:
+                self._try(record)
+        self._settle()
+
+    # What the rules below use.
+
+    def reads(self, record, ids, *slices):
+        """The layer's weights have an axis along these channels; used again, its inputs are one."""
+        self._carry(record, ids, slices, True)
+
+    def carries(self, record, ids, *slices):
+        self._carry(record, ids, slices, False)
+
+    def _carry(self, record, ids, slices, reads):
+        for variable, axis in slices:
+            if getattr(record.layer, variable, None) is None:
+                continue
+            known = next((s for s in record.slices if (s.variable, s.axis) == (variable, axis)), None)
+            if known:
+                self.tie(known.ids, ids)
+            else:
+                record.slices.append(Slice(variable, axis, ids, reads))
+
+    def opens(self, record, count, *slices):
+        """Numbers of the channels that the layer makes, the same ones at every use of it."""
+        if record.opens is None:
+            record.opens = self._open(count, record.layer.name)
+            self.carries(record, record.opens, *slices)
+        return record.opens
+
+    def fix(self, ids, reason):
+        self._fixed.append((ids, reason))
+
+    def tie(self, a, b):
+        """Channels at the same place in both are one."""
+        if a is b:
+            return
+        parent = self._parent
+        for x, y in zip(a.tolist(), b.tolist()):
+            while parent[x] != x:
+                parent[x] = x = parent[parent[x]]
+            while parent[y] != y:
+                parent[y] = y = parent[parent[y]]
+            if x != y:
+                parent[max(x, y)] = min(x, y)
+
+    def _open(self, count, name):
+        ids = np.arange(len(self._parent), len(self._parent) + count)
+        self._parent.extend(ids.tolist())
+        self._opened.append((name, ids))
+        return ids
+
+    def _value(self, shape, name, reason, maker=None):
+        count = shape[-1] if len(shape) > 1 and shape[-1] else 1
+        ids = self._open(count, name)
+        self._fixed.append((ids, reason))
+        return Value(ids, tuple(shape), maker)
+
+    def _call(self, operation, args, kwargs, path, outputs):
+        inputs = [v for v in keras.tree.flatten((args, kwargs)) if isinstance(v, Value)]
+        record = self.records.setdefault(id(operation), Record(operation))
+        record.source = inputs[0].maker if inputs else None
+        if record.first is None and rebuild.own(operation):
+            record.first = args, kwargs
+        try:
+            shape = outputs[0].shape
+            if record.unknown:
+                raise Unknown(record.unknown)
+            if len(outputs) != 1 or len(shape) < 2:
+                raise Unknown("it has no single output with channels")
+            ids = rule_for(operation)(self, record, inputs, shape, args, kwargs)
+        except Unknown as error:
+            record.unknown = str(error)
+            reason = "layer %r (%s): %s" % (operation.name, type(operation).__name__, error)
+            # What an earlier use of the layer tied to its weights must stay too.
+            touched = [v.ids for v in inputs] + [s.ids for s in record.slices] + list(record.counts.values())
+            for ids in touched:
+                self.fix(ids, reason)
+            return [self._value(tensor.shape, operation.name, reason, operation) for tensor in outputs]
+        record.carries = ids
+        if record.given is None and rebuild.own(operation):
+            record.given = args, kwargs
+        return Value(ids, tuple(shape), operation)
+
+    def _try(self, record):
+        """Fix what a layer of the user's own class does not let go: its inputs' channels, its output's, or both."""
+        roots = self._roots()
+        taken = [v.ids for v in keras.tree.flatten(record.given) if isinstance(v, Value)]
+        layer = record.layer
+        for ids in (np.concatenate(taken), record.carries):
+            own = np.unique(roots[ids])
+            for part in _parts(own) if len(own) > 1 else ():
+                why = rebuild.differs(record, record.given, ~np.isin(roots, part))
+                if why:
+                    self.fix(ids, "layer %r (%s): not as its base class: %s" % (layer.name, type(layer).__name__, why))
+                    break
+
+    def _roots(self):
+        """(channel numbers,) the number that stands for each and all that it is joined to."""
+        parent = np.array(self._parent)
+        while not np.array_equal(parent, parent[parent]):
+            parent = parent[parent]
+        return parent
+
+    def _settle(self):
+        """Joined numbers become elements, elements made by the same layers become groups."""
+        parent = self._roots()
+        makers = {}
+        for index, (_, ids) in enumerate(self._opened):
+            roots, counts = np.unique(parent[ids], return_counts=True)
+            for root, count in zip(roots.tolist(), counts.tolist()):
+                makers.setdefault(root, []).append((index, count))
+        reasons = {}
+        for ids, reason in self._fixed:
+            for root in np.unique(parent[ids]).tolist():
+                # The most telling reason: a layer that was not understood, before "it is an output".
+                if root not in reasons or reasons[root] in (INPUT, OUTPUT):
+                    reasons[root] = reason
+        sets = {}
+        for root in sorted(makers):  # the smallest number of a channel is in the first layer that makes it
+            sets.setdefault((tuple(makers[root]), reasons.get(root)), []).append(root)
+        self.groups, group_of, element_of, names = [], {}, {}, {}
+        for (made_by, reason), roots in sets.items():
+            first = self._opened[made_by[0][0]][0]
+            names[first] = names.get(first, 0) + 1
+            name = first if names[first] == 1 else "%s#%d" % (first, names[first])
+            unique = tuple(dict.fromkeys(self._opened[index][0] for index, _ in made_by))
+            for element, root in enumerate(roots):
+                group_of[root], element_of[root] = len(self.groups), element
+            self.groups.append(Group(name, len(roots), unique, reason))
+        self.group_of = np.array([group_of[root] for root in parent.tolist()])
+        self.element_of = np.array([element_of[root] for root in parent.tolist()])
+
+    # What pruning, importance and cost use.
+
+    def counts(self, ids):
+        """(groups,) how many of these channel numbers one element of each group stands for."""
+        times = np.bincount(self.group_of[ids], minlength=len(self.groups))
+        return times / np.array([group.size for group in self.groups])
+
+    def index(self, name):
+        """The index of a group by its name."""
+        return next((i for i, group in enumerate(self.groups) if group.name == name), None)
+
+
+def _parts(own):
+    """Sets of channels to try a layer without: a layer that pairs its channels, near ones or the halves, or that takes
+    them in blocks, is not itself without one of these."""
+    some = np.random.default_rng(0).permutation(own)
+    return own[::2], own[1::2], own[:len(own) // 2], own[len(own) // 2:], some[:max(1, len(own) // 3)]
+
+
+def channel_groups(model):
+    """The groups of channels of a functional model, in the order of its graph: list of Group."""
+    return Channels(model).groups

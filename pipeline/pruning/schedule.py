@@ -1,0 +1,319 @@
+"""Pruning with fine-tuning: at once or in rounds, the largest pruning within an allowed loss, and a sensitivity scan.
+
+Everything is a folder of steps, one folder each: plan.json, pruned.keras, the training's own files, and at the end
+result.json. What has a result is not done again, and a training goes on from its checkpoint; so an interrupted run,
+started again, ends as an unbroken one does, with the same plan.
+"""
+import copy
+import math
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from jetson import files
+from jetson.errors import BadInput, QualityGate, UsageError
+from jetson.evaluation import average_precision
+from pipeline.config import to_dict
+from pipeline.models.detector import load, save
+from pipeline.paths import made
+from pipeline.pruning import compose, importance, pruner
+from pipeline.pruning import cost as prune_cost
+from pipeline.pruning.pruner import Plan
+from pipeline.training import dataset, train
+from pipeline.training.distillation import with_teacher
+from pipeline.training.losses import detection_loss
+
+SCORE_BATCHES = 8  # batches that activations and gradients are measured on
+SCORE_IMAGES = 4   # images in each: Taylor's square is taken per batch, so small ones say more
+
+
+class Settings(NamedTuple):
+    """How channels are chosen. save: "macs" or "latency" (predicted for target and precision; pipeline/latency/roofline.py)."""
+
+    importance: str = "l1"
+    multiple_of: int = 8
+    floor: float = 0.1
+    input_wh: tuple = (320, 320)
+    save: str = "macs"
+    target: str = "nano"
+    precision: str = "fp16"
+    distill: float = 0.0
+
+
+class Pruning:
+    """One pruning of one trained model in one folder.
+
+    model: path of a .keras file. config: how to fine-tune (train.epochs of it for every step; 0: not at all) and the
+    data. say(text): progress.
+    """
+
+    def __init__(self, model, folder, config, settings=None, say=lambda text: None, progress=0):
+        self.path, self.folder, self.config, self.settings = Path(model), Path(folder), config, settings or Settings()
+        self.say, self.progress = say, progress
+        self.original = load(str(model))
+        made(self.folder)
+        self.claims = {}
+        tuning = to_dict(config)
+        tuning["data"].pop("root")  # where the photographs lie on this machine says nothing about the run
+        self.claim("settings.json", {"model_sha256": files.sha256(str(model)), "tuning": tuning,
+                                      **self.settings._asdict(), "input_wh": list(self.settings.input_wh)})
+
+    # The four ways.
+
+    def rounds(self, macs_ratio, rounds=1):
+        """Prune to macs_ratio of the cost, in equal factors over `rounds`, with fine-tuning after each.
+
+        Returns the last step's result, with `plan` against the original model.
+        """
+        self.claim("wanted.json", {"macs_ratio": macs_ratio, "rounds": rounds})
+        model, total, result = self.original, None, None
+        whole = self._cost(self.original)({})
+        for number in range(1, rounds + 1):
+            wanted = macs_ratio ** (number / rounds)
+            folder = self.folder / ("round-%d" % number)
+            left = wanted * whole / self._cost(model)({})  # rounding in the round before is made up for here
+            sizes = compose.sizes_before(self.original, total) if total else None  # the floor is a share of those
+            plan = self._plan(folder, lambda m=model, share=left, n=sizes: self._global(m, min(1.0, share), n))
+            total = compose.compose(self.original, total, plan) if total else plan
+            self.say("round %d of %d: to %.0f %% of the cost" % (number, rounds, 100 * wanted))
+            result = self._step(folder, model, plan)
+            if number < rounds:
+                model = load(result["model"])
+        return self.finish(result, total)
+
+    def uniform(self, ratio):
+        """Drop the same share of channels everywhere, then fine-tune."""
+        self.claim("wanted.json", {"ratio": ratio})
+        folder, s = self.folder / "round-1", self.settings
+
+        def make():
+            plan = pruner.plan_uniform(self.original, ratio, self.scores(self.original), s.multiple_of, s.floor)
+            if ratio and not plan.kept:
+                raise self._nothing() if self._least() >= 1 else UsageError(
+                    "--ratio %g takes no channel of any group" % ratio, where=str(self.path),
+                    expected="half of --multiple-of (%d) or more of some group" % s.multiple_of,
+                    remedy="raise --ratio, or lower --multiple-of")
+            return plan
+
+        plan = self._plan(folder, make)
+        return self.finish(self._step(folder, self.original, plan), plan)
+
+    def gate(self, max_drop, probes=5):
+        """The smallest network whose val mAP50, after fine-tuning, is at most max_drop points lower: by bisection over
+        the share of the cost, each probe kept. QualityGate when no probe passes."""
+        if self.config.train.epochs < 1:
+            raise UsageError("a gate needs fine-tuning", where="--epochs", expected="1 or more")
+        self.claim("wanted.json", {"gate": True})
+        low, high, best = self._least(), 1.0, None
+        if low >= 1:
+            raise self._nothing()
+        before, result = self.baseline()["map50"], None
+        for number in range(probes):
+            share = round((low + high) / 2, 4)
+            if share in (low, high):
+                break
+            folder = self.folder / ("share-%.4f" % share)
+            plan = self._plan(folder, lambda share=share: self._global(self.original, share))
+            self.say("probe %d of %d: %.0f %% of the cost" % (number + 1, probes, 100 * share))
+            result = self._step(folder, self.original, plan)
+            drop = before - result["map50"]
+            self.say("%.1f -> %.1f: %s" % (before, result["map50"], "passes" if drop <= max_drop else "too much"))
+            if drop <= max_drop:
+                high, best = share, (result, plan)
+            else:
+                low = share
+        if result is None:
+            raise self._nothing()
+        if best is None:
+            raise QualityGate("no pruning that was tried stays within the allowed loss",
+                              where="%s: %.1f before, last %.1f" % (self.folder, before, result["map50"]),
+                              expected="a fall of at most %g points" % max_drop,
+                              remedy="fine-tune longer (--epochs), more probes, or allow more")
+        return self.finish(*best)
+
+    def scan(self, ratios=(0.25, 0.5, 0.75)):
+        """AP against the share of channels dropped, one group at a time, without fine-tuning: how much each hurts.
+
+        Cached in scan.json, one entry after the other. Returns {"baseline": map50, "groups": {name: {ratio: map50}}}.
+        """
+        path = self.folder / "scan.json"
+        found = files.read_json(str(path)) if path.exists() else {"baseline": None, "groups": {}}
+        if found["baseline"] is None:
+            found["baseline"] = self.baseline()["map50"]
+        scored = self.scores(self.original)
+        groups = [group for group in pruner.channel_groups(self.original) if not group.fixed]
+        weights = self.original.get_weights()
+        for group in groups:
+            row = found["groups"].setdefault(group.name, {})
+            for ratio in ratios:
+                count = max(1, round(group.size * (1 - ratio)))
+                if str(ratio) in row or count == group.size:
+                    continue
+                # Silencing gives what cutting gives, and the compiled network stays.
+                pruner.silence(self.original, {group.name: pruner.best(scored[group.name], count)})
+                row[str(ratio)] = self.map50(self.original)
+                self.original.set_weights(weights)
+                files.write_json(str(path), found)
+                self.say("%s: %d of %d channels, mAP50 %.1f" % (group.name, count, group.size, row[str(ratio)]))
+        files.write_json(str(path), found)
+        return found
+
+    # What they are made of.
+
+    def claim(self, name, recipe):
+        """A folder belongs to what it was started with: steps of another pruning must not be taken for this one's.
+
+        Written down with the first step that there is, so that a start that fails leaves the folder free."""
+        self.claims[name] = recipe
+        self._compare()
+
+    def _compare(self):
+        for name, recipe in self.claims.items():
+            path = self.folder / name
+            if path.exists() and files.read_json(str(path)) != recipe:
+                raise UsageError("another pruning is in this folder", where=str(path),
+                                 expected="the model and settings that it was started with",
+                                 remedy="start it with the same settings to go on, or name another folder with --out")
+
+    def begin(self):
+        """Before a file of a step is written or taken: whose folder this is, asked again, since another may have come
+        first in the meantime, and written down."""
+        if self.config.train.epochs:
+            self._root()
+        self._compare()
+        for name, recipe in self.claims.items():
+            if not (self.folder / name).exists():
+                files.write_json(str(self.folder / name), recipe)
+
+    def _nothing(self):
+        return UsageError("every group of channels is at its least already", where=str(self.path),
+                          expected="channels to remove", remedy="lower --multiple-of (now %d) or --floor (now %g)" % (
+                              self.settings.multiple_of, self.settings.floor))
+
+    def baseline(self):
+        """{"map50": val mAP50 of the unpruned model}, cached."""
+        path = self.folder / "baseline.json"
+        value = None if path.exists() else {"map50": self.map50(self.original)}
+        self.begin()
+        if value:
+            files.write_json(str(path), value)
+        return files.read_json(str(path))
+
+    def map50(self, model):
+        """Two-class mAP50 of a Keras model on the validation split."""
+        return train.validate(model, self._val(), self.config.train.val_wh)["map50"]
+
+    def _val(self):
+        return Path(self._root()) / self.config.data.val
+
+    def _root(self):
+        root = self.config.data.root or os.environ.get("JETMASK_DATA", "")
+        if not root:
+            raise UsageError("no data", where="data.root", expected="a folder with split folders such as train/, val/",
+                             remedy="give --data DIR, set JETMASK_DATA, or --epochs 0 --importance l1")
+        return root
+
+    def scores(self, model):
+        """Importance by the settings; measured on training photographs where it needs data."""
+        kind = self.settings.importance
+        if kind not in importance.FROM_DATA:
+            return importance.score(model, kind, seed=self.config.train.seed)
+        self._root()
+        return photo_scores(model, kind, self.config, self.settings.input_wh)
+
+    def _cost(self, model):
+        s = self.settings
+        if s.save == "latency":
+            return prune_cost.PredictedLatency(model, s.input_wh, s.target, s.precision)
+        return prune_cost.Macs(model, s.input_wh)
+
+    def _global(self, model, share, sizes=None):
+        s = self.settings
+        return pruner.plan_global(model, share, self.scores(model), s.input_wh, s.multiple_of, s.floor,
+                                  self._cost(model), sizes)
+
+    def _least(self):
+        """The share of the cost that is left when every group is at its floor."""
+        s = self.settings
+        cost = self._cost(self.original)
+        least = {g.name: pruner.counts_allowed(g.size, s.multiple_of, s.floor)[0]
+                 for g in pruner.channel_groups(self.original) if not g.fixed}
+        return math.ceil(1e4 * cost(least) / cost({})) / 1e4
+
+    def _plan(self, folder, make):
+        """The plan in a step's folder, made when there is none yet."""
+        path = folder / "plan.json"
+        plan = None
+        if not path.exists():
+            groups = pruner.channel_groups(self.original)
+            if all(group.fixed for group in groups):
+                reasons = dict.fromkeys(group.fixed for group in groups)
+                raise UsageError("no channel of this model can be removed: " + "; ".join(reasons), where=str(self.path),
+                                 expected="a layer between input and output whose channels are its own")
+            plan = make()
+        self.begin()
+        if plan:
+            folder.mkdir(exist_ok=True)
+            files.write_json(str(path), plan.to_dict())
+        return Plan.from_dict(files.read_json(str(path)))
+
+    def _step(self, folder, model, plan):
+        """Prune, fine-tune, and write down what came out: {"model", "map50", "macs", "macs_share", …}."""
+        path = folder / "result.json"
+        if path.exists():
+            result = files.read_json(str(path))
+            if not isinstance(result, dict) or not {"model", "map50", "macs"} <= set(result):
+                raise BadInput("not the result of a step", where=str(path), expected="what jetmask prune wrote",
+                               remedy="remove the file: the step is done again")
+            return {**result, "model": str(folder / result["model"])}
+        pruned = pruner.prune(model, plan)
+        save(pruned, folder / "pruned.keras")
+        result = {"model": "pruned.keras", "map50": None, "epochs": 0, "minutes": 0.0}
+        if self.config.train.epochs:
+            run = folder / "train"
+            tuned = train.fit(self.config, run, model=pruned, resume=(run / "checkpoint.npz").exists(),
+                              progress=self.progress, learner=self.learner())
+            result.update({key: tuned[key] for key in ("map50", "epochs", "minutes")}, model="train/best.keras")
+        macs = [prune_cost.Macs(m, self.settings.input_wh)({}) for m in (self.original, pruned)]
+        result.update(macs=int(macs[1]), macs_share=macs[1] / macs[0], parameters=pruned.count_params())
+        files.write_json(str(path), result)
+        return {**result, "model": str(folder / result["model"])}
+
+    def learner(self):
+        """What fine-tuning learns from: the unpruned model too, or what the configuration says."""
+        if not self.settings.distill:
+            return None
+        return with_teacher(self.original, self.settings.distill)
+
+    def finish(self, result, plan=None):
+        """The whole pruning's result: best.keras and result.json in the folder, plan.json where channels went."""
+        with files.aside(str(self.folder / "best.keras")) as aside:
+            Path(aside).write_bytes(Path(result["model"]).read_bytes())
+        result = {**result, "model": str(self.folder / "best.keras"), "map50_before": None}
+        if plan is not None:
+            files.write_json(str(self.folder / "plan.json"), plan.to_dict())
+            result["plan"] = str(self.folder / "plan.json")
+        if self.config.train.epochs:
+            result["map50_before"] = self.baseline()["map50"]
+            truths = average_precision.load_split(str(self._val()))
+            photos = [dataset.Photo(Path(t.file), None, None, None, t.wh) for t in truths]
+            found = [train.predict(m, photos, self.config.train.val_wh)
+                     for m in (self.original, load(result["model"]))]
+            result["change"] = average_precision.paired_bootstrap(truths, *found)
+        files.write_json(str(self.folder / "result.json"), result)
+        return result
+
+
+def photo_scores(model, kind, config, input_wh):
+    """Importance "taylor" or "activation" of a detector's channels, on training photographs of the config's data, as
+    plan_uniform and plan_global take it. input_wh: (width, height); the photographs are squares of that width."""
+    config = copy.deepcopy(config)
+    config.train.sizes = [[input_wh[0], 1.0]]
+    config.train.batch_size = SCORE_IMAGES
+    pool = dataset.read_pool(config.data.root or os.environ.get("JETMASK_DATA", ""), dataset.folders_of(config.data))
+    batches = dataset.Batches(pool, config, 0, SCORE_BATCHES, True)
+    pairs = [batches[i] for i in range(SCORE_BATCHES)]
+    if kind == "activation":
+        return importance.score(model, kind, (x for x, _ in pairs))
+    return importance.score(model, kind, pairs, lambda y, out: sum(detection_loss(
+        out, y["boxes"], y["labels"], y["ignore"])))

@@ -1,0 +1,178 @@
+"""From one float32 ONNX and one calibration table to the typed fp16 and both int8 files.
+
+`int8` is for TensorRT (Q/DQ, symmetric), `int8-cpu` for ONNX Runtime (see pipeline/quantization/int8_cpu.py): what makes one fast
+makes the other slow or refuses to parse.
+"""
+
+import numpy as np
+from onnx import NodeProto, TensorProto, helper
+
+from jetson import files
+from jetson.engine import calibration as tables
+from jetson.errors import BadInput, UsageError
+from pipeline.graphs import edit as graphs
+from pipeline.quantization import int8_cpu as cpu
+
+LEVELS = 127  # symmetric int8 leaves -128 out, so that a scale serves both signs
+
+
+def fp16(src, dst, keep=()):
+    """Write the typed fp16 version: weights and activations half, input and outputs float32 behind casts.
+
+    keep: names of nodes that stay float32 (pipeline.quantization.sensitivity.overflows lists those at risk). For runtimes that
+    have no weak typing; TensorRT up to 10 makes its own fp16 from the float32 file.
+    """
+    model = graphs.read(src)
+    graph = model.graph
+    keep = set(keep)
+    require_nodes(graph, keep, src)
+    values = graphs.constants(graph)
+    outputs = {output.name for output in graph.output}
+    is_half = dict.fromkeys(graphs.input_names(graph), False)
+    nodes, casts = [], {}
+
+    def form(name, half):
+        """The name of an activation in the wanted type; a cast is added where it has the other."""
+        if is_half[name] == half:
+            return name if not (half and name in outputs) else name + ".half"
+        if (name, half) not in casts:
+            # The half form of an output is called .half from the start: its own name is the float one's.
+            casts[name, half] = name + ".half" if half else name if name in outputs else name + ".float"
+            made = name + ".half" if name in outputs and is_half[name] else name
+            nodes.append(helper.make_node("Cast", [made], [casts[name, half]], name=casts[name, half] + "/cast",
+                                          to=TensorProto.FLOAT16 if half else TensorProto.FLOAT))
+        return casts[name, half]
+
+    for node in list(graph.node):
+        half = node.name not in keep
+        for i, name in enumerate(node.input):
+            if name in is_half:
+                node.input[i] = form(name, half)
+            elif half and name in values and values[name].dtype == np.float32 and node.op_type != "Resize":
+                node.input[i] = name + ".half"
+                graphs.set_constant(graph, name + ".half", _halved(values[name], node.name, src))
+        for i, name in enumerate(node.output):
+            is_half[name] = half
+            if half and name in outputs:
+                node.output[i] = name + ".half"
+        nodes.append(node)
+    for output in graph.output:
+        form(output.name, False)
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+    graphs.tidy(graph)
+    graphs.write(model, dst)
+    return dst
+
+
+def _halved(value, node, where):
+    if np.abs(value).max(initial=0) > np.finfo(np.float16).max:
+        raise BadInput("a weight of node %r is too large for fp16" % node, where=where,
+                       expected="weights up to 65504", remedy="keep that node in float32")
+    return value.astype(np.float16)
+
+
+def image_readers(graph):
+    """Names of the convolutions that read the image."""
+    inputs = set(graphs.input_names(graph))
+    return tuple(node.name for node in graph.node if node.op_type == "Conv" and node.input[0] in inputs)
+
+
+def float_ends(graph):
+    """The convolutions that TensorRT's int8 leaves in float by default: that read the image, or give the outputs.
+
+    A symmetric scale over raw 0..255 loses a bit, and logits are what is compared; together they are few MACs.
+    """
+    outputs = {output.name for output in graph.output}
+    return image_readers(graph) + tuple(node.name for node in graph.node
+                                        if node.op_type == "Conv" and node.output[0] in outputs)
+
+
+def int8_cpu(src, table, dst, keep=None):
+    """Write the int8 version that ONNX Runtime runs fastest on a CPU. Returns dst.
+
+    table: jetson.engine.calibration.Table of this very file. keep: names of nodes that stay float32 (default: the convolutions
+    that read the image; the outputs leave int8 unrounded anyway).
+    """
+    model = _checked(src, table)
+    keep = image_readers(model.graph) if keep is None else tuple(keep)
+    require_nodes(model.graph, keep, src)
+    graphs.write(cpu.quantized(model, table.ranges, keep), dst)
+    return dst
+
+
+def int8_tensorrt(src, table, dst, keep=None):
+    """Write the Q/DQ version in the shape that TensorRT 8.2 takes. Returns dst.
+
+    Three inputs on every Q and DQ, zero points 0; weights float32 behind a Q/DQ pair of their own, per channel on
+    axis 0; biases plain float initializers; both inputs of an Add; nothing between a convolution and its ReLU.
+    """
+    model = _checked(src, table)
+    graph = model.graph
+    keep = set(float_ends(graph) if keep is None else keep)
+    require_nodes(graph, keep, src)
+    values = graphs.constants(graph)
+    made = graphs.producers(graph)
+    nodes, quantized = [], {}
+
+    def pair(source, scale, zero, name, axis=None):
+        extra = {} if axis is None else {"axis": axis}
+        graphs.set_constant(graph, name + ".scale", scale)
+        graphs.set_constant(graph, name + ".zero", zero)
+        for op, start, end in (("QuantizeLinear", source, name + ".q"),
+                               ("DequantizeLinear", name + ".q", name + ".dq")):
+            nodes.append(helper.make_node(op, [start, name + ".scale", name + ".zero"], [end], name=end, **extra))
+        return name + ".dq"
+
+    def activation(name):
+        if name not in quantized:
+            scale = np.float32(max(range_of(table, name), 1e-8) / LEVELS)
+            quantized[name] = pair(name, scale, np.int8(0), name)
+        return quantized[name]
+
+    for node in list(graph.node):
+        if node.name not in keep:
+            if node.op_type == "Conv":
+                weight = values[node.input[1]]
+                largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
+                scale = (np.maximum(largest, 1e-8) / LEVELS).astype(np.float32)
+                node.input[0] = activation(node.input[0])
+                node.input[1] = pair(node.input[1], scale, np.zeros(len(scale), np.int8), node.input[1], axis=0)
+            elif node.op_type == "Add":
+                for i, name in enumerate(node.input):
+                    # A resized map is on its source's grid already: one scale for both sides of the Resize.
+                    source = made.get(name)
+                    if source is not None and source.op_type == "Resize":
+                        table.ranges.setdefault(name, range_of(table, source.input[0]))
+                    node.input[i] = activation(name)
+        nodes.append(node)
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+    graphs.tidy(graph)
+    graphs.write(model, dst)
+    return dst
+
+
+def range_of(table, name):
+    """The range of a tensor; BadInput where the table has none."""
+    try:
+        return table.ranges[name]
+    except KeyError:
+        raise BadInput("the calibration table has no range for tensor %r" % name, where="table of %s" % table.model,
+                       expected="a table of this model", remedy="calibrate again: jetmask calibrate") from None
+
+
+def require_nodes(graph, names, where):
+    """UsageError where a name is not that of a node."""
+    unknown = sorted(set(names) - {node.name for node in graph.node})
+    if unknown:
+        raise UsageError("no node is called %r" % unknown[0], where=where, expected="names of nodes of the model",
+                         remedy="jetmask predict MODEL.onnx --layers lists them")
+
+
+def _checked(src, table):
+    model = graphs.read(src)
+    tables.require(table, "the table given for %s" % src, onnx_sha256=files.sha256(str(src)))
+    return model

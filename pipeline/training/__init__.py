@@ -1,0 +1,1 @@
+"""Batches, augmentation, loss, the training loop."""

@@ -1,0 +1,190 @@
+"""Photographs as training batches: reading, sampling, batching; plain numpy and cv2, seeded by (seed, epoch, index).
+
+A resumed run sees exactly the images that an unbroken one would have seen, whatever order workers finish in.
+"""
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import keras
+import numpy as np
+
+from jetson.errors import BadInput
+from jetson.evaluation import average_precision
+from pipeline.data import leak
+from pipeline.models.detector import CLASSES
+from pipeline.training import augment, image_cache
+
+PASTED_FACE_PX = 40  # a smaller face, enlarged, would teach blur
+MINED_IGNORES = Path(__file__).with_name("mined_ignores.json")
+
+
+class Photo(NamedTuple):
+    """One labelled photograph: boxes and ignore are xyxy float32 (N, 4) in its pixels, labels int (N,); wh is the
+    (width, height) that its labels were made for, None where nothing says it."""
+
+    path: Path
+    boxes: np.ndarray
+    labels: np.ndarray
+    ignore: np.ndarray
+    wh: tuple | None = None
+
+    def image(self):
+        """uint8 (h, w, 3) BGR, read-only. BadInput where it cannot be decoded or has another size than `wh`."""
+        image = _kept.get(self.path, _read)
+        if self.wh and image.shape[1::-1] != tuple(self.wh):  # its boxes would be somewhere else
+            raise BadInput("an image is %d x %d" % image.shape[1::-1], where=str(self.path),
+                           expected="%d x %d, as annotations.json says" % tuple(self.wh),
+                           remedy="`jetmask data check` on its folder lists all such files")
+        return image
+
+
+_kept = image_cache.Kept()  # decoding is half of a sample's cost
+
+
+def _read(path):
+    # Labels are in pixels of the stored image, so an orientation tag must not turn it.
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise BadInput("an image can not be decoded", where=str(path), expected="a JPEG or PNG file",
+                       remedy="run `jetmask data check` on its folder and mend or remove the file")
+    return image
+
+
+def held_out(file_name, parts=3):
+    """Whether a hard negative belongs to the third that training never sees (a fixed hash of its name)."""
+    return hashlib.sha256(Path(file_name).name.encode()).digest()[0] % parts == 0
+
+
+def read_split(split_dir, keep=lambda name: True):
+    """Photos of one split folder (images/ and a COCO-style annotations.json), in the file's order, read as the metric
+    reads them: classes by their names, crowds as ignore regions."""
+    split_dir = Path(split_dir)
+    mined = json.loads(MINED_IGNORES.read_text(encoding="utf-8")) if MINED_IGNORES.exists() else {}
+    photos = []
+    for truth in average_precision.load_split(str(split_dir)):
+        if not keep(truth.file):
+            continue
+        ignore = _xyxy([m[:4] for m in mined.get("%s/%s" % (split_dir.name, Path(truth.file).name), [])])
+        photos.append(Photo(Path(truth.file), truth.xyxy.astype(np.float32), truth.labels.astype(np.int32),
+                            np.concatenate([truth.ignore.astype(np.float32), ignore]), truth.wh))
+    return photos
+
+
+def _xyxy(xywh):
+    boxes = np.array(xywh, np.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
+
+
+class Pool(NamedTuple):
+    """The photographs by the role they play in a training canvas."""
+
+    scenes: list       # (photos, weight) groups that fill canvases and mosaic tiles
+    faces: list        # per class, (photo, index of its box) of faces large enough to be pasted and zoomed
+    backgrounds: list  # photos without any labelled face
+
+
+def folders_of(data):
+    """The folders below data.root that are trained on, by the config's `data` section: those that it names, else train
+    and, of crops, extra and negatives, those that are there."""
+    root = Path(data.root or os.environ.get("JETMASK_DATA", ""))
+    return data.train or ["train", *(name for name in ("crops", "extra", "negatives") if (root / name).is_dir())]
+
+
+def read_pool(root, folders, apart_from=()):
+    """All training photographs in the split folders below root.
+
+    A folder called `crops` holds one face an image; of one called `negatives` a third is held out. Near-duplicates of
+    photographs in the folders `apart_from` (those that exist) are left out, so that nothing is judged on what it saw.
+    """
+    judges = [Path(root) / name for name in apart_from if (Path(root) / name).is_dir()]
+    groups = {}
+    for folder in folders:
+        known = leak.keep_out(Path(root) / folder, judges) if judges else {}
+        groups[folder] = read_split(Path(root) / folder, lambda name, known=known, folder=folder: not (
+            Path(name).name in known or folder == "negatives" and held_out(name)))
+    weights = {"train": 0.6, "extra": 0.17, "crops": 0.13, "negatives": 0.1}
+    scenes = [(photos, weights.get(name, 0.6)) for name, photos in groups.items() if photos]
+    everything = [p for photos in groups.values() for p in photos]
+    if not everything:
+        raise BadInput("no training photographs", where=str(root), expected="labelled images in " + ", ".join(folders),
+                       remedy="set data.root and data.train to folders with images")
+    return Pool(scenes, _faces(groups), [p for p in everything if not len(p.boxes)])
+
+
+def _faces(groups):
+    """Faces to paste, per class; where all of a data set's faces are small, the small ones. A speck under a pixel,
+    enlarged to a face, would take more memory than there is."""
+    for smallest in (PASTED_FACE_PX, 1):
+        out = [[] for _ in CLASSES]
+        for name, photos in groups.items():
+            for photo in one_person_capped(photos) if name == "crops" else photos:
+                for k in np.flatnonzero((photo.boxes[:, 2:] - photo.boxes[:, :2]).min(axis=1, initial=1e9) >= smallest):
+                    out[photo.labels[k]].append((photo, int(k)))
+        if any(out):
+            break
+    return out
+
+
+def one_person_capped(photos, run=16, most=8):
+    """At most `most` bare faces of any `run` in a row: where a collection holds many photographs of one person, as
+    chandrikadeb7's bare faces do (99 people in about 1,600), they follow one another."""
+    bare = [p for p in photos if (p.labels == 1).any()]
+    left_out = {id(p) for i, p in enumerate(bare) if i % run * most // run == (i - 1) % run * most // run and i % run}
+    return [p for p in photos if id(p) not in left_out]
+
+
+class Batches(keras.utils.PyDataset):
+    """One epoch of augmented batches: x (B, S, S, 3) float32 BGR and y = dict(boxes, labels, ignore), padded.
+
+    Sizes vary from batch to batch; a batch of a larger size holds fewer images, so that every step costs about the
+    same: `batch_size` is the number at 320 x 320.
+    """
+
+    def __init__(self, pool, config, epoch, steps, closing=False):
+        super().__init__()
+        self.pool, self.config, self.epoch, self.steps, self.closing = pool, config, epoch, steps, closing
+        sizes = np.array([s for s, _ in config.train.sizes])
+        shares = np.array([w for _, w in config.train.sizes], float)
+        rng = np.random.default_rng([config.train.seed, epoch, 0xB47C])
+        self.sizes = rng.choice(sizes, steps, p=shares / shares.sum())
+
+    def __len__(self):
+        return self.steps
+
+    def __getitem__(self, index):
+        size = int(self.sizes[index])
+        rng = np.random.default_rng([self.config.train.seed, self.epoch, index])
+        samples = [augment.canvas(self.pool, size, self.config.augment, rng, self.closing)
+                   for _ in range(batch_count(self.config.train.batch_size, size))]
+        x = np.stack([s[0] for s in samples]).astype(np.float32)
+        return x, {"boxes": pad([s[1] for s in samples], 0), "labels": pad([s[2] for s in samples], -1),
+                   "ignore": pad([s[3] for s in samples], 0)}
+
+
+def batch_count(batch_size, size):
+    """Images in a batch of size x size that costs what batch_size images of 320 x 320 cost."""
+    return max(1, round(batch_size * (320 / size) ** 2))
+
+
+def mean_batch(config):
+    total = sum(w for _, w in config.train.sizes)
+    return sum(w * batch_count(config.train.batch_size, s) for s, w in config.train.sizes) / total
+
+
+def steps_per_epoch(config):
+    return max(1, math.ceil(config.train.images_per_epoch / mean_batch(config)))
+
+
+def pad(arrays, value):
+    """Stack arrays (N_i, …) to (B, max N, …), filled up with value; the length is a multiple of 8, at least 8."""
+    length = max(8, -(-max(len(a) for a in arrays) // 8) * 8)
+    out = np.full((len(arrays), length) + arrays[0].shape[1:], value, arrays[0].dtype)
+    for row, a in zip(out, arrays):
+        row[:len(a)] = a
+    return out

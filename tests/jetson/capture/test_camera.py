@@ -1,0 +1,324 @@
+"""The capture: real child processes, killed, frozen, starved."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+from serving import alive, wait_for
+
+from jetson.capture import camera, source
+
+
+class Watching:
+    """A camera that is read all the time."""
+
+    def __init__(self, uri, env=None, monkeypatch=None, **options):
+        for name, value in (env or {}).items():
+            monkeypatch.setenv(name, value)
+        source._elements.clear()
+        self.camera = camera.Camera(source.parse(uri, **options.pop("parse", {})), **options)
+
+    def __enter__(self):
+        return self.camera.start()
+
+    def __exit__(self, *_):
+        self.camera.stop()
+        source._elements.clear()
+
+
+def frame_of(cam):
+    return wait_for(cam.take, "a frame; last error: " + cam.last_error)
+
+
+def live_again(cam):
+    """Until a frame comes that is younger than now."""
+    now = time.monotonic()
+    wait_for(lambda: cam.last_frame > now and cam.status == "live", "a new frame")
+
+
+def test_file_gives_its_frames(clip):
+    with Watching(clip) as cam:
+        frame = frame_of(cam)
+        assert frame.image.shape == (240, 320, 3) and frame.image.dtype == np.uint8
+        assert frame.wh == (320, 240) and abs(time.monotonic() - frame.arrived) < 5
+        frame.release()
+
+
+def test_every_frame_of_a_file_once_and_in_order(clip):
+    numbers = []
+    with Watching(clip, every_frame=True, parse={"loop": False}) as cam:
+        while cam.status != "ended" or cam.fresh():
+            frame = cam.take()
+            if frame is not None:
+                numbers.append(frame.number)
+                frame.release()
+            else:
+                time.sleep(0.001)
+    assert numbers == list(range(90))
+    assert cam.dropped == 0
+
+
+def test_a_slow_reader_gets_the_newest_frame_and_memory_stays(clip):
+    with Watching("synthetic://?size=160x120&fps=200") as cam:
+        held = [frame_of(cam) for _ in range(3)]
+        pixels = [frame.image.copy() for frame in held]
+        wait_for(lambda: cam.frames > 60, "frames")
+        assert cam.dropped > 30
+        assert cam._made <= camera._BUFFERS
+        for frame, before in zip(held, pixels):
+            assert (frame.image == before).all(), "a frame that is still held was overwritten"
+            frame.release()
+        newest = frame_of(cam)
+        assert newest.number >= 50
+        newest.release()
+
+
+def test_truth_comes_with_drawn_frames():
+    with Watching("synthetic://?size=320x240&fps=0&seed=2") as cam:
+        truth = frame_of(cam).extra["truth"]
+    assert len(truth["xyxy"]) == len(truth["labels"]) == len(truth["ids"])
+
+
+def test_killed_child_is_replaced(clip):
+    with Watching(clip) as cam:
+        frame_of(cam).release()
+        first = cam.pid
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: cam.lost_count == 1, "notice")
+        assert "killed (signal 9)" in cam.last_error
+        live_again(cam)
+        assert cam.pid != first and cam.restarts >= 1
+
+
+def test_the_rate_does_not_count_the_time_without_a_picture(clip):
+    with Watching(clip) as cam:
+        wait_for(lambda: cam.frames > 30, "frames")
+        cam._arrivals = type(cam._arrivals)((at - 3600.0 for at in cam._arrivals), cam._arrivals.maxlen)  # an hour ago
+        os.kill(cam.pid, signal.SIGKILL)
+        wait_for(lambda: cam.status == "lost", "loss")
+        live_again(cam)
+        before = cam.frames
+        wait_for(lambda: cam.frames > before + 5, "frames")
+        assert cam.fps > 1
+
+
+def test_frozen_child_is_killed_and_replaced(clip):
+    with Watching(clip) as cam:
+        frame_of(cam).release()
+        first = cam.pid
+        os.kill(first, signal.SIGSTOP)
+        wait_for(lambda: cam.lost_count == 1, "notice")
+        assert "no frame for 2 s" in cam.last_error
+        live_again(cam)
+        assert not alive(first)
+
+
+def test_an_unforeseen_fault_does_not_end_the_camera(clip, monkeypatch):
+    true, calls = source.command, []
+
+    def command(*words):
+        calls.append(words)
+        if len(calls) == 1:
+            raise KeyError("unforeseen")
+        return true(*words)
+
+    monkeypatch.setattr(source, "command", command)
+    with Watching(clip) as cam:
+        frame_of(cam).release()
+        assert cam.lost_count == 1 and "unforeseen" in cam.last_error
+
+
+def test_source_that_appears_later(clip, tmp_path):
+    path = str(tmp_path / "later.avi")
+    with Watching(path) as cam:
+        wait_for(lambda: cam.status == "lost", "notice")
+        assert "not a video" in cam.last_error
+        shutil.copy(clip, path + ".part")
+        os.rename(path + ".part", path)
+        live_again(cam)
+
+
+def test_no_signal_goes_to_a_number_that_is_free_again(clip, monkeypatch):
+    with Watching(clip, parse={"fps": 0, "loop": False}) as cam:
+        wait_for(lambda: cam.status == "ended", "the end")
+        sent = []
+        monkeypatch.setattr(os, "killpg", lambda pid, number: sent.append(pid))
+        cam.stop()
+    assert sent == []
+
+
+def test_a_rate_of_0_is_as_fast_as_possible(clip, tmp_path, draw):
+    """3 s of a clip, and five images of a folder that would take 5 s."""
+    for number in range(5):
+        cv2.imwrite(str(tmp_path / "{}.png".format(number)), draw((64, 48), [], number))
+    for path, rest_s in ((clip, 2.0), (str(tmp_path), 4.0)):
+        with Watching(path, parse={"fps": 0, "loop": False}) as cam:
+            wait_for(lambda cam=cam: cam.frames, "a frame")
+            began = time.monotonic()
+            wait_for(lambda cam=cam: cam.status == "ended", "the end")
+            assert time.monotonic() - began < rest_s
+
+
+def test_truncated_file_plays_what_is_there(clip, tmp_path):
+    path = tmp_path / "cut.avi"
+    with open(clip, "rb") as file:
+        data = file.read()
+    path.write_bytes(data[:len(data) // 3])
+    with Watching(str(path), parse={"loop": False}) as cam:
+        wait_for(lambda: cam.status in ("ended", "lost"), "the end")
+        assert cam.status == "ended" and 0 < cam.frames < 90, cam.last_error
+
+
+def test_not_a_video(tmp_path):
+    path = tmp_path / "x.mp4"
+    path.write_bytes(b"this is no video" * 100)
+    with Watching(str(path)) as cam:
+        wait_for(lambda: cam.status == "lost", "notice")
+        assert "not a video" in cam.last_error
+
+
+def test_damaged_image_in_a_folder_is_left_out(tmp_path, draw):
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "b.png"), draw((64, 48), []))
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0broken")
+    with Watching(str(tmp_path)) as cam:
+        frame = frame_of(cam)
+        assert frame.extra == {"file": "b.png"}
+        wait_for(lambda: "a.jpg" in cam.last_error, "the note")
+
+
+def test_no_child_survives_a_stop(clip):
+    with Watching(clip) as cam:
+        frame_of(cam)
+        pid = cam.pid
+    wait_for(lambda: not alive(pid), "the child's end")
+
+
+def test_child_dies_with_a_killed_parent(clip, root):
+    program = ("import sys, time; sys.path.insert(0, {!r}); from jetson.capture import camera, source; "
+               "c = camera.Camera(source.parse({!r})).start()\n"
+               "while not c.frames: time.sleep(.01)\n"
+               "print(c.pid, flush=True); time.sleep(600)").format(root, clip)
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    try:
+        child = int(parent.stdout.readline())
+        os.kill(child, signal.SIGSTOP)  # one that is stuck never sees that its pipe closes
+        parent.kill()
+        parent.wait()
+        wait_for(lambda: not alive(child), "the child's end")
+    finally:
+        parent.kill()
+        parent.stdout.close()
+
+
+# -- GStreamer: the pipelines of a Jetson, on stand-ins ------------------------------------------------------------
+
+
+def test_csi(csi_env, monkeypatch):
+    with Watching("csi://0?size=640x480", csi_env, monkeypatch) as cam:
+        frame = frame_of(cam)
+        assert frame.wh == (640, 480)
+        wait_for(lambda: cam.frames > 20, "frames")
+
+
+def test_csi_missing_sensor(csi_env, monkeypatch):
+    with Watching("csi://2", csi_env, monkeypatch) as cam:
+        wait_for(lambda: cam.status == "lost", "notice")
+        assert "Invalid camera device specified 2" in cam.last_error
+
+
+def test_csi_source_dies_and_comes_back(csi_env, monkeypatch):
+    monkeypatch.setenv("CSI_DIE_AFTER", "10")
+    with Watching("csi://0", csi_env, monkeypatch) as cam:
+        wait_for(lambda: cam.lost_count >= 2, "two deaths")
+        assert "Argus disconnected" in cam.last_error
+        live_again(cam)
+
+
+def test_csi_camera_that_sends_the_same_picture(csi_env, monkeypatch):
+    monkeypatch.setenv("CSI_FREEZE_AFTER", "20")
+    monkeypatch.setattr(camera, "FROZEN_S", 1.5)
+    with Watching("csi://0?size=320x240", csi_env, monkeypatch) as cam:
+        wait_for(lambda: cam.lost_count == 1, "notice")
+        assert "frozen" in cam.last_error
+        live_again(cam)
+
+
+def test_csi_element_missing(gstreamer, monkeypatch):
+    source._elements.clear()
+    if source.have_element("nvarguscamerasrc"):
+        pytest.skip("this is a Jetson")
+    with Watching("csi://0") as cam:
+        wait_for(lambda: cam.status == "lost", "notice")
+        assert 'no element "nvarguscamerasrc"' in cam.last_error
+
+
+def test_odd_width_has_padded_rows(csi_env, monkeypatch):
+    with Watching("csi://0?size=322x242", csi_env, monkeypatch) as cam:
+        frame = frame_of(cam)
+        assert frame.wh == (322, 242)
+        rows = frame.image.reshape(242, -1)
+        # Every row of the stand-in's picture has one grey value; a wrong stride would slant it.
+        assert (rows.max(axis=1).astype(int) - rows.min(axis=1) <= 2).all()
+
+
+def test_usb_camera_unplugged_and_back(v4l2_env, monkeypatch):
+    monkeypatch.setenv("SHIM_UNPLUG_AFTER", "20")
+    with Watching("/dev/video0", v4l2_env, monkeypatch) as cam:
+        frame = frame_of(cam)
+        assert frame.wh == (640, 480)
+        wait_for(lambda: cam.lost_count >= 1, "notice")
+        live_again(cam)
+
+
+def test_rtsp_server_absent_killed_and_back(rtsp):
+    with Watching(rtsp.uri) as cam:
+        wait_for(lambda: cam.status == "lost", "notice that nobody is there")
+        server = rtsp.start()
+        live_again(cam)
+        assert frame_of(cam).wh == (640, 360)
+        lost = cam.lost_count
+        server.kill()
+        server.wait()
+        wait_for(lambda: cam.lost_count > lost, "notice")
+        rtsp.start()
+        live_again(cam)
+
+
+@pytest.mark.full
+def test_rtsp_server_frozen_and_back(rtsp):
+    server = rtsp.start()
+    with Watching(rtsp.uri) as cam:
+        live_again(cam)
+        os.kill(server.pid, signal.SIGSTOP)
+        lost = cam.lost_count
+        wait_for(lambda: cam.lost_count > lost, "notice")
+        assert cam.status == "lost" and "no frame" in cam.last_error
+        os.kill(server.pid, signal.SIGCONT)
+        live_again(cam)
+
+
+def test_restarts_cost_no_buffers(csi_env, monkeypatch):
+    """A camera that comes and goes for days: each capture process leaves the frame that it was writing."""
+    with Watching("csi://0?size=320x240", csi_env, monkeypatch) as cam:
+        monkeypatch.setattr(camera, "_BACK_OFF_S", (0.0,))
+        for count in range(10):
+            frame_of(cam).release()
+            os.kill(cam.pid, signal.SIGKILL)
+            wait_for(lambda count=count: cam.restarts > count, "loss")
+            live_again(cam)
+        held = [frame_of(cam) for _ in range(3)]  # as many as a runner has under way
+        before, waiting = cam.frames, 0
+        for _ in range(50):
+            time.sleep(0.01)
+            waiting += cam.fresh()
+        assert cam.frames > before + 2 and waiting > 40
+        for frame in held:
+            frame.release()

@@ -1,0 +1,214 @@
+"""Which photographs are chosen, and the ranges they give, against slow counting."""
+
+import json
+from collections import Counter
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from small_net import detector, run
+
+from jetson import files
+from jetson.engine import calibration as tables
+from jetson.errors import BadInput, UsageError
+from jetson.vision.letterbox import letterbox
+from pipeline import cli
+from pipeline.quantization import calibrate
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    """A SPLIT_DIR of 60 images: two sources, three brightnesses, faces of three sizes or none."""
+    folder = tmp_path_factory.mktemp("split")
+    (folder / "images").mkdir()
+    random = np.random.default_rng(0)
+    images, annotations = [], []
+    for i in range(60):
+        frame = random.integers(0, 40, (60, 80, 3)) + 80 * (i % 3)
+        name = "images/%02d.png" % i
+        assert cv2.imwrite(str(folder / name), frame.astype(np.uint8))
+        images.append({"id": i, "file_name": name, "width": 80, "height": 60, "source": "few" if i < 6 else "many"})
+        side = (0, 6, 20, 50)[i % 4]
+        if side:
+            annotations.append({"id": i, "image_id": i, "category_id": 1, "bbox": [2, 2, side, side]})
+    categories = [{"id": i + 1, "name": n} for i, n in enumerate(("with_mask", "without_mask", "mask_worn_incorrect"))]
+    files.write_json(str(folder / "annotations.json"),
+                     {"images": images, "annotations": annotations, "categories": categories})
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return detector().save(tmp_path_factory.mktemp("net") / "net.onnx")
+
+
+def numbers(paths):
+    return [int(path[-6:-4]) for path in paths]
+
+
+def test_selection_is_spread_and_repeatable(split):
+    first = calibrate.select(split, 24, seed=5)
+    assert first == calibrate.select(split, 24, seed=5) != calibrate.select(split, 24, seed=6)
+    assert len(set(first)) == 24
+    found = numbers(first)
+    assert min(Counter(i % 3 for i in found).values()) >= 5  # brightness
+    assert min(Counter(i % 4 for i in found).values()) >= 3  # size of the faces
+    assert sum(i < 6 for i in found) >= 4  # the rare source is not lost among the many
+
+
+def test_selection_of_more_than_there_are_is_all(split):
+    assert numbers(calibrate.select(split, 1000, 0)) == list(range(60))
+
+
+def test_selection_refuses(split, tmp_path):
+    with pytest.raises(UsageError):
+        calibrate.select(split, 0, 0)
+    with pytest.raises(BadInput):
+        calibrate.select(str(tmp_path), 4, 0)
+
+
+def test_a_model_that_is_not_ours_is_told(split, tmp_path):
+    weight = onnx.numpy_helper.from_array(np.zeros((4, 3, 3, 3), np.float32), "w")
+    for name, kind in (("x", onnx.TensorProto.FLOAT), ("image", onnx.TensorProto.FLOAT16)):
+        weights = [weight if kind == onnx.TensorProto.FLOAT else
+                   onnx.numpy_helper.from_array(np.zeros((4, 3, 3, 3), np.float16), "w")]
+        graph = onnx.helper.make_graph(
+            [onnx.helper.make_node("Conv", [name, "w"], ["y"])], "g",
+            [onnx.helper.make_tensor_value_info(name, kind, [1, 3, 32, 32])],
+            [onnx.helper.make_tensor_value_info("y", kind, None)], weights)
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=7)
+        onnx.save(model, str(tmp_path / "own.onnx"))
+        with pytest.raises(BadInput, match="own.onnx"):
+            calibrate.collect(str(tmp_path / "own.onnx"), calibrate.select(split, 2, 0), (32, 32))
+
+
+def test_a_model_of_one_size_is_not_run_at_another(split, model, tmp_path):
+    fixed = onnx.load(model)
+    for dim, value in zip(fixed.graph.input[0].type.tensor_type.shape.dim, (1, 3, 64, 96)):
+        dim.Clear()
+        dim.dim_value = value
+    onnx.save(fixed, str(tmp_path / "fixed.onnx"))
+    images = calibrate.select(split, 1, 0)
+    with pytest.raises(BadInput, match="(?s)input is 1 x 3 x 64 x 96.*--input-wh 64x96"):
+        calibrate.collect(str(tmp_path / "fixed.onnx"), images, (64, 96), "minmax")
+    assert calibrate.collect(str(tmp_path / "fixed.onnx"), images, (96, 64), "minmax").ranges == calibrate.collect(
+        model, images, (96, 64), "minmax").ranges
+
+
+def test_minmax_is_the_largest_of_every_tensor(split, model):
+    images = calibrate.select(split, 5, 0)
+    table = calibrate.collect(model, images, (96, 64), "minmax")
+    outputs = [run(model, letterbox(cv2.imread(path), (96, 64))[0], optimised=False) for path in images]
+    for name in outputs[0]:
+        assert table.ranges[name] == pytest.approx(max(np.abs(o[name]).max() for o in outputs), rel=1e-5)
+    assert table.ranges["image"] == 255.0
+    assert {"stem_relu", "block_4_add", "up_4_resize", "fuse_4_relu"} <= set(table.ranges)
+    assert table.onnx_sha256 == files.sha256(model) and table.preprocessing == tables.PREPROCESSING
+    assert [name for name, _ in table.images] == ["%02d.png" % i for i in numbers(images)]
+
+
+@pytest.mark.parametrize("method", tables.METHODS)
+def test_table_is_bound_repeatable_and_independent_of_order(split, model, method, tmp_path):
+    images = calibrate.select(split, 6, 0)
+    table = calibrate.collect(model, images, (96, 64), method)
+    again = calibrate.collect(model, images[::-1], (96, 64), method)
+    assert again.ranges == table.ranges and tables.data_hash(again.images) == tables.data_hash(table.images)
+    largest = calibrate.collect(model, images, (96, 64), "minmax").ranges
+    assert all(0 < table.ranges[name] <= largest[name] * (1 + 1e-6) for name in largest)
+    tables.write(str(tmp_path / "table.json"), table)
+    assert tables.read(str(tmp_path / "table.json")) == table
+
+
+def slow_error(values, limit):
+    step = limit / (calibrate.LEVELS - 1)
+    return float(np.square(values - np.minimum(np.rint(values / step), calibrate.LEVELS - 1) * step).sum())
+
+
+def test_mse_is_about_the_best_limit():
+    values = np.abs(np.random.default_rng(0).laplace(0, 1, 200000))
+    histogram = calibrate._histogram(values, values.max())
+    chosen = calibrate._mse(histogram) * values.max() / calibrate.BINS
+    best = min(slow_error(values, limit) for limit in np.linspace(values.max() / 16, values.max(), 60))
+    assert slow_error(values, chosen) < best * 1.05
+
+
+def test_percentile_leaves_out_its_share():
+    values = np.concatenate([np.linspace(0.1, 1, 99995), np.full(5, 100.0)])
+    histogram = calibrate._histogram(values, 100.0)
+    assert calibrate._percentile(histogram) * 100.0 / calibrate.BINS == pytest.approx(1, abs=0.06)
+
+
+def test_entropy_drops_a_far_outlier_and_keeps_a_full_range():
+    random = np.random.default_rng(0)
+    outlier = np.append(np.abs(random.normal(0, 1, 100000)), 60.0)
+    assert calibrate._entropy(calibrate._histogram(outlier, 60.0)) * 60.0 / calibrate.BINS < 10
+    flat = random.uniform(0, 1, 200000)
+    assert calibrate._entropy(calibrate._histogram(flat, flat.max())) > 0.9 * calibrate.BINS
+
+
+def test_a_tensor_that_is_always_zero(model):
+    for choose in (calibrate._mse, calibrate._entropy, calibrate._percentile):
+        assert 1 <= choose(np.zeros(calibrate.BINS, np.int64)) <= calibrate.BINS
+    assert calibrate._histogram(np.zeros(4), 0.0) == 0
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_network_that_gives_no_numbers_is_refused(split, tmp_path, method, value):
+    net = detector()
+    net.weights["down_8.weight"][0, 0, 0, 0] = value
+    broken = net.save(tmp_path / "broken.onnx")
+    with pytest.raises(BadInput, match="is not finite"):
+        calibrate.collect(broken, calibrate.select(split, 2, 0), (96, 64), method)
+
+
+def test_collect_refuses(split, model, tmp_path):
+    images = calibrate.select(split, 2, 0)
+    with pytest.raises(UsageError, match="unknown calibration method"):
+        calibrate.collect(model, images, (96, 64), "guess")
+    with pytest.raises(BadInput, match="no images"):
+        calibrate.collect(model, [], (96, 64), "mse")
+    (tmp_path / "text.jpg").write_text("no picture")
+    with pytest.raises(BadInput, match="not a photograph"):
+        calibrate.collect(model, [str(tmp_path / "text.jpg")], (96, 64), "minmax")
+    with pytest.raises(BadInput, match="cannot read a calibration image"):
+        calibrate.collect(model, [str(tmp_path / "missing.jpg")], (96, 64), "minmax")
+
+
+def call(*arguments):
+    return cli.cli.main(["calibrate", *arguments], "jetmask", cli.VERBS)
+
+
+def test_command_writes_the_table_and_nvidias_cache(split, model, tmp_path, capsys):
+    out, cache = str(tmp_path / "net.json"), str(tmp_path / "net.cache")
+    assert call("--onnx", model, "--data", split, "--out", out, "--count", "9", "--input-wh", "96x64",
+                "--cache", cache, "--tensorrt", "8.2.1.8", "--json") == 0
+    printed = capsys.readouterr()
+    assert "looking at photographs 60/60" in printed.err and "calibrating 18/18" in printed.err
+    said = json.loads(printed.out)
+    table = tables.read(out)
+    assert said["images"] == 9 == len(table.images) and said["method"] == "percentile"
+    tables.require(table, out, onnx_sha256=files.sha256(model))
+    back = tables.read_cache(cache)
+    assert back.version == "8201" and back.algorithm == "EntropyCalibration2"
+    assert tables.ranges_of(back)["stem_relu"] == pytest.approx(table.ranges["stem_relu"], rel=1e-6)
+
+
+@pytest.mark.parametrize("change, code, words", [
+    ({"--data": "missing"}, 3, "no such data folder"), ({"--onnx": "missing.onnx"}, 3, "cannot read the model"),
+    ({"--method": "guess"}, 2, "invalid choice: 'guess'"), ({"--input-wh": "100x100"}, 2, "not an input size"),
+    ({"--input-wh": "²x32"}, 2, "not an input size"), ({"--seed": "-1"}, 2, "a seed below zero"),
+    ({"--out": "{folder}/no/net.json"}, 3, "no such folder"), ({"--out": "{folder}"}, 3, "this is a folder"),
+    ({"--out": "/dev/null"}, 3, "no plain file"),
+    ({"--out": "{folder}/a.json", "--cache": "{folder}/a.json"}, 2, "the table's place"),
+    ({"--cache": "{folder}/no/net.cache"}, 3, "no such folder"), ({"--tensorrt": "eight"}, 2, "not a version"),
+])
+def test_command_says_what_is_wrong(split, model, tmp_path, capsys, change, code, words):
+    given = {"--onnx": model, "--data": split, "--out": str(tmp_path / "net.json"), "--count": "2",
+             "--input-wh": "96x64", **{option: text.format(folder=tmp_path) for option, text in change.items()}}
+    assert call(*[part for pair in given.items() for part in pair]) == code
+    said = capsys.readouterr().err
+    assert words in said and "Traceback" not in said
+    assert "calibrating" not in said and "looking" not in said  # known before the first photograph is read
+    assert not (tmp_path / "net.json").exists()

@@ -1,0 +1,216 @@
+"""Augmented batches: seeded, in bounds, honest about what is cut."""
+import json
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jetson.errors import BadInput
+from jetson.evaluation.average_precision import load_split
+from pipeline import config
+from pipeline.models.detector import CLASSES
+from pipeline.training import augment, dataset, image_cache
+from pipeline.training.canvas import Sheet
+
+CATEGORIES = [{"id": i, "name": name} for i, name in enumerate(CLASSES, 1)]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Two splits of noise images with boxes; one holds a photo without faces."""
+    top = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("negatives", 9)):
+        (top / split / "images").mkdir(parents=True)
+        images, annotations = [], []
+        for i in range(count):
+            h, w = rng.integers(60, 200, 2)
+            cv2.imwrite(str(top / split / "images" / ("%d.png" % i)), rng.integers(0, 255, (h, w, 3), np.uint8))
+            images.append({"id": i, "file_name": "images/%d.png" % i, "width": int(w), "height": int(h),
+                           "ignore_boxes": [[1, 1, 5, 5]]})
+            for label in range(1, 4) if split == "train" else ():
+                annotations.append({"id": len(annotations), "image_id": i, "category_id": label,
+                                    "bbox": [5 * label, 6, 20 + label, 30]})
+        (top / split / "annotations.json").write_text(json.dumps(
+            {"images": images, "annotations": annotations, "categories": CATEGORIES}))
+    return top
+
+
+@pytest.fixture(scope="module")
+def pool(root):
+    return dataset.read_pool(root, ["train", "negatives"])
+
+
+@given(seed=st.integers(0, 10**6), size=st.sampled_from([64, 96, 160]), closing=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_canvas_truth_is_inside_and_large_enough(pool, seed, size, closing):
+    settings_ = config.load().augment
+    image, boxes, labels, ignore = augment.canvas(pool, size, settings_, np.random.default_rng(seed), closing)
+    assert image.shape == (size, size, 3) and image.dtype == np.uint8
+    assert len(boxes) == len(labels)
+    for b in (boxes, ignore):
+        assert (b >= 0).all() and (b <= size).all() and (b[:, 2:] > b[:, :2]).all()
+    if len(boxes):
+        assert (boxes[:, 2:] - boxes[:, :2]).min() >= settings_.min_face_px
+
+
+def test_the_same_index_gives_the_same_batch_and_photos_stay_untouched(pool):
+    settings_ = config.load(None, ["train.sizes=[[64, 0.5], [96, 0.5]]", "train.batch_size=1"])
+    before = [p.image().copy() for faces in pool.faces for p, _ in faces]
+    a, b = dataset.Batches(pool, settings_, 3, 6), dataset.Batches(pool, settings_, 3, 6)
+    order = [4, 0, 5, 2]
+    first = {i: a[i] for i in order}
+    for i in sorted(order):
+        x, y = b[i]
+        np.testing.assert_array_equal(x, first[i][0])
+        for key in y:
+            np.testing.assert_array_equal(y[key], first[i][1][key])
+    other = dataset.Batches(pool, settings_, 4, 6)[0][0]
+    assert other.shape != first[0][0].shape or (other != first[0][0]).any()
+    for photo, image in zip((p for faces in pool.faces for p, _ in faces), before):
+        np.testing.assert_array_equal(photo.image(), image)
+
+
+def test_a_third_of_the_negatives_is_never_trained_on(root):
+    everything = dataset.read_split(root / "negatives")
+    kept = [p for group, _ in dataset.read_pool(root, ["negatives"]).scenes for p in group]
+    out = [p for p in everything if dataset.held_out(p.path.name)]
+    assert out and {p.path for p in kept} | {p.path for p in out} == {p.path for p in everything}
+    assert not {p.path for p in kept} & {p.path for p in out}
+
+
+def test_copies_of_a_judging_photograph_are_not_trained_on(root, tmp_path):
+    """A re-compressed copy of a val photograph under another name stays out; another photograph stays in."""
+    (tmp_path / "val" / "images").mkdir(parents=True)
+    (tmp_path / "train" / "images").mkdir(parents=True)
+    rng = np.random.default_rng(3)
+    pictures = [cv2.resize(rng.integers(0, 255, (6, 8, 3), np.uint8), (160, 120), interpolation=cv2.INTER_CUBIC)
+                for _ in range(2)]
+    cv2.imwrite(str(tmp_path / "val" / "images" / "judge.png"), pictures[0])
+    cv2.imwrite(str(tmp_path / "train" / "images" / "copy.jpg"), pictures[0], [cv2.IMWRITE_JPEG_QUALITY, 70])
+    cv2.imwrite(str(tmp_path / "train" / "images" / "other.jpg"), pictures[1])
+    images = [{"id": i, "file_name": "images/" + n, "width": 160, "height": 120}
+              for i, n in enumerate(("copy.jpg", "other.jpg"))]
+    annotations = [{"image_id": i, "category_id": 1, "bbox": [20, 20, 40, 40]} for i in range(2)]
+    (tmp_path / "train" / "annotations.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": CATEGORIES}))
+    pool = dataset.read_pool(tmp_path, ["train"], ["val", "test"])
+    assert [p.path.name for p in pool.scenes[0][0]] == ["other.jpg"]
+    assert len(dataset.read_pool(tmp_path, ["train"]).scenes[0][0]) == 2
+
+
+def test_what_is_trained_on_is_what_is_measured(tmp_path):
+    """Categories in another order and with other numbers, a crowd, and a photograph that EXIF would turn."""
+    (tmp_path / "images").mkdir()
+    _, data = cv2.imencode(".jpg", np.zeros((40, 60, 3), np.uint8))
+    turned = b"\xff\xe1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+    (tmp_path / "images" / "a.jpg").write_bytes(data.tobytes()[:2] + turned + data.tobytes()[2:])
+    (tmp_path / "annotations.json").write_text(json.dumps({
+        "categories": [{"id": 0, "name": "without_mask"}, {"id": 1, "name": "mask_worn_incorrect"},
+                       {"id": 5, "name": "with_mask"}],
+        "images": [{"id": 7, "file_name": "images/a.jpg", "width": 60, "height": 40, "ignore_boxes": [[0, 0, 9, 9]]}],
+        "annotations": [{"image_id": 7, "category_id": 5, "bbox": [10, 10, 20, 20]},
+                        {"image_id": 7, "category_id": 0, "bbox": [30, 10, 20, 20]},
+                        {"image_id": 7, "category_id": 0, "bbox": [1, 20, 8, 9], "iscrowd": 1}]}))
+    (photo,), (truth,) = dataset.read_split(tmp_path), load_split(str(tmp_path))
+    assert [CLASSES[k] for k in photo.labels] == ["with_mask", "without_mask"] == [CLASSES[k] for k in truth.labels]
+    np.testing.assert_array_equal(photo.boxes, truth.xyxy)
+    np.testing.assert_array_equal(photo.ignore, [[0, 0, 9, 9], [1, 20, 9, 29]])
+    assert photo.image().shape == (40, 60, 3)
+
+
+@pytest.mark.parametrize("there, folders", [(["train"], ["train"]), (["train", "negatives"], ["train", "negatives"]),
+                                            ([], ["train"])])
+def test_without_names_the_folders_that_are_there_are_trained_on(there, folders, tmp_path):
+    for name in there:
+        (tmp_path / name).mkdir()
+    assert dataset.folders_of(config.load(None, ["data.root=%s" % tmp_path]).data) == folders
+    named = config.load(None, ["data.root=%s" % tmp_path, "data.train=[train, typo]"]).data
+    with pytest.raises(BadInput, match="typo|train"):
+        dataset.read_pool(tmp_path, dataset.folders_of(named))
+
+
+def test_truth_of_a_plain_placement_is_exact(pool):
+    """Scale 2 into a canvas that holds the whole photo: boxes land where their pixels do."""
+    image = np.zeros((40, 50, 3), np.uint8)
+    image[10:30, 15:35] = 255
+    box, none = np.array([[15, 10, 35, 30]], np.float32), np.zeros((0, 4), np.float32)
+    photo = Plain(image, box, np.array([0], np.int32), none)
+    sheet = Sheet(160, config.load().augment)
+    sheet.place(photo, np.random.default_rng(5), (2.0, 2.0), (0, 0, 160, 160))
+    (x0, y0, x1, y1), = sheet.truth()[0].astype(int)
+    assert (x1 - x0, y1 - y0) == (40, 40)
+    assert sheet.image[y0 + 1:y1 - 1, x0 + 1:x1 - 1].min() > 200
+    sheet.flip()
+    (x0, y0, x1, y1), = sheet.truth()[0].astype(int)
+    assert sheet.image[y0 + 1:y1 - 1, x0 + 1:x1 - 1].min() > 200
+
+
+class Plain(dataset.Photo):
+    def image(self):
+        return self.path
+
+
+def test_missing_and_broken_folders_are_named(tmp_path):
+    with pytest.raises(BadInput, match="annotations.json"):
+        dataset.read_split(tmp_path)
+    (tmp_path / "annotations.json").write_text("{")
+    with pytest.raises(BadInput, match="not JSON"):
+        dataset.read_split(tmp_path)
+
+
+def test_photographs_beyond_the_memory_are_decoded_again(root, monkeypatch, capsys):
+    """With room for two of six: the same batches, two kept, and one word about it."""
+    settings_ = config.load(None, ["train.sizes=[[64, 1.0]]", "train.batch_size=1"])
+
+    def batches():
+        monkeypatch.setattr(dataset, "_kept", image_cache.Kept())
+        made = dataset.Batches(dataset.read_pool(root, ["train"]), settings_, 0, 12)
+        return [made[i] for i in range(12)], dataset._kept
+
+    roomy, kept = batches()
+    largest = max(image.nbytes for image in kept.images.values())
+    assert len(kept.images) == 6 and not capsys.readouterr().err
+    monkeypatch.setattr(image_cache, "total", lambda: 2 * 2 * largest)
+    tight, kept = batches()
+    assert 2 <= len(kept.images) < 6
+    assert kept.bytes == sum(image.nbytes for image in kept.images.values()) <= 2 * largest
+    assert capsys.readouterr().err.count("mind: memory holds") == 1
+    for (x, y), (same_x, same_y) in zip(roomy, tight, strict=True):
+        np.testing.assert_array_equal(x, same_x)
+        assert all(np.array_equal(y[key], same_y[key]) for key in y)
+
+
+def test_memory_is_what_the_container_allows(tmp_path, monkeypatch):
+    (tmp_path / "memory.max").write_text("max\n")
+    monkeypatch.setattr(image_cache, "LIMITS", [str(tmp_path / "memory.max"), str(tmp_path / "none")])
+    machine = image_cache.total()
+    assert machine > 1 << 28
+    (tmp_path / "memory.max").write_text("123456\n")
+    assert image_cache.total() == 123456
+
+
+def test_a_photograph_of_another_size_than_its_labels_is_not_trained_on(tmp_path):
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "a.png"), np.zeros((60, 40, 3), np.uint8))  # turned after it was labelled
+    (tmp_path / "annotations.json").write_text(json.dumps({
+        "categories": CATEGORIES, "images": [{"id": 1, "file_name": "images/a.png", "width": 60, "height": 40}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 20]}]}))
+    (photo,) = dataset.read_split(tmp_path)
+    with pytest.raises(BadInput, match="40 x 60") as told:
+        photo.image()
+    assert "60 x 40" in str(told.value) and "a.png" in str(told.value)
+
+
+def test_a_speck_is_no_face_to_enlarge(tmp_path):
+    """A box of a hundredth of a pixel, brought to the size of a face, would take gigabytes."""
+    (tmp_path / "train" / "images").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "train" / "images" / "a.png"), np.zeros((40, 60, 3), np.uint8))
+    boxes = [[10, 10, 0.01, 0.01], [20, 10, 5, 6]]
+    (tmp_path / "train" / "annotations.json").write_text(json.dumps({
+        "categories": CATEGORIES, "images": [{"id": 1, "file_name": "images/a.png", "width": 60, "height": 40}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": box} for box in boxes]}))
+    pool = dataset.read_pool(tmp_path, ["train"])
+    assert [[k for _, k in faces] for faces in pool.faces] == [[1], [], []]
