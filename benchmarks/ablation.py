@@ -9,6 +9,7 @@ All trainings see the same number of images from the same seed and are judged by
 goes on with the training that it was in. Rows are added to benchmarks/results/detector_ablation.csv, one set for each
 model and number of images.
 """
+
 import argparse
 import csv
 import io
@@ -22,22 +23,61 @@ from jetson.errors import JetmaskError, UsageError
 from pipeline import config as configuration
 
 OUT = Path(__file__).parent / "results" / "detector_ablation.csv"
-FIELDS = ("choice", "value", "seed", "images", "minutes", "map50_320", "map50_416", "with_mask", "without_mask",
-          "difference", "model", "machine")
+FIELDS = (
+    "choice",
+    "value",
+    "seed",
+    "images",
+    "minutes",
+    "map50_320",
+    "map50_416",
+    "with_mask",
+    "without_mask",
+    "difference",
+    "model",
+    "machine",
+)
 EPOCHS = 8
 CLOSE = 1.0  # points at 416 under which a second seed is asked
 SEEDS = (1, 2)
 TEACHER_WEIGHTS = (1,)
 # A preset's warm-up and average are made for trainings thirty times as long; and the baseline is the same whatever a
 # preset says by now.
-SHORT = ["train.epochs=%d" % EPOCHS, "train.batch_size=16", "train.decay_share=0.45", "train.warmup_steps=40",
-         "train.ema=0.99", "train.closing_epochs=1", "train.sizes=[[256, 0.35], [320, 0.40], [416, 0.25]]",
-         "train.val_wh=[320, 320]", "train.val_every=%d" % EPOCHS]
-OFF = {"mosaic": "augment.mosaic", "paste": "augment.paste", "photometric": "augment.photometric",
-       "flip": "augment.flip", "drawn_masks": "augment.drawn_masks",
-       "prints": "augment.prints", "low_resolution": "augment.low_resolution"}
-PLAIN = ("mosaic", "paste", "large", "scale", "flip", "photometric", "blur", "noise", "jpeg", "low_resolution", "erase",
-         "drawn_masks", "prints")
+SHORT = [
+    "train.epochs=%d" % EPOCHS,
+    "train.batch_size=16",
+    "train.decay_share=0.45",
+    "train.warmup_steps=40",
+    "train.ema=0.99",
+    "train.closing_epochs=1",
+    "train.sizes=[[256, 0.35], [320, 0.40], [416, 0.25]]",
+    "train.val_wh=[320, 320]",
+    "train.val_every=%d" % EPOCHS,
+]
+OFF = {
+    "mosaic": "augment.mosaic",
+    "paste": "augment.paste",
+    "photometric": "augment.photometric",
+    "flip": "augment.flip",
+    "drawn_masks": "augment.drawn_masks",
+    "prints": "augment.prints",
+    "low_resolution": "augment.low_resolution",
+}
+PLAIN = (
+    "mosaic",
+    "paste",
+    "large",
+    "scale",
+    "flip",
+    "photometric",
+    "blur",
+    "noise",
+    "jpeg",
+    "low_resolution",
+    "erase",
+    "drawn_masks",
+    "prints",
+)
 
 
 class Choice(NamedTuple):
@@ -55,8 +95,13 @@ def choices(model):
     if model == configuration.TRANSFER:
         return [*rows, Choice("init", "ImageNet weights", ("model.init=" + configuration.IMAGENET,))]
     for optimizer, rate in (("sgd", 0.02), ("adagrad", 0.02), ("rmsprop", 0.001), ("adam", 0.002)):
-        rows.append(Choice("optimizer", "%s, rate %g" % (optimizer, rate),
-                           ("train.optimizer=" + optimizer, "train.learning_rate=%g" % rate)))
+        rows.append(
+            Choice(
+                "optimizer",
+                "%s, rate %g" % (optimizer, rate),
+                ("train.optimizer=" + optimizer, "train.learning_rate=%g" % rate),
+            )
+        )
     rows += [Choice("schedule", name, ("train.schedule=" + name,)) for name in ("fixed", "cosine")]
     # The plateau is seen by validating each epoch.
     rows.append(Choice("schedule", "plateau", ("train.schedule=plateau", "train.val_every=1")))
@@ -67,11 +112,14 @@ def choices(model):
     rows.append(Choice("average", "off", ("train.ema=0",)))
     if (configuration.WEIGHTS / (model + ".keras")).exists():
         # A rate for weights that are good already.
-        rows.append(Choice("init", "shipped weights, rate 0.0005",
-                           ("model.init=" + model, "train.learning_rate=0.0005")))
-    rows += [Choice("teacher", "the shipped s, weight %g" % weight,
-                    ("model.teacher=s", "model.teacher_weight=%g" % weight)) for weight in TEACHER_WEIGHTS
-             if model != "s"]
+        rows.append(
+            Choice("init", "shipped weights, rate 0.0005", ("model.init=" + model, "train.learning_rate=0.0005"))
+        )
+    rows += [
+        Choice("teacher", "the shipped s, weight %g" % weight, ("model.teacher=s", "model.teacher_weight=%g" % weight))
+        for weight in TEACHER_WEIGHTS
+        if model != "s"
+    ]
     return rows
 
 
@@ -97,8 +145,13 @@ class Ablation:
 
     def row(self, choice, seed):
         """The row of one training; trained when the table has none."""
-        key = {"choice": choice.choice, "value": choice.value, "seed": str(seed), "images": str(self.args.images),
-               "model": self.args.model}
+        key = {
+            "choice": choice.choice,
+            "value": choice.value,
+            "seed": str(seed),
+            "images": str(self.args.images),
+            "model": self.args.model,
+        }
         for row in self.rows:
             if all(row[name] == value for name, value in key.items()):
                 return row
@@ -108,29 +161,54 @@ class Ablation:
         from pipeline.training import train
 
         self.say("%s: %s, seed %d" % (choice.choice, choice.value, seed))
-        config = configuration.load(self.args.model, [
-            *SHORT, "train.images_per_epoch=%d" % max(1, self.args.images // EPOCHS), *choice.overrides,
-            *self.args.set, "train.seed=%d" % seed])
+        config = configuration.load(
+            self.args.model,
+            [
+                *SHORT,
+                "train.images_per_epoch=%d" % max(1, self.args.images // EPOCHS),
+                *choice.overrides,
+                *self.args.set,
+                "train.seed=%d" % seed,
+            ],
+        )
         if config.model.init == configuration.IMAGENET:
             config.model.init = self.args.imagenet
         config.data.root = self.args.data
-        name = "%s-%d-%s-%s-%d" % (self.args.model, self.args.images, choice.choice,
-                                   "".join(c if c.isalnum() else "_" for c in choice.value), seed)
+        name = "%s-%d-%s-%s-%d" % (
+            self.args.model,
+            self.args.images,
+            choice.choice,
+            "".join(c if c.isalnum() else "_" for c in choice.value),
+            seed,
+        )
         folder = Path(self.args.runs) / name
         result = train.fit(config, folder, resume=(folder / "checkpoint.npz").exists(), progress=1)
         net = load(result["last"])
         found = {side: train.validate(net, Path(self.args.data) / config.data.val, (side, side)) for side in (320, 416)}
-        baseline = next((row for row in self.rows if row["choice"] == "baseline" and all(
-            row[name] == key[name] for name in ("seed", "images", "model"))), None)
+        baseline = next(
+            (
+                row
+                for row in self.rows
+                if row["choice"] == "baseline" and all(row[name] == key[name] for name in ("seed", "images", "model"))
+            ),
+            None,
+        )
         ap = found[416]["map50"]
-        row = {**key, "minutes": "%.2f" % result["minutes"], "map50_320": "%.2f" % found[320]["map50"],
-               "map50_416": "%.2f" % ap, **{c: "%.2f" % found[416]["per_class"][c] for c in FIELDS[7:9]},
-               "difference": "%.2f" % (round(ap, 2) - float(baseline["map50_416"])) if baseline else "0.00",
-               "machine": describe("keras", "tensorflow-cpu")}
+        row = {
+            **key,
+            "minutes": "%.2f" % result["minutes"],
+            "map50_320": "%.2f" % found[320]["map50"],
+            "map50_416": "%.2f" % ap,
+            **{c: "%.2f" % found[416]["per_class"][c] for c in FIELDS[7:9]},
+            "difference": "%.2f" % (round(ap, 2) - float(baseline["map50_416"])) if baseline else "0.00",
+            "machine": describe("keras", "tensorflow-cpu"),
+        }
         self.rows.append(row)
         self.write()
-        self.say("%s: %s, seed %d: mAP50 %s at 320, %s at 416, %s to the baseline" % (
-            choice.choice, choice.value, seed, row["map50_320"], row["map50_416"], row["difference"]))
+        self.say(
+            "%s: %s, seed %d: mAP50 %s at 320, %s at 416, %s to the baseline"
+            % (choice.choice, choice.value, seed, row["map50_320"], row["map50_416"], row["difference"])
+        )
         keras.backend.clear_session()  # or the graphs of all trainings stay in memory
         return row
 
@@ -147,8 +225,12 @@ def main(argv=None):
     parser.add_argument("--data", required=True, help="folder with train/ and val/")
     parser.add_argument("--model", default="n", help="preset that is trained (default: %(default)s)")
     parser.add_argument("--images", type=int, default=8000, help="images that each training sees")
-    parser.add_argument("--imagenet", default=configuration.IMAGENET, metavar="FILE.h5",
-                        help="ImageNet's weights for --model mobilenetv2 (default: Keras downloads them)")
+    parser.add_argument(
+        "--imagenet",
+        default=configuration.IMAGENET,
+        metavar="FILE.h5",
+        help="ImageNet's weights for --model mobilenetv2 (default: Keras downloads them)",
+    )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these choices")
     parser.add_argument("--list", action="store_true", help="show the choices and end")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override for all trainings")

@@ -1,7 +1,8 @@
 """The weighted average of the weights of networks of one shape, which often is better than each: what ships is such.
 
-    python -m benchmarks.average runs/sp/average.keras 0.65=runs/sp/last.keras 0.35=runs/sp3/last.keras
+python -m benchmarks.average runs/sp/average.keras 0.65=runs/sp/last.keras 0.35=runs/sp3/last.keras
 """
+
 import argparse
 
 from jetson.errors import BadInput, UsageError

@@ -23,8 +23,22 @@ from pipeline.graphs import edit as graphs
 from pipeline.quantization import calibrate, quantize
 
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results", "calibration.csv")
-FIELDS = ["question", "form", "method", "images", "seed", "first_conv", "map50", "difference", "low", "high",
-          "val_images", "input_wh", "onnx_sha256", "machine"]
+FIELDS = [
+    "question",
+    "form",
+    "method",
+    "images",
+    "seed",
+    "first_conv",
+    "map50",
+    "difference",
+    "low",
+    "high",
+    "val_images",
+    "input_wh",
+    "onnx_sha256",
+    "machine",
+]
 COUNTS, SEEDS, USUAL = (2, 8, 32, 128), (0, 1), 64
 METHOD = "percentile"  # the default of `jetmask calibrate`
 METHODS = ("minmax", "percentile", "mse", "entropy")
@@ -37,20 +51,41 @@ def measure(args, folder):
     input_wh = calibrate.size(args.input_wh)
     before = gate.of_onnx(args.onnx, truths, input_wh)
     graph = graphs.read(args.onnx).graph
-    common = {"val_images": len(truths), "input_wh": args.input_wh, "onnx_sha256": files.sha256(args.onnx)[:16],
-              "machine": machine.describe("onnxruntime")}
+    common = {
+        "val_images": len(truths),
+        "input_wh": args.input_wh,
+        "onnx_sha256": files.sha256(args.onnx)[:16],
+        "machine": machine.describe("onnxruntime"),
+    }
     yield {"question": "reference", "form": "fp32", "map50": average_precision.map50(truths, before), **common}
     half = quantize.fp16(args.onnx, os.path.join(folder, "fp16.onnx"))
     found = gate.compare(truths, before, gate.of_onnx(half, truths, input_wh))
-    yield {"question": "reference", "form": "fp16 typed", "map50": found.after, "difference": found.difference,
-           "low": found.low, "high": found.high, **common}
+    yield {
+        "question": "reference",
+        "form": "fp16 typed",
+        "map50": found.after,
+        "difference": found.difference,
+        "low": found.low,
+        "high": found.high,
+        **common,
+    }
 
     def row(question, form, table, seed, keep=None):
         path = FORMS[form](args.onnx, table, os.path.join(folder, "int8.onnx"), keep=keep)
         verdict = gate.compare(truths, before, gate.of_onnx(path, truths, input_wh))
-        return {"question": question, "form": form, "method": table.method, "images": len(table.images), "seed": seed,
-                "first_conv": "int8" if keep is not None else "float32", "map50": verdict.after,
-                "difference": verdict.difference, "low": verdict.low, "high": verdict.high, **common}
+        return {
+            "question": question,
+            "form": form,
+            "method": table.method,
+            "images": len(table.images),
+            "seed": seed,
+            "first_conv": "int8" if keep is not None else "float32",
+            "map50": verdict.after,
+            "difference": verdict.difference,
+            "low": verdict.low,
+            "high": verdict.high,
+            **common,
+        }
 
     def table(count, seed, method):
         return calibrate.collect(args.onnx, calibrate.select(args.data, count, seed), input_wh, method)

@@ -20,8 +20,14 @@ from pipeline.latency.cli import parse_wh
 from pipeline.models.decode import DECODE
 from pipeline.quantization import calibrate
 
-RECIPES = (("fp32", "onnxruntime"), ("fp16-typed", "onnxruntime"), ("int8-cpu", "onnxruntime"),
-           ("fp32-litert", "litert"), ("fp16-litert", "litert"), ("int8-litert", "litert"))
+RECIPES = (
+    ("fp32", "onnxruntime"),
+    ("fp16-typed", "onnxruntime"),
+    ("int8-cpu", "onnxruntime"),
+    ("fp32-litert", "litert"),
+    ("fp16-litert", "litert"),
+    ("int8-litert", "litert"),
+)
 
 
 def main(argv: list | None = None) -> None:
@@ -49,13 +55,17 @@ def main(argv: list | None = None) -> None:
         for threads in (1, 2):
             if args.peers:
                 entries.append(aizoo_entry(args.peers, threads))
-            entries += [bundle_entry(folder, f"{name}-{wh[0]}x{wh[1]}-{recipe}", runtime, threads)
-                        for recipe, runtime in RECIPES]
+            entries += [
+                bundle_entry(folder, f"{name}-{wh[0]}x{wh[1]}-{recipe}", runtime, threads)
+                for recipe, runtime in RECIPES
+            ]
         rows = rows_of(compare(entries, truths, say), args.split, len(truths))
     for row in rows:
-        print(f"{row['system']:12} {row['precision']:9} {row['runtime']:12} {row['threads']} thread(s)  AP "
-              f"{float(row['map50']):5.1f}  infer p50 {float(row['infer_p50_ms']):7.2f} ms  "
-              f"CPU {float(row['cpu_ms']):7.2f} ms  {int(row['bytes']) / 1e6:5.2f} MB")
+        print(
+            f"{row['system']:12} {row['precision']:9} {row['runtime']:12} {row['threads']} thread(s)  AP "
+            f"{float(row['map50']):5.1f}  infer p50 {float(row['infer_p50_ms']):7.2f} ms  "
+            f"CPU {float(row['cpu_ms']):7.2f} ms  {int(row['bytes']) / 1e6:5.2f} MB"
+        )
     if args.write:
         write(RESULTS / "engines.csv", rows)
 

@@ -24,8 +24,17 @@ from jetson.synthetic import heads, scene
 from pipeline.training.dataset import held_out
 
 OUT = Path(__file__).parent / "results" / "false_alarms.csv"
-FIELDS = ("set", "variant", "threshold", "images", "with_mask", "with_mask_per_image", "mask_worn_incorrect",
-          "without_mask", "machine")
+FIELDS = (
+    "set",
+    "variant",
+    "threshold",
+    "images",
+    "with_mask",
+    "with_mask_per_image",
+    "mask_worn_incorrect",
+    "without_mask",
+    "machine",
+)
 CLIPS = ("one_person_no_mask_640x480.mkv", "two_people_no_mask.mp4")
 EVERY = 2
 DRAWN = 200
@@ -83,9 +92,23 @@ def main(argv: list[str] | None = None) -> None:
                 for frame in frames():
                     counts += np.bincount(detector.detect(frame).labels, minlength=3)
                     images += 1
-                row = dict(zip(FIELDS, (title, variant, f"{score:.2f}", images, counts[0],
-                                        f"{counts[0] / max(1, images):.3f}", counts[2], counts[1],
-                                        machine.describe("onnxruntime")), strict=True))
+                row = dict(
+                    zip(
+                        FIELDS,
+                        (
+                            title,
+                            variant,
+                            f"{score:.2f}",
+                            images,
+                            counts[0],
+                            f"{counts[0] / max(1, images):.3f}",
+                            counts[2],
+                            counts[1],
+                            machine.describe("onnxruntime"),
+                        ),
+                        strict=True,
+                    )
+                )
                 writer.writerow(row)
                 print(f"{variant:22} {title:55} {counts[0]} with_mask in {images} images", flush=True)
     files.write_text(str(OUT), text.getvalue())

@@ -32,8 +32,17 @@ from jetson.monitor import board
 from jetson.synthetic import scene as drawn
 
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results", "faults.csv")
-FIELDS = ["date", "machine", "cores", "fault", "tries", "notice_s", "picture_again_s", "picture_again_from",
-          "scheduler"]
+FIELDS = [
+    "date",
+    "machine",
+    "cores",
+    "fault",
+    "tries",
+    "notice_s",
+    "picture_again_s",
+    "picture_again_from",
+    "scheduler",
+]
 # A machine that does other work at the same time measures at real-time priority; the row says so.
 SCHEDULERS = {os.SCHED_OTHER: "normal", os.SCHED_RR: "real-time", os.SCHED_FIFO: "real-time"}
 OFF = ["--tradeoff", "off"]
@@ -245,10 +254,17 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, object]]:
         for _ in range(args.tries):
             with tempfile.TemporaryDirectory() as folder:
                 times.append(run(Bench(args.bundle, args.clip, Path(folder))))
-        yield {"date": date.today().isoformat(), "machine": machine["machine"], "cores": machine["cores"],
-               "fault": fault, "tries": len(times), "notice_s": round(statistics.median(t[0] for t in times), 2),
-               "picture_again_s": round(statistics.median(t[1] for t in times), 2), "picture_again_from": since,
-               "scheduler": SCHEDULERS.get(os.sched_getscheduler(0), "other")}
+        yield {
+            "date": date.today().isoformat(),
+            "machine": machine["machine"],
+            "cores": machine["cores"],
+            "fault": fault,
+            "tries": len(times),
+            "notice_s": round(statistics.median(t[0] for t in times), 2),
+            "picture_again_s": round(statistics.median(t[1] for t in times), 2),
+            "picture_again_from": since,
+            "scheduler": SCHEDULERS.get(os.sched_getscheduler(0), "other"),
+        }
 
 
 def main() -> None:
@@ -267,8 +283,10 @@ def main() -> None:
         for row in measure(args):
             writer.writerow(row)
             file.flush()
-            print("{fault}: noticed after {notice_s} s, picture again {picture_again_s} s after the "
-                  "{picture_again_from}".format(**row))
+            print(
+                "{fault}: noticed after {notice_s} s, picture again {picture_again_s} s after the "
+                "{picture_again_from}".format(**row)
+            )
 
 
 if __name__ == "__main__":

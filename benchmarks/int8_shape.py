@@ -23,8 +23,19 @@ from pipeline.graphs import edit as graphs
 from pipeline.quantization import calibrate, quantize
 
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results", "int8_shape.csv")
-FIELDS = ["form", "cpu_ms_p50", "cpu_ms_min", "times_faster_p50", "times_faster_min", "snr_db_worst_head", "bytes",
-          "input_wh", "rounds", "onnx_sha256", "machine"]
+FIELDS = [
+    "form",
+    "cpu_ms_p50",
+    "cpu_ms_min",
+    "times_faster_p50",
+    "times_faster_min",
+    "snr_db_worst_head",
+    "bytes",
+    "input_wh",
+    "rounds",
+    "onnx_sha256",
+    "machine",
+]
 
 
 def forms(onnx, table, blobs, folder):
@@ -40,8 +51,10 @@ def forms(onnx, table, blobs, folder):
     add("int8-cpu, first convolution int8 too", quantize.int8_cpu, table, keep=())
     add("int8-cpu, output convolutions float", quantize.int8_cpu, table, keep=quantize.float_ends(graph))
     add("int8 for TensorRT (Q/DQ, S8S8)", quantize.int8_tensorrt, table)
-    for name, kind in (("onnxruntime quantize_static, Q/DQ U8S8", "QDQ"),
-                       ("onnxruntime quantize_static, QOperator U8S8", "QOperator")):
+    for name, kind in (
+        ("onnxruntime quantize_static, Q/DQ U8S8", "QDQ"),
+        ("onnxruntime quantize_static, QOperator U8S8", "QOperator"),
+    ):
         made[name] = _static(onnx, blobs, os.path.join(folder, kind + ".onnx"), kind)
     return made
 
@@ -57,8 +70,16 @@ def _static(onnx, blobs, path, kind):
             blob = next(self.rest, None)
             return None if blob is None else {"image": blob}
 
-    quantize_static(onnx, path, Reader(), quant_format=QuantFormat[kind], per_channel=True, reduce_range=True,
-                    activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
+    quantize_static(
+        onnx,
+        path,
+        Reader(),
+        quant_format=QuantFormat[kind],
+        per_channel=True,
+        reduce_range=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
     return path
 
 
@@ -106,9 +127,19 @@ def main(argv=None):
             times, noise = measure(paths, input_wh, args.rounds, load(images[:1], input_wh)[0])
             base = times["fp32"]
             for name, (median, least) in times.items():
-                row = [name, "%.2f" % median, "%.2f" % least, "%.2f" % (base[0] / median), "%.2f" % (base[1] / least),
-                       "" if name == "fp32" else "%.1f" % noise[name], os.path.getsize(paths[name]), size, args.rounds,
-                       files.sha256(args.onnx)[:16], here]
+                row = [
+                    name,
+                    "%.2f" % median,
+                    "%.2f" % least,
+                    "%.2f" % (base[0] / median),
+                    "%.2f" % (base[1] / least),
+                    "" if name == "fp32" else "%.1f" % noise[name],
+                    os.path.getsize(paths[name]),
+                    size,
+                    args.rounds,
+                    files.sha256(args.onnx)[:16],
+                    here,
+                ]
                 writer.writerow(dict(zip(FIELDS, row)))
                 print("%-45s %-8s %6.2f ms  %.2f times faster" % (name, size, median, base[0] / median), flush=True)
     files.write_text(args.out, text.getvalue())

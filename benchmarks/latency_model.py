@@ -23,9 +23,22 @@ from pipeline.latency.roofline import FITTED, SPREAD, describe, rates, total_ms
 HERE = Path(__file__).parent
 PUBLISHED = HERE / "published" / "nano.csv"
 RESULT = HERE / "results" / "latency_model.csv"
-FIELDS = ("network", "input_wh", "precision", "source", "measured_ms", "fitted_ms", "fitted_error_pct",
-          "leave_one_out_ms", "leave_one_out_error_pct", "leave_network_out_error_pct", "leave_source_out_ms",
-          "leave_source_out_error_pct", "outside_engine_ms", "kind")
+FIELDS = (
+    "network",
+    "input_wh",
+    "precision",
+    "source",
+    "measured_ms",
+    "fitted_ms",
+    "fitted_error_pct",
+    "leave_one_out_ms",
+    "leave_one_out_error_pct",
+    "leave_network_out_error_pct",
+    "leave_source_out_ms",
+    "leave_source_out_error_pct",
+    "outside_engine_ms",
+    "kind",
+)
 
 
 def published() -> list:
@@ -54,11 +67,17 @@ def evaluate(rows: list) -> list:
     out = []
     for row, loo, lno, lso in zip(engine, one, network, source, strict=True):
         fitted = total_ms(row["layers"], row["rates"], parameters)
-        out.append(_line(row, fitted) | {
-            "fitted_error_pct": _percent(fitted, row["ms"]), "leave_source_out_ms": f"{lso:.2f}",
-            "leave_one_out_ms": f"{loo:.2f}", "leave_one_out_error_pct": _percent(loo, row["ms"]),
-            "leave_network_out_error_pct": _percent(lno, row["ms"]),
-            "leave_source_out_error_pct": _percent(lso, row["ms"])})
+        out.append(
+            _line(row, fitted)
+            | {
+                "fitted_error_pct": _percent(fitted, row["ms"]),
+                "leave_source_out_ms": f"{lso:.2f}",
+                "leave_one_out_ms": f"{loo:.2f}",
+                "leave_one_out_error_pct": _percent(loo, row["ms"]),
+                "leave_network_out_error_pct": _percent(lno, row["ms"]),
+                "leave_source_out_error_pct": _percent(lso, row["ms"]),
+            }
+        )
     for row in rows:
         if row["kind"] != "engine":
             fitted = total_ms(row["layers"], row["rates"], parameters)
@@ -72,9 +91,14 @@ def _percent(predicted: float, measured: float) -> str:
 
 def _line(row: dict, fitted: float) -> dict:
     return dict.fromkeys(FIELDS, "") | {
-        "network": row["network"], "input_wh": "x".join(map(str, row["wh"])), "precision": row["precision"],
-        "source": row["source"], "measured_ms": f"{row['ms']:.2f}", "fitted_ms": f"{fitted:.2f}",
-        "kind": row["kind"]}
+        "network": row["network"],
+        "input_wh": "x".join(map(str, row["wh"])),
+        "precision": row["precision"],
+        "source": row["source"],
+        "measured_ms": f"{row['ms']:.2f}",
+        "fitted_ms": f"{fitted:.2f}",
+        "kind": row["kind"],
+    }
 
 
 def text(lines: list) -> str:
@@ -94,8 +118,9 @@ def mean_error(lines: list, field: str) -> float:
 def held_out_spread(lines: list) -> float:
     """The 90 % factor from leave-one-source-out errors: a reader's measurement comes from yet another source."""
     inside = [line for line in lines if line["kind"] == "engine"]
-    return fit.spread([float(line["leave_source_out_ms"]) for line in inside],
-                              [float(line["measured_ms"]) for line in inside])
+    return fit.spread(
+        [float(line["leave_source_out_ms"]) for line in inside], [float(line["measured_ms"]) for line in inside]
+    )
 
 
 def main() -> None:
@@ -111,14 +136,20 @@ def main() -> None:
     print("shipped: ", FITTED._asdict())
     print(f"spread for 90 %: {held_out_spread(lines):.3f} (shipped {SPREAD})")
     for line in lines:
-        print(f"{line['network'][:24]:24} {line['input_wh']:8} {line['precision']} {line['measured_ms']:>7} ms  "
-              f"fit {line['fitted_error_pct']:>6} %  one out {line['leave_one_out_error_pct']:>6} %  "
-              f"network out {line['leave_network_out_error_pct']:>6} %  "
-              f"source out {line['leave_source_out_error_pct']:>6} %  {line['kind']}")
+        print(
+            f"{line['network'][:24]:24} {line['input_wh']:8} {line['precision']} {line['measured_ms']:>7} ms  "
+            f"fit {line['fitted_error_pct']:>6} %  one out {line['leave_one_out_error_pct']:>6} %  "
+            f"network out {line['leave_network_out_error_pct']:>6} %  "
+            f"source out {line['leave_source_out_error_pct']:>6} %  {line['kind']}"
+        )
     print("mean absolute error in %, engine rows:")
     inside = [line for line in lines if line["kind"] == "engine"]
-    for field in ("fitted_error_pct", "leave_one_out_error_pct", "leave_network_out_error_pct",
-                  "leave_source_out_error_pct"):
+    for field in (
+        "fitted_error_pct",
+        "leave_one_out_error_pct",
+        "leave_network_out_error_pct",
+        "leave_source_out_error_pct",
+    ):
         print(f"  {field:30} {mean_error(inside, field):5.1f}")
     families = dict.fromkeys(row["family"] for row in engine)
     for family in families:
@@ -126,8 +157,10 @@ def main() -> None:
         print(f"  leave one out, {family:15} {mean_error(part, 'leave_one_out_error_pct'):5.1f}  ({len(part)} rows)")
     for line in lines:
         if line["outside_engine_ms"]:
-            print(f"  end to end, {line['network'][:24]:24} {line['measured_ms']:>7} ms a frame, "
-                  f"{line['outside_engine_ms']:>7} ms outside the engine")
+            print(
+                f"  end to end, {line['network'][:24]:24} {line['measured_ms']:>7} ms a frame, "
+                f"{line['outside_engine_ms']:>7} ms outside the engine"
+            )
     if args.write:
         files.write_text(str(RESULT), text(lines))
         print(f"wrote {RESULT}")

@@ -19,9 +19,34 @@ from jetson import files
 from jetson.evaluation import average_precision
 
 RESULTS = Path(__file__).parent / "results"
-FIELDS = ("system", "precision", "runtime", "threads", "input_wh", "split", "images", "map50", "with_mask",
-          "without_mask", "small", "medium", "large", "infer_p50_ms", "infer_p95_ms", "total_p50_ms", "cpu_ms", "bytes",
-          "macs", "ap_difference", "time_ratio", "cpu_ratio", "size_ratio", "macs_ratio", "machine", "load")
+FIELDS = (
+    "system",
+    "precision",
+    "runtime",
+    "threads",
+    "input_wh",
+    "split",
+    "images",
+    "map50",
+    "with_mask",
+    "without_mask",
+    "small",
+    "medium",
+    "large",
+    "infer_p50_ms",
+    "infer_p95_ms",
+    "total_p50_ms",
+    "cpu_ms",
+    "bytes",
+    "macs",
+    "ap_difference",
+    "time_ratio",
+    "cpu_ratio",
+    "size_ratio",
+    "macs_ratio",
+    "machine",
+    "load",
+)
 SCORE = 0.01
 
 
@@ -63,8 +88,9 @@ def compare(entries: Sequence[Entry], truths: Sequence[Any], say: Callable[[str]
             # Timed at its own threshold, as it would run; the call before has warmed it up.
             start, cpu = time.perf_counter(), time.process_time()
             detector.detect(frame)
-            times[place].append((detector.timings["infer_ms"], (time.perf_counter() - start) * 1e3,
-                                 (time.process_time() - cpu) * 1e3))
+            times[place].append(
+                (detector.timings["infer_ms"], (time.perf_counter() - start) * 1e3, (time.process_time() - cpu) * 1e3)
+            )
         if (number + 1) % 50 == 0 or number + 1 == len(truths):
             say(f"{number + 1} of {len(truths)} images")
     out = []
@@ -83,17 +109,32 @@ def rows_of(measured: Sequence[Measured], split: str, images: int) -> list[dict]
         base = next(other for other in measured if other.entry.threads == m.entry.threads)
         by_size = m.result["by_size"]
         points = {"map50": m.result["map50"], **m.result["per_class"], **by_size}
-        out.append({
-            "system": m.entry.system, "precision": m.entry.precision, "runtime": m.entry.runtime,
-            "threads": m.entry.threads, "input_wh": "x".join(map(str, m.entry.input_wh)), "split": split,
-            "images": images, **{name: "" if value is None else f"{value:.1f}" for name, value in points.items()},
-            "infer_p50_ms": f"{np.median(m.infer):.2f}", "infer_p95_ms": f"{np.quantile(m.infer, 0.95):.2f}",
-            "total_p50_ms": f"{np.median(m.total):.2f}", "cpu_ms": f"{np.median(m.cpu):.2f}", "bytes": m.entry.bytes,
-            "macs": m.entry.macs, "ap_difference": f"{(m.result['map50'] or 0) - (base.result['map50'] or 0):.1f}",
-            # Of paired times, image by image: a slow moment is in both.
-            "time_ratio": f"{np.median(m.total / base.total):.3f}", "cpu_ratio": f"{np.median(m.cpu / base.cpu):.3f}",
-            "size_ratio": f"{m.entry.bytes / base.entry.bytes:.3f}",
-            "macs_ratio": f"{m.entry.macs / base.entry.macs:.3f}", "machine": machine, "load": f"{m.load:.1f}"})
+        out.append(
+            {
+                "system": m.entry.system,
+                "precision": m.entry.precision,
+                "runtime": m.entry.runtime,
+                "threads": m.entry.threads,
+                "input_wh": "x".join(map(str, m.entry.input_wh)),
+                "split": split,
+                "images": images,
+                **{name: "" if value is None else f"{value:.1f}" for name, value in points.items()},
+                "infer_p50_ms": f"{np.median(m.infer):.2f}",
+                "infer_p95_ms": f"{np.quantile(m.infer, 0.95):.2f}",
+                "total_p50_ms": f"{np.median(m.total):.2f}",
+                "cpu_ms": f"{np.median(m.cpu):.2f}",
+                "bytes": m.entry.bytes,
+                "macs": m.entry.macs,
+                "ap_difference": f"{(m.result['map50'] or 0) - (base.result['map50'] or 0):.1f}",
+                # Of paired times, image by image: a slow moment is in both.
+                "time_ratio": f"{np.median(m.total / base.total):.3f}",
+                "cpu_ratio": f"{np.median(m.cpu / base.cpu):.3f}",
+                "size_ratio": f"{m.entry.bytes / base.entry.bytes:.3f}",
+                "macs_ratio": f"{m.entry.macs / base.entry.macs:.3f}",
+                "machine": machine,
+                "load": f"{m.load:.1f}",
+            }
+        )
     return out
 
 

@@ -1,6 +1,6 @@
 """This machine in one line, for the `machine` column of every committed measurement.
 
-    python -m benchmarks.machine
+python -m benchmarks.machine
 """
 
 import os
@@ -27,8 +27,14 @@ def describe(*packages: str) -> str:
         pass
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = [f"{package} {metadata.version(package)}" for package in packages or ("onnxruntime",)]
-    return "; ".join([f"{name}, {cores} cores", " ".join(flags) or "no vector flags known",
-                      f"Python {platform.python_version()}", *versions])
+    return "; ".join(
+        [
+            f"{name}, {cores} cores",
+            " ".join(flags) or "no vector flags known",
+            f"Python {platform.python_version()}",
+            *versions,
+        ]
+    )
 
 
 if __name__ == "__main__":

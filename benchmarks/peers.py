@@ -42,8 +42,12 @@ class Aizoo:
         from ai_edge_litert.interpreter import Interpreter
 
         if not os.path.isfile(path):
-            raise BadInput("the peer's model is missing", path, f"{AIZOO} in the folder of the peers",
-                           "give --peers DIR or set JETMASK_PEERS")
+            raise BadInput(
+                "the peer's model is missing",
+                path,
+                f"{AIZOO} in the folder of the peers",
+                "give --peers DIR or set JETMASK_PEERS",
+            )
         self.interpreter = Interpreter(model_path=path, num_threads=threads)
         self.interpreter.allocate_tensors()
         self.input = self.interpreter.get_input_details()[0]["index"]
@@ -71,8 +75,12 @@ class Aizoo:
         marks.append(time.perf_counter())
         self.interpreter.invoke()
         marks.append(time.perf_counter())
-        faces = self.decode(self.interpreter.get_tensor(self.outputs[4])[0],
-                            self.interpreter.get_tensor(self.outputs[2])[0], frame.shape[1::-1], score)
+        faces = self.decode(
+            self.interpreter.get_tensor(self.outputs[4])[0],
+            self.interpreter.get_tensor(self.outputs[2])[0],
+            frame.shape[1::-1],
+            score,
+        )
         marks.append(time.perf_counter())
         self.timings = {name: (b - a) * 1e3 for name, (a, b) in zip(self.timings, pairwise(marks), strict=True)}
         return faces
@@ -98,19 +106,36 @@ class Aizoo:
 def aizoo_entry(folder: str | None, threads: int) -> Entry:
     """The peer as a line of the ledger."""
     if not folder:
-        raise UsageError("where are the peers?", "--peers", f"a folder that holds {AIZOO}",
-                         "give --peers DIR or set JETMASK_PEERS")
+        raise UsageError(
+            "where are the peers?", "--peers", f"a folder that holds {AIZOO}", "give --peers DIR or set JETMASK_PEERS"
+        )
     path = os.path.join(folder, AIZOO)
-    return Entry("AIZOO", "fp32", "litert", threads, (Aizoo.SIDE, Aizoo.SIDE), Aizoo(path, threads),
-                 os.path.getsize(path), AIZOO_MACS)
+    return Entry(
+        "AIZOO",
+        "fp32",
+        "litert",
+        threads,
+        (Aizoo.SIDE, Aizoo.SIDE),
+        Aizoo(path, threads),
+        os.path.getsize(path),
+        AIZOO_MACS,
+    )
 
 
 def bundle_entry(bundle: str, name: str, runtime: str, threads: int) -> Entry:
     """A variant of a bundle as a line of the ledger."""
     variant = manifest.load(bundle).variant(name)
     detector = open_detector(bundle, name, runtime, threads)
-    return Entry("jetmask " + variant.model, variant.precision, runtime, threads, tuple(variant.input_wh), detector,
-                 variant.bytes, variant.macs)
+    return Entry(
+        "jetmask " + variant.model,
+        variant.precision,
+        runtime,
+        threads,
+        tuple(variant.input_wh),
+        detector,
+        variant.bytes,
+        variant.macs,
+    )
 
 
 def main(argv: list | None = None) -> None:
@@ -125,19 +150,25 @@ def main(argv: list | None = None) -> None:
     args = parser.parse_args(argv)
     there = {variant.name for variant in manifest.load(args.bundle).variants}
     # An int8 form that lost too much is not in the bundle.
-    names = args.variant or [name for side in (320, 416, 512, 640) for precision in ("fp32", "int8-cpu")
-                             if (name := f"s-{side}x{side}-{precision}") in there]
+    names = args.variant or [
+        name
+        for side in (320, 416, 512, 640)
+        for precision in ("fp32", "int8-cpu")
+        if (name := f"s-{side}x{side}-{precision}") in there
+    ]
     entries = [aizoo_entry(args.peers, args.threads)]
     entries += [bundle_entry(args.bundle, name, "onnxruntime", args.threads) for name in names]
     truths = average_precision.load_split(args.data)[: args.images]
     measured = compare(entries, truths, lambda text: print(text, file=sys.stderr))
     rows = rows_of(measured, Path(args.data).name, len(truths))
     for row in rows:
-        print(f"{row['system']:12} {row['precision']:9} {row['input_wh']:8} AP {float(row['map50']):5.1f}  "
-              f"infer {float(row['infer_p50_ms']):7.2f} ms  {int(row['bytes']) / 1e6:5.2f} MB  "
-              f"{int(row['macs']) / 1e6:5.0f} MMACs   against AIZOO: AP {float(row['ap_difference']):+5.1f}, "
-              f"time x {float(row['time_ratio']):.2f}, CPU time x {float(row['cpu_ratio']):.2f}, "
-              f"size x {float(row['size_ratio']):.2f}")
+        print(
+            f"{row['system']:12} {row['precision']:9} {row['input_wh']:8} AP {float(row['map50']):5.1f}  "
+            f"infer {float(row['infer_p50_ms']):7.2f} ms  {int(row['bytes']) / 1e6:5.2f} MB  "
+            f"{int(row['macs']) / 1e6:5.0f} MMACs   against AIZOO: AP {float(row['ap_difference']):+5.1f}, "
+            f"time x {float(row['time_ratio']):.2f}, CPU time x {float(row['cpu_ratio']):.2f}, "
+            f"size x {float(row['size_ratio']):.2f}"
+        )
     if args.write:
         write(RESULTS / "peers.csv", rows)
 

@@ -5,6 +5,7 @@
 Plan (l1) and cut are timed apart; building the network, which Keras does, is not counted. CPU seconds of this process
 stand beside wall seconds, since other programs show in the latter. Writes benchmarks/results/pruner_speed.csv.
 """
+
 import csv
 import io
 import os
@@ -34,14 +35,33 @@ def main():
         smaller = prune(model, plan)
         times.append((time.perf_counter(), time.process_time()))
         before, after = (Macs(m, WH)({}) for m in (model, smaller))
-        rows.append({"network": name, "parameters": model.count_params(), "parameters_after": smaller.count_params(),
-                     "macs_share": "%.4f" % (after / before), "plan_s": "%.2f" % (times[1][0] - times[0][0]),
-                     "plan_cpu_s": "%.2f" % (times[1][1] - times[0][1]), "cut_s": "%.2f" % (times[2][0] - times[1][0]),
-                     "cut_cpu_s": "%.2f" % (times[2][1] - times[1][1]), "machine": describe("keras"),
-                     "load": "%.1f" % os.getloadavg()[0]})
-        print("%-16s plan %s s (CPU %s), cut %s s (CPU %s), %s of the multiply-adds left" % (
-            name, rows[-1]["plan_s"], rows[-1]["plan_cpu_s"], rows[-1]["cut_s"], rows[-1]["cut_cpu_s"],
-            rows[-1]["macs_share"]), file=sys.stderr, flush=True)
+        rows.append(
+            {
+                "network": name,
+                "parameters": model.count_params(),
+                "parameters_after": smaller.count_params(),
+                "macs_share": "%.4f" % (after / before),
+                "plan_s": "%.2f" % (times[1][0] - times[0][0]),
+                "plan_cpu_s": "%.2f" % (times[1][1] - times[0][1]),
+                "cut_s": "%.2f" % (times[2][0] - times[1][0]),
+                "cut_cpu_s": "%.2f" % (times[2][1] - times[1][1]),
+                "machine": describe("keras"),
+                "load": "%.1f" % os.getloadavg()[0],
+            }
+        )
+        print(
+            "%-16s plan %s s (CPU %s), cut %s s (CPU %s), %s of the multiply-adds left"
+            % (
+                name,
+                rows[-1]["plan_s"],
+                rows[-1]["plan_cpu_s"],
+                rows[-1]["cut_s"],
+                rows[-1]["cut_cpu_s"],
+                rows[-1]["macs_share"],
+            ),
+            file=sys.stderr,
+            flush=True,
+        )
         keras.utils.clear_session()
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")

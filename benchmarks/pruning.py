@@ -7,6 +7,7 @@ Every latency is the median of turns that all networks of the run take in a circ
 network of that same run as a ratio. Writes benchmarks/results/pruning.csv and pruning.svg. Predicted Nano latency is
 predicted (pipeline/latency/roofline.py), not measured.
 """
+
 import argparse
 import csv
 import io
@@ -41,10 +42,28 @@ SPARSITIES = (0.5, 0.8)
 BESIDE = ("pruned", "trained")
 SIZES = ((320, 320), (416, 416), (512, 512), (640, 640))  # finished networks are compared by the mean over these
 ENGINES = ("ort_fp32", "ort_int8", "litert_fp32", "litert_int8")
-FIELDS = ("kind", "importance", "ratio", "macs", "macs_share", "parameters", "onnx_bytes", "onnx_bytes_zlib",
-          *(name + suffix for name in ENGINES for suffix in ("_ms", "_ratio")), "nano_fp16_predicted_ms",
-          "map50_untuned", "map50_tuned", "map50_sizes", "tuning_images", "tuning_minutes", "input_wh", "split",
-          "model_sha256", "machine", "load")
+FIELDS = (
+    "kind",
+    "importance",
+    "ratio",
+    "macs",
+    "macs_share",
+    "parameters",
+    "onnx_bytes",
+    "onnx_bytes_zlib",
+    *(name + suffix for name in ENGINES for suffix in ("_ms", "_ratio")),
+    "nano_fp16_predicted_ms",
+    "map50_untuned",
+    "map50_tuned",
+    "map50_sizes",
+    "tuning_images",
+    "tuning_minutes",
+    "input_wh",
+    "split",
+    "model_sha256",
+    "machine",
+    "load",
+)
 
 
 def say(text):
@@ -56,9 +75,14 @@ class Entry:
 
     def __init__(self, kind, importance_, ratio, model, wh):
         self.model, self.engines = model, {}
-        self.row = {"kind": kind, "importance": importance_, "ratio": ratio,
-                    "macs": int(cost.Macs(model, wh)({})), "parameters": model.count_params(),
-                    "input_wh": "%dx%d" % wh}
+        self.row = {
+            "kind": kind,
+            "importance": importance_,
+            "ratio": ratio,
+            "macs": int(cost.Macs(model, wh)({})),
+            "parameters": model.count_params(),
+            "input_wh": "%dx%d" % wh,
+        }
 
     def open(self, folder, wh, images, with_litert):
         """Export every form and open its engine; one thread each."""
@@ -67,8 +91,11 @@ class Entry:
         table = calibrate.collect(path, images, wh, "minmax")
         tables.write(str(Path(folder) / "table.json"), table)
         quantize.int8_cpu(path, table, str(Path(folder) / "int8.onnx"))
-        self.row.update(onnx_bytes=os.path.getsize(path), onnx_bytes_zlib=magnitude.compressed_bytes(path),
-                        nano_fp16_predicted_ms=round(predict.predict_ms(path, "nano", "fp16", wh).latency_ms, 2))
+        self.row.update(
+            onnx_bytes=os.path.getsize(path),
+            onnx_bytes_zlib=magnitude.compressed_bytes(path),
+            nano_fp16_predicted_ms=round(predict.predict_ms(path, "nano", "fp16", wh).latency_ms, 2),
+        )
         self.engines = {"ort_fp32": OnnxEngine(path, wh, 1), "ort_int8": OnnxEngine(folder + "/int8.onnx", wh, 1)}
         for precision in ("fp32", "int8") if with_litert else ():
             target = "%s/%s.tflite" % (folder, precision)
@@ -109,16 +136,25 @@ def main():
     parser.add_argument("--set", action="append", default=[], help="config of fine-tuning, KEY=VALUE")
     parser.add_argument("--distill", type=float, default=0.0)
     parser.add_argument("--runs", default="runs/pruning", help="folder of fine-tunings; what is there is not redone")
-    parser.add_argument("--beside", nargs="+", default=[], metavar="KIND:NAME=FILE.keras", help="finished networks in "
-                        "the same run; KIND is pruned or trained")
-    parser.add_argument("--add", action="store_true", help="measure --beside alone, against the unpruned network, and "
-                        "put the rows into the table that is there")
+    parser.add_argument(
+        "--beside",
+        nargs="+",
+        default=[],
+        metavar="KIND:NAME=FILE.keras",
+        help="finished networks in the same run; KIND is pruned or trained",
+    )
+    parser.add_argument(
+        "--add",
+        action="store_true",
+        help="measure --beside alone, against the unpruned network, and put the rows into the table that is there",
+    )
     parser.add_argument("--input-wh", default="416x256")
     parser.add_argument("--out", default=str(RESULTS / "pruning.csv"))
     args = parser.parse_args()
     wh = predict.parse_wh(args.input_wh)
-    config = configuration.load(None, [*prune_cli.TUNE, "train.val_wh=[%d, %d]" % wh, "train.epochs=%d" % args.epochs,
-                                       *args.set])
+    config = configuration.load(
+        None, [*prune_cli.TUNE, "train.val_wh=[%d, %d]" % wh, "train.epochs=%d" % args.epochs, *args.set]
+    )
     config.data.root = args.data
     kept = rows_there(args) if args.add else []
     entries = measure(args, wh, config)
@@ -161,16 +197,22 @@ def measure(args, wh, config):
             judge.original.set_weights(weights)
             if kind in args.tune:
                 result = pruning(kind, runs / ("%s-%g" % (kind, ratio))).rounds(1 - ratio)
-                entry.row.update(map50_tuned=round(result["map50"], 2), tuning_minutes=result["minutes"],
-                                 tuning_images=result["epochs"] * config.train.images_per_epoch)
+                entry.row.update(
+                    map50_tuned=round(result["map50"], 2),
+                    tuning_minutes=result["minutes"],
+                    tuning_images=result["epochs"] * config.train.images_per_epoch,
+                )
             entries.append(entry)
             say("%s %g: mAP50 %s, tuned %s" % (kind, ratio, entry.row["map50_untuned"], entry.row.get("map50_tuned")))
     for kind, name, path in beside(args.beside):
         model = load(path)
         entry = Entry(kind, name, 0, model, wh)
-        entry.row.update(ratio=round(1 - entry.row["macs"] / first.row["macs"], 4),
-                         map50_tuned=round(judge.map50(model), 2), **training_of(path),
-                         map50_sizes=mean_over_sizes(model, args, config))
+        entry.row.update(
+            ratio=round(1 - entry.row["macs"] / first.row["macs"], 4),
+            map50_tuned=round(judge.map50(model), 2),
+            **training_of(path),
+            map50_sizes=mean_over_sizes(model, args, config),
+        )
         entries.append(entry)
         say("%s %s: mAP50 %s, %s over sizes" % (kind, name, entry.row["map50_tuned"], entry.row["map50_sizes"]))
     for sparsity in () if args.add else SPARSITIES:
@@ -197,8 +239,11 @@ def beside(texts):
         kind, _, rest = text.partition(":")
         name, _, path = rest.partition("=")
         if kind not in BESIDE or not name or not Path(path).is_file():
-            raise UsageError("not a network to measure: %r" % text, where="--beside",
-                             expected="pruned:NAME=FILE.keras or trained:NAME=FILE.keras, and the file there")
+            raise UsageError(
+                "not a network to measure: %r" % text,
+                where="--beside",
+                expected="pruned:NAME=FILE.keras or trained:NAME=FILE.keras, and the file there",
+            )
         found.append((kind, name, path))
     return found
 
@@ -212,8 +257,10 @@ def training_of(path):
         settings = files.read_json(str(run / "config.json"))
         with open(run / "log.csv", newline="") as handle:
             epochs = list(csv.DictReader(handle))
-        return {"tuning_images": len(epochs) * settings["train"]["images_per_epoch"],
-                "tuning_minutes": float(epochs[-1]["minutes"])}
+        return {
+            "tuning_images": len(epochs) * settings["train"]["images_per_epoch"],
+            "tuning_minutes": float(epochs[-1]["minutes"]),
+        }
     return {}
 
 
@@ -222,8 +269,12 @@ def rows_there(args):
     with open(args.out, newline="") as handle:
         rows = [row for row in csv.DictReader(handle) if row["kind"] not in BESIDE]
     if not rows or rows[0]["model_sha256"] != files.sha256(args.model):
-        raise BadInput("the table is of another model", where=args.out, expected="rows of %s" % args.model,
-                       remedy="measure all of it anew: leave --add out")
+        raise BadInput(
+            "the table is of another model",
+            where=args.out,
+            expected="rows of %s" % args.model,
+            remedy="measure all of it anew: leave --add out",
+        )
     return rows
 
 
@@ -232,8 +283,12 @@ def write(entries, args, config, kept):
     if args.add:
         kept[0]["map50_sizes"] = entries[0].row["map50_sizes"]
         entries = entries[1:]  # the unpruned network is in the table
-    common = {"split": config.data.val, "model_sha256": files.sha256(args.model), "load": "%.1f" % os.getloadavg()[0],
-              "machine": describe("keras", "onnxruntime", "ai-edge-litert")}
+    common = {
+        "split": config.data.val,
+        "model_sha256": files.sha256(args.model),
+        "load": "%.1f" % os.getloadavg()[0],
+        "machine": describe("keras", "onnxruntime", "ai-edge-litert"),
+    }
     text = io.StringIO()
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
@@ -254,11 +309,24 @@ def plot(rows, path):
     for number, kind in enumerate(kinds):
         own = [whole] + [row for row in rows if row["kind"] == "channels" and row["importance"] == kind]
         colour = "C%d" % number
-        axes.plot([r["macs_share"] for r in own], [r["map50_untuned"] for r in own], "--o", color=colour, linewidth=1,
-                  markersize=3, label=kind)
+        axes.plot(
+            [r["macs_share"] for r in own],
+            [r["map50_untuned"] for r in own],
+            "--o",
+            color=colour,
+            linewidth=1,
+            markersize=3,
+            label=kind,
+        )
         tuned = [r for r in own if r.get("map50_tuned") is not None]
-        axes.plot([r["macs_share"] for r in tuned], [r["map50_tuned"] for r in tuned], "-s", color=colour, markersize=4,
-                  label=kind + ", fine-tuned" if tuned else None)
+        axes.plot(
+            [r["macs_share"] for r in tuned],
+            [r["map50_tuned"] for r in tuned],
+            "-s",
+            color=colour,
+            markersize=4,
+            label=kind + ", fine-tuned" if tuned else None,
+        )
     axes.set(xlabel="multiply-adds left, as a share", ylabel="val mAP50 at %s, points" % whole["input_wh"])
     axes.invert_xaxis()
     axes.grid(alpha=0.3)

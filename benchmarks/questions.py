@@ -6,6 +6,7 @@ int8.md: does int8 pay on each target; pruned_or_small.md: pruned from a large m
 of the usual methods were worth it. Each page says in words what does not change; every figure and verdict on it stands
 between marks and comes from benchmarks/results/. A test fails when they differ.
 """
+
 import sys
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def cpu_of(machine):
 
 # Does int8 pay?
 
+
 def int8_targets():
     """What each target's hardware does natively, from the target table."""
     rows = []
@@ -41,8 +43,11 @@ def int8_targets():
         if not target.is_jetson:
             continue
         rates = target.peak_flops
-        gain = "x %.1f at most" % (rates["int8"] / rates["fp16"]) if "int8" in rates else "no: " + (
-            target.slow_precision_reason or "no such instructions")
+        gain = (
+            "x %.1f at most" % (rates["int8"] / rates["fp16"])
+            if "int8" in rates
+            else "no: " + (target.slow_precision_reason or "no such instructions")
+        )
         rows.append([target.title, target.compute_capability, ", ".join(target.fast_precisions), gain])
     return markdown(["target", "compute capability", "fast precisions", "int8 over fp16, by the data sheet"], rows)
 
@@ -52,9 +57,19 @@ def int8_cpu():
     rows = [row for row in read("int8_shape") if row["form"] == "int8-cpu (as shipped)"]
     if not rows:
         return MISSING
-    text = markdown(["processor, ONNX Runtime, 1 thread", "input", "int8 ms", "times as fast", "bytes, ratio"], [
-        [cpu_of(row["machine"]), row["input_wh"], ms(row["cpu_ms_p50"]), times(row["times_faster_p50"]),
-         "%.2f" % (int(row["bytes"]) / _fp32_bytes(row))] for row in rows])
+    text = markdown(
+        ["processor, ONNX Runtime, 1 thread", "input", "int8 ms", "times as fast", "bytes, ratio"],
+        [
+            [
+                cpu_of(row["machine"]),
+                row["input_wh"],
+                ms(row["cpu_ms_p50"]),
+                times(row["times_faster_p50"]),
+                "%.2f" % (int(row["bytes"]) / _fp32_bytes(row)),
+            ]
+            for row in rows
+        ],
+    )
     out = []
     for machine in dict.fromkeys(cpu_of(row["machine"]) for row in rows):
         found = [float(row["times_faster_p50"]) for row in rows if cpu_of(row["machine"]) == machine]
@@ -65,8 +80,11 @@ def int8_cpu():
 
 
 def _fp32_bytes(row):
-    return next(int(r["bytes"]) for r in read("int8_shape") if r["form"] == "fp32" and r["machine"] == row["machine"]
-                and r["input_wh"] == row["input_wh"])
+    return next(
+        int(r["bytes"])
+        for r in read("int8_shape")
+        if r["form"] == "fp32" and r["machine"] == row["machine"] and r["input_wh"] == row["input_wh"]
+    )
 
 
 def int8_litert():
@@ -78,14 +96,26 @@ def int8_litert():
         base = next((r for r in rows if r["precision"] == "fp32" and r["threads"] == row["threads"]), None)
         if base:
             ratio = float(base["cpu_ratio"]) / float(row["cpu_ratio"])
-            pairs.append([cpu_of(row["machine"]), row["input_wh"], row["threads"], ms(row["cpu_ms"]), "%.2f" % ratio,
-                          points(row["map50"]), points(base["map50"])])
+            pairs.append(
+                [
+                    cpu_of(row["machine"]),
+                    row["input_wh"],
+                    row["threads"],
+                    ms(row["cpu_ms"]),
+                    "%.2f" % ratio,
+                    points(row["map50"]),
+                    points(base["map50"]),
+                ]
+            )
     if not pairs:
         return MISSING
-    text = markdown(["processor, LiteRT", "input", "threads", "int8 CPU ms", "times as fast as fp32", "mAP50",
-                     "mAP50 of fp32"], pairs)
+    text = markdown(
+        ["processor, LiteRT", "input", "threads", "int8 CPU ms", "times as fast as fp32", "mAP50", "mAP50 of fp32"],
+        pairs,
+    )
     return text + "\nLiteRT's int8 %s here.\n" % (
-        "pays" if min(float(p[4]) for p in pairs) >= 1.1 else "does not pay in time")
+        "pays" if min(float(p[4]) for p in pairs) >= 1.1 else "does not pay in time"
+    )
 
 
 def int8_ap():
@@ -95,21 +125,33 @@ def int8_ap():
     for row in rows:
         if row["precision"] != "int8-cpu":
             continue
-        base = next((r for r in rows if r["precision"] == "fp32" and (r["model"], r["input_wh"]) == (
-            row["model"], row["input_wh"])), None)
+        base = next(
+            (
+                r
+                for r in rows
+                if r["precision"] == "fp32" and (r["model"], r["input_wh"]) == (row["model"], row["input_wh"])
+            ),
+            None,
+        )
         if base:
             differences.append(float(row["map50"]) - float(base["map50"]))
-            lines.append([row["model"], row["input_wh"], points(base["map50"]), points(row["map50"]),
-                          "%+.1f" % differences[-1]])
+            lines.append(
+                [row["model"], row["input_wh"], points(base["map50"]), points(row["map50"]), "%+.1f" % differences[-1]]
+            )
     if not lines:
         return MISSING
     text = markdown(["model", "input", "mAP50 fp32", "mAP50 int8", "difference"], lines)
     return text + "\n%d photographs (%s/). int8 costs between %.1f and %.1f points of mAP50, %.1f on average.\n" % (
-        int(rows[0]["images"]), rows[0]["split"], max(0.0, -max(differences)), -min(differences),
-        -sum(differences) / len(differences))
+        int(rows[0]["images"]),
+        rows[0]["split"],
+        max(0.0, -max(differences)),
+        -min(differences),
+        -sum(differences) / len(differences),
+    )
 
 
 # Pruned from a large model, or trained small?
+
 
 def pruned_tuned():
     """Every pruning that was fine-tuned, and what it was before."""
@@ -119,15 +161,37 @@ def pruned_tuned():
         return MISSING
     rows.sort(key=lambda row: (-float(row["macs_share"]), row["importance"]))
     text = markdown(
-        ["importance", "MACs left", "images of fine-tuning", "mAP50 before", "mAP50 after", "against unpruned",
-         "fp32 time, ratio", "Nano fp16 ms, predicted"],
-        [[row["importance"], "%.0f %%" % (100 * float(row["macs_share"])), row["tuning_images"] or "–",
-          points(row["map50_untuned"]), points(row["map50_tuned"]),
-          "%+.1f" % (float(row["map50_tuned"]) - float(whole["map50_untuned"])), times(row["ort_fp32_ratio"]),
-          ms(row["nano_fp16_predicted_ms"])] for row in rows])
+        [
+            "importance",
+            "MACs left",
+            "images of fine-tuning",
+            "mAP50 before",
+            "mAP50 after",
+            "against unpruned",
+            "fp32 time, ratio",
+            "Nano fp16 ms, predicted",
+        ],
+        [
+            [
+                row["importance"],
+                "%.0f %%" % (100 * float(row["macs_share"])),
+                row["tuning_images"] or "–",
+                points(row["map50_untuned"]),
+                points(row["map50_tuned"]),
+                "%+.1f" % (float(row["map50_tuned"]) - float(whole["map50_untuned"])),
+                times(row["ort_fp32_ratio"]),
+                ms(row["nano_fp16_predicted_ms"]),
+            ]
+            for row in rows
+        ],
+    )
     return text + "\nUnpruned: mAP50 %s on %s/ at %s, %s ms predicted. %s.\n" % (
-        points(whole["map50_untuned"]), whole["split"], whole["input_wh"], ms(whole["nano_fp16_predicted_ms"]),
-        whole["machine"])
+        points(whole["map50_untuned"]),
+        whole["split"],
+        whole["input_wh"],
+        ms(whole["nano_fp16_predicted_ms"]),
+        whole["machine"],
+    )
 
 
 def pruned_beside():
@@ -136,18 +200,42 @@ def pruned_beside():
     rows = [row for row in every if row["kind"] in ("unpruned", "pruned", "trained")]
     pruned, small = ([row for row in rows if row["kind"] == kind] for kind in ("pruned", "trained"))
     if not pruned or not small:
-        lack = (["a pruned network after its full fine-tuning"] * (not pruned)
-                + ["a network that was trained small"] * (not small))
-        return ("**Not decided yet:** the table has no row for %s. The fine-tunings below are too short to tell.\n"
-                % " nor for ".join(lack))
+        lack = ["a pruned network after its full fine-tuning"] * (not pruned) + ["a network that was trained small"] * (
+            not small
+        )
+        return (
+            "**Not decided yet:** the table has no row for %s. The fine-tunings below are too short to tell.\n"
+            % " nor for ".join(lack)
+        )
     text = markdown(
-        ["network", "made by", "MACs left", "parameters", "images of its training", "minutes",
-         "mAP50, mean of 320 to 640", "at " + rows[0]["input_wh"], "fp32 time, ratio", "Nano fp16 ms, predicted"],
-        [[row["importance"] or "unpruned", {"pruned": "pruning", "trained": "training", "unpruned": "training"}[
-            row["kind"]], "%.0f %%" % (100 * float(row["macs_share"])), row["parameters"], row["tuning_images"] or "–",
-          "%.0f" % float(row["tuning_minutes"]) if row["tuning_minutes"] else "–",
-          points(row["map50_sizes"]), points(row["map50_tuned"] or row["map50_untuned"]), times(row["ort_fp32_ratio"]),
-          ms(row["nano_fp16_predicted_ms"])] for row in rows])
+        [
+            "network",
+            "made by",
+            "MACs left",
+            "parameters",
+            "images of its training",
+            "minutes",
+            "mAP50, mean of 320 to 640",
+            "at " + rows[0]["input_wh"],
+            "fp32 time, ratio",
+            "Nano fp16 ms, predicted",
+        ],
+        [
+            [
+                row["importance"] or "unpruned",
+                {"pruned": "pruning", "trained": "training", "unpruned": "training"}[row["kind"]],
+                "%.0f %%" % (100 * float(row["macs_share"])),
+                row["parameters"],
+                row["tuning_images"] or "–",
+                "%.0f" % float(row["tuning_minutes"]) if row["tuning_minutes"] else "–",
+                points(row["map50_sizes"]),
+                points(row["map50_tuned"] or row["map50_untuned"]),
+                times(row["ort_fp32_ratio"]),
+                ms(row["nano_fp16_predicted_ms"]),
+            ]
+            for row in rows
+        ],
+    )
     lines = []
     for own in pruned:
         # A network that saw more images is no control.
@@ -157,9 +245,17 @@ def pruned_beside():
         other = min(equal, key=lambda row: abs(float(row["macs_share"]) - float(own["macs_share"])))
         gap = float(own["map50_sizes"]) - float(other["map50_sizes"])
         word = "is better" if gap >= CLOSE else "is worse" if gap <= -CLOSE else "is as good, within a point"
-        lines.append("- %s, pruned to %.0f %% of the MACs, %s than %s, trained small with %.0f %%: %+.1f points." % (
-            own["importance"], 100 * float(own["macs_share"]), word, other["importance"],
-            100 * float(other["macs_share"]), gap))
+        lines.append(
+            "- %s, pruned to %.0f %% of the MACs, %s than %s, trained small with %.0f %%: %+.1f points."
+            % (
+                own["importance"],
+                100 * float(own["macs_share"]),
+                word,
+                other["importance"],
+                100 * float(other["macs_share"]),
+                gap,
+            )
+        )
     return text + "\n" + "\n".join(lines).replace("within a point than", "within a point, as") + "\n"
 
 
@@ -168,12 +264,22 @@ def pruned_magnitude():
     whole = next((row for row in read("pruning") if row["kind"] == "unpruned"), None)
     if not rows:
         return MISSING
-    return markdown(["share of weights set to zero", "mAP50", "fp32 time, ratio", "compressed bytes, ratio"], [
-        ["%.0f %%" % (100 * float(row["ratio"])), points(row["map50_untuned"]), times(row["ort_fp32_ratio"]),
-         "%.2f" % (int(row["onnx_bytes_zlib"]) / int(whole["onnx_bytes_zlib"]))] for row in rows])
+    return markdown(
+        ["share of weights set to zero", "mAP50", "fp32 time, ratio", "compressed bytes, ratio"],
+        [
+            [
+                "%.0f %%" % (100 * float(row["ratio"])),
+                points(row["map50_untuned"]),
+                times(row["ort_fp32_ratio"]),
+                "%.2f" % (int(row["onnx_bytes_zlib"]) / int(whole["onnx_bytes_zlib"])),
+            ]
+            for row in rows
+        ],
+    )
 
 
 # Which methods were worth it?
+
 
 def methods_training():
     """The ablation, a line for each choice that was trained, and what was not."""
@@ -182,8 +288,10 @@ def methods_training():
     rows = read("detector_ablation")
     known = list(dict.fromkeys(row.choice for model in ("s", "n") for row in choices(model)))
     if not rows:
-        return ("**Not measured yet:** benchmarks/results/detector_ablation.csv has no rows. What it will hold: %s "
-                "(`python -m benchmarks.ablation`).\n" % ", ".join(known[1:]))
+        return (
+            "**Not measured yet:** benchmarks/results/detector_ablation.csv has no rows. What it will hold: %s "
+            "(`python -m benchmarks.ablation`).\n" % ", ".join(known[1:])
+        )
     out = []
     for model, images in dict.fromkeys((row["model"], row["images"]) for row in rows):
         own = [row for row in rows if (row["model"], row["images"]) == (model, images)]
@@ -193,22 +301,48 @@ def methods_training():
         for choice, value in dict.fromkeys((row["choice"], row["value"]) for row in own):
             seeds = [row for row in own if (row["choice"], row["value"]) == (choice, value)]
             change = sum(float(row["difference"]) for row in seeds) / len(seeds)
-            word = "–" if choice == "baseline" else "better" if change >= close else "worse" if change <= -close else \
-                "no difference to be seen"
+            word = (
+                "–"
+                if choice == "baseline"
+                else "better"
+                if change >= close
+                else "worse"
+                if change <= -close
+                else "no difference to be seen"
+            )
             verdicts.setdefault(word, []).append("%s %s" % (choice, value))
-            lines.append([choice, value, str(len(seeds)), _mean(seeds, "map50_320"), _mean(seeds, "map50_416"),
-                          _mean(seeds, "with_mask"), _mean(seeds, "without_mask"),
-                          "–" if choice == "baseline" else "%+.1f" % change, word])
+            lines.append(
+                [
+                    choice,
+                    value,
+                    str(len(seeds)),
+                    _mean(seeds, "map50_320"),
+                    _mean(seeds, "map50_416"),
+                    _mean(seeds, "with_mask"),
+                    _mean(seeds, "without_mask"),
+                    "–" if choice == "baseline" else "%+.1f" % change,
+                    word,
+                ]
+            )
         out.append("Model `%s`, %s images a training, %s:\n\n" % (model, images, cpu_of(own[0]["machine"])))
-        out.append(markdown(["choice", "value", "seeds", "mAP50 at 320", "at 416", "mask", "no mask", "difference",
-                             "verdict"], lines) + "\n")
+        out.append(
+            markdown(
+                ["choice", "value", "seeds", "mAP50 at 320", "at 416", "mask", "no mask", "difference", "verdict"],
+                lines,
+            )
+            + "\n"
+        )
         for word in ("better", "worse", "no difference to be seen"):
             if word in verdicts:
-                out.append("- %s: %s.\n" % (word.capitalize() + " than the baseline" * (word[0] != "n"),
-                                            "; ".join(verdicts[word])))
+                out.append(
+                    "- %s: %s.\n"
+                    % (word.capitalize() + " than the baseline" * (word[0] != "n"), "; ".join(verdicts[word]))
+                )
         if close > CLOSE:
-            out.append("- The baseline's own seeds differ by %.1f points: less than that is no difference to be seen.\n"
-                       % close)
+            out.append(
+                "- The baseline's own seeds differ by %.1f points: less than that is no difference to be seen.\n"
+                % close
+            )
         out.append("\n")
     missing = [name for name in known if name not in {row["choice"] for row in rows}]
     if missing:
@@ -230,8 +364,17 @@ def methods_size():
     for model in dict.fromkeys(row["model"] for row in rows):
         own = sorted((row for row in rows if row["model"] == model), key=lambda row: -int(row["macs"]))
         first = own[0]
-        out += [[model, row["input_wh"], points(row["map50"]), "%+.1f" % (float(row["map50"]) - float(first["map50"])),
-                 points(row["small"]), "x %.2f" % (int(row["macs"]) / int(first["macs"]))] for row in own]
+        out += [
+            [
+                model,
+                row["input_wh"],
+                points(row["map50"]),
+                "%+.1f" % (float(row["map50"]) - float(first["map50"])),
+                points(row["small"]),
+                "x %.2f" % (int(row["macs"]) / int(first["macs"])),
+            ]
+            for row in own
+        ]
     return markdown(["model", "input", "mAP50", "against the largest", "< 32 px", "MACs"], out)
 
 
@@ -244,31 +387,59 @@ def methods_deployed():
         best = row["map50_tuned"]
         if whole and best and (row["kind"] == "pruned" or row["kind"] == "channels" and row["importance"] == "taylor"):
             name = "channel pruning, %s, to %.0f %% of the MACs, %s images of fine-tuning" % (
-                row["importance"], 100 * float(row["macs_share"]), row["tuning_images"] or "?")
-            out.append([name, "x %.2f" % (1 / float(row["ort_fp32_ratio"])) if row["ort_fp32_ratio"] else "–",
-                        "%+.1f" % (float(best) - float(whole["map50_untuned"])), "%s/ at %s" % (
-                            row["split"], row["input_wh"])])
+                row["importance"],
+                100 * float(row["macs_share"]),
+                row["tuning_images"] or "?",
+            )
+            out.append(
+                [
+                    name,
+                    "x %.2f" % (1 / float(row["ort_fp32_ratio"])) if row["ort_fp32_ratio"] else "–",
+                    "%+.1f" % (float(best) - float(whole["map50_untuned"])),
+                    "%s/ at %s" % (row["split"], row["input_wh"]),
+                ]
+            )
         if whole and row["kind"] == "magnitude":
-            out.append(["magnitude pruning, %.0f %% zeros, no fine-tuning" % (100 * float(row["ratio"])),
-                        "x %.2f" % (1 / float(row["ort_fp32_ratio"])),
-                        "%+.1f" % (float(row["map50_untuned"]) - float(whole["map50_untuned"])),
-                        "%s/ at %s" % (row["split"], row["input_wh"])])
+            out.append(
+                [
+                    "magnitude pruning, %.0f %% zeros, no fine-tuning" % (100 * float(row["ratio"])),
+                    "x %.2f" % (1 / float(row["ort_fp32_ratio"])),
+                    "%+.1f" % (float(row["map50_untuned"]) - float(whole["map50_untuned"])),
+                    "%s/ at %s" % (row["split"], row["input_wh"]),
+                ]
+            )
     shapes = [row for row in read("int8_shape") if row["form"] == "int8-cpu (as shipped)"]
     # int8_shape.csv times the first model of the bundle.
     first = read("detector")[0]["model"] if shapes else ""
-    detector = {(row["split"], row["precision"], row["input_wh"]): row for row in read("detector")
-                if row["model"] == first}
+    detector = {
+        (row["split"], row["precision"], row["input_wh"]): row for row in read("detector") if row["model"] == first
+    }
     for row in shapes:
         pair = [detector.get(("val", name, row["input_wh"])) for name in ("int8-cpu", "fp32")]
         if all(pair):
-            out.append(["int8 on %s" % cpu_of(row["machine"]), "x " + times(row["times_faster_p50"]),
-                        "%+.1f" % (float(pair[0]["map50"]) - float(pair[1]["map50"])), "val/ at " + row["input_wh"]])
+            out.append(
+                [
+                    "int8 on %s" % cpu_of(row["machine"]),
+                    "x " + times(row["times_faster_p50"]),
+                    "%+.1f" % (float(pair[0]["map50"]) - float(pair[1]["map50"])),
+                    "val/ at " + row["input_wh"],
+                ]
+            )
     return markdown(["method", "speed, CPU", "points of mAP50", "where"], out) if out else MISSING
 
 
-TABLES = {"int8-targets": int8_targets, "int8-cpu": int8_cpu, "int8-litert": int8_litert, "int8-ap": int8_ap,
-          "pruned-tuned": pruned_tuned, "pruned-beside": pruned_beside, "pruned-magnitude": pruned_magnitude,
-          "methods-training": methods_training, "methods-size": methods_size, "methods-deployed": methods_deployed}
+TABLES = {
+    "int8-targets": int8_targets,
+    "int8-cpu": int8_cpu,
+    "int8-litert": int8_litert,
+    "int8-ap": int8_ap,
+    "pruned-tuned": pruned_tuned,
+    "pruned-beside": pruned_beside,
+    "pruned-magnitude": pruned_magnitude,
+    "methods-training": methods_training,
+    "methods-size": methods_size,
+    "methods-deployed": methods_deployed,
+}
 
 
 def main():

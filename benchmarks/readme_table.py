@@ -55,16 +55,38 @@ def detector() -> str:
 
     def line(row):
         other = eight.get((row["model"], row["input_wh"]))  # none where it lost more than a bundle allows
-        return [f"{row['model']}, {row['input_wh']}", points(row["map50"]), points(other["map50"]) if other else "–",
-                *(points(row[name]) for name in ("with_mask", "without_mask", "small", "medium", "large")),
-                megabytes(row["bytes"]), megabytes(other["bytes"]) if other else "–", millions(row["macs"])]
+        return [
+            f"{row['model']}, {row['input_wh']}",
+            points(row["map50"]),
+            points(other["map50"]) if other else "–",
+            *(points(row[name]) for name in ("with_mask", "without_mask", "small", "medium", "large")),
+            megabytes(row["bytes"]),
+            megabytes(other["bytes"]) if other else "–",
+            millions(row["macs"]),
+        ]
 
-    table = markdown(["model, input", "mAP50", "int8-cpu", "mask", "no mask", "< 32 px", "32–96 px", "> 96 px", "file",
-                      "int8-cpu file", "MACs"], [line(row) for row in rows])
+    table = markdown(
+        [
+            "model, input",
+            "mAP50",
+            "int8-cpu",
+            "mask",
+            "no mask",
+            "< 32 px",
+            "32–96 px",
+            "> 96 px",
+            "file",
+            "int8-cpu file",
+            "MACs",
+        ],
+        [line(row) for row in rows],
+    )
     first = rows[0]
-    return (table + f"\nTwo-class mAP50 in points on {first['images']} photographs ({first['split']}/), fp32 and "
-            f"int8-cpu (– where it lost too much to ship), measured with ONNX Runtime through the detector that runs "
-            f"on the device; the columns between are of fp32. {first['machine']}.\n")
+    return (
+        table + f"\nTwo-class mAP50 in points on {first['images']} photographs ({first['split']}/), fp32 and "
+        f"int8-cpu (– where it lost too much to ship), measured with ONNX Runtime through the detector that runs "
+        f"on the device; the columns between are of fp32. {first['machine']}.\n"
+    )
 
 
 def peers() -> str:
@@ -74,12 +96,23 @@ def peers() -> str:
         return "Not measured yet.\n"
     table = markdown(
         ["detector", "mAP50", "< 32 px", "time, ratio", "file, ratio", "MACs, ratio"],
-        [[f"{row['system']} {row['precision']}, {row['input_wh']}", points(row["map50"]), points(row["small"]),
-          f"{float(row['cpu_ratio']):.2f}", f"{float(row['size_ratio']):.2f}", f"{float(row['macs_ratio']):.2f}"]
-         for row in rows])
+        [
+            [
+                f"{row['system']} {row['precision']}, {row['input_wh']}",
+                points(row["map50"]),
+                points(row["small"]),
+                f"{float(row['cpu_ratio']):.2f}",
+                f"{float(row['size_ratio']):.2f}",
+                f"{float(row['macs_ratio']):.2f}",
+            ]
+            for row in rows
+        ],
+    )
     first = rows[0]
-    return (table + f"\nSame {first['images']} photographs, same machine, one run, {first['threads']} thread; ratios "
-            f"are to AIZOO's. Time is CPU time for a whole image. {first['machine']}.\n")
+    return (
+        table + f"\nSame {first['images']} photographs, same machine, one run, {first['threads']} thread; ratios "
+        f"are to AIZOO's. Time is CPU time for a whole image. {first['machine']}.\n"
+    )
 
 
 def engines() -> str:
@@ -92,12 +125,22 @@ def engines() -> str:
         pairs.setdefault((row["system"], row["precision"], row["runtime"], row["input_wh"]), {})[row["threads"]] = row
     table = markdown(
         ["engine", "mAP50", "ms, 1 thread", "ms, 2 threads", "file"],
-        [[f"{system} {precision}, {runtime}, {wh}", points(by["1"]["map50"]),
-          *(f"{float(by[n]['infer_p50_ms']):.1f}" if n in by else "–" for n in ("1", "2")), megabytes(by["1"]["bytes"])]
-         for (system, precision, runtime, wh), by in pairs.items() if "1" in by])
+        [
+            [
+                f"{system} {precision}, {runtime}, {wh}",
+                points(by["1"]["map50"]),
+                *(f"{float(by[n]['infer_p50_ms']):.1f}" if n in by else "–" for n in ("1", "2")),
+                megabytes(by["1"]["bytes"]),
+            ]
+            for (system, precision, runtime, wh), by in pairs.items()
+            if "1" in by
+        ],
+    )
     first = rows[0]
-    return (table + f"\nInference alone, median of {first['images']} photographs taken in turns in one run. "
-            f"{first['machine']}; load at the start {first['load']}.\n")
+    return (
+        table + f"\nInference alone, median of {first['images']} photographs taken in turns in one run. "
+        f"{first['machine']}; load at the start {first['load']}.\n"
+    )
 
 
 def prediction() -> str:
@@ -111,20 +154,30 @@ def prediction() -> str:
         values = [abs(float(line[column])) for line in lines]
         return f"{sum(values) / len(values):.1f} %"
 
-    lines = [["Jetson Nano, published rows, each left out in turn", str(len(engine)),
-              mean(engine, "leave_one_out_error_pct")],
-             ["the same, its whole source left out", str(len(engine)), mean(engine, "leave_source_out_error_pct")]]
+    lines = [
+        [
+            "Jetson Nano, published rows, each left out in turn",
+            str(len(engine)),
+            mean(engine, "leave_one_out_error_pct"),
+        ],
+        ["the same, its whole source left out", str(len(engine)), mean(engine, "leave_source_out_error_pct")],
+    ]
     if here:
         lines.append(["this machine, networks that the calibration never saw", str(len(here)), mean(here, "error_pct")])
     return markdown(["latency model against measurements", "rows", "mean absolute error"], lines)
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "detector": detector, "peers": peers, "engines": engines, "prediction": prediction}
+    "detector": detector,
+    "peers": peers,
+    "engines": engines,
+    "prediction": prediction,
+}
 
 
 def filled(text: str, where: str = "README.md", tables: dict[str, Callable[[], str]] = TABLES) -> str:
     """`text` with every marked table made anew."""
+
     def replace(match):
         name = match.group(2)
         if name not in tables:

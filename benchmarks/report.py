@@ -5,6 +5,7 @@
 The photographs of val/ with the detections of several variants side by side are in the page, so it stays out of the
 repository. Measured times are those of the CSV files, on the machines that these name; nothing is timed here.
 """
+
 import argparse
 import sys
 import time
@@ -43,16 +44,23 @@ def gathered(bundle):
     predicted, layers = predictions(contents)
     first = (read("engines") or read("peers") or [{}])[0]
     data = {
-        "title": "jetmask: what speed costs", "name": "benchmarks", "created": time.strftime("%Y-%m-%dT%H:%M:%SZ",
-                                                                                            time.gmtime()),
+        "title": "jetmask: what speed costs",
+        "name": "benchmarks",
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "summary": "All measurements of this repository in one page. Each row's machine stands in its CSV file under "
-                   "benchmarks/results/.",
+        "benchmarks/results/.",
         "data": {"kind": "photographs", "split": first.get("split"), "images": int(first.get("images") or 0)},
-        "machine": (first.get("machine") or "").split(";")[0], "variants": variants(), "predicted": predicted,
-        "layers": layers, "prunings": prunings(), "scan": scan(),
-        "agreement": agreement(), "sensitivity": [
-            {"layer": row["layer"], "snr_db": float(row["snr_db"])} for row in read("int8_sensitivity")],
-        "ablations": ablations(ablation), "comparisons": comparisons(ablation), "sweep": sweep(),
+        "machine": (first.get("machine") or "").split(";")[0],
+        "variants": variants(),
+        "predicted": predicted,
+        "layers": layers,
+        "prunings": prunings(),
+        "scan": scan(),
+        "agreement": agreement(),
+        "sensitivity": [{"layer": row["layer"], "snr_db": float(row["snr_db"])} for row in read("int8_sensitivity")],
+        "ablations": ablations(ablation),
+        "comparisons": comparisons(ablation),
+        "sweep": sweep(),
         "environment": {"page written on": describe(), "measured on": first.get("machine")},
         "commands": [{"title": "This page again", "command": "python -m benchmarks.report --data DIR"}],
     }
@@ -68,14 +76,22 @@ def variants():
     out = {}
     for row in read("engines") + read("peers"):
         key = (row["system"], row["precision"], row["runtime"], row["threads"], row["input_wh"])
-        out.setdefault(key, {
-            "name": "%s %s %s" % (row["system"], row["input_wh"], row["precision"]), "runtime": row["runtime"],
-            "precision": row["precision"], "input_wh": [int(n) for n in row["input_wh"].split("x")],
-            "threads": int(row["threads"]), "map50": number(row["map50"]),
-            "per_class": {name: number(row[name]) for name in ("with_mask", "without_mask")},
-            "by_size": {name: number(row[name]) for name in ("small", "medium", "large")},
-            "latency_ms": {"total_ms": {"p50": number(row["total_p50_ms"])}}, "bytes": int(row["bytes"]),
-            "macs": int(row["macs"])})
+        out.setdefault(
+            key,
+            {
+                "name": "%s %s %s" % (row["system"], row["input_wh"], row["precision"]),
+                "runtime": row["runtime"],
+                "precision": row["precision"],
+                "input_wh": [int(n) for n in row["input_wh"].split("x")],
+                "threads": int(row["threads"]),
+                "map50": number(row["map50"]),
+                "per_class": {name: number(row[name]) for name in ("with_mask", "without_mask")},
+                "by_size": {name: number(row[name]) for name in ("small", "medium", "large")},
+                "latency_ms": {"total_ms": {"p50": number(row["total_p50_ms"])}},
+                "bytes": int(row["bytes"]),
+                "macs": int(row["macs"]),
+            },
+        )
     return list(out.values())
 
 
@@ -88,9 +104,19 @@ def predictions(contents):
         found = predict_graph(read_onnx(contents.path(variant), tuple(variant.input_wh)), "nano", "fp16")
         name = "%s-%dx%d-fp16" % (variant.model, *variant.input_wh)
         ap, _ = choose.accuracy(contents, variant, "onnxruntime")
-        rows.append({"name": name, "target": "nano", "precision": "fp16", "input_wh": list(variant.input_wh),
-                     "map50": ap, "latency_ms": found.latency_ms, "low_ms": found.low_ms, "high_ms": found.high_ms,
-                     "bytes": variant.bytes})
+        rows.append(
+            {
+                "name": name,
+                "target": "nano",
+                "precision": "fp16",
+                "input_wh": list(variant.input_wh),
+                "map50": ap,
+                "latency_ms": found.latency_ms,
+                "low_ms": found.low_ms,
+                "high_ms": found.high_ms,
+                "bytes": variant.bytes,
+            }
+        )
         if tuple(variant.input_wh) == (416, 256):
             layers.append({**found.as_json(), "title": name})
     return rows, layers
@@ -103,15 +129,30 @@ def prunings():
     for row in rows:
         if row["kind"] in ("channels", "pruned", "trained"):
             method = {"channels": row["importance"], "pruned": "pruned", "trained": "trained small"}[row["kind"]]
-            out.append({"name": row["importance"], "method": method, "macs_share": float(row["macs_share"]),
-                        "before": number(row["map50_untuned"]), "map50": number(row["map50_tuned"]),
-                        "time_ratio": number(row["ort_fp32_ratio"]),
-                        "images": int(row["tuning_images"]) if row["tuning_images"] else None,
-                        "note": "" if row["kind"] == "channels" else method})
+            out.append(
+                {
+                    "name": row["importance"],
+                    "method": method,
+                    "macs_share": float(row["macs_share"]),
+                    "before": number(row["map50_untuned"]),
+                    "map50": number(row["map50_tuned"]),
+                    "time_ratio": number(row["ort_fp32_ratio"]),
+                    "images": int(row["tuning_images"]) if row["tuning_images"] else None,
+                    "note": "" if row["kind"] == "channels" else method,
+                }
+            )
     # Lines in the figure: what was fine-tuned, from the unpruned network on; the rest is in the table.
     tuned = {row["method"] for row in out if row["map50"] is not None}
-    start = [{"name": "unpruned", "method": method, "macs_share": 1.0, "before": number(whole["map50_untuned"]),
-              "map50": number(whole["map50_untuned"])} for method in sorted(tuned - {"pruned", "trained small"})]
+    start = [
+        {
+            "name": "unpruned",
+            "method": method,
+            "macs_share": 1.0,
+            "before": number(whole["map50_untuned"]),
+            "map50": number(whole["map50_untuned"]),
+        }
+        for method in sorted(tuned - {"pruned", "trained small"})
+    ]
     return [row for row in start + out if row["method"] in tuned]
 
 
@@ -122,19 +163,37 @@ def scan():
     groups = {}
     for row in rows:
         groups.setdefault(row["group"], {})[row["dropped"]] = float(row["map50"])
-    return {"baseline": float(rows[0]["baseline"]), "groups": groups, "note": "Channels by %s, val mAP50 at %s." % (
-        rows[0]["importance"], rows[0]["input_wh"])}
+    return {
+        "baseline": float(rows[0]["baseline"]),
+        "groups": groups,
+        "note": "Channels by %s, val mAP50 at %s." % (rows[0]["importance"], rows[0]["input_wh"]),
+    }
 
 
 def agreement():
     """Each network as it is predicted by a model fitted without it."""
-    out = [{"network": "%s %s" % (row["network"], row["input_wh"]), "device": "Jetson Nano, published", "precision":
-            row["precision"], "measured_ms": number(row["measured_ms"]), "predicted_ms": number(
-                row["leave_one_out_ms"])} for row in read("latency_model") if row["kind"] == "engine"]
+    out = [
+        {
+            "network": "%s %s" % (row["network"], row["input_wh"]),
+            "device": "Jetson Nano, published",
+            "precision": row["precision"],
+            "measured_ms": number(row["measured_ms"]),
+            "predicted_ms": number(row["leave_one_out_ms"]),
+        }
+        for row in read("latency_model")
+        if row["kind"] == "engine"
+    ]
     for precision in ("fp32", "int8"):
-        out += [{"network": row["network"], "device": "CPU, measured here", "precision": row["precision"],
-                 "measured_ms": number(row["measured_ms"]), "predicted_ms": number(row["predicted_ms"])}
-                for row in read("this_machine_" + precision)]
+        out += [
+            {
+                "network": row["network"],
+                "device": "CPU, measured here",
+                "precision": row["precision"],
+                "measured_ms": number(row["measured_ms"]),
+                "predicted_ms": number(row["predicted_ms"]),
+            }
+            for row in read("this_machine_" + precision)
+        ]
     return out
 
 
@@ -144,9 +203,14 @@ def ablations(rows):
     for choice, value in dict.fromkeys((row["choice"], row["value"]) for row in rows):
         own = [row for row in rows if (row["choice"], row["value"]) == (choice, value)]
         if choice not in ("optimizer", "schedule"):
-            out.append({"name": "%s %s" % (choice, value) if choice != "baseline" else "baseline",
-                        "map50": _mean(own, "map50_416"), "delta": _mean(own, "difference"),
-                        "note": value if choice == "baseline" else "%d seeds" % len(own) if len(own) > 1 else ""})
+            out.append(
+                {
+                    "name": "%s %s" % (choice, value) if choice != "baseline" else "baseline",
+                    "map50": _mean(own, "map50_416"),
+                    "delta": _mean(own, "difference"),
+                    "note": value if choice == "baseline" else "%d seeds" % len(own) if len(own) > 1 else "",
+                }
+            )
     return out
 
 
@@ -154,13 +218,26 @@ def comparisons(rows):
     out = []
     for title, choice in (("Optimizers", "optimizer"), ("Learning-rate schedules", "schedule")):
         own = [row for row in rows if row["choice"] == choice]
-        lines = [{choice: value, "map50 at 320": round(_mean(part, "map50_320"), 1), "map50": _mean(part, "map50_416"),
-                  "to the baseline": "%+.1f" % _mean(part, "difference"), "seeds": len(part)}
-                 for value in dict.fromkeys(row["value"] for row in own)
-                 for part in [[row for row in own if row["value"] == value]]]
+        lines = [
+            {
+                choice: value,
+                "map50 at 320": round(_mean(part, "map50_320"), 1),
+                "map50": _mean(part, "map50_416"),
+                "to the baseline": "%+.1f" % _mean(part, "difference"),
+                "seeds": len(part),
+            }
+            for value in dict.fromkeys(row["value"] for row in own)
+            for part in [[row for row in own if row["value"] == value]]
+        ]
         if lines:
-            out.append({"title": title, "rows": lines, "note": "Trainings of %s images, one choice changed; the "
-                        "baseline is adamw with the trapezoid." % own[0]["images"]})
+            out.append(
+                {
+                    "title": title,
+                    "rows": lines,
+                    "note": "Trainings of %s images, one choice changed; the "
+                    "baseline is adamw with the trapezoid." % own[0]["images"],
+                }
+            )
     return out
 
 
@@ -172,16 +249,38 @@ def sweep():
     rows = read("sweep")
     if not rows:
         return None
-    known = ("number", "state", "front", "map50", "latency_ms", "bytes", "attempt", "note", "target", "split",
-             "machine")
-    return {"target": rows[0]["target"], "note": (
-        "%d trials, %d given up early. Each starts from the weights that shipped when it was run, those of the former "
-        "`s`, and sees a few hundred photographs: that ranks settings of a short fine-tuning, and what pruning costs "
-        "is not made good yet." % (
-            len(rows), sum(row["state"] == "given up" for row in rows))), "trials": [
-        {"number": int(row["number"]), "state": row["state"], "map50": number(row["map50"]),
-         "latency_ms": number(row["latency_ms"]), "bytes": number(row["bytes"]),
-         "params": {name: _short(value) for name, value in row.items() if name not in known}} for row in rows]}
+    known = (
+        "number",
+        "state",
+        "front",
+        "map50",
+        "latency_ms",
+        "bytes",
+        "attempt",
+        "note",
+        "target",
+        "split",
+        "machine",
+    )
+    return {
+        "target": rows[0]["target"],
+        "note": (
+            "%d trials, %d given up early. Each starts from the weights that shipped when it was run, those of the former "
+            "`s`, and sees a few hundred photographs: that ranks settings of a short fine-tuning, and what pruning costs "
+            "is not made good yet." % (len(rows), sum(row["state"] == "given up" for row in rows))
+        ),
+        "trials": [
+            {
+                "number": int(row["number"]),
+                "state": row["state"],
+                "map50": number(row["map50"]),
+                "latency_ms": number(row["latency_ms"]),
+                "bytes": number(row["bytes"]),
+                "params": {name: _short(value) for name, value in row.items() if name not in known},
+            }
+            for row in rows
+        ],
+    }
 
 
 def _short(text):
@@ -204,8 +303,11 @@ def side_by_side(bundle, split, out, photos):
                 for number_, truth in enumerate(chosen):
                     frame = average_precision.read_image(truth)
                     found.setdefault(number_, []).append((frame, detector.detect(frame), name))
-    return [row for number_, pictures in found.items()
-            for row in report.contact_sheet(out, pictures, "photograph %d" % (number_ + 1))]
+    return [
+        row
+        for number_, pictures in found.items()
+        for row in report.contact_sheet(out, pictures, "photograph %d" % (number_ + 1))
+    ]
 
 
 if __name__ == "__main__":

@@ -25,9 +25,31 @@ from jetson.inference.isolated import open_for_threads
 from jetson.monitor import board
 
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results", "runner.csv")
-FIELDS = ["date", "machine", "cores", "python", "power_mode", "bundle", "variant", "runtime", "case", "sources",
-          "bare_fps", "runner_fps", "ratio", "rounds", "ratio_min", "ratio_max", "p50_ms", "p95_ms", "p99_ms",
-          "wait_p50_ms", "infer_p50_ms", "seconds", "scheduler"]
+FIELDS = [
+    "date",
+    "machine",
+    "cores",
+    "python",
+    "power_mode",
+    "bundle",
+    "variant",
+    "runtime",
+    "case",
+    "sources",
+    "bare_fps",
+    "runner_fps",
+    "ratio",
+    "rounds",
+    "ratio_min",
+    "ratio_max",
+    "p50_ms",
+    "p95_ms",
+    "p99_ms",
+    "wait_p50_ms",
+    "infer_p50_ms",
+    "seconds",
+    "scheduler",
+]
 # A machine that does other work at the same time measures at real-time priority; the row says so.
 SCHEDULERS = {os.SCHED_OTHER: "normal", os.SCHED_RR: "real-time", os.SCHED_FIFO: "real-time"}
 
@@ -42,15 +64,17 @@ def sampler(bundle: str, contents: manifest.Manifest, variant: manifest.Variant,
     return made
 
 
-def one_round(args: argparse.Namespace, contents: manifest.Manifest, detector: Detector, frame: np.ndarray, case: str,
-              uris: list) -> dict:
+def one_round(
+    args: argparse.Namespace, contents: manifest.Manifest, detector: Detector, frame: np.ndarray, case: str, uris: list
+) -> dict:
     """Bare engine, runner, bare engine: what `bench.through_runner` gives, with `bare_fps` and `ratio`."""
     variant, runtime = contents.variant(args.variant), detector.engine.runtime
     live = case.startswith("live")
     first = bench.bare(detector, frame, args.seconds / 2)
     sampling = sampler(args.bundle, contents, variant, runtime) if "sampling" in case else None
-    found = bench.through_runner(args.bundle, variant, runtime, uris, args.seconds, 1, not live, 30.0 if live else None,
-                                 sampling)
+    found = bench.through_runner(
+        args.bundle, variant, runtime, uris, args.seconds, 1, not live, 30.0 if live else None, sampling
+    )
     if sampling is not None:
         sampling.stop()
     found["bare_fps"] = (first + bench.bare(detector, frame, args.seconds / 2)) / 2
@@ -67,8 +91,12 @@ def measure(args: argparse.Namespace) -> list:
     machine = board.describe()
     rows = []
     clips = [args.clip[number % len(args.clip)] for number in range(4)]
-    cases = [("throughput", clips[:1]), ("throughput", clips), ("throughput, sampling", clips[:1]),
-             ("live at 30 frames/s", clips[:1])]
+    cases = [
+        ("throughput", clips[:1]),
+        ("throughput", clips),
+        ("throughput, sampling", clips[:1]),
+        ("live at 30 frames/s", clips[:1]),
+    ]
     for case, uris in cases:
         rounds = []
         for number in range(args.rounds):
@@ -78,17 +106,33 @@ def measure(args: argparse.Namespace) -> list:
         found = rounds[len(rounds) // 2]
         total, stages = found["latency_ms"]["total"], found["latency_ms"]
         live = case.startswith("live")
-        rows.append({
-            "date": date.today().isoformat(), "machine": machine["machine"], "cores": machine["cores"],
-            "python": sys.version.split()[0], "power_mode": machine["power_mode"] or "", "bundle": contents.name,
-            "variant": variant.name, "runtime": detector.engine.runtime, "case": case, "sources": len(uris),
-            "bare_fps": round(found["bare_fps"], 1), "runner_fps": found["fps"],
-            "ratio": "" if live else round(found["ratio"], 3), "rounds": len(rounds),
-            "ratio_min": "" if live else round(rounds[0]["ratio"], 3),
-            "ratio_max": "" if live else round(rounds[-1]["ratio"], 3), "p50_ms": total["p50"],
-            "p95_ms": total["p95"], "p99_ms": total["p99"], "wait_p50_ms": stages["wait"]["p50"],
-            "infer_p50_ms": stages["infer"]["p50"], "seconds": args.seconds,
-            "scheduler": SCHEDULERS.get(os.sched_getscheduler(0), "other")})
+        rows.append(
+            {
+                "date": date.today().isoformat(),
+                "machine": machine["machine"],
+                "cores": machine["cores"],
+                "python": sys.version.split()[0],
+                "power_mode": machine["power_mode"] or "",
+                "bundle": contents.name,
+                "variant": variant.name,
+                "runtime": detector.engine.runtime,
+                "case": case,
+                "sources": len(uris),
+                "bare_fps": round(found["bare_fps"], 1),
+                "runner_fps": found["fps"],
+                "ratio": "" if live else round(found["ratio"], 3),
+                "rounds": len(rounds),
+                "ratio_min": "" if live else round(rounds[0]["ratio"], 3),
+                "ratio_max": "" if live else round(rounds[-1]["ratio"], 3),
+                "p50_ms": total["p50"],
+                "p95_ms": total["p95"],
+                "p99_ms": total["p99"],
+                "wait_p50_ms": stages["wait"]["p50"],
+                "infer_p50_ms": stages["infer"]["p50"],
+                "seconds": args.seconds,
+                "scheduler": SCHEDULERS.get(os.sched_getscheduler(0), "other"),
+            }
+        )
     detector.close()
     return rows
 
@@ -111,8 +155,10 @@ def main() -> None:
             writer.writeheader()
         writer.writerows(rows)
     for row in rows:
-        print("{case}, {sources} source(s): bare {bare_fps}, runner {runner_fps} frames/s, ratio {ratio} ({ratio_min} "
-              "to {ratio_max}); arrival to result p50 {p50_ms}, p99 {p99_ms} ms".format(**row))
+        print(
+            "{case}, {sources} source(s): bare {bare_fps}, runner {runner_fps} frames/s, ratio {ratio} ({ratio_min} "
+            "to {ratio_max}); arrival to result p50 {p50_ms}, p99 {p99_ms} ms".format(**row)
+        )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 Writes benchmarks/results/pruning_scan.csv (val mAP50 without fine-tuning; `jetmask prune --scan`, cached in --runs) and
 int8_sensitivity.csv (signal-to-noise ratio at the worst head, as ONNX Runtime computes Q/DQ).
 """
+
 import argparse
 import csv
 import io
@@ -48,8 +49,12 @@ def scan(args, wh):
     config.data.root = args.data
     pruning = Pruning(args.model, args.runs, config, Settings(importance=args.importance, input_wh=wh), say=say)
     found = pruning.scan()
-    common = {"importance": args.importance, "baseline": round(found["baseline"], 2), "split": config.data.val,
-              "model_sha256": files.sha256(args.model)}
+    common = {
+        "importance": args.importance,
+        "baseline": round(found["baseline"], 2),
+        "split": config.data.val,
+        "model_sha256": files.sha256(args.model),
+    }
     for group, row in found["groups"].items():
         for dropped, ap in row.items():
             yield {"group": group, "dropped": dropped, "map50": round(ap, 2), **common}
@@ -61,8 +66,12 @@ def one_by_one(args, wh):
     table = tables.read(str(Path(args.bundle) / "calibration" / (variant.model + ".json")))
     images = calibrate.select(str(Path(args.data) / "train"), IMAGES, 1)
     for layer in sensitivity.layers(str(onnx), table, images, wh, lambda done, of: say("layer %d of %d" % (done, of))):
-        yield {"layer": layer.name, "snr_db": round(layer.snr_db, 2), "images": len(images),
-               "onnx_sha256": files.sha256(str(onnx))}
+        yield {
+            "layer": layer.name,
+            "snr_db": round(layer.snr_db, 2),
+            "images": len(images),
+            "onnx_sha256": files.sha256(str(onnx)),
+        }
 
 
 def write(name, rows):

@@ -6,6 +6,7 @@ Every trial starts from the shipped weights, prunes, fine-tunes on a few hundred
 short a tuning ranks settings of a short tuning; a long one is `jetmask sweep` with more epochs. Writes
 benchmarks/results/sweep.csv: all trials, which are the front, and how many attempts each took.
 """
+
 import argparse
 import csv
 import io
@@ -26,12 +27,23 @@ from pipeline.sweep import cli as sweep
 OUT = Path(__file__).parent / "results" / "sweep.csv"
 WEIGHTS = Path(configuration.__file__).parent / "weights" / "s.keras"
 SPACE = {
-    "input_wh": ["256x160", "320x192", "416x256"], "prune": [0, 0.15, 0.25, 0.5],
-    "train.learning_rate": {"low": 1e-4, "high": 2e-3, "log": True}, "train.schedule": ["cosine", "trapezoid", "fixed"],
-    "train.batch_size": [4, 8], "augment.mosaic": [0.0, 0.42],
+    "input_wh": ["256x160", "320x192", "416x256"],
+    "prune": [0, 0.15, 0.25, 0.5],
+    "train.learning_rate": {"low": 1e-4, "high": 2e-3, "log": True},
+    "train.schedule": ["cosine", "trapezoid", "fixed"],
+    "train.batch_size": [4, 8],
+    "augment.mosaic": [0.0, 0.42],
 }
-TUNE = ["model.init=%s" % WEIGHTS, "train.epochs=3", "train.images_per_epoch=192", "train.warmup_steps=5",
-        "train.sizes=[[224, 1.0]]", "train.closing_epochs=1", "train.ema=0", "data.train=[train]"]
+TUNE = [
+    "model.init=%s" % WEIGHTS,
+    "train.epochs=3",
+    "train.images_per_epoch=192",
+    "train.warmup_steps=5",
+    "train.sizes=[[224, 1.0]]",
+    "train.closing_epochs=1",
+    "train.ema=0",
+    "data.train=[train]",
+]
 
 
 def main(argv=None):
@@ -47,8 +59,22 @@ def main(argv=None):
     folder.mkdir(parents=True, exist_ok=True)
     space = folder / "space.yaml"
     files.write_text(str(space), yaml.safe_dump(dict.fromkeys(sweep.SPACE) | {"precision": ["fp16"]} | SPACE))
-    command = [sys.executable, "-m", "pipeline.cli", "sweep", "--target", args.target, "--trials", str(args.trials),
-               "--data", args.data, "--out", str(folder), "--space", str(space)]
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline.cli",
+        "sweep",
+        "--target",
+        args.target,
+        "--trials",
+        str(args.trials),
+        "--data",
+        args.data,
+        "--out",
+        str(folder),
+        "--space",
+        str(space),
+    ]
     for text in [*TUNE, *args.set]:
         command += ["--set", text]
     for kill in range(args.kills):
@@ -63,8 +89,10 @@ def main(argv=None):
     if code:
         return code
     text = io.StringIO()
-    rows = [{**row, "target": args.target, "split": "val", "machine": describe("keras", "optuna")}
-            for row in rows_of(folder)]
+    rows = [
+        {**row, "target": args.target, "split": "val", "machine": describe("keras", "optuna")}
+        for row in rows_of(folder)
+    ]
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

@@ -18,9 +18,17 @@ from pipeline.latency import this_machine
 from pipeline.latency.roofline import ELEMENT_BYTES, Parameters, total_ms
 
 UNSEEN = (
-    ("ResNet-18", (224, 224)), ("ResNet-50", (160, 160)), ("SqueezeNet1.1", (224, 224)), ("GoogLeNet", (160, 160)),
-    ("MobileNetV1", (224, 224)), ("MobileNetV2", (224, 224)), ("DenseNet-121", (160, 160)), ("AlexNet", (224, 224)),
-    ("YOLOv3-tiny", (288, 288)), ("YOLOv4-tiny", (256, 256)), ("SSD-MobileNet-v1", (300, 300)),
+    ("ResNet-18", (224, 224)),
+    ("ResNet-50", (160, 160)),
+    ("SqueezeNet1.1", (224, 224)),
+    ("GoogLeNet", (160, 160)),
+    ("MobileNetV1", (224, 224)),
+    ("MobileNetV2", (224, 224)),
+    ("DenseNet-121", (160, 160)),
+    ("AlexNet", (224, 224)),
+    ("YOLOv3-tiny", (288, 288)),
+    ("YOLOv4-tiny", (256, 256)),
+    ("SSD-MobileNet-v1", (300, 300)),
     ("DetectNet_v2-ResNet18-960x544-unpruned", (320, 192)),
 )
 
@@ -35,14 +43,22 @@ def compare(precision: str, rounds: int) -> list:
     rates = this_machine.NOMINAL._replace(element=ELEMENT_BYTES[precision])
     print({name: float(f"{value:.3g}") for name, value in result["parameters"].items()}, f"{result['spread']:.3f}")
     for name in samples:
-        print(f"  calibration {name:20} {measured[name]:8.3f} ms  fitted "
-              f"{total_ms(this_machine.described(samples[name]), rates, parameters):8.3f} ms")
+        print(
+            f"  calibration {name:20} {measured[name]:8.3f} ms  fitted "
+            f"{total_ms(this_machine.described(samples[name]), rates, parameters):8.3f} ms"
+        )
     out = []
     for name, model in models.items():
         predicted = total_ms(this_machine.described(model), rates, parameters)
-        out.append({"network": name.replace("-960x544-unpruned", ""), "precision": precision,
-                    "measured_ms": f"{measured[name]:.2f}", "predicted_ms": f"{predicted:.2f}",
-                    "error_pct": f"{(predicted / measured[name] - 1) * 100:+.1f}"})
+        out.append(
+            {
+                "network": name.replace("-960x544-unpruned", ""),
+                "precision": precision,
+                "measured_ms": f"{measured[name]:.2f}",
+                "predicted_ms": f"{predicted:.2f}",
+                "error_pct": f"{(predicted / measured[name] - 1) * 100:+.1f}",
+            }
+        )
     return out
 
 
@@ -54,8 +70,10 @@ def main() -> None:
     args = parser.parse_args()
     lines = compare(args.precision, args.rounds)
     for line in lines:
-        print(f"{line['network']:36} measured {line['measured_ms']:>8} ms  predicted {line['predicted_ms']:>8} ms  "
-              f"{line['error_pct']:>6} %")
+        print(
+            f"{line['network']:36} measured {line['measured_ms']:>8} ms  predicted {line['predicted_ms']:>8} ms  "
+            f"{line['error_pct']:>6} %"
+        )
     mean = sum(abs(float(line["error_pct"])) for line in lines) / len(lines)
     print(f"mean absolute error {mean:.1f} % over {len(lines)} networks that were not used for the fit")
     if args.write:

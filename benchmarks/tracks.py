@@ -23,8 +23,21 @@ from jetson.tracking import tracker as track
 from jetson.vision import boxes
 
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results", "tracks.csv")
-FIELDS = ["date", "bundle", "variant", "model_sha256", "clip", "frames", "persons_true", "persons_seen", "method",
-          "persons", "count_error", "class_changes", "class_changes_per_person_minute"]
+FIELDS = [
+    "date",
+    "bundle",
+    "variant",
+    "model_sha256",
+    "clip",
+    "frames",
+    "persons_true",
+    "persons_seen",
+    "method",
+    "persons",
+    "count_error",
+    "class_changes",
+    "class_changes_per_person_minute",
+]
 SMALLEST_PX = 16
 
 
@@ -112,13 +125,23 @@ def main() -> None:
     rows = []
     for method, count in (("vote over the track", with_vote), ("frame by frame", without_vote)):
         persons, changes, seconds = count(found, fps, contents.decode["score"])
-        rows.append({
-            "date": date.today().isoformat(), "bundle": contents.name,
-            "variant": variant.name, "model_sha256": variant.sha256[:12], "clip": os.path.basename(args.clip),
-            "frames": len(found), "persons_true": true, "persons_seen": seen, "method": method, "persons": persons,
-            "count_error": persons - seen,
-            "class_changes": changes,
-            "class_changes_per_person_minute": round(60 * changes / seconds, 2) if seconds else ""})
+        rows.append(
+            {
+                "date": date.today().isoformat(),
+                "bundle": contents.name,
+                "variant": variant.name,
+                "model_sha256": variant.sha256[:12],
+                "clip": os.path.basename(args.clip),
+                "frames": len(found),
+                "persons_true": true,
+                "persons_seen": seen,
+                "method": method,
+                "persons": persons,
+                "count_error": persons - seen,
+                "class_changes": changes,
+                "class_changes_per_person_minute": round(60 * changes / seconds, 2) if seconds else "",
+            }
+        )
     fresh = not os.path.exists(args.out)
     with open(args.out, "a", newline="") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
@@ -126,8 +149,10 @@ def main() -> None:
             writer.writeheader()
         writer.writerows(rows)
     for row in rows:
-        print("{method}: {persons} persons ({persons_true} true, {persons_seen} of them seen), {class_changes} class "
-              "changes".format(**row))
+        print(
+            "{method}: {persons} persons ({persons_true} true, {persons_seen} of them seen), {class_changes} class "
+            "changes".format(**row)
+        )
 
 
 if __name__ == "__main__":

@@ -83,8 +83,9 @@ def entries_of(contents: Manifest, names: Sequence[str], runtime: Optional[str])
     return found
 
 
-def time_rounds(entries: Sequence[Entry], frames: Sequence[np.ndarray], seconds: float,
-                say: Callable[[str], None]) -> None:
+def time_rounds(
+    entries: Sequence[Entry], frames: Sequence[np.ndarray], seconds: float, say: Callable[[str], None]
+) -> None:
     """Fill each entry's `total_ms` and `infer_ms`: the whole detector on `frames` in turn, ROUNDS times each."""
     for entry in entries:
         for number in range(WARM_UP):
@@ -119,7 +120,7 @@ def frames_of(uri: str, count: int = FRAMES) -> List[np.ndarray]:
                 time.sleep(0.002)
                 continue
             last = time.monotonic()
-            if seen % (2 ** step) == 0:
+            if seen % (2**step) == 0:
                 kept.append(frame.image.copy())
                 if len(kept) >= 2 * count:
                     kept, step = kept[::2], step + 1
@@ -131,7 +132,7 @@ def frames_of(uri: str, count: int = FRAMES) -> List[np.ndarray]:
         camera.stop()
     if not kept:
         raise BadInput("no frame came from the source: {}".format(camera.last_error or "it is empty"), where.label)
-    return kept[:count] if len(kept) <= count else kept[::len(kept) // count][:count]
+    return kept[:count] if len(kept) <= count else kept[:: len(kept) // count][:count]
 
 
 def golden_frames(bundle_dir: str) -> List[np.ndarray]:
@@ -158,18 +159,31 @@ def bare(detector: Detector, frame: np.ndarray, seconds: float) -> float:
     return count / (time.perf_counter() - began)
 
 
-def through_runner(bundle_dir: str, variant: Variant, runtime: Optional[str], uris: Sequence[str], seconds: float,
-                   threads: int = 1, every_frame: bool = True, fps: Optional[float] = None,
-                   sampling: Optional[tradeoff.TradeOff] = None) -> Dict[str, Any]:
+def through_runner(
+    bundle_dir: str,
+    variant: Variant,
+    runtime: Optional[str],
+    uris: Sequence[str],
+    seconds: float,
+    threads: int = 1,
+    every_frame: bool = True,
+    fps: Optional[float] = None,
+    sampling: Optional[tradeoff.TradeOff] = None,
+) -> Dict[str, Any]:
     """The whole way for `seconds`: {fps, latency_ms {stage: {p50, p95, p99}}, results, dropped, camera_fps}.
 
     `every_frame`: files as fast as they are taken (throughput); otherwise at their rate or `fps` (latency). The first
     second, in which processes start, is not counted. `sampling`: the live trade-off works beside it.
     """
     detector = open_for_threads(bundle_dir, variant, runtime, threads)
-    runner = Runner([source.parse(uri, fps=fps) for uri in uris], variant, detector, every_frame=every_frame,
-                    on_result=None if sampling is None else lambda view, frame, result: sampling.offer(frame.image),
-                    spare=None if sampling is None else sampling.spare)
+    runner = Runner(
+        [source.parse(uri, fps=fps) for uri in uris],
+        variant,
+        detector,
+        every_frame=every_frame,
+        on_result=None if sampling is None else lambda view, frame, result: sampling.offer(frame.image),
+        spare=None if sampling is None else sampling.spare,
+    )
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.0002)
     runner.start()
@@ -177,8 +191,10 @@ def through_runner(bundle_dir: str, variant: Variant, runtime: Optional[str], ur
         end = time.monotonic() + 30
         while not all(view.results for view in runner.views):
             if time.monotonic() > end:
-                raise BadInput("no result in 30 s: {}".format(
-                    "; ".join(view.camera.last_error for view in runner.views)), ", ".join(uris))
+                raise BadInput(
+                    "no result in 30 s: {}".format("; ".join(view.camera.last_error for view in runner.views)),
+                    ", ".join(uris),
+                )
             time.sleep(0.01)
         time.sleep(1.0)
         for stage in runner.histograms.values():
@@ -186,10 +202,14 @@ def through_runner(bundle_dir: str, variant: Variant, runtime: Optional[str], ur
         first, began = runner.results, time.monotonic()
         time.sleep(seconds)
         count, elapsed = runner.results - first, time.monotonic() - began
-        return {"fps": round(count / elapsed, 2), "results": count, "sources": len(uris),
-                "latency_ms": {name: stage.percentiles() for name, stage in runner.histograms.items()},
-                "camera_fps": [round(view.camera.fps, 2) for view in runner.views],
-                "dropped": sum(view.camera.dropped for view in runner.views)}
+        return {
+            "fps": round(count / elapsed, 2),
+            "results": count,
+            "sources": len(uris),
+            "latency_ms": {name: stage.percentiles() for name, stage in runner.histograms.items()},
+            "camera_fps": [round(view.camera.fps, 2) for view in runner.views],
+            "dropped": sum(view.camera.dropped for view in runner.views),
+        }
     finally:
         runner.stop()
         sys.setswitchinterval(before)
@@ -203,7 +223,9 @@ def _agreement(entries: Sequence[Entry], reference: Entry, frames: Sequence[np.n
             entry.agreement.add(want, want if entry is reference else entry.detector.detect(frame))
 
 
-def _average_precision(entries: Sequence[Entry], truths: Sequence[average_precision.Truth], say: Callable[[str], None]) -> None:
+def _average_precision(
+    entries: Sequence[Entry], truths: Sequence[average_precision.Truth], say: Callable[[str], None]
+) -> None:
     for entry in entries:
         found: List[Faces] = []
         for number, truth in enumerate(truths):
@@ -249,31 +271,63 @@ def measure(args: argparse.Namespace, say: Callable[[str], None]) -> Dict[str, A
     finally:
         for entry in usable:
             entry.detector.close()
-    what = "labelled images of " + os.path.basename(os.path.abspath(args.data)) if args.data else (
-        source.redact(args.source) if args.source else "the bundle's drawn golden images")
-    return {"bundle": contents.name, "measured_on": what, "frames": len(frames), "threads": args.threads,
-            "images": len(truths) or None, "board": board.describe(), "rows": rows}
+    what = (
+        "labelled images of " + os.path.basename(os.path.abspath(args.data))
+        if args.data
+        else (source.redact(args.source) if args.source else "the bundle's drawn golden images")
+    )
+    return {
+        "bundle": contents.name,
+        "measured_on": what,
+        "frames": len(frames),
+        "threads": args.threads,
+        "images": len(truths) or None,
+        "board": board.describe(),
+        "rows": rows,
+    }
 
 
 def end_to_end(args: argparse.Namespace, entry: Entry, frame: np.ndarray) -> Dict[str, Any]:
     """The runner against the engine alone: bare, runner, bare again, so that a drift of the machine shows."""
     where = source.parse(args.source)
     first = bare(entry.detector, frame, args.seconds / 2)
-    found = through_runner(args.bundle, entry.variant, entry.runtime, [args.source], args.seconds, args.threads,
-                           every_frame=not where.live, fps=0.0 if where.kind == "synthetic" else None)
+    found = through_runner(
+        args.bundle,
+        entry.variant,
+        entry.runtime,
+        [args.source],
+        args.seconds,
+        args.threads,
+        every_frame=not where.live,
+        fps=0.0 if where.kind == "synthetic" else None,
+    )
     second = bare(entry.detector, frame, args.seconds / 2)
     limit = (first + second) / 2
-    return {"fps": found["fps"], "bare_fps": round(limit, 2), "ratio": round(found["fps"] / limit, 3),
-            "latency_ms": found["latency_ms"]["total"]}
+    return {
+        "fps": found["fps"],
+        "bare_fps": round(limit, 2),
+        "ratio": round(found["fps"] / limit, 3),
+        "latency_ms": found["latency_ms"]["total"],
+    }
 
 
 def _row(entry: Entry, reference: bool, end: Optional[Dict[str, Any]]) -> Dict[str, Any]:
     variant = entry.variant
     row: Dict[str, Any] = {
-        "variant": variant.name, "runtime": entry.runtime, "precision": variant.precision,
-        "input_wh": list(variant.input_wh), "macs": variant.macs, "bytes": variant.bytes, "reference": reference,
-        "skipped": entry.error or None, "latency_ms": None, "infer_ms": None, "fps": None, "agreement": None,
-        "ap": None, "end_to_end": end,
+        "variant": variant.name,
+        "runtime": entry.runtime,
+        "precision": variant.precision,
+        "input_wh": list(variant.input_wh),
+        "macs": variant.macs,
+        "bytes": variant.bytes,
+        "reference": reference,
+        "skipped": entry.error or None,
+        "latency_ms": None,
+        "infer_ms": None,
+        "fps": None,
+        "agreement": None,
+        "ap": None,
+        "end_to_end": end,
     }
     if entry.total_ms:
         row["latency_ms"], row["infer_ms"] = percentiles(entry.total_ms), percentiles(entry.infer_ms)
@@ -292,16 +346,28 @@ def text_table(result: Dict[str, Any]) -> str:
             rows.append([row["variant"], row["runtime"]] + ["-"] * 5)
             continue
         agreement, end = row["agreement"]["agreement"], row["end_to_end"]
-        rows.append([
-            row["variant"], row["runtime"], "{p50:.2f}".format(**row["latency_ms"]),
-            "{p99:.2f}".format(**row["latency_ms"]), "{:.1f}".format(end["fps"] if end else row["fps"]),
-            "reference" if row["reference"] else "-" if agreement is None else "{:.1f} %".format(100 * agreement),
-            "{:.1f}".format(row["ap"]["map50"]) if row["ap"] and row["ap"]["map50"] is not None else "-"])
+        rows.append(
+            [
+                row["variant"],
+                row["runtime"],
+                "{p50:.2f}".format(**row["latency_ms"]),
+                "{p99:.2f}".format(**row["latency_ms"]),
+                "{:.1f}".format(end["fps"] if end else row["fps"]),
+                "reference" if row["reference"] else "-" if agreement is None else "{:.1f} %".format(100 * agreement),
+                "{:.1f}".format(row["ap"]["map50"]) if row["ap"] and row["ap"]["map50"] is not None else "-",
+            ]
+        )
     machine = result["board"]
-    lines = ["measured on {} ({} frames), {}, {} thread{}{}".format(
-        result["measured_on"], result["frames"], machine["machine"], result["threads"],
-        "" if result["threads"] == 1 else "s",
-        ", power mode " + machine["power_mode"] if machine["power_mode"] else "")]
+    lines = [
+        "measured on {} ({} frames), {}, {} thread{}{}".format(
+            result["measured_on"],
+            result["frames"],
+            machine["machine"],
+            result["threads"],
+            "" if result["threads"] == 1 else "s",
+            ", power mode " + machine["power_mode"] if machine["power_mode"] else "",
+        )
+    ]
     lines.append(table(["variant", "runtime", "p50 ms", "p99 ms", "frames/s", "agreement", "AP50"], rows))
     reasons = sorted({"{}: {}".format(row["runtime"], row["skipped"]) for row in result["rows"] if row["skipped"]})
     return "\n".join(lines + ["- not run here: " + reason for reason in reasons])

@@ -43,8 +43,9 @@ class _Parser(argparse.ArgumentParser):
             option = word.split("=")[0]
             if option.startswith("--") and not any(name.startswith(option) for name in names):
                 near = difflib.get_close_matches(option, names, 1)
-                self.error("there is no option {}{}".format(
-                    option, " (did you mean {}?)".format(near[0]) if near else ""))
+                self.error(
+                    "there is no option {}{}".format(option, " (did you mean {}?)".format(near[0]) if near else "")
+                )
         return super().parse_args(args, namespace)
 
 
@@ -63,7 +64,8 @@ def parser_for(verb: str, prog: str, verbs: Mapping[str, Tuple[str, str]]) -> ar
     prefix = prefix.rstrip("_") + "_" if prefix else ""
     module = importlib.import_module(name)
     parser = _Parser(
-        prog="{} {}".format(prog, verb), description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+        prog="{} {}".format(prog, verb), description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     getattr(module, prefix + "options")(parser)
     parser.set_defaults(command_of_verb=getattr(module, prefix + "command"))
     return parser
@@ -89,8 +91,11 @@ def _run(verb: str, rest: List[str], prog: str, verbs: Mapping[str, Tuple[str, s
         if (error.name or "").split(".")[0] in ("jetson", "pipeline", ""):
             raise
         raise JetmaskError(
-            "`{} {}` needs the Python module {}, which is not installed".format(prog, verb, error.name), None, None,
-            "`{} doctor` says what to install".format(prog)) from error
+            "`{} {}` needs the Python module {}, which is not installed".format(prog, verb, error.name),
+            None,
+            None,
+            "`{} doctor` says what to install".format(prog),
+        ) from error
 
 
 def main(argv: Optional[List[str]], prog: str, verbs: Mapping[str, Tuple[str, str]]) -> int:
@@ -111,8 +116,12 @@ def main(argv: Optional[List[str]], prog: str, verbs: Mapping[str, Tuple[str, st
                 return 0
             if argv[0] not in verbs:
                 near = difflib.get_close_matches(argv[0], list(verbs), 1, 0.5)
-                raise UsageError("there is no verb {!r}".format(argv[0]), None, "one of " + ", ".join(verbs),
-                                 "did you mean `{} {}`?".format(prog, near[0]) if near else None)
+                raise UsageError(
+                    "there is no verb {!r}".format(argv[0]),
+                    None,
+                    "one of " + ", ".join(verbs),
+                    "did you mean `{} {}`?".format(prog, near[0]) if near else None,
+                )
             return _run(argv[0], argv[1:], prog, verbs)
         finally:
             # A closed pipe or a full disk behind stdout shows here, inside the handlers below, not at exit.
@@ -130,8 +139,15 @@ def main(argv: Optional[List[str]], prog: str, verbs: Mapping[str, Tuple[str, st
         return _fail(error, error.exit_code)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _fail(JetmaskError("no space left on the disk", error.filename, "free space",
-                                      "make room and run the command again; nothing half-written was left"), 1)
+            return _fail(
+                JetmaskError(
+                    "no space left on the disk",
+                    error.filename,
+                    "free space",
+                    "make room and run the command again; nothing half-written was left",
+                ),
+                1,
+            )
         if error.errno in _USERS and error.filename is not None:
             return _fail(BadInput(os.strerror(error.errno).lower(), error.filename), BadInput.exit_code)
         return _internal(error)
@@ -151,8 +167,12 @@ def _internal(error: BaseException) -> int:
         traceback.print_exc()
         return 1
     log = _log_traceback()
-    print("internal error: {}: {}\n  do: report it{}; JETMASK_DEBUG=1 shows the traceback".format(
-        type(error).__name__, error, " with {}".format(log) if log else ""), file=sys.stderr)
+    print(
+        "internal error: {}: {}\n  do: report it{}; JETMASK_DEBUG=1 shows the traceback".format(
+            type(error).__name__, error, " with {}".format(log) if log else ""
+        ),
+        file=sys.stderr,
+    )
     return 1
 
 
@@ -168,4 +188,5 @@ def table(header: List[str], rows: List[List[Any]]) -> str:
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     return "\n".join(
         "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip()
-        for row in cells)
+        for row in cells
+    )

@@ -27,9 +27,15 @@ Finding = NamedTuple("Finding", [("level", str), ("topic", str), ("found", str),
 
 # NVIDIA's release notes: L4T release -> JetPack, TensorRT.
 JETPACK = (
-    ((32, 6, 0), "4.6", "8.0"), ((32, 7, 0), "4.6.1 or later", "8.2"), ((34, 1, 0), "5.0 preview", "8.4"),
-    ((35, 1, 0), "5.0.2", "8.4"), ((35, 2, 0), "5.1", "8.5"), ((36, 2, 0), "6.0 preview", "8.6"),
-    ((36, 3, 0), "6.0", "8.6"), ((36, 4, 0), "6.1 or 6.2", "10.3"), ((38, 0, 0), "7", "10.13"),
+    ((32, 6, 0), "4.6", "8.0"),
+    ((32, 7, 0), "4.6.1 or later", "8.2"),
+    ((34, 1, 0), "5.0 preview", "8.4"),
+    ((35, 1, 0), "5.0.2", "8.4"),
+    ((35, 2, 0), "5.1", "8.5"),
+    ((36, 2, 0), "6.0 preview", "8.6"),
+    ((36, 3, 0), "6.0", "8.6"),
+    ((36, 4, 0), "6.1 or 6.2", "10.3"),
+    ((38, 0, 0), "7", "10.13"),
 )
 OLDEST_L4T = (32, 7, 0)
 MIN_RAM_BYTES = 1 << 30
@@ -51,8 +57,9 @@ def _text(root: str, path: str) -> Optional[str]:
 def _output(command: List[str], timeout_s: float = 15) -> Optional[str]:
     try:
         # Without stderr: a warning there would be taken for the answer.
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
-                              timeout=timeout_s)
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, timeout=timeout_s
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
@@ -85,7 +92,8 @@ def jetpack_of(release: Tuple[int, int, int]) -> Tuple[str, str]:
 def in_container(root: str = "/") -> bool:
     """Whether this runs inside a container: our image says so itself, others by the files that their program makes."""
     return "JETMASK_EXPECT_GPU" in os.environ or any(
-        os.path.exists(os.path.join(root, name)) for name in (".dockerenv", "run/.containerenv"))
+        os.path.exists(os.path.join(root, name)) for name in (".dockerenv", "run/.containerenv")
+    )
 
 
 def board(root: str = "/") -> List[Finding]:
@@ -102,17 +110,33 @@ def board(root: str = "/") -> List[Finding]:
         jetpack, tensorrt = jetpack_of(release)
         text = "{}, L4T r{}.{}.{}, JetPack {}, TensorRT {}".format(model or "Jetson", *release + (jetpack, tensorrt))
         if release < OLDEST_L4T:
-            found.append(Finding("bad", "board", text, "flash or upgrade to JetPack 4.6.1 or later (L4T r32.7.x): "
-                                                       "TensorRT 8.2 is the oldest that is supported"))
+            found.append(
+                Finding(
+                    "bad",
+                    "board",
+                    text,
+                    "flash or upgrade to JetPack 4.6.1 or later (L4T r32.7.x): "
+                    "TensorRT 8.2 is the oldest that is supported",
+                )
+            )
         else:
             found.append(Finding("ok", "board", text, ""))
-    memory = {key: int(value) * 1024 for key, value in
-              re.findall(r"^(\w+):\s+(\d+) kB", _text(root, "/proc/meminfo") or "", re.M)}
+    memory = {
+        key: int(value) * 1024
+        for key, value in re.findall(r"^(\w+):\s+(\d+) kB", _text(root, "/proc/meminfo") or "", re.M)
+    }
     total, free, swap = (memory.get(key, 0) for key in ("MemTotal", "MemAvailable", "SwapTotal"))
     text = "{:.1f} GiB, {:.1f} GiB available, swap {:.1f} GiB".format(total / 2**30, free / 2**30, swap / 2**30)
     if total and free < MIN_RAM_BYTES and free + memory.get("SwapFree", 0) < 2 * MIN_RAM_BYTES:
-        found.append(Finding("warn", "memory", text, "close other programs or stop the desktop (sudo systemctl isolate "
-                                                     "multi-user.target), and add swap, before building an engine"))
+        found.append(
+            Finding(
+                "warn",
+                "memory",
+                text,
+                "close other programs or stop the desktop (sudo systemctl isolate "
+                "multi-user.target), and add swap, before building an engine",
+            )
+        )
     else:
         found.append(Finding("ok", "memory", text, ""))
     return found
@@ -120,13 +144,25 @@ def board(root: str = "/") -> List[Finding]:
 
 def python() -> List[Finding]:
     """The interpreter and the modules it needs, with the foreign `jetson` that another product installs."""
-    found = [Finding("ok" if sys.version_info >= (3, 6) else "bad", "python",
-                     "{} ({})".format(platform.python_version(), sys.executable), "")]
+    found = [
+        Finding(
+            "ok" if sys.version_info >= (3, 6) else "bad",
+            "python",
+            "{} ({})".format(platform.python_version(), sys.executable),
+            "",
+        )
+    ]
     aarch64 = platform.machine() == "aarch64"
     if aarch64 and sys.version_info < (3, 7) and os.environ.get("OPENBLAS_CORETYPE") != "ARMV8":
-        found.append(Finding("warn", "numpy", "OPENBLAS_CORETYPE is not set",
-                             "export OPENBLAS_CORETYPE=ARMV8 before Python starts: numpy 1.19.5 may otherwise "
-                             "die of an illegal instruction here"))
+        found.append(
+            Finding(
+                "warn",
+                "numpy",
+                "OPENBLAS_CORETYPE is not set",
+                "export OPENBLAS_CORETYPE=ARMV8 before Python starts: numpy 1.19.5 may otherwise "
+                "die of an illegal instruction here",
+            )
+        )
     for name, need in (("numpy", True), ("cv2", True), ("prometheus_client", False), ("paho.mqtt", False)):
         # In a process of its own: a wheel built for another processor kills the one that imports it.
         code = "import {0}; print(getattr({0}, '__version__', 'present'))".format(name)
@@ -134,16 +170,28 @@ def python() -> List[Finding]:
         if out is not None:
             found.append(Finding("ok", name, out.strip().splitlines()[-1], ""))
         elif need:
-            found.append(Finding("bad", name, "cannot be imported", "python3 -m pip install -r {}".format(
-                requirements_file())))
+            found.append(
+                Finding("bad", name, "cannot be imported", "python3 -m pip install -r {}".format(requirements_file()))
+            )
         else:
-            found.append(Finding("info", name, "not installed; only {} needs it".format(
-                "--mqtt" if name == "paho.mqtt" else "/metrics"), "python3 -m pip install -r {}".format(
-                    requirements_file())))
+            found.append(
+                Finding(
+                    "info",
+                    name,
+                    "not installed; only {} needs it".format("--mqtt" if name == "paho.mqtt" else "/metrics"),
+                    "python3 -m pip install -r {}".format(requirements_file()),
+                )
+            )
     foreign = foreign_package()
     if foreign:
-        found.append(Finding("warn", "package", "another product's `jetson` package is at {}".format(foreign),
-                             "start ours from its own folder (cd /opt/jetmask/<version>), as the service does"))
+        found.append(
+            Finding(
+                "warn",
+                "package",
+                "another product's `jetson` package is at {}".format(foreign),
+                "start ours from its own folder (cd /opt/jetmask/<version>), as the service does",
+            )
+        )
     return found
 
 
@@ -158,8 +206,12 @@ def foreign_package() -> Optional[str]:
     own = os.path.dirname(os.path.abspath(__file__))
     for folder in sys.path:
         path = os.path.abspath(os.path.join(folder or ".", "jetson"))
-        if os.path.isdir(path) and os.path.realpath(path) != os.path.realpath(own) and (
-                os.path.isfile(os.path.join(path, "__init__.py"))) and "packages" in path:
+        if (
+            os.path.isdir(path)
+            and os.path.realpath(path) != os.path.realpath(own)
+            and (os.path.isfile(os.path.join(path, "__init__.py")))
+            and "packages" in path
+        ):
             return path
     return None
 
@@ -178,21 +230,36 @@ def _library(names: List[str]) -> Tuple[Optional[str], str]:
 def gpu(root: str = "/") -> List[Finding]:
     """The GPU as a program sees it: driver, TensorRT, pycuda. Names the missing library and the flag that brings it."""
     # Docker hides the device tree, so the image says itself that it was built for a GPU.
-    jetson_board = (os.environ.get("JETMASK_EXPECT_GPU") == "1" or l4t_release(root) is not None
-                    or "Jetson" in (_text(root, "/proc/device-tree/model") or ""))
+    jetson_board = (
+        os.environ.get("JETMASK_EXPECT_GPU") == "1"
+        or l4t_release(root) is not None
+        or "Jetson" in (_text(root, "/proc/device-tree/model") or "")
+    )
     missing_level = "bad" if jetson_board else "info"
     flag = ""
     if in_container(root):
         flag = "start the container with {} (on JetPack 4 with libnvidia-container 0.11 or later also {})".format(
-            GPU_FLAGS, CSV_FLAG)
+            GPU_FLAGS, CSV_FLAG
+        )
     found = []
     driver, reason = _library(["libcuda.so.1"])
     if driver is None:
-        return [Finding(missing_level, "gpu", "CUDA is not visible: " + reason, flag or (
-            "install NVIDIA's L4T packages (nvidia-l4t-cuda)" if jetson_board else
-            "without an NVIDIA GPU the onnxruntime variants are used"))]
+        return [
+            Finding(
+                missing_level,
+                "gpu",
+                "CUDA is not visible: " + reason,
+                flag
+                or (
+                    "install NVIDIA's L4T packages (nvidia-l4t-cuda)"
+                    if jetson_board
+                    else "without an NVIDIA GPU the onnxruntime variants are used"
+                ),
+            )
+        ]
     try:
         from jetson.engine import cuda
+
         device = cuda.gpu()
         found.append(Finding("ok", "gpu", "{}, compute capability {}.{}".format(device.name, *device.capability), ""))
     except ImportError as error:
@@ -201,19 +268,43 @@ def gpu(root: str = "/") -> List[Finding]:
         found.append(Finding(missing_level, "gpu", str(error.what), flag or str(error.remedy)))
     nvinfer, reason = _library(["libnvinfer.so", "libnvinfer.so.8", "libnvinfer.so.10"])
     if nvinfer is None:
-        found.append(Finding("warn" if jetson_board else "info", "tensorrt", "not visible: " + reason, flag or
-                             "sudo apt-get install tensorrt python3-libnvinfer"))
+        found.append(
+            Finding(
+                "warn" if jetson_board else "info",
+                "tensorrt",
+                "not visible: " + reason,
+                flag or "sudo apt-get install tensorrt python3-libnvinfer",
+            )
+        )
     version = _output([sys.executable, "-c", "import tensorrt; print(tensorrt.__version__)"])
     if version:
         number = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-        found.append(Finding("ok" if number >= (8, 2) else "bad", "tensorrt", version.strip(),
-                             "" if number >= (8, 2) else "TensorRT 8.2 or later is needed: JetPack 4.6.1"))
+        found.append(
+            Finding(
+                "ok" if number >= (8, 2) else "bad",
+                "tensorrt",
+                version.strip(),
+                "" if number >= (8, 2) else "TensorRT 8.2 or later is needed: JetPack 4.6.1",
+            )
+        )
     elif nvinfer:
-        found.append(Finding("warn", "tensorrt", "the library is there, its Python module is not",
-                             "sudo apt-get install python3-libnvinfer; in a venv: --system-site-packages"))
+        found.append(
+            Finding(
+                "warn",
+                "tensorrt",
+                "the library is there, its Python module is not",
+                "sudo apt-get install python3-libnvinfer; in a venv: --system-site-packages",
+            )
+        )
     if version and _output([sys.executable, "-c", "import pycuda.driver"]) is None:
-        found.append(Finding("warn", "pycuda", "cannot be imported: no TensorRT engine can run", "use the container, "
-                             "or: PATH=/usr/local/cuda/bin:$PATH python3 -m pip install 'pycuda==2022.1'"))
+        found.append(
+            Finding(
+                "warn",
+                "pycuda",
+                "cannot be imported: no TensorRT engine can run",
+                "use the container, or: PATH=/usr/local/cuda/bin:$PATH python3 -m pip install 'pycuda==2022.1'",
+            )
+        )
     return found
 
 
@@ -228,8 +319,11 @@ def runtimes() -> List[Finding]:
         usable += reason is None
         found.append(Finding("info" if reason else "ok", "engine", "{}: {}".format(name, reason or "usable"), ""))
     if not usable:
-        found.append(Finding("bad", "engine", "no engine can run here",
-                             "python3 -m pip install -r {}".format(requirements_file())))
+        found.append(
+            Finding(
+                "bad", "engine", "no engine can run here", "python3 -m pip install -r {}".format(requirements_file())
+            )
+        )
     return found
 
 
@@ -238,19 +332,43 @@ def docker(root: str = "/") -> List[Finding]:
     if in_container(root):
         return [Finding("info", "docker", "this runs inside a container", "")]
     if shutil.which("docker") is None:
-        return [Finding("info", "docker", "not installed", "deploy with --no-container, or: sudo apt-get install "
-                                                           "docker.io nvidia-docker2")]
+        return [
+            Finding(
+                "info",
+                "docker",
+                "not installed",
+                "deploy with --no-container, or: sudo apt-get install docker.io nvidia-docker2",
+            )
+        ]
     text = _output(["docker", "info", "--format", "{{json .Runtimes}} {{.DefaultRuntime}}"])
     if text is None:
-        return [Finding("warn", "docker", "installed, but this user may not use it",
-                        "sudo usermod -aG docker $USER, then log in again")]
+        return [
+            Finding(
+                "warn",
+                "docker",
+                "installed, but this user may not use it",
+                "sudo usermod -aG docker $USER, then log in again",
+            )
+        ]
     runtimes_text, _, default = text.strip().rpartition(" ")
     if "nvidia" not in runtimes_text:
-        return [Finding("warn", "docker", "no nvidia runtime: a container would see no GPU",
-                        "sudo apt-get install nvidia-docker2 && sudo systemctl restart docker")]
+        return [
+            Finding(
+                "warn",
+                "docker",
+                "no nvidia runtime: a container would see no GPU",
+                "sudo apt-get install nvidia-docker2 && sudo systemctl restart docker",
+            )
+        ]
     if default != "nvidia":
-        return [Finding("info", "docker", "nvidia runtime there, but not the default: `docker build` sees no CUDA",
-                        "set \"default-runtime\": \"nvidia\" in /etc/docker/daemon.json to build the image here")]
+        return [
+            Finding(
+                "info",
+                "docker",
+                "nvidia runtime there, but not the default: `docker build` sees no CUDA",
+                'set "default-runtime": "nvidia" in /etc/docker/daemon.json to build the image here',
+            )
+        ]
     return [Finding("ok", "docker", "with the nvidia runtime as default", "")]
 
 
@@ -260,28 +378,54 @@ def camera(root: str = "/") -> List[Finding]:
     devices = sorted(glob.glob(os.path.join(root, "dev/video*")))
     closed = [path for path in devices if not os.access(path, os.R_OK | os.W_OK)]
     if closed:
-        found.append(Finding("warn", "camera", "no access to " + ", ".join(closed),
-                             "add the user to the group video (sudo usermod -aG video $USER); in a container: "
-                             "--device {0} --group-add video".format(closed[0])))
+        found.append(
+            Finding(
+                "warn",
+                "camera",
+                "no access to " + ", ".join(closed),
+                "add the user to the group video (sudo usermod -aG video $USER); in a container: "
+                "--device {0} --group-add video".format(closed[0]),
+            )
+        )
     elif devices:
         found.append(Finding("ok", "camera", ", ".join(devices), ""))
     else:
-        found.append(Finding("info", "camera", "no /dev/video*", "plug a camera in; in a container: --device "
-                                                                 "/dev/video0"))
+        found.append(
+            Finding("info", "camera", "no /dev/video*", "plug a camera in; in a container: --device /dev/video0")
+        )
     if l4t_release(root) is not None:
         socket = os.path.exists(os.path.join(root, "tmp/argus_socket"))
-        found.append(Finding("ok" if socket else "info", "csi", "argus socket " + ("there" if socket else "not there"),
-                             "" if socket else "for a CSI camera: nvargus-daemon must run on the host; in a container: "
-                             "-v /tmp/argus_socket:/tmp/argus_socket"))
+        found.append(
+            Finding(
+                "ok" if socket else "info",
+                "csi",
+                "argus socket " + ("there" if socket else "not there"),
+                ""
+                if socket
+                else "for a CSI camera: nvargus-daemon must run on the host; in a container: "
+                "-v /tmp/argus_socket:/tmp/argus_socket",
+            )
+        )
     if shutil.which("gst-launch-1.0"):
         elements = ["v4l2src", "rtspsrc", "videoconvert"] + (["nvvidconv"] if l4t_release(root) else [])
         absent = [name for name in elements if _output(["gst-inspect-1.0", name]) is None]
-        found.append(Finding("warn" if absent else "ok", "gstreamer", "without " + ", ".join(absent) if absent else
-                             "with all elements that cameras need", "sudo apt-get install gstreamer1.0-plugins-good "
-                             "gstreamer1.0-plugins-bad" if absent else ""))
+        found.append(
+            Finding(
+                "warn" if absent else "ok",
+                "gstreamer",
+                "without " + ", ".join(absent) if absent else "with all elements that cameras need",
+                "sudo apt-get install gstreamer1.0-plugins-good gstreamer1.0-plugins-bad" if absent else "",
+            )
+        )
     else:
-        found.append(Finding("info", "gstreamer", "no gst-launch-1.0: cameras are read through OpenCV",
-                             "sudo apt-get install gstreamer1.0-tools gstreamer1.0-plugins-good"))
+        found.append(
+            Finding(
+                "info",
+                "gstreamer",
+                "no gst-launch-1.0: cameras are read through OpenCV",
+                "sudo apt-get install gstreamer1.0-tools gstreamer1.0-plugins-good",
+            )
+        )
     return found
 
 
@@ -292,27 +436,51 @@ def place(state: str) -> List[Finding]:
     while not os.path.exists(folder) and folder != os.path.dirname(folder):
         folder = os.path.dirname(folder)
     free = shutil.disk_usage(folder).free
-    found.append(Finding("ok" if free >= MIN_DISK_BYTES else "warn", "disk", "{:.1f} GiB free at {}".format(
-        free / 2**30, folder), "" if free >= MIN_DISK_BYTES else "python3 -m jetson install --prune-old 2; "
-                                                                 "docker image prune"))
+    found.append(
+        Finding(
+            "ok" if free >= MIN_DISK_BYTES else "warn",
+            "disk",
+            "{:.1f} GiB free at {}".format(free / 2**30, folder),
+            "" if free >= MIN_DISK_BYTES else "python3 -m jetson install --prune-old 2; docker image prune",
+        )
+    )
     if not os.access(folder, os.W_OK):
-        found.append(Finding("warn", "state", "{} cannot be written by this user".format(state),
-                             "sudo mkdir -p {0} && sudo chown $USER {0}, or set {1}".format(state, ENVIRONMENT_STATE)))
+        found.append(
+            Finding(
+                "warn",
+                "state",
+                "{} cannot be written by this user".format(state),
+                "sudo mkdir -p {0} && sudo chown $USER {0}, or set {1}".format(state, ENVIRONMENT_STATE),
+            )
+        )
     current = os.path.join(state, "current")
     if os.path.islink(current):
         wrong = manifest.check(current)
         digest = os.path.basename(os.readlink(current))
-        found.append(Finding("bad" if wrong else "ok", "bundle", "{}: {}".format(digest[:16], wrong[0] if wrong else
-                             manifest.load(current).name), "python3 -m jetson install --rollback" if wrong else ""))
+        found.append(
+            Finding(
+                "bad" if wrong else "ok",
+                "bundle",
+                "{}: {}".format(digest[:16], wrong[0] if wrong else manifest.load(current).name),
+                "python3 -m jetson install --rollback" if wrong else "",
+            )
+        )
     else:
-        found.append(Finding("info", "bundle", "none is installed at {}".format(state),
-                             "jetmask deploy BUNDLE USER@HOST"))
+        found.append(
+            Finding("info", "bundle", "none is installed at {}".format(state), "jetmask deploy BUNDLE USER@HOST")
+        )
     engines = os.path.join(state, "engines")
     if os.path.isdir(engines):
         facts = os.stat(engines)
         if facts.st_mode & 0o077 or facts.st_uid != os.getuid():
-            found.append(Finding("warn", "engines", "{} may be written or read by others".format(engines),
-                                 "chown it to the user of the service and chmod 700: an engine is executable code"))
+            found.append(
+                Finding(
+                    "warn",
+                    "engines",
+                    "{} may be written or read by others".format(engines),
+                    "chown it to the user of the service and chmod 700: an engine is executable code",
+                )
+            )
     return found
 
 
@@ -322,8 +490,9 @@ def clock() -> List[Finding]:
     now = time.time()
     text = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
     if now < 1735689600 or now < own - 86400:
-        return [Finding("warn", "clock", text + ": it is behind",
-                        "sudo timedatectl set-ntp true, or: sudo date -s ...")]
+        return [
+            Finding("warn", "clock", text + ": it is behind", "sudo timedatectl set-ntp true, or: sudo date -s ...")
+        ]
     return [Finding("ok", "clock", text, "")]
 
 
@@ -336,8 +505,17 @@ def power() -> List[Finding]:
 
 def findings(state: str, root: str = "/") -> List[Finding]:
     """Everything, in the order in which it should be mended."""
-    checks = [lambda: board(root), python, lambda: gpu(root), runtimes, lambda: docker(root), lambda: camera(root),
-              lambda: place(state), clock, power]
+    checks = [
+        lambda: board(root),
+        python,
+        lambda: gpu(root),
+        runtimes,
+        lambda: docker(root),
+        lambda: camera(root),
+        lambda: place(state),
+        clock,
+        power,
+    ]
     return [finding for check in checks for finding in check()]
 
 
@@ -355,13 +533,25 @@ def answer(found: List[Finding], as_json: bool, what: str) -> int:
     """Print the findings and return the exit code: 0, or 4 where something will not work."""
     bad = [finding for finding in found if finding.level == "bad"]
     if as_json:
-        print(json.dumps({"what": what, "version": __version__, "ok": not bad,
-                          "findings": [dict(finding._asdict()) for finding in found]}, indent=1))
+        print(
+            json.dumps(
+                {
+                    "what": what,
+                    "version": __version__,
+                    "ok": not bad,
+                    "findings": [dict(finding._asdict()) for finding in found],
+                },
+                indent=1,
+            )
+        )
     else:
         print(show(found))
         counts = {level: sum(finding.level == level for finding in found) for level in ("bad", "warn")}
-        print("\n{} of {} checks need something done, {} could be better".format(
-            counts["bad"], len(found), counts["warn"]))
+        print(
+            "\n{} of {} checks need something done, {} could be better".format(
+                counts["bad"], len(found), counts["warn"]
+            )
+        )
     return DeviceMismatch.exit_code if bad else 0
 
 
@@ -372,10 +562,12 @@ def state_folder(given: Optional[str] = None) -> str:
 
 def options(parser: argparse.ArgumentParser) -> None:
     """The arguments of `python3 -m jetson doctor`."""
-    parser.add_argument("--state", metavar="DIR", help="where bundles are kept (default: {}, {})".format(
-        ENVIRONMENT_STATE, STATE))
-    parser.add_argument("--gpu", action="store_true", help="only whether the GPU is visible; the container's start-up "
-                                                           "probe")
+    parser.add_argument(
+        "--state", metavar="DIR", help="where bundles are kept (default: {}, {})".format(ENVIRONMENT_STATE, STATE)
+    )
+    parser.add_argument(
+        "--gpu", action="store_true", help="only whether the GPU is visible; the container's start-up probe"
+    )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.epilog = "example: python3 -m jetson doctor"
 
@@ -385,5 +577,3 @@ def command(args: Any) -> int:
     if args.gpu:
         return answer(gpu(), args.json, "gpu")
     return answer(findings(state_folder(args.state)), args.json, "device")
-
-

@@ -88,8 +88,11 @@ def read_json(path: str) -> Any:
         return json.loads(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise BadInput("not JSON: byte {} is not UTF-8".format(error.start), "{}, line {}".format(path, line),
-                       "a JSON file in UTF-8") from error
+        raise BadInput(
+            "not JSON: byte {} is not UTF-8".format(error.start),
+            "{}, line {}".format(path, line),
+            "a JSON file in UTF-8",
+        ) from error
     except ValueError as error:
         line = getattr(error, "lineno", 1)
         reason = getattr(error, "msg", str(error))
@@ -131,8 +134,12 @@ def lock(path: str, wait: bool = True) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
-            raise JetmaskError("another process is using this", path, "nobody else at work here",
-                               "wait until it has ended, then start again") from error
+            raise JetmaskError(
+                "another process is using this",
+                path,
+                "nobody else at work here",
+                "wait until it has ended, then start again",
+            ) from error
         yield
     finally:
         os.close(handle)

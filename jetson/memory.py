@@ -43,9 +43,11 @@ def check(workspace_bytes: int, meminfo: str = MEMINFO) -> None:
             "not enough free memory for a build: {} MiB".format(free >> 20),
             "MemAvailable and SwapFree in " + meminfo,
             "{} MiB ({} workspace, {} assumed for the rest)".format(
-                need >> 20, workspace_bytes >> 20, RESERVE_BYTES >> 20),
+                need >> 20, workspace_bytes >> 20, RESERVE_BYTES >> 20
+            ),
             "stop the desktop and other programs (sudo systemctl isolate multi-user.target), add swap, "
-            "or give a smaller --workspace-mb")
+            "or give a smaller --workspace-mb",
+        )
 
 
 def watch(phase: str, log: str, meminfo: str = MEMINFO) -> None:
@@ -53,9 +55,11 @@ def watch(phase: str, log: str, meminfo: str = MEMINFO) -> None:
     free = left(meminfo)
     if free is not None and free < FLOOR_BYTES:
         raise JetmaskError(
-            "the build was stopped while {}: only {} MiB of memory were left".format(phase, free >> 20), log,
+            "the build was stopped while {}: only {} MiB of memory were left".format(phase, free >> 20),
+            log,
             "at least {} MiB, so that the kernel does not kill the runner instead".format(FLOOR_BYTES >> 20),
-            "stop other programs, add swap, or give a smaller --workspace-mb; what runs was not touched")
+            "stop other programs, add swap, or give a smaller --workspace-mb; what runs was not touched",
+        )
 
 
 def be_first_victim() -> None:

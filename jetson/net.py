@@ -12,8 +12,11 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)[0]
     except (socket.gaierror, OverflowError, UnicodeError) as error:
-        raise UsageError("not an address to listen on: {}".format(error), "{}:{}".format(host, port),
-                         "an address of this machine, as 127.0.0.1 or 0.0.0.0")
+        raise UsageError(
+            "not an address to listen on: {}".format(error),
+            "{}:{}".format(host, port),
+            "an address of this machine, as 127.0.0.1 or 0.0.0.0",
+        )
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -23,8 +26,12 @@ def listen(host: str, port: int) -> socket.socket:
         sock.close()
         where = "{}:{}".format(host, port)
         if error.errno == errno.EADDRINUSE:
-            raise BadInput("the port is in use", where, "a free port",
-                           "end the other program (`ss -ltnp` shows it), or choose another with --port")
+            raise BadInput(
+                "the port is in use",
+                where,
+                "a free port",
+                "end the other program (`ss -ltnp` shows it), or choose another with --port",
+            )
         if error.errno == errno.EADDRNOTAVAIL:
             raise UsageError("this machine does not have the address", where, "an address of this machine")
         if error.errno == errno.EACCES:

@@ -1,4 +1,5 @@
 """The one configuration: a YAML file, every key with a default, unknown keys refused with the nearest valid name."""
+
 import copy
 import dataclasses
 import difflib
@@ -19,61 +20,61 @@ WEIGHTS = Path(__file__).parent / "weights"  # those that ship
 
 @dataclass
 class Data:
-    root: str = ""                 # folder with the split folders; "": the environment's JETMASK_DATA
+    root: str = ""  # folder with the split folders; "": the environment's JETMASK_DATA
     train: list = field(default_factory=list)  # folders; []: train and, where they are, crops, extra, negatives
-    val: str = "val"               # chosen on; test/ is never read in training, except for the next key
+    val: str = "val"  # chosen on; test/ is never read in training, except for the next key
     apart_from: list = field(default_factory=lambda: ["val", "test"])  # near-duplicates of these are left out
 
 
 @dataclass
 class Model:
-    size: str = "s"                # n, s, m, mobilenetv2 (a teacher), or a .keras file whose shape is taken
-    init: str = ""                 # a .keras file to start from, or shipped weights (s); "": random weights; for
-                                   # mobilenetv2 also imagenet, or the .h5 file of those weights
-    teacher: str = ""              # a .keras file to learn from besides the labels, or shipped weights; "": none
-    teacher_weight: float = 1.0    # of the distance to the teacher's answers in the loss
+    size: str = "s"  # n, s, m, mobilenetv2 (a teacher), or a .keras file whose shape is taken
+    init: str = ""  # a .keras file to start from, or shipped weights (s); "": random weights; for
+    # mobilenetv2 also imagenet, or the .h5 file of those weights
+    teacher: str = ""  # a .keras file to learn from besides the labels, or shipped weights; "": none
+    teacher_weight: float = 1.0  # of the distance to the teacher's answers in the loss
     dropout: float = 0.0
 
 
 @dataclass
 class Augment:
-    single: float = 0.35           # shares of the five kinds of canvas
+    single: float = 0.35  # shares of the five kinds of canvas
     mosaic: float = 0.42
     paste: float = 0.15
     large: float = 0.08
-    drawn: float = 0.04            # scenes drawn from nothing: hard negatives that no collection has
-    prints: float = 0.12           # share with a skull or another face of ink on cloth: hard negatives too
-    scale: float = 1.0             # strength of zoom and stretch
-    flip: float = 0.5              # probabilities from here on
-    photometric: float = 1.0       # strength of light, contrast and colour
+    drawn: float = 0.04  # scenes drawn from nothing: hard negatives that no collection has
+    prints: float = 0.12  # share with a skull or another face of ink on cloth: hard negatives too
+    scale: float = 1.0  # strength of zoom and stretch
+    flip: float = 0.5  # probabilities from here on
+    photometric: float = 1.0  # strength of light, contrast and colour
     blur: float = 0.12
     noise: float = 0.08
     jpeg: float = 0.12
-    low_resolution: float = 0.1    # shrunk and enlarged again
+    low_resolution: float = 0.1  # shrunk and enlarged again
     erase: float = 0.08
     drawn_masks: float = 0.12
-    min_face_px: float = 5.0       # smaller faces are kept out of the loss
+    min_face_px: float = 5.0  # smaller faces are kept out of the loss
 
 
 @dataclass
 class Train:
     epochs: int = 60
     images_per_epoch: int = 4000
-    batch_size: int = 16           # at 320 x 320; larger sizes get fewer images for the same cost
+    batch_size: int = 16  # at 320 x 320; larger sizes get fewer images for the same cost
     sizes: list = field(default_factory=lambda: [[256, 0.25], [320, 0.30], [416, 0.25], [512, 0.12], [640, 0.08]])
-    optimizer: str = "adamw"       # adamw, adam, sgd, rmsprop, adagrad
+    optimizer: str = "adamw"  # adamw, adam, sgd, rmsprop, adagrad
     learning_rate: float = 2e-3
-    schedule: str = "trapezoid"    # trapezoid, cosine, fixed, plateau
+    schedule: str = "trapezoid"  # trapezoid, cosine, fixed, plateau
     warmup_steps: int = 300
-    decay_share: float = 0.35      # trapezoid: the last share of training in which the rate falls to zero
+    decay_share: float = 0.35  # trapezoid: the last share of training in which the rate falls to zero
     weight_decay: float = 0.03
     clip_norm: float = 10.0
-    ema: float = 0.9985            # decay of the averaged weights a step; 0: none
-    closing_epochs: int = 4        # last epochs without mosaic and paste
-    early_stop_epochs: int = 0     # end after so many epochs without a better val figure; 0: never
+    ema: float = 0.9985  # decay of the averaged weights a step; 0: none
+    closing_epochs: int = 4  # last epochs without mosaic and paste
+    early_stop_epochs: int = 0  # end after so many epochs without a better val figure; 0: never
     val_wh: list = field(default_factory=lambda: [416, 416])
-    val_every: int = 1             # epochs between validations
-    precision: str = "float32"     # float32 or mixed_bfloat16 (pays only on processors with BF16)
+    val_every: int = 1  # epochs between validations
+    precision: str = "float32"  # float32 or mixed_bfloat16 (pays only on processors with BF16)
     seed: int = 1
 
 
@@ -97,22 +98,34 @@ def load(path=None, overrides=(), start=None):
             document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except FileNotFoundError:
             names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
-            raise BadInput("no such config", where=str(path), expected="a YAML file, or a preset: " + names,
-                           remedy="check the path") from None
+            raise BadInput(
+                "no such config",
+                where=str(path),
+                expected="a YAML file, or a preset: " + names,
+                remedy="check the path",
+            ) from None
         except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that there is not
-            raise BadInput("not YAML: %s" % error, where=str(path), expected="keys and values",
-                           remedy="mend the line named above") from None
+            raise BadInput(
+                "not YAML: %s" % error, where=str(path), expected="keys and values", remedy="mend the line named above"
+            ) from None
         _merge(config, document, str(path), "")
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
-            raise BadInput("an override without a value: %r" % override, expected="key=value, as train.epochs=5",
-                           remedy="write --set KEY=VALUE")
+            raise BadInput(
+                "an override without a value: %r" % override,
+                expected="key=value, as train.epochs=5",
+                remedy="write --set KEY=VALUE",
+            )
         try:
             node = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError) as error:
-            raise BadInput("not YAML: %s" % error, where="--set %s" % override, expected="a value, as in a YAML file",
-                           remedy="close brackets and quotes, and quote the whole for the shell") from None
+            raise BadInput(
+                "not YAML: %s" % error,
+                where="--set %s" % override,
+                expected="a value, as in a YAML file",
+                remedy="close brackets and quotes, and quote the whole for the shell",
+            ) from None
         for part in reversed(key.strip().split(".")):
             node = {part: node}
         _merge(config, node, "--set %s" % override, "")
@@ -132,12 +145,22 @@ def weights(name):
 
 # What each number must be, from the least to the largest; those of augment are 0 or more.
 _RANGES = {
-    "train.epochs": (0, math.inf), "train.images_per_epoch": (1, math.inf), "train.batch_size": (1, math.inf),
-    "train.learning_rate": (0, math.inf), "train.warmup_steps": (0, math.inf), "train.decay_share": (0, 1),
-    "train.weight_decay": (0, math.inf), "train.clip_norm": (0, math.inf), "train.ema": (0, 0.999999),
-    "train.closing_epochs": (0, math.inf), "train.early_stop_epochs": (0, math.inf), "train.val_every": (1, math.inf),
-    "train.seed": (0, 2**32 - 1), "model.dropout": (0, 0.99),
-    "model.teacher_weight": (0, math.inf)}
+    "train.epochs": (0, math.inf),
+    "train.images_per_epoch": (1, math.inf),
+    "train.batch_size": (1, math.inf),
+    "train.learning_rate": (0, math.inf),
+    "train.warmup_steps": (0, math.inf),
+    "train.decay_share": (0, 1),
+    "train.weight_decay": (0, math.inf),
+    "train.clip_norm": (0, math.inf),
+    "train.ema": (0, 0.999999),
+    "train.closing_epochs": (0, math.inf),
+    "train.early_stop_epochs": (0, math.inf),
+    "train.val_every": (1, math.inf),
+    "train.seed": (0, 2**32 - 1),
+    "model.dropout": (0, 0.99),
+    "model.teacher_weight": (0, math.inf),
+}
 _CHOICES = {"train.precision": ("float32", "mixed_bfloat16")}
 _SHARES = ("single", "mosaic", "paste", "large", "drawn")
 
@@ -156,8 +179,11 @@ def _check(config):
     if model.size not in SIZES and not model.size.endswith(".keras"):
         _refuse("model.size", model.size, "%s or a .keras file" % ", ".join(SIZES))
     if (model.init == IMAGENET or model.init.endswith(".h5")) and model.size != TRANSFER:
-        _refuse("model.init", model.init, "a .keras file or shipped weights: only model.size=%s takes weights of "
-                "ImageNet" % TRANSFER)
+        _refuse(
+            "model.init",
+            model.init,
+            "a .keras file or shipped weights: only model.size=%s takes weights of ImageNet" % TRANSFER,
+        )
     for key in ("data.train", "data.apart_from"):
         if not all(isinstance(name, str) and name for name in _at(config, key)):
             _refuse(key, _at(config, key), "names of folders, as [train, extra]")
@@ -166,8 +192,10 @@ def _check(config):
     wh, sizes = config.train.val_wh, config.train.sizes
     if len(wh) != 2 or not all(map(_side, wh)):
         _refuse("train.val_wh", wh, "[width, height], multiples of 32")
-    if not all(isinstance(entry, list) and len(entry) == 2 and _side(entry[0]) and _share(entry[1])
-               for entry in sizes) or not sum(share for _, share in sizes) > 0:
+    if (
+        not all(isinstance(entry, list) and len(entry) == 2 and _side(entry[0]) and _share(entry[1]) for entry in sizes)
+        or not sum(share for _, share in sizes) > 0
+    ):
         _refuse("train.sizes", sizes, "[[size, share], ...]: multiples of 32, shares of which one is over 0")
 
 
@@ -190,17 +218,26 @@ def _refuse(key, value, expected):
 
 def _merge(target, document, where, prefix):
     if not isinstance(document, dict):
-        raise BadInput("%s is not a section" % (prefix or "the file"), where=where, expected="keys and values",
-                       remedy="write it as `section:` with indented keys")
+        raise BadInput(
+            "%s is not a section" % (prefix or "the file"),
+            where=where,
+            expected="keys and values",
+            remedy="write it as `section:` with indented keys",
+        )
     names = {f.name: f for f in dataclasses.fields(target)}
     for key, value in document.items():
         full = prefix + str(key)
         if key not in names:
             known = _keys(Config())
             near = difflib.get_close_matches(full, known, 1, 0.5) or difflib.get_close_matches(
-                str(key), [k.rpartition(".")[2] for k in known], 1, 0.5)
-            raise BadInput("unknown key %r" % full, where=where, expected="one of " + ", ".join(sorted(names)),
-                           remedy="did you mean %r?" % near[0] if near else "remove it")
+                str(key), [k.rpartition(".")[2] for k in known], 1, 0.5
+            )
+            raise BadInput(
+                "unknown key %r" % full,
+                where=where,
+                expected="one of " + ", ".join(sorted(names)),
+                remedy="did you mean %r?" % near[0] if near else "remove it",
+            )
         current = getattr(target, key)
         if dataclasses.is_dataclass(current):
             _merge(current, value, where, full + ".")
@@ -219,8 +256,12 @@ def _typed(value, default, key, where):
             pass
     if type(value) is kind:
         return value
-    raise BadInput("%s is %r" % (key, value), where=where, expected="%s, as %r" % (kind.__name__, default),
-                   remedy="change the value")
+    raise BadInput(
+        "%s is %r" % (key, value),
+        where=where,
+        expected="%s, as %r" % (kind.__name__, default),
+        remedy="change the value",
+    )
 
 
 def _keys(config, prefix=""):

@@ -3,6 +3,7 @@
 Data, a little fine-tuning from the weights that ship, pruning, ONNX, calibration, every engine this machine can run,
 evaluation, the bundle, the on-device runner on a clip, and one report.
 """
+
 import json
 import os
 import platform
@@ -23,12 +24,19 @@ from jetson.errors import BadInput, JetmaskError, UsageError
 from jetson.evaluation import average_precision
 from pipeline import config as configuration
 
-WH = (416, 256)          # the default input of the camera; what the live run uses
+WH = (416, 256)  # the default input of the camera; what the live run uses
 SQUARE = (320, 320)
 LIVE_S = 20.0
-MAX_DROP = 1.0           # a hundred images can not tell half a point from nothing
-TUNE = ["train.warmup_steps=10", "train.schedule=cosine", "train.ema=0.98", "train.closing_epochs=1",
-        "train.sizes=[[256, 0.5], [320, 0.5]]", "train.val_wh=[320, 320]", "train.images_per_epoch=400"]
+MAX_DROP = 1.0  # a hundred images can not tell half a point from nothing
+TUNE = [
+    "train.warmup_steps=10",
+    "train.schedule=cosine",
+    "train.ema=0.98",
+    "train.closing_epochs=1",
+    "train.sizes=[[256, 0.5], [320, 0.5]]",
+    "train.val_wh=[320, 320]",
+    "train.images_per_epoch=400",
+]
 
 
 def options(parser):
@@ -72,19 +80,30 @@ class Demo:
         self.folder, self.size, self.seconds, self.say = folder, size, seconds, say
         self.weights = configuration.WEIGHTS / (size + ".keras")
         if not self.weights.exists():
-            raise UsageError("no weights ship for size %r" % size, where="--size",
-                             expected="one of " + ", ".join(configuration.shipped()))
+            raise UsageError(
+                "no weights ship for size %r" % size,
+                where="--size",
+                expected="one of " + ", ".join(configuration.shipped()),
+            )
         data = data or os.environ.get("JETMASK_DATA")
         if data and not Path(data).is_dir():
-            raise BadInput("there is no such data folder", where=str(data), expected="a folder with train/ and val/",
-                           remedy="check --data or JETMASK_DATA; without both the demo draws its own images")
+            raise BadInput(
+                "there is no such data folder",
+                where=str(data),
+                expected="a folder with train/ and val/",
+                remedy="check --data or JETMASK_DATA; without both the demo draws its own images",
+            )
         self.root = Path(data) if data else None
         self.report = {"title": "jetmask demo", "stages": [], "curves": []}
 
     def run(self):
         if self.folder.exists() and any(self.folder.iterdir()) and not (self.folder / "demo.json").exists():
-            raise UsageError("this folder holds something else", where=str(self.folder), expected="a new or empty one",
-                             remedy="name another with --out")
+            raise UsageError(
+                "this folder holds something else",
+                where=str(self.folder),
+                expected="a new or empty one",
+                remedy="name another with --out",
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         files.write_json(str(self.folder / "demo.json"), {"started": time.time()})
         self.open_data()
@@ -95,8 +114,13 @@ class Demo:
         live = run_live(self.folder / "bundle", clip(self.root), self.seconds, self.say)
         path = self.write_report(results, live)
         self.finish(results, digest, path)
-        return {"report": str(path), "bundle": str(self.folder / "bundle"), "digest": digest, "live": live,
-                "seconds": round(time.time() - self.say.start, 1)}
+        return {
+            "report": str(path),
+            "bundle": str(self.folder / "bundle"),
+            "digest": digest,
+            "live": live,
+            "seconds": round(time.time() - self.say.start, 1),
+        }
 
     def open_data(self):
         self.drawn = self.root is None
@@ -117,14 +141,24 @@ class Demo:
         self.say("data: %s; validating on %d images of %s" % (", ".join(self.folders), len(truths), self.kind))
         self.report["data"] = {"kind": "drawn" if self.drawn else "photographs", "split": "val", "images": len(truths)}
         if self.drawn:
-            self.report["warnings"] = ["These images are drawn: every AP here is an AP on drawn images. It says that "
-                                       "the stages work, and nothing about photographs."]
+            self.report["warnings"] = [
+                "These images are drawn: every AP here is an AP on drawn images. It says that "
+                "the stages work, and nothing about photographs."
+            ]
 
     def settings(self, rate, epochs):
         # Comparing every photograph with val/ and test/ takes longer than the demo's training; the real one does it.
-        return configuration.load(None, [*TUNE, "data.root=%s" % self.root, "data.apart_from=[]",
-                                         "data.train=[%s]" % ", ".join(self.folders),
-                                         "train.learning_rate=%g" % rate, "train.epochs=%d" % epochs])
+        return configuration.load(
+            None,
+            [
+                *TUNE,
+                "data.root=%s" % self.root,
+                "data.apart_from=[]",
+                "data.train=[%s]" % ", ".join(self.folders),
+                "train.learning_rate=%g" % rate,
+                "train.epochs=%d" % epochs,
+            ],
+        )
 
     def stage(self, name, model, started, note=""):
         """Evaluate a Keras model at SQUARE and put the row into the report."""
@@ -132,8 +166,15 @@ class Demo:
         from pipeline.training.train import validate
 
         figure = validate(model, self.root / "val", SQUARE)["map50"]
-        self.report["stages"].append({"name": name, "map50": figure, "macs": macs(model, SQUARE), "note": note,
-                                      "minutes": round((time.time() - started) / 60, 2)})
+        self.report["stages"].append(
+            {
+                "name": name,
+                "map50": figure,
+                "macs": macs(model, SQUARE),
+                "note": note,
+                "minutes": round((time.time() - started) / 60, 2),
+            }
+        )
         self.say("%s: mAP50 %.1f on %s at %dx%d" % (name, figure, self.kind, *SQUARE))
         return figure
 
@@ -178,10 +219,14 @@ class Demo:
         rows = self.report["stages"]
         self.report["pruning"] = {
             "note": "Channels are removed for good: those that the loss needs least a multiply-add (first-order "
-                    "Taylor, pipeline/pruning/importance.py).",
-            "before": {k: before[k] for k in ("macs", "map50")}, "after": {k: rows[-1][k] for k in ("macs", "map50")},
-            "channels": [{"layer": name, "before": size, "after": len(plan.kept.get(name, range(size)))}
-                         for name, size in plan.sizes.items()]}
+            "Taylor, pipeline/pruning/importance.py).",
+            "before": {k: before[k] for k in ("macs", "map50")},
+            "after": {k: rows[-1][k] for k in ("macs", "map50")},
+            "channels": [
+                {"layer": name, "before": size, "after": len(plan.kept.get(name, range(size)))}
+                for name, size in plan.sizes.items()
+            ],
+        }
         return best
 
     def build(self, models):
@@ -198,9 +243,19 @@ class Demo:
             self.say("evaluating every variant that runs here on %s" % self.kind)
             card = "# Made by jetmask demo\n\nAP on %s, for a try only.\n" % self.kind
             digest, results = variants.write_bundle(
-                self.folder / "bundle", made, (WH,), self.root / "val", "drawn val" if self.drawn else "val",
-                DECODE, lambda results: card, {"made_by": "jetmask demo", "drawn": self.drawn},
-                "%s-%dx%d-fp32" % (self.size, *WH), threads=1, say=self.say, max_drop=MAX_DROP)
+                self.folder / "bundle",
+                made,
+                (WH,),
+                self.root / "val",
+                "drawn val" if self.drawn else "val",
+                DECODE,
+                lambda results: card,
+                {"made_by": "jetmask demo", "drawn": self.drawn},
+                "%s-%dx%d-fp32" % (self.size, *WH),
+                threads=1,
+                say=self.say,
+                max_drop=MAX_DROP,
+            )
             self.predict(made, results)
         self.say("bundle: %s" % (self.folder / "bundle"))
         return digest, results
@@ -213,10 +268,19 @@ class Demo:
             figure = predict.predict_ms(built.kinds["fp32"], "nano", "fp16", WH)
             name = "%s-%dx%d-fp16" % (built.name, *WH)
             ap = next((r["map50"] for r in results if r["variant"] == "%s-%dx%d-fp16-typed" % (built.name, *WH)), None)
-            self.report.setdefault("predicted", []).append({
-                "name": name, "target": "nano", "precision": "fp16", "input_wh": list(WH), "map50": ap,
-                "latency_ms": figure.latency_ms, "low_ms": figure.low_ms, "high_ms": figure.high_ms,
-                "bytes": os.path.getsize(built.kinds["fp32"])})
+            self.report.setdefault("predicted", []).append(
+                {
+                    "name": name,
+                    "target": "nano",
+                    "precision": "fp16",
+                    "input_wh": list(WH),
+                    "map50": ap,
+                    "latency_ms": figure.latency_ms,
+                    "low_ms": figure.low_ms,
+                    "high_ms": figure.high_ms,
+                    "bytes": os.path.getsize(built.kinds["fp32"]),
+                }
+            )
             self.report.setdefault("layers", []).append({**figure.as_json(), "title": name})
 
     def check_rtx(self, made):
@@ -230,10 +294,13 @@ class Demo:
                     self.say("TensorRT for RTX is not installed: the files are checked by our own rules alone")
                     return
                 if "error" in outcome:
-                    raise JetmaskError("NVIDIA's builder refuses a file: %s" % outcome["error"],
-                                       where="%s %s" % (built.name, kind))
-                self.say("TensorRT for RTX %s builds %s %s (%d KB; a check, not run)" % (
-                    outcome["version"], built.name, kind, outcome["plan_bytes"] // 1024))
+                    raise JetmaskError(
+                        "NVIDIA's builder refuses a file: %s" % outcome["error"], where="%s %s" % (built.name, kind)
+                    )
+                self.say(
+                    "TensorRT for RTX %s builds %s %s (%d KB; a check, not run)"
+                    % (outcome["version"], built.name, kind, outcome["plan_bytes"] // 1024)
+                )
 
     def detections(self):
         from jetson.inference.detector import open_detector
@@ -256,22 +323,43 @@ class Demo:
             rows.append({**result, "name": result["variant"], "fps": 1000 / p50 if p50 else None})
         bundle = self.folder / "bundle"
         self.report.update(
-            name=str(self.folder), created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), variants=rows,
-            live=live, environment=environment(),
+            name=str(self.folder),
+            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            variants=rows,
+            live=live,
+            environment=environment(),
             commands=[{"title": "This run again", "command": " ".join(["jetmask", *sys.argv[1:]])}],
-            next=[{"title": "Serve the live page", "command": serve_command(bundle, clip(self.root))},
-                  {"title": "Train on your own photographs", "command": "jetmask train s --data DIR --out runs/mine"},
-                  {"title": "Bring the bundle to a Jetson", "command": "jetmask deploy %s user@nano" % bundle}])
+            next=[
+                {"title": "Serve the live page", "command": serve_command(bundle, clip(self.root))},
+                {"title": "Train on your own photographs", "command": "jetmask train s --data DIR --out runs/mine"},
+                {"title": "Bring the bundle to a Jetson", "command": "jetmask deploy %s user@nano" % bundle},
+            ],
+        )
         return report.write(self.folder, self.report)
 
     def finish(self, results, digest, path):
         from jetson.cli import table
 
-        print(table(["variant", "runs on", "AP (%s)" % self.kind, "p50 ms", "frames/s", "KB"],
-                    [[r["variant"], r["runtime"], "%.1f" % r["map50"], "%.2f" % r["latency_ms"]["total_ms"]["p50"],
-                      "%.0f" % (1000 / r["latency_ms"]["total_ms"]["p50"]), r["bytes"] // 1024] for r in results]))
-        print("\nreport     %s\nbundle     %s (%s)\nlive page  %s" % (
-            path, self.folder / "bundle", digest[:16], serve_command(self.folder / "bundle", clip(self.root))))
+        print(
+            table(
+                ["variant", "runs on", "AP (%s)" % self.kind, "p50 ms", "frames/s", "KB"],
+                [
+                    [
+                        r["variant"],
+                        r["runtime"],
+                        "%.1f" % r["map50"],
+                        "%.2f" % r["latency_ms"]["total_ms"]["p50"],
+                        "%.0f" % (1000 / r["latency_ms"]["total_ms"]["p50"]),
+                        r["bytes"] // 1024,
+                    ]
+                    for r in results
+                ],
+            )
+        )
+        print(
+            "\nreport     %s\nbundle     %s (%s)\nlive page  %s"
+            % (path, self.folder / "bundle", digest[:16], serve_command(self.folder / "bundle", clip(self.root)))
+        )
 
 
 def environment():
@@ -279,9 +367,15 @@ def environment():
     import onnxruntime
     import tensorflow
 
-    return {"python": platform.python_version(), "machine": "%s, %d cores" % (platform.machine(), os.cpu_count()),
-            "system": platform.platform(), "keras": keras.__version__, "tensorflow": tensorflow.__version__,
-            "onnxruntime": onnxruntime.__version__, "opencv": cv2.__version__}
+    return {
+        "python": platform.python_version(),
+        "machine": "%s, %d cores" % (platform.machine(), os.cpu_count()),
+        "system": platform.platform(),
+        "keras": keras.__version__,
+        "tensorflow": tensorflow.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "opencv": cv2.__version__,
+    }
 
 
 def manifest_shipped():
@@ -298,8 +392,9 @@ def clip(root):
 
 def serve_command(bundle, source):
     """The command that serves the page, as it can be pasted: `make demo` has no jetmask on the PATH."""
-    return shlex.join(["jetmask" if shutil.which("jetmask") else sys.argv[0], "run", "--bundle", str(bundle),
-                       "--source", source])
+    return shlex.join(
+        ["jetmask" if shutil.which("jetmask") else sys.argv[0], "run", "--bundle", str(bundle), "--source", source]
+    )
 
 
 def run_live(bundle, source, seconds, say):
@@ -309,14 +404,33 @@ def run_live(bundle, source, seconds, say):
         ready, log = Path(folder) / "ready.json", Path(folder) / "log"
         with open(log, "wb") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", "jetson", "serve", str(bundle), "--source", source, "--port", "0",
-                 "--ready-file", str(ready)], stdout=out, stderr=out, cwd=str(Path(__file__).parent.parent))
+                [
+                    sys.executable,
+                    "-m",
+                    "jetson",
+                    "serve",
+                    str(bundle),
+                    "--source",
+                    source,
+                    "--port",
+                    "0",
+                    "--ready-file",
+                    str(ready),
+                ],
+                stdout=out,
+                stderr=out,
+                cwd=str(Path(__file__).parent.parent),
+            )
         try:
             deadline = time.time() + 60
             while not ready.exists():
                 if process.poll() is not None or time.time() > deadline:
-                    raise JetmaskError("the runner did not start", where=source,
-                                       expected="a page within 60 s", remedy=log.read_text(errors="replace")[-600:])
+                    raise JetmaskError(
+                        "the runner did not start",
+                        where=source,
+                        expected="a page within 60 s",
+                        remedy=log.read_text(errors="replace")[-600:],
+                    )
                 time.sleep(0.1)
             url = json.loads(ready.read_text())["url"]
             time.sleep(seconds)
@@ -331,7 +445,14 @@ def run_live(bundle, source, seconds, say):
                 process.wait()
     camera = state["cameras"][0]
     steps = {stage: p.get("p50") for stage, p in state["latency_ms"].items()}
-    return {"source": Path(source).name if "://" not in source else source, "variant": state["variant"]["name"],
-            "runtime": state["variant"]["runtime"], "results": state["results"], "frames_per_s": state["fps"],
-            "camera_frames_per_s": camera["camera_fps"], **{"%s_p50_ms" % k: v for k, v in steps.items()},
-            "persons_seen": camera["persons"]["total"], "memory_MB": round(state["memory_bytes"] / 1e6)}
+    return {
+        "source": Path(source).name if "://" not in source else source,
+        "variant": state["variant"]["name"],
+        "runtime": state["variant"]["runtime"],
+        "results": state["results"],
+        "frames_per_s": state["fps"],
+        "camera_frames_per_s": camera["camera_fps"],
+        **{"%s_p50_ms" % k: v for k, v in steps.items()},
+        "persons_seen": camera["persons"]["total"],
+        "memory_MB": round(state["memory_bytes"] / 1e6),
+    }

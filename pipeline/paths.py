@@ -18,8 +18,12 @@ def made(path: str | os.PathLike) -> Path:
     try:
         os.makedirs(path, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise BadInput("a file is where a folder is to be", error.filename, "a new folder, or one that is there",
-                       "name another, or move the file away") from None
+        raise BadInput(
+            "a file is where a folder is to be",
+            error.filename,
+            "a new folder, or one that is there",
+            "name another, or move the file away",
+        ) from None
     return Path(path)
 
 
@@ -36,10 +40,15 @@ def for_file(path: str | os.PathLike) -> None:
 
 def require_free(folder: str) -> None:
     """UsageError where something stands in a bundle's place that is no bundle."""
-    if os.path.lexists(folder) and not (os.path.isdir(folder) and (
-            not os.listdir(folder) or os.path.isfile(os.path.join(folder, tarball.MANIFEST)))):
-        raise UsageError("this is there already, and is not a bundle", folder, "a new folder, or an old bundle",
-                         "choose another place, or remove it yourself")
+    if os.path.lexists(folder) and not (
+        os.path.isdir(folder) and (not os.listdir(folder) or os.path.isfile(os.path.join(folder, tarball.MANIFEST)))
+    ):
+        raise UsageError(
+            "this is there already, and is not a bundle",
+            folder,
+            "a new folder, or an old bundle",
+            "choose another place, or remove it yourself",
+        )
 
 
 @contextmanager

@@ -11,8 +11,12 @@ SHIPPED = os.path.join(os.path.dirname(os.path.abspath(jetson.__file__)), "model
 
 def options(parser: argparse.ArgumentParser) -> None:
     """The arguments of `jetmask run`."""
-    parser.add_argument("--bundle", metavar="DIR", default=SHIPPED,
-                        help="the bundle's folder (default: the one that ships with jetmask)")
+    parser.add_argument(
+        "--bundle",
+        metavar="DIR",
+        default=SHIPPED,
+        help="the bundle's folder (default: the one that ships with jetmask)",
+    )
     serve.serve_options(parser)
     parser.epilog = "example: jetmask run --source clip.mp4"
 

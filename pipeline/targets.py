@@ -46,7 +46,8 @@ class Target(NamedTuple):
     def skips_zeros(self) -> bool:
         """Whether its tensor cores skip the zeros of weights in the 2:4 pattern."""
         return self.compute_capability is not None and has_sparse(
-            (int(self.compute_capability.split(".")[0]), int(self.compute_capability.split(".")[1])))
+            (int(self.compute_capability.split(".")[0]), int(self.compute_capability.split(".")[1]))
+        )
 
 
 _GIB = 1 << 30

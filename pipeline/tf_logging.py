@@ -1,4 +1,5 @@
 """Keeps TensorFlow's notes on its own start off the screen: its libraries write some before they read any log level."""
+
 import importlib.abc
 import os
 import re

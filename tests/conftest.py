@@ -8,12 +8,21 @@ import pytest
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(TESTS)
-sys.path[:0] = [path for path in (ROOT, os.path.join(TESTS, "data"), os.path.join(TESTS, "doubles")) if path not in sys.path]
+sys.path[:0] = [
+    path for path in (ROOT, os.path.join(TESTS, "data"), os.path.join(TESTS, "doubles")) if path not in sys.path
+]
 
 
 # Files that take minutes begin first, so that no worker is left alone with one at the end.
-LONG = ("test_jetson_on_python36", "test_deploy", "test_rollout", "test_train", "test_schedule", "test_readme",
-        "test_pruner")
+LONG = (
+    "test_jetson_on_python36",
+    "test_deploy",
+    "test_rollout",
+    "test_train",
+    "test_schedule",
+    "test_readme",
+    "test_pruner",
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -61,8 +61,13 @@ def most_accurate(entries: Sequence[Entry]) -> Entry:
     return max(entries, key=lambda entry: ranks[id(entry)])
 
 
-def choose(manifest: Manifest, wanted: str, runtime: Optional[str], active: Variant,
-           cached: Callable[[Variant], bool] = lambda variant: True) -> List[Entry]:
+def choose(
+    manifest: Manifest,
+    wanted: str,
+    runtime: Optional[str],
+    active: Variant,
+    cached: Callable[[Variant], bool] = lambda variant: True,
+) -> List[Entry]:
     """The variants to compare. `wanted`: "auto" or names with commas; the active one is always among them.
 
     `cached`: whether a TensorRT engine of the variant is there already: measuring must not start builds by itself.
@@ -92,6 +97,7 @@ def choose(manifest: Manifest, wanted: str, runtime: Optional[str], active: Vari
 
 def engine_is_cached(manifest: Manifest) -> Callable[[Variant], bool]:
     """A function that says whether a variant's TensorRT engine was built on this machine before."""
+
     def cached(variant: Variant) -> bool:
         try:
             from jetson.engine import build, cache, tensorrt_module
@@ -102,4 +108,5 @@ def engine_is_cached(manifest: Manifest) -> Callable[[Variant], bool]:
             return cache.load(cache.default_folder(), recipe, machine)[0] is not None
         except (ImportError, JetmaskError):
             return False
+
     return cached

@@ -10,10 +10,20 @@ _MEMORY_S = 600.0  # for so long it is believed what a variant took
 
 # over_s: too much for so long, then a cheaper variant. settle_s: after a switch, until a reading tells of the new one.
 # room: so far below the goal, for room_s, before a more accurate one is tried.
-Kind = NamedTuple("Kind", [
-    ("name", str), ("unit", str), ("most", float), ("over_s", float), ("settle_s", float),
-    ("room", Callable[[float], float]), ("room_s", float), ("read", Callable[[Dict[str, Any]], Optional[float]]),
-    ("lack", str)])
+Kind = NamedTuple(
+    "Kind",
+    [
+        ("name", str),
+        ("unit", str),
+        ("most", float),
+        ("over_s", float),
+        ("settle_s", float),
+        ("room", Callable[[float], float]),
+        ("room_s", float),
+        ("read", Callable[[Dict[str, Any]], Optional[float]]),
+        ("lack", str),
+    ],
+)
 
 
 def _watts(reading: Dict[str, Any]) -> Optional[float]:
@@ -25,11 +35,29 @@ def _celsius(reading: Dict[str, Any]) -> Optional[float]:
     return board.hottest(reading.get("temperature_c") or {})
 
 
-WATTS = Kind("watts", "W", 1000.0, 5.0, 5.0, lambda goal: 0.07 * goal, 20.0, _watts,
-             "this board tells no power: neither tegrastats nor an INA3221 monitor names the rails that feed it")
+WATTS = Kind(
+    "watts",
+    "W",
+    1000.0,
+    5.0,
+    5.0,
+    lambda goal: 0.07 * goal,
+    20.0,
+    _watts,
+    "this board tells no power: neither tegrastats nor an INA3221 monitor names the rails that feed it",
+)
 # Heat comes and goes slowly: what a variant does to the temperature is seen after half a minute, not at once.
-CELSIUS = Kind("celsius", "°C", 150.0, 5.0, 30.0, lambda goal: 5.0, 60.0, _celsius,
-               "this board tells no temperature: neither tegrastats nor a thermal zone of the kernel")
+CELSIUS = Kind(
+    "celsius",
+    "°C",
+    150.0,
+    5.0,
+    30.0,
+    lambda goal: 5.0,
+    60.0,
+    _celsius,
+    "this board tells no temperature: neither tegrastats nor a thermal zone of the kernel",
+)
 KINDS = {kind.name: kind for kind in (WATTS, CELSIUS)}
 
 
@@ -93,11 +121,16 @@ class Limit:
         return not self.ever and now - self._started >= PATIENCE_S
 
     def words(self) -> str:
-        """"4.8 of 5 W"."""
+        """ "4.8 of 5 W"."""
         value = "?" if self.value is None else "{:.1f}".format(self.value)
         return "{} of {:g} {}".format(value, self.goal, self.kind.unit)
 
     def state(self, now: float) -> Dict[str, Any]:
         """For the page, /api/state and /metrics."""
-        return {"goal": self.kind.name, "limit": self.goal, "unit": self.kind.unit,
-                "value": None if self.value is None else round(self.value, 2), "kept": not self.lacking(now)}
+        return {
+            "goal": self.kind.name,
+            "limit": self.goal,
+            "unit": self.kind.unit,
+            "value": None if self.value is None else round(self.value, 2),
+            "kept": not self.lacking(now),
+        }

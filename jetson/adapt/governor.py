@@ -31,8 +31,11 @@ def parse(text: str) -> Dict[str, float]:
         except ValueError:
             goal = 0.0
         if key not in ("fps", *KINDS) or not 0 < goal <= most or key in goals:
-            raise UsageError("not a goal for the governor: {!r}".format(part), "--governor",
-                             "fps=25, watts=5 or celsius=70, each at most once, several with commas")
+            raise UsageError(
+                "not a goal for the governor: {!r}".format(part),
+                "--governor",
+                "fps=25, watts=5 or celsius=70, each at most once, several with commas",
+            )
         goals[key] = goal
     return goals
 
@@ -43,10 +46,16 @@ class Governor:
     `goals`: as of `parse`. `reading()`: the board's (jetson.monitor.board.Board.state). `tell(text)`: a line for the log.
     """
 
-    def __init__(self, goals: Dict[str, float], runner: Runner, tradeoff: TradeOff,
-                 switch: Callable[[Entry, str], None], reading: Callable[[], Dict[str, Any]] = dict,
-                 tell: Callable[[str], None] = lambda text: None,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        goals: Dict[str, float],
+        runner: Runner,
+        tradeoff: TradeOff,
+        switch: Callable[[Entry, str], None],
+        reading: Callable[[], Dict[str, Any]] = dict,
+        tell: Callable[[str], None] = lambda text: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.fps = goals.get("fps")
         self.limits = [Limit(KINDS[key], goal, clock()) for key, goal in goals.items() if key in KINDS]
         self._reading = reading
@@ -137,8 +146,13 @@ class Governor:
         """A step along the front: the most accurate variant that takes less time, and so less power."""
         self._room_since = None
         mine = self.capacity(current) or 0.0
-        cheaper = [entry for capacity, entry in able if capacity > mine and entry is not current
-                   and not any(one.refuses(entry.variant.name, now) for one in self.limits)]
+        cheaper = [
+            entry
+            for capacity, entry in able
+            if capacity > mine
+            and entry is not current
+            and not any(one.refuses(entry.variant.name, now) for one in self.limits)
+        ]
         if not cheaper:
             self.text += "; no variant takes less"
             return
@@ -172,17 +186,27 @@ class Governor:
             self.text += "; no variant is faster"
             return
         self._retreat(now)
-        self._go(now, target, "{:.1f} frames/s instead of {:.1f} for {:.0f} s".format(
-            self._delivered, demand, now - self._slow_since))
+        self._go(
+            now,
+            target,
+            "{:.1f} frames/s instead of {:.1f} for {:.0f} s".format(self._delivered, demand, now - self._slow_since),
+        )
 
     def _go_up(self, now: float, demand: float, current: Entry, able: List[Any]) -> None:
         mine = self._quality(current)
-        better = [(capacity, entry) for capacity, entry in able if self._quality(entry) > mine
-                  and (self.fps is None or capacity >= HEADROOM * demand)
-                  and not any(limit.refuses(entry.variant.name, now) for limit in self.limits)]
+        better = [
+            (capacity, entry)
+            for capacity, entry in able
+            if self._quality(entry) > mine
+            and (self.fps is None or capacity >= HEADROOM * demand)
+            and not any(limit.refuses(entry.variant.name, now) for limit in self.limits)
+        ]
         # Only along the front: not where another is both faster and better.
-        front = [entry for capacity, entry in better if not any(
-            other > capacity and self._quality(one) > self._quality(entry) for other, one in better)]
+        front = [
+            entry
+            for capacity, entry in better
+            if not any(other > capacity and self._quality(one) > self._quality(entry) for other, one in better)
+        ]
         if not front or now < self._hold_until or not all(limit.roomy(now) for limit in self.limits):
             self._room_since = None
             return
@@ -192,7 +216,8 @@ class Governor:
             self._room_since, self._room_for = now, target.variant.name
         if now - self._room_since >= UP_S:
             reason = "{:.1f} frames/s are possible, {:.1f} are asked, for {:.0f} s".format(
-                self.capacity(target), demand, now - self._room_since)
+                self.capacity(target), demand, now - self._room_since
+            )
             if self.limits:
                 words = [limit.words() for limit in self.limits if limit.value is not None]
                 reason = "room: " + ", ".join(words + ([reason] if self.fps is not None else []))
@@ -221,12 +246,21 @@ class Governor:
     def state(self) -> Dict[str, Any]:
         """For the page and /api/state."""
         now = self._clock()
-        return {"fps": self.fps, "demand": round(self.demand(), 2), "delivered": round(self._delivered, 2),
-                "limits": [limit.state(now) for limit in self.limits], "count": self.count, "text": self.text,
-                "switches": self.switches[-5:]}
+        return {
+            "fps": self.fps,
+            "demand": round(self.demand(), 2),
+            "delivered": round(self._delivered, 2),
+            "limits": [limit.state(now) for limit in self.limits],
+            "count": self.count,
+            "text": self.text,
+            "switches": self.switches[-5:],
+        }
 
     def warnings(self) -> List[str]:
         """Goals that cannot be kept here, and why."""
         now = self._clock()
-        return ["The governor does not keep {}={:g}: {}.".format(limit.kind.name, limit.goal, limit.kind.lack)
-                for limit in self.limits if limit.lacking(now)]
+        return [
+            "The governor does not keep {}={:g}: {}.".format(limit.kind.name, limit.goal, limit.kind.lack)
+            for limit in self.limits
+            if limit.lacking(now)
+        ]

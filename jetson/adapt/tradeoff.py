@@ -33,9 +33,15 @@ class TradeOff:
     object. `truths`: a labelled split (metrics.load_split) to measure true AP on, image by image, in the same budget.
     """
 
-    def __init__(self, entries: List[Entry], open_variant: Callable[[Variant, str], Detector], score: float,
-                 budget: float = BUDGET, truths: Sequence[average_precision.Truth] = (),
-                 power: Callable[[], Optional[float]] = lambda: None) -> None:
+    def __init__(
+        self,
+        entries: List[Entry],
+        open_variant: Callable[[Variant, str], Detector],
+        score: float,
+        budget: float = BUDGET,
+        truths: Sequence[average_precision.Truth] = (),
+        power: Callable[[], Optional[float]] = lambda: None,
+    ) -> None:
         self.entries = entries
         self.reference = most_accurate(entries)
         self.budget = budget
@@ -229,8 +235,12 @@ class TradeOff:
         if self._job and reference is not None:
             return
         if reference is not None:
-            self.on_sample(self._camera, self._frame.shape[0], reference, [
-                other for name, other in self._found.items() if name != self.reference.variant.name])
+            self.on_sample(
+                self._camera,
+                self._frame.shape[0],
+                reference,
+                [other for name, other in self._found.items() if name != self.reference.variant.name],
+            )
             self.samples += 1
         self._job = []
         self._frame = None
@@ -242,8 +252,11 @@ class TradeOff:
         self._eval_turn = len(entry.eval_faces) % 4 != 0
         if len(entry.eval_faces) == len(self._truths):
             result = average_precision.evaluate(self._truths, entry.eval_faces)
-            entry.eval_result = {"map50": result["map50"], "per_class": result["per_class"],
-                                 "images": len(self._truths)}
+            entry.eval_result = {
+                "map50": result["map50"],
+                "per_class": result["per_class"],
+                "images": len(self._truths),
+            }
 
     def _skip_eval(self, entry: Entry) -> None:
         self._eval_turn = False
@@ -271,14 +284,28 @@ class TradeOff:
             with self._lock:
                 value = entry.agreement.value()
             p50 = entry.percentile(entry.total_ms, 50)
-            row = dict(value, name=entry.variant.name, runtime=entry.runtime, precision=entry.variant.precision,
-                       input_wh=list(entry.variant.input_wh), macs=entry.variant.macs, bytes=entry.variant.bytes,
-                       reference=entry is self.reference, active=entry.variant.name == self.active,
-                       latency_p50_ms=p50, latency_p95_ms=entry.percentile(entry.total_ms, 95),
-                       infer_p50_ms=entry.percentile(entry.infer_ms, 50), runs=len(entry.total_ms),
-                       fps=round(1e3 / p50, 2) if p50 else None, ap=entry.ap, ap_here=entry.eval_result,
-                       eval_images=len(entry.eval_faces), error=entry.error, front=False,
-                       power_mw=round(float(np.mean(entry.power_mw)), 0) if entry.power_mw else None)
+            row = dict(
+                value,
+                name=entry.variant.name,
+                runtime=entry.runtime,
+                precision=entry.variant.precision,
+                input_wh=list(entry.variant.input_wh),
+                macs=entry.variant.macs,
+                bytes=entry.variant.bytes,
+                reference=entry is self.reference,
+                active=entry.variant.name == self.active,
+                latency_p50_ms=p50,
+                latency_p95_ms=entry.percentile(entry.total_ms, 95),
+                infer_p50_ms=entry.percentile(entry.infer_ms, 50),
+                runs=len(entry.total_ms),
+                fps=round(1e3 / p50, 2) if p50 else None,
+                ap=entry.ap,
+                ap_here=entry.eval_result,
+                eval_images=len(entry.eval_faces),
+                error=entry.error,
+                front=False,
+                power_mw=round(float(np.mean(entry.power_mw)), 0) if entry.power_mw else None,
+            )
             if row["reference"]:
                 row.update(agreement=1.0, low=1.0, high=1.0)
             rows.append(row)
@@ -286,7 +313,9 @@ class TradeOff:
         for row in measured:
             row["front"] = not any(
                 other["latency_p50_ms"] < row["latency_p50_ms"] and other["agreement"] >= row["agreement"]
-                for other in measured if other is not row)
+                for other in measured
+                if other is not row
+            )
         return sorted(rows, key=lambda row: row["latency_p50_ms"] or 1e9)
 
     def state(self) -> Dict[str, Any]:
@@ -294,17 +323,26 @@ class TradeOff:
         elapsed = max(time.monotonic() - self._started, 1e-6)
         done = [len(entry.eval_faces) for entry in self.entries]
         # Older samples no longer count (jetson.evaluation.agreement).
-        note = ("Agreement with {} on the last {} sampled frames, 95 % interval beside it; latency of one frame at a "
-                "time, measured here. Sampling takes {:.1f} % of the time (budget {:.0f} %).").format(
-                    self.reference.variant.name, min(self.samples, KEPT), 100 * self._spent / elapsed,
-                    100 * self.budget)
+        note = (
+            "Agreement with {} on the last {} sampled frames, 95 % interval beside it; latency of one frame at a "
+            "time, measured here. Sampling takes {:.1f} % of the time (budget {:.0f} %)."
+        ).format(self.reference.variant.name, min(self.samples, KEPT), 100 * self._spent / elapsed, 100 * self.budget)
         if self._truths and min(done) < len(self._truths):
             note += " Labelled images so far: {} of {}.".format(sum(done), len(done) * len(self._truths))
         note += self._eval_error
-        note += "".join(" {} is left out: {}.".format(entry.variant.name, entry.error.rstrip("."))
-                        for entry in self.entries if entry.error)
-        return {"reference": self.reference.variant.name, "samples": self.samples, "budget": self.budget,
-                "share_used": round(self._spent / elapsed, 4), "variants": self.rows(), "note": note}
+        note += "".join(
+            " {} is left out: {}.".format(entry.variant.name, entry.error.rstrip("."))
+            for entry in self.entries
+            if entry.error
+        )
+        return {
+            "reference": self.reference.variant.name,
+            "samples": self.samples,
+            "budget": self.budget,
+            "share_used": round(self._spent / elapsed, 4),
+            "variants": self.rows(),
+            "note": note,
+        }
 
 
 def _line(error: Exception) -> str:

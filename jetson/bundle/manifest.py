@@ -19,19 +19,44 @@ SIGNATURE = "SHA256SUMS.sig"
 REQUIRED_FILES = ("manifest.json", SUMS, "MODEL_CARD.md")
 AGAIN = "copy or build the bundle again"  # what mends a bundle that is not whole
 
-Variant = NamedTuple("Variant", [
-    ("name", str), ("model", str), ("file", str), ("sha256", str), ("bytes", int), ("input_wh", Tuple[int, int]),
-    ("precision", str), ("runtimes", Tuple[str, ...]), ("macs", int), ("ap", Dict[str, Any]),
-    ("ap_reason", Dict[str, str]), ("targets", Tuple[str, ...]), ("sparsity", Optional[str]),
-])
+Variant = NamedTuple(
+    "Variant",
+    [
+        ("name", str),
+        ("model", str),
+        ("file", str),
+        ("sha256", str),
+        ("bytes", int),
+        ("input_wh", Tuple[int, int]),
+        ("precision", str),
+        ("runtimes", Tuple[str, ...]),
+        ("macs", int),
+        ("ap", Dict[str, Any]),
+        ("ap_reason", Dict[str, str]),
+        ("targets", Tuple[str, ...]),
+        ("sparsity", Optional[str]),
+    ],
+)
 Variant.__new__.__defaults__ = (None,)  # sparsity: "2:4" where the weights have that pattern
 
 
-class Manifest(NamedTuple("Manifest", [
-    ("schema_version", int), ("name", str), ("created", str), ("classes", Tuple[str, ...]), ("decode", Dict[str, Any]),
-    ("preprocessing", str), ("default_variant", str), ("variants", Tuple[Variant, ...]),
-    ("provenance", Dict[str, Any]), ("folder", str),
-])):
+class Manifest(
+    NamedTuple(
+        "Manifest",
+        [
+            ("schema_version", int),
+            ("name", str),
+            ("created", str),
+            ("classes", Tuple[str, ...]),
+            ("decode", Dict[str, Any]),
+            ("preprocessing", str),
+            ("default_variant", str),
+            ("variants", Tuple[Variant, ...]),
+            ("provenance", Dict[str, Any]),
+            ("folder", str),
+        ],
+    )
+):
     """manifest.json with attribute access; `folder` is where it was read from ("" when it was not)."""
 
     __slots__ = ()
@@ -44,8 +69,12 @@ class Manifest(NamedTuple("Manifest", [
                 return variant
         names = [variant.name for variant in self.variants]
         near = difflib.get_close_matches(name, names, 1, 0.0)
-        raise UsageError("no variant is called {!r}".format(name), os.path.join(self.folder, "manifest.json"),
-                         "one of " + ", ".join(names), "did you mean {}?".format(near[0]) if near else None)
+        raise UsageError(
+            "no variant is called {!r}".format(name),
+            os.path.join(self.folder, "manifest.json"),
+            "one of " + ", ".join(names),
+            "did you mean {}?".format(near[0]) if near else None,
+        )
 
     def path(self, variant: Variant) -> str:
         """The model file of a variant."""
@@ -105,8 +134,10 @@ _VARIANT = {
     "file": (lambda v: safe_path(v) and v.startswith("models/"), "a relative path under models/"),
     "sha256": (lambda v: _text(v) and re.match(r"^[0-9a-f]{64}$", v), "64 hex digits"),
     "bytes": (lambda v: _integer(v, 1), "a whole number from 1"),
-    "input_wh": (lambda v: _is_list_of(v, lambda s: _integer(s, 32) and s % 32 == 0 and s <= 8192, 2) and len(v) == 2,
-                 "[width, height], multiples of 32"),
+    "input_wh": (
+        lambda v: _is_list_of(v, lambda s: _integer(s, 32) and s % 32 == 0 and s <= 8192, 2) and len(v) == 2,
+        "[width, height], multiples of 32",
+    ),
     "precision": (lambda v: v in PRECISIONS, "one of " + ", ".join(PRECISIONS)),
     "runtimes": (lambda v: _is_list_of(v, lambda r: r in RUNTIMES), "a list from " + ", ".join(RUNTIMES)),
     "macs": (lambda v: _integer(v, 0), "a whole number"),
@@ -160,7 +191,7 @@ def problems(value: Any) -> List[str]:
         if not isinstance(reasons, dict) or not all(isinstance(reason, str) for reason in reasons.values()):
             found.append("{}ap_reason: expected an object of texts".format(at))
         if variant.get("sparsity") not in (None, "2:4"):
-            found.append("{}sparsity: {!r:.40} is not \"2:4\"".format(at, variant["sparsity"]))
+            found.append('{}sparsity: {!r:.40} is not "2:4"'.format(at, variant["sparsity"]))
         targets = variant.get("targets", [])
         if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
             found.append("{}targets: expected a list of names".format(at))
@@ -178,21 +209,40 @@ def parse(value: Any, folder: str = "", where: Optional[str] = None) -> Manifest
     """A Manifest from the decoded JSON; BadInput lists what is wrong."""
     found = problems(value)
     if found:
-        raise BadInput("the manifest is wrong:\n    " + "\n    ".join(found[:10]), where or folder or None,
-                       "a manifest of schema version {}".format(SCHEMA_VERSION), "get or build the bundle again")
+        raise BadInput(
+            "the manifest is wrong:\n    " + "\n    ".join(found[:10]),
+            where or folder or None,
+            "a manifest of schema version {}".format(SCHEMA_VERSION),
+            "get or build the bundle again",
+        )
     variants = tuple(
         Variant(
-            name=v["name"], model=v["model"], file=v["file"], sha256=v["sha256"], bytes=v["bytes"],
-            input_wh=tuple(v["input_wh"]), precision=v["precision"], runtimes=tuple(v["runtimes"]), macs=v["macs"],
-            ap=v.get("ap", {}), ap_reason=v.get("ap_reason", {}), targets=tuple(v.get("targets", ())),
+            name=v["name"],
+            model=v["model"],
+            file=v["file"],
+            sha256=v["sha256"],
+            bytes=v["bytes"],
+            input_wh=tuple(v["input_wh"]),
+            precision=v["precision"],
+            runtimes=tuple(v["runtimes"]),
+            macs=v["macs"],
+            ap=v.get("ap", {}),
+            ap_reason=v.get("ap_reason", {}),
+            targets=tuple(v.get("targets", ())),
             sparsity=v.get("sparsity"),
         )
         for v in value["variants"]
     )
     return Manifest(
-        schema_version=value["schema_version"], name=value["name"], created=value["created"],
-        classes=tuple(value["classes"]), decode=value["decode"], preprocessing=value["preprocessing"],
-        default_variant=value["default_variant"], variants=variants, provenance=value.get("provenance", {}),
+        schema_version=value["schema_version"],
+        name=value["name"],
+        created=value["created"],
+        classes=tuple(value["classes"]),
+        decode=value["decode"],
+        preprocessing=value["preprocessing"],
+        default_variant=value["default_variant"],
+        variants=variants,
+        provenance=value.get("provenance", {}),
         folder=folder,
     )
 
@@ -202,11 +252,16 @@ def load(bundle_dir: str) -> Manifest:
     bundle_dir = os.fspath(bundle_dir)
     path = os.path.join(bundle_dir, "manifest.json")
     if not os.path.isdir(bundle_dir):
-        raise BadInput("there is no such bundle", bundle_dir, "a folder with a manifest.json",
-                       "unpack a tar file first" if os.path.isfile(bundle_dir) else "check the path")
+        raise BadInput(
+            "there is no such bundle",
+            bundle_dir,
+            "a folder with a manifest.json",
+            "unpack a tar file first" if os.path.isfile(bundle_dir) else "check the path",
+        )
     if not os.path.isfile(path):
-        raise BadInput("this folder is not a bundle", bundle_dir, "a manifest.json in it",
-                       "check the path, or " + AGAIN)
+        raise BadInput(
+            "this folder is not a bundle", bundle_dir, "a manifest.json in it", "check the path, or " + AGAIN
+        )
     return parse(files.read_json(path), bundle_dir, path)
 
 
@@ -240,8 +295,11 @@ def read_sums(path: str) -> Dict[str, str]:
     for number, line in enumerate(text.splitlines(), 1):
         match = re.match(r"^([0-9a-f]{64}) [ *](.+)$", line)
         if not match or not safe_path(match.group(2)) or match.group(2) in sums:
-            raise BadInput("not a checksum line: {:.80}".format(repr(line)), "{}, line {}".format(path, number),
-                           "64 hex digits, two blanks, a relative path, each path once")
+            raise BadInput(
+                "not a checksum line: {:.80}".format(repr(line)),
+                "{}, line {}".format(path, number),
+                "64 hex digits, two blanks, a relative path, each path once",
+            )
         sums[match.group(2)] = match.group(1)
     return sums
 
@@ -276,5 +334,9 @@ def verify(bundle_dir: str) -> None:
     """BadInput, listing everything found, unless all of a bundle's files are there and unchanged."""
     found = check(bundle_dir)
     if found:
-        raise BadInput("the bundle is damaged:\n    " + "\n    ".join(found[:20]), bundle_dir,
-                       "every file as {} lists it".format(SUMS), AGAIN)
+        raise BadInput(
+            "the bundle is damaged:\n    " + "\n    ".join(found[:20]),
+            bundle_dir,
+            "every file as {} lists it".format(SUMS),
+            AGAIN,
+        )

@@ -103,8 +103,12 @@ def read_keys(path: str) -> List[bytes]:
         except ValueError:
             data = b""
         if len(data) != 44 or data[:12] != _SPKI:
-            raise BadInput("not an Ed25519 public key", path, "PEM of an Ed25519 public key, or 64 hex digits",
-                           "make a key pair with `jetmask bundle key FILE` and use FILE.pub")
+            raise BadInput(
+                "not an Ed25519 public key",
+                path,
+                "PEM of an Ed25519 public key, or 64 hex digits",
+                "make a key pair with `jetmask bundle key FILE` and use FILE.pub",
+            )
         keys.append(data[12:])
     rest = re.sub(r"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", "", text, flags=re.S)
     for number, line in enumerate(rest.splitlines(), 1):
@@ -112,9 +116,12 @@ def read_keys(path: str) -> List[bytes]:
         if not line:
             continue
         if not re.match(r"^[0-9a-fA-F]{64}$", line):
-            raise BadInput("not a public key: {:.60}".format(repr(line)), "{}, line {}".format(path, number),
-                           "PEM of an Ed25519 public key, or 64 hex digits",
-                           "this may be the private key; use its .pub" if "PRIVATE" in line else None)
+            raise BadInput(
+                "not a public key: {:.60}".format(repr(line)),
+                "{}, line {}".format(path, number),
+                "PEM of an Ed25519 public key, or 64 hex digits",
+                "this may be the private key; use its .pub" if "PRIVATE" in line else None,
+            )
         keys.append(bytes.fromhex(line))
     if not keys:
         raise BadInput("no public key in the file", path, "PEM of an Ed25519 public key, or 64 hex digits")
@@ -127,11 +134,18 @@ def check_bundle(bundle_dir: str, keys: List[bytes]) -> None:
         with open(os.path.join(bundle_dir, SIGNATURE), "rb") as file:
             signature = file.read(65)
     except FileNotFoundError:
-        raise BadInput("the bundle is not signed", bundle_dir, "a signature by a trusted key in {}".format(SIGNATURE),
-                       "sign it with `jetmask bundle sign DIR --key FILE`") from None
+        raise BadInput(
+            "the bundle is not signed",
+            bundle_dir,
+            "a signature by a trusted key in {}".format(SIGNATURE),
+            "sign it with `jetmask bundle sign DIR --key FILE`",
+        ) from None
     with open(os.path.join(bundle_dir, SUMS), "rb") as file:
         message = file.read()
     if not any(verify(key, message, signature) for key in keys):
-        raise BadInput("the signature is not by a trusted key, or the bundle was changed after it was signed",
-                       os.path.join(bundle_dir, SIGNATURE), "a signature by one of {} trusted keys".format(len(keys)),
-                       "get the bundle again from its maker, or sign it with a key that this device trusts")
+        raise BadInput(
+            "the signature is not by a trusted key, or the bundle was changed after it was signed",
+            os.path.join(bundle_dir, SIGNATURE),
+            "a signature by one of {} trusted keys".format(len(keys)),
+            "get the bundle again from its maker, or sign it with a key that this device trusts",
+        )

@@ -21,9 +21,20 @@ MAX_FILES = 5000
 # What cannot be announced in the manifest because it is made after it.
 UNANNOUNCED = {MANIFEST: 4 << 20, SUMS: 4 << 20, SIGNATURE: 64}
 _NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._+@=-]*(/[A-Za-z0-9_][A-Za-z0-9._+@=-]*)*$")
-_KINDS = {b"1": "a hard link", b"2": "a symbolic link", b"3": "a character device", b"4": "a block device",
-          b"5": "a folder", b"6": "a pipe", b"S": "a sparse file", b"x": "an extension header",
-          b"g": "an extension header", b"L": "an over-long name", b"K": "an over-long link", b"V": "a volume label"}
+_KINDS = {
+    b"1": "a hard link",
+    b"2": "a symbolic link",
+    b"3": "a character device",
+    b"4": "a block device",
+    b"5": "a folder",
+    b"6": "a pipe",
+    b"S": "a sparse file",
+    b"x": "an extension header",
+    b"g": "an extension header",
+    b"L": "an over-long name",
+    b"K": "an over-long link",
+    b"V": "a volume label",
+}
 
 
 def name_problem(name: str) -> str:
@@ -42,9 +53,23 @@ def name_problem(name: str) -> str:
 def header(name: str, size: int) -> bytes:
     """The one tar header (512 bytes) that a bundle may have for this name and size in bytes."""
     fields = [
-        name.encode("ascii").ljust(100, b"\0"), b"0000644\0", b"0000000\0", b"0000000\0",
-        "{:011o}\0".format(size).encode("ascii"), b"00000000000\0", b" " * 8, b"0", b"\0" * 100,
-        b"ustar\0", b"00", b"\0" * 32, b"\0" * 32, b"0000000\0", b"0000000\0", b"\0" * 155, b"\0" * 12,
+        name.encode("ascii").ljust(100, b"\0"),
+        b"0000644\0",
+        b"0000000\0",
+        b"0000000\0",
+        "{:011o}\0".format(size).encode("ascii"),
+        b"00000000000\0",
+        b" " * 8,
+        b"0",
+        b"\0" * 100,
+        b"ustar\0",
+        b"00",
+        b"\0" * 32,
+        b"\0" * 32,
+        b"0000000\0",
+        b"0000000\0",
+        b"\0" * 155,
+        b"\0" * 12,
     ]
     total = sum(sum(field) for field in fields)
     fields[6] = "{:06o}\0 ".format(total).encode("ascii")
@@ -95,8 +120,12 @@ def extract(path: str, folder: str) -> None:
             elif name not in announced:
                 raise BadInput("the file is not announced in {}".format(MANIFEST), where, None, _REPACK)
             elif announced[name] != size:
-                raise BadInput("the file has {} bytes".format(size), where,
-                               "the {} bytes that {} announces".format(announced[name], MANIFEST), _REPACK)
+                raise BadInput(
+                    "the file has {} bytes".format(size),
+                    where,
+                    "the {} bytes that {} announces".format(announced[name], MANIFEST),
+                    _REPACK,
+                )
             seen[name] = None
             _write_member(source, folder, name, size, where)
             if name == MANIFEST:
@@ -105,8 +134,9 @@ def extract(path: str, folder: str) -> None:
             raise BadInput("the members are not in order", path, None, _REPACK)
         absent = [name for name in announced if name not in seen]
         if absent:
-            raise BadInput("announced in {}, but not there: {}".format(MANIFEST, ", ".join(absent[:5])), path, None,
-                           _REPACK)
+            raise BadInput(
+                "announced in {}, but not there: {}".format(MANIFEST, ", ".join(absent[:5])), path, None, _REPACK
+            )
 
 
 _REPACK = "make the file with `jetmask bundle pack`, and copy it again"
@@ -128,9 +158,14 @@ def _members(source: BinaryIO, path: str) -> Iterator[Tuple[str, int]]:
         kind = block[156:157]
         raw_name = block[:100].rstrip(b"\0")
         if kind not in (b"0", b"\0"):
-            raise BadInput("{} is in the tar file: {:.100}".format(
-                _KINDS.get(kind, "an entry of kind {!r}".format(kind)), repr(raw_name)),
-                where, "plain files only", _REPACK)
+            raise BadInput(
+                "{} is in the tar file: {:.100}".format(
+                    _KINDS.get(kind, "an entry of kind {!r}".format(kind)), repr(raw_name)
+                ),
+                where,
+                "plain files only",
+                _REPACK,
+            )
         try:
             name = raw_name.decode("ascii")
             size = int(block[124:136].rstrip(b"\0 ").decode("ascii"), 8)
@@ -197,16 +232,21 @@ def _announced(manifest: object, where: str) -> Dict[str, int]:
     """{name: bytes} of manifest.json's `files`, checked, with what stands in no such list."""
     sizes = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(sizes, dict) or not sizes:
-        raise BadInput("manifest.json does not announce the bundle's files", where, "`files`: {name: bytes}",
-                       "write the bundle again with this version of jetmask")
+        raise BadInput(
+            "manifest.json does not announce the bundle's files",
+            where,
+            "`files`: {name: bytes}",
+            "write the bundle again with this version of jetmask",
+        )
     for name, size in sizes.items():
         problem = name_problem(name)
         if problem or name in UNANNOUNCED or not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise BadInput("a wrong entry in manifest.json's `files`: {:.110}".format(repr((name, size))), where)
     _check_names(list(sizes) + list(UNANNOUNCED), where)
     if sum(sizes.values()) > MAX_BUNDLE_BYTES:
-        raise BadInput("the bundle announces {} bytes".format(sum(sizes.values())), where,
-                       "at most {}".format(MAX_BUNDLE_BYTES))
+        raise BadInput(
+            "the bundle announces {} bytes".format(sum(sizes.values())), where, "at most {}".format(MAX_BUNDLE_BYTES)
+        )
     announced = dict(sizes)
     announced[SUMS] = -1
     return announced
@@ -221,10 +261,19 @@ def check_sizes(bundle_dir: str) -> None:
         size = os.path.getsize(os.path.join(bundle_dir, name))
         limit = UNANNOUNCED.get(name)
         if size > limit if limit is not None else announced.get(name) != size:
-            raise BadInput("the file has {} bytes".format(size), os.path.join(bundle_dir, name),
-                           "at most {}".format(limit) if limit is not None else
-                           "{} (manifest.json)".format(announced.get(name, "not to be there")), AGAIN)
+            raise BadInput(
+                "the file has {} bytes".format(size),
+                os.path.join(bundle_dir, name),
+                "at most {}".format(limit)
+                if limit is not None
+                else "{} (manifest.json)".format(announced.get(name, "not to be there")),
+                AGAIN,
+            )
     absent = sorted(set(announced) - set(names))
     if absent:
-        raise BadInput("announced in manifest.json, but not there: {}".format(", ".join(absent[:5])), bundle_dir,
-                       "every file of the bundle", AGAIN)
+        raise BadInput(
+            "announced in manifest.json, but not there: {}".format(", ".join(absent[:5])),
+            bundle_dir,
+            "every file of the bundle",
+            AGAIN,
+        )

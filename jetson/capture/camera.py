@@ -56,8 +56,9 @@ class Frame:
 class Camera:
     """Reads one source in a thread of its own, for ever. `notify` is called after every frame and change of state."""
 
-    def __init__(self, where: source.Source, index: int = 0, notify: Callable[[], None] = lambda: None,
-                 every_frame: bool = False):
+    def __init__(
+        self, where: source.Source, index: int = 0, notify: Callable[[], None] = lambda: None, every_frame: bool = False
+    ):
         self.source = where
         self.index = index
         self.every_frame = every_frame
@@ -218,8 +219,11 @@ class Camera:
                 self._set_status("ended")
                 return
             self.last_error = reason
-            if self.frames == before and self._capture is not None and (
-                    "not-negotiated" in " ".join(self._capture.lines)):
+            if (
+                self.frames == before
+                and self._capture is not None
+                and ("not-negotiated" in " ".join(self._capture.lines))
+            ):
                 self._relaxed = True
             if self.status != "lost":
                 self.lost_count += 1
@@ -236,8 +240,9 @@ class Camera:
         self._crc_since = time.monotonic()
         self._arrivals.clear()  # a rate over the time without a picture would be none
         self._capture = None
-        capture = self._capture = Capture(self.source, self.every_frame, self._relaxed, self._buffer, self._deliver,
-                                          self._hear)
+        capture = self._capture = Capture(
+            self.source, self.every_frame, self._relaxed, self._buffer, self._deliver, self._hear
+        )
         try:
             return self._watch(capture)
         finally:
@@ -266,8 +271,12 @@ class Camera:
                 last, patience = now, LOST_S + slow
             if now - last > patience:
                 return "no frame for {:.0f} s".format(patience)
-            if self.source.live and self._crc_since and self.last_frame > self._crc_since + FROZEN_S and (
-                    now - self._crc_since > min(FROZEN_S * 2 ** self._frozen_restarts, _FROZEN_BACK_OFF_S)):
+            if (
+                self.source.live
+                and self._crc_since
+                and self.last_frame > self._crc_since + FROZEN_S
+                and (now - self._crc_since > min(FROZEN_S * 2**self._frozen_restarts, _FROZEN_BACK_OFF_S))
+            ):
                 self.frozen = True
                 self._frozen_restarts += 1
                 return "the picture has not changed for {:.0f} s: the camera is frozen".format(now - self._crc_since)

@@ -36,8 +36,15 @@ class Capture:
     `hear(text)` gets what the child says about itself. OSError, BadInput or DeviceMismatch when it cannot be started.
     """
 
-    def __init__(self, where: source.Source, every_frame: bool, relaxed: bool, buffer: Callable[[int], np.ndarray],
-                 deliver: Deliver, hear: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        where: source.Source,
+        every_frame: bool,
+        relaxed: bool,
+        buffer: Callable[[int], np.ndarray],
+        deliver: Deliver,
+        hear: Callable[[str], None],
+    ) -> None:
         self.lines: deque = deque(maxlen=40)
         self._live = where.live
         self._buffer = buffer
@@ -60,12 +67,24 @@ class Capture:
             argv, framed = source.command(where, write_end, every_frame, relaxed)
             here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
             path = os.environ.get("PYTHONPATH")
-            environment = dict(os.environ, PYTHONPATH=here + (os.pathsep + path if path else ""),
-                               GST_DEBUG_NO_COLOR="1", OMP_NUM_THREADS="1", LC_ALL="C")
+            environment = dict(
+                os.environ,
+                PYTHONPATH=here + (os.pathsep + path if path else ""),
+                GST_DEBUG_NO_COLOR="1",
+                OMP_NUM_THREADS="1",
+                LC_ALL="C",
+            )
             # A session of its own: Ctrl-C in the terminal is for the runner, which then ends its children.
             self._child = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment,
-                pass_fds=(write_end,), start_new_session=True, preexec_fn=die_with_parent)
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                pass_fds=(write_end,),
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
         except BaseException:
             os.close(self._pipe)
             raise
@@ -139,7 +158,7 @@ class Capture:
             elif text:
                 self.lines.append(text)
                 if text.startswith("jetmask: "):
-                    self._hear(source.redact(text[len("jetmask: "):])[:300])
+                    self._hear(source.redact(text[len("jetmask: ") :])[:300])
         return ""
 
     def _ending(self) -> str:
@@ -165,8 +184,11 @@ class Capture:
         while True:
             buffer = self._buffer(stride * height)
             yield memoryview(buffer)
-            image = buffer.reshape(height, stride)[:, :width * 3].reshape(height, width, 3) if stride == width * 3 \
-                else np.ascontiguousarray(buffer.reshape(height, stride)[:, :width * 3]).reshape(height, width, 3)
+            image = (
+                buffer.reshape(height, stride)[:, : width * 3].reshape(height, width, 3)
+                if stride == width * 3
+                else np.ascontiguousarray(buffer.reshape(height, stride)[:, : width * 3]).reshape(height, width, 3)
+            )
             self._deliver(image, number, {}, buffer)
             number += 1
 

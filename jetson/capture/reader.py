@@ -84,8 +84,11 @@ def read_synthetic(request: Dict[str, Any]) -> Iterator[Tuple[Any, Dict[str, Any
     frames = int(request["options"].get("frames", 0))
     fps = SYNTHETIC_FPS if request["fps"] is None else request["fps"]
     faces = request["options"].get("faces")
-    scene = drawn.Scene(int(request["options"].get("seed", 0)), tuple(request["size"] or (640, 480)),
-                        None if faces is None else int(faces))
+    scene = drawn.Scene(
+        int(request["options"].get("seed", 0)),
+        tuple(request["size"] or (640, 480)),
+        None if faces is None else int(faces),
+    )
     darken, blur = [float(request["options"].get(key, 0)) for key in ("darken", "blur")]
     number = 0
     while not frames or number < frames:
@@ -95,8 +98,11 @@ def read_synthetic(request: Dict[str, Any]) -> Iterator[Tuple[Any, Dict[str, Any
             frame = cv2.GaussianBlur(frame, (0, 0), blur)
         if darken > 0:
             frame = cv2.convertScaleAbs(frame, alpha=1 - darken)
-        truth = {"xyxy": [[round(float(side), 2) for side in box] for box in xyxy],
-                 "labels": [int(label) for label in labels], "ids": [int(person) for person in ids]}
+        truth = {
+            "xyxy": [[round(float(side), 2) for side in box] for box in xyxy],
+            "labels": [int(label) for label in labels],
+            "ids": [int(person) for person in ids],
+        }
         yield frame, {"truth": truth}, at if fps else 0.0
         number += 1
 
@@ -107,8 +113,9 @@ def read_camera(request: Dict[str, Any]) -> Iterator[Tuple[Any, Dict[str, Any], 
 
     if request["kind"] == "rtsp":
         # Without these, OpenCV 4.6 serves 0.9 s of old frames after opening. `probesize` would break 4.6.
-        os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS",
-                              "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay|analyzeduration;100000")
+        os.environ.setdefault(
+            "OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay|analyzeduration;100000"
+        )
         capture = cv2.VideoCapture(request["path"], cv2.CAP_FFMPEG)
     else:
         capture = cv2.VideoCapture(request["path"], cv2.CAP_V4L2)
@@ -128,14 +135,19 @@ def read_camera(request: Dict[str, Any]) -> Iterator[Tuple[Any, Dict[str, Any], 
         yield frame, {}, 0.0
 
 
-_READERS = {"file": read_video, "folder": read_folder, "synthetic": read_synthetic, "v4l2": read_camera,
-            "rtsp": read_camera}
+_READERS = {
+    "file": read_video,
+    "folder": read_folder,
+    "synthetic": read_synthetic,
+    "v4l2": read_camera,
+    "rtsp": read_camera,
+}
 
 
 def _write(fd: int, data: Any) -> None:
     view = memoryview(data)
     while len(view):
-        view = view[os.write(fd, view):]
+        view = view[os.write(fd, view) :]
 
 
 def send(fd: int, frame: Any, extra: Dict[str, Any], number: int) -> None:

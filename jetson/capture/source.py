@@ -19,21 +19,37 @@ EXAMPLES = "/dev/video0, csi://0, rtsp://host/path, a video file, a folder of im
 _LIVE = ("v4l2", "csi", "rtsp")
 # By number, or by the name that udev gives and that stays the same when cameras are plugged in another order.
 _CAMERA = re.compile(r"^/dev/(video\d+|v4l/by-(id|path)/[\w.:+@,-]+)($|\?)")
-_KEYS = {"csi": ("size", "fps", "flip"), "v4l2": ("size", "fps"),
-         "synthetic": ("size", "fps", "seed", "frames", "faces", "darken", "blur")}
+_KEYS = {
+    "csi": ("size", "fps", "flip"),
+    "v4l2": ("size", "fps"),
+    "synthetic": ("size", "fps", "seed", "frames", "faces", "darken", "blur"),
+}
 # What a worn camera does to a drawn scene: the share of the light that is missing, and a blur (sigma) in pixels.
 _WEAR = {"darken": 1.0, "blur": 50.0}
 # Cameras that take the password in the path or the query: …?user=a&password=b, …/user=a_password=b_channel=1.
-_SECRET = re.compile(r"((?:[/?&;]|(?<=[^/?&;\s])_)(?:password|passwd|pass|pwd|psw|token)=)"
-                     r"(?:(?!_[a-z]+=)[^&;/?\s\"'])+", re.IGNORECASE)
+_SECRET = re.compile(
+    r"((?:[/?&;]|(?<=[^/?&;\s])_)(?:password|passwd|pass|pwd|psw|token)=)"
+    r"(?:(?!_[a-z]+=)[^&;/?\s\"'])+",
+    re.IGNORECASE,
+)
 _ENUM_FMT = 0xC0405602  # _IOWR('V', 2, struct v4l2_fmtdesc), linux/videodev2.h
 _RAW_FORMATS = ("YUYV", "UYVY", "YVYU", "NV12", "YU12", "YV12", "BGR3", "RGB3", "GREY")
 
 
-class Source(NamedTuple("Source", [
-    ("kind", str), ("uri", str), ("path", str), ("size", Optional[Tuple[int, int]]), ("fps", Optional[float]),
-    ("options", Dict[str, str]), ("loop", bool),
-])):
+class Source(
+    NamedTuple(
+        "Source",
+        [
+            ("kind", str),
+            ("uri", str),
+            ("path", str),
+            ("size", Optional[Tuple[int, int]]),
+            ("fps", Optional[float]),
+            ("options", Dict[str, str]),
+            ("loop", bool),
+        ],
+    )
+):
     """A parsed address. `size` and `fps` are what was asked for, or None: the source's own."""
 
     __slots__ = ()
@@ -100,10 +116,14 @@ def parse(uri: str, size: Optional[Tuple[int, int]] = None, fps: Optional[float]
         # What follows a '?' there belongs to the camera, so sizes come from the command line alone.
         kind, query = "rtsp", ""
         if re.search(r"[\s\"'\\]", uri) or not _split(uri).hostname:
-            raise UsageError("not an RTSP address", redact(uri), "rtsp://[user:password@]host[:port]/path",
-                             "write special characters as %XX")
+            raise UsageError(
+                "not an RTSP address",
+                redact(uri),
+                "rtsp://[user:password@]host[:port]/path",
+                "write special characters as %XX",
+            )
     elif scheme == "file":
-        kind, path, query = "file", uri[len("file://"):], ""
+        kind, path, query = "file", uri[len("file://") :], ""
     elif scheme:
         raise UsageError("unknown kind of source: {}://".format(scheme), redact(uri), EXAMPLES)
     elif _CAMERA.match(uri):
@@ -152,15 +172,19 @@ def check(source: Source) -> None:
             if os.path.isdir("/dev"):
                 there = sorted(name for name in os.listdir("/dev") if _CAMERA.match("/dev/" + name))
             raise BadInput(
-                "the camera cannot be opened: {}".format(error.strerror), source.path,
+                "the camera cannot be opened: {}".format(error.strerror),
+                source.path,
                 "a camera; here there is " + (", ".join("/dev/" + name for name in there) or "none"),
                 "plug it in, pass the device into the container (--device {0}), or give the user the group 'video'; "
-                "--wait-for-source waits for it".format(source.path))
+                "--wait-for-source waits for it".format(source.path),
+            )
     elif source.kind == "csi" and not have_element("nvarguscamerasrc"):
         raise DeviceMismatch(
-            "this machine has no CSI camera: the GStreamer element nvarguscamerasrc is missing", source.uri,
+            "this machine has no CSI camera: the GStreamer element nvarguscamerasrc is missing",
+            source.uri,
             "a Jetson with gst-launch-1.0 and NVIDIA's GStreamer elements",
-            "run on the Jetson, or in the container with --runtime nvidia and /tmp/argus_socket mounted")
+            "run on the Jetson, or in the container with --runtime nvidia and /tmp/argus_socket mounted",
+        )
 
 
 def images(folder: str) -> List[str]:
@@ -185,9 +209,17 @@ def have_element(name: str) -> bool:
     if name not in _elements:
         tool = shutil.which("gst-inspect-1.0")
         try:
-            _elements[name] = bool(tool) and subprocess.call(
-                [tool, name], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                timeout=ASK_S) == 0
+            _elements[name] = (
+                bool(tool)
+                and subprocess.call(
+                    [tool, name],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    timeout=ASK_S,
+                )
+                == 0
+            )
         except (OSError, subprocess.TimeoutExpired):
             return False
     return _elements[name]
@@ -227,9 +259,11 @@ def _to_bgr(size: Optional[Tuple[int, int]], flip: Optional[str] = None) -> str:
     if have_element("nvvidconv"):
         # nvvidconv cannot write BGR.
         return "nvvidconv{} ! video/x-raw{},format=BGRx ! videoconvert ! video/x-raw,format=BGR".format(
-            " flip-method=" + flip if flip else "", wh)
+            " flip-method=" + flip if flip else "", wh
+        )
     return "videoscale add-borders=true ! videoconvert ! video/x-raw,format=BGR{}{}".format(
-        wh, ",pixel-aspect-ratio=1/1" if size else "")
+        wh, ",pixel-aspect-ratio=1/1" if size else ""
+    )
 
 
 def _fraction(fps: float) -> str:
@@ -247,8 +281,9 @@ def pipeline(source: Source, fd: int, relaxed: bool = False) -> str:
     if source.kind == "csi":
         size = source.size or (1280, 720)
         mode = "" if relaxed else ",width={},height={}".format(*max(size, (1280, 720)))
-        return ("nvarguscamerasrc sensor-id={} ! video/x-raw(memory:NVMM){},format=NV12,framerate={} ! {} ! {}".format(
-            source.path, mode, _fraction(fps), _to_bgr(size, source.options.get("flip", "0")), sink))
+        return "nvarguscamerasrc sensor-id={} ! video/x-raw(memory:NVMM){},format=NV12,framerate={} ! {} ! {}".format(
+            source.path, mode, _fraction(fps), _to_bgr(size, source.options.get("flip", "0")), sink
+        )
     if source.kind == "v4l2":
         size = source.size or (640, 480)
         offered = pixel_formats(source.path)
@@ -265,9 +300,12 @@ def pipeline(source: Source, fd: int, relaxed: bool = False) -> str:
         return "{} ! {} ! {} ! {}".format(head, _NEWEST, _to_bgr(size), sink)
     if source.kind == "rtsp":
         # TCP: lost UDP packets smear the picture. decodebin takes the hardware decoder where there is one.
-        return ("rtspsrc location={} protocols=tcp latency=100 drop-on-latency=true tcp-timeout=5000000 ! "
-                "application/x-rtp,media=video ! decodebin ! {} ! {} ! {}".format(
-                    source.uri, _NEWEST, _to_bgr(source.size), sink))
+        return (
+            "rtspsrc location={} protocols=tcp latency=100 drop-on-latency=true tcp-timeout=5000000 ! "
+            "application/x-rtp,media=video ! decodebin ! {} ! {} ! {}".format(
+                source.uri, _NEWEST, _to_bgr(source.size), sink
+            )
+        )
     raise ValueError("{} is not read through GStreamer".format(source.kind))
 
 
@@ -281,8 +319,15 @@ def command(source: Source, fd: int, every_frame: bool = False, relaxed: bool = 
         return ["gst-launch-1.0", "-v"] + pipeline(source, fd, relaxed).split(" "), False
     if source.kind == "csi":
         check(source)
-    request = {"kind": source.kind, "path": source.path, "size": source.size, "fps": source.fps, "loop": source.loop,
-               "options": source.options, "every_frame": every_frame}
+    request = {
+        "kind": source.kind,
+        "path": source.path,
+        "size": source.size,
+        "fps": source.fps,
+        "loop": source.loop,
+        "options": source.options,
+        "every_frame": every_frame,
+    }
     return [sys.executable, "-m", "jetson.capture.reader", str(fd), json.dumps(request)], True
 
 

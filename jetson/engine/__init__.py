@@ -47,14 +47,20 @@ def open_engine(
             raise UsageError("no runtime is called {!r}".format(runtime), None, "one of " + ", ".join(RUNTIMES))
         fitting = [other.name for other in manifest.variants if runtime in other.runtimes]
         raise UsageError(
-            "variant {} does not run on {}".format(variant.name, runtime), bundle_dir,
+            "variant {} does not run on {}".format(variant.name, runtime),
+            bundle_dir,
             "one of " + ", ".join(variant.runtimes),
-            "choose a variant for {}: {}".format(runtime, ", ".join(fitting) or "this bundle has none"))
+            "choose a variant for {}: {}".format(runtime, ", ".join(fitting) or "this bundle has none"),
+        )
     reasons = []
     for name in wanted:
         why = reason(name)
         if why is None:
             return importlib.import_module(_MODULES[name]).open_variant(bundle_dir, manifest, variant, threads)
         reasons.append("{}: {}".format(name, why))
-    raise DeviceMismatch("no engine on this machine can run variant {}".format(variant.name), "; ".join(reasons),
-                         "a machine with " + " or ".join(wanted), "choose another variant, or install what is missing")
+    raise DeviceMismatch(
+        "no engine on this machine can run variant {}".format(variant.name),
+        "; ".join(reasons),
+        "a machine with " + " or ".join(wanted),
+        "choose another variant, or install what is missing",
+    )

@@ -28,8 +28,10 @@ SPARSE = "sparse-weights"  # in Recipe.flags
 WATCH_S = 0.1
 TIMEOUT_S = 3600.0
 
-Job = NamedTuple("Job", [
-    ("recipe", Recipe), ("onnx", str), ("table", Optional[calibration.Table]), ("calibration_images", Optional[str])])
+Job = NamedTuple(
+    "Job",
+    [("recipe", Recipe), ("onnx", str), ("table", Optional[calibration.Table]), ("calibration_images", Optional[str])],
+)
 Built = NamedTuple("Built", [("plan", bytes), ("path", str), ("seconds", float), ("cached", bool)])
 
 
@@ -40,7 +42,11 @@ def machine_of(trt: Any) -> Machine:
 
 
 def job_for(
-    contents: Manifest, variant: Variant, trt: Any, machine: Machine, workspace_bytes: int = WORKSPACE_BYTES,
+    contents: Manifest,
+    variant: Variant,
+    trt: Any,
+    machine: Machine,
+    workspace_bytes: int = WORKSPACE_BYTES,
     calibration_images: Optional[str] = None,
 ) -> Job:
     """What to build for a variant on this machine; refuses (BadInput, DeviceMismatch) what cannot be, before any work.
@@ -49,19 +55,25 @@ def job_for(
     """
     if "tensorrt" not in variant.runtimes:
         fitting = [other.name for other in contents.variants if "tensorrt" in other.runtimes]
-        raise UsageError("variant {} is not for TensorRT".format(variant.name), contents.folder,
-                         "one of " + ", ".join(fitting), "run it with " + " or ".join(variant.runtimes))
+        raise UsageError(
+            "variant {} is not for TensorRT".format(variant.name),
+            contents.folder,
+            "one of " + ", ".join(fitting),
+            "run it with " + " or ".join(variant.runtimes),
+        )
     path, digest = contents.path(variant), variant.sha256
     try:
         found = files.sha256(path)
         with open(path, "rb") as file:
             model = onnx_facts.parse(file.read(), path)
     except OSError as error:
-        raise BadInput("the model file cannot be read: {}".format(error.strerror), path, "an ONNX file",
-                       "verify the bundle") from error
+        raise BadInput(
+            "the model file cannot be read: {}".format(error.strerror), path, "an ONNX file", "verify the bundle"
+        ) from error
     if found != digest:
-        raise BadInput("the model file is not the one the manifest names", path, "sha256 " + digest,
-                       "verify the bundle")
+        raise BadInput(
+            "the model file is not the one the manifest names", path, "sha256 " + digest, "verify the bundle"
+        )
     if variant.precision == "fp16" and not model.half and not hasattr(trt.BuilderFlag, "FP16"):
         for other in contents.variants:
             if other.model == variant.model and other.precision == "fp16" and other.file.endswith(".fp16.onnx"):
@@ -78,7 +90,8 @@ def job_for(
             kept = table.layer_precisions.get(variant.precision, {})
     needs_table = variant.precision == "int8" and not model.quantized
     tensorrt_network.check_precision(
-        trt, model, variant.precision, table is not None, machine.capability, machine.gpu, path)
+        trt, model, variant.precision, table is not None, machine.capability, machine.gpu, path
+    )
     if not needs_table:
         table = None
     elif table is not None:
@@ -86,8 +99,16 @@ def job_for(
     flags = ("calibration-images",) if needs_table and calibration_images else ()  # type: Tuple[str, ...]
     if variant.sparsity and tensorrt_network.takes_sparse(trt, variant.precision, machine.capability):
         flags += (SPARSE,)
-    recipe = Recipe(variant.name, digest, variant.input_wh, variant.precision,
-                    table_digest if needs_table or kept else None, kept, flags, workspace_bytes)
+    recipe = Recipe(
+        variant.name,
+        digest,
+        variant.input_wh,
+        variant.precision,
+        table_digest if needs_table or kept else None,
+        kept,
+        flags,
+        workspace_bytes,
+    )
     return Job(recipe, path, table, calibration_images if needs_table else None)
 
 
@@ -101,12 +122,19 @@ class _Worker:
         self.phases: List[str] = ["starting"]
         self.lines: Deque[str] = collections.deque(maxlen=40)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "jetson.engine.build_worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, env=dict(os.environ, PYTHONPATH=search), start_new_session=True)
+            [sys.executable, "-m", "jetson.engine.build_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=dict(os.environ, PYTHONPATH=search),
+            start_new_session=True,
+        )
         self._answer = b""
         # Both at once: a child whose answer is larger than a pipe holds would wait for a reader, and never end.
-        self._readers = [threading.Thread(target=self._read, args=(log_path,), daemon=True),
-                         threading.Thread(target=self._hear, daemon=True)]
+        self._readers = [
+            threading.Thread(target=self._read, args=(log_path,), daemon=True),
+            threading.Thread(target=self._hear, daemon=True),
+        ]
         for reader in self._readers:
             reader.start()
         try:
@@ -123,7 +151,7 @@ class _Worker:
             for raw in self.process.stderr:
                 line = raw.decode("utf-8", "replace").rstrip("\n")
                 if line.startswith(build_worker.PHASE):
-                    self.phase = line[len(build_worker.PHASE):]
+                    self.phase = line[len(build_worker.PHASE) :]
                     self.phases.append(self.phase)
                 else:
                     self.lines.append(line)
@@ -172,8 +200,12 @@ def _run_worker(
                 break
             memory.watch(worker.phase, log_path, meminfo)
             if now - started > timeout_s:
-                raise JetmaskError("the build took longer than {:.0f} s and was stopped".format(timeout_s), log_path,
-                                   None, "see its log; raise --timeout if the device is only slow")
+                raise JetmaskError(
+                    "the build took longer than {:.0f} s and was stopped".format(timeout_s),
+                    log_path,
+                    None,
+                    "see its log; raise --timeout if the device is only slow",
+                )
         reply = worker.answer()
     finally:
         worker.kill()
@@ -189,15 +221,24 @@ def _run_worker(
     killed = status == -signal.SIGKILL
     ended = "was killed" if killed else "ended with status {}".format(status)
     raise JetmaskError(
-        "the build's process {} while {}{}".format(ended, worker.phase, ": " + last if last else ""), log_path,
+        "the build's process {} while {}{}".format(ended, worker.phase, ": " + last if last else ""),
+        log_path,
         "a process that ends by itself",
         "most likely the kernel was out of memory (see dmesg): stop other programs, add swap, or give a smaller "
-        "--workspace-mb" if killed else "see its log; report it with the log if it comes again")
+        "--workspace-mb"
+        if killed
+        else "see its log; report it with the log if it comes again",
+    )
 
 
 def build(
-    job: Job, machine: Machine, folder: str, progress: Callable[[str, float], None] = lambda phase, seconds: None,
-    force: bool = False, timeout_s: float = TIMEOUT_S, meminfo: str = memory.MEMINFO,
+    job: Job,
+    machine: Machine,
+    folder: str,
+    progress: Callable[[str, float], None] = lambda phase, seconds: None,
+    force: bool = False,
+    timeout_s: float = TIMEOUT_S,
+    meminfo: str = memory.MEMINFO,
 ) -> Built:
     """The engine of `job`: from the cache in `folder`, or built now.
 
@@ -211,7 +252,7 @@ def build(
     data = None if force else cache.load(folder, job.recipe, machine)[0]
     if data is not None:
         return Built(data, plan, 0.0, True)
-    with files.lock(plan[:-len(".plan")] + ".lock"):
+    with files.lock(plan[: -len(".plan")] + ".lock"):
         data = None if force else cache.load(folder, job.recipe, machine)[0]
         if data is not None:  # another process has built it meanwhile
             return Built(data, plan, 0.0, True)
@@ -219,27 +260,62 @@ def build(
         files.sweep_aside(folder)
         cache.remove(folder, job.recipe, machine)
         started = time.monotonic()
-        log_path = plan[:-len(".plan")] + ".log"
+        log_path = plan[: -len(".plan")] + ".log"
         with files.aside(plan) as part:
             table = job.table
-            done = _run_worker({
-                "parent": os.getpid(), "module": machine.module, "onnx": job.onnx, "plan": part,
-                "input_wh": list(job.recipe.input_wh), "precision": job.recipe.precision,
-                "workspace_bytes": job.recipe.workspace_bytes, "layer_precisions": job.recipe.layer_precisions,
-                "capability": list(machine.capability), "gpu": machine.gpu, "sparse": SPARSE in job.recipe.flags,
-                "calibration_images": job.calibration_images, "calibration": None if table is None else {
-                    "method": table.method, "ranges": table.ranges, "images": [list(pair) for pair in table.images]},
-                "timing_cache": os.path.join(folder, "timing-{}-{}-{}.{}.cache".format(
-                    machine.tensorrt, "".join(c if c.isalnum() else "_" for c in machine.gpu), *machine.capability)),
-            }, log_path, progress, timeout_s, meminfo)
+            done = _run_worker(
+                {
+                    "parent": os.getpid(),
+                    "module": machine.module,
+                    "onnx": job.onnx,
+                    "plan": part,
+                    "input_wh": list(job.recipe.input_wh),
+                    "precision": job.recipe.precision,
+                    "workspace_bytes": job.recipe.workspace_bytes,
+                    "layer_precisions": job.recipe.layer_precisions,
+                    "capability": list(machine.capability),
+                    "gpu": machine.gpu,
+                    "sparse": SPARSE in job.recipe.flags,
+                    "calibration_images": job.calibration_images,
+                    "calibration": None
+                    if table is None
+                    else {
+                        "method": table.method,
+                        "ranges": table.ranges,
+                        "images": [list(pair) for pair in table.images],
+                    },
+                    "timing_cache": os.path.join(
+                        folder,
+                        "timing-{}-{}-{}.{}.cache".format(
+                            machine.tensorrt,
+                            "".join(c if c.isalnum() else "_" for c in machine.gpu),
+                            *machine.capability,
+                        ),
+                    ),
+                },
+                log_path,
+                progress,
+                timeout_s,
+                meminfo,
+            )
             seconds = time.monotonic() - started
-            cache.write_sidecar(folder, job.recipe, machine, part, dict(
-                done, seconds=round(seconds, 3), log=os.path.basename(log_path),
-                created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())))
+            cache.write_sidecar(
+                folder,
+                job.recipe,
+                machine,
+                part,
+                dict(
+                    done,
+                    seconds=round(seconds, 3),
+                    log=os.path.basename(log_path),
+                    created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                ),
+            )
         data, why = cache.load(folder, job.recipe, machine)
     if data is None:
-        raise JetmaskError("the engine just built cannot be used: " + why, plan, None,
-                           "look at the disk and build again")
+        raise JetmaskError(
+            "the engine just built cannot be used: " + why, plan, None, "look at the disk and build again"
+        )
     return Built(data, plan, seconds, False)
 
 
@@ -257,15 +333,20 @@ def ensure(contents: Manifest, variant: Variant, trt: Any) -> Tuple[bytes, Recip
 
 # ------------------------------------------------------------------------------------------------------- the verb
 
+
 def options(parser: argparse.ArgumentParser) -> None:
     """The options of `python3 -m jetson build`."""
     parser.add_argument("bundle", help="the bundle's folder")
     parser.add_argument("--variant", help="build only this one (default: all TensorRT variants this machine can run)")
     parser.add_argument("--engines", help="the engine cache (default: $JETMASK_ENGINES or ~/.cache/jetmask/engines)")
-    parser.add_argument("--workspace-mb", type=int, default=WORKSPACE_BYTES >> 20,
-                        help="the builder's workspace (default 256)")
-    parser.add_argument("--calibration-images", metavar="FOLDER",
-                        help="calibrate INT8 from these images, those of the bundle's calibration list")
+    parser.add_argument(
+        "--workspace-mb", type=int, default=WORKSPACE_BYTES >> 20, help="the builder's workspace (default 256)"
+    )
+    parser.add_argument(
+        "--calibration-images",
+        metavar="FOLDER",
+        help="calibrate INT8 from these images, those of the bundle's calibration list",
+    )
     parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="S", help="stop a build after S seconds")
     parser.add_argument("--force", action="store_true", help="build again even if the cache has the engine")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -273,8 +354,14 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def build_all(
-    contents: Manifest, chosen: List[Variant], folder: str, workspace_bytes: int = WORKSPACE_BYTES,
-    calibration_images: Optional[str] = None, force: bool = False, timeout_s: float = TIMEOUT_S, strict: bool = False,
+    contents: Manifest,
+    chosen: List[Variant],
+    folder: str,
+    workspace_bytes: int = WORKSPACE_BYTES,
+    calibration_images: Optional[str] = None,
+    force: bool = False,
+    timeout_s: float = TIMEOUT_S,
+    strict: bool = False,
 ) -> List[Dict[str, Any]]:
     """Build each variant; one row each: variant, precision, bytes, seconds, cached, path, or reason when refused.
 
@@ -307,22 +394,43 @@ def command(args: argparse.Namespace) -> int:
         chosen = [contents.variant(args.variant)]
     else:
         chosen = [variant for variant in contents.variants if "tensorrt" in variant.runtimes]
-    rows = build_all(contents, chosen, args.engines or cache.default_folder(), args.workspace_mb << 20,
-                     args.calibration_images, args.force, args.timeout, strict=bool(args.variant))
+    rows = build_all(
+        contents,
+        chosen,
+        args.engines or cache.default_folder(),
+        args.workspace_mb << 20,
+        args.calibration_images,
+        args.force,
+        args.timeout,
+        strict=bool(args.variant),
+    )
     if args.json:
         print(json.dumps({"engines": rows}, indent=1))
     else:
         print(table(rows))
     if not any("path" in row for row in rows):
-        raise DeviceMismatch("no engine could be built", args.bundle, "a variant that this machine can run",
-                             "; ".join("{}: {}".format(row["variant"], row["reason"]) for row in rows) or
-                             "use the onnxruntime variants: this bundle has none for TensorRT")
+        raise DeviceMismatch(
+            "no engine could be built",
+            args.bundle,
+            "a variant that this machine can run",
+            "; ".join("{}: {}".format(row["variant"], row["reason"]) for row in rows)
+            or "use the onnxruntime variants: this bundle has none for TensorRT",
+        )
     return 0
 
 
 def table(rows: List[Dict[str, Any]]) -> str:
     """The rows of build_all as text."""
-    return cli.table(["variant", "precision", "bytes", "build s", "engine"], [
-        [row["variant"], row["precision"], row.get("bytes", "-"),
-         "-" if "reason" in row else "cached" if row["cached"] else row["seconds"],
-         row.get("path") or "not built: " + row["reason"]] for row in rows])
+    return cli.table(
+        ["variant", "precision", "bytes", "build s", "engine"],
+        [
+            [
+                row["variant"],
+                row["precision"],
+                row.get("bytes", "-"),
+                "-" if "reason" in row else "cached" if row["cached"] else row["seconds"],
+                row.get("path") or "not built: " + row["reason"],
+            ]
+            for row in rows
+        ],
+    )

@@ -45,8 +45,12 @@ def blobs(folder: str, names: List[List[str]], input_wh: List[int]) -> Iterator[
         path = os.path.join(folder, name)
         phase("calibrating, image {} of {}".format(number, len(names)))
         if not os.path.isfile(path) or files.sha256(path) != digest:
-            raise BadInput("the calibration image is missing or has changed", path, "sha256 " + digest,
-                           "give the folder the table was made from, or calibrate again")
+            raise BadInput(
+                "the calibration image is missing or has changed",
+                path,
+                "sha256 " + digest,
+                "give the folder the table was made from, or calibrate again",
+            )
         frame = cv2.imread(path, cv2.IMREAD_COLOR)
         if frame is None:
             raise BadInput("the calibration image cannot be decoded", path, "a JPEG or PNG file")
@@ -70,8 +74,9 @@ def _calibrator(trt: Any, job: Dict[str, Any], session: Any) -> Any:
             session.synchronize()
         return pair.address
 
-    return calibration.make_calibrator(trt, algorithm, None, blobs(
-        job["calibration_images"], table["images"], job["input_wh"]), upload)
+    return calibration.make_calibrator(
+        trt, algorithm, None, blobs(job["calibration_images"], table["images"], job["input_wh"]), upload
+    )
 
 
 def run(job: Dict[str, Any]) -> Dict[str, Any]:
@@ -91,18 +96,33 @@ def run(job: Dict[str, Any]) -> Dict[str, Any]:
             session = stack.enter_context(cuda.Session()) if job.get("calibration_images") else None
             calibrator = _calibrator(trt, job, session)
         result = tensorrt_network.build_plan(
-            trt, job["onnx"], (job["input_wh"][0], job["input_wh"][1]), job["precision"], job["workspace_bytes"],
-            job["layer_precisions"], calibrator, timing_cache, tuple(job["capability"]), job["gpu"],
-            sparse=job["sparse"], phase=phase)
+            trt,
+            job["onnx"],
+            (job["input_wh"][0], job["input_wh"][1]),
+            job["precision"],
+            job["workspace_bytes"],
+            job["layer_precisions"],
+            calibrator,
+            timing_cache,
+            tuple(job["capability"]),
+            job["gpu"],
+            sparse=job["sparse"],
+            phase=phase,
+        )
         cache = calibrator.finish() if calibrator is not None else None
     with open(job["plan"], "wb") as file:
         file.write(result.plan)
     if result.timing_cache:
         with contextlib.suppress(OSError):  # it only saves time
             files.write_bytes(job["timing_cache"], result.timing_cache)
-    return {"flags": list(result.flags), "typed": result.typed, "layers": result.layers,
-            "inputs": result.inputs, "outputs": result.outputs,
-            "calibration_cache": None if cache is None else calibration.format_cache(cache)}
+    return {
+        "flags": list(result.flags),
+        "typed": result.typed,
+        "layers": result.layers,
+        "inputs": result.inputs,
+        "outputs": result.outputs,
+        "calibration_cache": None if cache is None else calibration.format_cache(cache),
+    }
 
 
 def main() -> int:
@@ -116,8 +136,10 @@ def main() -> int:
     try:
         reply: Any = {"done": run(job)}
     except JetmaskError as error:
-        reply = {"error": [type(error).__name__] + [
-            None if part is None else str(part) for part in (error.what, error.where, error.expected, error.remedy)]}
+        reply = {
+            "error": [type(error).__name__]
+            + [None if part is None else str(part) for part in (error.what, error.where, error.expected, error.remedy)]
+        }
         code = error.exit_code
     except OSError as error:
         reply, code = {"oserror": [error.errno, error.strerror, error.filename or job["plan"]]}, 1

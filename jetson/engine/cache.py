@@ -17,14 +17,28 @@ from jetson.errors import BadInput, JetmaskError
 
 SCHEMA_VERSION = 1
 
-Recipe = NamedTuple("Recipe", [
-    ("variant", str), ("onnx_sha256", str), ("input_wh", Tuple[int, int]), ("precision", str),
-    ("calibration_sha256", Optional[str]), ("layer_precisions", Dict[str, str]), ("flags", Tuple[str, ...]),
-    ("workspace_bytes", int),
-])
-Machine = NamedTuple("Machine", [
-    ("module", str), ("tensorrt", str), ("gpu", str), ("capability", Tuple[int, int]),
-])
+Recipe = NamedTuple(
+    "Recipe",
+    [
+        ("variant", str),
+        ("onnx_sha256", str),
+        ("input_wh", Tuple[int, int]),
+        ("precision", str),
+        ("calibration_sha256", Optional[str]),
+        ("layer_precisions", Dict[str, str]),
+        ("flags", Tuple[str, ...]),
+        ("workspace_bytes", int),
+    ],
+)
+Machine = NamedTuple(
+    "Machine",
+    [
+        ("module", str),
+        ("tensorrt", str),
+        ("gpu", str),
+        ("capability", Tuple[int, int]),
+    ],
+)
 
 
 def default_folder() -> str:
@@ -53,9 +67,12 @@ def open_folder(folder: str) -> str:
     elif found.st_mode & 0o077:
         wrong = "its mode is {:03o}, so others can reach it".format(stat.S_IMODE(found.st_mode))
     if wrong:
-        raise JetmaskError("the engine cache cannot be trusted: " + wrong, folder,
-                           "a folder of your own with mode 700 (an engine is executable code)",
-                           "chmod 700 it after a look at what is in it, or set JETMASK_ENGINES to another folder")
+        raise JetmaskError(
+            "the engine cache cannot be trusted: " + wrong,
+            folder,
+            "a folder of your own with mode 700 (an engine is executable code)",
+            "chmod 700 it after a look at what is in it, or set JETMASK_ENGINES to another folder",
+        )
     return folder
 
 
@@ -90,8 +107,11 @@ def load(folder: str, recipe: Recipe, machine: Machine) -> Tuple[Optional[bytes]
     for part, wanted in identity(recipe, machine).items():
         found = facts.get(part)
         if found != wanted:
-            names = sorted(key for key in set(wanted) | set(found if isinstance(found, dict) else ())
-                           if not isinstance(found, dict) or found.get(key) != wanted.get(key))
+            names = sorted(
+                key
+                for key in set(wanted) | set(found if isinstance(found, dict) else ())
+                if not isinstance(found, dict) or found.get(key) != wanted.get(key)
+            )
             return None, "its sidecar names another {} ({})".format(part, ", ".join(names))
     try:
         handle = os.open(plan, os.O_RDONLY | os.O_NOFOLLOW)
@@ -118,5 +138,12 @@ def remove(folder: str, recipe: Recipe, machine: Machine) -> None:
 def write_sidecar(folder: str, recipe: Recipe, machine: Machine, plan_file: str, built: Dict[str, Any]) -> None:
     """Write the sidecar for the plan that lies aside in `plan_file` and is about to be renamed into place."""
     _, sidecar = paths(folder, recipe, machine)
-    files.write_json(sidecar, dict(identity(recipe, machine), schema_version=SCHEMA_VERSION, plan={
-        "sha256": files.sha256(plan_file), "bytes": os.path.getsize(plan_file)}, built=built))
+    files.write_json(
+        sidecar,
+        dict(
+            identity(recipe, machine),
+            schema_version=SCHEMA_VERSION,
+            plan={"sha256": files.sha256(plan_file), "bytes": os.path.getsize(plan_file)},
+            built=built,
+        ),
+    )

@@ -19,12 +19,19 @@ SCHEMA_VERSION = 1
 METHODS = ("entropy", "minmax", "percentile", "mse")
 ALGORITHMS = ("EntropyCalibration2", "MinMaxCalibration")
 
-Table = NamedTuple("Table", [
-    ("model", str), ("onnx_sha256", str), ("preprocessing", str), ("method", str), ("input_wh", Tuple[int, int]),
-    ("images", Tuple[Tuple[str, str], ...]),             # (file, sha256) of each calibration image
-    ("ranges", Dict[str, float]),                        # tensor name -> largest absolute value kept
-    ("layer_precisions", Dict[str, Dict[str, str]]),     # engine precision -> {node or tensor name: "fp32" or "fp16"}
-])
+Table = NamedTuple(
+    "Table",
+    [
+        ("model", str),
+        ("onnx_sha256", str),
+        ("preprocessing", str),
+        ("method", str),
+        ("input_wh", Tuple[int, int]),
+        ("images", Tuple[Tuple[str, str], ...]),  # (file, sha256) of each calibration image
+        ("ranges", Dict[str, float]),  # tensor name -> largest absolute value kept
+        ("layer_precisions", Dict[str, Dict[str, str]]),  # engine precision -> {node or tensor name: "fp32" or "fp16"}
+    ],
+)
 Cache = NamedTuple("Cache", [("version", str), ("algorithm", str), ("scales", Dict[str, float])])
 
 
@@ -36,19 +43,29 @@ def data_hash(images: Iterable[Tuple[str, str]]) -> str:
 
 # ------------------------------------------------------------------------------------------------- the table
 
+
 def write(path: str, table: Table) -> None:
     """Write a table as JSON. ValueError when a range is no finite number from 0 up."""
     for name, value in table.ranges.items():
         if not (math.isfinite(value) and value >= 0):
             raise ValueError("the range of tensor {!r} is {}".format(name, value))
-    files.write_json(path, {
-        "schema_version": SCHEMA_VERSION, "model": table.model, "onnx_sha256": table.onnx_sha256,
-        "preprocessing": table.preprocessing, "method": table.method, "input_wh": list(table.input_wh),
-        "data": {"sha256": data_hash(table.images),
-                 "images": [{"file": name, "sha256": digest} for name, digest in table.images]},
-        "ranges": {name: float(value) for name, value in table.ranges.items()},
-        "layer_precisions": table.layer_precisions,
-    })
+    files.write_json(
+        path,
+        {
+            "schema_version": SCHEMA_VERSION,
+            "model": table.model,
+            "onnx_sha256": table.onnx_sha256,
+            "preprocessing": table.preprocessing,
+            "method": table.method,
+            "input_wh": list(table.input_wh),
+            "data": {
+                "sha256": data_hash(table.images),
+                "images": [{"file": name, "sha256": digest} for name, digest in table.images],
+            },
+            "ranges": {name: float(value) for name, value in table.ranges.items()},
+            "layer_precisions": table.layer_precisions,
+        },
+    )
 
 
 def _hash(value: Any) -> bool:
@@ -62,13 +79,20 @@ def _range(value: Any) -> bool:
 def _layers(value: Any) -> bool:
     return isinstance(value, dict) and all(
         isinstance(layers, dict) and all(kept in ("fp32", "fp16") for kept in layers.values())
-        for layers in value.values())
+        for layers in value.values()
+    )
 
 
 def _images(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("images"), list) and len(value["images"]) > 0 and all(
-        isinstance(image, dict) and isinstance(image.get("file"), str) and _hash(image.get("sha256"))
-        for image in value["images"])
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("images"), list)
+        and len(value["images"]) > 0
+        and all(
+            isinstance(image, dict) and isinstance(image.get("file"), str) and _hash(image.get("sha256"))
+            for image in value["images"]
+        )
+    )
 
 
 _RULES = (
@@ -77,11 +101,17 @@ _RULES = (
     ("onnx_sha256", _hash, "64 hex digits"),
     ("preprocessing", lambda v: isinstance(v, str) and v, "a name"),
     ("method", lambda v: v in METHODS, "one of " + ", ".join(METHODS)),
-    ("input_wh", lambda v: isinstance(v, list) and len(v) == 2 and all(type(n) is int and n > 0 for n in v),
-     "[width, height]"),
+    (
+        "input_wh",
+        lambda v: isinstance(v, list) and len(v) == 2 and all(type(n) is int and n > 0 for n in v),
+        "[width, height]",
+    ),
     ("data", _images, "sha256, and images with file and sha256 each"),
-    ("ranges", lambda v: isinstance(v, dict) and len(v) > 0 and all(_range(r) for r in v.values()),
-     "a finite number from 0 up for each tensor"),
+    (
+        "ranges",
+        lambda v: isinstance(v, dict) and len(v) > 0 and all(_range(r) for r in v.values()),
+        "a finite number from 0 up for each tensor",
+    ),
     ("layer_precisions", _layers, "{precision: {layer: fp32 or fp16}}"),
 )
 
@@ -95,19 +125,36 @@ def read(path: str) -> Table:
     value.setdefault("layer_precisions", {})
     for key, right, expected in _RULES:
         if key not in value or not right(value[key]):
-            raise BadInput("the calibration table's {} is {}".format(
-                key, "missing" if key not in value else "{:.60}".format(repr(value[key]))), path, expected, remedy)
+            raise BadInput(
+                "the calibration table's {} is {}".format(
+                    key, "missing" if key not in value else "{:.60}".format(repr(value[key]))
+                ),
+                path,
+                expected,
+                remedy,
+            )
     images = tuple((image["file"], image["sha256"]) for image in value["data"]["images"])
     if value["data"].get("sha256") != data_hash(images):
-        raise BadInput("the calibration table's list of images does not match its own hash", path,
-                       data_hash(images), remedy)
-    return Table(value["model"], value["onnx_sha256"], value["preprocessing"], value["method"],
-                 (value["input_wh"][0], value["input_wh"][1]), images,
-                 {name: float(r) for name, r in value["ranges"].items()}, value["layer_precisions"])
+        raise BadInput(
+            "the calibration table's list of images does not match its own hash", path, data_hash(images), remedy
+        )
+    return Table(
+        value["model"],
+        value["onnx_sha256"],
+        value["preprocessing"],
+        value["method"],
+        (value["input_wh"][0], value["input_wh"][1]),
+        images,
+        {name: float(r) for name, r in value["ranges"].items()},
+        value["layer_precisions"],
+    )
 
 
 def require(
-    table: Table, where: str, onnx_sha256: Optional[str] = None, images: Optional[Iterable[Tuple[str, str]]] = None,
+    table: Table,
+    where: str,
+    onnx_sha256: Optional[str] = None,
+    images: Optional[Iterable[Tuple[str, str]]] = None,
     preprocessing: str = PREPROCESSING,
 ) -> None:
     """BadInput unless the table was made for this ONNX file, this list of images and this preprocessing.
@@ -117,17 +164,30 @@ def require(
     """
     remedy = "calibrate again: jetmask calibrate"
     if onnx_sha256 is not None and table.onnx_sha256 != onnx_sha256:
-        raise BadInput("the calibration table belongs to another model", where,
-                       "ONNX sha256 {}, not {}".format(onnx_sha256, table.onnx_sha256), remedy)
+        raise BadInput(
+            "the calibration table belongs to another model",
+            where,
+            "ONNX sha256 {}, not {}".format(onnx_sha256, table.onnx_sha256),
+            remedy,
+        )
     if table.preprocessing != preprocessing:
-        raise BadInput("the calibration table was made with another preprocessing", where,
-                       "{}, not {}".format(preprocessing, table.preprocessing), remedy)
+        raise BadInput(
+            "the calibration table was made with another preprocessing",
+            where,
+            "{}, not {}".format(preprocessing, table.preprocessing),
+            remedy,
+        )
     if images is not None and data_hash(images) != data_hash(table.images):
-        raise BadInput("the calibration table was made from other images", where,
-                       "data sha256 {}, not {}".format(data_hash(images), data_hash(table.images)), remedy)
+        raise BadInput(
+            "the calibration table was made from other images",
+            where,
+            "data sha256 {}, not {}".format(data_hash(images), data_hash(table.images)),
+            remedy,
+        )
 
 
 # ------------------------------------------------------------------------------- NVIDIA's calibration cache text
+
 
 def header_version(tensorrt_version: str) -> str:
     """The digits in a cache's first line: major*1000 + minor*100 + patch up to 8, longer from 10 on.
@@ -151,7 +211,7 @@ def format_cache(cache: Cache) -> str:
     for name, scale in cache.scales.items():
         if "\n" in name or "\r" in name:
             raise ValueError("a tensor's name with a line break cannot be in a cache: {!r}".format(name))
-        bits, = struct.unpack(">I", struct.pack(">f", scale))
+        (bits,) = struct.unpack(">I", struct.pack(">f", scale))
         lines.append("{}: {:x}".format(name, bits))
     return "\n".join(lines) + "\n"
 
@@ -161,8 +221,11 @@ def parse_cache(text: str, where: str = "calibration cache") -> Cache:
     lines = text.split("\n")
     header = re.match(r"^TRT-([0-9]+)-([A-Za-z0-9]+)$", lines[0].rstrip("\r"))
     if not header:
-        raise BadInput("not a TensorRT calibration cache: {!r:.60}".format(lines[0]), where + ", line 1",
-                       "TRT-<version>-EntropyCalibration2 or TRT-<version>-MinMaxCalibration")
+        raise BadInput(
+            "not a TensorRT calibration cache: {!r:.60}".format(lines[0]),
+            where + ", line 1",
+            "TRT-<version>-EntropyCalibration2 or TRT-<version>-MinMaxCalibration",
+        )
     scales: Dict[str, float] = {}
     for number, line in enumerate(lines[1:], 2):
         line = line.rstrip("\r")
@@ -170,13 +233,18 @@ def parse_cache(text: str, where: str = "calibration cache") -> Cache:
             continue
         name, colon, digits = line.rpartition(": ")  # the last one: names may hold colons
         if not colon or not name or not re.match(r"^[0-9a-f]{1,8}$", digits):
-            raise BadInput("not a line of a calibration cache: {!r:.60}".format(line),
-                           "{}, line {}".format(where, number), "name: <1 to 8 hex digits>")
-        scale, = struct.unpack(">f", struct.pack(">I", int(digits, 16)))
+            raise BadInput(
+                "not a line of a calibration cache: {!r:.60}".format(line),
+                "{}, line {}".format(where, number),
+                "name: <1 to 8 hex digits>",
+            )
+        (scale,) = struct.unpack(">f", struct.pack(">I", int(digits, 16)))
         if not math.isfinite(scale) or scale < 0 or name in scales:
-            raise BadInput("tensor {!r} {}".format(
-                name, "is there twice" if name in scales else "has the scale {}".format(scale)),
-                "{}, line {}".format(where, number), "one finite scale from 0 up per tensor")
+            raise BadInput(
+                "tensor {!r} {}".format(name, "is there twice" if name in scales else "has the scale {}".format(scale)),
+                "{}, line {}".format(where, number),
+                "one finite scale from 0 up per tensor",
+            )
         scales[name] = scale
     return Cache(header.group(1), header.group(2), scales)
 
@@ -192,8 +260,11 @@ def read_cache(path: str) -> Cache:
 
 def cache_of(ranges: Dict[str, float], tensorrt_version: str, algorithm: str = "EntropyCalibration2") -> Cache:
     """Ranges as a cache for this TensorRT: scale = range / 127. The same scales serve Q/DQ nodes (symmetric int8)."""
-    return Cache(header_version(tensorrt_version), algorithm,
-                 {name: struct.unpack(">f", struct.pack(">f", value / 127))[0] for name, value in ranges.items()})
+    return Cache(
+        header_version(tensorrt_version),
+        algorithm,
+        {name: struct.unpack(">f", struct.pack(">f", value / 127))[0] for name, value in ranges.items()},
+    )
 
 
 def ranges_of(cache: Cache) -> Dict[str, float]:
@@ -203,9 +274,13 @@ def ranges_of(cache: Cache) -> Dict[str, float]:
 
 # ------------------------------------------------------------------------------------------ TensorRT's calibrators
 
+
 def make_calibrator(
-    trt: Any, algorithm: str = "EntropyCalibration2", cache: Optional[Cache] = None,
-    blobs: Optional[Iterable[Any]] = None, upload: Optional[Callable[[Any], int]] = None,
+    trt: Any,
+    algorithm: str = "EntropyCalibration2",
+    cache: Optional[Cache] = None,
+    blobs: Optional[Iterable[Any]] = None,
+    upload: Optional[Callable[[Any], int]] = None,
     input_name: str = "image",
 ) -> Any:
     """A calibrator of the `tensorrt` module `trt`, fed from a cache, or from `blobs` (float32 (1, 3, H, W) each).
@@ -266,7 +341,9 @@ def make_calibrator(
                 raise JetmaskError(
                     "TensorRT {} did not take the calibration cache".format(trt.__version__),
                     self.given.split(b"\n")[0].decode() if self.given else "no cache and no images",
-                    "a cache of this TensorRT version", "calibrate on this machine: --calibration-images FOLDER")
+                    "a cache of this TensorRT version",
+                    "calibrate on this machine: --calibration-images FOLDER",
+                )
             if blobs is not None and not self.batches and self.written is None:
                 raise JetmaskError("TensorRT took no calibration image", None, "at least one", "give more images")
             return None if self.written is None else parse_cache(self.written.decode("utf-8"), "TensorRT's cache")

@@ -46,21 +46,30 @@ def gpu(index: int = 0) -> Gpu:
 
     DeviceMismatch when there is no driver or no GPU.
     """
-    remedy = "on a Jetson, start the container with --runtime nvidia; elsewhere install NVIDIA's driver, " \
-             "or use the onnxruntime variants"
+    remedy = (
+        "on a Jetson, start the container with --runtime nvidia; elsewhere install NVIDIA's driver, "
+        "or use the onnxruntime variants"
+    )
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError as error:
-        raise DeviceMismatch("there is no NVIDIA driver here ({})".format(error), None, "libcuda.so.1",
-                             remedy) from error
+        raise DeviceMismatch(
+            "there is no NVIDIA driver here ({})".format(error), None, "libcuda.so.1", remedy
+        ) from error
 
     def ask(call: str, *arguments: Any) -> None:
         code = getattr(driver, call)(*arguments)
         if code:
             words = ctypes.c_char_p()
             driver.cuGetErrorString(code, ctypes.byref(words))
-            raise DeviceMismatch("the NVIDIA driver finds no usable GPU: {} (error {})".format(
-                (words.value or b"unknown error").decode(), code), call, "GPU {}".format(index), remedy)
+            raise DeviceMismatch(
+                "the NVIDIA driver finds no usable GPU: {} (error {})".format(
+                    (words.value or b"unknown error").decode(), code
+                ),
+                call,
+                "GPU {}".format(index),
+                remedy,
+            )
 
     device, major, minor, version = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
     name, memory = ctypes.create_string_buffer(256), ctypes.c_size_t()
@@ -119,8 +128,12 @@ class Session:
         try:
             import pycuda.driver
         except ImportError as error:
-            raise DeviceMismatch("pycuda cannot be imported: {}".format(error), None, "pycuda",
-                                 "use the container, or pip install pycuda (needs nvcc on the PATH)") from error
+            raise DeviceMismatch(
+                "pycuda cannot be imported: {}".format(error),
+                None,
+                "pycuda",
+                "use the container, or pip install pycuda (needs nvcc on the PATH)",
+            ) from error
         self.driver = pycuda.driver
         self._lock = threading.RLock()
         self._pairs: List[Pair] = []
@@ -163,19 +176,30 @@ class Session:
             yield
         except self.driver.MemoryError as error:
             raise JetmaskError(
-                "the GPU is out of memory ({})".format(error), self._memory_words(), "enough free memory",
-                "stop other programs that use the GPU, choose a smaller variant, or reduce --workspace-mb") from error
+                "the GPU is out of memory ({})".format(error),
+                self._memory_words(),
+                "enough free memory",
+                "stop other programs that use the GPU, choose a smaller variant, or reduce --workspace-mb",
+            ) from error
         except self.driver.LogicError as error:
             if "not initialized" in str(error) or "no CUDA-capable device" in str(error):
-                raise DeviceMismatch("{}: {}".format(doing, error), None, "an NVIDIA GPU",
-                                     "use an onnxruntime variant on this machine") from error
-            raise JetmaskError("{} failed: {}".format(doing, error), self.gpu.name, "a usable CUDA context",
-                               "this is a bug of the program if it happens again; please report it") from error
+                raise DeviceMismatch(
+                    "{}: {}".format(doing, error), None, "an NVIDIA GPU", "use an onnxruntime variant on this machine"
+                ) from error
+            raise JetmaskError(
+                "{} failed: {}".format(doing, error),
+                self.gpu.name,
+                "a usable CUDA context",
+                "this is a bug of the program if it happens again; please report it",
+            ) from error
         except self.driver.Error as error:
             raise JetmaskError(
-                "the GPU gave up: {}".format(error), self.gpu.name, "a healthy CUDA context",
+                "the GPU gave up: {}".format(error),
+                self.gpu.name,
+                "a healthy CUDA context",
                 "the context is lost: restart the program; if it comes again, look at `dmesg` for power or heat "
-                "trouble and rebuild the engine") from error
+                "trouble and rebuild the engine",
+            ) from error
 
     def _memory_words(self) -> str:
         try:

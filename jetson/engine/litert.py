@@ -56,13 +56,21 @@ class LiteRtEngine:
             self._interpreter = Interpreter(model_path=path, num_threads=threads)
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise BadInput("LiteRT cannot load the model: {}".format(str(error).splitlines()[0]), path,
-                           "a .tflite model", "verify the bundle, or build the variant again") from error
+            raise BadInput(
+                "LiteRT cannot load the model: {}".format(str(error).splitlines()[0]),
+                path,
+                "a .tflite model",
+                "verify the bundle, or build the variant again",
+            ) from error
         inputs = self._interpreter.get_input_details()
         if len(inputs) != 1 or list(inputs[0]["shape"]) != [1, height, width, 3]:
             found = ", ".join("{} {}".format(i["name"], list(i["shape"])) for i in inputs)
-            raise BadInput("the model has another input: " + found, path, "one input {}".format([1, height, width, 3]),
-                           "a .tflite file is for one size: choose the variant with that size")
+            raise BadInput(
+                "the model has another input: " + found,
+                path,
+                "one input {}".format([1, height, width, 3]),
+                "a .tflite file is for one size: choose the variant with that size",
+            )
         self._input_index = inputs[0]["index"]
         self._input_type = inputs[0]["dtype"]
         self._input_scale, self._input_zero = inputs[0]["quantization"]
@@ -113,6 +121,10 @@ def _name_outputs(interpreter: Any, path: str) -> Dict[str, _Tensor]:
             details = runner.get_output_details()
     named = {name: _Tensor(detail) for name, detail in details.items() if name.split("_")[0] in ("cls", "box")}
     if len(named) < 2:
-        raise BadInput("the model's outputs are not the detector's: " + ", ".join(sorted(details)), path,
-                       "cls_<stride> and box_<stride> for each stride", "build the variant again")
+        raise BadInput(
+            "the model's outputs are not the detector's: " + ", ".join(sorted(details)),
+            path,
+            "cls_<stride> and box_<stride> for each stride",
+            "build the variant again",
+        )
     return named

@@ -50,8 +50,12 @@ class OnnxEngine:
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exception classes have no common public base
-            raise BadInput("ONNX Runtime cannot load the model: {}".format(str(error).splitlines()[0]), path,
-                           "an ONNX model", "verify the bundle, or export the model again") from error
+            raise BadInput(
+                "ONNX Runtime cannot load the model: {}".format(str(error).splitlines()[0]),
+                path,
+                "an ONNX model",
+                "verify the bundle, or export the model again",
+            ) from error
         inputs = self._session.get_inputs()
         shape = [1, 3, height, width]
         if len(inputs) != 1 or list(inputs[0].shape) != shape or inputs[0].type != "tensor(float)":
@@ -66,12 +70,17 @@ class OnnxEngine:
         try:
             values = self._session.run(names, {self._name: self.input})
         except Exception as error:
-            raise BadInput("ONNX Runtime cannot run the model: {}".format(str(error).splitlines()[0]), path,
-                           "a model for {} x {}".format(width, height), "verify the bundle") from error
+            raise BadInput(
+                "ONNX Runtime cannot run the model: {}".format(str(error).splitlines()[0]),
+                path,
+                "a model for {} x {}".format(width, height),
+                "verify the bundle",
+            ) from error
         other = ["{} {}".format(name, value.dtype) for name, value in zip(names, values) if value.dtype != np.float32]
         if other:
-            raise BadInput("the model has outputs of another type: " + ", ".join(other), path, "float32",
-                           "export the model again")
+            raise BadInput(
+                "the model has outputs of another type: " + ", ".join(other), path, "float32", "export the model again"
+            )
         self._outputs = {name: np.zeros(value.shape, np.float32) for name, value in zip(names, values)}
         self._binding = self._session.io_binding()
         for name, buffer in self._outputs.items():

@@ -12,13 +12,22 @@ FLOAT, UINT8, INT8, FLOAT16 = 1, 2, 3, 10
 TYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "double"}
 
 Node = NamedTuple("Node", [("name", str), ("op", str), ("inputs", Tuple[str, ...]), ("outputs", Tuple[str, ...])])
-Value = NamedTuple("Value", [("name", str), ("type", int), ("shape", Tuple[Any, ...])])   # int, str or None
+Value = NamedTuple("Value", [("name", str), ("type", int), ("shape", Tuple[Any, ...])])  # int, str or None
 
 
-class Facts(NamedTuple("Facts", [
-    ("ir_version", int), ("opset", int), ("nodes", Tuple[Node, ...]), ("inputs", Tuple[Value, ...]),
-    ("outputs", Tuple[Value, ...]), ("initializers", Dict[str, int]),
-])):
+class Facts(
+    NamedTuple(
+        "Facts",
+        [
+            ("ir_version", int),
+            ("opset", int),
+            ("nodes", Tuple[Node, ...]),
+            ("inputs", Tuple[Value, ...]),
+            ("outputs", Tuple[Value, ...]),
+            ("initializers", Dict[str, int]),
+        ],
+    )
+):
     """An ONNX model's facts; `initializers`: name -> element type; `inputs` without initializers."""
 
     __slots__ = ()
@@ -63,13 +72,13 @@ def _fields(data: memoryview) -> Iterator[Tuple[int, Any]]:
             size = 8 if kind == 1 else 4
             if at + size > len(data):
                 raise _Broken("a number is cut off at byte {}".format(at))
-            value, = struct.unpack("<Q" if kind == 1 else "<I", data[at:at + size])
+            (value,) = struct.unpack("<Q" if kind == 1 else "<I", data[at : at + size])
             at += size
         elif kind == 2:
             size, at = _varint(data, at)
             if at + size > len(data):
                 raise _Broken("{} bytes are announced, {} are left".format(size, len(data) - at))
-            value = data[at:at + size]  # type: ignore[assignment]
+            value = data[at : at + size]  # type: ignore[assignment]
             at += size
         else:
             raise _Broken("wire type {}".format(kind))
@@ -178,7 +187,8 @@ def parse(data: bytes, where: str = "model") -> Facts:
             elif field == 12:
                 outputs.append(_value(_message(value)))
     except _Broken as error:
-        raise BadInput("not an ONNX model: {}".format(error), where, "an ONNX file",
-                       "verify the bundle, or export the model again") from error
+        raise BadInput(
+            "not an ONNX model: {}".format(error), where, "an ONNX file", "verify the bundle, or export the model again"
+        ) from error
     given = tuple(value for value in inputs if value.name not in initializers)
     return Facts(ir_version, opset, tuple(nodes), given, tuple(outputs), initializers)

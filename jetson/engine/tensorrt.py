@@ -15,8 +15,15 @@ from jetson.engine import cuda, tensorrt_module
 from jetson.errors import BadInput, DeviceMismatch, JetmaskError
 
 # Not trt.nptype: up to 8.5 it fails for every type under numpy 1.24 and later.
-DTYPES = {"FLOAT": np.float32, "HALF": np.float16, "INT8": np.int8, "INT32": np.int32, "INT64": np.int64,
-          "BOOL": np.bool_, "UINT8": np.uint8}
+DTYPES = {
+    "FLOAT": np.float32,
+    "HALF": np.float16,
+    "INT8": np.int8,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "BOOL": np.bool_,
+    "UINT8": np.uint8,
+}
 
 REBUILD = "build it again: python3 -m jetson build DIR --force"
 
@@ -40,8 +47,11 @@ def open_variant(bundle_dir: str, manifest: Manifest, variant: Variant, threads:
 def _numpy_type(name: str, dtype: Any) -> Any:
     kind = str(dtype).rpartition(".")[2]
     if kind not in DTYPES:
-        raise BadInput("tensor {} of the engine has the type {}, which numpy has not".format(name, kind), None,
-                       "one of " + ", ".join(sorted(DTYPES)))
+        raise BadInput(
+            "tensor {} of the engine has the type {}, which numpy has not".format(name, kind),
+            None,
+            "one of " + ", ".join(sorted(DTYPES)),
+        )
     return DTYPES[kind]
 
 
@@ -77,28 +87,42 @@ class TensorRtEngine:
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             said = "; ".join(self._log.errors(since)) or "no reason given"
-            raise DeviceMismatch("the engine cannot be loaded: " + said,
-                                 "TensorRT {} on {}".format(self._trt.__version__, self._session.gpu.name),
-                                 "a plan built here, by this TensorRT", REBUILD)
+            raise DeviceMismatch(
+                "the engine cannot be loaded: " + said,
+                "TensorRT {} on {}".format(self._trt.__version__, self._session.gpu.name),
+                "a plan built here, by this TensorRT",
+                REBUILD,
+            )
         self._context = self._engine.create_execution_context()
         if self._context is None:
-            raise JetmaskError("the engine cannot be started: " + "; ".join(self._log.errors(since)),
-                               self._session.gpu.name, "enough free GPU memory",
-                               "stop other programs that use the GPU, or choose a smaller variant")
+            raise JetmaskError(
+                "the engine cannot be started: " + "; ".join(self._log.errors(since)),
+                self._session.gpu.name,
+                "enough free GPU memory",
+                "stop other programs that use the GPU, or choose a smaller variant",
+            )
         self._named = hasattr(self._engine, "num_io_tensors")
         self.tensors = self._list_tensors()
         inputs = [tensor for tensor in self.tensors if tensor.is_input]
         shape = (1, 3, self.input_wh[1], self.input_wh[0])
         if len(inputs) != 1 or inputs[0].shape != shape or inputs[0].dtype is not np.float32:
-            raise BadInput("the engine has another input: {}".format(", ".join(
-                "{} {} {}".format(t.name, t.shape, np.dtype(t.dtype)) for t in inputs)), None,
-                "one float32 input {}".format(shape), REBUILD)
+            raise BadInput(
+                "the engine has another input: {}".format(
+                    ", ".join("{} {} {}".format(t.name, t.shape, np.dtype(t.dtype)) for t in inputs)
+                ),
+                None,
+                "one float32 input {}".format(shape),
+                REBUILD,
+            )
         pairs = [self._session.pair(tensor.shape, tensor.dtype) for tensor in self.tensors]
         self._input = next(pair for pair, tensor in zip(pairs, self.tensors) if tensor.is_input)
         self.input = self._input.host
         # Pinned memory is slow to read on boards without I/O coherency: each output is read from it once.
-        self._results = [(tensor.name, pair, np.zeros(tensor.shape, np.float32))
-                         for pair, tensor in zip(pairs, self.tensors) if not tensor.is_input]
+        self._results = [
+            (tensor.name, pair, np.zeros(tensor.shape, np.float32))
+            for pair, tensor in zip(pairs, self.tensors)
+            if not tensor.is_input
+        ]
         self._outputs = {name: result for name, _, result in self._results}
         self._bindings = [pair.address for pair in pairs]
         if self._named:
@@ -111,22 +135,42 @@ class TensorRtEngine:
         engine = self._engine
         if self._named:
             names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-            return [Tensor(name, tuple(engine.get_tensor_shape(name)), _numpy_type(name, engine.get_tensor_dtype(name)),
-                           engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT) for name in names]
-        return [Tensor(engine.get_binding_name(i), tuple(engine.get_binding_shape(i)),
-                       _numpy_type(engine.get_binding_name(i), engine.get_binding_dtype(i)), engine.binding_is_input(i))
-                for i in range(engine.num_bindings)]
+            return [
+                Tensor(
+                    name,
+                    tuple(engine.get_tensor_shape(name)),
+                    _numpy_type(name, engine.get_tensor_dtype(name)),
+                    engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT,
+                )
+                for name in names
+            ]
+        return [
+            Tensor(
+                engine.get_binding_name(i),
+                tuple(engine.get_binding_shape(i)),
+                _numpy_type(engine.get_binding_name(i), engine.get_binding_dtype(i)),
+                engine.binding_is_input(i),
+            )
+            for i in range(engine.num_bindings)
+        ]
 
     def _failed(self, what: str, since: int) -> JetmaskError:
         said = "; ".join(self._log.errors(since)[-3:])
-        return JetmaskError(what + (": " + said if said else ""), self._session.gpu.name, None,
-                            tensorrt_module.remedy_for(said) or "restart the program, or " + REBUILD)
+        return JetmaskError(
+            what + (": " + said if said else ""),
+            self._session.gpu.name,
+            None,
+            tensorrt_module.remedy_for(said) or "restart the program, or " + REBUILD,
+        )
 
     def _execute(self) -> None:
         since = self._log.count
         handle = self._session.stream.handle
-        done = (self._context.execute_async_v3(handle) if self._named
-                else self._context.execute_async_v2(self._bindings, handle))
+        done = (
+            self._context.execute_async_v3(handle)
+            if self._named
+            else self._context.execute_async_v2(self._bindings, handle)
+        )
         if not done:
             raise self._failed("TensorRT could not run the engine", since)
 
@@ -152,8 +196,12 @@ class TensorRtEngine:
             stages = [marks[i].time_till(marks[i + 1]) for i in range(3)]
         for _, pair, result in self._results:
             result[...] = pair.host
-        self.timings = {"h2d_ms": stages[0], "execute_ms": stages[1], "d2h_ms": stages[2],
-                        "infer_ms": (time.perf_counter() - started) * 1e3}
+        self.timings = {
+            "h2d_ms": stages[0],
+            "execute_ms": stages[1],
+            "d2h_ms": stages[2],
+            "infer_ms": (time.perf_counter() - started) * 1e3,
+        }
         return dict(self._outputs)
 
     def layer_times(self, runs: int = 20) -> List[Tuple[str, float]]:

@@ -17,8 +17,11 @@ REMEDIES = (
     ("requires 3 inputs for the", "write an explicit zero point of 0: `jetmask build` makes Q/DQ files in this shape"),
     ("zeroPt must be all zeros", "quantise symmetrically: `jetmask build` makes Q/DQ files in this shape"),
     ("bias tensor is required to be an initializer", "leave the bias in float: no Q/DQ on it"),
-    ("No importer registered for op", "this TensorRT has no such operator: `jetmask predict MODEL --target ...` lists "
-                                      "what the target takes; export with other layers"),
+    (
+        "No importer registered for op",
+        "this TensorRT has no such operator: `jetmask predict MODEL --target ...` lists "
+        "what the target takes; export with other layers",
+    ),
     ("Plugin not found", "this TensorRT has no such operator: export with other layers"),
     ("creator && ", "this TensorRT has no such operator: export with other layers"),
     ("opset", "export with opset 13: `jetmask export` does"),
@@ -33,8 +36,11 @@ REMEDIES = (
     ("Failed to sort the model topologically", "the graph has a cycle: export the model again"),
     ("Node input was not registered", "a node reads a tensor that nothing makes: export the model again"),
     ("Non-zero zero point", "quantise symmetrically: `jetmask build` makes Q/DQ files in this shape"),
-    ("has type Int32 but must have type", "leave the bias in float: no Q/DQ on it (`jetmask build` makes such files; "
-                                          "the int8-cpu file is for ONNX Runtime only)"),
+    (
+        "has type Int32 but must have type",
+        "leave the bias in float: no Q/DQ on it (`jetmask build` makes such files; "
+        "the int8-cpu file is for ONNX Runtime only)",
+    ),
     ("must have at least one output", "the file has no usable output: export the model again"),
     ("Failed to parse the ONNX model", "the file is no whole ONNX model: verify the bundle"),
 )
@@ -48,9 +54,12 @@ def load(name: Optional[str] = None) -> Any:
             return importlib.import_module(candidate)
         except ImportError as error:
             reasons.append("{}: {}".format(candidate, error))
-    raise DeviceMismatch("TensorRT cannot be imported", "; ".join(reasons), "the Python module tensorrt",
-                         "on a Jetson it is part of JetPack (container: --runtime nvidia); elsewhere use the "
-                         "onnxruntime variants")
+    raise DeviceMismatch(
+        "TensorRT cannot be imported",
+        "; ".join(reasons),
+        "the Python module tensorrt",
+        "on a Jetson it is part of JetPack (container: --runtime nvidia); elsewhere use the onnxruntime variants",
+    )
 
 
 def reason() -> Optional[str]:
@@ -73,6 +82,7 @@ def log_for(trt: Any) -> Any:
     an exception in a callback ends the process.
     """
     if trt.__name__ not in _logs:
+
         class Log(trt.ILogger):  # the base is known only when the module is
             def __init__(self) -> None:
                 trt.ILogger.__init__(self)

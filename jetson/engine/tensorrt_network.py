@@ -14,11 +14,21 @@ from jetson.engine.cuda import NO_INT8, has_fp16, has_int8, has_sparse
 from jetson.engine.tensorrt_module import log_for, remedy_for
 from jetson.errors import BadInput, DeviceMismatch, JetmaskError
 
-Result = NamedTuple("Result", [
-    ("plan", bytes), ("timing_cache", Optional[bytes]), ("flags", Tuple[str, ...]), ("typed", bool), ("layers", int),
-    ("inputs", Dict[str, Tuple[int, ...]]), ("outputs", Dict[str, Tuple[int, ...]])])
+Result = NamedTuple(
+    "Result",
+    [
+        ("plan", bytes),
+        ("timing_cache", Optional[bytes]),
+        ("flags", Tuple[str, ...]),
+        ("typed", bool),
+        ("layers", int),
+        ("inputs", Dict[str, Tuple[int, ...]]),
+        ("outputs", Dict[str, Tuple[int, ...]]),
+    ],
+)
 
 # ------------------------------------------------------------------------------------------------------- refusals
+
 
 def int8_refusal(device: str, capability: Tuple[int, int], tensorrt: str = "TensorRT") -> DeviceMismatch:
     """The answer to whoever asks for TensorRT INT8 on a GPU without INT8 arithmetic."""
@@ -27,13 +37,15 @@ def int8_refusal(device: str, capability: Tuple[int, int], tensorrt: str = "Tens
     return DeviceMismatch(
         "{} has no INT8 hardware, so a TensorRT INT8 engine is not built for it".format(device),
         "compute capability {}.{}{}; INT8 exists in 6.1 and from 7.0 on (NVIDIA's support table). What {} does there: "
-        "a file with Q/DQ nodes fails to build (\"Networks with QuantizeLayer/DequantizeLayer layers require hardware "
-        "with Int8 support\", NVIDIA/TensorRT#3399); with a calibrator it builds, and the owner of a Nano measured an "
+        'a file with Q/DQ nodes fails to build ("Networks with QuantizeLayer/DequantizeLayer layers require hardware '
+        'with Int8 support", NVIDIA/TensorRT#3399); with a calibrator it builds, and the owner of a Nano measured an '
         "engine of the same size and speed as FP16".format(
-            capability[0], capability[1], " ({})".format(board) if board else "", tensorrt),
+            capability[0], capability[1], " ({})".format(board) if board else "", tensorrt
+        ),
         "fp16, which this GPU runs at twice the rate of fp32" if capability in NO_INT8 else "a precision it has",
         "build fp16: `jetmask build MODEL.onnx --target {} --precision fp16`, on the device `python3 -m jetson build "
-        "DIR` with an fp16 variant; for 8 bits on its CPU use an int8-cpu variant with ONNX Runtime".format(target))
+        "DIR` with an fp16 variant; for 8 bits on its CPU use an int8-cpu variant with ONNX Runtime".format(target),
+    )
 
 
 def is_typed(trt: Any, model: onnx_facts.Facts) -> bool:
@@ -44,8 +56,14 @@ def is_typed(trt: Any, model: onnx_facts.Facts) -> bool:
 
 
 def check_precision(
-    trt: Any, model: onnx_facts.Facts, precision: str, calibrated: bool, capability: Optional[Tuple[int, int]],
-    device: str, where: str, fast_int8: Optional[bool] = None,
+    trt: Any,
+    model: onnx_facts.Facts,
+    precision: str,
+    calibrated: bool,
+    capability: Optional[Tuple[int, int]],
+    device: str,
+    where: str,
+    fast_int8: Optional[bool] = None,
 ) -> None:
     """Refuse what this TensorRT, this GPU and this file cannot be together; the reason and the way out are named.
 
@@ -60,23 +78,39 @@ def check_precision(
         if fast_int8 is False:
             raise int8_refusal(device, capability or (0, 0), name)
     if model.quantized and precision != "int8":
-        raise BadInput("the file holds Q/DQ nodes, so it is no {} model".format(precision), where, "precision int8",
-                       "choose the variant's float file (models/<model>.onnx)")
+        raise BadInput(
+            "the file holds Q/DQ nodes, so it is no {} model".format(precision),
+            where,
+            "precision int8",
+            "choose the variant's float file (models/<model>.onnx)",
+        )
     typed = is_typed(trt, model)
     if precision == "fp16" and typed and not model.half:
-        raise DeviceMismatch("{} has no FP16 flag: precision must be in the file, and this one is fp32".format(name),
-                             where, "a typed FP16 file", "use the variant whose file is models/<model>.fp16.onnx")
+        raise DeviceMismatch(
+            "{} has no FP16 flag: precision must be in the file, and this one is fp32".format(name),
+            where,
+            "a typed FP16 file",
+            "use the variant whose file is models/<model>.fp16.onnx",
+        )
     if precision == "fp32" and model.half:
-        raise BadInput("the file carries FP16, so it is no fp32 model", where, "precision fp16",
-                       "choose models/<model>.onnx")
+        raise BadInput(
+            "the file carries FP16, so it is no fp32 model", where, "precision fp16", "choose models/<model>.onnx"
+        )
     if precision == "int8" and not model.quantized:
         if typed or not hasattr(trt, "IInt8EntropyCalibrator2"):
-            raise DeviceMismatch("{} has no calibrators: INT8 must be in the file as Q/DQ nodes".format(name), where,
-                                 "a Q/DQ file", "use the variant whose file is models/<model>.int8.onnx")
+            raise DeviceMismatch(
+                "{} has no calibrators: INT8 must be in the file as Q/DQ nodes".format(name),
+                where,
+                "a Q/DQ file",
+                "use the variant whose file is models/<model>.int8.onnx",
+            )
         if not calibrated:
-            raise BadInput("INT8 needs a calibration table, or a file with Q/DQ nodes", where,
-                           "calibration/<model>.json in the bundle", "calibrate: jetmask calibrate; or use "
-                           "models/<model>.int8.onnx")
+            raise BadInput(
+                "INT8 needs a calibration table, or a file with Q/DQ nodes",
+                where,
+                "calibration/<model>.json in the bundle",
+                "calibrate: jetmask calibrate; or use models/<model>.int8.onnx",
+            )
 
 
 def takes_sparse(trt: Any, precision: str, capability: Tuple[int, int]) -> bool:
@@ -90,6 +124,7 @@ def takes_sparse(trt: Any, precision: str, capability: Tuple[int, int]) -> bool:
 
 # ----------------------------------------------------------------------------------------------------- the network
 
+
 def _parser_failure(trt: Any, parser: Any, log: Any, since: int, model: onnx_facts.Facts, path: str) -> BadInput:
     words, where = [], path
     for index in range(parser.num_errors):
@@ -102,8 +137,12 @@ def _parser_failure(trt: Any, parser: Any, log: Any, since: int, model: onnx_fac
         if name and where == path:
             where = "{}, node {}".format(path, name)
     said = "; ".join(words) or "; ".join(log.errors(since)) or "no reason given"
-    return BadInput("TensorRT {} cannot parse the model: {}".format(trt.__version__, said), where,
-                    "opset 13 and operators that this TensorRT takes", remedy_for(said))
+    return BadInput(
+        "TensorRT {} cannot parse the model: {}".format(trt.__version__, said),
+        where,
+        "opset 13 and operators that this TensorRT takes",
+        remedy_for(said),
+    )
 
 
 def parse(trt: Any, builder: Any, log: Any, model: onnx_facts.Facts, data: bytes, path: str) -> Tuple[Any, Any, bool]:
@@ -129,8 +168,12 @@ def _shape(tensor: Any, path: str) -> Tuple[int, ...]:
     try:
         return tuple(tensor.shape)
     except RuntimeError as error:  # TensorRT 11 and RTX cannot say it when the graph's shapes contradict each other
-        raise BadInput("TensorRT cannot work out the shape of tensor {} ({})".format(tensor.name, error), path,
-                       "shapes that fit together at this input size", "export the model again") from error
+        raise BadInput(
+            "TensorRT cannot work out the shape of tensor {} ({})".format(tensor.name, error),
+            path,
+            "shapes that fit together at this input size",
+            "export the model again",
+        ) from error
 
 
 def set_input(trt: Any, network: Any, input_wh: Tuple[int, int], path: str) -> None:
@@ -145,15 +188,22 @@ def set_input(trt: Any, network: Any, input_wh: Tuple[int, int], path: str) -> N
     if len(found) != 4 or any(have not in (-1, want) for have, want in zip(found, shape)):
         raise BadInput("the model's input {} has the shape {}".format(names[0], found), path, str(shape))
     if tensor.dtype != trt.DataType.FLOAT:
-        raise BadInput("the model's input {} has the type {}".format(names[0], tensor.dtype), path, "float32",
-                       "export with a float32 input: `jetmask export` does")
+        raise BadInput(
+            "the model's input {} has the type {}".format(names[0], tensor.dtype),
+            path,
+            "float32",
+            "export with a float32 input: `jetmask export` does",
+        )
     tensor.shape = shape
     for index in range(network.num_outputs):
         output = network.get_output(index)
         if any(dimension < 0 for dimension in _shape(output, path)):
-            raise BadInput("output {} keeps the shape {} at {}x{}".format(
-                output.name, _shape(output, path), width, height), path,
-                "fixed shapes once the input is", "export the model again")
+            raise BadInput(
+                "output {} keeps the shape {} at {}x{}".format(output.name, _shape(output, path), width, height),
+                path,
+                "fixed shapes once the input is",
+                "export the model again",
+            )
 
 
 def set_layer_precisions(trt: Any, network: Any, kept: Dict[str, str], path: str) -> int:
@@ -179,8 +229,12 @@ def set_layer_precisions(trt: Any, network: Any, kept: Dict[str, str], path: str
     if left:
         first = sorted(left)[0]
         near = difflib.get_close_matches(first, names, 1, 0.0)
-        raise BadInput("no layer of the network is called {!r}".format(first), path, "names of nodes or tensors",
-                       "did you mean {!r}?".format(near[0]) if near else None)
+        raise BadInput(
+            "no layer of the network is called {!r}".format(first),
+            path,
+            "names of nodes or tensors",
+            "did you mean {!r}?".format(near[0]) if near else None,
+        )
     return pinned
 
 
@@ -188,13 +242,25 @@ def _failure(trt: Any, log: Any, since: int, what: str, path: str) -> JetmaskErr
     said = log.errors(since)
     words = "; ".join(said[-4:])
     kind = DeviceMismatch if "require hardware with Int8 support" in words else JetmaskError
-    return kind("TensorRT {}: {}{}".format(trt.__version__, what, ": " + words if words else ""), path,
-                None, remedy_for(words) or "see the build's log")
+    return kind(
+        "TensorRT {}: {}{}".format(trt.__version__, what, ": " + words if words else ""),
+        path,
+        None,
+        remedy_for(words) or "see the build's log",
+    )
 
 
 def _configure(
-    trt: Any, builder: Any, network: Any, typed: bool, precision: str, workspace: int, kept: Dict[str, str],
-    capability: Optional[Tuple[int, int]], sparse: bool, path: str,
+    trt: Any,
+    builder: Any,
+    network: Any,
+    typed: bool,
+    precision: str,
+    workspace: int,
+    kept: Dict[str, str],
+    capability: Optional[Tuple[int, int]],
+    sparse: bool,
+    path: str,
 ) -> Tuple[Any, Tuple[str, ...]]:
     config = builder.create_builder_config()
     if hasattr(config, "set_memory_pool_limit"):  # from 8.4
@@ -205,8 +271,11 @@ def _configure(
     flags = []
     if not typed:
         if precision != "fp32":
-            fast = builder.platform_has_fast_fp16 if hasattr(builder, "platform_has_fast_fp16") else (
-                capability is None or has_fp16(capability))
+            fast = (
+                builder.platform_has_fast_fp16
+                if hasattr(builder, "platform_has_fast_fp16")
+                else (capability is None or has_fp16(capability))
+            )
             if fast or precision == "fp16":
                 flags.append("FP16")
         if precision == "int8":
@@ -217,8 +286,12 @@ def _configure(
         for flag in flags:
             config.set_flag(getattr(trt.BuilderFlag, flag))
     elif kept:
-        raise BadInput("layer precisions cannot be set in a strongly typed network", path, "them in the file",
-                       "export a file with these layers in higher precision")
+        raise BadInput(
+            "layer precisions cannot be set in a strongly typed network",
+            path,
+            "them in the file",
+            "export a file with these layers in higher precision",
+        )
     if sparse:
         flags.append("SPARSE_WEIGHTS")
         config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
@@ -249,10 +322,19 @@ def _progress_monitor(trt: Any, phase: Callable[[str], None]) -> Any:
 
 
 def build_plan(
-    trt: Any, path: str, input_wh: Tuple[int, int], precision: str, workspace: int,
-    layer_precisions: Optional[Dict[str, str]] = None, calibrator: Any = None, timing_cache: bytes = b"",
-    capability: Optional[Tuple[int, int]] = None, device: str = "this GPU", target_capabilities: Tuple[str, ...] = (),
-    sparse: bool = False, phase: Callable[[str], None] = lambda name: None,
+    trt: Any,
+    path: str,
+    input_wh: Tuple[int, int],
+    precision: str,
+    workspace: int,
+    layer_precisions: Optional[Dict[str, str]] = None,
+    calibrator: Any = None,
+    timing_cache: bytes = b"",
+    capability: Optional[Tuple[int, int]] = None,
+    device: str = "this GPU",
+    target_capabilities: Tuple[str, ...] = (),
+    sparse: bool = False,
+    phase: Callable[[str], None] = lambda name: None,
 ) -> Result:
     """Build the plan of one ONNX file at one input size.
 
@@ -265,14 +347,37 @@ def build_plan(
     with warnings.catch_warnings():
         # What one version deprecates another needs; the choice is made by what exists, and nothing is to be done.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return _build_plan(trt, path, input_wh, precision, workspace, layer_precisions or {}, calibrator, timing_cache,
-                           capability, device, target_capabilities, sparse, phase)
+        return _build_plan(
+            trt,
+            path,
+            input_wh,
+            precision,
+            workspace,
+            layer_precisions or {},
+            calibrator,
+            timing_cache,
+            capability,
+            device,
+            target_capabilities,
+            sparse,
+            phase,
+        )
 
 
 def _build_plan(
-    trt: Any, path: str, input_wh: Tuple[int, int], precision: str, workspace: int, kept: Dict[str, str],
-    calibrator: Any, timing_cache: bytes, capability: Optional[Tuple[int, int]], device: str,
-    target_capabilities: Tuple[str, ...], sparse: bool, phase: Callable[[str], None],
+    trt: Any,
+    path: str,
+    input_wh: Tuple[int, int],
+    precision: str,
+    workspace: int,
+    kept: Dict[str, str],
+    calibrator: Any,
+    timing_cache: bytes,
+    capability: Optional[Tuple[int, int]],
+    device: str,
+    target_capabilities: Tuple[str, ...],
+    sparse: bool,
+    phase: Callable[[str], None],
 ) -> Result:
     phase("reading the model")
     with open(path, "rb") as file:
@@ -285,10 +390,22 @@ def _build_plan(
         builder = trt.Builder(log)
     except (TypeError, RuntimeError) as error:  # pybind's nullptr from the factory: no CUDA, no driver
         said = "; ".join(log.errors(since)) or error
-        raise DeviceMismatch("TensorRT {} cannot start: {}".format(trt.__version__, said), None,
-                             "a usable NVIDIA GPU", "run `python3 -m jetson doctor`") from error
-    check_precision(trt, model, precision, calibrator is not None, capability, device, path,
-                    builder.platform_has_fast_int8 if hasattr(builder, "platform_has_fast_int8") else None)
+        raise DeviceMismatch(
+            "TensorRT {} cannot start: {}".format(trt.__version__, said),
+            None,
+            "a usable NVIDIA GPU",
+            "run `python3 -m jetson doctor`",
+        ) from error
+    check_precision(
+        trt,
+        model,
+        precision,
+        calibrator is not None,
+        capability,
+        device,
+        path,
+        builder.platform_has_fast_int8 if hasattr(builder, "platform_has_fast_int8") else None,
+    )
     phase("parsing")
     network, parser, typed = parse(trt, builder, log, model, data, path)
     set_input(trt, network, input_wh, path)

@@ -16,7 +16,7 @@ from jetson.vision import boxes
 
 MATCH_IOU = 0.5
 SIZES = ("small", "medium", "large")
-_EDGES = (32 ** 2, 96 ** 2)  # COCO's areas in pixels
+_EDGES = (32**2, 96**2)  # COCO's areas in pixels
 KEPT = 2000
 
 
@@ -85,9 +85,15 @@ class Agreement:
         rows = np.array(self._rows, np.int64).reshape(-1, 3 + 2 * len(SIZES))
         total = rows.sum(axis=0)
         with_face = rows[rows[:, 0] > 0]
-        result: Dict[str, Any] = {"agreement": None, "low": None, "high": None, "class_agreement": None,
-                                  "by_size": dict.fromkeys(SIZES), "faces": int(total[0]),
-                                  "frames": len(rows)}
+        result: Dict[str, Any] = {
+            "agreement": None,
+            "low": None,
+            "high": None,
+            "class_agreement": None,
+            "by_size": dict.fromkeys(SIZES),
+            "faces": int(total[0]),
+            "frames": len(rows),
+        }
         if not len(with_face):
             return result
         either, agreed = with_face[:, 0].astype(float), with_face[:, 1].astype(float)
@@ -96,7 +102,7 @@ class Agreement:
         cases = float(frames)  # all equal: nothing is known of how faces of a frame hang together
         if frames > 1 and 0 < share < 1:
             residual = agreed - share * either
-            variance = frames / (frames - 1) * float((residual ** 2).sum()) / either.sum() ** 2
+            variance = frames / (frames - 1) * float((residual**2).sum()) / either.sum() ** 2
             cases = min(either.sum(), max(1.0, share * (1 - share) / max(variance, 1e-12)))
         low, high = wilson(share, cases)
         result.update(agreement=round(share, 4), low=round(low, 4), high=round(high, 4))

@@ -21,21 +21,35 @@ MIN_SCORE = 0.01
 MAX_DETECTIONS = 300
 IOU = 0.5
 TWO_CLASS = (0, 1)
-SIZES = {"small": (0.0, 32.0 ** 2), "medium": (32.0 ** 2, 96.0 ** 2), "large": (96.0 ** 2, 1e10)}
+SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 _ALL = (0.0, 1e10)
 _RECALLS = np.linspace(0, 1, 101)
 
 # One labelled image: `xyxy` float64 (N, 4) and `ignore` float64 (M, 4) in pixels of the stored image, `labels` (N,).
-Truth = NamedTuple("Truth", [
-    ("image_id", int), ("file", str), ("wh", Tuple[int, int]), ("xyxy", np.ndarray), ("labels", np.ndarray),
-    ("ignore", np.ndarray), ("source", str),
-])
+Truth = NamedTuple(
+    "Truth",
+    [
+        ("image_id", int),
+        ("file", str),
+        ("wh", Tuple[int, int]),
+        ("xyxy", np.ndarray),
+        ("labels", np.ndarray),
+        ("ignore", np.ndarray),
+        ("source", str),
+    ],
+)
 
 # Every detection of one class over all images that counts as hit or as miss, best score first (equal scores in image
 # order): `scores`, `hit` and `image` (index) are (D,); `positives` (images,) is the number of truths per image.
-Tally = NamedTuple("Tally", [
-    ("scores", np.ndarray), ("hit", np.ndarray), ("image", np.ndarray), ("positives", np.ndarray),
-])
+Tally = NamedTuple(
+    "Tally",
+    [
+        ("scores", np.ndarray),
+        ("hit", np.ndarray),
+        ("image", np.ndarray),
+        ("positives", np.ndarray),
+    ],
+)
 
 
 def load_split(split_dir: str) -> List[Truth]:
@@ -49,15 +63,20 @@ def load_split(split_dir: str) -> List[Truth]:
     data = files.read_json(path)
     shape = "a COCO file: an object with the lists images, annotations and categories"
     if not isinstance(data, dict) or not all(
-            isinstance(data.get(k), list) for k in ("images", "annotations", "categories")):
+        isinstance(data.get(k), list) for k in ("images", "annotations", "categories")
+    ):
         raise BadInput("not a COCO file", path, shape)
     at = "categories"
     try:
         label_of = {}
         for entry in data["categories"]:
             if entry["name"] not in CLASSES:
-                raise BadInput("no class is called {!r}".format(entry["name"]), path + ", categories",
-                               "only " + ", ".join(CLASSES), "rename or map it with `jetmask data import`")
+                raise BadInput(
+                    "no class is called {!r}".format(entry["name"]),
+                    path + ", categories",
+                    "only " + ", ".join(CLASSES),
+                    "rename or map it with `jetmask data import`",
+                )
             label_of[entry["id"]] = CLASSES.index(entry["name"])
         rows = {}  # type: Dict[Any, Tuple[List[Any], List[int], List[Any]]]
         for number, entry in enumerate(data["images"]):
@@ -75,15 +94,25 @@ def load_split(split_dir: str) -> List[Truth]:
                 labels.append(label_of[entry["category_id"]])
         at = "images"
         return [
-            Truth(entry["id"], os.path.join(split_dir, entry["file_name"]), (int(entry["width"]), int(entry["height"])),
-                  _rows(rows[entry["id"]][0]), np.array(rows[entry["id"]][1], np.int64), _rows(rows[entry["id"]][2]),
-                  str(entry.get("source", "")))
+            Truth(
+                entry["id"],
+                os.path.join(split_dir, entry["file_name"]),
+                (int(entry["width"]), int(entry["height"])),
+                _rows(rows[entry["id"]][0]),
+                np.array(rows[entry["id"]][1], np.int64),
+                _rows(rows[entry["id"]][2]),
+                str(entry.get("source", "")),
+            )
             for entry in data["images"]
         ]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = "{} is missing or unknown".format(error) if isinstance(error, KeyError) else str(error)
-        raise BadInput("not a COCO entry: " + reason, "{}, {}".format(path, at), shape,
-                       "`jetmask data import` checks and converts a data set") from error
+        raise BadInput(
+            "not a COCO entry: " + reason,
+            "{}, {}".format(path, at),
+            shape,
+            "`jetmask data import` checks and converts a data set",
+        ) from error
 
 
 def _corners(box: Sequence[float]) -> List[float]:
@@ -105,8 +134,11 @@ def read_image(truth: Truth) -> np.ndarray:
         problem = "cannot be decoded" if os.path.isfile(truth.file) else "is missing"
         raise BadInput("an image {}".format(problem), truth.file, "the image that annotations.json lists")
     if (frame.shape[1], frame.shape[0]) != tuple(truth.wh):
-        raise BadInput("the image is {} x {}".format(frame.shape[1], frame.shape[0]), truth.file,
-                       "{} x {}, as annotations.json says".format(*truth.wh))
+        raise BadInput(
+            "the image is {} x {}".format(frame.shape[1], frame.shape[0]),
+            truth.file,
+            "{} x {}, as annotations.json says".format(*truth.wh),
+        )
     return frame
 
 
@@ -125,9 +157,13 @@ def _match(truths: np.ndarray, skipped: np.ndarray, regions: np.ndarray, found: 
     union = own + area(truths)[None] - common
     inside = intersection(found, regions)
     # As in COCO, an overlap with a region is the share of the detection's own area.
-    overlap = np.concatenate([
-        np.divide(common, union, out=np.zeros_like(common), where=union > 0),
-        np.divide(inside, np.broadcast_to(own, inside.shape), out=np.zeros_like(inside), where=own > 0)], axis=1)
+    overlap = np.concatenate(
+        [
+            np.divide(common, union, out=np.zeros_like(common), where=union > 0),
+            np.divide(inside, np.broadcast_to(own, inside.shape), out=np.zeros_like(inside), where=own > 0),
+        ],
+        axis=1,
+    )
     real = int((~skipped).sum())
     free = np.ones(overlap.shape[1], bool)
     for row in np.flatnonzero((overlap >= IOU).any(axis=1)):
@@ -179,8 +215,9 @@ def tally(
         return Tally(np.zeros(0), np.zeros(0, bool), np.zeros(0, np.int64), np.array(positives, np.int64))
     scores = np.concatenate(all_scores)
     order = np.argsort(-scores, kind="stable")
-    return Tally(scores[order], np.concatenate(all_hits)[order], np.concatenate(all_images)[order],
-                 np.array(positives, np.int64))
+    return Tally(
+        scores[order], np.concatenate(all_hits)[order], np.concatenate(all_images)[order], np.array(positives, np.int64)
+    )
 
 
 def average_precision(counted: Tally, weights: Optional[np.ndarray] = None) -> Optional[float]:
@@ -205,8 +242,7 @@ def average_precision(counted: Tally, weights: Optional[np.ndarray] = None) -> O
 def curve(counted: Tally) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(score, precision, recall), each (D,): what holds when everything down to that score is shown."""
     hits = np.cumsum(counted.hit, dtype=np.float64)
-    return (counted.scores, hits / np.arange(1, len(hits) + 1),
-            hits / max(1, int(counted.positives.sum())))
+    return (counted.scores, hits / np.arange(1, len(hits) + 1), hits / max(1, int(counted.positives.sum())))
 
 
 def _mean(values: Sequence[Optional[float]]) -> Optional[float]:
@@ -247,7 +283,8 @@ def evaluate(truths: Sequence[Truth], detections: Sequence[Any]) -> Dict[str, An
         "by_size": by_size,
         "three_class": {"map50": _mean(three), "per_class": dict(zip(CLASSES, three))},
         "counts": {
-            "images": len(truths), "ignore_regions": int(sum(len(truth.ignore) for truth in truths)),
+            "images": len(truths),
+            "ignore_regions": int(sum(len(truth.ignore) for truth in truths)),
             "per_class": {name: int((labels == label).sum()) for label, name in enumerate(CLASSES)},
             "by_size": size_counts,
         },
@@ -284,5 +321,12 @@ def paired_bootstrap(
         raise ValueError("no truth of either class")
     spread = _resampled(parts[1], draws) - _resampled(parts[0], draws)
     low, high = np.percentile(spread[np.isfinite(spread)], [2.5, 97.5])
-    return {"before": old, "after": new, "difference": new - old, "low": float(low), "high": float(high),
-            "resamples": resamples, "images": size}
+    return {
+        "before": old,
+        "after": new,
+        "difference": new - old,
+        "low": float(low),
+        "high": float(high),
+        "resamples": resamples,
+        "images": size,
+    }

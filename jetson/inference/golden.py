@@ -35,18 +35,20 @@ def record(detector: Detector, frame: np.ndarray) -> Dict[str, Any]:
     does not move a face over it.
     """
     faces = detector.detect(frame, MIN_SCORE)
-    confidence = np.concatenate([faces.confidence[:MAX_FACES + 1], [MIN_SCORE]])
+    confidence = np.concatenate([faces.confidence[: MAX_FACES + 1], [MIN_SCORE]])
     count = min(len(faces), MAX_FACES)
     threshold = MIN_SCORE
     if count:
-        gaps = confidence[:count] - confidence[1:count + 1]
+        gaps = confidence[:count] - confidence[1 : count + 1]
         kept = int(gaps.argmax()) + 1
         threshold = float(confidence[kept - 1] + confidence[kept]) / 2
         faces = Faces(faces.xyxy[:kept], faces.scores[:kept])
     return {
         "score": round(threshold, 5),
-        "faces": [{"xyxy": [round(float(v), 2) for v in xyxy], "scores": [round(float(v), 5) for v in scores]}
-                  for xyxy, scores in zip(faces.xyxy, faces.scores)],
+        "faces": [
+            {"xyxy": [round(float(v), 2) for v in xyxy], "scores": [round(float(v), 5) for v in scores]}
+            for xyxy, scores in zip(faces.xyxy, faces.scores)
+        ],
     }
 
 
@@ -63,16 +65,23 @@ def differences(detector: Detector, frame: np.ndarray, expected: Dict[str, Any],
     lines = []
     for number in np.flatnonzero(~same.any(axis=1)):
         best = int(overlap[number].argmax()) if len(found) else -1
-        nearest = "nothing" if best < 0 else "IoU {:.2f}, scores off by {:.3f}".format(
-            overlap[number, best], apart[number, best])
-        lines.append("the face at {} was not found (nearest: {})".format(
-            [int(v) for v in wanted_xyxy[number]], nearest))
+        nearest = (
+            "nothing"
+            if best < 0
+            else "IoU {:.2f}, scores off by {:.3f}".format(overlap[number, best], apart[number, best])
+        )
+        lines.append(
+            "the face at {} was not found (nearest: {})".format([int(v) for v in wanted_xyxy[number]], nearest)
+        )
     sure = found.confidence > threshold + tolerance["score"]
     # A second box on a face that was matched is the suppression's matter, not a wrong engine.
     stray = sure & ~((overlap > 0.3).any(axis=0) if len(wanted_xyxy) else np.zeros(len(found), bool))
     for number in np.flatnonzero(stray):
-        lines.append("a face at {} that fp32 does not see, score {:.2f}".format(
-            [int(v) for v in found.xyxy[number]], found.confidence[number]))
+        lines.append(
+            "a face at {} that fp32 does not see, score {:.2f}".format(
+                [int(v) for v in found.xyxy[number]], found.confidence[number]
+            )
+        )
     return lines
 
 
@@ -96,8 +105,12 @@ def check(bundle_dir: str, variant: Optional[str] = None, runtime: Optional[str]
             raise KeyError(chosen.name)
         frames = [cv2.imread(os.path.join(bundle_dir, "golden", name)) for name in names]
     except (KeyError, TypeError, AttributeError) as error:
-        raise BadInput("no golden results for this variant ({})".format(error), path, "`images` and `expected`",
-                       "write the bundle again") from error
+        raise BadInput(
+            "no golden results for this variant ({})".format(error),
+            path,
+            "`images` and `expected`",
+            "write the bundle again",
+        ) from error
     if any(frame is None for frame in frames):
         raise BadInput("a golden image cannot be read", path)
     lines = []
@@ -105,8 +118,13 @@ def check(bundle_dir: str, variant: Optional[str] = None, runtime: Optional[str]
         for name, frame, want in zip(names, frames, expected):
             lines += ["{}: {}".format(name, line) for line in differences(detector, frame, want, chosen.precision)]
         used = detector.engine.runtime
-    return {"variant": chosen.name, "runtime": used, "images": len(names),
-            "faces": sum(len(want["faces"]) for want in expected), "differences": lines}
+    return {
+        "variant": chosen.name,
+        "runtime": used,
+        "images": len(names),
+        "faces": sum(len(want["faces"]) for want in expected),
+        "differences": lines,
+    }
 
 
 def require(bundle_dir: str, variant: Optional[str] = None, runtime: Optional[str] = None) -> Dict[str, Any]:
@@ -115,7 +133,10 @@ def require(bundle_dir: str, variant: Optional[str] = None, runtime: Optional[st
     if result["differences"]:
         raise QualityGate(
             "{} on {} does not find what fp32 found:\n    {}".format(
-                result["variant"], result["runtime"], "\n    ".join(result["differences"][:8])),
-            os.path.join(bundle_dir, FILE), "IoU and scores within the tolerance of the precision",
-            "use another variant or runtime; `python3 -m jetson doctor` shows what this machine lacks")
+                result["variant"], result["runtime"], "\n    ".join(result["differences"][:8])
+            ),
+            os.path.join(bundle_dir, FILE),
+            "IoU and scores within the tolerance of the precision",
+            "use another variant or runtime; `python3 -m jetson doctor` shows what this machine lacks",
+        )
     return result

@@ -63,10 +63,12 @@ def _layout(wh: Tuple[int, int], outputs: Dict[str, np.ndarray]) -> Tuple[List[A
 
 def _outputs(memory: mmap.mmap, rows: List[Any]) -> List[Dict[str, np.ndarray]]:
     """{name: float32 array in the shared memory} of each input."""
-    arrays = [(name, np.frombuffer(memory, np.float32, int(np.prod(shape)), offset).reshape(shape))
-              for name, shape, offset in rows]
+    arrays = [
+        (name, np.frombuffer(memory, np.float32, int(np.prod(shape)), offset).reshape(shape))
+        for name, shape, offset in rows
+    ]
     size = len(arrays) // INPUTS
-    return [dict(arrays[number * size:(number + 1) * size]) for number in range(INPUTS)]
+    return [dict(arrays[number * size : (number + 1) * size]) for number in range(INPUTS)]
 
 
 def _inputs(memory: mmap.mmap, wh: Tuple[int, int]) -> np.ndarray:
@@ -102,9 +104,14 @@ class ApartEngine:
         with _shared_file() as shared:
             request = json.dumps([shared.fileno(), os.path.abspath(bundle_dir), variant, runtime, threads])
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "jetson.inference.isolated", request], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                pass_fds=(shared.fileno(),), start_new_session=True, bufsize=0,
-                env=dict(os.environ, PYTHONPATH=here + (os.pathsep + path if path else "")))
+                [sys.executable, "-m", "jetson.inference.isolated", request],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=(shared.fileno(),),
+                start_new_session=True,
+                bufsize=0,
+                env=dict(os.environ, PYTHONPATH=here + (os.pathsep + path if path else "")),
+            )
             try:
                 answer = json.loads(self._opening().decode())
                 if "error" in answer:

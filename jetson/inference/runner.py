@@ -25,10 +25,21 @@ _SLOTS = 4  # preparing, finishing, and up to two under way in the engine
 _AHEAD_RUN = 8  # inferences in a row with the next one given ahead, before the trade-off is asked whether it is due
 _ERRORS_BEFORE_REOPEN = 3
 
-Result = NamedTuple("Result", [
-    ("camera", int), ("number", int), ("arrived", float), ("done", float), ("frame_wh", Any), ("faces", Faces),
-    ("tracks", List[tracker.Track]), ("events", List[tracker.Event]), ("extra", Dict[str, Any]), ("ms", Dict[str, float]),
-])
+Result = NamedTuple(
+    "Result",
+    [
+        ("camera", int),
+        ("number", int),
+        ("arrived", float),
+        ("done", float),
+        ("frame_wh", Any),
+        ("faces", Faces),
+        ("tracks", List[tracker.Track]),
+        ("events", List[tracker.Event]),
+        ("extra", Dict[str, Any]),
+        ("ms", Dict[str, float]),
+    ],
+)
 
 
 class Active(NamedTuple("Active", [("variant", Any), ("detector", Detector), ("generation", int), ("own", bool)])):
@@ -73,15 +84,23 @@ class Runner:
     called in the inferring thread between two inferences; it returns whether it used the time (the live trade-off).
     """
 
-    def __init__(self, sources: List[source.Source], variant: Any, detector: Detector, score: Optional[float] = None,
-                 every_frame: bool = False, on_result: Optional[Callable[[View, Frame, Result], None]] = None,
-                 spare: Optional[Callable[[bool], bool]] = None,
-                 reopen: Optional[Callable[[Any], Detector]] = None) -> None:
+    def __init__(
+        self,
+        sources: List[source.Source],
+        variant: Any,
+        detector: Detector,
+        score: Optional[float] = None,
+        every_frame: bool = False,
+        on_result: Optional[Callable[[View, Frame, Result], None]] = None,
+        spare: Optional[Callable[[bool], bool]] = None,
+        reopen: Optional[Callable[[Any], Detector]] = None,
+    ) -> None:
         self.score = detector.decode["score"] if score is None else score
         self._score_of_bundle = score is None
         self._change = threading.Condition()
-        self.views = [View(Camera(where, index, self._wake, every_frame), self.score)
-                      for index, where in enumerate(sources)]
+        self.views = [
+            View(Camera(where, index, self._wake, every_frame), self.score) for index, where in enumerate(sources)
+        ]
         self.active = Active(variant, detector, 0, True)
         self.histograms = {stage: Histogram() for stage in STAGES}
         self.rate = Rate()
@@ -107,8 +126,10 @@ class Runner:
         self._done: queue.Queue = queue.Queue(maxsize=_SLOTS)
         self._retired: List[Active] = []
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=stage, name=stage.__name__.strip("_"), daemon=True)
-                         for stage in (self._prepare, self._infer, self._finish)]
+        self._threads = [
+            threading.Thread(target=stage, name=stage.__name__.strip("_"), daemon=True)
+            for stage in (self._prepare, self._infer, self._finish)
+        ]
 
     def start(self) -> "Runner":
         """Start the cameras and the stages."""
@@ -147,8 +168,11 @@ class Runner:
     def drained(self) -> bool:
         """Whether no frame is on its way."""
         # In the order in which a frame moves on, so that none slips past the question.
-        return not any(view.camera.fresh() for view in self.views) and not self._taking \
+        return (
+            not any(view.camera.fresh() for view in self.views)
+            and not self._taking
             and all(slot.frame is None for slot in self._slots)
+        )
 
     def swap(self, variant: Any, detector: Detector, own: bool = True) -> None:
         """Go over to another detector with the next frame; the old one is closed when nothing uses it any more.
@@ -354,14 +378,18 @@ class Runner:
         done = time.monotonic()
         prepare_begin, prepare_end, infer_begin, infer_end = slot.times
         ms = {
-            "wait": (prepare_begin - frame.arrived) * 1e3, "preprocess": (prepare_end - prepare_begin) * 1e3,
-            "queue": (infer_begin - prepare_end + began - infer_end) * 1e3, "infer": (infer_end - infer_begin) * 1e3,
-            "postprocess": (done - began) * 1e3, "total": (done - frame.arrived) * 1e3,
+            "wait": (prepare_begin - frame.arrived) * 1e3,
+            "preprocess": (prepare_end - prepare_begin) * 1e3,
+            "queue": (infer_begin - prepare_end + began - infer_end) * 1e3,
+            "infer": (infer_end - infer_begin) * 1e3,
+            "postprocess": (done - began) * 1e3,
+            "total": (done - frame.arrived) * 1e3,
         }
         for stage, value in ms.items():
             self.histograms[stage].add(value)
-        result = Result(view.camera.index, frame.number, frame.arrived, done, frame.wh, faces, tracks, events,
-                        frame.extra, ms)
+        result = Result(
+            view.camera.index, frame.number, frame.arrived, done, frame.wh, faces, tracks, events, frame.extra, ms
+        )
         view.latest = result
         view.results += 1
         self.results += 1

@@ -37,8 +37,12 @@ def check(bundle_dir: str, digest: Optional[str] = None, keys: Optional[List[byt
         raise BadInput("the bundle has no {}".format(manifest.SUMS), bundle_dir, None, manifest.AGAIN)
     found = root_digest(bundle_dir)
     if digest is not None and found != digest:
-        raise BadInput("this is another bundle: its root digest is {}".format(found), bundle_dir, digest,
-                       "copy the bundle again, or give the digest that its maker printed")
+        raise BadInput(
+            "this is another bundle: its root digest is {}".format(found),
+            bundle_dir,
+            digest,
+            "copy the bundle again, or give the digest that its maker printed",
+        )
     if keys is not None:
         signing.check_bundle(bundle_dir, keys)
     tarball.check_sizes(bundle_dir)
@@ -120,8 +124,12 @@ def _room(where: Store, source: str) -> None:
         return
     free = shutil.disk_usage(where.folder).free
     if free < needed + (16 << 20):
-        raise JetmaskError("not enough room for the bundle: {} MiB free".format(free >> 20), where.folder,
-                           "{} MiB".format((needed >> 20) + 16), "python3 -m jetson install --prune-old 2")
+        raise JetmaskError(
+            "not enough room for the bundle: {} MiB free".format(free >> 20),
+            where.folder,
+            "{} MiB".format((needed >> 20) + 16),
+            "python3 -m jetson install --prune-old 2",
+        )
 
 
 def _copy_folder(source: str, target: str) -> None:
@@ -136,8 +144,15 @@ def _copy_folder(source: str, target: str) -> None:
             os.fsync(write.fileno())
 
 
-def activate(where: Store, digest: str, spec: Optional[Dict[str, Any]] = None, start_s: float = 120.0,
-             watch_s: float = 20.0, say: Say = lambda text: None, token: str = "") -> None:
+def activate(
+    where: Store,
+    digest: str,
+    spec: Optional[Dict[str, Any]] = None,
+    start_s: float = 120.0,
+    watch_s: float = 20.0,
+    say: Say = lambda text: None,
+    token: str = "",
+) -> None:
     """Switch `current` to an installed bundle, restart the runner, watch its health; undo all of it if it fails.
 
     `spec`: how the runner is started from now on (see service.py); None keeps what is set up. Without any service only
@@ -156,8 +171,15 @@ def activate(where: Store, digest: str, spec: Optional[Dict[str, Any]] = None, s
         problem = _restart(where, old, spec, start_s, watch_s, say) if spec is not None else None
         if problem is None:
             where.confirm()
-            where.write_result({"digest": digest, "ok": True, "message": "switched to {}".format(digest[:16]),
-                                "finished": time.time(), "token": token})
+            where.write_result(
+                {
+                    "digest": digest,
+                    "ok": True,
+                    "message": "switched to {}".format(digest[:16]),
+                    "finished": time.time(),
+                    "token": token,
+                }
+            )
             return
         # What the runner said is gone with it: a container's log is removed with the container.
         last = service.said(spec, where.folder)
@@ -167,11 +189,15 @@ def activate(where: Store, digest: str, spec: Optional[Dict[str, Any]] = None, s
         message = "{}; {}".format(problem, "back on " + was[:16] if was else "nothing was installed before")
         if worse is not None:
             message += ", but its runner does not come up either: " + worse
-        where.write_result({"digest": digest, "ok": False, "message": message, "said": last,
-                            "finished": time.time(), "token": token})
-        raise JetmaskError("the new bundle did not come up: {}{}".format(message, "".join(
-            "\n    | " + line for line in last)), where.bundle(digest), "a healthy runner",
-            "its last log lines above say why; the old runner's are in `jetmask deploy --logs USER@HOST`")
+        where.write_result(
+            {"digest": digest, "ok": False, "message": message, "said": last, "finished": time.time(), "token": token}
+        )
+        raise JetmaskError(
+            "the new bundle did not come up: {}{}".format(message, "".join("\n    | " + line for line in last)),
+            where.bundle(digest),
+            "a healthy runner",
+            "its last log lines above say why; the old runner's are in `jetmask deploy --logs USER@HOST`",
+        )
 
 
 def _restart(where, old, spec, start_s, watch_s, say):
@@ -218,8 +244,16 @@ def recover(where: Store, say: Say = lambda text: None, restart: bool = True) ->
         _undo(where, spec, 120.0, say)
     else:
         where.undo()
-    where.write_result({"digest": trial["digest"], "ok": False, "message": "a switch was cut off and undone",
-                        "finished": time.time(), "token": trial.get("token", ""), "restarted": restart})
+    where.write_result(
+        {
+            "digest": trial["digest"],
+            "ok": False,
+            "message": "a switch was cut off and undone",
+            "finished": time.time(),
+            "token": trial.get("token", ""),
+            "restarted": restart,
+        }
+    )
     return True
 
 
@@ -239,8 +273,12 @@ def rollback(where: Store, start_s: float = 120.0, watch_s: float = 20.0, say: S
     """Go back to the previous bundle, with its service; returns its digest. UsageError where there is none."""
     previous = where.link("previous")
     if previous is None or previous not in where.digests():
-        raise UsageError("there is no previous bundle to go back to", where.folder, None,
-                         "`python3 -m jetson install --list` shows what is there; --activate DIGEST switches to it")
+        raise UsageError(
+            "there is no previous bundle to go back to",
+            where.folder,
+            None,
+            "`python3 -m jetson install --list` shows what is there; --activate DIGEST switches to it",
+        )
     activate(where, previous, where.previous_service(), start_s, watch_s, say)
     return previous
 
@@ -261,8 +299,13 @@ def verify_options(parser: argparse.ArgumentParser) -> None:
     """The arguments of `python3 -m jetson verify`."""
     parser.add_argument("bundle", metavar="BUNDLE", help="the bundle's folder, or its tar file")
     parser.add_argument("--digest", metavar="HEX", help="the root digest that it must have")
-    parser.add_argument("--key", action="append", default=[], metavar="FILE",
-                        help="demand a signature by a public key in FILE (PEM or hex)")
+    parser.add_argument(
+        "--key",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="demand a signature by a public key in FILE (PEM or hex)",
+    )
     parser.add_argument("--self-test", action="store_true", help="also run the golden inputs on this machine")
     parser.add_argument("--variant", metavar="NAME", help="for the self-test (default: the bundle's)")
     parser.add_argument("--runtime", metavar="NAME", help="for the self-test (default: the first that is here)")
@@ -280,6 +323,7 @@ def verify_command(args: Any) -> int:
             test = None
             if args.self_test:
                 from jetson.inference import golden  # needs numpy and OpenCV; the rest of this module does not
+
                 test = golden.require(folder, args.variant, args.runtime)
     except JetmaskError as error:
         if not args.json:
@@ -289,8 +333,11 @@ def verify_command(args: Any) -> int:
     if args.json:
         print(json.dumps({"bundle": args.bundle, "ok": True, "problems": [], "digest": digest, "self_test": test}))
         return 0
-    print("{}: {} variants, {} files, all as listed\nroot digest {}".format(
-        contents.name, len(contents.variants), count, digest))
+    print(
+        "{}: {} variants, {} files, all as listed\nroot digest {}".format(
+            contents.name, len(contents.variants), count, digest
+        )
+    )
     if test:
         print("self-test of {variant} on {runtime}: {faces} faces in {images} images as expected".format(**test))
     return 0
@@ -307,14 +354,24 @@ def options(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--list", action="store_true", help="the installed bundles")
     what.add_argument("--logs", type=int, nargs="?", const=100, metavar="LINES", help="the runner's last log lines")
     what.add_argument("--prune-old", type=int, metavar="N", help="keep the newest N bundles, current and previous")
-    parser.add_argument("--root", metavar="DIR", help="with --prune-old: also remove the packages and venvs in DIR and "
-                        "the images that neither the current nor the previous release uses")
+    parser.add_argument(
+        "--root",
+        metavar="DIR",
+        help="with --prune-old: also remove the packages and venvs in DIR and "
+        "the images that neither the current nor the previous release uses",
+    )
     parser.add_argument("--docker", default="docker", metavar="PROGRAM", help="docker, or podman (default: docker)")
-    parser.add_argument("--state", metavar="DIR", help="where bundles are kept (default: JETMASK_STATE, {})".format(
-        doctor.STATE))
+    parser.add_argument(
+        "--state", metavar="DIR", help="where bundles are kept (default: JETMASK_STATE, {})".format(doctor.STATE)
+    )
     parser.add_argument("--digest", metavar="HEX", help="the root digest that the bundle must have")
-    parser.add_argument("--key", action="append", default=[], metavar="FILE",
-                        help="demand a signature by a public key in FILE (default: {}, if there)".format(TRUSTED_KEYS))
+    parser.add_argument(
+        "--key",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="demand a signature by a public key in FILE (default: {}, if there)".format(TRUSTED_KEYS),
+    )
     parser.add_argument("--stage", action="store_true", help="install only; do not switch to it")
     parser.add_argument("--service", metavar="FILE.json", help="how the runner is started from now on")
     parser.add_argument("--start", type=float, default=120.0, metavar="S", help="seconds it may take until healthy")
@@ -357,8 +414,15 @@ def command(args: Any) -> int:
                 activate(where, digest, spec, args.start, args.watch, token=args.token)
             except Exception as error:
                 if (where.result() or {}).get("token") != args.token:
-                    where.write_result({"digest": digest, "ok": False, "message": str(error), "finished": time.time(),
-                                        "token": args.token})
+                    where.write_result(
+                        {
+                            "digest": digest,
+                            "ok": False,
+                            "message": str(error),
+                            "finished": time.time(),
+                            "token": args.token,
+                        }
+                    )
             os._exit(0)
         activate(where, digest, spec, args.start, args.watch, say, args.token)
         return _print(args, {"current": digest}, "current is {}".format(digest[:16]))

@@ -23,8 +23,14 @@ _PACKAGE = re.compile("^" + _ID + "$")
 _VENV = re.compile("^venv-" + _ID + "$")
 _IMAGE = re.compile("^(localhost/)?jetmask:" + _ID + "$")  # podman puts localhost/ before it
 _HALF = re.compile("^[.](venv-)?" + _ID + "[.]old$")
-_KINDS = (("removed", "bundle"), ("engines", "engine"), ("packages", "package"), ("venvs", "venv"),
-          ("images", "image"), ("uploads", "upload"))
+_KINDS = (
+    ("removed", "bundle"),
+    ("engines", "engine"),
+    ("packages", "package"),
+    ("venvs", "venv"),
+    ("images", "image"),
+    ("uploads", "upload"),
+)
 
 
 def remove(where: Store, keep: int, root: Optional[str] = None, docker: str = "docker") -> Dict[str, Any]:
@@ -52,9 +58,12 @@ def remove(where: Store, keep: int, root: Optional[str] = None, docker: str = "d
 
 def show(found: Dict[str, Any]) -> str:
     """What `remove` returned, in one line, and one more for each problem."""
-    parts = ["{} {}{}".format(len(found[key]), name, "" if len(found[key]) == 1 else "s")
-             for key, name in _KINDS if found[key]]
-    text = "removed of older releases: {}; {:.1f} MiB freed".format(", ".join(parts), found["freed_bytes"] / 2 ** 20)
+    parts = [
+        "{} {}{}".format(len(found[key]), name, "" if len(found[key]) == 1 else "s")
+        for key, name in _KINDS
+        if found[key]
+    ]
+    text = "removed of older releases: {}; {:.1f} MiB freed".format(", ".join(parts), found["freed_bytes"] / 2**20)
     lines = [text if parts else "nothing of older releases to remove"]
     return "\n".join(lines + ["not removed: " + problem for problem in found["problems"]])
 
@@ -83,13 +92,13 @@ def _engines(where: Store, models: Dict[str, Set[str]], found: Dict[str, Any]) -
     gone -= {sha for digest in where.digests() for sha in models[digest]}
     folder = where.path("engines")
     for name in sorted(os.listdir(folder)) if gone and os.path.isdir(folder) else ():
-        sidecar, plan = os.path.join(folder, name), os.path.join(folder, name[:-len("json")] + "plan")
+        sidecar, plan = os.path.join(folder, name), os.path.join(folder, name[: -len("json")] + "plan")
         with contextlib.suppress(JetmaskError, KeyError, TypeError, OSError):
             if name.endswith(".json") and files.read_json(sidecar)["recipe"]["onnx_sha256"] in gone:
                 for path in (plan, sidecar):  # the plan first: none may be there without its sidecar
                     if os.path.exists(path):
                         os.unlink(path)
-                found["engines"].append(name[:-len(".json")])
+                found["engines"].append(name[: -len(".json")])
 
 
 def _folders(root: str, codes: Set[str], words: List[str], found: Dict[str, Any]) -> None:
@@ -102,8 +111,11 @@ def _folders(root: str, codes: Set[str], words: List[str], found: Dict[str, Any]
             _remove(path, None, found)
         elif _PACKAGE.match(name) and name not in codes and _is_package(path):
             _remove(path, "packages", found)
-        elif _VENV.match(name) and os.path.isfile(os.path.join(path, "pyvenv.cfg")) and not any(
-                word.startswith(path + os.sep) for word in words):
+        elif (
+            _VENV.match(name)
+            and os.path.isfile(os.path.join(path, "pyvenv.cfg"))
+            and not any(word.startswith(path + os.sep) for word in words)
+        ):
             _remove(path, "venvs", found)
 
 
@@ -117,8 +129,10 @@ def _is_package(path: str) -> bool:
 
 def _uploads(where: Store, root: str, found: Dict[str, Any]) -> None:
     """Remove what broken-off uploads of packages, wheels, bundles and images left."""
-    for folder, ours in ((os.path.join(root, "incoming"), lambda name: _PACKAGE.match(name) or name == "wheels"),
-                         (where.path("incoming"), lambda name: DIGEST.match(name) or name == "image.tar")):
+    for folder, ours in (
+        (os.path.join(root, "incoming"), lambda name: _PACKAGE.match(name) or name == "wheels"),
+        (where.path("incoming"), lambda name: DIGEST.match(name) or name == "image.tar"),
+    ):
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
             if ours(name) or name == ".rsync-partial":
                 _remove(os.path.join(folder, name), "uploads", found)
@@ -180,8 +194,9 @@ def _images(docker: str, words: List[str], needed: bool, found: Dict[str, Any]) 
 def _run(command: List[str]) -> str:
     text = " ".join(command)
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-                              timeout=120)
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=120
+        )
     except subprocess.TimeoutExpired:
         raise JetmaskError("`{}` did not end within 120 s".format(text))
     except OSError as error:

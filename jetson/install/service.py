@@ -31,18 +31,28 @@ _LOG_BYTES = 4 << 20  # of service.log; twice that is kept
 
 def _run(command: List[str], quiet: bool = False) -> str:
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                              timeout=_TOOL_S)
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=_TOOL_S
+        )
     except subprocess.TimeoutExpired:
-        raise JetmaskError("`{}` hangs: it was ended after {:.0f} s".format(" ".join(command)[:200], _TOOL_S), None,
-                           None, "sudo systemctl restart docker, or restart the device; then the same again")
+        raise JetmaskError(
+            "`{}` hangs: it was ended after {:.0f} s".format(" ".join(command)[:200], _TOOL_S),
+            None,
+            None,
+            "sudo systemctl restart docker, or restart the device; then the same again",
+        )
     except OSError as error:
-        raise DeviceMismatch("cannot run {}: {}".format(command[0], error.strerror), None, None,
-                             "`python3 -m jetson doctor` shows what this device lacks") from error
+        raise DeviceMismatch(
+            "cannot run {}: {}".format(command[0], error.strerror),
+            None,
+            None,
+            "`python3 -m jetson doctor` shows what this device lacks",
+        ) from error
     text = done.stdout.decode("utf-8", "replace").strip()
     if done.returncode and not quiet:
-        raise JetmaskError("`{}` failed with exit code {}: {}".format(
-            " ".join(command)[:200], done.returncode, text[-500:]))
+        raise JetmaskError(
+            "`{}` failed with exit code {}: {}".format(" ".join(command)[:200], done.returncode, text[-500:])
+        )
     return text
 
 
@@ -96,15 +106,30 @@ def start(service: Service, state: str) -> None:
                 os.replace(log_file, log_file + ".1")
         with open(log_file, "ab") as log:
             try:
-                subprocess.Popen(service["start"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                 cwd=service.get("cwd") or state, env=environment, start_new_session=True,
-                                 preexec_fn=note)
+                subprocess.Popen(
+                    service["start"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=service.get("cwd") or state,
+                    env=environment,
+                    start_new_session=True,
+                    preexec_fn=note,
+                )
             except subprocess.SubprocessError:
-                raise DeviceMismatch("cannot note the runner's process id", pid_file,
-                                     "a folder that can be written", "free space, or check who owns it")
+                raise DeviceMismatch(
+                    "cannot note the runner's process id",
+                    pid_file,
+                    "a folder that can be written",
+                    "free space, or check who owns it",
+                )
             except OSError as error:
-                raise DeviceMismatch("cannot start the runner: {}: {}".format(error.strerror, error.filename), None,
-                                     None, "deploy again: it puts back what is missing there") from error
+                raise DeviceMismatch(
+                    "cannot start the runner: {}: {}".format(error.strerror, error.filename),
+                    None,
+                    None,
+                    "deploy again: it puts back what is missing there",
+                ) from error
 
 
 def stop(service: Service, state: str) -> None:
@@ -169,8 +194,13 @@ def logs(service: Service, state: str, lines: int = 100) -> List[str]:
 def said(service: Service, state: str, lines: int = 12) -> List[str]:
     """The runner's last log lines; [] where they cannot be had."""
     try:
-        done = subprocess.run(logs(service, state, lines), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              stdin=subprocess.DEVNULL, timeout=15)
+        done = subprocess.run(
+            logs(service, state, lines),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            timeout=15,
+        )
     except (OSError, subprocess.SubprocessError):
         return []
     text = done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""
@@ -192,8 +222,9 @@ def healthy(service: Service, timeout_s: float = 4.0) -> Tuple[bool, str]:
         connection.close()
 
 
-def watch(service: Service, state: str, start_s: float, watch_s: float,
-          say: Optional[Callable[[str], None]] = None) -> Optional[str]:
+def watch(
+    service: Service, state: str, start_s: float, watch_s: float, say: Optional[Callable[[str], None]] = None
+) -> Optional[str]:
     """Wait up to `start_s` seconds for health, then see it hold for `watch_s` seconds; why it did not, or None.
 
     A single missed answer is forgiven, since a small board has busy seconds; three in a row are not.

@@ -41,9 +41,12 @@ class Store:
         """The folder of an installed bundle; `digest` may be shortened to 8 digits or more. UsageError if not there."""
         matches = [name for name in self.digests() if name.startswith(digest)] if len(digest) >= 8 else []
         if len(matches) != 1:
-            raise UsageError("no bundle {} is installed".format(digest), self.bundles,
-                             "one of " + ", ".join(name[:16] for name in self.digests()) if self.digests() else None,
-                             "`python3 -m jetson install --list` shows what is there")
+            raise UsageError(
+                "no bundle {} is installed".format(digest),
+                self.bundles,
+                "one of " + ", ".join(name[:16] for name in self.digests()) if self.digests() else None,
+                "`python3 -m jetson install --list` shows what is there",
+            )
         return os.path.join(self.bundles, matches[0])
 
     def digests(self) -> List[str]:
@@ -84,9 +87,12 @@ class Store:
             held = files.lock(self.path("lock"), wait)
             held.__enter__()
         except PermissionError as error:
-            raise JetmaskError("cannot write the state folder", error.filename, "a folder of this user",
-                               "sudo mkdir -p {0} && sudo chown $USER {0}, or give --state DIR".format(self.folder)
-                               ) from error
+            raise JetmaskError(
+                "cannot write the state folder",
+                error.filename,
+                "a folder of this user",
+                "sudo mkdir -p {0} && sudo chown $USER {0}, or give --state DIR".format(self.folder),
+            ) from error
         try:
             self._sweep()
             yield
@@ -122,9 +128,16 @@ class Store:
         `token`: by which whoever began the switch knows its result, also when it was cut off.
         """
         self.undo()
-        files.write_json(self.path(_TRIAL), {
-            "digest": digest, "was": self.link("current"), "service_was": self.read(_SERVICE), "began": time.time(),
-            "token": token})
+        files.write_json(
+            self.path(_TRIAL),
+            {
+                "digest": digest,
+                "was": self.link("current"),
+                "service_was": self.read(_SERVICE),
+                "began": time.time(),
+                "token": token,
+            },
+        )
         if service is not None:
             files.write_json(self.path(_SERVICE), service)
         self.point("current", digest)
@@ -176,7 +189,7 @@ class Store:
         """
         held = {self.link("current"), self.link("previous"), (self.read(_TRIAL) or {}).get("was"), *held}
         digests = self.digests()
-        removed = [digest for digest in digests[:max(0, len(digests) - keep)] if digest not in held]
+        removed = [digest for digest in digests[: max(0, len(digests) - keep)] if digest not in held]
         for digest in removed:
             # Renamed first: a kill in the middle leaves no half bundle under a digest.
             away = os.path.join(self.bundles, ".{}.old".format(digest))
@@ -193,12 +206,25 @@ class Store:
             folder = os.path.join(self.bundles, digest)
             try:
                 contents = manifest.load(folder)
-                bundles.append({"digest": digest, "name": contents.name, "created": contents.created,
-                                "default_variant": contents.default_variant})
+                bundles.append(
+                    {
+                        "digest": digest,
+                        "name": contents.name,
+                        "created": contents.created,
+                        "default_variant": contents.default_variant,
+                    }
+                )
             except JetmaskError as error:
                 bundles.append({"digest": digest, "damaged": str(error.what)})
-        return {"state": self.folder, "current": self.link("current"), "previous": self.link("previous"),
-                "bundles": bundles, "trial": self.read(_TRIAL), "service": self.service(), "result": self.result()}
+        return {
+            "state": self.folder,
+            "current": self.link("current"),
+            "previous": self.link("previous"),
+            "bundles": bundles,
+            "trial": self.read(_TRIAL),
+            "service": self.service(),
+            "result": self.result(),
+        }
 
 
 def fsync_folder(folder: str) -> None:
@@ -215,8 +241,14 @@ def show(status: Dict[str, Any]) -> str:
     lines = []
     for bundle in status["bundles"]:
         marks = [name for name in ("current", "previous") if status[name] == bundle["digest"]]
-        lines.append("{}  {}  {}  {}".format(bundle["digest"][:16], bundle.get("created", ""), bundle.get(
-            "name", "damaged: " + bundle.get("damaged", "")), " ".join(marks)).rstrip())
+        lines.append(
+            "{}  {}  {}  {}".format(
+                bundle["digest"][:16],
+                bundle.get("created", ""),
+                bundle.get("name", "damaged: " + bundle.get("damaged", "")),
+                " ".join(marks),
+            ).rstrip()
+        )
     if not lines:
         lines.append("no bundle is installed in {}".format(status["state"]))
     if status["trial"]:

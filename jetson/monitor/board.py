@@ -14,12 +14,19 @@ import time
 from typing import Any, Dict, List, Optional
 
 _TEMPERATURE = re.compile(r"(?:^|\s)([A-Za-z][\w-]*)@(-?\d+(?:\.\d+)?)C\b")
-_POWER = re.compile(r"(?:^|\s)((?:POM|VDD|VDDQ|VIN|CPU|GPU|SOC|CV|NC)_[A-Z0-9_]+|VDDRQ|SYS5V|CV|GPU|CPU|SOC) "
-                    r"(\d+)(?:mW)?/(\d+)(?:mW)?(?:/\d+(?:mW)?)?")
+_POWER = re.compile(
+    r"(?:^|\s)((?:POM|VDD|VDDQ|VIN|CPU|GPU|SOC|CV|NC)_[A-Z0-9_]+|VDDRQ|SYS5V|CV|GPU|CPU|SOC) "
+    r"(\d+)(?:mW)?/(\d+)(?:mW)?(?:/\d+(?:mW)?)?"
+)
 # One rail feeds everything, or, on an AGX, these feed it together: its 5 V rail is that of what is not named (NVIDIA's
 # forum, 75574 and 217088), and an AGX Orin's VDDQ rail comes behind it.
-_TOTAL_RAILS = (("VDD_IN",), ("POM_5V_IN",), ("SYS_VIN_HV",), ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),
-                ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"))
+_TOTAL_RAILS = (
+    ("VDD_IN",),
+    ("POM_5V_IN",),
+    ("SYS_VIN_HV",),
+    ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),
+    ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"),
+)
 _DUMMY_C = 100.0  # the Nano's PMIC always says 100
 _FRESH_S = 5.0  # tegrastats tells every second; what it said longer ago is not the present
 _OFF_C = -200.0  # a sensor that is switched off says -256
@@ -114,19 +121,25 @@ def _number(path: str) -> Optional[float]:
 
 def read_sysfs(root: str = "/") -> Dict[str, Any]:
     """What sysfs tells, keys as in `parse_tegrastats`, plus model, throttled (None: unknown) and throttled_by."""
+
     def at(pattern: str) -> List[str]:
         return sorted(glob.glob(os.path.join(root, pattern)))
 
     value: Dict[str, Any] = {}
     model = _text(os.path.join(root, "proc/device-tree/model")) or _text(
-        os.path.join(root, "sys/firmware/devicetree/base/model"))
+        os.path.join(root, "sys/firmware/devicetree/base/model")
+    )
     if model:
         value["model"] = model
     temperatures: Dict[str, float] = {}
     for zone in at("sys/class/thermal/thermal_zone*"):
         name, degrees = _text(os.path.join(zone, "type")), _number(os.path.join(zone, "temp"))
-        if name and degrees is not None and degrees / 1000 > _OFF_C and not (
-                name.upper().startswith("PMIC") and degrees / 1000 == _DUMMY_C):
+        if (
+            name
+            and degrees is not None
+            and degrees / 1000 > _OFF_C
+            and not (name.upper().startswith("PMIC") and degrees / 1000 == _DUMMY_C)
+        ):
             temperatures[name] = round(degrees / 1000, 1)
     power: Dict[str, int] = {}
     # Nano and TX (L4T r32): iio with ready milliwatts.
@@ -144,8 +157,14 @@ def read_sysfs(root: str = "/") -> Dict[str, Any]:
         amperes = _number(os.path.join(folder, "curr{}_input".format(number)))
         if name and volts is not None and amperes is not None and not name.startswith("sum"):
             power[name] = int(round(volts * amperes / 1000))
-    load = next((n for n in map(_number, at("sys/devices/gpu.0/load") + at("sys/devices/platform/gpu.0/load"))
-                 if n is not None), None)
+    load = next(
+        (
+            n
+            for n in map(_number, at("sys/devices/gpu.0/load") + at("sys/devices/platform/gpu.0/load"))
+            if n is not None
+        ),
+        None,
+    )
     if load is not None:
         value["gpu_load"] = load / 10
     for path in at("sys/devices/gpu.0/devfreq/*/cur_freq") + at("sys/class/devfreq/*.g*pu/cur_freq"):
@@ -204,8 +223,11 @@ class Board:
     def warnings(self) -> List[str]:
         """What is wrong with the board, in words."""
         if self._reading.get("throttled"):
-            return ["The board slows itself down ({}): it is too hot or takes too much power.".format(
-                ", ".join(self._reading.get("throttled_by", ())))]
+            return [
+                "The board slows itself down ({}): it is too hot or takes too much power.".format(
+                    ", ".join(self._reading.get("throttled_by", ()))
+                )
+            ]
         return []
 
     def read(self) -> Dict[str, Any]:
@@ -250,8 +272,12 @@ class Board:
     def _listen(self, tool: str) -> None:
         while not self._stop.is_set():
             try:
-                self._child = subprocess.Popen([tool, "--interval", "1000"], stdin=subprocess.DEVNULL,
-                                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+                self._child = subprocess.Popen(
+                    [tool, "--interval", "1000"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                )
                 for line in iter(self._child.stdout.readline, b""):
                     self._line, self._line_at = line.decode("utf-8", "replace"), time.monotonic()
                 self._child.wait()
@@ -273,8 +299,13 @@ def power_mode() -> Optional[str]:
         _mode[1] = None
         if tool:
             try:
-                output = subprocess.run([tool, "-q"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                        stderr=subprocess.DEVNULL, timeout=10).stdout
+                output = subprocess.run(
+                    [tool, "-q"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    timeout=10,
+                ).stdout
                 _mode[1] = parse_nvpmodel(output.decode("utf-8", "replace"))
             except (OSError, subprocess.TimeoutExpired):
                 pass
@@ -289,7 +320,12 @@ def describe() -> Dict[str, Any]:
         if line.startswith(("model name", "Model")):
             processor = line.partition(":")[2].strip()
             break
-    return {"machine": value.get("model") or processor or os.uname().machine, "processor": processor,
-            "cores": len(os.sched_getaffinity(0)), "power_mode": power_mode(),
-            "temperature_c": value.get("temperature_c", {}), "throttled": value.get("throttled"),
-            "kernel": os.uname().release}
+    return {
+        "machine": value.get("model") or processor or os.uname().machine,
+        "processor": processor,
+        "cores": len(os.sched_getaffinity(0)),
+        "power_mode": power_mode(),
+        "temperature_c": value.get("temperature_c", {}),
+        "throttled": value.get("throttled"),
+        "kernel": os.uname().release,
+    }

@@ -54,7 +54,7 @@ def sharpness(image: np.ndarray) -> float:
     The variance of the Laplacian as a measure of focus: Pech-Pacheco et al., ICPR 2000.
     """
     top, left = [max(0, (side - most) // 2) for side, most in zip(image.shape[:2], _SIDES)]
-    grey = cv2.cvtColor(image[top:top + _SIDES[0], left:left + _SIDES[1]], cv2.COLOR_BGR2GRAY)
+    grey = cv2.cvtColor(image[top : top + _SIDES[0], left : left + _SIDES[1]], cv2.COLOR_BGR2GRAY)
     return math.log10((cv2.Laplacian(grey, cv2.CV_16S).var() + 0.01) / (grey.var() + 1.0))
 
 
@@ -74,8 +74,13 @@ def model_key(variant: Any, runtime: str) -> str:
     return "{} {}x{} {}".format(variant.sha256[:16], variant.input_wh[0], variant.input_wh[1], runtime)
 
 
-def open_for(wish: Optional[str], days: float, sources: Sequence[Any], tell: Callable[[int, bool, str], None],
-             warn: Callable[[str], None]) -> Optional["Drift"]:
+def open_for(
+    wish: Optional[str],
+    days: float,
+    sources: Sequence[Any],
+    tell: Callable[[int, bool, str], None],
+    warn: Callable[[str], None],
+) -> Optional["Drift"]:
     """What `serve` was asked for: None for "off". BadInput where the file `wish` is no use; the default place is only
     warned about, since nobody asked for it and the camera matters more.
     """
@@ -98,9 +103,15 @@ class Drift:
     `clock` give Unix and monotonic seconds. BadInput when the file is not ours.
     """
 
-    def __init__(self, path: Optional[str], cameras: Sequence[str], days: float = DEFAULT_DAYS,
-                 tell: Callable[[int, bool, str], None] = lambda camera, look, reason: None,
-                 wall: Callable[[], float] = time.time, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        path: Optional[str],
+        cameras: Sequence[str],
+        days: float = DEFAULT_DAYS,
+        tell: Callable[[int, bool, str], None] = lambda camera, look, reason: None,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.path = path
         self.days = days
         self.error = ""
@@ -180,8 +191,13 @@ class Drift:
         states = [value["state"] for value in verdicts.values()]
         state = "judged" if "judged" in states else verdicts["brightness"]["state"]
         look = self._looks[camera]
-        return {"ratio": _ratio(verdicts), "look": look, "state": state, "learned": round(learned / REFERENCE, 3),
-                "reason": self._reasons[camera] if look else ""}
+        return {
+            "ratio": _ratio(verdicts),
+            "look": look,
+            "state": state,
+            "learned": round(learned / REFERENCE, 3),
+            "reason": self._reasons[camera] if look else "",
+        }
 
     def full(self) -> Dict[str, Any]:
         """Everything for the page: `state` of each camera with the histograms of each signal."""
@@ -192,13 +208,25 @@ class Drift:
                 verdict = self._verdicts[number][scale.name]
                 signals.append(dict(verdict, name=scale.name, title=scale.title, low=scale.low, high=scale.high))
             cameras.append(dict(self.state(number), index=number, name=name.partition(" ")[2], signals=signals))
-        return {"time": stamp(self._wall()), "days": self.days, "slice_s": self._slice_s, "now_s": NOW * self._slice_s,
-                "kept": bool(self.path), "error": self.error, "cameras": cameras}
+        return {
+            "time": stamp(self._wall()),
+            "days": self.days,
+            "slice_s": self._slice_s,
+            "now_s": NOW * self._slice_s,
+            "kept": bool(self.path),
+            "error": self.error,
+            "cameras": cameras,
+        }
 
     def warnings(self) -> List[str]:
         """What an operator should know, in words."""
-        found = ["Camera {} is not as in its first {}: {}. Then and now: /drift".format(
-            number, self._span(), self._reasons[number]) for number, look in enumerate(self._looks) if look]
+        found = [
+            "Camera {} is not as in its first {}: {}. Then and now: /drift".format(
+                number, self._span(), self._reasons[number]
+            )
+            for number, look in enumerate(self._looks)
+            if look
+        ]
         return found + ([self.error] if self.error else [])
 
     # -- the thread and the file ----------------------------------------------------------------------------------
@@ -228,16 +256,21 @@ class Drift:
         if not self.path:
             return
         with self._lock:
-            here = {name: {"saved": round(self._wall(), 3), "signals": {
-                key: series.to_json() for key, series in signals.items()}}
-                for name, signals in zip(self._names, self._series)}
-        others = sorted(self._others.items(), key=lambda item: -item[1]["saved"])[:_MOST_CAMERAS - len(here)]
+            here = {
+                name: {
+                    "saved": round(self._wall(), 3),
+                    "signals": {key: series.to_json() for key, series in signals.items()},
+                }
+                for name, signals in zip(self._names, self._series)
+            }
+        others = sorted(self._others.items(), key=lambda item: -item[1]["saved"])[: _MOST_CAMERAS - len(here)]
         try:
             files.write_json(self.path, {"schema": _SCHEMA, "days": self.days, "cameras": dict(others, **here)})
             self.error = ""
         except (OSError, BadInput) as error:
             self.error = "What the cameras looked like is not written: {}".format(
-                getattr(error, "strerror", None) or error.args[0])
+                getattr(error, "strerror", None) or error.args[0]
+            )
 
     def _load(self, path: str) -> None:
         try:
@@ -250,24 +283,35 @@ class Drift:
                 return
             raise
         remedy = "move the file away to learn anew"
-        if not isinstance(contents, dict) or contents.get("schema") != _SCHEMA or not isinstance(
-                contents.get("cameras"), dict):
+        if (
+            not isinstance(contents, dict)
+            or contents.get("schema") != _SCHEMA
+            or not isinstance(contents.get("cameras"), dict)
+        ):
             raise BadInput("not histograms of jetmask", path, "what `serve` wrote there itself", remedy)
         if contents.get("days") != self.days:
-            raise BadInput("this file was learnt with --drift-days {}".format(contents.get("days")), path,
-                           "--drift-days {}".format(self.days), remedy)
+            raise BadInput(
+                "this file was learnt with --drift-days {}".format(contents.get("days")),
+                path,
+                "--drift-days {}".format(self.days),
+                remedy,
+            )
         for name, camera in contents["cameras"].items():
             where = "{}, camera {}".format(path, name)
-            if not isinstance(camera, dict) or not isinstance(camera.get("signals"), dict) or not isinstance(
-                    camera.get("saved"), (int, float)):
+            if (
+                not isinstance(camera, dict)
+                or not isinstance(camera.get("signals"), dict)
+                or not isinstance(camera.get("saved"), (int, float))
+            ):
                 raise BadInput("not histograms of jetmask", where, "what `serve` wrote there itself", remedy)
             if name not in self._names:
                 self._others[name] = camera
                 continue
             for scale in SCALES:
                 if scale.name in camera["signals"]:
-                    series = Series.from_json(scale, self._slice_s, camera["signals"][scale.name],
-                                              "{}, {}".format(where, scale.name))
+                    series = Series.from_json(
+                        scale, self._slice_s, camera["signals"][scale.name], "{}, {}".format(where, scale.name)
+                    )
                     series.forget_old(self._wall())
                     self._series[self._names.index(name)][scale.name] = series
 
@@ -279,7 +323,11 @@ def _ratio(verdicts: Dict[str, Dict[str, Any]]) -> Optional[float]:
 
 def reason(verdicts: Dict[str, Dict[str, Any]]) -> str:
     """What has moved, the most first: "brightness 79.2 instead of 133.1"."""
-    moved = sorted((name for name, value in verdicts.items() if (value["ratio"] or 0) >= SETTLED),
-                   key=lambda name: -verdicts[name]["ratio"])
-    return ", ".join("{} {:.4g} instead of {:.4g}".format(
-        name, verdicts[name]["mean_now"], verdicts[name]["mean_then"]) for name in moved)
+    moved = sorted(
+        (name for name, value in verdicts.items() if (value["ratio"] or 0) >= SETTLED),
+        key=lambda name: -verdicts[name]["ratio"],
+    )
+    return ", ".join(
+        "{} {:.4g} instead of {:.4g}".format(name, verdicts[name]["mean_now"], verdicts[name]["mean_then"])
+        for name in moved
+    )

@@ -24,11 +24,18 @@ _FEWEST = 20  # values in a window of NOW slices; below that it says nothing
 _DAY_S, _HOUR_S = 86400.0, 3600.0
 _MOST_COUNT = 1 << 40
 
-Scale = NamedTuple("Scale", [
-    ("name", str), ("title", str), ("low", float), ("high", float), ("bins", int),
-    ("floor", float),  # differences below this never count, however steady the reference was
-    ("falls", bool),  # only less than before is a reason to look; more is not
-])
+Scale = NamedTuple(
+    "Scale",
+    [
+        ("name", str),
+        ("title", str),
+        ("low", float),
+        ("high", float),
+        ("bins", int),
+        ("floor", float),  # differences below this never count, however steady the reference was
+        ("falls", bool),  # only less than before is a reason to look; more is not
+    ],
+)
 
 
 class Slice:
@@ -113,8 +120,12 @@ class Series:
             for first in range(len(counts) - NOW + 1):
                 run = slice(first, first + NOW)
                 mine = counts[run].sum(axis=0)
-                rest = self._expected(self._hours(self.reference[run]), counts[run].sum(axis=1),
-                                      whole - match[run].T.astype(np.float64).dot(counts[run]), total - mine)
+                rest = self._expected(
+                    self._hours(self.reference[run]),
+                    counts[run].sum(axis=1),
+                    whole - match[run].T.astype(np.float64).dot(counts[run]),
+                    total - mine,
+                )
                 if mine.sum() >= _FEWEST and rest.sum() > 0:
                     distances.append(distance(mine, rest, self.width))
                     values.append(mine.sum())
@@ -153,8 +164,9 @@ class Series:
         if len(mine) and present.sum() > 0:
             match = same_time(self._hours(past)).T.astype(np.float64)
             expected = self._expected(self._hours(self.recent), mine.sum(axis=1), match.dot(counts), total)
-        value.update(learned=len(self.reference), of=REFERENCE, values_then=int(total.sum()),
-                     values_now=int(present.sum()))
+        value.update(
+            learned=len(self.reference), of=REFERENCE, values_then=int(total.sum()), values_now=int(present.sum())
+        )
         for name, histogram in (("then", expected), ("now", present)):
             if histogram.sum() > 0:
                 share = histogram / histogram.sum()
@@ -184,10 +196,16 @@ class Series:
 
     def to_json(self) -> Dict[str, Any]:
         """For a JSON file."""
+
         def rows(parts: Sequence[Slice]) -> List[List[Any]]:
             return [[round(part.began, 3), " ".join(str(int(n)) for n in part.counts)] for part in parts]
-        return {"key": self.key, "reference": rows(self.reference), "recent": rows(self.recent),
-                "open": rows([self.open] if self.open is not None else [])}
+
+        return {
+            "key": self.key,
+            "reference": rows(self.reference),
+            "recent": rows(self.recent),
+            "open": rows([self.open] if self.open is not None else []),
+        }
 
     @classmethod
     def from_json(cls, scale: Scale, slice_s: float, value: Any, where: str) -> "Series":
@@ -206,14 +224,23 @@ class Series:
                     raise ValueError("{} has a slice without a time".format(name))
                 found.append(Slice(float(began), counts))
             return found
+
         try:
             made.key = str(value["key"])
             made.reference, made.recent = rows("reference", REFERENCE), rows("recent", NOW)
             made.open = (rows("open", 1) or [None])[0]
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-            raise BadInput("not histograms of jetmask: {}".format(error), where, "what `serve` wrote there itself",
-                           "move the file away to learn anew")
+            raise BadInput(
+                "not histograms of jetmask: {}".format(error),
+                where,
+                "what `serve` wrote there itself",
+                "move the file away to learn anew",
+            )
         if made.recent and len(made.reference) < REFERENCE:
-            raise BadInput("not histograms of jetmask: a present without a whole reference", where,
-                           "what `serve` wrote there itself", "move the file away to learn anew")
+            raise BadInput(
+                "not histograms of jetmask: a present without a whole reference",
+                where,
+                "what `serve` wrote there itself",
+                "move the file away to learn anew",
+            )
         return made

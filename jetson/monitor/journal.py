@@ -32,8 +32,12 @@ class Journal:
     `tell(event)` is called after an event was kept. Safe to call from several threads.
     """
 
-    def __init__(self, path: Optional[str] = None, crops: bool = False,
-                 tell: Callable[[Dict[str, Any]], None] = lambda event: None) -> None:
+    def __init__(
+        self,
+        path: Optional[str] = None,
+        crops: bool = False,
+        tell: Callable[[Dict[str, Any]], None] = lambda event: None,
+    ) -> None:
         self.crops_on = crops
         self.path = path
         self.error = ""
@@ -51,8 +55,11 @@ class Journal:
                 # A card that has become read-only under a runner is no reason not to start it again: a camera that is
                 # watched matters more. A file that was never there is a mistake.
                 if error.errno != errno.EROFS or not os.path.exists(path):
-                    raise BadInput("the events file cannot be written: {}".format(error.strerror), path,
-                                   "a file in a folder that this user may write to")
+                    raise BadInput(
+                        "the events file cannot be written: {}".format(error.strerror),
+                        path,
+                        "a file in a folder that this user may write to",
+                    )
                 self.error = "events are not written: {}".format(error.strerror)
 
     def add(self, kind: str, **fields: Any) -> Dict[str, Any]:
@@ -158,6 +165,10 @@ def _mend(path: str) -> int:
 def from_track(event: Any, camera: int, uri: str, wall: float, monotonic: float) -> Dict[str, Any]:
     """A tracker's event as the fields of a journal entry; `wall` and `monotonic` are the same moment."""
     return {
-        "camera": camera, "source": uri, "person": event.track, "label": CLASSES[event.label],
-        "began": stamp(wall - monotonic + event.began), "at": stamp(wall - monotonic + event.at),
+        "camera": camera,
+        "source": uri,
+        "person": event.track,
+        "label": CLASSES[event.label],
+        "began": stamp(wall - monotonic + event.began),
+        "at": stamp(wall - monotonic + event.at),
     }

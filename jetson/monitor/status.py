@@ -32,8 +32,16 @@ def _unanswered_s(camera: Any, last_result: float) -> float:
 class Status:
     """Puts the state together. `board`, `tradeoff` and `governor` are asked when they are there."""
 
-    def __init__(self, manifest: Manifest, runner: Runner, journal: Journal, board: Any = None, tradeoff: Any = None,
-                 governor: Any = None, privacy: Optional[Dict[str, Any]] = None) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        runner: Runner,
+        journal: Journal,
+        board: Any = None,
+        tradeoff: Any = None,
+        governor: Any = None,
+        privacy: Optional[Dict[str, Any]] = None,
+    ) -> None:
         self.manifest = manifest
         self.runner = runner
         self.journal = journal
@@ -66,8 +74,13 @@ class Status:
         status = "stuck" if reason else "degraded" if lost else "ok"
         if lost and not reason:
             reason = "no picture from " + ", ".join(lost)
-        return {"ok": status != "stuck", "status": status, "reason": reason, "beat_age_s": round(silent, 3),
-                "uptime_s": round(now - runner.started, 1)}
+        return {
+            "ok": status != "stuck",
+            "status": status,
+            "reason": reason,
+            "beat_age_s": round(silent, 3),
+            "uptime_s": round(now - runner.started, 1),
+        }
 
     def warnings(self) -> List[str]:
         """What an operator should look at, in words; empty when all is well."""
@@ -102,19 +115,32 @@ class Status:
     def _camera(self, view: View, now: float) -> Dict[str, Any]:
         camera, latest = view.camera, view.latest
         # What was seen seconds ago is not what is there: counts are given only for a live picture.
-        current = latest is not None and camera.status in ("live", "ended") and (
-            now - latest.done < 3.0 or camera.source.kind == "folder" or camera.status == "ended")
+        current = (
+            latest is not None
+            and camera.status in ("live", "ended")
+            and (now - latest.done < 3.0 or camera.source.kind == "folder" or camera.status == "ended")
+        )
         with view.tracking:
             tracks = list(latest.tracks) if current else []
             totals, persons = list(view.tracker.counts), view.tracker.persons
         return {
-            "index": camera.index, "source": camera.source.label, "kind": camera.source.kind, "status": camera.status,
+            "index": camera.index,
+            "source": camera.source.label,
+            "kind": camera.source.kind,
+            "status": camera.status,
             "since": stamp(time.time() - now + camera.since),
             "frame_wh": list(camera.frame_wh) if camera.frame_wh else None,
-            "camera_fps": round(camera.fps, 2), "result_fps": round(view.rate.value(now), 2),
-            "frames": camera.frames, "results": view.results, "dropped": camera.dropped,
-            "restarts": camera.restarts, "times_lost": camera.lost_count, "last_error": camera.last_error,
-            "frozen": camera.frozen, "dark": camera.dark, "capture_pid": camera.pid,
+            "camera_fps": round(camera.fps, 2),
+            "result_fps": round(view.rate.value(now), 2),
+            "frames": camera.frames,
+            "results": view.results,
+            "dropped": camera.dropped,
+            "restarts": camera.restarts,
+            "times_lost": camera.lost_count,
+            "last_error": camera.last_error,
+            "frozen": camera.frozen,
+            "dark": camera.dark,
+            "capture_pid": camera.pid,
             "frame_age_ms": round((now - latest.arrived) * 1e3, 1) if latest else None,
             "latency_ms": {stage: round(value, 3) for stage, value in latest.ms.items()} if latest else None,
             "faces": [dict(tracker.describe(face), label=CLASSES[face.label]) for face in tracks],
@@ -129,24 +155,44 @@ class Status:
         active = self.runner.active
         chosen = active.variant
         runtime = active.detector.engine.runtime
-        return {"name": chosen.name, "model": chosen.model, "precision": chosen.precision, "runtime": runtime,
-                "input_wh": list(chosen.input_wh), "macs": chosen.macs, "bytes": chosen.bytes,
-                "ap": (chosen.ap or {}).get(runtime)}
+        return {
+            "name": chosen.name,
+            "model": chosen.model,
+            "precision": chosen.precision,
+            "runtime": runtime,
+            "input_wh": list(chosen.input_wh),
+            "macs": chosen.macs,
+            "bytes": chosen.bytes,
+            "ap": (chosen.ap or {}).get(runtime),
+        }
 
     def state(self) -> Dict[str, Any]:
         """Everything, as JSON-ready values."""
         now = time.monotonic()
         runner = self.runner
         value = {
-            "product": "jetmask", "version": __version__, "bundle": self.manifest.name,
-            "bundle_created": self.manifest.created, "time": stamp(time.time()),
-            "uptime_s": round(now - runner.started, 1), "health": self.health(), "variant": self.variant(),
-            "classes": list(CLASSES), "score": runner.score, "fps": round(runner.rate.value(now), 2),
-            "results": runner.results, "engine_errors": runner.engine_errors, "engine_error": runner.engine_error,
+            "product": "jetmask",
+            "version": __version__,
+            "bundle": self.manifest.name,
+            "bundle_created": self.manifest.created,
+            "time": stamp(time.time()),
+            "uptime_s": round(now - runner.started, 1),
+            "health": self.health(),
+            "variant": self.variant(),
+            "classes": list(CLASSES),
+            "score": runner.score,
+            "fps": round(runner.rate.value(now), 2),
+            "results": runner.results,
+            "engine_errors": runner.engine_errors,
+            "engine_error": runner.engine_error,
             "latency_ms": {stage: runner.histograms[stage].percentiles() for stage in STAGES},
             "cameras": [self._camera(view, now) for view in runner.views],
-            "warnings": self.warnings(), "events": self.journal.latest(30), "privacy": self.privacy,
-            "memory_bytes": resident_bytes(), "reloads": self.reloads, "failed_reloads": self.failed_reloads,
+            "warnings": self.warnings(),
+            "events": self.journal.latest(30),
+            "privacy": self.privacy,
+            "memory_bytes": resident_bytes(),
+            "reloads": self.reloads,
+            "failed_reloads": self.failed_reloads,
             "board": self.board.state() if self.board is not None else None,
             "tradeoff": self.tradeoff.state() if self.tradeoff is not None else None,
             "governor": self.governor.state() if self.governor is not None else None,

@@ -14,27 +14,52 @@ from jetson.bundle.manifest import CLASSES
 
 # What a journal may tell of (jetson.tracking.tracker, jetson.tracking.zones, jetson.serve.live). Home Assistant refuses an event whose type was
 # not announced, so that further ones are announced when they first come up.
-EVENT_TYPES = ("enter", "change", "leave", "camera lost", "camera back", "camera drifted", "camera as before",
-               "crossed", "zone entered", "zone left", "switched", "reloaded", "reload refused")
+EVENT_TYPES = (
+    "enter",
+    "change",
+    "leave",
+    "camera lost",
+    "camera back",
+    "camera drifted",
+    "camera as before",
+    "crossed",
+    "zone entered",
+    "zone left",
+    "switched",
+    "reloaded",
+    "reload refused",
+)
 
 # The names of a camera's lines and polygons: {"lines": […], "zones": […]} (jetson.tracking.zones).
 Places = Dict[str, List[str]]
 
 
-def configs(node: str, device: str, base: str, discovery: str, cameras: List[Places], model: str,
-            event_types: Iterable[str]) -> Dict[str, bytes]:
+def configs(
+    node: str, device: str, base: str, discovery: str, cameras: List[Places], model: str, event_types: Iterable[str]
+) -> Dict[str, bytes]:
     """Topic -> payload of every entity. `base`: the device's own topics begin with it; `cameras`: what each counts."""
-    owner = {"identifiers": [device], "name": node, "manufacturer": "jetmask", "model": model or "runner",
-             "sw_version": __version__}
+    owner = {
+        "identifiers": [device],
+        "name": node,
+        "manufacturer": "jetmask",
+        "model": model or "runner",
+        "sw_version": __version__,
+    }
     found: Dict[str, bytes] = {}
     entities = _device(base, sorted(set(event_types)))
     for number, places in enumerate(cameras):
         topic = "{}/camera/{}".format(base, number)
         entities += _camera(topic, number) + _places(topic, number, places)
     for component, name, keys in entities:
-        config = dict(keys, unique_id="{}_{}".format(device, name), availability_topic=base + "/status",
-                      payload_available="online", payload_not_available="offline", device=owner,
-                      origin={"name": "jetmask", "sw_version": __version__})
+        config = dict(
+            keys,
+            unique_id="{}_{}".format(device, name),
+            availability_topic=base + "/status",
+            payload_available="online",
+            payload_not_available="offline",
+            device=owner,
+            origin={"name": "jetmask", "sw_version": __version__},
+        )
         found["{}/{}/{}/{}/config".format(discovery, component, device, name)] = json.dumps(config).encode()
     return found
 
@@ -42,48 +67,145 @@ def configs(node: str, device: str, base: str, discovery: str, cameras: List[Pla
 def _device(base: str, event_types: List[str]) -> List[Tuple[str, str, Dict[str, Any]]]:
     topic = base + "/state"
     return [
-        ("event", "events", {"name": "Events", "state_topic": base + "/event", "event_types": event_types,
-                             "icon": "mdi:account-eye", "qos": 1}),
-        ("binary_sensor", "problem", {"name": "Problem", "state_topic": topic, "device_class": "problem",
-                                      "value_template": "{{ 'OFF' if value_json.status == 'ok' else 'ON' }}",
-                                      "entity_category": "diagnostic", "json_attributes_topic": topic}),
-        ("binary_sensor", "throttled", {"name": "Throttled", "state_topic": topic, "device_class": "problem",
-                                        "value_template": "{{ 'ON' if value_json.throttled else 'OFF' }}",
-                                        "entity_category": "diagnostic"}),
-        ("sensor", "results", {"name": "Results a second", "state_topic": topic, "state_class": "measurement",
-                               "value_template": "{{ value_json.fps }}", "unit_of_measurement": "frames/s",
-                               "entity_category": "diagnostic"}),
-        ("sensor", "temperature", {"name": "Temperature", "state_topic": topic, "device_class": "temperature",
-                                   "unit_of_measurement": "°C", "state_class": "measurement",
-                                   "value_template": "{{ value_json.temperature_c }}",
-                                   "entity_category": "diagnostic"}),
-        ("sensor", "variant", {"name": "Variant", "state_topic": topic, "value_template": "{{ value_json.variant }}",
-                               "entity_category": "diagnostic"}),
-        ("sensor", "dropped", {"name": "Dropped events", "state_topic": topic, "state_class": "total_increasing",
-                               "value_template": "{{ value_json.events_dropped }}", "entity_category": "diagnostic"}),
+        (
+            "event",
+            "events",
+            {
+                "name": "Events",
+                "state_topic": base + "/event",
+                "event_types": event_types,
+                "icon": "mdi:account-eye",
+                "qos": 1,
+            },
+        ),
+        (
+            "binary_sensor",
+            "problem",
+            {
+                "name": "Problem",
+                "state_topic": topic,
+                "device_class": "problem",
+                "value_template": "{{ 'OFF' if value_json.status == 'ok' else 'ON' }}",
+                "entity_category": "diagnostic",
+                "json_attributes_topic": topic,
+            },
+        ),
+        (
+            "binary_sensor",
+            "throttled",
+            {
+                "name": "Throttled",
+                "state_topic": topic,
+                "device_class": "problem",
+                "value_template": "{{ 'ON' if value_json.throttled else 'OFF' }}",
+                "entity_category": "diagnostic",
+            },
+        ),
+        (
+            "sensor",
+            "results",
+            {
+                "name": "Results a second",
+                "state_topic": topic,
+                "state_class": "measurement",
+                "value_template": "{{ value_json.fps }}",
+                "unit_of_measurement": "frames/s",
+                "entity_category": "diagnostic",
+            },
+        ),
+        (
+            "sensor",
+            "temperature",
+            {
+                "name": "Temperature",
+                "state_topic": topic,
+                "device_class": "temperature",
+                "unit_of_measurement": "°C",
+                "state_class": "measurement",
+                "value_template": "{{ value_json.temperature_c }}",
+                "entity_category": "diagnostic",
+            },
+        ),
+        (
+            "sensor",
+            "variant",
+            {
+                "name": "Variant",
+                "state_topic": topic,
+                "value_template": "{{ value_json.variant }}",
+                "entity_category": "diagnostic",
+            },
+        ),
+        (
+            "sensor",
+            "dropped",
+            {
+                "name": "Dropped events",
+                "state_topic": topic,
+                "state_class": "total_increasing",
+                "value_template": "{{ value_json.events_dropped }}",
+                "entity_category": "diagnostic",
+            },
+        ),
     ]
 
 
 def _camera(topic: str, number: int) -> List[Tuple[str, str, Dict[str, Any]]]:
     entities = [
-        ("binary_sensor", "camera{}".format(number), {
-            "name": "Camera {}".format(number), "state_topic": topic, "device_class": "connectivity",
-            "value_template": "{{ 'ON' if value_json.status == 'live' else 'OFF' }}", "json_attributes_topic": topic}),
-        ("sensor", "camera{}_persons".format(number), {
-            # Never falls but by a new start, which total_increasing takes for a new cycle.
-            "name": "Camera {} persons".format(number), "state_topic": topic, "state_class": "total_increasing",
-            "value_template": "{{ value_json.persons.total }}", "icon": "mdi:counter"}),
+        (
+            "binary_sensor",
+            "camera{}".format(number),
+            {
+                "name": "Camera {}".format(number),
+                "state_topic": topic,
+                "device_class": "connectivity",
+                "value_template": "{{ 'ON' if value_json.status == 'live' else 'OFF' }}",
+                "json_attributes_topic": topic,
+            },
+        ),
+        (
+            "sensor",
+            "camera{}_persons".format(number),
+            {
+                # Never falls but by a new start, which total_increasing takes for a new cycle.
+                "name": "Camera {} persons".format(number),
+                "state_topic": topic,
+                "state_class": "total_increasing",
+                "value_template": "{{ value_json.persons.total }}",
+                "icon": "mdi:counter",
+            },
+        ),
     ]
     for label in CLASSES:
         words = label.replace("_", " ")
-        entities.append(("sensor", "camera{}_{}".format(number, label), {
-            "name": "Camera {} {}, now".format(number, words), "state_topic": topic, "state_class": "measurement",
-            "value_template": "{{ value_json.now.%s }}" % label, "icon": "mdi:face-mask"}))
+        entities.append(
+            (
+                "sensor",
+                "camera{}_{}".format(number, label),
+                {
+                    "name": "Camera {} {}, now".format(number, words),
+                    "state_topic": topic,
+                    "state_class": "measurement",
+                    "value_template": "{{ value_json.now.%s }}" % label,
+                    "icon": "mdi:face-mask",
+                },
+            )
+        )
         # May fall by one, when the vote about a person changes: so a total with its start, not total_increasing.
-        entities.append(("sensor", "camera{}_persons_{}".format(number, label), {
-            "name": "Camera {} {}, persons".format(number, words), "state_topic": topic, "state_class": "total",
-            "value_template": "{{ value_json.persons.%s }}" % label, "icon": "mdi:counter",
-            "last_reset_value_template": "{{ value_json.since }}"}))
+        entities.append(
+            (
+                "sensor",
+                "camera{}_persons_{}".format(number, label),
+                {
+                    "name": "Camera {} {}, persons".format(number, words),
+                    "state_topic": topic,
+                    "state_class": "total",
+                    "value_template": "{{ value_json.persons.%s }}" % label,
+                    "icon": "mdi:counter",
+                    "last_reset_value_template": "{{ value_json.since }}",
+                },
+            )
+        )
     return entities
 
 
@@ -93,14 +215,33 @@ def _places(topic: str, number: int, places: Places) -> List[Tuple[str, str, Dic
     entities: List[Tuple[str, str, Dict[str, Any]]] = []
     for name in places["lines"]:
         for way in ("in", "out"):
-            entities.append(("sensor", "camera{}_line_{}_{}".format(number, _word(name), way), {
-                "name": "Camera {} {} {}".format(number, name, way), "state_topic": topic, "icon": "mdi:door",
-                "value_template": "{{ %s['%s'].total }}" % (pick.format("lines", name), way),
-                "state_class": "total_increasing"}))
+            entities.append(
+                (
+                    "sensor",
+                    "camera{}_line_{}_{}".format(number, _word(name), way),
+                    {
+                        "name": "Camera {} {} {}".format(number, name, way),
+                        "state_topic": topic,
+                        "icon": "mdi:door",
+                        "value_template": "{{ %s['%s'].total }}" % (pick.format("lines", name), way),
+                        "state_class": "total_increasing",
+                    },
+                )
+            )
     for name in places["zones"]:
-        entities.append(("sensor", "camera{}_zone_{}".format(number, _word(name)), {
-            "name": "Camera {} {}, now".format(number, name), "state_topic": topic, "state_class": "measurement",
-            "value_template": "{{ %s.now.total }}" % pick.format("zones", name), "icon": "mdi:account-group"}))
+        entities.append(
+            (
+                "sensor",
+                "camera{}_zone_{}".format(number, _word(name)),
+                {
+                    "name": "Camera {} {}, now".format(number, name),
+                    "state_topic": topic,
+                    "state_class": "measurement",
+                    "value_template": "{{ %s.now.total }}" % pick.format("zones", name),
+                    "icon": "mdi:account-group",
+                },
+            )
+        )
     return entities
 
 

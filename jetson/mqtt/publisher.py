@@ -37,8 +37,12 @@ def _paho() -> Any:
     try:
         import paho.mqtt.client as paho
     except ImportError:
-        raise DeviceMismatch("--mqtt needs the Python package paho-mqtt, which is not here", None, None,
-                             "python3 -m pip install 'paho-mqtt>=1.6,<3'")
+        raise DeviceMismatch(
+            "--mqtt needs the Python package paho-mqtt, which is not here",
+            None,
+            None,
+            "python3 -m pip install 'paho-mqtt>=1.6,<3'",
+        )
     return paho
 
 
@@ -103,9 +107,16 @@ class Mqtt:
 
     def state(self) -> Dict[str, Any]:
         """For the page, /api/state and /metrics: the spool's state, and {broker, connected, error, connects, node}."""
-        return dict(self.spool.state(), broker=self.settings.broker, node=self.settings.node, boot=self.boot,
-                    connected=self.connected, error=self.error, connects=self.connects,
-                    spool_error=self.spool.error)
+        return dict(
+            self.spool.state(),
+            broker=self.settings.broker,
+            node=self.settings.node,
+            boot=self.boot,
+            connected=self.connected,
+            error=self.error,
+            connects=self.connects,
+            spool_error=self.spool.error,
+        )
 
     def warnings(self) -> List[str]:
         """What an operator should look at, in words."""
@@ -151,8 +162,9 @@ class Mqtt:
             return  # a broker that comes and goes must not wear out the flash
         self.announced, self._kept_network = announced, self._network
         try:
-            files.write_json(self._remembered, {
-                "device": self.device, "announced": announced, "network": self._network})
+            files.write_json(
+                self._remembered, {"device": self.device, "announced": announced, "network": self._network}
+            )
         except (OSError, JetmaskError) as error:  # a full disk: events can be published all the same
             self.say("mqtt: cannot remember what was announced: {}".format(error))
 
@@ -167,8 +179,9 @@ def _addresses(root: str = "/") -> List[str]:
     # Bridges and the ends of containers have no device behind them.
     for device in glob.glob(os.path.join(root, "sys/class/net/*/device")):
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            kind, address = [_text(os.path.join(os.path.dirname(device), name))
-                             for name in ("addr_assign_type", "address")]
+            kind, address = [
+                _text(os.path.join(os.path.dirname(device), name)) for name in ("addr_assign_type", "address")
+            ]
             if kind == "0":  # permanent; 1 is drawn, 2 taken from another device, 3 set by somebody
                 found.add(address)
     return sorted(found - {"", "00:00:00:00:00:00"})

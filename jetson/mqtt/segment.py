@@ -40,7 +40,7 @@ def decode(data: bytes, at: int = 0) -> Iterator[Tuple[int, bytes, int]]:
         _, size, check, number = RECORD.unpack_from(data, at)
         end = at + RECORD.size + size
         if size <= MAX_PAYLOAD and end <= len(data):
-            payload = data[at + RECORD.size:end]
+            payload = data[at + RECORD.size : end]
             if zlib.crc32(payload, zlib.crc32(_NUMBER.pack(number))) == check:
                 yield number, payload, end
                 at = end
@@ -78,7 +78,7 @@ def append(handle: int, data: bytes) -> None:
     """Write all of `data`; after an OSError a part of it may be there."""
     view = memoryview(data)
     while view:
-        view = view[os.write(handle, view):]
+        view = view[os.write(handle, view) :]
 
 
 class Segment:
@@ -147,7 +147,7 @@ def _change(how: Callable[..., None], *words: Any) -> None:
 
 def _first(name: str) -> Optional[int]:
     try:
-        return int(name[:-len(SUFFIX)], 16)
+        return int(name[: -len(SUFFIX)], 16)
     except ValueError:
         return None
 
@@ -171,7 +171,7 @@ class Cursor:
             data = os.pread(self._handle, 2 * self.SLOT, 0)
             for at in (0, self.SLOT):
                 with contextlib.suppress(ValueError, KeyError, TypeError):
-                    check, _, text = data[at:at + self.SLOT].rstrip(b" \0").partition(b" ")
+                    check, _, text = data[at : at + self.SLOT].rstrip(b" \0").partition(b" ")
                     if int(check, 16) == zlib.crc32(text):
                         values = json.loads(text.decode())
                         if int(values["turn"]) > self._turn:

@@ -119,11 +119,20 @@ class Session:
         self._cameras = owner.cameras
         found: Dict[str, bytes] = {}
         if self.settings.discovery:
-            found = homeassistant.configs(self.settings.node, owner.device, self.base, self.settings.discovery,
-                                          owner.cameras, owner.model, self._known)
+            found = homeassistant.configs(
+                self.settings.node,
+                owner.device,
+                self.base,
+                self.settings.discovery,
+                owner.cameras,
+                owner.model,
+                self._known,
+            )
         # Counts are retained, too: those of a camera that is no more, or under a former name, would stay for ever.
-        own = [self.base + end for end in ["/status", "/state"] + ["/camera/{}".format(number)
-                                                                  for number in range(len(owner.cameras))]]
+        own = [
+            self.base + end
+            for end in ["/status", "/state"] + ["/camera/{}".format(number) for number in range(len(owner.cameras))]
+        ]
         for topic in owner.announced:
             if topic not in found and topic not in own:
                 self._publish(client, topic, b"", 1, True)
@@ -155,17 +164,39 @@ class Session:
         for camera in state["cameras"]:
             value = {key: camera[key] for key in ("source", "status", "now", "persons", "frozen", "dark")}
             for kind in ("lines", "zones"):  # where they are does not change; only their counts are sent
-                value[kind] = [{key: field for key, field in place.items() if key != "points"}
-                               for place in camera.get(kind, ())]
-            self._send(client, "camera/{}".format(camera["index"]), value, now, {
-                "fps": camera["result_fps"], "since": owner.since})
-        value = {"status": state["health"]["status"], "reason": state["health"]["reason"],
-                 "variant": state["variant"]["name"], "warnings": state["warnings"],
-                 "throttled": bool(board.get("throttled")), "bundle": state["bundle"], "version": state["version"],
-                 "events_dropped": sum(owner.spool.dropped.values())}
-        self._send(client, "state", value, now, {
-            "fps": state["fps"], "temperature_c": hottest(board.get("temperature_c") or {}),
-            "power_mw": board.get("total_mw"), "boot": owner.boot, "since": owner.since})
+                value[kind] = [
+                    {key: field for key, field in place.items() if key != "points"} for place in camera.get(kind, ())
+                ]
+            self._send(
+                client,
+                "camera/{}".format(camera["index"]),
+                value,
+                now,
+                {"fps": camera["result_fps"], "since": owner.since},
+            )
+        value = {
+            "status": state["health"]["status"],
+            "reason": state["health"]["reason"],
+            "variant": state["variant"]["name"],
+            "warnings": state["warnings"],
+            "throttled": bool(board.get("throttled")),
+            "bundle": state["bundle"],
+            "version": state["version"],
+            "events_dropped": sum(owner.spool.dropped.values()),
+        }
+        self._send(
+            client,
+            "state",
+            value,
+            now,
+            {
+                "fps": state["fps"],
+                "temperature_c": hottest(board.get("temperature_c") or {}),
+                "power_mw": board.get("total_mw"),
+                "boot": owner.boot,
+                "since": owner.since,
+            },
+        )
 
     def _send(self, client: Any, name: str, value: Dict[str, Any], now: float, more: Dict[str, Any]) -> None:
         """`more` goes along, but its change alone is no reason to send."""

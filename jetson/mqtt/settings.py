@@ -20,13 +20,40 @@ from jetson.errors import BadInput, UsageError
 from jetson.net import loopback
 
 _URL = "mqtt://HOST or mqtts://HOST, with :PORT where it is not 1883 or 8883"
-_Settings = NamedTuple("_Settings", [
-    ("host", str), ("port", int), ("tls", bool), ("prefix", str), ("node", str), ("discovery", str), ("username", str),
-    ("password", str), ("ca_file", str), ("cert_file", str), ("key_file", str), ("spool", str), ("spool_events", int),
-    ("spool_mb", int), ("counts_every_s", float), ("notes", List[str])])
+_Settings = NamedTuple(
+    "_Settings",
+    [
+        ("host", str),
+        ("port", int),
+        ("tls", bool),
+        ("prefix", str),
+        ("node", str),
+        ("discovery", str),
+        ("username", str),
+        ("password", str),
+        ("ca_file", str),
+        ("cert_file", str),
+        ("key_file", str),
+        ("spool", str),
+        ("spool_events", int),
+        ("spool_mb", int),
+        ("counts_every_s", float),
+        ("notes", List[str]),
+    ],
+)
 _DEFAULTS: Dict[str, Any] = {
-    "username": "", "password": "", "ca_file": "", "cert_file": "", "key_file": "", "node": "",
-    "discovery": "homeassistant", "spool": "", "spool_events": 100000, "spool_mb": 64, "counts_every_s": 1.0}
+    "username": "",
+    "password": "",
+    "ca_file": "",
+    "cert_file": "",
+    "key_file": "",
+    "node": "",
+    "discovery": "homeassistant",
+    "spool": "",
+    "spool_events": 100000,
+    "spool_mb": 64,
+    "counts_every_s": 1.0,
+}
 _LIMITS = {"spool_events": (100, 10000000), "spool_mb": (1, 100000), "counts_every_s": (0.1, 3600)}
 
 
@@ -86,8 +113,9 @@ def read(args: argparse.Namespace) -> Optional[Settings]:
     try:
         settings.context()
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        raise BadInput("the TLS files cannot be used: {}".format(error), where,
-                       "ca_file, cert_file and key_file in PEM form")
+        raise BadInput(
+            "the TLS files cannot be used: {}".format(error), where, "ca_file, cert_file and key_file in PEM form"
+        )
     return settings
 
 
@@ -107,8 +135,12 @@ def _address(url: str) -> Dict[str, Any]:
     except ValueError:
         raise UsageError("not a broker's address", "--mqtt", _URL)
     if parts.username is not None or parts.password is not None:
-        raise UsageError("a password on the command line can be seen by every user of this machine", "--mqtt", _URL,
-                         "put username and password into a file: --mqtt-config FILE")
+        raise UsageError(
+            "a password on the command line can be seen by every user of this machine",
+            "--mqtt",
+            _URL,
+            "put username and password into a file: --mqtt-config FILE",
+        )
     if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path.strip("/") or parts.query:
         raise UsageError("not a broker's address: {}".format(url), "--mqtt", _URL)
     tls = parts.scheme == "mqtts"
@@ -122,22 +154,34 @@ def _file(path: str) -> Dict[str, Any]:
     for key, value in found.items():
         if key not in _DEFAULTS:
             near = difflib.get_close_matches(key, _DEFAULTS, 1)
-            raise BadInput("there is no such key: {}".format(key), path, "one of " + ", ".join(sorted(_DEFAULTS)),
-                           "did you mean {}?".format(near[0]) if near else None)
+            raise BadInput(
+                "there is no such key: {}".format(key),
+                path,
+                "one of " + ", ".join(sorted(_DEFAULTS)),
+                "did you mean {}?".format(near[0]) if near else None,
+            )
         kind = type(_DEFAULTS[key])
         if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
-            raise BadInput("{} is {!r}".format(key, value) if key != "password" else "password is not a text",
-                           path, {"str": "a text", "int": "a whole number", "float": "a number"}[kind.__name__])
+            raise BadInput(
+                "{} is {!r}".format(key, value) if key != "password" else "password is not a text",
+                path,
+                {"str": "a text", "int": "a whole number", "float": "a number"}[kind.__name__],
+            )
         low, high = _LIMITS.get(key, (None, None))
         if low is not None and not low <= value <= high:
             raise BadInput("{} is {!r}".format(key, value), path, "{} to {}".format(low, high))
     folder = os.path.dirname(os.path.abspath(path))
-    return {key: os.path.join(folder, value) if value and (key.endswith("_file") or key == "spool") else value
-            for key, value in found.items()}
+    return {
+        key: os.path.join(folder, value) if value and (key.endswith("_file") or key == "spool") else value
+        for key, value in found.items()
+    }
 
 
 def _topic(text: str, where: str) -> str:
     if not text or re.search(r"[+#$\s\x00-\x1f]", text) or not all(text.split("/")) or len(text) > 100:
-        raise UsageError("not the beginning of a topic: {!r}".format(text), where,
-                         "names with / between them, without blanks, +, # and $")
+        raise UsageError(
+            "not the beginning of a topic: {!r}".format(text),
+            where,
+            "names with / between them, without blanks, +, # and $",
+        )
     return text

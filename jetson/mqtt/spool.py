@@ -36,8 +36,9 @@ class Spool:
     whose checksum is wrong or that are gone).
     """
 
-    def __init__(self, folder: str, max_records: int = 100000, max_bytes: int = 64 << 20,
-                 segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(
+        self, folder: str, max_records: int = 100000, max_bytes: int = 64 << 20, segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
         self.folder = os.path.abspath(folder)
         self.max_records = max_records
         self.max_bytes = max_bytes
@@ -62,8 +63,11 @@ class Spool:
             self._open()
         except OSError as error:
             self._held.close()
-            raise BadInput("the spool cannot be used: {}".format(error.strerror or error), self.folder,
-                           "a folder that this user may write to, on a disk with room")
+            raise BadInput(
+                "the spool cannot be used: {}".format(error.strerror or error),
+                self.folder,
+                "a folder that this user may write to, on a disk with room",
+            )
 
     def _open(self) -> None:
         self._cursor: Optional[segment.Cursor] = segment.Cursor(os.path.join(self.folder, "cursor"))
@@ -259,8 +263,14 @@ class Spool:
             dead, self._dead = self._dead, []
             newest = self._segments[-1] if self._segments else None
             needed = self._handle is not None and newest is not None and newest.count(self._head, _FOREVER) > 0
-            values = dict(self.dropped, head=self._head, next=self._next, written=self._written,
-                          holes=self._holes(), published=self.published)
+            values = dict(
+                self.dropped,
+                head=self._head,
+                next=self._next,
+                written=self._written,
+                holes=self._holes(),
+                published=self.published,
+            )
         try:
             if needed:
                 os.fsync(self._handle)
@@ -295,8 +305,9 @@ class Spool:
             self._pending.popleft()
             gone += 1
         self._head = max(self._head, head)
-        while self._segments and self._segments[0].last < self._head and (
-                len(self._segments) > 1 or self._handle is None):
+        while (
+            self._segments and self._segments[0].last < self._head and (len(self._segments) > 1 or self._handle is None)
+        ):
             self._dead.append(self._segments.pop(0))
         return gone
 
@@ -322,9 +333,15 @@ class Spool:
     def state(self) -> Dict[str, Any]:
         """{waiting, waiting_bytes (on disk), max_records, max_bytes, published, dropped: {reason: n}, error}."""
         with self._lock:
-            return {"waiting": self._waiting(), "disk_bytes": sum(one.size for one in self._segments),
-                    "max_records": self.max_records, "max_bytes": self.max_bytes, "published": self.published,
-                    "dropped": dict(self.dropped), "error": self.error}
+            return {
+                "waiting": self._waiting(),
+                "disk_bytes": sum(one.size for one in self._segments),
+                "max_records": self.max_records,
+                "max_bytes": self.max_bytes,
+                "published": self.published,
+                "dropped": dict(self.dropped),
+                "error": self.error,
+            }
 
     def close(self) -> None:
         """Write and sync what is left, and let go of the folder."""

@@ -29,8 +29,9 @@ def options(parser: argparse.ArgumentParser) -> None:
 def serve_options(parser: argparse.ArgumentParser) -> None:
     """All arguments but the bundle (shared with `jetmask run`)."""
     add = parser.add_argument
-    add("--source", action="append", required=True, metavar="URI",
-        help=source.EXAMPLES + "; may be given several times")
+    add(
+        "--source", action="append", required=True, metavar="URI", help=source.EXAMPLES + "; may be given several times"
+    )
     add("--variant", metavar="NAME", help="which of the bundle's variants (default: the bundle's default)")
     add("--runtime", metavar="R", help="tensorrt, onnxruntime or litert (default: the first that is here)")
     add("--threads", type=int, default=0, metavar="N", help="CPU threads of one inference (default: cores - 1)")
@@ -47,26 +48,52 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
     add("--allow-host", action="append", default=[], metavar="NAME", help="a further name this server is called by")
     add("--stream-fps", type=float, default=15.0, metavar="N", help="pictures a second for viewers (default 15)")
     add("--blur-faces", action="store_true", help="make faces unrecognisable in every picture that is served")
-    add("--tradeoff", default="auto", metavar="NAMES",
-        help="variants to compare while running, with commas; auto: all that run here; off")
-    add("--budget", type=float, default=100 * tradeoff.BUDGET, metavar="PERCENT",
-        help="share of the time that comparing may take (default %(default).0f)")
+    add(
+        "--tradeoff",
+        default="auto",
+        metavar="NAMES",
+        help="variants to compare while running, with commas; auto: all that run here; off",
+    )
+    add(
+        "--budget",
+        type=float,
+        default=100 * tradeoff.BUDGET,
+        metavar="PERCENT",
+        help="share of the time that comparing may take (default %(default).0f)",
+    )
     add("--eval", metavar="SPLIT_DIR", help="labelled images to measure true AP on, in the same share of the time")
-    add("--governor", metavar="GOALS",
-        help="switch to the most accurate variant that keeps fps=25, watts=5 or celsius=70; several with commas")
+    add(
+        "--governor",
+        metavar="GOALS",
+        help="switch to the most accurate variant that keeps fps=25, watts=5 or celsius=70; several with commas",
+    )
     add("--events", metavar="FILE", help="append events to this file, one JSON object a line (default: kept in memory)")
-    add("--zones", metavar="FILE",
+    add(
+        "--zones",
+        metavar="FILE",
         help="lines to count at and polygons to watch, one a line: `line 0 door 0.5,0 0.5,1` (kind, camera, name, "
-             "points x,y as shares of the picture); read again on SIGHUP; more in jetson/tracking/zones.py")
-    add("--drift", metavar="FILE",
+        "points x,y as shares of the picture); read again on SIGHUP; more in jetson/tracking/zones.py",
+    )
+    add(
+        "--drift",
+        metavar="FILE",
         help="where it is kept what each camera looked like in its first week, as histograms (default: drift.json in "
-             "$JETMASK_STATE, else in memory only); off: not measured")
-    add("--drift-days", type=float, default=drift.DEFAULT_DAYS, metavar="DAYS",
-        help="how long it is learnt what a camera looks like (default %(default).0f, the least 0.01)")
-    add("--keep-crops", action="store_true", help="keep the best picture of each person in memory (default: none; with "
-        "--blur-faces none either)")
+        "$JETMASK_STATE, else in memory only); off: not measured",
+    )
+    add(
+        "--drift-days",
+        type=float,
+        default=drift.DEFAULT_DAYS,
+        metavar="DAYS",
+        help="how long it is learnt what a camera looks like (default %(default).0f, the least 0.01)",
+    )
+    add(
+        "--keep-crops",
+        action="store_true",
+        help="keep the best picture of each person in memory (default: none; with --blur-faces none either)",
+    )
     settings.options(parser)
-    add("--ready-file", metavar="FILE", help="write {\"url\", \"pid\"} there once it serves")
+    add("--ready-file", metavar="FILE", help='write {"url", "pid"} there once it serves')
 
 
 def parse_sources(args: argparse.Namespace) -> List[source.Source]:
@@ -90,8 +117,12 @@ def read_token(args: argparse.Namespace) -> Optional[str]:
         except (OSError, UnicodeDecodeError) as error:
             raise BadInput("the token file cannot be read: {}".format(error), args.token_file)
         if len(token) < 16 or not token.isprintable() or " " in token:
-            raise BadInput("the token is too short or has blanks", args.token_file, "a line of at least 16 characters",
-                           "python3 -c 'import secrets; print(secrets.token_urlsafe(24))' > FILE")
+            raise BadInput(
+                "the token is too short or has blanks",
+                args.token_file,
+                "a line of at least 16 characters",
+                "python3 -c 'import secrets; print(secrets.token_urlsafe(24))' > FILE",
+            )
         return token
     if loopback(args.host) or args.insecure:
         return None

@@ -78,21 +78,38 @@ class Live:
         self.server = Server(self._handle, self._viewers, access.HEADERS)
         self.door = Door(args.host, args.port, self._healthz, self.server.admit, access.HEADERS).start()
         detector = self.detector(variant)
-        self.runner = Runner(sources, variant, detector, args.score, args.every_frame, self._on_result,
-                             reopen=self.detector)
+        self.runner = Runner(
+            sources, variant, detector, args.score, args.every_frame, self._on_result, reopen=self.detector
+        )
         self.board = Board().start()
-        self.status = Status(self.manifest, self.runner, self.journal, self.board, privacy={
-            "faces_blurred": args.blur_faces, "frames_stored": False, "crops_kept": crops,
-            "events_file": bool(args.events)})
+        self.status = Status(
+            self.manifest,
+            self.runner,
+            self.journal,
+            self.board,
+            privacy={
+                "faces_blurred": args.blur_faces,
+                "frames_stored": False,
+                "crops_kept": crops,
+                "events_file": bool(args.events),
+            },
+        )
         self.site = Site(self.status, self.journal, guard)
-        self.studio = Studio(len(sources), self.site.picture, args.stream_fps, args.blur_faces,
-                             self.runner.score, lambda camera: self.zones[camera].state())
+        self.studio = Studio(
+            len(sources),
+            self.site.picture,
+            args.stream_fps,
+            args.blur_faces,
+            self.runner.score,
+            lambda camera: self.zones[camera].state(),
+        )
         self.site.server, self.site.studio = self.server, self.studio
         self.status.server = self.server
         self.status.zones = self.zones
         self.status.mqtt = self.mqtt
-        self.drift = self.status.drift = drift.open_for(args.drift, args.drift_days, sources, self._tell_drift,
-                                                        self._warn)
+        self.drift = self.status.drift = drift.open_for(
+            args.drift, args.drift_days, sources, self._tell_drift, self._warn
+        )
         self.compare(self.choose(self.manifest, variant))
         self.runner.start()
         self.server.start()
@@ -137,18 +154,26 @@ class Live:
         self.alone = len(entries) < 2 and not (entries and self.truths)
         if self.alone:
             return
-        self.tradeoff = tradeoff.TradeOff(entries, self.detector, self.runner.score, args.budget / 100, self.truths,
-                                          lambda: self.board.state().get("total_mw")).start()
+        self.tradeoff = tradeoff.TradeOff(
+            entries,
+            self.detector,
+            self.runner.score,
+            args.budget / 100,
+            self.truths,
+            lambda: self.board.state().get("total_mw"),
+        ).start()
         self.tradeoff.in_use = lambda detector: self.runner.active.detector is detector
         if self.drift is not None:
             reference = self.tradeoff.reference
             self.tradeoff.on_sample = functools.partial(
-                self.drift.sample, drift.model_key(reference.variant, reference.runtime))
+                self.drift.sample, drift.model_key(reference.variant, reference.runtime)
+            )
         self.runner.spare = self.tradeoff.spare
         self.status.tradeoff = self.tradeoff
         if args.governor:
-            self.governor = governor.Governor(governor.parse(args.governor), self.runner, self.tradeoff,
-                                              self._switch, self.board.state, say)
+            self.governor = governor.Governor(
+                governor.parse(args.governor), self.runner, self.tradeoff, self._switch, self.board.state, say
+            )
             self.status.governor = self.governor
 
     def _switch(self, entry: tradeoff.Entry, reason: str) -> None:
@@ -164,8 +189,12 @@ class Live:
 
     def _healthz(self, request: Any) -> Response:
         if self.site is None:
-            return Response(503, b'{"ok": false, "status": "starting", "reason": "the engine is being opened"}\n',
-                            "application/json", {"Retry-After": "2"})
+            return Response(
+                503,
+                b'{"ok": false, "status": "starting", "reason": "the engine is being opened"}\n',
+                "application/json",
+                {"Retry-After": "2"},
+            )
         return self.site.handle(request)
 
     def _viewers(self, topic: str, count: int) -> None:
@@ -174,14 +203,21 @@ class Live:
     def _announce(self, guard: access.Access, token: Optional[str]) -> None:
         url = self._url(address(self.args.host))
         active = self.runner.active
-        say("serving {} with {} on {}".format(
-            ", ".join(view.camera.source.label for view in self.runner.views), active.variant.name,
-            active.detector.engine.runtime))
+        say(
+            "serving {} with {} on {}".format(
+                ", ".join(view.camera.source.label for view in self.runner.views),
+                active.variant.name,
+                active.detector.engine.runtime,
+            )
+        )
         if token is None:
             say("live page: {}".format(url))
             if loopback(self.args.host):
-                say("from another machine: ssh -L {0}:127.0.0.1:{0} USER@THIS-MACHINE, then open that address".format(
-                    self.door.port))
+                say(
+                    "from another machine: ssh -L {0}:127.0.0.1:{0} USER@THIS-MACHINE, then open that address".format(
+                        self.door.port
+                    )
+                )
             else:
                 say("warning: --insecure: everybody who reaches this port can look in")
         else:
@@ -215,14 +251,21 @@ class Live:
             comparing.offer(frame.image, camera.index)
         if self.drift is not None and self.drift.see(camera.index, frame.image) and self.alone:
             active, sure = self.runner.active, result.faces.confidence >= self.runner.score
-            self.drift.sample(drift.model_key(active.variant, active.detector.engine.runtime), camera.index,
-                              frame.image.shape[0], Faces(result.faces.xyxy[sure], result.faces.scores[sure]))
+            self.drift.sample(
+                drift.model_key(active.variant, active.detector.engine.runtime),
+                camera.index,
+                frame.image.shape[0],
+                Faces(result.faces.xyxy[sure], result.faces.scores[sure]),
+            )
         if self.journal.crops_on:
             for face in result.tracks:
                 if face.confirmed and face.seen >= result.arrived:
                     quality = face.confidence * float(face.xyxy[3] - face.xyxy[1])
-                    self.journal.keep_crop("{}-{}".format(camera.index, face.number), quality,
-                                           functools.partial(crop, frame.image, face.xyxy))
+                    self.journal.keep_crop(
+                        "{}-{}".format(camera.index, face.number),
+                        quality,
+                        functools.partial(crop, frame.image, face.xyxy),
+                    )
         with view.tracking:  # a reload may bring other lines
             passed = self.zones[camera.index].update(view.tracker.tracks, result.frame_wh, result.arrived)
         if result.events or passed:
@@ -286,8 +329,11 @@ class Live:
         cameras = [view.camera for view in self.runner.views]
         # Three times, since a process may have been killed by something else.
         bad = [one for one in cameras if one.status == "lost" and not one.source.live and one.restarts >= 2]
-        if not bad or len(bad) + sum(camera.status == "ended" for camera in cameras) < len(cameras) \
-                or not self.runner.drained:
+        if (
+            not bad
+            or len(bad) + sum(camera.status == "ended" for camera in cameras) < len(cameras)
+            or not self.runner.drained
+        ):
             return False
         for camera in bad:
             say("error: {}: {}".format(camera.source.label, camera.last_error))

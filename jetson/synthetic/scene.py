@@ -23,19 +23,19 @@ def ground(random: np.random.RandomState, frame_wh: Tuple[int, int]) -> np.ndarr
     picture[:] = random.uniform(35, 215) + random.normal(0, 18, 3)  # rooms and streets are nearly grey
     for cells, strength in ((3, 45), (9, 22), (40, 10)):
         noise = random.normal(0, strength, (cells, cells, 3)).astype(np.float32)
-        noise = noise * .15 + noise.mean(2, keepdims=True) * 1.3
+        noise = noise * 0.15 + noise.mean(2, keepdims=True) * 1.3
         picture += cv2.resize(noise, (w, h), interpolation=cv2.INTER_LINEAR)
     picture = np.clip(picture, 0, 255).astype(np.uint8)
     for _ in range(random.randint(4, 26)):
-        grey, vivid = random.uniform(20, 235), random.choice((.15, .4, 1.0))
+        grey, vivid = random.uniform(20, 235), random.choice((0.15, 0.4, 1.0))
         colour = [float(c) for c in grey + vivid * (random.uniform(10, 245, 3) - grey)]
         x, y = int(random.randint(w)), int(random.randint(h))
-        size = int(np.exp(random.uniform(np.log(4), np.log(max(8, .5 * h)))))
+        size = int(np.exp(random.uniform(np.log(4), np.log(max(8, 0.5 * h)))))
         kind = random.randint(5)
         if kind == 0:
-            cv2.rectangle(picture, (x, y), (x + size, y + int(size * random.uniform(.3, 2.5))), colour, -1)
+            cv2.rectangle(picture, (x, y), (x + size, y + int(size * random.uniform(0.3, 2.5))), colour, -1)
         elif kind == 1:
-            axes = size // 2 + 1, int(size * random.uniform(.2, .8)) + 1
+            axes = size // 2 + 1, int(size * random.uniform(0.2, 0.8)) + 1
             cv2.ellipse(picture, (x, y), axes, 0, 0, 360, colour, -1, cv2.LINE_AA)
         elif kind == 2:
             cv2.line(picture, (x, 0), (x + int(random.normal(0, 20)), h), colour, max(1, size // 12), cv2.LINE_AA)
@@ -43,10 +43,10 @@ def ground(random: np.random.RandomState, frame_wh: Tuple[int, int]) -> np.ndarr
             for row in range(0, size, 6):
                 cv2.line(picture, (x, y + row), (x + size, y + row), colour, 1 + int(random.randint(3)))
         else:
-            text = "EXIT 24"[:1 + int(random.randint(7))]
-            font, scale = cv2.FONT_HERSHEY_SIMPLEX, .2 + size / 80.0
+            text = "EXIT 24"[: 1 + int(random.randint(7))]
+            font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.2 + size / 80.0
             cv2.putText(picture, text, (x, y), font, scale, colour, 1 + size // 30, cv2.LINE_AA)
-    return cv2.GaussianBlur(picture, (0, 0), float(random.uniform(.4, 2.5)))
+    return cv2.GaussianBlur(picture, (0, 0), float(random.uniform(0.4, 2.5)))
 
 
 def scene(
@@ -61,18 +61,18 @@ def scene(
     w, h = frame_wh
     frame = ground(random, frame_wh)
     wanted = int(random.randint(13)) if faces is None else faces
-    largest = max(SMALLEST_FACE_PX + 1.0, min(.55 * h, .6 * w))
+    largest = max(SMALLEST_FACE_PX + 1.0, min(0.55 * h, 0.6 * w))
     heights = np.exp(random.uniform(np.log(SMALLEST_FACE_PX), np.log(largest), wanted + wanted // 3))
     placed: List[Tuple[Sprite, int, int]] = []
     for number, face_px in sorted(enumerate(heights), key=lambda pair: -pair[1]):
         if number < wanted:
             sprite = head(random, face_px, int(random.choice(3, p=LABEL_ODDS)))
         else:
-            sprite = decoy(random, min(face_px, .2 * h))
+            sprite = decoy(random, min(face_px, 0.2 * h))
         for _ in range(24):
             x, y = _place(random, sprite, w, h)
             mine = sprite.box + (x, y, x, y)
-            if all(covered(mine, *other) < .08 for other in placed):
+            if all(covered(mine, *other) < 0.08 for other in placed):
                 placed.append((sprite, x, y))
                 break
     boxes, labels = [], []
@@ -91,9 +91,9 @@ def _place(random, sprite, w, h):
     if sprite.label is None:
         sh, sw = sprite.rest.shape[:2]
         return int(random.randint(-sw // 2, w - sw // 2)), int(random.randint(-sh // 2, h - sh // 2))
-    low_x, low_y, high_x, high_y = -.2 * fw, -.2 * fh, w - .8 * fw, h - .8 * fh
-    if random.random_sample() < .85:  # mostly all of it is seen
-        low_x, low_y, high_x, high_y = 0, min(.2 * fh, h - fh), w - fw, h - fh
+    low_x, low_y, high_x, high_y = -0.2 * fw, -0.2 * fh, w - 0.8 * fw, h - 0.8 * fh
+    if random.random_sample() < 0.85:  # mostly all of it is seen
+        low_x, low_y, high_x, high_y = 0, min(0.2 * fh, h - fh), w - fw, h - fh
     x, y = random.uniform(low_x, max(low_x + 1, high_x)), random.uniform(low_y, max(low_y + 1, high_y))
     return int(round(x - sprite.box[0])), int(round(y - sprite.box[1]))
 
@@ -116,9 +116,9 @@ def _cut(boxes, w, h):
 
 def _camera(random, frame):
     """A little blur, a little sensor noise."""
-    if random.random_sample() < .5:
-        frame = cv2.GaussianBlur(frame, (0, 0), float(random.uniform(.3, 1.0)))
-    tile = np.clip(random.normal(128, random.uniform(.5, 6), (160, 160)), 0, 255).astype(np.uint8)
+    if random.random_sample() < 0.5:
+        frame = cv2.GaussianBlur(frame, (0, 0), float(random.uniform(0.3, 1.0)))
+    tile = np.clip(random.normal(128, random.uniform(0.5, 6), (160, 160)), 0, 255).astype(np.uint8)
     h, w = frame.shape[:2]
     noise = np.tile(tile, (h // 160 + 1, w // 160 + 1))[:h, :w]  # nobody sees the repeat, and it is many times cheaper
     return cv2.addWeighted(frame, 1.0, cv2.cvtColor(np.ascontiguousarray(noise), cv2.COLOR_GRAY2BGR), 1.0, -128.0)
@@ -146,21 +146,28 @@ class Scene:
         self._ground = ground(random, frame_wh)
         count = int(random.randint(3, 7)) if faces is None else faces
         # Both the smallest and the largest are always there, whatever the lot says.
-        low, high = np.log(max(SMALLEST_FACE_PX, .06 * h)), np.log(max(SMALLEST_FACE_PX + 1, .36 * h))
+        low, high = np.log(max(SMALLEST_FACE_PX, 0.06 * h)), np.log(max(SMALLEST_FACE_PX + 1, 0.36 * h))
         heights = np.exp(np.linspace(low, high, max(count, 1)))
         self._walkers: List[_Walker] = []
         for number in range(count):
             label = number % 2 if number < 2 else int(random.choice(3, p=LABEL_ODDS))
-            sprite = head(random, heights[number] * random.uniform(.85, 1.1), label)
+            sprite = head(random, heights[number] * random.uniform(0.85, 1.1), label)
             sw = sprite.rest.shape[1]
             span = w + 1.2 * sw
             face_h = float(sprite.box[3] - sprite.box[1])
-            near = .35 + .65 * number / max(1, count - 1)  # who is nearer stands lower in the picture
-            y = random.uniform(.02 * h, max(.03 * h, .9 * h - face_h)) * near - sprite.box[1]
-            self._walkers.append(_Walker(
-                sprite, span * (number + random.uniform(.2, .8)) / count, y,
-                random.choice((-1, 1)) * random.uniform(.03, .14) * w, span, random.uniform(0, .03) * face_h + 1,
-                random.uniform(0, 6.28)))
+            near = 0.35 + 0.65 * number / max(1, count - 1)  # who is nearer stands lower in the picture
+            y = random.uniform(0.02 * h, max(0.03 * h, 0.9 * h - face_h)) * near - sprite.box[1]
+            self._walkers.append(
+                _Walker(
+                    sprite,
+                    span * (number + random.uniform(0.2, 0.8)) / count,
+                    y,
+                    random.choice((-1, 1)) * random.uniform(0.03, 0.14) * w,
+                    span,
+                    random.uniform(0, 0.03) * face_h + 1,
+                    random.uniform(0, 6.28),
+                )
+            )
         noise = random.normal(128, 20, (h + 64, w + 64, 1)).clip(0, 255).astype(np.uint8)
         self._noise = np.repeat(noise, 3, 2)
 
@@ -181,14 +188,14 @@ class Scene:
         boxes, labels, ids = [], [], []
         for number, (sprite, x, y, identity) in enumerate(spots):
             box = sprite.box + (x, y, x, y)
-            hidden = sum(covered(box, *other[:3]) for other in spots[number + 1:])
+            hidden = sum(covered(box, *other[:3]) for other in spots[number + 1 :])
             if _inside(box, (0, 0, w, h)) - hidden >= SHOWN:
                 boxes.append(box)
                 labels.append(sprite.label)
                 ids.append(identity)
         tick = int(t_s * 1000)
         dy, dx = tick * 7 % 64, tick * 13 % 64
-        cv2.addWeighted(picture, 1.0, self._noise[dy:dy + h, dx:dx + w], .25, -32.0, picture)
+        cv2.addWeighted(picture, 1.0, self._noise[dy : dy + h, dx : dx + w], 0.25, -32.0, picture)
         return picture, _cut(boxes, w, h), np.array(labels, np.int64), np.array(ids, np.int64)
 
 

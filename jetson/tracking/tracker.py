@@ -30,8 +30,23 @@ Event = NamedTuple("Event", [("kind", str), ("track", int), ("label", int), ("be
 class Track:
     """One face over time. `label` is the voted class; `confirmed` once it was seen often and long enough to count."""
 
-    __slots__ = ("number", "xyxy", "velocity", "scores", "confidence", "began", "seen", "hits", "votes", "label",
-                 "confirmed", "alarmed", "shown", "flickers", "raw_label")
+    __slots__ = (
+        "number",
+        "xyxy",
+        "velocity",
+        "scores",
+        "confidence",
+        "began",
+        "seen",
+        "hits",
+        "votes",
+        "label",
+        "confirmed",
+        "alarmed",
+        "shown",
+        "flickers",
+        "raw_label",
+    )
 
     def __init__(self, number: int, xyxy: np.ndarray, scores: np.ndarray, now: float) -> None:
         self.number = number
@@ -113,7 +128,7 @@ class Tracker:
         for t, d in self._reach(waiting, np.flatnonzero(sure & free), xyxy, now):
             self.tracks[t].update(xyxy[d].astype(np.float64), scores[d], now)
             free[d] = False
-        for d in np.flatnonzero(sure & free)[:max(0, 2 * MOST - len(self.tracks))]:
+        for d in np.flatnonzero(sure & free)[: max(0, 2 * MOST - len(self.tracks))]:
             self.tracks.append(Track(self._next, xyxy[d], scores[d], now))
             self._next += 1
         return events + self._settle(now)
@@ -127,8 +142,7 @@ class Tracker:
         self._updated = now
         return away
 
-    def _reach(self, waiting: List[int], detections: np.ndarray, xyxy: np.ndarray,
-               now: float) -> List[Tuple[int, int]]:
+    def _reach(self, waiting: List[int], detections: np.ndarray, xyxy: np.ndarray, now: float) -> List[Tuple[int, int]]:
         """Pairs without overlap, but near and of like size: fast small faces at a low frame rate."""
         if not waiting or not len(detections):
             return []
@@ -169,18 +183,19 @@ class Tracker:
     def visible(self, now: float, grace_s: float = 0.35) -> List[Track]:
         """The tracks to show: seen now, or confirmed and missing for a moment only."""
         seen = [track for track in self.tracks if track.seen >= now]
-        missing = [track for track in self.tracks if track.seen < now and track.confirmed
-                   and now - track.seen <= grace_s]
+        missing = [
+            track for track in self.tracks if track.seen < now and track.confirmed and now - track.seen <= grace_s
+        ]
         if seen and missing:
             # Where somebody else is seen now, the one who is missing is not.
-            overlap = boxes.iou_matrix(np.array([track.predict(now) for track in missing]),
-                                       np.array([track.xyxy for track in seen]))
+            overlap = boxes.iou_matrix(
+                np.array([track.predict(now) for track in missing]), np.array([track.xyxy for track in seen])
+            )
             missing = [track for track, most in zip(missing, overlap.max(axis=1)) if most < MATCH_IOU]
         return seen + missing
 
 
-def _assign(goodness: np.ndarray, allowed: np.ndarray, rows: List[int],
-            columns: np.ndarray) -> List[Tuple[int, int]]:
+def _assign(goodness: np.ndarray, allowed: np.ndarray, rows: List[int], columns: np.ndarray) -> List[Tuple[int, int]]:
     """Pairs (row, column) that are allowed, the best first, each row and column once."""
     at_row, at_column = np.nonzero(allowed)
     pairs = []
@@ -197,8 +212,13 @@ def _assign(goodness: np.ndarray, allowed: np.ndarray, rows: List[int],
 
 def describe(track: Track) -> Dict[str, Any]:
     """A track for JSON: id, box in frame pixels, class number, confidence, whether it is counted."""
-    return {"id": track.number, "xyxy": [round(float(side), 1) for side in track.xyxy], "label": track.label,
-            "confidence": round(track.confidence, 3), "counted": track.confirmed}
+    return {
+        "id": track.number,
+        "xyxy": [round(float(side), 1) for side in track.xyxy],
+        "label": track.label,
+        "confidence": round(track.confidence, 3),
+        "counted": track.confirmed,
+    }
 
 
 def count_of(tracks: List[Track], label: Optional[int] = None) -> int:

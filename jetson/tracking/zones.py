@@ -34,10 +34,21 @@ Zone = NamedTuple("Zone", [("kind", str), ("camera", int), ("name", str), ("poin
 
 
 # `began`: of a "zone left", when it was entered; of the others, when the track began. Times are monotonic seconds.
-class ZoneEvent(NamedTuple("ZoneEvent", [
-    ("kind", str), ("name", str), ("direction", str), ("track", int), ("label", int), ("began", float), ("at", float),
-])):
-    """"crossed" with a direction ("in", "out"), "zone entered" or "zone left"."""
+class ZoneEvent(
+    NamedTuple(
+        "ZoneEvent",
+        [
+            ("kind", str),
+            ("name", str),
+            ("direction", str),
+            ("track", int),
+            ("label", int),
+            ("began", float),
+            ("at", float),
+        ],
+    )
+):
+    """ "crossed" with a direction ("in", "out"), "zone entered" or "zone left"."""
 
     __slots__ = ()
 
@@ -80,13 +91,19 @@ def parse(text: str, path: str = "zones", cameras: int = 1000) -> List[Zone]:
             raise BadInput("no camera's number and name after {}".format(words[0]), where, _FORM)
         camera, name = int(words[1]), words[2]
         if camera >= cameras:
-            raise BadInput("there is no camera {}".format(camera), where, "0 to {}: the cameras in the order of "
-                           "--source".format(cameras - 1))
+            raise BadInput(
+                "there is no camera {}".format(camera),
+                where,
+                "0 to {}: the cameras in the order of --source".format(cameras - 1),
+            )
         if not re.match(r"^\w[\w.-]{0,39}$", name):
             raise BadInput("not a name: {}".format(name), where, "letters, digits, '_', '-' and '.', at most 40")
         if (camera, name) in names:
-            raise BadInput("camera {} has a {} already".format(camera, name), where,
-                           "another name than in line {}".format(names[camera, name]))
+            raise BadInput(
+                "camera {} has a {} already".format(camera, name),
+                where,
+                "another name than in line {}".format(names[camera, name]),
+            )
         names[camera, name] = number
         points = np.array([_point(word, scale, where) for word in words[3:]], np.float64).reshape(-1, 2)
         (_check_line if words[0] == "line" else _check_polygon)(points, scale, where)
@@ -103,8 +120,12 @@ def _point(word: str, scale: Tuple[float, float], where: str) -> List[float]:
     point = [float(part) / side for part, side in zip(match.groups(), scale)]
     if not all(0 <= part <= 1 for part in point):
         remedy = "for points in pixels, write a line before it: pixels WIDTHxHEIGHT" if scale == (1.0, 1.0) else None
-        raise BadInput("the point {} is outside the picture".format(word), where,
-                       "x from 0 to {:g}, y from 0 to {:g}".format(*scale), remedy)
+        raise BadInput(
+            "the point {} is outside the picture".format(word),
+            where,
+            "x from 0 to {:g}, y from 0 to {:g}".format(*scale),
+            remedy,
+        )
     return point
 
 
@@ -121,13 +142,19 @@ def _check_polygon(points: np.ndarray, scale: Tuple[float, float], where: str) -
     pixels = points * scale  # the numbers as they were written, so that exact ones are compared exactly
     for number in range(len(points)):
         if (points[number] == points[number - 1]).all():
-            raise BadInput("a point stands there twice: point {}".format(number or len(points)), where,
-                           "each point once; the last is joined to the first by itself")
+            raise BadInput(
+                "a point stands there twice: point {}".format(number or len(points)),
+                where,
+                "each point once; the last is joined to the first by itself",
+            )
     crossing = geometry.crossing_edges(pixels)
     if crossing:
         sides = ["{} to {}".format(edge + 1, (edge + 1) % len(points) + 1) for edge in crossing]
-        raise BadInput("the polygon crosses itself: the sides from point {} and from point {} meet".format(*sides),
-                       where, "points in the order of a walk around it")
+        raise BadInput(
+            "the polygon crosses itself: the sides from point {} and from point {} meet".format(*sides),
+            where,
+            "points in the order of a walk around it",
+        )
     if geometry.area(points) < _SMALLEST:
         raise BadInput("the polygon has hardly any area", where, "at least a hundredth of each side of the picture")
 
@@ -153,8 +180,11 @@ def _key(zone: Zone) -> Tuple[str, str, List[Any]]:
 def _pairs(new: Sequence[Zone], old: Sequence[Zone]) -> List[Tuple[int, int, bool]]:
     """(number in `new`, number in `old`, whether it has not moved) of those with the same name."""
     known = {zone.name: number for number, zone in enumerate(old)}
-    return [(number, known[zone.name], _key(zone) == _key(old[known[zone.name]]))
-            for number, zone in enumerate(new) if zone.name in known]
+    return [
+        (number, known[zone.name], _key(zone) == _key(old[known[zone.name]]))
+        for number, zone in enumerate(new)
+        if zone.name in known
+    ]
 
 
 class Counter:
@@ -199,15 +229,18 @@ class Counter:
         alive = {track.number for track in tracks}
         for gone in [number for number in self._seen if number not in alive]:
             seen = self._seen.pop(gone)
-            events += [ZoneEvent("zone left", self.polygons[place].name, "", gone, seen.label, since, seen.last)
-                       for place, since in sorted(seen.since.items())]
+            events += [
+                ZoneEvent("zone left", self.polygons[place].name, "", gone, seen.label, since, seen.last)
+                for place, since in sorted(seen.since.items())
+            ]
         self._count_present()
         return events
 
     def same_places(self, other: "Counter") -> bool:
         """Whether both have the same lines and polygons in the same order."""
         return [_key(zone) for zone in self.lines + self.polygons] == [
-            _key(zone) for zone in other.lines + other.polygons]
+            _key(zone) for zone in other.lines + other.polygons
+        ]
 
     def go_on_from(self, before: "Counter") -> List[ZoneEvent]:
         """Take the place of the counter `before`, whose file was changed; who is no longer in a polygon by that.
@@ -233,8 +266,11 @@ class Counter:
                     seen.counted.add(new)
                 if still and old in was.since:
                     seen.since[new] = was.since[old]
-            events += [ZoneEvent("zone left", before.polygons[old].name, "", number, was.label, since, was.last)
-                       for old, since in sorted(was.since.items()) if old not in kept]
+            events += [
+                ZoneEvent("zone left", before.polygons[old].name, "", number, was.label, since, was.last)
+                for old, since in sorted(was.since.items())
+                if old not in kept
+            ]
         self._count_present()
         return events
 
@@ -245,8 +281,9 @@ class Counter:
                 present[place, seen.label] += 1
         self._present = present
 
-    def _pass(self, number: int, track: Track, side: int, place: np.ndarray, line: Any, now: float,
-              events: List[ZoneEvent]) -> None:
+    def _pass(
+        self, number: int, track: Track, side: int, place: np.ndarray, line: Any, now: float, events: List[ZoneEvent]
+    ) -> None:
         seen = self._seen[track.number]
         before = seen.sides[number]
         if before not in (0, side):
@@ -255,12 +292,14 @@ class Counter:
             if geometry.crosses(seen.places[number][None], place[None], *line)[0]:
                 direction = "in" if side > 0 else "out"
                 self._crossed[number, int(side < 0), track.label] += 1
-                events.append(ZoneEvent("crossed", self.lines[number].name, direction, track.number, track.label,
-                                        track.began, now))
+                events.append(
+                    ZoneEvent(
+                        "crossed", self.lines[number].name, direction, track.number, track.label, track.began, now
+                    )
+                )
         seen.sides[number], seen.places[number] = side, place
 
-    def _enter(self, number: int, track: Track, within: bool, far: bool, now: float,
-               events: List[ZoneEvent]) -> None:
+    def _enter(self, number: int, track: Track, within: bool, far: bool, now: float, events: List[ZoneEvent]) -> None:
         seen = self._seen[track.number]
         name = self.polygons[number].name
         if within and number not in seen.since:
@@ -281,12 +320,27 @@ class Counter:
 
         `live` False: there is no picture now, so nobody is said to be there.
         """
+
         def counts(row: np.ndarray) -> Dict[str, int]:
             return dict(zip(CLASSES, (int(n) for n in row)), total=int(row.sum()))
+
         crossed, entered, present = self._crossed.copy(), self._entered.copy(), self._present
-        lines = [{"name": zone.name, "points": zone.points.tolist(), "in": counts(crossed[number, 0]),
-                  "out": counts(crossed[number, 1])} for number, zone in enumerate(self.lines)]
-        zones = [{"name": zone.name, "points": zone.points.tolist(),
-                  "now": counts(present[number] if live else 0 * present[number]), "entered": counts(entered[number])}
-                 for number, zone in enumerate(self.polygons)]
+        lines = [
+            {
+                "name": zone.name,
+                "points": zone.points.tolist(),
+                "in": counts(crossed[number, 0]),
+                "out": counts(crossed[number, 1]),
+            }
+            for number, zone in enumerate(self.lines)
+        ]
+        zones = [
+            {
+                "name": zone.name,
+                "points": zone.points.tolist(),
+                "now": counts(present[number] if live else 0 * present[number]),
+                "entered": counts(entered[number]),
+            }
+            for number, zone in enumerate(self.polygons)
+        ]
         return {"lines": lines, "zones": zones}

@@ -51,9 +51,7 @@ def _logit(score: float) -> float:
     return math.log(score / (1 - score))
 
 
-def decode(
-    outputs: Mapping[str, np.ndarray], recipe: Mapping[str, Any], score: float
-) -> Tuple[np.ndarray, np.ndarray]:
+def decode(outputs: Mapping[str, np.ndarray], recipe: Mapping[str, Any], score: float) -> Tuple[np.ndarray, np.ndarray]:
     """Boxes (N, 4) xyxy in input pixels and class scores (N, C), both float32, best first.
 
     `outputs`: for each stride s, `cls_<s>` (1, C, h, w) logits and `box_<s>` (1, 4, h, w), the distances left, top,
@@ -112,9 +110,7 @@ def nms(xyxy: np.ndarray, scores: np.ndarray, iou: float, max_detections: int) -
     return order[np.array(kept, np.int64).reshape(-1)[:max_detections]]
 
 
-def merge(
-    xyxy: np.ndarray, scores: np.ndarray, kept: np.ndarray, iou: float
-) -> Tuple[np.ndarray, np.ndarray]:
+def merge(xyxy: np.ndarray, scores: np.ndarray, kept: np.ndarray, iou: float) -> Tuple[np.ndarray, np.ndarray]:
     """The `kept` (K,) of `xyxy` (N, 4) and `scores` (N, C), each as the mean of those that found the same face.
 
     Several cells find one face, and their errors differ: the mean of boxes and classes is better than the best cell's

@@ -45,7 +45,7 @@ def to_outline(polygon: np.ndarray, points: np.ndarray) -> np.ndarray:
     """The distance of `points` (N, 2) from the outline of `polygon` (M, 2): (N,)."""
     a, along = polygon[None], (np.roll(polygon, -1, axis=0) - polygon)[None]
     offset = points[:, None] - a
-    share = (offset * along).sum(axis=2) / np.maximum((along ** 2).sum(axis=2), 1e-12)
+    share = (offset * along).sum(axis=2) / np.maximum((along**2).sum(axis=2), 1e-12)
     rest = offset - np.clip(share, 0, 1)[..., None] * along
     return np.hypot(rest[..., 0], rest[..., 1]).min(axis=1)
 
@@ -65,7 +65,7 @@ def crossing_edges(polygon: np.ndarray) -> Optional[Tuple[int, int]]:
     ends = np.roll(polygon, -1, axis=0)
     for i in range(count):
         meeting = crosses(polygon, ends, polygon[i], ends[i])
-        for j in np.flatnonzero(meeting[i + 1:]) + i + 1:
+        for j in np.flatnonzero(meeting[i + 1 :]) + i + 1:
             if j == i + 1 or (i == 0 and j == count - 1):
                 corner = j if j == i + 1 else 0
                 before, there, after = polygon[corner - 1], polygon[corner], polygon[(corner + 1) % count]

@@ -17,8 +17,10 @@ def fit(frame_wh: Tuple[int, int], input_wh: Tuple[int, int]) -> Tuple[int, int]
     (416, 234)
     """
     scale = min(input_wh[0] / frame_wh[0], input_wh[1] / frame_wh[1])
-    return (min(max(1, int(round(frame_wh[0] * scale))), input_wh[0]),
-            min(max(1, int(round(frame_wh[1] * scale))), input_wh[1]))
+    return (
+        min(max(1, int(round(frame_wh[0] * scale))), input_wh[0]),
+        min(max(1, int(round(frame_wh[1] * scale))), input_wh[1]),
+    )
 
 
 def shrink(frame: np.ndarray, wh: Tuple[int, int]) -> np.ndarray:

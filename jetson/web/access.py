@@ -24,7 +24,7 @@ _PAGES = ("/", "/drift", CODE_PATH)  # what a link in a message or on a dashboar
 # Sent with every answer. The page brings nothing from elsewhere and nothing may frame or embed it.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; style-src 'self'; script-src 'self'; "
-                               "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -48,8 +48,12 @@ class Access:
         """The refusal to send, or None when the request is welcome."""
         host = _hostname(request.headers.get("host", ""))
         if not self._known(host):
-            return Response(421, "this server is not called {}; start it with --allow-host {}\n".format(
-                host or "that", host or "NAME").encode())
+            return Response(
+                421,
+                "this server is not called {}; start it with --allow-host {}\n".format(
+                    host or "that", host or "NAME"
+                ).encode(),
+            )
         origin = request.headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower():
             return Response(403, b"requests from other sites are not answered\n")
@@ -61,8 +65,12 @@ class Access:
             return self._enter(request)
         if self._bearer(request) or self._cookie(request):
             return None
-        return Response(401, b"a token is needed: use the address that the server printed when it started, or send "
-                             b"Authorization: Bearer TOKEN\n", headers={"WWW-Authenticate": 'Bearer realm="jetmask"'})
+        return Response(
+            401,
+            b"a token is needed: use the address that the server printed when it started, or send "
+            b"Authorization: Bearer TOKEN\n",
+            headers={"WWW-Authenticate": 'Bearer realm="jetmask"'},
+        )
 
     def _known(self, host: str) -> bool:
         try:
@@ -91,17 +99,23 @@ class Access:
         with self._lock:
             given = request.query.get("code", "")
             if request.method != "GET" or not hmac.compare_digest(given.encode(), self.code.encode()):
-                return Response(403, b"this address was used already or is not right; the server has printed a new "
-                                     b"one to its log\n")
+                return Response(
+                    403, b"this address was used already or is not right; the server has printed a new one to its log\n"
+                )
             self.code = secrets.token_urlsafe(16)
         text = "{}.{}".format(int(time.time()) + COOKIE_S, secrets.token_hex(8))
         cookie = "{}={}.{}; Max-Age={}; Path=/; HttpOnly; SameSite=Strict".format(
-            COOKIE, text, self._sign(text), COOKIE_S)
+            COOKIE, text, self._sign(text), COOKIE_S
+        )
         # A redirect by refresh, not 303: with SameSite=Strict a browser that came from a mail program's link would
         # not send the new cookie along the redirect chain.
-        return Response(200, b'<!doctype html><meta http-equiv="refresh" content="0;url=/"><title>jetmask</title>'
-                             b'<a href="/">to the live page</a>\n', "text/html; charset=utf-8",
-                        {"Set-Cookie": cookie})
+        return Response(
+            200,
+            b'<!doctype html><meta http-equiv="refresh" content="0;url=/"><title>jetmask</title>'
+            b'<a href="/">to the live page</a>\n',
+            "text/html; charset=utf-8",
+            {"Set-Cookie": cookie},
+        )
 
 
 def _own_names() -> FrozenSet[str]:

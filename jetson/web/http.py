@@ -4,10 +4,17 @@ from http.client import responses
 from typing import Dict, NamedTuple, Optional
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-Request = NamedTuple("Request", [
-    ("method", str), ("path", str), ("query", Dict[str, str]), ("headers", Dict[str, str]), ("peer", str),
-    ("keep_alive", bool),
-])
+Request = NamedTuple(
+    "Request",
+    [
+        ("method", str),
+        ("path", str),
+        ("query", Dict[str, str]),
+        ("headers", Dict[str, str]),
+        ("peer", str),
+        ("keep_alive", bool),
+    ],
+)
 
 
 class Response:
@@ -17,9 +24,16 @@ class Response:
     next part of the topic, 503 when none comes in time.
     """
 
-    def __init__(self, status: int = 200, body: bytes = b"", kind: str = "text/plain; charset=utf-8",
-                 headers: Optional[Dict[str, str]] = None, topic: str = "", latest_only: bool = False,
-                 once: bool = False) -> None:
+    def __init__(
+        self,
+        status: int = 200,
+        body: bytes = b"",
+        kind: str = "text/plain; charset=utf-8",
+        headers: Optional[Dict[str, str]] = None,
+        topic: str = "",
+        latest_only: bool = False,
+        once: bool = False,
+    ) -> None:
         self.status = status
         self.body = body
         self.kind = kind
@@ -37,8 +51,9 @@ class BadRequest(Exception):
         self.status = status
 
 
-def compose(response: Response, headers: Dict[str, str], request: Optional[Request], keep: bool,
-            stream: bool = False) -> bytes:
+def compose(
+    response: Response, headers: Dict[str, str], request: Optional[Request], keep: bool, stream: bool = False
+) -> bytes:
     """The bytes to send: status line, fields and, unless `request` was HEAD, the body. `stream`: of unknown length."""
     fields = dict(headers)
     fields.update(response.headers)

@@ -38,8 +38,14 @@ class Door:
     must not wait. BadInput or UsageError when the address cannot be had.
     """
 
-    def __init__(self, host: str, port: int, health: Callable[[Request], Response],
-                 admit: Callable[[socket.socket, str, bytes], None], headers: Optional[Dict[str, str]] = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        health: Callable[[Request], Response],
+        admit: Callable[[socket.socket, str, bytes], None],
+        headers: Optional[Dict[str, str]] = None,
+    ) -> None:
         self._health = health
         self._admit = admit
         self._headers = headers or {}

@@ -28,16 +28,21 @@ def draw(image: np.ndarray, places: Dict[str, Any]) -> None:
         along = (b - a) / max(float(np.hypot(*(b - a))), 1e-9)
         left = np.array([along[1], -along[0]])  # the way in is to the left hand of a -> b
         middle, unit = (a + b) / 2, 8.0 * thick
-        arrow = np.array([middle + 2.2 * unit * left] + [middle + 0.6 * unit * left + side * unit * along
-                                                         for side in (0.9, -0.9)])
+        arrow = np.array(
+            [middle + 2.2 * unit * left] + [middle + 0.6 * unit * left + side * unit * along for side in (0.9, -0.9)]
+        )
         cv2.fillPoly(image, [np.round(arrow).astype(np.int32)], _LINE, cv2.LINE_AA)
     for zone, outline in zones:
         at = outline.mean(axis=0)[0], outline[:, 1].min()
         _label(image, "{}: {}".format(zone["name"], zone["now"]["total"]), at, thick)
     for line, (a, b) in lines:
         low, high = (a, b) if a[1] > b[1] else (b, a)
-        _label(image, "{}: {} in, {} out".format(line["name"], line["in"]["total"], line["out"]["total"]),
-               tuple(low + 0.1 * (high - low)), thick)
+        _label(
+            image,
+            "{}: {} in, {} out".format(line["name"], line["in"]["total"], line["out"]["total"]),
+            tuple(low + 0.1 * (high - low)),
+            thick,
+        )
 
 
 def _pixel(point: np.ndarray) -> Tuple[int, int]:

@@ -51,8 +51,9 @@ def draw(image: np.ndarray, tracks: List[tracker.Track], at: float, scale: float
         top = y0 - height - base - 2 if y0 - height - base - 2 >= 0 else y1 + 1
         left = max(0, min(x0, image.shape[1] - width - 6))
         cv2.rectangle(image, (left, top), (left + width + 5, top + height + base + 2), colour, -1)
-        cv2.putText(image, text, (left + 3, top + height + 1), cv2.FONT_HERSHEY_SIMPLEX, size, (20, 20, 20),
-                    1, cv2.LINE_AA)
+        cv2.putText(
+            image, text, (left + 3, top + height + 1), cv2.FONT_HERSHEY_SIMPLEX, size, (20, 20, 20), 1, cv2.LINE_AA
+        )
 
 
 def card(lines: List[str], wh: Tuple[int, int] = (640, 360)) -> bytes:
@@ -64,8 +65,16 @@ def card(lines: List[str], wh: Tuple[int, int] = (640, 360)) -> bytes:
         size = (0.9 if number == 0 else 0.5) * wh[0] / 640
         text = line.encode("ascii", "replace").decode()[:70]
         (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
-        cv2.putText(image, text, (max(4, (wh[0] - width) // 2), y), cv2.FONT_HERSHEY_SIMPLEX, size, (225, 225, 225), 1,
-                    cv2.LINE_AA)
+        cv2.putText(
+            image,
+            text,
+            (max(4, (wh[0] - width) // 2), y),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            size,
+            (225, 225, 225),
+            1,
+            cv2.LINE_AA,
+        )
         y += int(44 * size) + 8
     return encode(image)
 
@@ -85,8 +94,15 @@ class Studio:
     the lines and zones in it; `places(camera)` tells them (jetson.tracking.zones.Counter.state).
     """
 
-    def __init__(self, cameras: int, publish: Callable[..., None], fps: float = 15.0, blurred: bool = False,
-                 score: float = 0.4, places: Callable[[int], Any] = lambda camera: {"lines": [], "zones": []}) -> None:
+    def __init__(
+        self,
+        cameras: int,
+        publish: Callable[..., None],
+        fps: float = 15.0,
+        blurred: bool = False,
+        score: float = 0.4,
+        places: Callable[[int], Any] = lambda camera: {"lines": [], "zones": []},
+    ) -> None:
         self.blurred = blurred
         self._places = places
         self.score = score
@@ -183,7 +199,7 @@ def crop(image: np.ndarray, xyxy: np.ndarray, limit: int = 160) -> bytes:
     """A JPEG of one face with a margin of a quarter, at most `limit` pixels a side."""
     x0, y0, x1, y1 = (float(v) for v in xyxy)
     grow_x, grow_y = (x1 - x0) * 0.25, (y1 - y0) * 0.25
-    part = image[int(max(0, y0 - grow_y)):int(y1 + grow_y) + 1, int(max(0, x0 - grow_x)):int(x1 + grow_x) + 1]
+    part = image[int(max(0, y0 - grow_y)) : int(y1 + grow_y) + 1, int(max(0, x0 - grow_x)) : int(x1 + grow_x) + 1]
     if part.size == 0:
         return b""
     scale = min(1.0, limit / max(part.shape[:2]))

@@ -25,15 +25,22 @@ class _Collector:
         yield info
         yield one(Gauge, "healthy", "1 while the inference loop moves.", int(state["health"]["ok"]))
         yield one(Gauge, "uptime_seconds", "Since the runner started.", state["uptime_s"])
-        yield one(Gauge, "resident_memory_bytes", "Resident memory of the runner's own process, without "
-                  "those of cameras and engines.", state["memory_bytes"])
+        yield one(
+            Gauge,
+            "resident_memory_bytes",
+            "Resident memory of the runner's own process, without those of cameras and engines.",
+            state["memory_bytes"],
+        )
         yield one(Gauge, "results_per_second", "Frames with a result, all cameras, last seconds.", state["fps"])
         yield one(Counter, "results", "Frames with a result, all cameras.", state["results"])
         yield one(Counter, "engine_errors", "Inferences that failed.", state["engine_errors"])
         yield one(Counter, "reloads", "Bundles swapped in.", state["reloads"])
         yield one(Counter, "failed_reloads", "Bundles refused; the old one went on.", state["failed_reloads"])
-        latency = Gauge("jetmask_latency_ms", "Latency from arrival to result by stage, last 30 to 60 s.",
-                        labels=["stage", "quantile"])
+        latency = Gauge(
+            "jetmask_latency_ms",
+            "Latency from arrival to result by stage, last 30 to 60 s.",
+            labels=["stage", "quantile"],
+        )
         for stage, values in state["latency_ms"].items():
             for name, quantile in (("p50", "0.5"), ("p95", "0.95"), ("p99", "0.99")):
                 if name in values:
@@ -45,16 +52,20 @@ class _Collector:
 
     def _cameras(self, Counter: Any, Gauge: Any) -> Iterator[Any]:
         labels = ["camera", "source"]
-        gauges = (("camera_up", "1 while frames arrive.", lambda c: int(c["status"] == "live")),
-                  ("camera_fps", "Frames that arrive a second.", lambda c: c["camera_fps"]),
-                  ("camera_results_per_second", "Frames with a result a second.", lambda c: c["result_fps"]),
-                  ("camera_frame_age_ms", "Age of the newest frame that has a result.", lambda c: c["frame_age_ms"]),
-                  ("camera_frozen", "1 while the picture does not change.", lambda c: int(c["frozen"])),
-                  ("camera_dark", "1 while the picture is black.", lambda c: int(c["dark"])))
-        counters = (("camera_frames", "Frames that arrived.", lambda c: c["frames"]),
-                    ("camera_dropped_frames", "Frames replaced by a newer one.", lambda c: c["dropped"]),
-                    ("camera_restarts", "Restarts of the capture process.", lambda c: c["restarts"]),
-                    ("camera_lost", "Times the camera was lost.", lambda c: c["times_lost"]))
+        gauges = (
+            ("camera_up", "1 while frames arrive.", lambda c: int(c["status"] == "live")),
+            ("camera_fps", "Frames that arrive a second.", lambda c: c["camera_fps"]),
+            ("camera_results_per_second", "Frames with a result a second.", lambda c: c["result_fps"]),
+            ("camera_frame_age_ms", "Age of the newest frame that has a result.", lambda c: c["frame_age_ms"]),
+            ("camera_frozen", "1 while the picture does not change.", lambda c: int(c["frozen"])),
+            ("camera_dark", "1 while the picture is black.", lambda c: int(c["dark"])),
+        )
+        counters = (
+            ("camera_frames", "Frames that arrived.", lambda c: c["frames"]),
+            ("camera_dropped_frames", "Frames replaced by a newer one.", lambda c: c["dropped"]),
+            ("camera_restarts", "Restarts of the capture process.", lambda c: c["restarts"]),
+            ("camera_lost", "Times the camera was lost.", lambda c: c["times_lost"]),
+        )
         for kind, metrics in ((Gauge, gauges), (Counter, counters)):
             for name, text, get in metrics:
                 metric = kind("jetmask_" + name, text, labels=labels)
@@ -64,8 +75,9 @@ class _Collector:
                 yield metric
         now = Gauge("jetmask_faces", "Faces in the picture now.", labels=["camera", "label"])
         # A gauge: a person whose voted class changes moves from one label to the other.
-        persons = Gauge("jetmask_persons", "Persons counted since the start, by voted class.",
-                        labels=["camera", "label"])
+        persons = Gauge(
+            "jetmask_persons", "Persons counted since the start, by voted class.", labels=["camera", "label"]
+        )
         for camera in self._state["cameras"]:
             for label in self._state["classes"]:
                 now.add_metric([str(camera["index"]), label], camera["now"][label])
@@ -76,11 +88,17 @@ class _Collector:
         yield from self._zones(Counter, Gauge)
 
     def _zones(self, Counter: Any, Gauge: Any) -> Iterator[Any]:
-        crossed = Counter("jetmask_line_crossings", "Persons who crossed a line, by direction and voted class.",
-                          labels=["camera", "line", "direction", "label"])
+        crossed = Counter(
+            "jetmask_line_crossings",
+            "Persons who crossed a line, by direction and voted class.",
+            labels=["camera", "line", "direction", "label"],
+        )
         present = Gauge("jetmask_zone_persons", "Persons in a polygon now.", labels=["camera", "zone", "label"])
-        entered = Counter("jetmask_zone_entered", "Persons who were in a polygon, each once, by voted class then.",
-                          labels=["camera", "zone", "label"])
+        entered = Counter(
+            "jetmask_zone_entered",
+            "Persons who were in a polygon, each once, by voted class then.",
+            labels=["camera", "zone", "label"],
+        )
         for camera in self._state["cameras"]:
             index = str(camera["index"])
             for label in self._state["classes"]:
@@ -96,9 +114,10 @@ class _Collector:
 
     def _drift(self, Gauge: Any) -> Iterator[Any]:
         for name, text, key in (
-                ("drift", "How far the camera is from its first week; from 1 on it is more than usual.", "ratio"),
-                ("drift_look", "1 when somebody should look at this camera: it is not as in its first week.", "look"),
-                ("drift_learned", "Share of the first week that is learnt, 0 to 1.", "learned")):
+            ("drift", "How far the camera is from its first week; from 1 on it is more than usual.", "ratio"),
+            ("drift_look", "1 when somebody should look at this camera: it is not as in its first week.", "look"),
+            ("drift_learned", "Share of the first week that is learnt, 0 to 1.", "learned"),
+        ):
             metric = Gauge("jetmask_" + name, text, labels=["camera"])
             for camera in self._state["cameras"]:
                 if camera.get("drift") and camera["drift"][key] is not None:
@@ -118,8 +137,10 @@ class _Collector:
                 yield metric
         board = state["board"]
         if board:
-            for key, name, text, unit in (("power_mw", "power_mw", "Power of a rail in mW.", "rail"),
-                                          ("temperature_c", "temperature_celsius", "Temperature.", "zone")):
+            for key, name, text, unit in (
+                ("power_mw", "power_mw", "Power of a rail in mW.", "rail"),
+                ("temperature_c", "temperature_celsius", "Temperature.", "zone"),
+            ):
                 metric = Gauge("jetmask_board_" + name, text, labels=[unit])
                 for label, value in sorted((board.get(key) or {}).items()):
                     metric.add_metric([label], value)
@@ -139,11 +160,13 @@ class _Collector:
                         metric.add_metric([limit["goal"]], limit[key])
                 yield metric
         if state["tradeoff"]:
-            for key, name, text in (("agreement", "agreement", "Share of faces found like the reference (0..1)."),
-                                    ("low", "agreement_low", "Lower 95 % bound of the agreement."),
-                                    ("high", "agreement_high", "Upper 95 % bound of the agreement."),
-                                    ("frames", "agreement_frames", "Frames that the agreement was measured on."),
-                                    ("latency_p50_ms", "latency_ms", "Measured here, one frame, p50.")):
+            for key, name, text in (
+                ("agreement", "agreement", "Share of faces found like the reference (0..1)."),
+                ("low", "agreement_low", "Lower 95 % bound of the agreement."),
+                ("high", "agreement_high", "Upper 95 % bound of the agreement."),
+                ("frames", "agreement_frames", "Frames that the agreement was measured on."),
+                ("latency_p50_ms", "latency_ms", "Measured here, one frame, p50."),
+            ):
                 metric = Gauge("jetmask_variant_" + name, text, labels=["variant", "runtime"])
                 for row in state["tradeoff"]["variants"]:
                     if row.get(key) is not None:
@@ -155,18 +178,21 @@ class _Collector:
         if not state:
             return
         for kind, name, text, value in (
-                (Gauge, "connected", "1 while the broker is connected.", int(state["connected"])),
-                (Gauge, "spooled_events", "Events that wait for the broker.", state["waiting"]),
-                (Gauge, "spool_limit_events", "Events that may wait before the oldest is dropped.",
-                 state["max_records"]),
-                (Gauge, "spool_bytes", "Size of the spool's files.", state["disk_bytes"]),
-                (Counter, "published_events", "Events that the broker has acknowledged, over all runs.",
-                 state["published"])):
+            (Gauge, "connected", "1 while the broker is connected.", int(state["connected"])),
+            (Gauge, "spooled_events", "Events that wait for the broker.", state["waiting"]),
+            (Gauge, "spool_limit_events", "Events that may wait before the oldest is dropped.", state["max_records"]),
+            (Gauge, "spool_bytes", "Size of the spool's files.", state["disk_bytes"]),
+            (
+                Counter,
+                "published_events",
+                "Events that the broker has acknowledged, over all runs.",
+                state["published"],
+            ),
+        ):
             metric = kind("jetmask_mqtt_" + name, text)
             metric.add_metric([], value)
             yield metric
-        dropped = Counter("jetmask_mqtt_dropped_events", "Events that were given up, over all runs.",
-                          labels=["reason"])
+        dropped = Counter("jetmask_mqtt_dropped_events", "Events that were given up, over all runs.", labels=["reason"])
         for reason, count in sorted(state["dropped"].items()):
             dropped.add_metric([reason], count)
         yield dropped

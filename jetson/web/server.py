@@ -56,9 +56,12 @@ class Server:
     `on_viewers(topic, count)` is called in the server's thread when a stream begins or ends.
     """
 
-    def __init__(self, handle: Callable[[Request], Response],
-                 on_viewers: Callable[[str, int], None] = lambda topic, count: None,
-                 headers: Optional[Dict[str, str]] = None) -> None:
+    def __init__(
+        self,
+        handle: Callable[[Request], Response],
+        on_viewers: Callable[[str, int], None] = lambda topic, count: None,
+        headers: Optional[Dict[str, str]] = None,
+    ) -> None:
         self._handle = handle
         self._on_viewers = on_viewers
         self._headers = headers or {}
@@ -108,8 +111,13 @@ class Server:
     def counts(self) -> Dict[str, int]:
         """Connections and streams now, and what happened so far."""
         connections = list(self._open.values())
-        return {"connections": len(connections), "streams": sum(1 for c in connections if c.topic),
-                "requests": self.requests, "refused": self.refused, "dropped": self.dropped}
+        return {
+            "connections": len(connections),
+            "streams": sum(1 for c in connections if c.topic),
+            "requests": self.requests,
+            "refused": self.refused,
+            "dropped": self.dropped,
+        }
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # it is awake already, or gone
@@ -214,7 +222,7 @@ class Server:
             if end < 0 and len(connection.received) <= HEAD_BYTES:
                 return
             head = bytes(connection.received[:end]) if end >= 0 else b""
-            del connection.received[:end + 4 if end >= 0 else len(connection.received)]
+            del connection.received[: end + 4 if end >= 0 else len(connection.received)]
             self.requests += 1
             request = None
             try:
@@ -223,8 +231,11 @@ class Server:
                 request = parse_request(head, connection.peer)
                 response = self._handle(request)
             except BadRequest as error:
-                response = Response(error.status, (str(error) + "\n").encode(),
-                                    headers={"Allow": "GET, HEAD"} if error.status == 405 else {})
+                response = Response(
+                    error.status,
+                    (str(error) + "\n").encode(),
+                    headers={"Allow": "GET, HEAD"} if error.status == 405 else {},
+                )
                 request = None
             except Exception as error:  # a fault in one answer must not end the service
                 response = Response(500, "{}: {}\n".format(type(error).__name__, error).encode("utf-8", "replace"))

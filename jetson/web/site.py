@@ -82,14 +82,18 @@ class Site:
         if request.path in FILES:
             return Response(200, self._files[request.path], FILES[request.path][1])
         answer = {
-            "/stream.mjpg": self._stream, "/snapshot.jpg": self._snapshot, "/api/state": self._state,
-            "/api/events": self._events, "/metrics": self._metrics, "/healthz": self._health,
+            "/stream.mjpg": self._stream,
+            "/snapshot.jpg": self._snapshot,
+            "/api/state": self._state,
+            "/api/events": self._events,
+            "/metrics": self._metrics,
+            "/healthz": self._health,
             "/api/drift": self._drift,
         }.get(request.path)
         if answer is not None:
             return answer(request)
         if request.path.startswith("/api/crops/"):
-            return self._crop(request.path[len("/api/crops/"):])
+            return self._crop(request.path[len("/api/crops/") :])
         return Response(404, b"there is no such page\n")
 
     def _camera(self, request: Request) -> Optional[int]:
@@ -102,8 +106,13 @@ class Site:
         if camera is None:
             return Response(404, b"there is no such camera\n")
         first = picture_part(self._pictures[camera]) if self._unseen(camera) else b""
-        return Response(200, _NEXT + first, "multipart/x-mixed-replace; boundary=" + BOUNDARY,
-                        topic="picture {}".format(camera), latest_only=True)
+        return Response(
+            200,
+            _NEXT + first,
+            "multipart/x-mixed-replace; boundary=" + BOUNDARY,
+            topic="picture {}".format(camera),
+            latest_only=True,
+        )
 
     def _unseen(self, camera: int) -> bool:
         """Whether the kept picture is the present one: a card that says that there is none."""
@@ -117,8 +126,9 @@ class Site:
             return Response(503, self._pictures[camera], _JPEG_TYPE, {"Retry-After": "2"})
         marked = request.query.get("overlay", "0") == "1"
         self.studio.want_one(camera, marked)
-        return Response(200, b"", _JPEG_TYPE, topic="{} {}".format("marked" if marked else "snapshot", camera),
-                        once=True)
+        return Response(
+            200, b"", _JPEG_TYPE, topic="{} {}".format("marked" if marked else "snapshot", camera), once=True
+        )
 
     def _state(self, request: Request) -> Response:
         return Response(200, json.dumps(self.status.state()).encode(), "application/json")

@@ -22,16 +22,42 @@ from pipeline.deploy.device_bench import beside_predictions, text_predictions
 
 IMPORTED = "imported"
 # The columns of benchmarks/results/*.csv (benchmarks/ledger.py).
-LEDGER = ("system", "precision", "runtime", "threads", "input_wh", "split", "images", "map50", "with_mask",
-          "without_mask", "small", "medium", "large", "infer_p50_ms", "infer_p95_ms", "total_p50_ms", "cpu_ms", "bytes",
-          "macs", "ap_difference", "time_ratio", "cpu_ratio", "size_ratio", "macs_ratio", "machine", "load")
+LEDGER = (
+    "system",
+    "precision",
+    "runtime",
+    "threads",
+    "input_wh",
+    "split",
+    "images",
+    "map50",
+    "with_mask",
+    "without_mask",
+    "small",
+    "medium",
+    "large",
+    "infer_p50_ms",
+    "infer_p95_ms",
+    "total_p50_ms",
+    "cpu_ms",
+    "bytes",
+    "macs",
+    "ap_difference",
+    "time_ratio",
+    "cpu_ratio",
+    "size_ratio",
+    "macs_ratio",
+    "machine",
+    "load",
+)
 
 
 def command(args: argparse.Namespace) -> int:
     """Read, predict where that is possible, write and print."""
     if args.source or args.data or args.device:
-        raise UsageError("--import-trtexec measures nothing here", "--source, --data, --device", None,
-                         "leave them away")
+        raise UsageError(
+            "--import-trtexec measures nothing here", "--source, --data, --device", None, "leave them away"
+        )
     found = imported(args.import_trtexec, args.bundle, args.variant)
     matched = [row for row in found["rows"] if row["bytes"] is not None]
     target = args.target or found["board"]["kind"]
@@ -67,13 +93,25 @@ def imported(path: str, bundle_dir: str, names: list[str]) -> dict[str, Any]:
     rows = [_row(run, contents, names[0] if names else None, path) for run in runs]
     version = next((run.version for run in runs if run.version), None)
     return {
-        "bundle": contents.name, "source": IMPORTED, "log": os.path.basename(path), "log_sha256": digest,
+        "bundle": contents.name,
+        "source": IMPORTED,
+        "log": os.path.basename(path),
+        "log_sha256": digest,
         "measured_on": f"random input by trtexec{' ' + version if version else ''}, {IMPORTED} from "
-                       f"{os.path.basename(path)}: without letterboxing and decoding",
-        "frames": 1, "threads": None, "images": None,
-        "board": {"machine": gpus[0], "model": f"{gpus[0]} ({IMPORTED})", "kind": trtexec_log.kind_of(runs[0]),
-                  "capability": runs[0].capability, "tensorrt": version, "power_mode": None},
-        "rows": rows}
+        f"{os.path.basename(path)}: without letterboxing and decoding",
+        "frames": 1,
+        "threads": None,
+        "images": None,
+        "board": {
+            "machine": gpus[0],
+            "model": f"{gpus[0]} ({IMPORTED})",
+            "kind": trtexec_log.kind_of(runs[0]),
+            "capability": runs[0].capability,
+            "tensorrt": version,
+            "power_mode": None,
+        },
+        "rows": rows,
+    }
 
 
 def _row(run: Run, contents: Manifest, name: str | None, path: str) -> dict[str, Any]:
@@ -84,13 +122,27 @@ def _row(run: Run, contents: Manifest, name: str | None, path: str) -> dict[str,
     shape = f"{size[0]}x{size[1]}" if size else None
     label = "-".join(filter(None, (trtexec_log.name_of(run), shape, precision)))
     return {
-        "variant": variant.name if variant else label, "model": os.path.basename(run.onnx) if run.onnx else None,
-        "runtime": "tensorrt", "precision": precision, "input_wh": list(size) if size else None,
-        "macs": variant.macs if variant else None, "bytes": variant.bytes if variant else None, "reference": False,
-        "skipped": None, "latency_ms": _percentiles(host, run), "infer_ms": _percentiles(compute, run),
-        "fps": round(run.throughput_qps * (run.batch or 1), 2), "agreement": None, "ap": None, "end_to_end": None,
-        "predicted": None, "source": IMPORTED, "batch": run.batch, "notes": _notes(run),
-        "layers": [layer._asdict() for layer in run.layers]}
+        "variant": variant.name if variant else label,
+        "model": os.path.basename(run.onnx) if run.onnx else None,
+        "runtime": "tensorrt",
+        "precision": precision,
+        "input_wh": list(size) if size else None,
+        "macs": variant.macs if variant else None,
+        "bytes": variant.bytes if variant else None,
+        "reference": False,
+        "skipped": None,
+        "latency_ms": _percentiles(host, run),
+        "infer_ms": _percentiles(compute, run),
+        "fps": round(run.throughput_qps * (run.batch or 1), 2),
+        "agreement": None,
+        "ap": None,
+        "end_to_end": None,
+        "predicted": None,
+        "source": IMPORTED,
+        "batch": run.batch,
+        "notes": _notes(run),
+        "layers": [layer._asdict() for layer in run.layers],
+    }
 
 
 def _percentiles(times: dict[str, float], run: Run) -> dict[str, Any]:
@@ -99,8 +151,11 @@ def _percentiles(times: dict[str, float], run: Run) -> dict[str, Any]:
 
 def _named(run: Run, contents: Manifest, name: str, path: str) -> Variant:
     variant = contents.variant(name)
-    for what, here, there in (("precision", variant.precision, run.precision),
-                              ("input size", variant.input_wh, run.input_wh), ("batch", 1, run.batch)):
+    for what, here, there in (
+        ("precision", variant.precision, run.precision),
+        ("input size", variant.input_wh, run.input_wh),
+        ("batch", 1, run.batch),
+    ):
         if there is not None and here != there:
             raise UsageError(f"the log is not one of {name}: its {what} is {there}", path, str(here))
     return variant
@@ -110,9 +165,14 @@ def _matching(run: Run, contents: Manifest) -> Variant | None:
     if run.onnx is None or run.batch not in (None, 1):
         return None
     file = run.onnx.replace("\\", "/").rsplit("/", 1)[-1]
-    fitting = [variant for variant in contents.variants
-               if os.path.basename(variant.file) == file and "tensorrt" in variant.runtimes
-               and variant.precision == run.precision and variant.input_wh == run.input_wh]
+    fitting = [
+        variant
+        for variant in contents.variants
+        if os.path.basename(variant.file) == file
+        and "tensorrt" in variant.runtimes
+        and variant.precision == run.precision
+        and variant.input_wh == run.input_wh
+    ]
     return fitting[0] if len(fitting) == 1 else None
 
 
@@ -139,11 +199,21 @@ def text_table(found: dict[str, Any]) -> str:
     cells = []
     for row in found["rows"]:
         infer, latency = row["infer_ms"], row["latency_ms"]
-        cells.append([row["variant"], f"{infer['p50']:.3f}", "-" if infer["p99"] is None else f"{infer['p99']:.3f}",
-                      f"{latency['p50']:.3f}" if latency["p50"] is not None else "-", f"{row['fps']:.1f}",
-                      "-" if infer["n"] is None else infer["n"], len(row["layers"]) or "-"])
-    lines = [f"{found['board']['model']}: {found['measured_on']}",
-             table(["variant", "inference p50 ms", "p99", "with copies", "1/s", "runs", "layers"], cells)]
+        cells.append(
+            [
+                row["variant"],
+                f"{infer['p50']:.3f}",
+                "-" if infer["p99"] is None else f"{infer['p99']:.3f}",
+                f"{latency['p50']:.3f}" if latency["p50"] is not None else "-",
+                f"{row['fps']:.1f}",
+                "-" if infer["n"] is None else infer["n"],
+                len(row["layers"]) or "-",
+            ]
+        )
+    lines = [
+        f"{found['board']['model']}: {found['measured_on']}",
+        table(["variant", "inference p50 ms", "p99", "with copies", "1/s", "runs", "layers"], cells),
+    ]
     return "\n".join(lines + [f"- {row['variant']}: {note}" for row in found["rows"] for note in row["notes"]])
 
 
@@ -157,15 +227,23 @@ def append(path: str, found: dict[str, Any]) -> None:
                 raise BadInput("this CSV has other columns", path, ", ".join(LEDGER), "give a new file to --out")
             old = list(reader)
     board = found["board"]
-    machine = f"{IMPORTED}: {board['machine']}, compute capability {board['capability'] or 'unknown'}; TensorRT " \
-              f"{board['tensorrt'] or 'unknown'}; trtexec; log {found['log_sha256'][:16]}"
+    machine = (
+        f"{IMPORTED}: {board['machine']}, compute capability {board['capability'] or 'unknown'}; TensorRT "
+        f"{board['tensorrt'] or 'unknown'}; trtexec; log {found['log_sha256'][:16]}"
+    )
     for row in found["rows"]:
         new = dict.fromkeys(LEDGER, "") | {
-            "system": row["variant"], "precision": row["precision"] or "", "runtime": "tensorrt",
+            "system": row["variant"],
+            "precision": row["precision"] or "",
+            "runtime": "tensorrt",
             "input_wh": "x".join(map(str, row["input_wh"])) if row["input_wh"] else "",
-            "infer_p50_ms": _figure(row["infer_ms"]["p50"]), "infer_p95_ms": _figure(row["infer_ms"]["p95"]),
-            "total_p50_ms": _figure(row["latency_ms"]["p50"]), "bytes": str(row["bytes"] or ""),
-            "macs": str(row["macs"] or ""), "machine": machine}
+            "infer_p50_ms": _figure(row["infer_ms"]["p50"]),
+            "infer_p95_ms": _figure(row["infer_ms"]["p95"]),
+            "total_p50_ms": _figure(row["latency_ms"]["p50"]),
+            "bytes": str(row["bytes"] or ""),
+            "macs": str(row["macs"] or ""),
+            "machine": machine,
+        }
         if new not in old:
             old.append(new)
     handle = io.StringIO()

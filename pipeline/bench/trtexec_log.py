@@ -23,8 +23,13 @@ _VALUE = re.compile(r"(min|max|mean|median|percentile\(([\d.]{1,6})%\)) =? ?" + 
 _BINDING = re.compile(r"^(?:Created input|Input) binding for (.+?) with dimensions ([\dx]{1,64})(?: and type .*)?$")
 _PROFILE = re.compile(r"^=== Profile \((\d{1,9}) iterations? ?\) ===$")
 _SMS = {"nano": 1, "tx2": 2, "xavier-nx": 6, "orin-nano": 8}  # NVIDIA's module data sheets: cores by cores in an SM
-_KEPT = {"Latency": "host", "Enqueue Time": "enqueue", "H2D Latency": "h2d", "GPU Compute Time": "compute",
-         "D2H Latency": "d2h"}
+_KEPT = {
+    "Latency": "host",
+    "Enqueue Time": "enqueue",
+    "H2D Latency": "h2d",
+    "GPU Compute Time": "compute",
+    "D2H Latency": "d2h",
+}
 
 
 class Layer(NamedTuple):
@@ -81,8 +86,12 @@ def parse(text: str, where: str) -> list[Run]:
         except BadInput as error:
             why = why or error
     if not runs:
-        raise why or BadInput("no run of trtexec is in this file", where, "what trtexec printed, all of it",
-                              "trtexec … 2>&1 | tee trtexec.log")
+        raise why or BadInput(
+            "no run of trtexec is in this file",
+            where,
+            "what trtexec printed, all of it",
+            "trtexec … 2>&1 | tee trtexec.log",
+        )
     return runs
 
 
@@ -100,8 +109,14 @@ def _segments(text: str) -> list[tuple[int, list[str]]]:
             out.append((start, lines))
             start, lines = number + 1, []
     out.append((start, lines))
-    return [(first, kept) for first, kept in out if any("TensorRT.trtexec" in line or "=== Performance summary" in line
-                                                        or "GPU Compute Time:" in line for line in kept)]
+    return [
+        (first, kept)
+        for first, kept in out
+        if any(
+            "TensorRT.trtexec" in line or "=== Performance summary" in line or "GPU Compute Time:" in line
+            for line in kept
+        )
+    ]
 
 
 class _Segment:
@@ -138,10 +153,14 @@ class _Segment:
             if colon and len(key) < 40:
                 self.said.setdefault(key.strip(), value.strip())
         if "compute" not in self.times or "p50" not in self.times["compute"]:
-            remedy = ("add --separateProfileRun to --dumpProfile" if self.layers else
-                      "run it without --buildOnly and --skipInference, and keep all that it prints")
-            raise BadInput("this run of trtexec has no performance summary", self._line(0),
-                           "a line `GPU Compute Time:`", remedy)
+            remedy = (
+                "add --separateProfileRun to --dumpProfile"
+                if self.layers
+                else "run it without --buildOnly and --skipInference, and keep all that it prints"
+            )
+            raise BadInput(
+                "this run of trtexec has no performance summary", self._line(0), "a line `GPU Compute Time:`", remedy
+            )
         return self._made()
 
     def _line(self, index: int) -> str:
@@ -152,14 +171,20 @@ class _Segment:
         self.command = mark.group(3) or self.command
         if mark.group(1) == "FAILED":
             errors = [text for text, raw in zip(self.lines, self.raw) if "[E]" in raw and text]
-            raise BadInput("this run of trtexec failed" + (": " + errors[-1][:300] if errors else ""),
-                           self._line(index), "a run that ends with PASSED")
+            raise BadInput(
+                "this run of trtexec failed" + (": " + errors[-1][:300] if errors else ""),
+                self._line(index),
+                "a run that ends with PASSED",
+            )
 
     def _times(self, text: str, index: int) -> dict[str, float]:
         found: dict[str, float] = {}
         for name, share, number in _VALUE.findall(text):
-            key = f"p{float(share):g}" if share and share.count(".") < 2 and share != "." else {"median": "p50"}.get(
-                name, name)
+            key = (
+                f"p{float(share):g}"
+                if share and share.count(".") < 2 and share != "."
+                else {"median": "p50"}.get(name, name)
+            )
             found[key] = self._number(number, index)
         return found
 
@@ -194,8 +219,11 @@ class _Segment:
             groups = list(found.groups())
             name = groups.pop() if last else groups.pop(0)
             if name != "Total":
-                layers.append(Layer(name, self._number(groups[1], index),
-                                    self._number(groups[2], index) if columns == 4 else None))
+                layers.append(
+                    Layer(
+                        name, self._number(groups[1], index), self._number(groups[2], index) if columns == 4 else None
+                    )
+                )
         return layers
 
     def _made(self) -> Run:
@@ -211,25 +239,41 @@ class _Segment:
                 key, _, dimensions = part.rpartition(":")
                 if key and re.fullmatch(r"[\dx]{1,64}", dimensions):
                     self._input(key, dimensions)
-        image = next((numbers for numbers in self.inputs.values()
-                      if len(numbers) == 4 and 3 in (numbers[1], numbers[3])), None)
+        image = next(
+            (numbers for numbers in self.inputs.values() if len(numbers) == 4 and 3 in (numbers[1], numbers[3])), None
+        )
         wh = None if image is None else (image[3], image[2]) if image[1] == 3 else (image[2], image[1])
         throughput = re.match(_NUMBER, said.get("Throughput", ""))
         queries = re.search(r"Timing trace has (\d{1,9}) queries", "\n".join(self.lines))
         onnx = options.get("onnx") or said.get("Input filename") or None
         return Run(
-            version=self.version or _version(said.get("TensorRT version")), gpu=said.get("Selected Device") or None,
-            capability=said.get("Compute Capability") or None, sms=_whole(said.get("SMs")), onnx=onnx,
-            engine=options.get("loadEngine") or options.get("saveEngine"), precision=self._precision(options),
-            inputs=self.inputs, input_wh=wh, batch=None if image is None else image[0],
+            version=self.version or _version(said.get("TensorRT version")),
+            gpu=said.get("Selected Device") or None,
+            capability=said.get("Compute Capability") or None,
+            sms=_whole(said.get("SMs")),
+            onnx=onnx,
+            engine=options.get("loadEngine") or options.get("saveEngine"),
+            precision=self._precision(options),
+            inputs=self.inputs,
+            input_wh=wh,
+            batch=None if image is None else image[0],
             queries=int(queries.group(1)) if queries else None,
-            throughput_qps=self._number(throughput.group(1), 0) if throughput else 1e3 / self.times["compute"]["p50"]
-            if self.times["compute"]["p50"] else 0.0,
-            times=self.times, layers=self.layers,
-            settings={"streams": _whole(said.get("Streams")), "cuda_graph": _switch(said.get("CUDA Graph")),
-                      "spin_wait": _switch(said.get("Spin-wait")), "transfers": _switch(said.get("Data transfers")),
-                      "dla": said.get("DLACore") or None,
-                      "sparsity": said.get("Sparsity") if said.get("Sparsity") != "Disabled" else None})
+            throughput_qps=self._number(throughput.group(1), 0)
+            if throughput
+            else 1e3 / self.times["compute"]["p50"]
+            if self.times["compute"]["p50"]
+            else 0.0,
+            times=self.times,
+            layers=self.layers,
+            settings={
+                "streams": _whole(said.get("Streams")),
+                "cuda_graph": _switch(said.get("CUDA Graph")),
+                "spin_wait": _switch(said.get("Spin-wait")),
+                "transfers": _switch(said.get("Data transfers")),
+                "dla": said.get("DLACore") or None,
+                "sparsity": said.get("Sparsity") if said.get("Sparsity") != "Disabled" else None,
+            },
+        )
 
     def _precision(self, options: dict[str, str]) -> str | None:
         if "loadEngine" in options and not {"fp16", "int8", "best"} & set(options):
@@ -239,8 +283,13 @@ class _Segment:
         text = self.said.get("Precision", "").upper()
         if not text:
             text = " ".join(options).upper() if self.command else ""
-            text = "INT8" if "BEST" in text.split() else text if {"FP16", "INT8"} & set(text.split()) else (
-                "FP32" if self.command else "")
+            text = (
+                "INT8"
+                if "BEST" in text.split()
+                else text
+                if {"FP16", "INT8"} & set(text.split())
+                else ("FP32" if self.command else "")
+            )
         for name in ("int8", "fp16", "fp32"):
             if name.upper() in text:
                 return name
@@ -256,7 +305,7 @@ def _options(command: str) -> dict[str, str]:
 
 
 def _version(text: str | None) -> str | None:
-    """"8201" -> "8.2.1", "100300" -> "10.3.0"; a dotted one as it is."""
+    """ "8201" -> "8.2.1", "100300" -> "10.3.0"; a dotted one as it is."""
     if not text or not re.fullmatch(r"\d{4,6}|\d{1,3}(\.\d{1,4}){1,3}", text):
         return None
     if "." in text:
@@ -277,8 +326,14 @@ def _switch(text: str | None) -> bool | None:
 
 def kind_of(run: Run) -> str | None:
     """The target whose GPU this is, None where it is none of ours: an AGX Orin has an Orin Nano's capability."""
-    return next((name for name, count in _SMS.items()
-                 if (targets.TARGETS[name].compute_capability, count) == (run.capability, run.sms)), None)
+    return next(
+        (
+            name
+            for name, count in _SMS.items()
+            if (targets.TARGETS[name].compute_capability, count) == (run.capability, run.sms)
+        ),
+        None,
+    )
 
 
 def name_of(run: Run) -> str:

@@ -40,8 +40,7 @@ def refuse(device: targets.Target, precision: str) -> None:
         return
     major, minor = (int(part) for part in device.compute_capability.split("."))
     if not cuda.has_int8((major, minor)):
-        raise tensorrt_network.int8_refusal(
-            device.title, (major, minor), "TensorRT " + " or ".join(device.tensorrt))
+        raise tensorrt_network.int8_refusal(device.title, (major, minor), "TensorRT " + " or ".join(device.tensorrt))
 
 
 def wanted(device: targets.Target, precision: str | None) -> list[str]:
@@ -57,6 +56,7 @@ def wanted(device: targets.Target, precision: str | None) -> list[str]:
 
 # ------------------------------------------------------------------------------------ files of one model
 
+
 def _table(args: Any, onnx: str, name: str) -> tuple[tables.Table, list[str]]:
     """The calibration table and the photographs it may be ranked on."""
     images = []
@@ -67,14 +67,19 @@ def _table(args: Any, onnx: str, name: str) -> tuple[tables.Table, list[str]]:
         tables.require(table, args.calibration, files.sha256(onnx))
         return table, images
     if not images:
-        raise UsageError("int8 needs calibration", None, "--calibration TABLE.json or --calibration-data SPLIT_DIR",
-                         "for instance --calibration-data data/facemask/train")
+        raise UsageError(
+            "int8 needs calibration",
+            None,
+            "--calibration TABLE.json or --calibration-data SPLIT_DIR",
+            "for instance --calibration-data data/facemask/train",
+        )
     say(f"{name}: calibrating on {len(images)} photographs")
     return calibrate.collect(onnx, images, calibrate.size(args.input_wh), args.method), images
 
 
-def _make(precision: str, onnx: str, path: str, table: tables.Table | None, images: Sequence[str], truths: Any,
-          args: Any) -> dict[str, Any]:
+def _make(
+    precision: str, onnx: str, path: str, table: tables.Table | None, images: Sequence[str], truths: Any, args: Any
+) -> dict[str, Any]:
     """Write one file; {"kept": layers left in higher precision}."""
     input_wh = calibrate.size(args.input_wh)
     if precision == "fp16":
@@ -84,8 +89,18 @@ def _make(precision: str, onnx: str, path: str, table: tables.Table | None, imag
             table.layer_precisions["fp16"] = dict.fromkeys(keep, "fp32")
         return {"kept": len(keep)}
     if args.precision == "auto":
-        mixed = sensitivity.mix(onnx, path, precision, table, images[:SENSITIVITY_IMAGES], truths, input_wh,
-                                args.max_drop, os.path.join(args.out, ".sensitivity.json"), say)
+        mixed = sensitivity.mix(
+            onnx,
+            path,
+            precision,
+            table,
+            images[:SENSITIVITY_IMAGES],
+            truths,
+            input_wh,
+            args.max_drop,
+            os.path.join(args.out, ".sensitivity.json"),
+            say,
+        )
         if precision == "int8":  # for engines that TensorRT calibrates itself from the float32 file
             table.layer_precisions["int8"] = dict.fromkeys(mixed.keep, "fp16")
         return {"kept": len(mixed.keep)}
@@ -108,8 +123,11 @@ def make_files(args: Any, device: targets.Target) -> list[dict[str, Any]]:
         raise BadInput("the file is not a float32 model", onnx, "what `jetmask export` writes", "give <model>.onnx")
     precisions = wanted(device, args.precision)
     if args.precision == "auto" and not (args.data and args.calibration_data):
-        raise UsageError("--precision auto searches by AP and by sensitivity", None,
-                         "--data SPLIT_DIR to measure on and --calibration-data SPLIT_DIR to rank on")
+        raise UsageError(
+            "--precision auto searches by AP and by sensitivity",
+            None,
+            "--data SPLIT_DIR to measure on and --calibration-data SPLIT_DIR to rank on",
+        )
     if not args.out:
         raise UsageError("where to?", None, "--out DIR")
     truths = average_precision.load_split(args.data) if args.data else None
@@ -139,8 +157,13 @@ def make_files(args: Any, device: targets.Target) -> list[dict[str, Any]]:
             if before is not None:
                 after = gate.of_onnx(part, truths, input_wh, args.threads)
                 verdict = gate.compare(truths, before, after, args.max_drop)
-                row.update(map50=round(verdict.after, 2), difference=round(verdict.difference, 2),
-                           low=round(verdict.low, 2), high=round(verdict.high, 2), images=verdict.images)
+                row.update(
+                    map50=round(verdict.after, 2),
+                    difference=round(verdict.difference, 2),
+                    low=round(verdict.low, 2),
+                    high=round(verdict.high, 2),
+                    images=verdict.images,
+                )
                 if precision == "int8":
                     row["note"] = "simulated by ONNX Runtime in float32; no TensorRT engine ran"
                 if not verdict.passed:
@@ -167,11 +190,16 @@ def _lint(path: str, device: targets.Target, precision: str) -> None:
         return
     findings = lint.lint(path, device.name)
     if findings:
-        raise BadInput(f"the TensorRT of {device.title} would refuse this {precision} file:\n" + "\n".join(
-            map(lint.describe, findings)), path, "a file that its parser takes")
+        raise BadInput(
+            f"the TensorRT of {device.title} would refuse this {precision} file:\n"
+            + "\n".join(map(lint.describe, findings)),
+            path,
+            "a file that its parser takes",
+        )
 
 
 # ------------------------------------------------------------------------------------ trtexec
+
 
 def trtexec_lines(args: Any, device: targets.Target) -> list[str]:
     """The commands for each TensorRT version of the target, with a comment line before each."""
@@ -183,10 +211,21 @@ def trtexec_lines(args: Any, device: targets.Target) -> list[str]:
                 facts = onnx_facts.parse(file.read(), onnx)
             cache = args.calibration if args.calibration and args.calibration.endswith(".cache") else None
             lines.append(f"# {title}, {device.title}, TensorRT {label}")
-            lines.append(trtexec.command(
-                version, onnx, f"{title}.plan", input_wh, precision, args.workspace_mb << 20, quantized=facts.quantized,
-                half=facts.half, cache=cache, timing_cache=f"timing-{label}.cache",
-                sparse=device.skips_zeros and sparsity.pattern_of(onnx) is not None))
+            lines.append(
+                trtexec.command(
+                    version,
+                    onnx,
+                    f"{title}.plan",
+                    input_wh,
+                    precision,
+                    args.workspace_mb << 20,
+                    quantized=facts.quantized,
+                    half=facts.half,
+                    cache=cache,
+                    timing_cache=f"timing-{label}.cache",
+                    sparse=device.skips_zeros and sparsity.pattern_of(onnx) is not None,
+                )
+            )
     return lines
 
 
@@ -195,10 +234,14 @@ def _recipes(args: Any, device: targets.Target) -> list[tuple[str, str, Sequence
     if os.path.isdir(args.model):
         contents = manifest.load(args.model)
         found: list[tuple[str, str, Sequence[int], str]] = [
-            (v.name, contents.path(v), v.input_wh, v.precision) for v in contents.variants
-                 if "tensorrt" in v.runtimes and args.precision in (None, v.precision)
-                 and args.variant in (None, v.name) and (not v.targets or device.name in v.targets)
-                 and (v.precision != "int8" or "int8" in device.fast_precisions)]
+            (v.name, contents.path(v), v.input_wh, v.precision)
+            for v in contents.variants
+            if "tensorrt" in v.runtimes
+            and args.precision in (None, v.precision)
+            and args.variant in (None, v.name)
+            and (not v.targets or device.name in v.targets)
+            and (v.precision != "int8" or "int8" in device.fast_precisions)
+        ]
         if not found:
             raise UsageError("the bundle has no such variant for TensorRT on this target", args.model)
         return found
@@ -210,36 +253,64 @@ def _recipes(args: Any, device: targets.Target) -> list[tuple[str, str, Sequence
 
 # ------------------------------------------------------------------------------------ the verb
 
+
 def options(parser: Any) -> None:
     """The options of `jetmask build`."""
-    parser.epilog = ("examples:\n  jetmask build s.onnx --out runs/s --calibration-data data/facemask/train --data "
-                     "data/facemask/val\n  jetmask build s.onnx --target nano --precision fp16 --print-trtexec\n"
-                     "  jetmask build jetson/models --data data/facemask/val       (engines, on a machine with a GPU)")
-    parser.add_argument("model", nargs="?", metavar="MODEL.onnx|BUNDLE",
-                        help="a float32 ONNX: write its reduced-precision files; a bundle: build its engines here")
-    parser.add_argument("--target", default=targets.THIS_MACHINE, metavar="NAME",
-                        help="whose hardware counts: " + ", ".join(targets.TARGETS))
-    parser.add_argument("--precision", choices=[*PRECISIONS, "auto"],
-                        help="default: all the target has hardware for; auto: int8 with the fewest layers kept in "
-                             "float that hold --max-drop")
+    parser.epilog = (
+        "examples:\n  jetmask build s.onnx --out runs/s --calibration-data data/facemask/train --data "
+        "data/facemask/val\n  jetmask build s.onnx --target nano --precision fp16 --print-trtexec\n"
+        "  jetmask build jetson/models --data data/facemask/val       (engines, on a machine with a GPU)"
+    )
+    parser.add_argument(
+        "model",
+        nargs="?",
+        metavar="MODEL.onnx|BUNDLE",
+        help="a float32 ONNX: write its reduced-precision files; a bundle: build its engines here",
+    )
+    parser.add_argument(
+        "--target",
+        default=targets.THIS_MACHINE,
+        metavar="NAME",
+        help="whose hardware counts: " + ", ".join(targets.TARGETS),
+    )
+    parser.add_argument(
+        "--precision",
+        choices=[*PRECISIONS, "auto"],
+        help="default: all the target has hardware for; auto: int8 with the fewest layers kept in "
+        "float that hold --max-drop",
+    )
     parser.add_argument("--out", metavar="DIR", help="where the files go")
     parser.add_argument("--calibration", metavar="FILE", help="a table of `jetmask calibrate` (a .cache for trtexec)")
-    parser.add_argument("--calibration-data", metavar="SPLIT_DIR",
-                        help="calibrate on these photographs, never the test ones")
-    parser.add_argument("--method", choices=tables.METHODS, default="percentile",
-                        help="how ranges are chosen (default percentile)")
+    parser.add_argument(
+        "--calibration-data", metavar="SPLIT_DIR", help="calibrate on these photographs, never the test ones"
+    )
+    parser.add_argument(
+        "--method", choices=tables.METHODS, default="percentile", help="how ranges are chosen (default percentile)"
+    )
     parser.add_argument("--data", metavar="SPLIT_DIR", help="measure each result here against float32")
-    parser.add_argument("--max-drop", type=float, default=gate.MAX_DROP, metavar="POINTS",
-                        help="points of two-class mAP50 that may be lost (default %(default)s)")
-    parser.add_argument("--input-wh", default="416x256", metavar="WxH",
-                        help="input size to measure at (default 416x256)")
+    parser.add_argument(
+        "--max-drop",
+        type=float,
+        default=gate.MAX_DROP,
+        metavar="POINTS",
+        help="points of two-class mAP50 that may be lost (default %(default)s)",
+    )
+    parser.add_argument(
+        "--input-wh", default="416x256", metavar="WxH", help="input size to measure at (default 416x256)"
+    )
     parser.add_argument("--variant", metavar="NAME", help="of a bundle: only this one")
     parser.add_argument("--engines", metavar="DIR", help="the engine cache")
-    parser.add_argument("--workspace-mb", type=int, default=WORKSPACE_BYTES >> 20, metavar="MB",
-                        help="the builder's workspace (default 256)")
+    parser.add_argument(
+        "--workspace-mb",
+        type=int,
+        default=WORKSPACE_BYTES >> 20,
+        metavar="MB",
+        help="the builder's workspace (default 256)",
+    )
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads for measuring")
-    parser.add_argument("--print-trtexec", action="store_true",
-                        help="print the equivalent trtexec command, build nothing")
+    parser.add_argument(
+        "--print-trtexec", action="store_true", help="print the equivalent trtexec command, build nothing"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -268,12 +339,20 @@ def command(args: Any) -> int:
     failed = [row for row in rows if "failed" in row]
     if failed:
         said = "; ".join("{}: {}".format(row.get("variant", row["precision"]), row["failed"]) for row in failed)
-        raise QualityGate(said, None, f"at most {args.max_drop:g} points of two-class mAP50 lost",
-                          "keep the sensitive layers in float (--precision auto), calibrate on more photographs, or "
-                          "allow more with --max-drop; what failed was not kept")
+        raise QualityGate(
+            said,
+            None,
+            f"at most {args.max_drop:g} points of two-class mAP50 lost",
+            "keep the sensitive layers in float (--precision auto), calibrate on more photographs, or "
+            "allow more with --max-drop; what failed was not kept",
+        )
     if not any("bytes" in row for row in rows):
-        raise JetmaskError("nothing was built", args.model, None,
-                           "; ".join(f"{row['variant']}: {row['reason']}" for row in rows if "reason" in row) or None)
+        raise JetmaskError(
+            "nothing was built",
+            args.model,
+            None,
+            "; ".join(f"{row['variant']}: {row['reason']}" for row in rows if "reason" in row) or None,
+        )
     return 0
 
 
@@ -283,7 +362,17 @@ def _summary(rows: Sequence[dict[str, Any]]) -> str:
             return "not measured"
         return "{:+.2f} ({:+.2f} to {:+.2f})".format(row["difference"], row["low"], row["high"])
 
-    return cli.table(["result", "precision", "bytes", "mAP50", "against fp32", ""], [
-        [row.get("path") or row.get("file") or row["variant"], row["precision"], row.get("bytes", "-"),
-         row.get("map50", "-"), change(row),
-         "failed" if "failed" in row else row.get("reason") or row.get("note", "")] for row in rows])
+    return cli.table(
+        ["result", "precision", "bytes", "mAP50", "against fp32", ""],
+        [
+            [
+                row.get("path") or row.get("file") or row["variant"],
+                row["precision"],
+                row.get("bytes", "-"),
+                row.get("map50", "-"),
+                change(row),
+                "failed" if "failed" in row else row.get("reason") or row.get("note", ""),
+            ]
+            for row in rows
+        ],
+    )

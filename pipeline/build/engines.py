@@ -28,10 +28,13 @@ def build(args: Any) -> list[dict[str, Any]]:
     contents = manifest.load(args.model)
     reason = tensorrt.reason()
     if reason:
-        raise DeviceMismatch("no TensorRT engine can be built on this machine: " + reason, args.model,
-                             "an NVIDIA GPU with TensorRT and pycuda",
-                             "engines are built on the device itself: jetmask deploy, or there python3 -m jetson build "
-                             "DIR; --print-trtexec shows the command for a target")
+        raise DeviceMismatch(
+            "no TensorRT engine can be built on this machine: " + reason,
+            args.model,
+            "an NVIDIA GPU with TensorRT and pycuda",
+            "engines are built on the device itself: jetmask deploy, or there python3 -m jetson build "
+            "DIR; --print-trtexec shows the command for a target",
+        )
     chosen = [v for v in contents.variants if "tensorrt" in v.runtimes and args.precision in (None, v.precision)]
     if args.variant:
         chosen = [contents.variant(args.variant)]
@@ -53,16 +56,27 @@ def _measure_engines(args: Any, contents: manifest.Manifest, rows: list[dict[str
         variant = contents.variant(row["variant"])
         key = (variant.model, variant.input_wh)
         if key not in references:
-            path = next((contents.path(v) for v in contents.variants if v.model == variant.model
-                         and v.precision == "fp32" and "onnxruntime" in v.runtimes), None)
+            path = next(
+                (
+                    contents.path(v)
+                    for v in contents.variants
+                    if v.model == variant.model and v.precision == "fp32" and "onnxruntime" in v.runtimes
+                ),
+                None,
+            )
             references[key] = path and gate.of_onnx(path, truths, variant.input_wh, args.threads, contents.decode)
         if references[key] is None:
             row["note"] = "no float32 file in the bundle to compare with"
             continue
         measured = evaluate.measure(args.model, truths, variant.name, "tensorrt", args.threads)
         verdict = gate.compare(truths, references[key], measured.detections, args.max_drop)
-        row.update(map50=round(verdict.after, 2), difference=round(verdict.difference, 2), low=round(verdict.low, 2),
-                   high=round(verdict.high, 2), images=verdict.images)
+        row.update(
+            map50=round(verdict.after, 2),
+            difference=round(verdict.difference, 2),
+            low=round(verdict.low, 2),
+            high=round(verdict.high, 2),
+            images=verdict.images,
+        )
         if not verdict.passed:
             row["failed"] = str(verdict)
     write_measured(args.model, rows, split)
@@ -84,8 +98,9 @@ def write_measured(folder: str, rows: Sequence[dict[str, Any]], split: str) -> N
                 variant["ap_reason"].pop("tensorrt", None)
         kept = [v for v in document["variants"] if "failed" not in by_name.get(v["name"], {})]
         if document["default_variant"] not in [v["name"] for v in kept]:
-            raise QualityGate("the bundle's default variant failed", folder, None,
-                              "choose another default variant first")
+            raise QualityGate(
+                "the bundle's default variant failed", folder, None, "choose another default variant first"
+            )
         document["variants"] = kept
         files.write_json(path, document)
         signature = os.path.join(part, manifest.SIGNATURE)

@@ -13,9 +13,20 @@ ON_JETSON = "/usr/src/tensorrt/bin/trtexec"  # JetPack 4.6 to 6; NVIDIA's pip wh
 
 
 def command(
-    version: Sequence[int], onnx: str, engine: str, input_wh: Sequence[int], precision: str, workspace_bytes: int,
-    *, quantized: bool = False, half: bool = False, cache: str | None = None, timing_cache: str | None = None,
-    layer_precisions: Mapping[str, str] | None = None, sparse: bool = False, program: str = ON_JETSON,
+    version: Sequence[int],
+    onnx: str,
+    engine: str,
+    input_wh: Sequence[int],
+    precision: str,
+    workspace_bytes: int,
+    *,
+    quantized: bool = False,
+    half: bool = False,
+    cache: str | None = None,
+    timing_cache: str | None = None,
+    layer_precisions: Mapping[str, str] | None = None,
+    sparse: bool = False,
+    program: str = ON_JETSON,
 ) -> str:
     """One shell line. `version`: (major, minor). `precision`: fp32, fp16 or int8.
 
@@ -25,20 +36,32 @@ def command(
     """
     version = tuple(version[:2])
     if layer_precisions:
-        raise BadInput("layers kept in higher precision are not expressed as a trtexec command", onnx,
-                       "a recipe without layer precisions", "build with `python3 -m jetson build`, or bake them into "
-                       "the file (--precision auto)")
+        raise BadInput(
+            "layers kept in higher precision are not expressed as a trtexec command",
+            onnx,
+            "a recipe without layer precisions",
+            "build with `python3 -m jetson build`, or bake them into the file (--precision auto)",
+        )
     if version >= (11, 0) and precision == "fp16" and not half:
-        raise DeviceMismatch(f"trtexec {version[0]} has no --fp16: precision must be in the file", onnx,
-                             "a typed FP16 file", "give it <model>.fp16.onnx")
+        raise DeviceMismatch(
+            f"trtexec {version[0]} has no --fp16: precision must be in the file",
+            onnx,
+            "a typed FP16 file",
+            "give it <model>.fp16.onnx",
+        )
     if precision == "int8" and not quantized:
         if version >= (11, 0):
-            raise DeviceMismatch(f"trtexec {version[0]} has no --int8 and no --calib", onnx, "a Q/DQ file",
-                                 "give it <model>.int8.onnx")
+            raise DeviceMismatch(
+                f"trtexec {version[0]} has no --int8 and no --calib", onnx, "a Q/DQ file", "give it <model>.int8.onnx"
+            )
         if cache is None:
             # Without one, trtexec takes fixed made-up ranges: it runs, it is fast, and its outputs mean nothing.
-            raise BadInput("trtexec --int8 needs --calib for a float file", onnx, "a calibration cache, or a Q/DQ file",
-                           "jetmask calibrate … --cache FILE, or give it <model>.int8.onnx")
+            raise BadInput(
+                "trtexec --int8 needs --calib for a float file",
+                onnx,
+                "a calibration cache, or a Q/DQ file",
+                "jetmask calibrate … --cache FILE, or give it <model>.int8.onnx",
+            )
     words = [program, f"--onnx={onnx}", f"--saveEngine={engine}", f"--shapes=image:1x3x{input_wh[1]}x{input_wh[0]}"]
     if version < (11, 0):
         if precision in ("fp16", "int8"):
@@ -63,6 +86,10 @@ def command(
 def versions(device: Target) -> list[tuple[int, ...]]:
     """The TensorRT versions of a target; DeviceMismatch when it has none."""
     if not device.tensorrt:
-        raise DeviceMismatch(f"{device.title} has no TensorRT, so there is no trtexec command for it", None,
-                             "a Jetson target", "name one: --target nano")
+        raise DeviceMismatch(
+            f"{device.title} has no TensorRT, so there is no trtexec command for it",
+            None,
+            "a Jetson target",
+            "name one: --target nano",
+        )
     return [tuple(int(part) for part in text.split(".")[:2]) for text in device.tensorrt]

@@ -32,20 +32,37 @@ def options(parser: argparse.ArgumentParser) -> None:
     create = verbs.add_parser("create", help="write a bundle from model files")
     create.add_argument("folder", metavar="DIR", help="where the bundle is to be")
     for kind, flag in (("fp32", "--onnx"), ("fp16", "--fp16"), ("int8", "--int8"), ("int8-cpu", "--int8-cpu")):
-        create.add_argument(flag, action="append", default=[], metavar="MODEL=FILE", dest=kind,
-                            help=f"the {kind} file of a model")
-    create.add_argument("--tflite", action="append", default=[], metavar="MODEL-WxH-PRECISION=FILE",
-                        help="a LiteRT file, one per input size")
+        create.add_argument(
+            flag, action="append", default=[], metavar="MODEL=FILE", dest=kind, help=f"the {kind} file of a model"
+        )
+    create.add_argument(
+        "--tflite",
+        action="append",
+        default=[],
+        metavar="MODEL-WxH-PRECISION=FILE",
+        help="a LiteRT file, one per input size",
+    )
     create.add_argument("--sizes", default="320x192,416x256,640x384", metavar="WxH,...", help="input sizes")
-    create.add_argument("--data", metavar="SPLIT_DIR", help="measure every variant that runs here on these labelled "
-                        "photographs: its AP goes into the bundle, and one that loses too much does not")
-    create.add_argument("--max-drop", type=float, default=0.5, metavar="POINTS",
-                        help="with --data: points of two-class mAP50 that a variant may lose against its fp32 "
-                             "(default %(default)s)")
+    create.add_argument(
+        "--data",
+        metavar="SPLIT_DIR",
+        help="measure every variant that runs here on these labelled "
+        "photographs: its AP goes into the bundle, and one that loses too much does not",
+    )
+    create.add_argument(
+        "--max-drop",
+        type=float,
+        default=0.5,
+        metavar="POINTS",
+        help="with --data: points of two-class mAP50 that a variant may lose against its fp32 (default %(default)s)",
+    )
     create.add_argument("--calibration", metavar="DIR", help="folder with <model>.json and <model>.cache")
     create.add_argument("--card", metavar="FILE", help="the MODEL_CARD.md to put in")
-    create.add_argument("--include-photos", metavar="SPLIT_DIR",
-                        help="put these labelled photographs in as eval/ (without it, no photograph is in a bundle)")
+    create.add_argument(
+        "--include-photos",
+        metavar="SPLIT_DIR",
+        help="put these labelled photographs in as eval/ (without it, no photograph is in a bundle)",
+    )
     create.add_argument("--name", default="facemask", help="the bundle's name (default: %(default)s)")
     create.add_argument("--default-variant", metavar="NAME")
     create.add_argument("--key", metavar="FILE", help="private key (PEM) to sign with")
@@ -128,8 +145,14 @@ def _create(args: argparse.Namespace) -> str:
             name = "{}-{}x{}-".format(model, *wh)
             if "fp32" in kinds:
                 variants.append({"name": name + "fp32", "precision": "fp32", "runtimes": ["onnxruntime", "tensorrt"]})
-                variants.append({"name": name + "fp16", "precision": "fp16", "runtimes": ["tensorrt"],
-                                 "file": "models/" + writer.KINDS["fp32"].format(model)})
+                variants.append(
+                    {
+                        "name": name + "fp16",
+                        "precision": "fp16",
+                        "runtimes": ["tensorrt"],
+                        "file": "models/" + writer.KINDS["fp32"].format(model),
+                    }
+                )
             if "fp16" in kinds:
                 variants.append({"name": name + "fp16-typed", "precision": "fp16", "runtimes": ["onnxruntime"]})
             if "int8" in kinds:
@@ -145,8 +168,15 @@ def _create(args: argparse.Namespace) -> str:
             raise UsageError(f"--tflite {name}: not MODEL-WxH-PRECISION", None, "for instance s-416x256-int8")
         width, height = _wh(parts[1])
         models.setdefault(parts[0], {}).setdefault("tflite", {})[(width, height, parts[2])] = path
-        variants.append({"name": name + "-litert", "model": parts[0], "input_wh": [width, height],
-                         "precision": parts[2], "runtimes": ["litert"]})
+        variants.append(
+            {
+                "name": name + "-litert",
+                "model": parts[0],
+                "input_wh": [width, height],
+                "precision": parts[2],
+                "runtimes": ["litert"],
+            }
+        )
     if not variants:
         raise UsageError("no model is given", None, "at least one --onnx MODEL=FILE", "see `jetmask bundle --help`")
     card = ""
@@ -158,8 +188,9 @@ def _create(args: argparse.Namespace) -> str:
             raise BadInput(f"the model card cannot be read: {error}", args.card, "a text file in UTF-8") from None
     names = [variant["name"] for variant in variants]
     if args.default_variant and args.default_variant not in names:
-        raise UsageError(f"no variant is called {args.default_variant!r}", "--default-variant",
-                         "one of " + ", ".join(names))
+        raise UsageError(
+            f"no variant is called {args.default_variant!r}", "--default-variant", "one of " + ", ".join(names)
+        )
     # Told now, not after the last variant was measured.
     require_free(args.folder)
     if args.key:
@@ -172,14 +203,29 @@ def _create(args: argparse.Namespace) -> str:
     default = None if args.default_variant in failed else args.default_variant
     variants = [variant for variant in variants if variant["name"] not in failed]
     print(f"writing {len(variants)} variants ...", file=sys.stderr)
-    digest = writer.write(args.folder, models, variants, calibration, card=card, name=args.name,
-                          default_variant=default, photos=args.include_photos, key=args.key)
+    digest = writer.write(
+        args.folder,
+        models,
+        variants,
+        calibration,
+        card=card,
+        name=args.name,
+        default_variant=default,
+        photos=args.include_photos,
+        key=args.key,
+    )
     if failed:
-        raise QualityGate("left out of the bundle: " + "; ".join(
-            "{} {:+.2f} ({:+.2f} to {:+.2f})".format(name, lost["difference"], lost["low"], lost["high"])
-            for name, lost in failed.items()), args.folder, f"at most {args.max_drop:g} points of two-class mAP50 lost "
-            "against fp32", "make these again (jetmask build --precision auto), or allow more with --max-drop; the "
-            "bundle holds the others")
+        raise QualityGate(
+            "left out of the bundle: "
+            + "; ".join(
+                "{} {:+.2f} ({:+.2f} to {:+.2f})".format(name, lost["difference"], lost["low"], lost["high"])
+                for name, lost in failed.items()
+            ),
+            args.folder,
+            f"at most {args.max_drop:g} points of two-class mAP50 lost against fp32",
+            "make these again (jetmask build --precision auto), or allow more with --max-drop; the "
+            "bundle holds the others",
+        )
     return digest
 
 
@@ -200,8 +246,12 @@ def _calibration(folder: str, models: dict) -> dict[str, str]:
             tables.read_cache(cache)
             found[model + ".cache"] = cache
     if not found:
-        raise BadInput("there is no calibration of these models", folder,
-                       "one of " + ", ".join(f"{model}.json" for model in models), "jetmask calibrate writes it")
+        raise BadInput(
+            "there is no calibration of these models",
+            folder,
+            "one of " + ", ".join(f"{model}.json" for model in models),
+            "jetmask calibrate writes it",
+        )
     return found
 
 
@@ -235,6 +285,9 @@ def _measure(models: dict, variants: list[dict], data: str, max_drop: float) -> 
     aps = ap_entries(results)
     for variant in variants:
         variant["ap"] = {runtime: aps.get((variant["name"], runtime)) for runtime in variant["runtimes"]}
-        variant["ap_reason"] = {runtime: NO_GPU if runtime == "tensorrt" else "its runtime is not installed here"
-                                for runtime, ap in variant["ap"].items() if ap is None}
+        variant["ap_reason"] = {
+            runtime: NO_GPU if runtime == "tensorrt" else "its runtime is not installed here"
+            for runtime, ap in variant["ap"].items()
+            if ap is None
+        }
     return lost_too_much(results)

@@ -101,8 +101,11 @@ def _own_record(bundle_dir, variant, document, frames):
     if expected is None:
         return _record(bundle_dir, variant.name, frames, runtime), "no fp32 model of this size in the bundle"
     with open_detector(bundle_dir, variant.name, runtime) as detector:
-        lines = [line for frame, want in zip(frames, expected, strict=True)
-                 for line in golden.differences(detector, frame, want, variant.precision)]
+        lines = [
+            line
+            for frame, want in zip(frames, expected, strict=True)
+            for line in golden.differences(detector, frame, want, variant.precision)
+        ]
     if not lines:
         return None
     print(f"golden: {variant.name} on {runtime} differs from fp32 on drawn inputs: {lines[0]}", file=sys.stderr)
@@ -115,7 +118,8 @@ def _choose(bundle_dir: str, references: dict[str, str]) -> list[np.ndarray]:
     sureness = np.zeros(len(candidates))
     for name in references.values():
         records = _record(bundle_dir, name, candidates)
-        sureness += [min((max(face["scores"]) for face in entry["faces"]), default=0.0) - entry["score"]
-                     for entry in records]
+        sureness += [
+            min((max(face["scores"]) for face in entry["faces"]), default=0.0) - entry["score"] for entry in records
+        ]
     best = sorted(np.argsort(-sureness, kind="stable")[:IMAGES])
     return [candidates[index] for index in best]

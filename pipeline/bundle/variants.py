@@ -2,6 +2,7 @@
 
 The one path that `jetmask demo` and the shipped bundle take.
 """
+
 import sys
 import tempfile
 from pathlib import Path
@@ -52,8 +53,9 @@ def make(name, path, folder, images, calibration_wh, litert_whs=(), say=print, m
     export.export(model, onnx["fp32"])
     findings = lint.lint(onnx["fp32"], "nano")
     if findings:
-        raise BadInput("a Nano's TensorRT would refuse this model:\n" + "\n".join(map(lint.describe, findings)),
-                       where=onnx["fp32"])
+        raise BadInput(
+            "a Nano's TensorRT would refuse this model:\n" + "\n".join(map(lint.describe, findings)), where=onnx["fp32"]
+        )
     say("%s: calibration on %d images" % (name, len(images)))
     table = calibrate.collect(onnx["fp32"], images, calibration_wh, method)
     keep = sensitivity.overflows(onnx["fp32"], images[:OVERFLOW_IMAGES], calibration_wh)
@@ -81,11 +83,13 @@ def entries(made, model, input_whs, aps=None):
     from pipeline.models.detector import macs  # TensorFlow with it: who only measures need not wait for that
 
     aps = aps or {}
-    recipes = [("fp32", "", ["onnxruntime", "tensorrt"], lambda t: True),
-               ("fp16", "", ["tensorrt"], lambda t: "fp16" in t.fast_precisions),
-               ("fp16", "-typed", ["onnxruntime"], lambda t: False),
-               ("int8", "", ["tensorrt"], lambda t: "int8" in t.fast_precisions),
-               ("int8-cpu", "", ["onnxruntime"], lambda t: True)]
+    recipes = [
+        ("fp32", "", ["onnxruntime", "tensorrt"], lambda t: True),
+        ("fp16", "", ["tensorrt"], lambda t: "fp16" in t.fast_precisions),
+        ("fp16", "-typed", ["onnxruntime"], lambda t: False),
+        ("int8", "", ["tensorrt"], lambda t: "int8" in t.fast_precisions),
+        ("int8-cpu", "", ["onnxruntime"], lambda t: True),
+    ]
     tflite = made.kinds.get("tflite", {})
     out = []
     for wh in input_whs:
@@ -96,9 +100,20 @@ def entries(made, model, input_whs, aps=None):
             ap = {r: aps.get((name, r)) for r in runtimes}
             reason = {r: NO_GPU if r == "tensorrt" else "not evaluated" for r in runtimes if ap[r] is None}
             file = writer.file_of(made.name, wh, precision, runtimes)
-            out.append({"name": name, "model": made.name, "file": file, "input_wh": list(wh), "precision": precision,
-                        "runtimes": runtimes, "macs": macs(model, wh), "ap": ap, "ap_reason": reason,
-                        "targets": sorted(n for n, t in targets.TARGETS.items() if fits(t))})
+            out.append(
+                {
+                    "name": name,
+                    "model": made.name,
+                    "file": file,
+                    "input_wh": list(wh),
+                    "precision": precision,
+                    "runtimes": runtimes,
+                    "macs": macs(model, wh),
+                    "ap": ap,
+                    "ap_reason": reason,
+                    "targets": sorted(n for n, t in targets.TARGETS.items() if fits(t)),
+                }
+            )
     return out
 
 
@@ -116,15 +131,20 @@ def measure(bundle_dir, split_dir, split_name, only=None, threads=None, say=prin
             if runtime not in usable or (only and not only(variant)):
                 continue
             result, faces = evaluate.measure(str(bundle_dir), truths, variant.name, runtime, threads)
-            result.update(split=split_name, macs=variant.macs, bytes=variant.bytes, model=variant.model,
-                          against_fp32=None)
+            result.update(
+                split=split_name, macs=variant.macs, bytes=variant.bytes, model=variant.model, against_fp32=None
+            )
             if variant.precision == "fp32":
                 plain.setdefault((variant.model, variant.input_wh), faces)
             before = plain.get((variant.model, variant.input_wh), faces)
             if before is not faces and result["map50"] is not None:
                 verdict = gate.compare(truths, before, faces, max_drop, 200)
-                result["against_fp32"] = {"difference": round(verdict.difference, 2), "low": round(verdict.low, 2),
-                                          "high": round(verdict.high, 2), "passed": verdict.passed}
+                result["against_fp32"] = {
+                    "difference": round(verdict.difference, 2),
+                    "low": round(verdict.low, 2),
+                    "high": round(verdict.high, 2),
+                    "passed": verdict.passed,
+                }
             results.append(result)
             p50 = result["latency_ms"]["total_ms"]["p50"]
             ap = "    -" if result["map50"] is None else "%5.1f" % result["map50"]
@@ -141,18 +161,39 @@ def lost_too_much(results):
 def ap_entries(results):
     """What the manifest keeps of measure's results: {(variant, runtime): entry}. The first two classes of `per_class`
     are the parts of `map50`, as on the model card; the third is of the three-class figures, the only ones with it."""
-    return {(r["variant"], r["runtime"]): {
-        "map50": round(r["map50"], 2), "split": r["split"], "images": r["counts"]["images"],
-        "per_class": _rounded({**r["three_class"]["per_class"], **r["per_class"]}), "by_size": _rounded(r["by_size"]),
-        "class_counts": r["counts"]["per_class"]} for r in results if r["map50"] is not None}
+    return {
+        (r["variant"], r["runtime"]): {
+            "map50": round(r["map50"], 2),
+            "split": r["split"],
+            "images": r["counts"]["images"],
+            "per_class": _rounded({**r["three_class"]["per_class"], **r["per_class"]}),
+            "by_size": _rounded(r["by_size"]),
+            "class_counts": r["counts"]["per_class"],
+        }
+        for r in results
+        if r["map50"] is not None
+    }
 
 
 def _rounded(figures):
     return {key: None if value is None else round(value, 2) for key, value in figures.items()}
 
 
-def write_bundle(folder, models, input_whs, split_dir, split_name, decode, card, provenance, default_variant,
-                 only=None, threads=None, say=print, max_drop=gate.MAX_DROP):
+def write_bundle(
+    folder,
+    models,
+    input_whs,
+    split_dir,
+    split_name,
+    decode,
+    card,
+    provenance,
+    default_variant,
+    only=None,
+    threads=None,
+    say=print,
+    max_drop=gate.MAX_DROP,
+):
     """Write a bundle of models [(Made, keras model)], measure what can run here, and write it again with the AP.
 
     A variant that loses more than max_drop points against its fp32 is left out, and its figures said.
@@ -161,8 +202,12 @@ def write_bundle(folder, models, input_whs, split_dir, split_name, decode, card,
     calibration = {made.name: made.table for made, _ in models}
 
     def variants(aps, without=()):
-        return [entry for made, model in models for entry in entries(made, model, input_whs, aps)
-                if entry["name"] not in without]
+        return [
+            entry
+            for made, model in models
+            for entry in entries(made, model, input_whs, aps)
+            if entry["name"] not in without
+        ]
 
     with tempfile.TemporaryDirectory(prefix="jetmask-bundle-") as aside:
         first = str(Path(aside) / "bundle")
@@ -170,10 +215,20 @@ def write_bundle(folder, models, input_whs, split_dir, split_name, decode, card,
         results = measure(first, split_dir, split_name, only, threads, say, max_drop)
     failed = lost_too_much(results)
     for name, lost in failed.items():
-        say("%s is left out: mAP50 %+.2f against fp32 (95 %% bounds %+.2f to %+.2f), at most %.1f may be lost" % (
-            name, lost["difference"], lost["low"], lost["high"], max_drop))
-    digest = writer.write(str(folder), kinds, variants(ap_entries(results), failed), calibration, decode, card(results),
-                          provenance, default_variant=default_variant)
+        say(
+            "%s is left out: mAP50 %+.2f against fp32 (95 %% bounds %+.2f to %+.2f), at most %.1f may be lost"
+            % (name, lost["difference"], lost["low"], lost["high"], max_drop)
+        )
+    digest = writer.write(
+        str(folder),
+        kinds,
+        variants(ap_entries(results), failed),
+        calibration,
+        decode,
+        card(results),
+        provenance,
+        default_variant=default_variant,
+    )
     return digest, results
 
 

@@ -54,10 +54,14 @@ def write(
         _drop_unused(part, entries)
         _copy_calibration(part, calibration or {})
         document: dict[str, Any] = {
-            "schema_version": manifest.SCHEMA_VERSION, "name": name, "created": created,
-            "classes": list(manifest.CLASSES), "decode": dict(decode or DECODE),
+            "schema_version": manifest.SCHEMA_VERSION,
+            "name": name,
+            "created": created,
+            "classes": list(manifest.CLASSES),
+            "decode": dict(decode or DECODE),
             "preprocessing": manifest.PREPROCESSING,
-            "default_variant": default_variant or _default(entries), "variants": entries,
+            "default_variant": default_variant or _default(entries),
+            "variants": entries,
             "provenance": dict(provenance or {}),
         }
         wrong = manifest.problems(document)
@@ -83,8 +87,11 @@ def seal(bundle_dir: str) -> None:
     """Announce every file's size in manifest.json, then write SHA256SUMS: the last two steps of writing a bundle."""
     path = os.path.join(bundle_dir, tarball.MANIFEST)
     document = files.read_json(path)
-    document["files"] = {name: os.path.getsize(os.path.join(bundle_dir, name))
-                         for name in manifest.listing(bundle_dir) if name not in tarball.UNANNOUNCED}
+    document["files"] = {
+        name: os.path.getsize(os.path.join(bundle_dir, name))
+        for name in manifest.listing(bundle_dir)
+        if name not in tarball.UNANNOUNCED
+    }
     files.write_json(path, document)
     manifest.write_sums(bundle_dir)
 
@@ -114,10 +121,15 @@ def make_key(path: str) -> str:
     private = Ed25519PrivateKey.generate()
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "wb") as file:
-        file.write(private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-                                         serialization.NoEncryption()))
-    files.write_bytes(path + ".pub", private.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
+        file.write(
+            private.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+    files.write_bytes(
+        path + ".pub",
+        private.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo),
+    )
     return path + ".pub"
 
 
@@ -128,19 +140,31 @@ def sbom(document: Mapping[str, Any]) -> dict[str, Any]:
         if variant["file"] in seen:
             continue
         seen.add(variant["file"])
-        components.append({
-            "type": "machine-learning-model", "name": variant["file"], "version": variant["sha256"][:12],
-            "bom-ref": variant["file"], "hashes": [{"alg": "SHA-256", "content": variant["sha256"]}],
-        })
+        components.append(
+            {
+                "type": "machine-learning-model",
+                "name": variant["file"],
+                "version": variant["sha256"][:12],
+                "bom-ref": variant["file"],
+                "hashes": [{"alg": "SHA-256", "content": variant["sha256"]}],
+            }
+        )
     tools = document["provenance"].get("versions", {})
     serial = uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(components, sort_keys=True) + document["created"])
     return {
-        "bomFormat": "CycloneDX", "specVersion": "1.5", "serialNumber": f"urn:uuid:{serial}", "version": 1,
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.5",
+        "serialNumber": f"urn:uuid:{serial}",
+        "version": 1,
         "metadata": {
             "timestamp": document["created"],
             "component": {"type": "application", "name": document["name"], "bom-ref": document["name"]},
-            "tools": {"components": [{"type": "library", "name": tool, "version": str(version)}
-                                     for tool, version in sorted(tools.items())]},
+            "tools": {
+                "components": [
+                    {"type": "library", "name": tool, "version": str(version)}
+                    for tool, version in sorted(tools.items())
+                ]
+            },
         },
         "components": components,
     }
@@ -178,8 +202,11 @@ def _copy_models(part: str, models: Mapping[str, Mapping[str, Any]]) -> None:
                 if source is not None:
                     _copy(source, os.path.join(part, "models", KINDS[kind].format(model)))
             else:
-                raise UsageError(f"no kind of model file is called {kind!r}", f"model {model}",
-                                 "one of " + ", ".join([*KINDS, "tflite"]))
+                raise UsageError(
+                    f"no kind of model file is called {kind!r}",
+                    f"model {model}",
+                    "one of " + ", ".join([*KINDS, "tflite"]),
+                )
 
 
 def _drop_unused(part: str, entries: Sequence[Mapping[str, Any]]) -> None:
@@ -207,11 +234,15 @@ def _variant(part: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     variant["input_wh"] = list(variant["input_wh"])
     variant["runtimes"] = list(variant["runtimes"])
     variant.setdefault(
-        "file", file_of(variant["model"], variant["input_wh"], variant["precision"], variant["runtimes"]))
+        "file", file_of(variant["model"], variant["input_wh"], variant["precision"], variant["runtimes"])
+    )
     path = os.path.join(part, variant["file"])
     if not manifest.safe_path(variant["file"]) or not os.path.isfile(path):
-        raise BadInput(f"variant {variant['name']} needs a file that is not given", variant["file"],
-                       "one of " + ", ".join(sorted(os.listdir(os.path.join(part, "models")))))
+        raise BadInput(
+            f"variant {variant['name']} needs a file that is not given",
+            variant["file"],
+            "one of " + ", ".join(sorted(os.listdir(os.path.join(part, "models")))),
+        )
     variant["sha256"], variant["bytes"] = files.sha256(path), os.path.getsize(path)
     if variant["file"].endswith(".onnx") and variant.get("sparsity") is None:
         variant["sparsity"] = _sparsity(path)
@@ -241,11 +272,16 @@ def _default(entries: Sequence[Mapping[str, Any]]) -> str:
     """fp32 at the middle size runs everywhere; without it, whatever ONNX Runtime can run, or the first."""
     for wanted in ((416, 256), None):
         for entry in entries:
-            if "onnxruntime" in entry["runtimes"] and entry["precision"] == "fp32" and (
-                    wanted is None or tuple(entry["input_wh"]) == wanted):
+            if (
+                "onnxruntime" in entry["runtimes"]
+                and entry["precision"] == "fp32"
+                and (wanted is None or tuple(entry["input_wh"]) == wanted)
+            ):
                 return entry["name"]
-    return next((entry["name"] for entry in entries if "onnxruntime" in entry["runtimes"]),
-                entries[0]["name"] if entries else "")
+    return next(
+        (entry["name"] for entry in entries if "onnxruntime" in entry["runtimes"]),
+        entries[0]["name"] if entries else "",
+    )
 
 
 def _copy_calibration(part: str, calibration: Mapping[str, Any]) -> None:
@@ -255,7 +291,8 @@ def _copy_calibration(part: str, calibration: Mapping[str, Any]) -> None:
     os.makedirs(folder)
     for name, content in calibration.items():
         is_file = isinstance(content, os.PathLike) or (
-            isinstance(content, str) and "\n" not in content and os.path.isfile(content))
+            isinstance(content, str) and "\n" not in content and os.path.isfile(content)
+        )
         if not name.endswith((".json", ".cache")):
             name += os.path.splitext(os.fspath(content))[1] if is_file else ".json"
         target = os.path.join(folder, name)
@@ -292,9 +329,14 @@ def private_key(path: str) -> Any:
         with open(path, "rb") as file:
             private = serialization.load_pem_private_key(file.read(), None)
     except (OSError, ValueError, TypeError) as error:
-        raise BadInput(f"cannot use the key: {error}", path, "an unencrypted Ed25519 private key in PEM form",
-                       "make one with `jetmask bundle key FILE`") from error
+        raise BadInput(
+            f"cannot use the key: {error}",
+            path,
+            "an unencrypted Ed25519 private key in PEM form",
+            "make one with `jetmask bundle key FILE`",
+        ) from error
     if not isinstance(private, Ed25519PrivateKey):
-        raise BadInput("the key is of another kind", path, "an Ed25519 private key",
-                       "make one with `jetmask bundle key FILE`")
+        raise BadInput(
+            "the key is of another kind", path, "an Ed25519 private key", "make one with `jetmask bundle key FILE`"
+        )
     return private

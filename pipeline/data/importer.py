@@ -37,8 +37,11 @@ def guess(source: Path) -> str:
     below += [q for p in below for q in folders_in(p)]
     sets = [p for p in below if any((p / name).is_file() for name in COCO_NAMES)]
     if sets:
-        as_it_is = f"; train/ and val/ of this layout need no import: --data {source}" if (
-            (sets[0] / COCO_NAMES[0]).is_file()) else ""
+        as_it_is = (
+            f"; train/ and val/ of this layout need no import: --data {source}"
+            if ((sets[0] / COCO_NAMES[0]).is_file())
+            else ""
+        )
         raise BadInput(
             "these are the folders of several data sets",
             f"{source}: {', '.join(p.name for p in sets)}",

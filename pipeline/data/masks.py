@@ -8,6 +8,7 @@ Positions are fractions of the face box, brow (0) to chin (1): eyes at about .17
 tip at .58, the mouth at .76, judged by eye on boxes of the training set. Everything is 8-bit and drawn at about the
 face's own size, because this runs in the training's data path.
 """
+
 from __future__ import annotations
 
 import functools
@@ -28,13 +29,50 @@ SURGICAL, FFP2, CLOTH = range(3)
 KIND_ODDS = (0.55, 0.15, 0.30)
 # BGR. Blue and white lead on photographs, so they do here.
 COLOURS = (
-    np.array([(226, 196, 150), (214, 178, 120), (236, 214, 180), (240, 240, 238), (232, 236, 240), (206, 214, 160),
-              (190, 200, 130), (206, 180, 236), (48, 46, 44), (32, 30, 30), (220, 160, 90), (200, 170, 190)], float),
-    np.array([(240, 240, 240), (232, 234, 238), (225, 228, 226), (40, 40, 42), (216, 200, 180), (190, 196, 214)],
-             float),
-    np.array([(24, 24, 26), (36, 34, 40), (60, 56, 58), (96, 60, 36), (120, 40, 30), (40, 40, 150), (60, 60, 200),
-              (70, 110, 50), (110, 90, 70), (150, 140, 130), (200, 200, 200), (190, 140, 220), (80, 170, 230),
-              (70, 200, 240), (140, 60, 110), (130, 150, 185), (110, 140, 190), (70, 90, 130), (210, 190, 80)], float),
+    np.array(
+        [
+            (226, 196, 150),
+            (214, 178, 120),
+            (236, 214, 180),
+            (240, 240, 238),
+            (232, 236, 240),
+            (206, 214, 160),
+            (190, 200, 130),
+            (206, 180, 236),
+            (48, 46, 44),
+            (32, 30, 30),
+            (220, 160, 90),
+            (200, 170, 190),
+        ],
+        float,
+    ),
+    np.array(
+        [(240, 240, 240), (232, 234, 238), (225, 228, 226), (40, 40, 42), (216, 200, 180), (190, 196, 214)], float
+    ),
+    np.array(
+        [
+            (24, 24, 26),
+            (36, 34, 40),
+            (60, 56, 58),
+            (96, 60, 36),
+            (120, 40, 30),
+            (40, 40, 150),
+            (60, 60, 200),
+            (70, 110, 50),
+            (110, 90, 70),
+            (150, 140, 130),
+            (200, 200, 200),
+            (190, 140, 220),
+            (80, 170, 230),
+            (70, 200, 240),
+            (140, 60, 110),
+            (130, 150, 185),
+            (110, 140, 190),
+            (70, 90, 130),
+            (210, 190, 80),
+        ],
+        float,
+    ),
 )
 GREY = np.array([0.114, 0.587, 0.299], np.float32)
 AVERAGE_SKIN = np.array([112, 135, 172], np.float32)  # BGR under neutral light; only its tint is used
@@ -107,17 +145,29 @@ def _shape(rng, worn, kind, scale, origin):
     flat = rng.uniform(0.25, 0.6) * low
     if kind == FFP2:
         peak, flat = peak + 0.04, flat * 0.7
-    right = np.array([(0.10, nose), (0.28, nose + peak * 1.4), (half, side + peak),
-                      (half, side + peak + 0.4 * (mouth - side)), (low, mouth), (flat, chin - 0.03),
-                      (flat * 0.4, chin)])
+    right = np.array(
+        [
+            (0.10, nose),
+            (0.28, nose + peak * 1.4),
+            (half, side + peak),
+            (half, side + peak + 0.4 * (mouth - side)),
+            (low, mouth),
+            (flat, chin - 0.03),
+            (flat * 0.4, chin),
+        ]
+    )
     right[:, 0] += rng.normal(0, 0.008, len(right))
     outline = np.concatenate([right, (right * (-1, 1))[::-1]]) + (0.5, 0)
 
     ear = rng.uniform(0.2, 0.4) + (0.3 if worn == "under chin" else 0)
     out, bend = rng.uniform(0, 0.08), rng.uniform(0, 0.05)
-    straps = [[(0.5 + half, side + peak), (1 + out, ear)], [(0.5 - half, side + peak), (-out, ear)],
-              [(0.5 + low, mouth), (1 + out, ear + 0.2)], [(0.5 - low, mouth), (-out, ear + 0.2)]]
-    straps = straps[:rng.choice((0, 2, 4), p=(0.25, 0.3, 0.45))]
+    straps = [
+        [(0.5 + half, side + peak), (1 + out, ear)],
+        [(0.5 - half, side + peak), (-out, ear)],
+        [(0.5 + low, mouth), (1 + out, ear + 0.2)],
+        [(0.5 - low, mouth), (-out, ear + 0.2)],
+    ]
+    straps = straps[: rng.choice((0, 2, 4), p=(0.25, 0.3, 0.45))]
     folds, wire = [], []
     if kind == SURGICAL:
         for y in nose + (chin - nose) * (np.array([0.3, 0.5, 0.7]) + rng.uniform(-0.03, 0.03, 3)):
@@ -243,6 +293,6 @@ def _grain(rng, colour):
         grain = cv2.resize(tile, (w, h), interpolation=cv2.INTER_NEAREST)
     else:
         y, x = int(rng.integers(tile.shape[0] - h + 1)), int(rng.integers(tile.shape[1] - w + 1))
-        grain = tile[y:y + h, x:x + w]
+        grain = tile[y : y + h, x : x + w]
     strength = float(rng.uniform(0.02, 0.16))
     return cv2.addWeighted(colour, 1.0, grain, strength, -128 * strength)

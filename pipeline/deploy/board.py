@@ -22,7 +22,8 @@ class Board:
         self._terminal = self._stream.isatty()
         self._lock = threading.Lock()
         self._rows: dict[str, dict[str, Any]] = {
-            name: {"state": WAITING, "detail": "", "began": None, "seconds": None, "ended": False} for name in names}
+            name: {"state": WAITING, "detail": "", "began": None, "seconds": None, "ended": False} for name in names
+        }
         self._width = max(map(len, names), default=0)
         self._drawn = 0
 
@@ -47,8 +48,9 @@ class Board:
             row = self._rows[name]
             if row["began"] is not None:
                 row["seconds"] = time.monotonic() - row["began"]
-            row.update(state=result, detail=why or (row["detail"] if result == row["state"] else ""), began=None,
-                       ended=True)
+            row.update(
+                state=result, detail=why or (row["detail"] if result == row["state"] else ""), began=None, ended=True
+            )
         self._line(name, result + (f": {why}" if why else ""))
 
     def ended(self, name: str) -> bool:
@@ -77,7 +79,7 @@ class Board:
         with self._lock:
             lines = self._lines(max(3, height - 2))
             self._wipe()
-            self._stream.write("".join(line[:width - 1] + "\n" for line in lines))
+            self._stream.write("".join(line[: width - 1] + "\n" for line in lines))
             self._stream.flush()
             self._drawn = len(lines)
 
@@ -96,7 +98,7 @@ class Board:
         now = time.monotonic()
         # What moves comes first where not all fit.
         order = sorted(self._rows, key=lambda name: (self._rows[name]["began"] is None, not self._rows[name]["ended"]))
-        shown = set(order[:room - 1] if len(order) > room else order)
+        shown = set(order[: room - 1] if len(order) > room else order)
         lines = []
         for name, row in self._rows.items():
             if name in shown:
@@ -109,14 +111,28 @@ class Board:
 
     def results(self) -> list[dict[str, Any]]:
         """[{host, result, why, seconds}] in the fleet's order."""
-        return [{"host": name, "result": row["state"], "why": row["detail"] or None,
-                 "seconds": None if row["seconds"] is None else round(row["seconds"], 1)}
-                for name, row in self._rows.items()]
+        return [
+            {
+                "host": name,
+                "result": row["state"],
+                "why": row["detail"] or None,
+                "seconds": None if row["seconds"] is None else round(row["seconds"], 1),
+            }
+            for name, row in self._rows.items()
+        ]
 
 
 def text_table(results: Sequence[dict[str, Any]]) -> str:
     """The rollout's result for people."""
-    rows = [[row["host"], row["result"], "-" if row["seconds"] is None else f"{row['seconds']:.1f}",
-             row["was"][:16] if row.get("was") else "-", row["now"][:16] if row.get("now") else "-"] for row in results]
+    rows = [
+        [
+            row["host"],
+            row["result"],
+            "-" if row["seconds"] is None else f"{row['seconds']:.1f}",
+            row["was"][:16] if row.get("was") else "-",
+            row["now"][:16] if row.get("now") else "-",
+        ]
+        for row in results
+    ]
     text = table(["device", "result", "s", "was", "runs now"], rows)
     return "\n".join([text, *(f"{row['host']}: {row['why']}" for row in results if row["why"])])

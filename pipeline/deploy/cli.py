@@ -27,24 +27,38 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EXAMPLES
     add("words", nargs="*", metavar="[BUNDLE] USER@HOST", help="the bundle (folder or tar file), and the device")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--status", action="store_true", help="what is installed there, and what runs; exit code 1 "
-                      "where the runner is not healthy")
+    what.add_argument(
+        "--status",
+        action="store_true",
+        help="what is installed there, and what runs; exit code 1 where the runner is not healthy",
+    )
     what.add_argument("--list", action="store_true", help="the bundles that are installed there")
     what.add_argument("--rollback", action="store_true", help="go back to the previous bundle")
     what.add_argument("--logs", action="store_true", help="the runner's last log lines")
-    what.add_argument("--prune-old", type=int, metavar="N", help="keep the newest N bundles, current and previous, "
-                      "and what these need; a deployment that is healthy does it with 0")
+    what.add_argument(
+        "--prune-old",
+        type=int,
+        metavar="N",
+        help="keep the newest N bundles, current and previous, "
+        "and what these need; a deployment that is healthy does it with 0",
+    )
     add("--lines", type=int, default=100, metavar="N", help="with --logs: how many (default: %(default)s)")
     add("--dry-run", action="store_true", help="print each command for the device instead of running it")
     add("--source", action="append", metavar="URI", help="what the runner watches (default: /dev/video0)")
     add("--host", default="127.0.0.1", help="address that the live page listens on there (default: %(default)s)")
     add("--port", type=int, default=8080, help="its port (default: %(default)s)")
     add("--serve-args", default="", metavar="'...'", help="further arguments for `serve`: --serve-args='--blur-faces'")
-    add("--variant", metavar="NAME",
-        help="which of the bundle's variants to run (default: the bundle's; on a GPU its fp16 form)")
+    add(
+        "--variant",
+        metavar="NAME",
+        help="which of the bundle's variants to run (default: the bundle's; on a GPU its fp16 form)",
+    )
     add("--no-container", action="store_true", help="systemd and a venv instead of a container")
-    add("--service", choices=("docker", "systemd", "systemd-user", "process"),
-        help="how the runner is kept running (default: docker; with --no-container systemd; a process ends at reboot)")
+    add(
+        "--service",
+        choices=("docker", "systemd", "systemd-user", "process"),
+        help="how the runner is kept running (default: docker; with --no-container systemd; a process ends at reboot)",
+    )
     add("--image-tar", metavar="FILE", help="a saved image (docker save) for a device without internet")
     add("--build-arg", action="append", default=[], metavar="K=V", help="for building the image on the device")
     add("--docker", default="docker", metavar="PROGRAM", help="docker there, or podman (default: %(default)s)")
@@ -56,12 +70,20 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--state", default=layout.STATE, help="where bundles and engines are kept there (default: %(default)s)")
     add("--digest", metavar="HEX", help="the root digest that the bundle must have")
     add("--key", metavar="FILE", help="demand a signature by this public key, here and there")
-    add("--no-engines", action="store_true",
-        help="build no TensorRT engine now; the runner does at its first start (minutes: raise --start)")
+    add(
+        "--no-engines",
+        action="store_true",
+        help="build no TensorRT engine now; the runner does at its first start (minutes: raise --start)",
+    )
     add("--no-bench", action="store_true", help="do not measure")
     add("--measured", metavar="OUT.json", help="write the device's measurements here")
-    add("--start", type=float, default=180.0, metavar="S",
-        help="seconds the runner may take to be healthy (default %(default)s)")
+    add(
+        "--start",
+        type=float,
+        default=180.0,
+        metavar="S",
+        help="seconds the runner may take to be healthy (default %(default)s)",
+    )
     add("--watch", type=float, default=20.0, metavar="S", help="seconds it must stay healthy (default %(default)s)")
     add("--ssh", default="", metavar="'...'", help="words for ssh, for instance '-p 2222' or '-F FILE'")
     add("--retries", type=int, default=4, help="how often a broken connection is tried again (default %(default)s)")
@@ -77,10 +99,14 @@ def command(args: argparse.Namespace) -> int:
         raise UsageError("--keep and --skip-unreachable go with --fleet only")
     asks = args.status or args.list or args.rollback or args.logs or args.prune_old is not None
     if len(args.words) != (1 if asks else 2):
-        raise UsageError("expected " + ("USER@HOST alone" if asks else "BUNDLE USER@HOST"),
-                         " ".join(args.words) or None, None,
-                         "for instance `jetmask deploy " + ("--status user@nano" if asks else "jetson/models user@nano")
-                         + "`; `jetmask deploy --help` says the rest")
+        raise UsageError(
+            "expected " + ("USER@HOST alone" if asks else "BUNDLE USER@HOST"),
+            " ".join(args.words) or None,
+            None,
+            "for instance `jetmask deploy "
+            + ("--status user@nano" if asks else "jetson/models user@nano")
+            + "`; `jetmask deploy --help` says the rest",
+        )
     deploy_options.check(args, sends=not asks and not args.dry_run)
     with Remote(args.words[-1], deploy_options.words(args.ssh, "ssh"), args.retries, args.dry_run) as remote:
         if asks:
@@ -151,8 +177,12 @@ def _rollback(installed: Installed, args: argparse.Namespace) -> int:
     found = installed.status()
     digest = found["previous"]
     if digest is None or digest not in {bundle["digest"] for bundle in found["bundles"]}:
-        raise UsageError("there is no previous bundle to go back to", remote.target, None,
-                         f"jetmask deploy --list {remote.target}; jetmask deploy BUNDLE {remote.target}")
+        raise UsageError(
+            "there is no previous bundle to go back to",
+            remote.target,
+            None,
+            f"jetmask deploy --list {remote.target}; jetmask deploy BUNDLE {remote.target}",
+        )
     kept = remote.code(["test", "-e", service]) == 0
     installed.switch(digest, service if kept else None, say_on_stderr)
     print(json.dumps({"current": digest}, indent=1) if args.json else f"{remote.target} is back on {digest[:16]}")
@@ -166,7 +196,8 @@ def _summary(args: argparse.Namespace, result: dict[str, Any]) -> str:
     if not args.host.startswith("127.") and args.host != "localhost":
         lines.append(f"its token, and an address that enters with it once: jetmask deploy --logs {result['target']}")
     else:
-        lines.append(f"from here: ssh -L {args.port}:127.0.0.1:{args.port} {result['target']}, then open "
-                     f"http://127.0.0.1:{args.port}/")
+        lines.append(
+            f"from here: ssh -L {args.port}:127.0.0.1:{args.port} {result['target']}, then open "
+            f"http://127.0.0.1:{args.port}/"
+        )
     return "\n".join(lines)
-

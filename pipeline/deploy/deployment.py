@@ -70,8 +70,15 @@ class Deployment:
     `warnings`: what went wrong without making the deployment a failed one.
     """
 
-    def __init__(self, remote: Remote, args: argparse.Namespace, contents: Parcel, say: Say = say_on_stderr,
-                 on_stage: OnStage | None = None, lazy: bool = False) -> None:
+    def __init__(
+        self,
+        remote: Remote,
+        args: argparse.Namespace,
+        contents: Parcel,
+        say: Say = say_on_stderr,
+        on_stage: OnStage | None = None,
+        lazy: bool = False,
+    ) -> None:
         self.remote, self.args, self.parcel, self.lazy, self._say = remote, args, contents, lazy, say
         self._on_stage = on_stage or (lambda number, count, title: say(f"[{number}/{count}] {title}"))
         self.kind = service_kind(args)
@@ -101,9 +108,17 @@ class Deployment:
             self._timed(title, stage)
         self._timed("remove older releases", self._clean)
         host = f"[{self.args.host}]" if ":" in self.args.host else self.args.host
-        return {"target": self.remote.target, "digest": self.digest, "image": layout.image, "code": layout.code_id,
-                "switched": self.switched, "measured": self.measured, "removed": self.removed, "times_s": self.times,
-                "url": f"http://{host}:{self.args.port}/"}
+        return {
+            "target": self.remote.target,
+            "digest": self.digest,
+            "image": layout.image,
+            "code": layout.code_id,
+            "switched": self.switched,
+            "measured": self.measured,
+            "removed": self.removed,
+            "times_s": self.times,
+            "url": f"http://{host}:{self.args.port}/",
+        }
 
     def _timed(self, title: str, stage: Callable[[], None]) -> None:
         started = time.monotonic()
@@ -127,21 +142,28 @@ class Deployment:
         else:
             self.facts = preflight.parse(answer)
             self.gpu = preflight.gpu_wanted(self.facts, self.args)
-            found = preflight.judge(self.facts, self.args, self.kind, layout, _size_kb(folder), self.sources,
-                                    self.builds_engines())
+            found = preflight.judge(
+                self.facts, self.args, self.kind, layout, _size_kb(folder), self.sources, self.builds_engines()
+            )
             bad = [finding for finding in found if finding.level == "bad"]
             self._say(textwrap.indent(doctor.show([finding for finding in found if finding not in bad]), "  "))
             if bad:
-                raise DeviceMismatch("the device is not ready:\n" + textwrap.indent(doctor.show(bad), "  "),
-                                     self.remote.target)
+                raise DeviceMismatch(
+                    "the device is not ready:\n" + textwrap.indent(doctor.show(bad), "  "), self.remote.target
+                )
         self.jetpack, *self.bases = device.jetpack(self.facts)
         self._choose_variant()
 
     def _choose_variant(self) -> None:
         """Nobody named a variant: on a GPU, the default's FP16 form. A Nano computes FP16 twice as fast as FP32, and it
         costs a tenth of a point; the bundle's default is what runs everywhere."""
-        same = [v for v in self.contents.variants if v.precision == "fp16" and "tensorrt" in v.runtimes
-                and (v.model, v.input_wh) == (self.variant.model, self.variant.input_wh)]
+        same = [
+            v
+            for v in self.contents.variants
+            if v.precision == "fp16"
+            and "tensorrt" in v.runtimes
+            and (v.model, v.input_wh) == (self.variant.model, self.variant.input_wh)
+        ]
         if not self.args.variant and self.gpu and self.variant.precision == "fp32" and same:
             self.variant = same[0]
             self._say(f"  {self.variant.name} will run there (another: --variant NAME)")
@@ -157,8 +179,10 @@ class Deployment:
             self.remote.run(["mkdir", "-p", arriving])
             self.remote.copy(package + "/", arriving + "/")
             # Where the answer is lost on the way the line runs again, and finds its work done.
-            self.remote.run(f"({check}) || {{ cd {shlex.quote(arriving)} && sha256sum --quiet -c SHA256SUMS && "
-                            f"rm -rf {code} && cd / && mv {shlex.quote(arriving)} {code}; }}")
+            self.remote.run(
+                f"({check}) || {{ cd {shlex.quote(arriving)} && sha256sum --quiet -c SHA256SUMS && "
+                f"rm -rf {code} && cd / && mv {shlex.quote(arriving)} {code}; }}"
+            )
 
     def _prepare(self, layout: Layout) -> None:
         if self.kind == "docker":
@@ -172,9 +196,19 @@ class Deployment:
         self.run_words = [docker, "run", "--rm", *flags, layout.image]
         self.inside = device.STATE
         base, build_base = self.bases
-        provision.image(self.remote, self.args, layout, {
-            "BASE": base, "BUILD_BASE": build_base, "JETPACK": self.jetpack, "GPU": str(int(self.gpu)),
-            "VERSION": layout.code_id}, self._say)
+        provision.image(
+            self.remote,
+            self.args,
+            layout,
+            {
+                "BASE": base,
+                "BUILD_BASE": build_base,
+                "JETPACK": self.jetpack,
+                "GPU": str(int(self.gpu)),
+                "VERSION": layout.code_id,
+            },
+            self._say,
+        )
 
     def _prepare_python(self, layout: Layout) -> None:
         self.inside = layout.state
@@ -182,14 +216,22 @@ class Deployment:
             self.run_words = [self.args.python, "-m", "jetson"]
             return
         self.run_words = [f"{layout.venv}/bin/python", "-m", "jetson"]
-        provision.modules(self.remote, self.args, layout, device.pins(self.facts["python"]), self.gpu,
-                            self.facts.get("venv") == "yes", self._say)
+        provision.modules(
+            self.remote,
+            self.args,
+            layout,
+            device.pins(self.facts["python"]),
+            self.gpu,
+            self.facts.get("venv") == "yes",
+            self._say,
+        )
 
     def _send_bundle(self, layout: Layout, folder: str) -> None:
         arriving = f"{layout.state}/incoming/{self.digest}"
         installed = layout.bundle(self.digest)
         verify = device.in_code(
-            layout, [self.args.python, "-m", "jetson", "verify", installed, "--digest", self.digest])
+            layout, [self.args.python, "-m", "jetson", "verify", installed, "--digest", self.digest]
+        )
         if not self.remote.dry_run and self.remote.code(verify, MINUTES_S) == 0:
             self._say("  it is there already")
             return
@@ -211,13 +253,24 @@ class Deployment:
 
     def _build(self, layout: Layout) -> None:
         if not self.builds_engines():
-            self._say("  none: " + ("this device has no GPU that is used" if not self.gpu else "not wanted"
-                                    if self.args.no_engines else f"{self.variant.name} does not run on TensorRT"))
+            self._say(
+                "  none: "
+                + (
+                    "this device has no GPU that is used"
+                    if not self.gpu
+                    else "not wanted"
+                    if self.args.no_engines
+                    else f"{self.variant.name} does not run on TensorRT"
+                )
+            )
             return
         self.remote.run(["mkdir", "-m", "700", "-p", f"{layout.state}/engines"])
         bundle = f"{self.inside}/bundles/{self.digest}"
-        self.remote.run(self._verb(layout, ["build", bundle, "--variant", self.variant.name]),
-                        follow=follower(self._say), limit_s=LONG_S)
+        self.remote.run(
+            self._verb(layout, ["build", bundle, "--variant", self.variant.name]),
+            follow=follower(self._say),
+            limit_s=LONG_S,
+        )
 
     def _self_test(self, layout: Layout) -> None:
         problems = self._problems(layout)
@@ -227,14 +280,23 @@ class Deployment:
             self.variant = default
             problems = self._problems(layout)
         if problems:
-            raise DeviceMismatch("the bundle does not pass its self-test on the device:\n    " + "\n    ".join(
-                problems), self.remote.target, None,
-                "nothing was switched; `python3 -m jetson doctor` on the device shows what it lacks")
+            raise DeviceMismatch(
+                "the bundle does not pass its self-test on the device:\n    " + "\n    ".join(problems),
+                self.remote.target,
+                None,
+                "nothing was switched; `python3 -m jetson doctor` on the device shows what it lacks",
+            )
 
     def _problems(self, layout: Layout) -> list[str]:
         """What the self-test of the variant finds on the device."""
-        words = ["verify", f"{self.inside}/bundles/{self.digest}", "--self-test", "--variant", self.variant.name,
-                 "--json"]
+        words = [
+            "verify",
+            f"{self.inside}/bundles/{self.digest}",
+            "--self-test",
+            "--variant",
+            self.variant.name,
+            "--json",
+        ]
         line = self._verb(layout, words)
         limit_s = LONG_S if self.gpu else MINUTES_S  # it builds the engine that is not there yet
         text = self.remote.run(line, check=False, limit_s=limit_s)
@@ -245,16 +307,22 @@ class Deployment:
         answer = parse(text, "the self-test")
         if not answer.get("ok"):
             return answer.get("problems") or ["it does not say why"]
-        self._say("  {variant} on {runtime}: {faces} faces in {images} images as expected".format(
-            **answer["self_test"]))
+        self._say(
+            "  {variant} on {runtime}: {faces} faces in {images} images as expected".format(**answer["self_test"])
+        )
         return []
 
     def _measure(self, layout: Layout) -> None:
         if self.args.no_bench:
             return
-        self.measured = measure(self.remote, self.run_words, layout.code,
-                                {} if self.kind == "docker" else device.environment(layout),
-                                f"{self.inside}/bundles/{self.digest}", ["--variant", self.variant.name])
+        self.measured = measure(
+            self.remote,
+            self.run_words,
+            layout.code,
+            {} if self.kind == "docker" else device.environment(layout),
+            f"{self.inside}/bundles/{self.digest}",
+            ["--variant", self.variant.name],
+        )
         if self.measured and self.args.measured:
             files.write_json(self.args.measured, self.measured)
 
@@ -265,8 +333,10 @@ class Deployment:
             self._say("  it runs there already")
             return
         path = f"{layout.state}/incoming/service.json"
-        self.remote.run(f"mkdir -p {shlex.quote(layout.state)}/incoming && cat > {shlex.quote(path)}",
-                        stdin=json.dumps(spec, indent=1) + "\n")
+        self.remote.run(
+            f"mkdir -p {shlex.quote(layout.state)}/incoming && cat > {shlex.quote(path)}",
+            stdin=json.dumps(spec, indent=1) + "\n",
+        )
         self.installed.switch(self.digest, path, self._say)
 
     def _clean(self) -> None:
@@ -289,13 +359,28 @@ class Deployment:
         if self.variant.name != self.contents.default_variant:
             extra = ["--variant", self.variant.name, *extra]
         serve = device.serve_words(f"{self.inside}/current", self.sources, self.args.host, self.args.port, extra)
-        return device.service(layout, "systemd" if user_unit else self.kind, self.run_words, serve, self.args.port,
-                              self.facts, self.args.python, self.args.docker, user_unit, self.args.host)
+        return device.service(
+            layout,
+            "systemd" if user_unit else self.kind,
+            self.run_words,
+            serve,
+            self.args.port,
+            self.facts,
+            self.args.python,
+            self.args.docker,
+            user_unit,
+            self.args.host,
+        )
 
     def _runs_already(self, spec: dict[str, Any]) -> bool:
         found = self.installed.status()
-        return (found["current"] == self.digest and found["trial"] is None and found["service"] == spec
-                and not Installed.half_back(found) and bool(self.installed.health(spec)))
+        return (
+            found["current"] == self.digest
+            and found["trial"] is None
+            and found["service"] == spec
+            and not Installed.half_back(found)
+            and bool(self.installed.health(spec))
+        )
 
 
 def _size_kb(folder: str) -> int:

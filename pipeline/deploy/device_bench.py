@@ -21,25 +21,37 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="USER@HOST", help="measure there, with the bundle that is deployed there")
     parser.add_argument("--ssh", default="", metavar="'...'", help="words for ssh, as in `jetmask deploy`")
     parser.add_argument("--state", default=layout.STATE, help="where bundles are kept there (default: %(default)s)")
-    parser.add_argument("--target", metavar="KIND", help="also predict for this kind of device (nano, orin-nano, ...) "
-                                                         "from --bundle, and say how far off that was")
+    parser.add_argument(
+        "--target",
+        metavar="KIND",
+        help="also predict for this kind of device (nano, orin-nano, ...) from --bundle, and say how far off that was",
+    )
 
 
-def measure(remote: Remote, run: list[str], cwd: str, environment: Mapping[str, str], bundle: str,
-            words: list[str], seconds: float = 2.0) -> dict[str, Any]:
+def measure(
+    remote: Remote,
+    run: list[str],
+    cwd: str,
+    environment: Mapping[str, str],
+    bundle: str,
+    words: list[str],
+    seconds: float = 2.0,
+) -> dict[str, Any]:
     """What `bench` of the device package prints as JSON; {} in a dry run. `run`: the words before a verb there.
 
     `seconds`: how long it measures each variant, for the time that it may take.
     """
     variables = " ".join(f"{key}={shlex.quote(value)}" for key, value in environment.items())
-    text = remote.run(f"cd {shlex.quote(cwd)} && {variables} {shlex.join([*run, 'bench', bundle, '--json', *words])}",
-                      limit_s=LONG_S + 100 * seconds)
+    text = remote.run(
+        f"cd {shlex.quote(cwd)} && {variables} {shlex.join([*run, 'bench', bundle, '--json', *words])}",
+        limit_s=LONG_S + 100 * seconds,
+    )
     return {} if remote.dry_run else parse(text, "the device's bench")
 
 
 def parse(text: str, what: str) -> dict[str, Any]:
     """The JSON object in what a device's command printed; a tool's chatter before it is skipped."""
-    for candidate in (text, text[max(0, text.find("{")):]):
+    for candidate in (text, text[max(0, text.find("{")) :]):
         try:
             value = json.loads(candidate)
         except ValueError:
@@ -64,15 +76,23 @@ def beside_predictions(measured: dict[str, Any], bundle_dir: str, target: str) -
             continue
         variant = contents.variant(row["variant"])
         if (variant.bytes, variant.macs) != (row["bytes"], row["macs"]):
-            raise UsageError(f"{variant.name} here is another model than the device's", bundle_dir, None,
-                             "give --bundle the one that was deployed")
+            raise UsageError(
+                f"{variant.name} here is another model than the device's",
+                bundle_dir,
+                None,
+                "give --bundle the one that was deployed",
+            )
         precision = variant.precision.removesuffix("-cpu")
         found = predict.predict_ms(contents.path(variant), target, precision, variant.input_wh)
         real = row["infer_ms"]["p50"]
         row["predicted"] = {
-            "latency_ms": round(found.latency_ms, 3), "low_ms": found.low_ms, "high_ms": found.high_ms,
-            "basis": found.basis, "off_percent": round(100 * (found.latency_ms / real - 1), 1),
-            "inside": None if found.low_ms is None else found.low_ms <= real <= found.high_ms}
+            "latency_ms": round(found.latency_ms, 3),
+            "low_ms": found.low_ms,
+            "high_ms": found.high_ms,
+            "basis": found.basis,
+            "off_percent": round(100 * (found.latency_ms / real - 1), 1),
+            "inside": None if found.low_ms is None else found.low_ms <= real <= found.high_ms,
+        }
     measured["predicted_for"] = target
     return measured
 
@@ -84,8 +104,15 @@ def text_predictions(measured: dict[str, Any]) -> str:
         guess = row.get("predicted")
         if guess is not None:
             inside = {True: "inside", False: "outside", None: "error unknown"}[guess["inside"]]
-            rows.append([row["variant"], f"{row['infer_ms']['p50']:.2f}", f"{guess['latency_ms']:.2f}",
-                         f"{guess['off_percent']:+.0f} %", inside])
+            rows.append(
+                [
+                    row["variant"],
+                    f"{row['infer_ms']['p50']:.2f}",
+                    f"{guess['latency_ms']:.2f}",
+                    f"{guess['off_percent']:+.0f} %",
+                    inside,
+                ]
+            )
     if not rows:
         return f"no row here is one that the model of {measured['predicted_for']} covers"
     return table(["inference, ms", "measured", "predicted", "off by", "90 % interval"], rows)
@@ -94,9 +121,12 @@ def text_predictions(measured: dict[str, Any]) -> str:
 def command(args: argparse.Namespace) -> int:
     """Measure on the device and print."""
     if args.source or args.data:
-        raise UsageError("--source and --data name things on this machine", "jetmask bench --device",
-                         "the bundle alone is measured there",
-                         "log in there and run `python3 -m jetson bench` for the others")
+        raise UsageError(
+            "--source and --data name things on this machine",
+            "jetmask bench --device",
+            "the bundle alone is measured there",
+            "log in there and run `python3 -m jetson bench` for the others",
+        )
     words = []
     for name in ("runtime", "threads", "seconds"):
         if getattr(args, name, None) is not None:
@@ -106,8 +136,9 @@ def command(args: argparse.Namespace) -> int:
     with Remote(args.device, shlex.split(args.ssh)) as remote:
         spec = parse(remote.fetch(f"{args.state}/service.json"), "the device's service.json")
         inside = layout.STATE if spec["kind"] == "docker" else args.state
-        found = measure(remote, spec["run"], spec["cwd"], spec.get("env", {}), f"{inside}/current", words,
-                        args.seconds or 0.0)
+        found = measure(
+            remote, spec["run"], spec["cwd"], spec.get("env", {}), f"{inside}/current", words, args.seconds or 0.0
+        )
     if args.target:
         found = beside_predictions(found, args.bundle, args.target)
     if args.out:

@@ -26,8 +26,24 @@ import yaml
 from jetson.errors import BadInput
 
 # What concerns the rollout or the question that is asked, not one device.
-_NOT_HERE = {"words", "fleet", "canary", "canary_watch", "at_once", "keep", "skip_unreachable", "json", "dry_run",
-             "status", "list", "logs", "lines", "rollback", "prune_old", "help"}
+_NOT_HERE = {
+    "words",
+    "fleet",
+    "canary",
+    "canary_watch",
+    "at_once",
+    "keep",
+    "skip_unreachable",
+    "json",
+    "dry_run",
+    "status",
+    "list",
+    "logs",
+    "lines",
+    "rollback",
+    "prune_old",
+    "help",
+}
 _PATHS = ("image_tar", "wheels", "key", "measured")
 
 
@@ -61,22 +77,26 @@ def read(path: str, options: Callable[[argparse.ArgumentParser], None], base: ar
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         said = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise BadInput(f"not YAML: {said}", f"{path}, line {mark.line + 1}" if mark else path,
-                       "a YAML file with hosts") from error
+        raise BadInput(
+            f"not YAML: {said}", f"{path}, line {mark.line + 1}" if mark else path, "a YAML file with hosts"
+        ) from error
     except RecursionError as error:
         raise BadInput("not usable YAML: nested too deeply", path, "a YAML file with hosts") from error
     return _Reader(path, options, base).fleet(document)
 
 
 class _Reader:
-    def __init__(self, path: str, options: Callable[[argparse.ArgumentParser], None],
-                 base: argparse.Namespace) -> None:
+    def __init__(self, path: str, options: Callable[[argparse.ArgumentParser], None], base: argparse.Namespace) -> None:
         self.path, self.base = path, base
         self.folder = os.path.dirname(os.path.abspath(path))
         parser = argparse.ArgumentParser()
         options(parser)
-        self.actions = {name[2:]: action for action in parser._actions for name in action.option_strings
-                        if name.startswith("--") and action.dest not in _NOT_HERE}
+        self.actions = {
+            name[2:]: action
+            for action in parser._actions
+            for name in action.option_strings
+            if name.startswith("--") and action.dest not in _NOT_HERE
+        }
 
     def fleet(self, document: Any) -> Fleet:
         if not isinstance(document, yaml.MappingNode):
@@ -98,8 +118,9 @@ class _Reader:
         for node in listed.value:
             host = self._host(node, defaults)
             if host.name in hosts:
-                raise self._bad(f"{host.name} is there twice, first in line {lines[host.name]}", node, "hosts",
-                                "each device once")
+                raise self._bad(
+                    f"{host.name} is there twice, first in line {lines[host.name]}", node, "hosts", "each device once"
+                )
             hosts[host.name], lines[host.name] = host, node.start_mark.line + 1
         return Fleet(self.path, bundle, list(hosts.values()))
 
@@ -111,8 +132,12 @@ class _Reader:
         else:
             name = self._scalar("hosts", node)
         if not name or name.startswith("-") or any(c.isspace() for c in name):
-            raise self._bad("a device without a name" if name is None else f"{name!r} is not a host", node, "name",
-                            "user@host, or a name of ~/.ssh/config")
+            raise self._bad(
+                "a device without a name" if name is None else f"{name!r} is not a host",
+                node,
+                "name",
+                "user@host, or a name of ~/.ssh/config",
+            )
         args = copy.copy(self.base)
         for dest, value in {**defaults, **own}.items():
             setattr(args, dest, value)
@@ -174,8 +199,13 @@ class _Reader:
 
     def _unknown(self, key: str, node: Any, known: Any) -> BadInput:
         near = difflib.get_close_matches(key.replace("_", "-"), list(known), 1, 0.5)
-        return self._bad(f"there is no key {key!r} here", node, key, "one of " + ", ".join(sorted(known)),
-                         f"did you mean {near[0]}?" if near else "see `jetmask deploy --help` for the options")
+        return self._bad(
+            f"there is no key {key!r} here",
+            node,
+            key,
+            "one of " + ", ".join(sorted(known)),
+            f"did you mean {near[0]}?" if near else "see `jetmask deploy --help` for the options",
+        )
 
     def _bad(self, what: str, node: Any, key: str | None, expected: str, remedy: str | None = None) -> BadInput:
         where = f"{self.path}, line {node.start_mark.line + 1}" if node is not None else self.path

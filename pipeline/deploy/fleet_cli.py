@@ -30,23 +30,39 @@ Options = Callable[[argparse.ArgumentParser], None]
 def options(parser: argparse.ArgumentParser) -> None:
     """The arguments of a fleet."""
     add = parser.add_argument_group("many devices").add_argument
-    add("--fleet", metavar="FILE.yaml", help="bring the bundle to every device of this file; with --status ask them, "
-        "with --rollback undo the last rollout")
+    add(
+        "--fleet",
+        metavar="FILE.yaml",
+        help="bring the bundle to every device of this file; with --status ask them, "
+        "with --rollback undo the last rollout",
+    )
     add("--canary", type=int, default=1, metavar="N", help="the first N devices go before the others (default 1)")
-    add("--canary-watch", type=float, default=30.0, metavar="S",
-        help="seconds that they must stay healthy before the others follow (default 30)")
+    add(
+        "--canary-watch",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="seconds that they must stay healthy before the others follow (default 30)",
+    )
     add("--at-once", type=int, default=4, metavar="N", help="how many devices at a time (default 4)")
     add("--keep", action="store_true", help="after a failure, leave the devices that were switched on the new bundle")
-    add("--skip-unreachable", action="store_true",
-        help="a device that cannot be reached is left out: no failure, while another one can")
+    add(
+        "--skip-unreachable",
+        action="store_true",
+        help="a device that cannot be reached is left out: no failure, while another one can",
+    )
 
 
 def command(args: argparse.Namespace, options_of_deploy: Options) -> int:
     """Roll out, ask, or go back."""
     for name in ("list", "logs", "prune_old"):
         if getattr(args, name) not in (False, None):
-            raise UsageError(f"--{name.replace('_', '-')} asks one device", "--fleet", "--status or --rollback",
-                             f"jetmask deploy --{name.replace('_', '-')} USER@HOST")
+            raise UsageError(
+                f"--{name.replace('_', '-')} asks one device",
+                "--fleet",
+                "--status or --rollback",
+                f"jetmask deploy --{name.replace('_', '-')} USER@HOST",
+            )
     if args.canary < 0 or args.at_once < 1 or args.canary_watch < 0:
         raise UsageError("--canary and --canary-watch are from 0, --at-once from 1", "--fleet")
     if args.dry_run and (args.status or args.rollback):
@@ -56,8 +72,12 @@ def command(args: argparse.Namespace, options_of_deploy: Options) -> int:
         try:
             deploy_options.check(host.args, sends=not (args.dry_run or args.status or args.rollback))
         except JetmaskError as error:
-            raise type(error)(error.what, f"{fleet.path}, {host.name}" + (f": {error.where}" if error.where else ""),
-                              error.expected, error.remedy) from error
+            raise type(error)(
+                error.what,
+                f"{fleet.path}, {host.name}" + (f": {error.where}" if error.where else ""),
+                error.expected,
+                error.remedy,
+            ) from error
     if args.dry_run:
         return _show(fleet, args)
     if args.status:
@@ -73,17 +93,29 @@ def command(args: argparse.Namespace, options_of_deploy: Options) -> int:
 
 def _no_words(args: argparse.Namespace) -> None:
     if args.words:
-        raise UsageError("the fleet file names the devices", " ".join(args.words), None,
-                         "leave this away; --status and --rollback need no bundle either")
+        raise UsageError(
+            "the fleet file names the devices",
+            " ".join(args.words),
+            None,
+            "leave this away; --status and --rollback need no bundle either",
+        )
 
 
 def _bundle(fleet: Fleet, args: argparse.Namespace) -> str:
     if len(args.words) > 1:
-        raise UsageError("with --fleet the file names the devices", " ".join(args.words), "BUNDLE alone",
-                         f"jetmask deploy BUNDLE --fleet {fleet.path}")
+        raise UsageError(
+            "with --fleet the file names the devices",
+            " ".join(args.words),
+            "BUNDLE alone",
+            f"jetmask deploy BUNDLE --fleet {fleet.path}",
+        )
     if not args.words and not fleet.bundle:
-        raise UsageError("no bundle is named", fleet.path, "BUNDLE on the command line, or the file's key `bundle`",
-                         f"jetmask deploy BUNDLE --fleet {fleet.path}")
+        raise UsageError(
+            "no bundle is named",
+            fleet.path,
+            "BUNDLE on the command line, or the file's key `bundle`",
+            f"jetmask deploy BUNDLE --fleet {fleet.path}",
+        )
     return args.words[0] if args.words else str(fleet.bundle)
 
 
@@ -107,15 +139,23 @@ def _go(fleet: Fleet, journal: Journal, args: argparse.Namespace) -> int:
             except JetmaskError as error:
                 raise UsageError(error.what, f"{fleet.path}, {host.name}", error.expected, error.remedy) from error
         board = Board([host.name for host in fleet.hosts])
-        rollout = Rollout(fleet, journal, board, Settings(args.canary, args.canary_watch, args.at_once, args.keep,
-                                                          args.skip_unreachable))
+        rollout = Rollout(
+            fleet,
+            journal,
+            board,
+            Settings(args.canary, args.canary_watch, args.at_once, args.keep, args.skip_unreachable),
+        )
         if journal.state == journal_of.UNDOING:
             board.say("the last rollout failed and was cut off while it went back: it goes on going back")
             rollout.back()
             return _report(fleet, rollout, args)
         if journal.touched() and journal.unfinished and journal.digest != digest:
-            raise UsageError(f"a rollout of another bundle ({journal.digest[:16]}) is not finished", journal.path,
-                             "that bundle, to finish it", f"or undo it: jetmask deploy --fleet {fleet.path} --rollback")
+            raise UsageError(
+                f"a rollout of another bundle ({journal.digest[:16]}) is not finished",
+                journal.path,
+                "that bundle, to finish it",
+                f"or undo it: jetmask deploy --fleet {fleet.path} --rollback",
+            )
         if journal.unfinished and journal.digest == digest:
             board.say("a rollout of this bundle was cut off: it goes on where it was")
         else:
@@ -126,8 +166,12 @@ def _go(fleet: Fleet, journal: Journal, args: argparse.Namespace) -> int:
 
 def _go_back(fleet: Fleet, journal: Journal, args: argparse.Namespace) -> int:
     if journal.state is None or not journal.touched():
-        raise UsageError("no rollout over this fleet has switched a device that could go back", journal.path, None,
-                         f"jetmask deploy --fleet {fleet.path} --status shows what runs")
+        raise UsageError(
+            "no rollout over this fleet has switched a device that could go back",
+            journal.path,
+            None,
+            f"jetmask deploy --fleet {fleet.path} --status shows what runs",
+        )
     rollout = Rollout(fleet, journal, Board([host.name for host in fleet.hosts]), Settings(at_once=args.at_once))
     rollout.back()
     _report(fleet, rollout, args)
@@ -143,15 +187,27 @@ def _report(fleet: Fleet, rollout: Rollout, args: argparse.Namespace) -> int:
         new = row["result"] in (journal_of.UPDATED, journal_of.SAME, rollout_of.KEPT)
         # Of one that failed in its switch nobody has asked yet what it runs.
         stayed = row["result"] == journal_of.BACK or (
-            row["result"] == rollout_of.FAILED and journal.host(row["host"]).get("phase") != journal_of.SWITCHING)
+            row["result"] == rollout_of.FAILED and journal.host(row["host"]).get("phase") != journal_of.SWITCHING
+        )
         row["now"] = journal.digest if new else row["was"] if stayed else None
     forgotten = sorted(set(journal.touched()) - {host.name for host in fleet.hosts})
     first = next(iter(rollout.errors.values()), None)
     good = journal.state == (journal_of.UNDONE if args.rollback else journal_of.DONE) and first is None
     if args.json:
-        print(json.dumps({
-            "rollout": journal.rollout, "digest": journal.digest, "state": journal.state, "ok": good,
-            "interrupted": rollout.interrupted, "not_in_the_file": forgotten, "hosts": results}, indent=1))
+        print(
+            json.dumps(
+                {
+                    "rollout": journal.rollout,
+                    "digest": journal.digest,
+                    "state": journal.state,
+                    "ok": good,
+                    "interrupted": rollout.interrupted,
+                    "not_in_the_file": forgotten,
+                    "hosts": results,
+                },
+                indent=1,
+            )
+        )
     else:
         print(text_table(results))
         for name in forgotten:
@@ -187,9 +243,17 @@ def _status(fleet: Fleet, args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"hosts": rows}, indent=1))
     else:
-        cells = [[row["host"], (row["current"] or "-")[:16], row["name"] or "-", (row["previous"] or "-")[:16],
-                  row["service"] or "-", "-" if row["healthy"] is None else "healthy" if row["healthy"] else
-                  "not healthy"] for row in rows]
+        cells = [
+            [
+                row["host"],
+                (row["current"] or "-")[:16],
+                row["name"] or "-",
+                (row["previous"] or "-")[:16],
+                row["service"] or "-",
+                "-" if row["healthy"] is None else "healthy" if row["healthy"] else "not healthy",
+            ]
+            for row in rows
+        ]
         print(table(["device", "runs", "bundle", "previous", "service", "health"], cells))
         for row in rows:
             if row["error"]:
@@ -200,8 +264,18 @@ def _status(fleet: Fleet, args: argparse.Namespace) -> int:
 
 
 def _ask(host: Host) -> dict[str, Any]:
-    row: dict[str, Any] = {"host": host.name, "reached": True, "current": None, "previous": None, "name": None,
-                           "service": None, "healthy": None, "trial": None, "last": None, "error": None}
+    row: dict[str, Any] = {
+        "host": host.name,
+        "reached": True,
+        "current": None,
+        "previous": None,
+        "name": None,
+        "service": None,
+        "healthy": None,
+        "trial": None,
+        "last": None,
+        "error": None,
+    }
     try:
         ssh = deploy_options.words(host.args.ssh, "ssh")
         with Remote(host.name, ssh, host.args.retries, say=lambda text: None) as remote:
@@ -209,8 +283,13 @@ def _ask(host: Host) -> dict[str, Any]:
             installed.require()
             found = installed.status()
             names = {bundle["digest"]: bundle.get("name") for bundle in found["bundles"]}
-            row.update(current=found["current"], previous=found["previous"], name=names.get(found["current"]),
-                       trial=found["trial"], last=(found["result"] or {}).get("message"))
+            row.update(
+                current=found["current"],
+                previous=found["previous"],
+                name=names.get(found["current"]),
+                trial=found["trial"],
+                last=(found["result"] or {}).get("message"),
+            )
             if found["service"] is not None:
                 row.update(service=found["service"]["kind"], healthy=bool(installed.health(found["service"])))
     except Unreachable as error:

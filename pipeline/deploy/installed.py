@@ -31,27 +31,40 @@ class Installed:
             return device.in_code(self.layout, words)
         layout = Layout(self.args.root, self.args.state, "")
         variables = " ".join(f"{key}={shlex.quote(value)}" for key, value in device.environment(layout).items())
-        return f"code={self._newest()}; test -n \"$code\" || exit 9; cd \"$code/..\" && {variables} exec " + shlex.join(
-            words)
+        return f'code={self._newest()}; test -n "$code" || exit 9; cd "$code/.." && {variables} exec ' + shlex.join(
+            words
+        )
 
     def _newest(self) -> str:
         return f"$(ls -1dt {shlex.quote(self.args.root)}/[0-9]*/jetson 2>/dev/null | head -n 1)"
 
     def require(self) -> None:
         """UsageError where no package of ours is there."""
-        if not self.remote.dry_run and self.remote.code(f"test -n \"{self._newest()}\""):
-            raise UsageError(f"nothing is deployed on {self.remote.target}", self.args.root, None,
-                             "jetmask deploy BUNDLE USER@HOST")
+        if not self.remote.dry_run and self.remote.code(f'test -n "{self._newest()}"'):
+            raise UsageError(
+                f"nothing is deployed on {self.remote.target}", self.args.root, None, "jetmask deploy BUNDLE USER@HOST"
+            )
 
     def status(self, limit_s: float | None = None) -> dict[str, Any]:
         """What is installed there: see jetson.install.store.Store.status. `limit_s` as for Remote.run."""
-        return parse(self.remote.run(self.line(["--status", "--state", self.args.state, "--json"]), limit_s=limit_s),
-                     "the device's status")
+        return parse(
+            self.remote.run(self.line(["--status", "--state", self.args.state, "--json"]), limit_s=limit_s),
+            "the device's status",
+        )
 
     def prune(self, keep: int) -> dict[str, Any]:
         """Remove what older releases left there: see jetson.install.leftovers.remove; {} in a dry run."""
-        words = ["--prune-old", str(keep), "--root", self.args.root, "--docker", self.args.docker, "--state",
-                 self.args.state, "--json"]
+        words = [
+            "--prune-old",
+            str(keep),
+            "--root",
+            self.args.root,
+            "--docker",
+            self.args.docker,
+            "--state",
+            self.args.state,
+            "--json",
+        ]
         text = self.remote.run(self.line(words), limit_s=MINUTES_S)
         return {} if self.remote.dry_run else parse(text, "the device's answer")
 
@@ -65,9 +78,11 @@ class Installed:
         """What the runner's health address answers there when all is well; "" otherwise. `service`: as in status."""
         where = urllib.parse.urlsplit(service["url"])
         # http.client: a device behind a proxy (http_proxy) must not ask that for its own runner.
-        program = (f"import http.client as h; c = h.HTTPConnection({where.hostname!r}, {where.port or 80}, timeout=4); "
-                   f"c.request('GET', {where.path or '/'!r}); a = c.getresponse(); "
-                   "print(a.read().decode() if a.status == 200 else '')")
+        program = (
+            f"import http.client as h; c = h.HTTPConnection({where.hostname!r}, {where.port or 80}, timeout=4); "
+            f"c.request('GET', {where.path or '/'!r}); a = c.getresponse(); "
+            "print(a.read().decode() if a.status == 200 else '')"
+        )
         return self.remote.run([self.args.python, "-c", program], check=False).strip()
 
     def switch(self, digest: str, service: str | None, say: Callable[[str], None]) -> None:
@@ -76,17 +91,34 @@ class Installed:
         `service`: a file there that says how the runner is started from now on; None keeps what is set up.
         """
         token = f"{time.time():.3f}-{os.getpid()}"
-        words = ["--activate", digest, *(["--service", service] if service else []), "--state", self.args.state,
-                 "--token", token, "--start", str(self.args.start), "--watch", str(self.args.watch), "--detach"]
+        words = [
+            "--activate",
+            digest,
+            *(["--service", service] if service else []),
+            "--state",
+            self.args.state,
+            "--token",
+            token,
+            "--start",
+            str(self.args.start),
+            "--watch",
+            str(self.args.watch),
+            "--detach",
+        ]
         self.remote.run(self.line(words))
         if self.remote.dry_run:
             return
         result = self._await(token, say)
         if not result["ok"]:
             said = "".join("\n    | " + line for line in result.get("said", ()))
-            raise JetmaskError(f"the device is not on the bundle {digest[:16]}: {result['message']}{said}",
-                               self.remote.target, None, "the new runner's last log lines above say why; what ran "
-                               "before runs again" if said else f"jetmask deploy --status {self.remote.target}")
+            raise JetmaskError(
+                f"the device is not on the bundle {digest[:16]}: {result['message']}{said}",
+                self.remote.target,
+                None,
+                "the new runner's last log lines above say why; what ran before runs again"
+                if said
+                else f"jetmask deploy --status {self.remote.target}",
+            )
 
     def _await(self, token: str, say: Callable[[str], None]) -> dict[str, Any]:
         end = time.monotonic() + self.args.start + self.args.watch + 90
@@ -103,5 +135,9 @@ class Installed:
                 shown = phase
             time.sleep(pause_s)
             pause_s = min(pause_s * 1.5, 2.0)
-        raise JetmaskError("the switch on the device did not end in time", self.remote.target, None,
-                           "run the same deploy again: an unfinished switch is undone first")
+        raise JetmaskError(
+            "the switch on the device did not end in time",
+            self.remote.target,
+            None,
+            "run the same deploy again: an unfinished switch is undone first",
+        )

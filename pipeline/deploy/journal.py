@@ -63,8 +63,13 @@ class Journal:
         """A new rollout; what is known of the one before is forgotten."""
         with self._lock:
             self._document = {
-                "schema_version": 1, "rollout": f"{int(time.time())}-{secrets.token_hex(3)}", "digest": digest,
-                "bundle": bundle, "state": GOING, "hosts": {}}
+                "schema_version": 1,
+                "rollout": f"{int(time.time())}-{secrets.token_hex(3)}",
+                "digest": digest,
+                "bundle": bundle,
+                "state": GOING,
+                "hosts": {},
+            }
             files.write_json(self.path, self._document)
 
     def turn(self, state: str) -> None:
@@ -91,17 +96,30 @@ class Journal:
 
 
 def _check(document: Any, path: str) -> None:
-    good = (isinstance(document, dict) and document.get("schema_version") == 1
-            and document.get("state") in (GOING, UNDOING, DONE, UNDONE, FAILED)
-            and all(isinstance(document.get(key), str) for key in ("rollout", "digest", "bundle"))
-            and isinstance(document.get("hosts"), dict)
-            and all(isinstance(facts, dict) and isinstance(facts.get("phase"), str) and "was" in facts
-                    for facts in document["hosts"].values()))
+    good = (
+        isinstance(document, dict)
+        and document.get("schema_version") == 1
+        and document.get("state") in (GOING, UNDOING, DONE, UNDONE, FAILED)
+        and all(isinstance(document.get(key), str) for key in ("rollout", "digest", "bundle"))
+        and isinstance(document.get("hosts"), dict)
+        and all(
+            isinstance(facts, dict) and isinstance(facts.get("phase"), str) and "was" in facts
+            for facts in document["hosts"].values()
+        )
+    )
     version = document.get("schema_version") if isinstance(document, dict) else None
     if isinstance(version, int) and version != 1:
-        raise BadInput(f"another version of jetmask wrote this journal (schema_version {version})", path,
-                       "schema_version 1", "end that rollout with the version that began it; or ask the devices "
-                       "(--fleet FILE --status), then remove it")
+        raise BadInput(
+            f"another version of jetmask wrote this journal (schema_version {version})",
+            path,
+            "schema_version 1",
+            "end that rollout with the version that began it; or ask the devices "
+            "(--fleet FILE --status), then remove it",
+        )
     if not good:
-        raise BadInput("this is not the journal of a rollout", path, "the file that `jetmask deploy --fleet` wrote",
-                       "ask the devices (--fleet FILE --status), then remove it")
+        raise BadInput(
+            "this is not the journal of a rollout",
+            path,
+            "the file that `jetmask deploy --fleet` wrote",
+            "ask the devices (--fleet FILE --status), then remove it",
+        )

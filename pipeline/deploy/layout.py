@@ -112,9 +112,23 @@ def pins(python: str) -> str:
 
 def container_flags(layout: Layout, facts: dict[str, str], sources: Sequence[str], gpu: bool) -> list[str]:
     """The `docker run` flags that camera, GPU and state need, and no more: no root, no capability, read-only."""
-    flags = ["--network", "host", "--user", f"{facts['uid']}:{facts['gid']}", "--group-add", "video",
-             "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only", "--tmpfs", "/tmp",
-             "-v", f"{layout.state}:{STATE}"]
+    flags = [
+        "--network",
+        "host",
+        "--user",
+        f"{facts['uid']}:{facts['gid']}",
+        "--group-add",
+        "video",
+        "--cap-drop",
+        "ALL",
+        "--security-opt",
+        "no-new-privileges",
+        "--read-only",
+        "--tmpfs",
+        "/tmp",
+        "-v",
+        f"{layout.state}:{STATE}",
+    ]
     if gpu:
         flags = ["--runtime", "nvidia", *flags]
     if facts.get("release"):
@@ -145,7 +159,10 @@ def unit_text(layout: Layout, start: Sequence[str], python: str, user: str | Non
         text = file.read()
     code, state = (folder.replace("%", "%%") for folder in (layout.code, layout.state))
     values = {
-        "CODE": code, "STATE": state, "PYTHON": _unit_words([python]), "START": _unit_words(start),
+        "CODE": code,
+        "STATE": state,
+        "PYTHON": _unit_words([python]),
+        "START": _unit_words(start),
         "USER_LINES": f"User={user}\nSupplementaryGroups=video" if user else "",
         "PRIVATE_TMP": "false" if any(word.startswith("csi:") for word in start) else "true",
         "WANTED_BY": "multi-user.target" if user else "default.target",
@@ -154,8 +171,11 @@ def unit_text(layout: Layout, start: Sequence[str], python: str, user: str | Non
         text = text.replace(f"@{key}@", value)
     if user is None:
         # A user's own systemd 237 cannot make these namespaces, and would not start the unit.
-        text = "".join(line for line in text.splitlines(keepends=True)
-                       if not line.startswith(("Protect", "PrivateTmp", "ReadWritePaths")))
+        text = "".join(
+            line
+            for line in text.splitlines(keepends=True)
+            if not line.startswith(("Protect", "PrivateTmp", "ReadWritePaths"))
+        )
     return text
 
 
@@ -170,8 +190,18 @@ def _unit_words(words: Sequence[str]) -> str:
     return " ".join(quoted)
 
 
-def service(layout: Layout, kind: str, run: Sequence[str], serve: Sequence[str], port: int, facts: dict[str, str],
-            python: str, docker: str = "docker", user_unit: bool = False, host: str = "127.0.0.1") -> dict[str, Any]:
+def service(
+    layout: Layout,
+    kind: str,
+    run: Sequence[str],
+    serve: Sequence[str],
+    port: int,
+    facts: dict[str, str],
+    python: str,
+    docker: str = "docker",
+    user_unit: bool = False,
+    host: str = "127.0.0.1",
+) -> dict[str, Any]:
     """The service object (see jetson/install/service.py). `run`: the words before a verb, kept for later commands too.
 
     `host`: what the runner listens on; its health is asked there.
@@ -179,14 +209,34 @@ def service(layout: Layout, kind: str, run: Sequence[str], serve: Sequence[str],
     asked = "127.0.0.1" if host in ("", "0.0.0.0", "localhost") else "::1" if host == "::" else host
     address = f"[{asked}]:{port}" if ":" in asked else f"{asked}:{port}"
     spec: dict[str, Any] = {
-        "kind": kind, "name": NAME if kind == "docker" else f"{NAME}.service", "url": f"http://{address}/healthz",
-        "run": list(run), "cwd": layout.code, "code": layout.code_id}
+        "kind": kind,
+        "name": NAME if kind == "docker" else f"{NAME}.service",
+        "url": f"http://{address}/healthz",
+        "run": list(run),
+        "cwd": layout.code,
+        "code": layout.code_id,
+    }
     if kind == "docker":
         image = run[-1]
         flags = [word for word in run[2:-1] if word != "--rm"]
         spec["program"] = docker
-        spec["start"] = [docker, "run", "-d", "--name", NAME, "--restart", "unless-stopped", *_LOGGING,
-                         "-e", f"JETMASK_PORT={port}", "-e", f"JETMASK_HOST={asked}", *flags, image, *serve]
+        spec["start"] = [
+            docker,
+            "run",
+            "-d",
+            "--name",
+            NAME,
+            "--restart",
+            "unless-stopped",
+            *_LOGGING,
+            "-e",
+            f"JETMASK_PORT={port}",
+            "-e",
+            f"JETMASK_HOST={asked}",
+            *flags,
+            image,
+            *serve,
+        ]
     else:
         spec["start"] = [*run, *serve]
         spec["env"] = environment(layout)
@@ -198,8 +248,12 @@ def service(layout: Layout, kind: str, run: Sequence[str], serve: Sequence[str],
 
 def environment(layout: Layout) -> dict[str, str]:
     """What the device package wants in its environment, outside a container."""
-    return {"OPENBLAS_CORETYPE": "ARMV8", "PYTHONUNBUFFERED": "1", "JETMASK_STATE": layout.state,
-            "JETMASK_ENGINES": f"{layout.state}/engines"}
+    return {
+        "OPENBLAS_CORETYPE": "ARMV8",
+        "PYTHONUNBUFFERED": "1",
+        "JETMASK_STATE": layout.state,
+        "JETMASK_ENGINES": f"{layout.state}/engines",
+    }
 
 
 def in_code(layout: Layout, words: Sequence[str]) -> str:
@@ -211,6 +265,10 @@ def in_code(layout: Layout, words: Sequence[str]) -> str:
 def unpack(bundle: str):
     """A bundle's folder for a `with`: the folder itself, or where its tar file is unpacked meanwhile."""
     if not os.path.exists(bundle):
-        raise BadInput("there is no such bundle", bundle, "a bundle's folder, or its tar file",
-                       "`jetmask demo` or `jetmask bundle create` makes one; jetson/models is the one that ships")
+        raise BadInput(
+            "there is no such bundle",
+            bundle,
+            "a bundle's folder, or its tar file",
+            "`jetmask demo` or `jetmask bundle create` makes one; jetson/models is the one that ships",
+        )
     return opened(bundle)

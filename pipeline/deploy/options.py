@@ -14,8 +14,11 @@ def words(text: str, option: str) -> list[str]:
     try:
         return shlex.split(text)
     except ValueError as error:
-        raise UsageError(f"--{option} is not a list of words: {str(error).lower()}", text,
-                         "words as in a shell, with every quote closed") from error
+        raise UsageError(
+            f"--{option} is not a list of words: {str(error).lower()}",
+            text,
+            "words as in a shell, with every quote closed",
+        ) from error
 
 
 def check(args: argparse.Namespace, sends: bool) -> None:
@@ -27,9 +30,12 @@ def check(args: argparse.Namespace, sends: bool) -> None:
     words(args.serve_args, "serve-args")
     for name in ("root", "state"):
         if not getattr(args, name).startswith("/"):
-            raise UsageError(f"--{name} {getattr(args, name)}: not an absolute path", None,
-                             "a folder there from / on, such as /home/user/jetmask",
-                             "commands run in several folders there, and `~` is yours, not the device's")
+            raise UsageError(
+                f"--{name} {getattr(args, name)}: not an absolute path",
+                None,
+                "a folder there from / on, such as /home/user/jetmask",
+                "commands run in several folders there, and `~` is yours, not the device's",
+            )
     if not 1 <= args.port <= 65535:
         raise UsageError(f"--port {args.port}", None, "1 to 65535")
     if not (math.isfinite(args.start) and args.start > 0 and math.isfinite(args.watch) and args.watch >= 0):

@@ -75,8 +75,15 @@ place STATE "$STATE"
 def script(layout: Layout, python: str, docker: str, sources: Sequence[str] = ()) -> str:
     """The script that asks a device what it has; its answers are key=value lines."""
     paths = [source.split("?")[0] for source in sources if source.startswith("/")]
-    values = {"ROOT": layout.root, "STATE": layout.state, "PYTHON": python, "DOCKER": docker, "IMAGE": layout.image,
-              "VENV": layout.venv, "PATHS": "".join(path + "\n" for path in paths)}
+    values = {
+        "ROOT": layout.root,
+        "STATE": layout.state,
+        "PYTHON": python,
+        "DOCKER": docker,
+        "IMAGE": layout.image,
+        "VENV": layout.venv,
+        "PATHS": "".join(path + "\n" for path in paths),
+    }
     return "".join(f"{key}={shlex.quote(value)}\n" for key, value in values.items()) + PROBE
 
 
@@ -95,15 +102,29 @@ def gpu_wanted(facts: dict[str, str], args: argparse.Namespace) -> bool:
     return not args.no_gpu and (bool(facts.get("release")) or "nvidia" in facts.get("docker_runtimes", ""))
 
 
-def judge(facts: dict[str, str], args: argparse.Namespace, kind: str, layout: Layout, bundle_kb: int,
-          sources: Sequence[str], engines: bool) -> list[Finding]:
+def judge(
+    facts: dict[str, str],
+    args: argparse.Namespace,
+    kind: str,
+    layout: Layout,
+    bundle_kb: int,
+    sources: Sequence[str],
+    engines: bool,
+) -> list[Finding]:
     """What the device has and lacks for this deployment, each finding with its remedy; "bad" ones must stop it.
 
     `kind`: how the runner will be kept running. `engines`: whether TensorRT engines are to be built now.
     """
-    return [*_board(facts), *_programs(facts, args), *_tensorrt(facts, args, kind), *_keeper(facts, args, kind),
-            *_rights_and_disk(facts, kind, layout, bundle_kb), _memory(facts, engines), *_cameras(facts, kind, sources),
-            _clock(facts)]
+    return [
+        *_board(facts),
+        *_programs(facts, args),
+        *_tensorrt(facts, args, kind),
+        *_keeper(facts, args, kind),
+        *_rights_and_disk(facts, kind, layout, bundle_kb),
+        _memory(facts, engines),
+        *_cameras(facts, kind, sources),
+        _clock(facts),
+    ]
 
 
 def _board(facts: dict[str, str]) -> list[Finding]:
@@ -114,19 +135,27 @@ def _board(facts: dict[str, str]) -> list[Finding]:
     jetpack, tensorrt = doctor.jetpack_of(release)
     text = "{}, L4T r{}.{}.{}, JetPack {}".format(machine, *release, jetpack)
     if release < doctor.OLDEST_L4T:
-        return [Finding("bad", "board", text + f": older than r32.7, its TensorRT {tensorrt} is not supported",
-                        "upgrade to JetPack 4.6.1 or later")]
+        return [
+            Finding(
+                "bad",
+                "board",
+                text + f": older than r32.7, its TensorRT {tensorrt} is not supported",
+                "upgrade to JetPack 4.6.1 or later",
+            )
+        ]
     return [Finding("ok", "board", text, "")]
 
 
 def _programs(facts: dict[str, str], args: argparse.Namespace) -> list[Finding]:
     found = []
     if not facts.get("python"):
-        found.append(Finding("bad", "python", f"no {args.python} there",
-                             "sudo apt-get install python3, or give --python"))
+        found.append(
+            Finding("bad", "python", f"no {args.python} there", "sudo apt-get install python3, or give --python")
+        )
     elif tuple(int(part) for part in facts["python"].split(".")) < (3, 6):
-        found.append(Finding("bad", "python", f"Python {facts['python']} is too old",
-                             "JetPack 4.6.1 has 3.6; or give --python"))
+        found.append(
+            Finding("bad", "python", f"Python {facts['python']} is too old", "JetPack 4.6.1 has 3.6; or give --python")
+        )
     else:
         found.append(Finding("ok", "python", facts["python"], ""))
     for name, package in (("rsync", "rsync"), ("sums", "coreutils")):
@@ -145,19 +174,39 @@ def _tensorrt(facts: dict[str, str], args: argparse.Namespace, kind: str) -> lis
     version = facts.get("tensorrt") or facts.get("nvinfer") or ""
     number = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if not version:
-        return [Finding("bad", "tensorrt", "not installed there", "sudo apt-get install tensorrt python3-libnvinfer "
-                        "(nvidia-jetpack has everything), or --no-gpu: ONNX Runtime on the CPU")]
+        return [
+            Finding(
+                "bad",
+                "tensorrt",
+                "not installed there",
+                "sudo apt-get install tensorrt python3-libnvinfer "
+                "(nvidia-jetpack has everything), or --no-gpu: ONNX Runtime on the CPU",
+            )
+        ]
     if number < (8, 2):
-        return [Finding("bad", "tensorrt", f"{version} is older than 8.2", "upgrade to JetPack 4.6.1 or later, or "
-                                                                           "--no-gpu")]
+        return [
+            Finding("bad", "tensorrt", f"{version} is older than 8.2", "upgrade to JetPack 4.6.1 or later, or --no-gpu")
+        ]
     if not facts.get("tensorrt") and kind != "docker":
-        return [Finding("bad", "tensorrt", f"{version}, but {args.python} has no module tensorrt",
-                        "sudo apt-get install python3-libnvinfer, or --no-gpu")]
+        return [
+            Finding(
+                "bad",
+                "tensorrt",
+                f"{version}, but {args.python} has no module tensorrt",
+                "sudo apt-get install python3-libnvinfer, or --no-gpu",
+            )
+        ]
     found = [Finding("ok", "tensorrt", version, "")]
     if kind != "docker" and not facts.get("pycuda") and (args.use_python or not facts.get("nvcc")):
-        found.append(Finding("bad", "pycuda", "TensorRT engines run through it, and it can neither be imported nor "
-                             "compiled there", "sudo apt-get install g++ python3-dev cuda-toolkit-10-2 (the one of the "
-                             "JetPack that is there), or use the container, or --no-gpu"))
+        found.append(
+            Finding(
+                "bad",
+                "pycuda",
+                "TensorRT engines run through it, and it can neither be imported nor compiled there",
+                "sudo apt-get install g++ python3-dev cuda-toolkit-10-2 (the one of the "
+                "JetPack that is there), or use the container, or --no-gpu",
+            )
+        )
     return found
 
 
@@ -167,53 +216,108 @@ def _keeper(facts: dict[str, str], args: argparse.Namespace, kind: str) -> list[
             return [Finding("bad", "systemd", "systemd does not run there", "--service process")]
         user = facts.get("user")
         if kind == "systemd" and facts.get("sudo") != "yes":
-            return [Finding("bad", "systemd", f"{user} may not run systemctl and install there with `sudo -n`, which "
-                            "sets up the unit", "on the device, once: echo \"$USER ALL=(root) NOPASSWD: $(command -v "
-                            "systemctl), $(command -v install)\" | sudo tee /etc/sudoers.d/jetmask; or --service "
-                            "systemd-user")]
+            return [
+                Finding(
+                    "bad",
+                    "systemd",
+                    f"{user} may not run systemctl and install there with `sudo -n`, which sets up the unit",
+                    'on the device, once: echo "$USER ALL=(root) NOPASSWD: $(command -v '
+                    'systemctl), $(command -v install)" | sudo tee /etc/sudoers.d/jetmask; or --service '
+                    "systemd-user",
+                )
+            ]
         if kind == "systemd-user" and facts.get("linger") != "yes":
-            return [Finding("bad", "systemd", f"what {user} runs ends with {user}'s last login, and does not start at "
-                            "boot", "on the device, once: sudo loginctl enable-linger $USER")]
+            return [
+                Finding(
+                    "bad",
+                    "systemd",
+                    f"what {user} runs ends with {user}'s last login, and does not start at boot",
+                    "on the device, once: sudo loginctl enable-linger $USER",
+                )
+            ]
         return [Finding("ok", "systemd", "runs", "")]
     if kind != "docker":
         return []
     if not facts.get("docker"):
-        return [Finding("bad", "docker", f"no {args.docker} there",
-                        "sudo apt-get install docker.io nvidia-docker2, or --no-container")]
+        return [
+            Finding(
+                "bad",
+                "docker",
+                f"no {args.docker} there",
+                "sudo apt-get install docker.io nvidia-docker2, or --no-container",
+            )
+        ]
     if facts.get("docker_works") == "hangs":
         return [Finding("bad", "docker", "it does not answer within 30 s", "sudo systemctl restart docker there")]
     if facts.get("docker_works") != "yes":
-        return [Finding("bad", "docker", f"{facts.get('user')} may not use docker",
-                        "sudo usermod -aG docker $USER, then log in again; or --no-container")]
+        return [
+            Finding(
+                "bad",
+                "docker",
+                f"{facts.get('user')} may not use docker",
+                "sudo usermod -aG docker $USER, then log in again; or --no-container",
+            )
+        ]
     if facts.get("release") and not args.no_gpu and "nvidia" not in facts.get("docker_runtimes", ""):
-        return [Finding("bad", "docker", "docker has no nvidia runtime: the container would see no GPU",
-                        "sudo apt-get install nvidia-docker2 && sudo systemctl restart docker, or --no-gpu")]
+        return [
+            Finding(
+                "bad",
+                "docker",
+                "docker has no nvidia runtime: the container would see no GPU",
+                "sudo apt-get install nvidia-docker2 && sudo systemctl restart docker, or --no-gpu",
+            )
+        ]
     release = doctor.parse_release(facts.get("release", ""))
     to_build = not args.no_gpu and not args.image_tar and facts.get("image") != "yes"
     if release and release[0] == 32 and to_build and facts.get("docker_default") != "nvidia":
         # JetPack 4's CUDA is mounted into containers, and `docker build` knows no --runtime.
-        return [Finding("bad", "docker", "its default runtime is not nvidia: the image cannot be built with CUDA",
-                        "put \"default-runtime\": \"nvidia\" into /etc/docker/daemon.json there, then sudo systemctl "
-                        "restart docker; or give --image-tar, or --no-gpu")]
-    return [Finding("ok", "docker", "works" + (
-        ", with the nvidia runtime" if "nvidia" in facts.get("docker_runtimes", "") else ""), "")]
+        return [
+            Finding(
+                "bad",
+                "docker",
+                "its default runtime is not nvidia: the image cannot be built with CUDA",
+                'put "default-runtime": "nvidia" into /etc/docker/daemon.json there, then sudo systemctl '
+                "restart docker; or give --image-tar, or --no-gpu",
+            )
+        ]
+    return [
+        Finding(
+            "ok",
+            "docker",
+            "works" + (", with the nvidia runtime" if "nvidia" in facts.get("docker_runtimes", "") else ""),
+            "",
+        )
+    ]
 
 
 def _rights_and_disk(facts: dict[str, str], kind: str, layout: Layout, bundle_kb: int) -> list[Finding]:
     found = []
     for place, folder in (("ROOT", layout.root), ("STATE", layout.state)):
         if facts.get(f"{place}_writable") != "yes":
-            found.append(Finding("bad", "rights", f"{folder} cannot be written by {facts.get('user')}",
-                                 f"on the device, once: sudo mkdir -p {folder} && sudo chown $USER {folder}"))
-    free = min((int(facts[key]) for key in ("ROOT_free_kb", "STATE_free_kb") if facts.get(key, "").isdigit()),
-               default=0)
+            found.append(
+                Finding(
+                    "bad",
+                    "rights",
+                    f"{folder} cannot be written by {facts.get('user')}",
+                    f"on the device, once: sudo mkdir -p {folder} && sudo chown $USER {folder}",
+                )
+            )
+    free = min(
+        (int(facts[key]) for key in ("ROOT_free_kb", "STATE_free_kb") if facts.get(key, "").isdigit()), default=0
+    )
     # An image or a venv that is there already takes no further room.
     room = MIN_FREE_KB["process" if facts.get("image" if kind == "docker" else "venv") == "yes" else kind]
     needed = room + 3 * bundle_kb
     if free < needed:
-        found.append(Finding("bad", "disk", f"{free >> 10} MiB free, {needed >> 10} MiB needed",
-                             "jetmask deploy --prune-old 0 USER@HOST removes what older releases left: bundles, "
-                             "images, venvs; of what else fills the disk `docker system df` there tells docker's part"))
+        found.append(
+            Finding(
+                "bad",
+                "disk",
+                f"{free >> 10} MiB free, {needed >> 10} MiB needed",
+                "jetmask deploy --prune-old 0 USER@HOST removes what older releases left: bundles, "
+                "images, venvs; of what else fills the disk `docker system df` there tells docker's part",
+            )
+        )
     else:
         found.append(Finding("ok", "disk", f"{free >> 10} MiB free, {needed >> 10} MiB needed", ""))
     return found
@@ -224,8 +328,12 @@ def _memory(facts: dict[str, str], engines: bool) -> Finding:
     needed = (WORKSPACE_BYTES + memory.RESERVE_BYTES) >> 10
     text = f"{total >> 10} MiB, {available >> 10} MiB available, {swap >> 10} MiB of swap free"
     if engines and total and available + swap < needed:
-        return Finding("bad", "memory", f"{text}; an engine's build needs {needed >> 10} MiB (assumed)",
-                       "stop the desktop (sudo systemctl isolate multi-user.target), add swap, or --no-engines")
+        return Finding(
+            "bad",
+            "memory",
+            f"{text}; an engine's build needs {needed >> 10} MiB (assumed)",
+            "stop the desktop (sudo systemctl isolate multi-user.target), add swap, or --no-engines",
+        )
     if total and available + swap < 400 << 10:
         return Finding("warn", "memory", text, "stop the desktop: sudo systemctl isolate multi-user.target")
     return Finding("ok", "memory", text, "")
@@ -239,18 +347,36 @@ def _cameras(facts: dict[str, str], kind: str, sources: Sequence[str]) -> list[F
     for source in sources:
         path = source.split("?")[0]
         if path in absent and path.startswith("/dev/"):
-            found.append(Finding(level, "camera", f"no {path} there" + (f", but {', '.join(there)}" if there else ""),
-                                 "plug the camera in, or give --source"
-                                 + (f" {there[0]}" if there else " synthetic:// for a try without one")))
+            found.append(
+                Finding(
+                    level,
+                    "camera",
+                    f"no {path} there" + (f", but {', '.join(there)}" if there else ""),
+                    "plug the camera in, or give --source"
+                    + (f" {there[0]}" if there else " synthetic:// for a try without one"),
+                )
+            )
         elif path in absent:
             found.append(Finding(level, "source", f"no {path} there", "copy it there, or give another --source"))
         elif path in closed and kind in ("process", "systemd-user"):
-            found.append(Finding("warn", "camera", f"{facts.get('user')} may not read {path}",
-                                 "sudo usermod -aG video $USER, then log in again"))
+            found.append(
+                Finding(
+                    "warn",
+                    "camera",
+                    f"{facts.get('user')} may not read {path}",
+                    "sudo usermod -aG video $USER, then log in again",
+                )
+            )
         elif path.startswith("csi:") and facts.get("argus") != "yes":
-            found.append(Finding(level, "camera", "no /tmp/argus_socket: nvargus-daemon does not run there",
-                                 "sudo systemctl restart nvargus-daemon (an empty folder of that name must go first: "
-                                 "sudo rmdir /tmp/argus_socket)"))
+            found.append(
+                Finding(
+                    level,
+                    "camera",
+                    "no /tmp/argus_socket: nvargus-daemon does not run there",
+                    "sudo systemctl restart nvargus-daemon (an empty folder of that name must go first: "
+                    "sudo rmdir /tmp/argus_socket)",
+                )
+            )
         else:
             found.append(Finding("ok", "camera", redact(source), ""))
     return found
@@ -259,6 +385,10 @@ def _cameras(facts: dict[str, str], kind: str, sources: Sequence[str]) -> list[F
 def _clock(facts: dict[str, str]) -> Finding:
     skew = abs(int(facts.get("date") or 0) - time.time())
     if skew > 86400:
-        return Finding("warn", "clock", f"{skew / 86400:.0f} days off: downloads over https and log times go wrong",
-                       "sudo timedatectl set-ntp true, or: sudo date -s ...")
+        return Finding(
+            "warn",
+            "clock",
+            f"{skew / 86400:.0f} days off: downloads over https and log times go wrong",
+            "sudo timedatectl set-ntp true, or: sudo date -s ...",
+        )
     return Finding("ok", "clock", f"{skew:.0f} s off", "")

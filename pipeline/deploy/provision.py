@@ -36,8 +36,9 @@ def image(remote: Remote, args: argparse.Namespace, layout: Layout, arguments: M
     remote.run(f"cd {shlex.quote(layout.code)} && {shlex.join([*words, '.'])}", follow=follower(say), limit_s=LONG_S)
 
 
-def modules(remote: Remote, args: argparse.Namespace, layout: Layout, pins: str, gpu: bool, ready: bool,
-            say: Say) -> None:
+def modules(
+    remote: Remote, args: argparse.Namespace, layout: Layout, pins: str, gpu: bool, ready: bool, say: Say
+) -> None:
     """See that the venv of `layout` is there. `pins`: which list of modules it gets; `ready`: it is known to be."""
     pinned = f"{layout.code}/jetson/requirements-jetpack{pins}.txt"
     cuda = f"{layout.code}/jetson/requirements-pycuda-jetpack{pins}.txt"
@@ -50,7 +51,9 @@ def modules(remote: Remote, args: argparse.Namespace, layout: Layout, pins: str,
         source = f"--no-index --find-links {shlex.quote(arriving)} "
     # With the system's packages in sight: JetPack's TensorRT module and OpenCV with GStreamer live there.
     lines = [
-        "set -e", f"test -e {venv}/.ready && exit 0", f"rm -rf {venv}",
+        "set -e",
+        f"test -e {venv}/.ready && exit 0",
+        f"rm -rf {venv}",
         f"{shlex.quote(args.python)} -m venv --system-site-packages {venv}",
         f"{python} -m pip install -q {source}-U 'pip==21.3.1' 'setuptools==59.6.0' 'wheel==0.37.1'",
         f"{python} -m pip install --no-deps --require-hashes {source}-r {shlex.quote(pinned)}",
@@ -60,8 +63,9 @@ def modules(remote: Remote, args: argparse.Namespace, layout: Layout, pins: str,
         say("  compiling pycuda on the device: this takes minutes, once")
         lines.append(
             f"{python} -c 'import pycuda.driver' 2>/dev/null || "
-            "PATH=\"/usr/local/cuda/bin:$PATH\" "  # it finds CUDA beside nvcc
+            'PATH="/usr/local/cuda/bin:$PATH" '  # it finds CUDA beside nvcc
             f"{python} -m pip install --no-deps --no-build-isolation --require-hashes {source}"
-            f"-r {shlex.quote(cuda)}")
+            f"-r {shlex.quote(cuda)}"
+        )
     lines.append(f"touch {venv}/.ready")
     remote.run("\n".join(lines), follow=follower(say), limit_s=LONG_S)

@@ -124,15 +124,21 @@ class Rollout:
     # ------------------------------------------------------------------------------------------------------- one device
 
     def _remote(self, host: Host) -> Remote:
-        return Remote(host.name, options.words(host.args.ssh, "ssh"), host.args.retries, own_session=True,
-                      say=lambda text: self.board.tell(host.name, text))
+        return Remote(
+            host.name,
+            options.words(host.args.ssh, "ssh"),
+            host.args.retries,
+            own_session=True,
+            say=lambda text: self.board.tell(host.name, text),
+        )
 
     def _deploy(self, host: Host, contents: Parcel) -> None:
         before = self.journal.host(host.name)
         self.board.begin(host.name, "connecting")
         with self._remote(host) as remote:
             if before.get("phase") in journal_of.TOUCHED and self._stands(
-                    Installed(remote, host.args), contents.code_id):
+                Installed(remote, host.args), contents.code_id
+            ):
                 self._updated(host)
                 return
 
@@ -143,8 +149,9 @@ class Rollout:
                 if number == count:
                     self._remember(host, deployment)
 
-            deployment = Deployment(remote, host.args, contents, lambda text: self.board.tell(host.name, text),
-                                    on_stage, lazy=True)
+            deployment = Deployment(
+                remote, host.args, contents, lambda text: self.board.tell(host.name, text), on_stage, lazy=True
+            )
             switched = deployment.run()["switched"]
             for text in deployment.warnings:
                 self.board.say(f"{host.name}: {text}")
@@ -163,8 +170,11 @@ class Rollout:
         try:
             installed.require()
             found = self._settled(installed)
-            return found["current"] == self.journal.digest and found["service"] is not None and (
-                found["service"]["code"] == code_id and bool(installed.health(found["service"])))
+            return (
+                found["current"] == self.journal.digest
+                and found["service"] is not None
+                and (found["service"]["code"] == code_id and bool(installed.health(found["service"])))
+            )
         except Unreachable:
             raise
         except JetmaskError:
@@ -196,7 +206,8 @@ class Rollout:
                 name = f"incoming/{self._kept_name()}"
                 deployment.remote.run(
                     f"cd {shlex.quote(host.args.state)} && mkdir -p incoming && (test -e {name} || {{ "
-                    f"rm -f incoming/before-*.json; cp service.json {name}.part && mv {name}.part {name}; }})")
+                    f"rm -f incoming/before-*.json; cp service.json {name}.part && mv {name}.part {name}; }})"
+                )
             known = {"was": found["current"], "service": kept}
         self.journal.note(host.name, **{**known, "phase": journal_of.SWITCHING})
 
@@ -214,8 +225,12 @@ class Rollout:
                 well = found["service"] is None or bool(installed.health(found["service"]))
                 missed = 0 if well else missed + 1
                 if found["current"] != self.journal.digest or missed >= 3:
-                    raise JetmaskError("the canary did not stay healthy" if missed else "the canary runs another "
-                                       "bundle now", host.name, None, f"jetmask deploy --logs {host.name}")
+                    raise JetmaskError(
+                        "the canary did not stay healthy" if missed else "the canary runs another bundle now",
+                        host.name,
+                        None,
+                        f"jetmask deploy --logs {host.name}",
+                    )
                 if self._stop.is_set() or (time.monotonic() >= end and not missed):
                     break
                 self._stop.wait(min(_ASK_S, max(0.1, end - time.monotonic())))

@@ -44,8 +44,15 @@ class Remote:
     several devices lets each end what it is at. `close` ends the shared connection.
     """
 
-    def __init__(self, target: str, ssh_options: Sequence[str] = (), retries: int = 4, dry_run: bool = False,
-                 say: Callable[[str], None] | None = None, own_session: bool = False) -> None:
+    def __init__(
+        self,
+        target: str,
+        ssh_options: Sequence[str] = (),
+        retries: int = 4,
+        dry_run: bool = False,
+        say: Callable[[str], None] | None = None,
+        own_session: bool = False,
+    ) -> None:
         if target.startswith("-") or not target.strip():
             raise UsageError(f"{target!r} is not a host", None, "user@host, or a name of ~/.ssh/config")
         for program in ("ssh", "rsync"):
@@ -61,12 +68,32 @@ class Remote:
         self._socket = f"{self._scratch}/s"
         # ssh takes the first value it meets, so the user's words come first.
         self._ssh = [
-            "ssh", *ssh_options, "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5",
-            "-o", "ServerAliveCountMax=3", "-o", "ControlMaster=auto", "-o", "ControlPersist=60",
-            "-o", f"ControlPath={self._socket}"]
+            "ssh",
+            *ssh_options,
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "ConnectTimeout=10",
+            "-o",
+            "ServerAliveInterval=5",
+            "-o",
+            "ServerAliveCountMax=3",
+            "-o",
+            "ControlMaster=auto",
+            "-o",
+            "ControlPersist=60",
+            "-o",
+            f"ControlPath={self._socket}",
+        ]
 
-    def run(self, command: str | Sequence[str], stdin: str | None = None, check: bool = True,
-            follow: Callable[[str], None] | None = None, limit_s: float | None = None) -> str:
+    def run(
+        self,
+        command: str | Sequence[str],
+        stdin: str | None = None,
+        check: bool = True,
+        follow: Callable[[str], None] | None = None,
+        limit_s: float | None = None,
+    ) -> str:
         """Run a shell command there and return its standard output.
 
         `follow` gets each line of output as it comes (standard error included). `limit_s`: seconds that it may take,
@@ -80,12 +107,20 @@ class Remote:
         code, out, err = self._asked(line, stdin, follow, limit_s)
         where = _shown(line)
         if code == _KILLED and check:
-            raise JetmaskError(f"a command on {self.target} was killed there: {_tail(err or out)}", where, None,
-                               "the kernel does that when memory runs out (`dmesg` there says so): stop the desktop "
-                               "or add swap, then run the same deploy again; it goes on where it was")
+            raise JetmaskError(
+                f"a command on {self.target} was killed there: {_tail(err or out)}",
+                where,
+                None,
+                "the kernel does that when memory runs out (`dmesg` there says so): stop the desktop "
+                "or add swap, then run the same deploy again; it goes on where it was",
+            )
         if code and check:
-            raise JetmaskError(f"a command on {self.target} failed (exit code {code}): {_tail(err or out)}", where,
-                               None, "mend it there and run the same deploy again; it goes on where it was")
+            raise JetmaskError(
+                f"a command on {self.target} failed (exit code {code}): {_tail(err or out)}",
+                where,
+                None,
+                "mend it there and run the same deploy again; it goes on where it was",
+            )
         return out
 
     def code(self, command: str | Sequence[str], limit_s: float | None = None) -> int:
@@ -96,8 +131,9 @@ class Remote:
             return 0
         return self._asked(line, None, None, limit_s)[0]
 
-    def _asked(self, line: str, stdin: str | None, follow: Callable[[str], None] | None,
-               limit_s: float | None) -> tuple[int, str, str]:
+    def _asked(
+        self, line: str, stdin: str | None, follow: Callable[[str], None] | None, limit_s: float | None
+    ) -> tuple[int, str, str]:
         limit = QUICK_S if limit_s is None else limit_s
         where = _shown(line)
         # A command that hangs is ended there, not here alone: what is left behind would be in the way of the next try.
@@ -114,24 +150,41 @@ class Remote:
                 self._disconnect()
                 raise Unreachable(
                     f"{self.target} has said nothing about a command that should have ended after {_span(limit)}",
-                    where, None, "the device is frozen, or the connection to it: see whether `ssh "
+                    where,
+                    None,
+                    "the device is frozen, or the connection to it: see whether `ssh "
                     f"{self.target} true` answers, start the device anew if not, then run the same command again; it "
-                    "goes on where it was") from None
+                    "goes on where it was",
+                ) from None
             if code in (_TIMED_OUT, _KILLED) and time.monotonic() - began >= limit:
                 said = _tail(err or out)
                 raise JetmaskError(
                     f"a command on {self.target} hangs: it was ended there after {_span(limit)}"
-                    + (f"; it had said: {said}" if said else ""), where, None,
+                    + (f"; it had said: {said}" if said else ""),
+                    where,
+                    None,
                     "see there what holds it up (a docker that hangs: sudo systemctl restart docker; a full or dying "
-                    "card: dmesg), then run the same command again; it goes on where it was")
+                    "card: dmesg), then run the same command again; it goes on where it was",
+                )
             return code, out, err
 
         return self._retried("ssh", attempt)
 
     def copy(self, source: str, target: str, extra: Sequence[str] = ()) -> None:
         """Make the folder or file `target` there equal to `source`; what arrived before a break is kept and used."""
-        words = ["rsync", "-rlt", "--checksum", "--delete", "--partial-dir=.rsync-partial",
-                 f"--timeout={STALL_S}", "-e", shlex.join(self._ssh), *extra, source, f"{self._rsync_target}:{target}"]
+        words = [
+            "rsync",
+            "-rlt",
+            "--checksum",
+            "--delete",
+            "--partial-dir=.rsync-partial",
+            f"--timeout={STALL_S}",
+            "-e",
+            shlex.join(self._ssh),
+            *extra,
+            source,
+            f"{self._rsync_target}:{target}",
+        ]
         if self.dry_run:
             print(shlex.join([word if word != shlex.join(self._ssh) else "ssh" for word in words]), flush=True)
             return
@@ -144,11 +197,16 @@ class Remote:
 
         code, out, err = self._retried("rsync", attempt)
         if code == 127 or "rsync: command not found" in err or "rsync: not found" in err:
-            raise JetmaskError(f"rsync is not installed on {self.target}", None, None,
-                               "sudo apt-get install rsync there")
+            raise JetmaskError(
+                f"rsync is not installed on {self.target}", None, None, "sudo apt-get install rsync there"
+            )
         if code:
-            raise JetmaskError(f"copying to {self.target} failed (rsync's exit code {code}): {_tail(err or out)}",
-                               target, None, "mend it and run the same deploy again; it goes on where it was")
+            raise JetmaskError(
+                f"copying to {self.target} failed (rsync's exit code {code}): {_tail(err or out)}",
+                target,
+                None,
+                "mend it and run the same deploy again; it goes on where it was",
+            )
 
     @property
     def _rsync_target(self) -> str:
@@ -172,8 +230,14 @@ class Remote:
     def _disconnect(self) -> None:
         """End the shared connection, whatever state it is in; the next command makes a new one."""
         try:
-            subprocess.run([*self._ssh, "-O", "exit", self.target], stdin=subprocess.DEVNULL, check=False, timeout=5,
-                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            subprocess.run(
+                [*self._ssh, "-O", "exit", self.target],
+                stdin=subprocess.DEVNULL,
+                check=False,
+                timeout=5,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
         except subprocess.TimeoutExpired:  # the process that holds it hangs
             for pid in _holders(self._socket):
                 with contextlib.suppress(OSError):
@@ -194,29 +258,54 @@ class Remote:
                 self._reached = True
                 return code, out, err
             reason = _tail(err) or "no answer"
-            hopeless = any(words in err for words in (
-                "Permission denied", "Host key verification failed", "REMOTE HOST IDENTIFICATION",
-                "Bad configuration option"))
+            hopeless = any(
+                words in err
+                for words in (
+                    "Permission denied",
+                    "Host key verification failed",
+                    "REMOTE HOST IDENTIFICATION",
+                    "Bad configuration option",
+                )
+            )
             # A name that was known a moment ago is not misspelt: the network is away, or the device starts anew.
             hopeless = hopeless or ("Could not resolve hostname" in err and not self._reached)
             if hopeless or number == self.retries:
                 break
-            wait_s = min(2.0 ** number, 15.0)
+            wait_s = min(2.0**number, 15.0)
             self._say(f"  connection to {self.target} lost ({reason.splitlines()[-1]}); again in {wait_s:.0f} s")
             time.sleep(wait_s)
         raise Unreachable(
-            f"cannot reach {self.target}: {reason}", None, f"`ssh {self.target} true` to work without a question",
-            _advice(err, self._reached))
+            f"cannot reach {self.target}: {reason}",
+            None,
+            f"`ssh {self.target} true` to work without a question",
+            _advice(err, self._reached),
+        )
 
-    def _once(self, words: Sequence[str], stdin: str | None, follow: Callable[[str], None] | None,
-              limit_s: float | None) -> tuple[int, str, str]:
+    def _once(
+        self, words: Sequence[str], stdin: str | None, follow: Callable[[str], None] | None, limit_s: float | None
+    ) -> tuple[int, str, str]:
         """Run a program here; subprocess.TimeoutExpired once it was killed for taking longer than `limit_s`."""
         if follow is None:
-            done = subprocess.run(words, input=stdin or "", capture_output=True, text=True, errors="replace",
-                                  check=False, start_new_session=self._own_session, timeout=limit_s)
+            done = subprocess.run(
+                words,
+                input=stdin or "",
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                start_new_session=self._own_session,
+                timeout=limit_s,
+            )
             return done.returncode, done.stdout, done.stderr
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                   text=True, errors="replace", start_new_session=self._own_session)
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=self._own_session,
+        )
         late = threading.Event()
 
         def end() -> None:
@@ -272,8 +361,13 @@ def _shown(line: str) -> str:
 
 
 def _span(seconds: float) -> str:
-    return f"{seconds:g} s" if seconds < 120 else f"{seconds / 60:g} minutes" if seconds < 7200 else (
-        f"{seconds / 3600:g} hours")
+    return (
+        f"{seconds:g} s"
+        if seconds < 120
+        else f"{seconds / 60:g} minutes"
+        if seconds < 7200
+        else (f"{seconds / 3600:g} hours")
+    )
 
 
 def _tail(text: str, lines: int = 6) -> str:

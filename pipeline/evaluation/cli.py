@@ -25,8 +25,12 @@ def options(parser: Any) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     parser.add_argument("--detections", metavar="OUT.json", help="write every face over .01 in COCO's result format")
     parser.add_argument("--against", metavar="NAME", help="compare with this variant by a paired bootstrap over images")
-    parser.add_argument("--max-drop", type=float, metavar="POINTS",
-                        help="with --against: exit 5 if mAP50 is lower than that variant's by more than this")
+    parser.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="POINTS",
+        help="with --against: exit 5 if mAP50 is lower than that variant's by more than this",
+    )
     parser.add_argument("--report", metavar="DIR", help="write an error analysis (report.html) there")
     parser.add_argument("--negatives", metavar="SPLIT_DIR", help="for --report: images where no mask may be found")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
@@ -71,8 +75,10 @@ def command(args: Any) -> int:
     else:
         print(summary(result))
         if args.against:
-            print(f"against {args.against} on {before.result['runtime']}: {change['difference']:+.1f} points "
-                  f"(95 % bounds {change['low']:+.1f} to {change['high']:+.1f})")
+            print(
+                f"against {args.against} on {before.result['runtime']}: {change['difference']:+.1f} points "
+                f"(95 % bounds {change['low']:+.1f} to {change['high']:+.1f})"
+            )
         for name in ("detections", "report"):
             path = result.get("report") if name == "report" else args.detections
             if path:

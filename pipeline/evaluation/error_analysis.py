@@ -126,11 +126,16 @@ def recommend(curve: Sequence[dict[str, float]], *negatives: Sequence[Faces] | N
     most = max(row["f1"] for row in pool)
     equal = [row for row in pool if row["f1"] == most]
     best = equal[(len(equal) - 1) // 2]
-    return {**best, "limited_by_negatives": bool(allowed) and best["f1"] < max(row["f1"] for row in curve),
-            "too_many_false_masks_everywhere": not allowed}
+    return {
+        **best,
+        "limited_by_negatives": bool(allowed) and best["f1"] < max(row["f1"] for row in curve),
+        "too_many_false_masks_everywhere": not allowed,
+    }
 
 
-def confusion(truths: Sequence[average_precision.Truth], detections: Sequence[Faces], threshold: float) -> list[list[int]]:
+def confusion(
+    truths: Sequence[average_precision.Truth], detections: Sequence[Faces], threshold: float
+) -> list[list[int]]:
     """Counts: rows the three classes and "no face", columns the three classes and "not found"."""
     counts = np.zeros((4, 4), int)
     for truth, faces in zip(truths, detections, strict=True):
@@ -145,7 +150,9 @@ def confusion(truths: Sequence[average_precision.Truth], detections: Sequence[Fa
     return counts.tolist()
 
 
-def worst(truths: Sequence[average_precision.Truth], detections: Sequence[Faces], threshold: float) -> list[dict[str, Any]]:
+def worst(
+    truths: Sequence[average_precision.Truth], detections: Sequence[Faces], threshold: float
+) -> list[dict[str, Any]]:
     """The images with the most errors (missed, false, wrong class), at most 24; surer errors first among equals."""
     rows: list[dict[str, Any]] = []
     for number, (truth, faces) in enumerate(zip(truths, detections, strict=True)):
@@ -155,8 +162,17 @@ def worst(truths: Sequence[average_precision.Truth], detections: Sequence[Faces]
         errors = len(result.missed) + len(result.false) + len(wrong)
         if errors:
             sure = float(seen.confidence[wrong + result.false].sum())
-            rows.append({"image": number, "file": truth.file, "missed": len(result.missed),
-                         "false": len(result.false), "wrong_class": len(wrong), "errors": errors, "sure": sure})
+            rows.append(
+                {
+                    "image": number,
+                    "file": truth.file,
+                    "missed": len(result.missed),
+                    "false": len(result.false),
+                    "wrong_class": len(wrong),
+                    "errors": errors,
+                    "sure": sure,
+                }
+            )
     rows.sort(key=lambda row: (-row["errors"], -row["sure"]))
     return rows[:WORST]
 
@@ -170,8 +186,11 @@ def by_source(truths: Sequence[average_precision.Truth], detections: Sequence[Fa
     for source, chosen in sorted(groups.items()):
         part = average_precision.evaluate([truths[i] for i in chosen], [detections[i] for i in chosen])
         result[source or "(not stated)"] = {
-            "images": len(chosen), "map50": part["map50"], **part["per_class"],
-            "faces": sum(part["counts"]["per_class"].values())}
+            "images": len(chosen),
+            "map50": part["map50"],
+            **part["per_class"],
+            "faces": sum(part["counts"]["per_class"].values()),
+        }
     return result
 
 
@@ -179,12 +198,18 @@ def _curve_points(part: average_precision.Tally) -> dict[str, Any]:
     score, precision, recall = average_precision.curve(part)
     # Every hit is a corner of the curve; what lies between two hits adds nothing to see.
     corners = np.flatnonzero(part.hit)
-    return {"score": score[corners].tolist(), "precision": precision[corners].tolist(),
-            "recall": recall[corners].tolist()}
+    return {
+        "score": score[corners].tolist(),
+        "precision": precision[corners].tolist(),
+        "recall": recall[corners].tolist(),
+    }
 
 
 def analyse(
-    truths: Sequence[average_precision.Truth], detections: Sequence[Faces], score: float, negatives: Sequence[Faces] | None = None
+    truths: Sequence[average_precision.Truth],
+    detections: Sequence[Faces],
+    score: float,
+    negatives: Sequence[Faces] | None = None,
 ) -> dict[str, Any]:
     """All numbers of the report, ready for JSON. `shown_at` is the threshold of its pictures and counts: the
     recommended one, or the bundle's where no threshold shows a right face.
@@ -199,25 +224,37 @@ def analyse(
     # Where no shown face is right at any threshold there is none to recommend.
     shown_at = recommended["score"] if recommended["f1"] else score
     result = {
-        "score": score, "recommended": recommended, "shown_at": shown_at, "thresholds": curve,
+        "score": score,
+        "recommended": recommended,
+        "shown_at": shown_at,
+        "thresholds": curve,
         "at_score": threshold_curve(parts, [score])[0],
         "precision_recall": {
             CLASSES[label]: _curve_points(average_precision.tally(truths, detections, label, (2,) if label < 2 else ()))
-            for label in range(3)},
+            for label in range(3)
+        },
         "confusion": confusion(truths, detections, shown_at),
-        "calibration": calibration(parts), "by_source": by_source(truths, detections),
-        "worst": worst(truths, detections, shown_at), "negatives": None,
+        "calibration": calibration(parts),
+        "by_source": by_source(truths, detections),
+        "worst": worst(truths, detections, shown_at),
+        "negatives": None,
     }
     if negatives is not None:
-        rows = [{"score": t, "with_mask": float(counts[0]), "mask_worn_incorrect": float(counts[1])}
-                for t in sorted({0.3, 0.5, score, shown_at})
-                for counts in [false_masks(negatives, t).mean(axis=0)]]
+        rows = [
+            {"score": t, "with_mask": float(counts[0]), "mask_worn_incorrect": float(counts[1])}
+            for t in sorted({0.3, 0.5, score, shown_at})
+            for counts in [false_masks(negatives, t).mean(axis=0)]
+        ]
         result["negatives"] = {"images": len(negatives), "per_image": rows, "limit": FALSE_PER_NEGATIVE}
     return result
 
 
 def run(
-    folder: str, bundle_dir: str, truths: Sequence[average_precision.Truth], measured: evaluate.Measured, split: str,
+    folder: str,
+    bundle_dir: str,
+    truths: Sequence[average_precision.Truth],
+    measured: evaluate.Measured,
+    split: str,
     negatives_dir: str | None = None,
 ) -> str:
     """Write report.html and errors.json into `folder`; returns the path of the page."""

@@ -62,11 +62,16 @@ def tile(truth: average_precision.Truth, faces: Faces, row: dict[str, Any], miss
         cv2.putText(frame, f"{confidence:.2f}", at, cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 3, cv2.LINE_AA)
         cv2.putText(frame, f"{confidence:.2f}", at, cv2.FONT_HERSHEY_SIMPLEX, 0.38, TRUTH, 1, cv2.LINE_AA)
     data = base64.b64encode(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 82])[1].tobytes()).decode()
-    words = [f"{row[key]} {word}" for key, word in
-             (("missed", "missed"), ("false", "false"), ("wrong_class", "wrong class")) if row.get(key)]
+    words = [
+        f"{row[key]} {word}"
+        for key, word in (("missed", "missed"), ("false", "false"), ("wrong_class", "wrong class"))
+        if row.get(key)
+    ]
     name = html.escape(os.path.basename(truth.file))
-    return (f'<figure><img alt="{name}" src="data:image/jpeg;base64,{data}">'
-            f"<figcaption>{name}: {', '.join(words)}</figcaption></figure>")
+    return (
+        f'<figure><img alt="{name}" src="data:image/jpeg;base64,{data}">'
+        f"<figcaption>{name}: {', '.join(words)}</figcaption></figure>"
+    )
 
 
 def _picture(figure: Figure, alt: str) -> str:
@@ -108,8 +113,13 @@ def _plots(numbers: dict[str, Any]) -> str:
     axes.plot([0, 1], [0, 1], color="#999", linewidth=1)
     axes.plot([entry["confidence"] for entry in bins], [entry["right"] for entry in bins], "o-", color=COLOURS[0])
     for entry in bins:
-        axes.annotate(entry["count"], (entry["confidence"], entry["right"]), fontsize=7, xytext=(3, -9),
-                      textcoords="offset points")
+        axes.annotate(
+            entry["count"],
+            (entry["confidence"], entry["right"]),
+            fontsize=7,
+            xytext=(3, -9),
+            textcoords="offset points",
+        )
     pictures.append(_picture(figure, "calibration of scores"))
     return '<div class="plots">' + "".join(pictures) + "</div>"
 
@@ -122,8 +132,10 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[Any]], diagonal: bool 
 
     lines = ["<tr>" + "".join(f"<th>{html.escape(name)}</th>" for name in header) + "</tr>"]
     for number, row in enumerate(rows):
-        marks = [' class="hit"' if diagonal and column == number + 1 and value is not None else ""
-                 for column, value in enumerate(row)]
+        marks = [
+            ' class="hit"' if diagonal and column == number + 1 and value is not None else ""
+            for column, value in enumerate(row)
+        ]
         cells = [f"<td{mark}>{cell(value)}</td>" for mark, value in zip(marks, row, strict=True)]
         lines.append("<tr>" + "".join(cells) + "</tr>")
     return "<table>" + "".join(lines) + "</table>"
@@ -145,14 +157,22 @@ def _negatives(numbers: dict[str, Any], alarms: Sequence[str]) -> str:
     part = numbers["negatives"]
     if part is None:
         return ""
-    rows = [[f"{row['score']:.2f}", f"{row['with_mask']:.3f}", f"{row['mask_worn_incorrect']:.3f}"]
-            for row in part["per_image"]]
+    rows = [
+        [f"{row['score']:.2f}", f"{row['with_mask']:.3f}", f"{row['mask_worn_incorrect']:.3f}"]
+        for row in part["per_image"]
+    ]
     at = f"{numbers['shown_at']:.2f}"
-    sheet = (f'<p>The images with the most of them, at {at}:</p><div class="sheet">{"".join(alarms)}</div>' if alarms
-             else f"<p>At {at} there is no false mask in any of them.</p>")
-    return (f"<h2>False masks where nobody wears one</h2><p>{part['images']} images; per image and threshold. "
-            f"The bar is {part['limit']:g} false with_mask per image.</p>"
-            + _table(["threshold", "with_mask", "mask_worn_incorrect"], rows) + sheet)
+    sheet = (
+        f'<p>The images with the most of them, at {at}:</p><div class="sheet">{"".join(alarms)}</div>'
+        if alarms
+        else f"<p>At {at} there is no false mask in any of them.</p>"
+    )
+    return (
+        f"<h2>False masks where nobody wears one</h2><p>{part['images']} images; per image and threshold. "
+        f"The bar is {part['limit']:g} false with_mask per image.</p>"
+        + _table(["threshold", "with_mask", "mask_worn_incorrect"], rows)
+        + sheet
+    )
 
 
 def page(
@@ -160,22 +180,31 @@ def page(
 ) -> str:
     """The whole page. `result`: of `pipeline.evaluation.evaluate`; `numbers`: of `error_analysis.analyse`; tiles as HTML."""
     best, now, third = numbers["recommended"], numbers["at_score"], result["counts"]["per_class"][CLASSES[2]]
-    limit = (" It is higher than the one with the best F1, to keep false masks on the negatives rare."
-             if best["limited_by_negatives"] else "")
+    limit = (
+        " It is higher than the one with the best F1, to keep false masks on the negatives rare."
+        if best["limited_by_negatives"]
+        else ""
+    )
     if best["too_many_false_masks_everywhere"]:
         limit = " No threshold keeps false masks on the negatives under the bar."
     recommended = (
         f"Recommended: <b>{best['score']:.2f}</b>, where {100 * best['precision']:.1f} % of the shown faces are right "
         f"and {100 * best['recall']:.1f} % of all faces are found (F1 {best['f1']:.3f}).{limit} At the bundle's "
         f"{numbers['score']:g}: {100 * now['precision']:.1f} % and {100 * now['recall']:.1f} % (F1 {now['f1']:.3f}). "
-        f"<code>jetmask run --score {best['score']:.2f}</code> shows faces from there.")
+        f"<code>jetmask run --score {best['score']:.2f}</code> shows faces from there."
+    )
     if not best["f1"]:
         recommended = "None can be recommended: at no threshold is a shown face right."
     error = numbers["calibration"]["expected_error"]
-    meaning = "" if error is None else (
-        f"From .3 up, a score is {100 * error:.1f} points off the share of right faces on average.")
-    sources = [[name, entry["map50"], entry[CLASSES[0]], entry[CLASSES[1]], entry["images"], entry["faces"]]
-               for name, entry in numbers["by_source"].items()]
+    meaning = (
+        ""
+        if error is None
+        else (f"From .3 up, a score is {100 * error:.1f} points off the share of right faces on average.")
+    )
+    sources = [
+        [name, entry["map50"], entry[CLASSES[0]], entry[CLASSES[1]], entry["images"], entry["faces"]]
+        for name, entry in numbers["by_source"].items()
+    ]
     names = [*CLASSES, "no face there"]
     table = [[name, *row] for name, row in zip(names, numbers["confusion"], strict=True)]
     table[3][4] = None

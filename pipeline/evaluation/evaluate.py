@@ -42,7 +42,8 @@ def most_accurate(contents: Manifest, runtime: str | None = None) -> tuple[Varia
         raise DeviceMismatch(
             "no variant of this bundle runs on this machine",
             "; ".join(f"{name}: {reasons[name] or 'no variant for it in the bundle'}" for name in wanted),
-            "a machine with " + " or ".join(wanted))
+            "a machine with " + " or ".join(wanted),
+        )
 
     def rank(pair: tuple[Variant, str]) -> tuple[float, ...]:
         variant, name = pair
@@ -58,13 +59,17 @@ def require_engine(contents: Manifest, name: str) -> None:
     """UsageError where there is no variant `name`, DeviceMismatch where none of its runtimes is here."""
     variant, reasons = contents.variant(name), available()
     if all(reasons[runtime] for runtime in variant.runtimes):
-        raise DeviceMismatch(f"no engine on this machine can run variant {name}",
-                             "; ".join(f"{runtime}: {reasons[runtime]}" for runtime in variant.runtimes),
-                             "a machine with " + " or ".join(variant.runtimes))
+        raise DeviceMismatch(
+            f"no engine on this machine can run variant {name}",
+            "; ".join(f"{runtime}: {reasons[runtime]}" for runtime in variant.runtimes),
+            "a machine with " + " or ".join(variant.runtimes),
+        )
 
 
 def detect_split(
-    detector: Detector, truths: Sequence[average_precision.Truth], on_image: Callable[[int, dict[str, float]], None] | None = None
+    detector: Detector,
+    truths: Sequence[average_precision.Truth],
+    on_image: Callable[[int, dict[str, float]], None] | None = None,
 ) -> list[Faces]:
     """The faces of every image that score over .01 in some class; `on_image(number, timings)` after each."""
     found = []
@@ -111,8 +116,13 @@ def measure(
         for step, column in zip((*STEPS, "total_ms"), times.T, strict=True)
     }
     result = {
-        "variant": chosen.name, "runtime": used, "precision": chosen.precision, "input_wh": list(chosen.input_wh),
-        "threads": threads, **average_precision.evaluate(truths, detections), "latency_ms": latency,
+        "variant": chosen.name,
+        "runtime": used,
+        "precision": chosen.precision,
+        "input_wh": list(chosen.input_wh),
+        "threads": threads,
+        **average_precision.evaluate(truths, detections),
+        "latency_ms": latency,
     }
     return Measured(result, detections)
 
@@ -134,8 +144,14 @@ def coco_results(truths: Sequence[average_precision.Truth], detections: Sequence
         corners = np.asarray(xyxy, np.float64)
         xywh = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
         for face, label in zip(*np.nonzero(scores > average_precision.MIN_SCORE), strict=True):
-            results.append({"image_id": truth.image_id, "category_id": int(label) + 1, "bbox": xywh[face],
-                            "score": float(scores[face, label])})
+            results.append(
+                {
+                    "image_id": truth.image_id,
+                    "category_id": int(label) + 1,
+                    "bbox": xywh[face],
+                    "score": float(scores[face, label]),
+                }
+            )
     return results
 
 
@@ -153,10 +169,12 @@ def summary(result: dict[str, Any]) -> str:
     rows.append(["three-class mAP50", points(three["map50"]), sum(counts["per_class"].values())])
     rows += [["  " + name, points(value), counts["per_class"][name]] for name, value in three["per_class"].items()]
     total, threads = result["latency_ms"]["total_ms"], result["threads"]
-    return (f"{result['variant']} on {result['runtime']}, {result['split']}, {counts['images']} images\n\n"
-            + table(["", "AP50", "faces"], rows)
-            + f"\n\nlatency on this machine, {threads} thread{'s' if threads != 1 else ''}, all faces over .01: "
-            f"p50 {total['p50']:.1f} ms, p95 {total['p95']:.1f} ms")
+    return (
+        f"{result['variant']} on {result['runtime']}, {result['split']}, {counts['images']} images\n\n"
+        + table(["", "AP50", "faces"], rows)
+        + f"\n\nlatency on this machine, {threads} thread{'s' if threads != 1 else ''}, all faces over .01: "
+        f"p50 {total['p50']:.1f} ms, p95 {total['p95']:.1f} ms"
+    )
 
 
 def gate(change: dict[str, float], max_drop: float) -> None:
@@ -165,6 +183,8 @@ def gate(change: dict[str, float], max_drop: float) -> None:
         raise QualityGate(
             f"mAP50 falls by {-change['difference']:.1f} points, from {change['before']:.1f} to {change['after']:.1f} "
             f"(95 % bounds of the change {change['low']:+.1f} to {change['high']:+.1f}, {change['images']} images)",
-            None, f"a fall of at most {max_drop:g} points",
+            None,
+            f"a fall of at most {max_drop:g} points",
             "allow more with --max-drop, or make the variant again: jetmask build --precision auto keeps the layers "
-            "that cost most in float, and a pruned model can be fine-tuned longer")
+            "that cost most in float, and a pruned model can be fine-tuned longer",
+        )

@@ -38,9 +38,16 @@ class Verdict(NamedTuple):
         return -self.difference <= self.max_drop
 
     def __str__(self):
-        return ("mAP50 %.2f -> %.2f (%+.2f, 95 %% bounds %+.2f to %+.2f, %d images, at most %.2f may be lost): %s" % (
-            self.before, self.after, self.difference, self.low, self.high, self.images, self.max_drop,
-            "passed" if self.passed else "failed"))
+        return "mAP50 %.2f -> %.2f (%+.2f, 95 %% bounds %+.2f to %+.2f, %d images, at most %.2f may be lost): %s" % (
+            self.before,
+            self.after,
+            self.difference,
+            self.low,
+            self.high,
+            self.images,
+            self.max_drop,
+            "passed" if self.passed else "failed",
+        )
 
 
 def detections(engine, truths, decode=DECODE):
@@ -61,14 +68,18 @@ def of_onnx(path, truths, input_wh, threads=1, decode=DECODE):
 def compare(truths, before, after, max_drop=MAX_DROP, resamples=1000, seed=0):
     """The Verdict on two lists of detections over the same images."""
     found = average_precision.paired_bootstrap(truths, before, after, resamples, seed)
-    return Verdict(found["before"], found["after"], found["difference"], found["low"], found["high"], len(truths),
-                   max_drop)
+    return Verdict(
+        found["before"], found["after"], found["difference"], found["low"], found["high"], len(truths), max_drop
+    )
 
 
 def require(verdict, name):
     """QualityGate (exit 5) with the figures, unless the verdict is passed."""
     if not verdict.passed:
-        raise QualityGate("%s loses too much: %s" % (name, verdict), where=name,
-                          expected="at most %.2f points of two-class mAP50 lost" % verdict.max_drop,
-                          remedy="keep the sensitive layers in higher precision (--precision auto), calibrate on more "
-                                 "images or with another method, or allow more with --max-drop")
+        raise QualityGate(
+            "%s loses too much: %s" % (name, verdict),
+            where=name,
+            expected="at most %.2f points of two-class mAP50 lost" % verdict.max_drop,
+            remedy="keep the sensitive layers in higher precision (--precision auto), calibrate on more "
+            "images or with another method, or allow more with --max-drop",
+        )

@@ -33,8 +33,12 @@ def convert(model, input_wh, precision, images, dst, fold_residuals=True):
         raise UsageError("LiteRT has no precision %r here" % precision, expected="one of " + ", ".join(PRECISIONS))
     images = [] if images is None else [str(path) for path in images]
     if precision == "int8" and not images:
-        raise BadInput("int8 needs photographs to find the ranges with", where=dst, expected="some images",
-                       remedy="choose them with pipeline.quantization.calibrate.select")
+        raise BadInput(
+            "int8 needs photographs to find the ranges with",
+            where=dst,
+            expected="some images",
+            remedy="choose them with pipeline.quantization.calibrate.select",
+        )
     import tensorflow as tf
 
     proto, _ = onnx.to_onnx(model, fold_residuals)
@@ -60,8 +64,12 @@ def convert(model, input_wh, precision, images, dst, fold_residuals=True):
 def _blob(path, input_wh):
     frame = cv2.imread(path, cv2.IMREAD_COLOR)
     if frame is None:
-        raise BadInput("not a photograph that OpenCV can read", where=path, expected="JPEG or PNG",
-                       remedy="replace it or take it out of the list")
+        raise BadInput(
+            "not a photograph that OpenCV can read",
+            where=path,
+            expected="JPEG or PNG",
+            remedy="replace it or take it out of the list",
+        )
     return np.ascontiguousarray(letterbox(frame, input_wh)[0].transpose(0, 2, 3, 1))
 
 

@@ -43,8 +43,12 @@ def export(model, path, input_whs=PARITY_WHS, tolerance=TOLERANCE, fold_residual
     """
     input_whs = [tuple(int(v) for v in wh) for wh in input_whs]
     if len(set(input_whs)) < 2 or any(v < 32 or v % 32 for wh in input_whs for v in wh):
-        raise UsageError("parity is checked at two input sizes or more", where=input_whs,
-                         expected="different (width, height), multiples of 32", remedy="give such sizes")
+        raise UsageError(
+            "parity is checked at two input sizes or more",
+            where=input_whs,
+            expected="different (width, height), multiples of 32",
+            remedy="give such sizes",
+        )
     model = _detector(model, path)
     proto, folded = to_onnx(model, fold_residuals, input_whs[0], path)
     parity = _compare(proto, model, input_whs, tolerance, path)
@@ -58,9 +62,12 @@ def to_onnx(model, fold_residuals=True, input_wh=PARITY_WHS[0], where="the model
     try:
         proto = _trace(model, input_wh)
     except ValueError as error:  # Keras, of layers that hold for one size only
-        raise BadInput("the model does not work at %dx%d: %s" % (*input_wh, str(error).splitlines()[0]), where=where,
-                       expected="layers that take every size: no Flatten, Reshape or Dense over the whole map",
-                       remedy="build the model from the layers that pipeline/models/detector.py uses") from error
+        raise BadInput(
+            "the model does not work at %dx%d: %s" % (*input_wh, str(error).splitlines()[0]),
+            where=where,
+            expected="layers that take every size: no Flatten, Reshape or Dense over the whole map",
+            remedy="build the model from the layers that pipeline/models/detector.py uses",
+        ) from error
     graphs.fold_input_scale(proto.graph)
     folded = graphs.fold_identities(proto.graph) if fold_residuals else 0
     graphs.own_constants(proto.graph)
@@ -86,11 +93,18 @@ def _detector(model, where):
     graph = functional(model)
     picture = graph is not None and len(graph.inputs) == 1 and len(graph.inputs[0].shape) == 4
     if not picture or graph.inputs[0].shape[-1] != 3 or any(len(t.shape) != 4 for t in graph.outputs):
-        what = "inputs %s, outputs %s" % (shapes(model.inputs), shapes(model.outputs)) if graph is not None else (
-            type(model).__name__)
-        raise BadInput("not a detector that can be exported: %s" % what, where=where,
-                       expected="a functional model of one input (batch, height, width, 3) that gives maps (batch, "
-                                "height, width, channels)", remedy="take a .keras file of jetmask train or prune")
+        what = (
+            "inputs %s, outputs %s" % (shapes(model.inputs), shapes(model.outputs))
+            if graph is not None
+            else (type(model).__name__)
+        )
+        raise BadInput(
+            "not a detector that can be exported: %s" % what,
+            where=where,
+            expected="a functional model of one input (batch, height, width, 3) that gives maps (batch, "
+            "height, width, channels)",
+            remedy="take a .keras file of jetmask train or prune",
+        )
     return graph
 
 
@@ -102,19 +116,24 @@ def _trace(model, input_wh):
 
     width, height = input_wh
     fixed = keras.models.clone_model(
-        model, input_tensors=keras.Input(batch_shape=(1, height, width, 3), name=INPUT),
-        clone_function=_exportable)
+        model, input_tensors=keras.Input(batch_shape=(1, height, width, 3), name=INPUT), clone_function=_exportable
+    )
     fixed.set_weights(model.get_weights())
     names = list(model.output_names)
 
     def run(image):
-        return {name: tf.identity(t, name=name) for name, t in
-                zip(names, keras.tree.flatten(fixed(image, training=False)))}
+        return {
+            name: tf.identity(t, name=name) for name, t in zip(names, keras.tree.flatten(fixed(image, training=False)))
+        }
 
     signature = [tf.TensorSpec((1, height, width, 3), tf.float32, name=INPUT)]
     proto, _ = tf2onnx.convert.from_function(
-        tf.function(run, autograph=False), input_signature=signature, opset=graphs.OPSET,
-        inputs_as_nchw=[INPUT], outputs_as_nchw=names)
+        tf.function(run, autograph=False),
+        input_signature=signature,
+        opset=graphs.OPSET,
+        inputs_as_nchw=[INPUT],
+        outputs_as_nchw=names,
+    )
     order = {name: i for i, name in enumerate(names)}
     outputs = sorted(proto.graph.output, key=lambda o: order[o.name])
     del proto.graph.output[:]
@@ -134,8 +153,12 @@ def _exportable(layer):
 
     if isinstance(layer, keras.layers.UpSampling2D):
         if tuple(layer.size) != (2, 2) or layer.interpolation != "nearest":
-            raise JetmaskError("this upsampling cannot be exported", where="layer %s" % layer.name,
-                               expected="UpSampling2D(2, interpolation='nearest')", remedy="change the model")
+            raise JetmaskError(
+                "this upsampling cannot be exported",
+                where="layer %s" % layer.name,
+                expected="UpSampling2D(2, interpolation='nearest')",
+                remedy="change the model",
+            )
         return Nearest2x(name=layer.name)
     if isinstance(layer, keras.layers.SpatialDropout2D):  # a no-op at inference
         return keras.layers.Activation("linear", name=layer.name)
@@ -149,19 +172,29 @@ def _settle(graph, path):
     values = graphs.constants(graph)
     for node in graph.node:
         if node.op_type not in OPERATORS:
-            raise JetmaskError("export left a %s in the graph" % node.op_type, where="%s, node %s" % (path, node.name),
-                               expected="only " + ", ".join(OPERATORS),
-                               remedy="build the model from the layers that pipeline/models/detector.py uses")
+            raise JetmaskError(
+                "export left a %s in the graph" % node.op_type,
+                where="%s, node %s" % (path, node.name),
+                expected="only " + ", ".join(OPERATORS),
+                remedy="build the model from the layers that pipeline/models/detector.py uses",
+            )
         if node.op_type == "Conv":
             _settle_conv(node, values[node.input[1]].shape, path)
         elif node.op_type == "Resize":
             scales = values[node.input[2]] if len(node.input) > 2 else np.empty(0)
             if list(scales) != [1, 1, 2, 2]:
-                raise JetmaskError("a Resize that is not by constant scales", where="%s, node %s" % (path, node.name),
-                                   expected="scales 1, 1, 2, 2", remedy="upsample by UpSampling2D(2)")
+                raise JetmaskError(
+                    "a Resize that is not by constant scales",
+                    where="%s, node %s" % (path, node.name),
+                    expected="scales 1, 1, 2, 2",
+                    remedy="upsample by UpSampling2D(2)",
+                )
             node.input[1] = ""  # a region of interest nobody reads; TensorRT warns about an empty one
-            for name, value in (("mode", "nearest"), ("coordinate_transformation_mode", "asymmetric"),
-                                ("nearest_mode", "floor")):
+            for name, value in (
+                ("mode", "nearest"),
+                ("coordinate_transformation_mode", "asymmetric"),
+                ("nearest_mode", "floor"),
+            ):
                 graphs.set_attribute(node, name, value)
 
 
@@ -174,10 +207,19 @@ def _settle_conv(node, weight_shape, path):
     total = [pads[i] + pads[i + 2] for i in (0, 1)]
     if graphs.attribute(node, "auto_pad", "NOTSET") != "NOTSET" or total != [k - s for k, s in zip(kernel, strides)]:
         where = "%s, node %s: kernel %s, strides %s, pads %s" % (path, node.name, kernel, strides, pads)
-        raise JetmaskError("a convolution whose padding does not hold for all sizes", where=where,
-                           expected="explicit pads that keep size / stride exact", remedy='use padding="same"')
-    for name, value in (("kernel_shape", kernel), ("strides", strides), ("pads", pads), ("dilations", [1, 1]),
-                        ("group", graphs.attribute(node, "group", 1))):
+        raise JetmaskError(
+            "a convolution whose padding does not hold for all sizes",
+            where=where,
+            expected="explicit pads that keep size / stride exact",
+            remedy='use padding="same"',
+        )
+    for name, value in (
+        ("kernel_shape", kernel),
+        ("strides", strides),
+        ("pads", pads),
+        ("dilations", [1, 1]),
+        ("group", graphs.attribute(node, "group", 1)),
+    ):
         graphs.set_attribute(node, name, value)
 
 
@@ -210,15 +252,20 @@ def _compare(proto, model, input_whs, tolerance, path):
             for name, theirs, ours in zip(names, expected, got):
                 theirs = np.asarray(theirs).transpose(0, 3, 1, 2)
                 if theirs.shape != ours.shape:
-                    raise JetmaskError("an output's shape differs from Keras: %s, not %s" % (ours.shape, theirs.shape),
-                                       where="%s, output %s at %dx%d" % (path, name, width, height))
+                    raise JetmaskError(
+                        "an output's shape differs from Keras: %s, not %s" % (ours.shape, theirs.shape),
+                        where="%s, output %s at %dx%d" % (path, name, width, height),
+                    )
                 difference = float(np.abs(theirs - ours).max())
                 if not difference <= worst:  # NaN counts as worse
                     worst, where = difference, "output %s at %dx%d" % (name, width, height)
         if not worst <= tolerance:
-            raise JetmaskError("the exported model differs from Keras by %.3g" % worst,
-                               where="%s, %s" % (path, where), expected="at most %g" % tolerance,
-                               remedy="report the model's layers; nothing was written")
+            raise JetmaskError(
+                "the exported model differs from Keras by %.3g" % worst,
+                where="%s, %s" % (path, where),
+                expected="at most %g" % tolerance,
+                remedy="report the model's layers; nothing was written",
+            )
         parity[(width, height)] = worst
     return parity
 
@@ -261,8 +308,10 @@ def _session(proto, input_wh):
 
 
 def options(parser):
-    parser.description = ("Write a trained model as one ONNX file for all input sizes, and prove it equal to Keras.\n\n"
-                          "example: jetmask export --model runs/train/best.keras --out s.onnx --target nano")
+    parser.description = (
+        "Write a trained model as one ONNX file for all input sizes, and prove it equal to Keras.\n\n"
+        "example: jetmask export --model runs/train/best.keras --out s.onnx --target nano"
+    )
     parser.add_argument("--model", required=True, metavar="FILE", help="a .keras file from train or prune")
     parser.add_argument("--out", required=True, metavar="FILE.onnx", help="where to write the ONNX")
     parser.add_argument("--target", default="nano", help="lint for this target's TensorRT (default nano)")
@@ -286,10 +335,19 @@ def command(args):
     result = export(models.load(args.model), args.out, fold_residuals=not args.keep_residuals)
     findings = lint.lint(args.out, args.target)
     if args.json:
-        print(json.dumps({"path": result.path, "sha256": result.sha256, "bytes": result.size_bytes,
-                          "nodes": result.nodes, "folded_identities": result.folded_identities,
-                          "parity": {"%dx%d" % wh: d for wh, d in result.parity.items()},
-                          "findings": [f._asdict() for f in findings]}))
+        print(
+            json.dumps(
+                {
+                    "path": result.path,
+                    "sha256": result.sha256,
+                    "bytes": result.size_bytes,
+                    "nodes": result.nodes,
+                    "folded_identities": result.folded_identities,
+                    "parity": {"%dx%d" % wh: d for wh, d in result.parity.items()},
+                    "findings": [f._asdict() for f in findings],
+                }
+            )
+        )
     else:
         print("%s  %d bytes, %d nodes, sha256 %s" % (result.path, result.size_bytes, result.nodes, result.sha256[:16]))
         for (width, height), difference in result.parity.items():

@@ -19,14 +19,26 @@ def read(path):
     try:
         model = onnx.load(str(path))
     except OSError as error:
-        raise BadInput("cannot read the model: %s" % (error.strerror or error), where=path,
-                       expected="an ONNX file", remedy="check the path, or write it with `jetmask export`") from error
+        raise BadInput(
+            "cannot read the model: %s" % (error.strerror or error),
+            where=path,
+            expected="an ONNX file",
+            remedy="check the path, or write it with `jetmask export`",
+        ) from error
     except Exception as error:  # protobuf's DecodeError has no public base class that all its versions share
-        raise BadInput("not an ONNX model: %s" % error, where=path, expected="an ONNX file written by jetmask export",
-                       remedy="export the model again") from error
+        raise BadInput(
+            "not an ONNX model: %s" % error,
+            where=path,
+            expected="an ONNX file written by jetmask export",
+            remedy="export the model again",
+        ) from error
     if not model.graph.node or not model.graph.output:
-        raise BadInput("an ONNX model without nodes or outputs", where=path,
-                       expected="a detector written by `jetmask export`", remedy="export the model again")
+        raise BadInput(
+            "an ONNX model without nodes or outputs",
+            where=path,
+            expected="a detector written by `jetmask export`",
+            remedy="export the model again",
+        )
     return model
 
 
@@ -35,9 +47,12 @@ def write(model, path):
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
-        raise BadInput("the graph is not what ONNX allows: %s" % str(error).splitlines()[0], where=path,
-                       expected="a valid ONNX model, outputs with their shapes among it",
-                       remedy="export the model again: jetmask export") from error
+        raise BadInput(
+            "the graph is not what ONNX allows: %s" % str(error).splitlines()[0],
+            where=path,
+            expected="a valid ONNX model, outputs with their shapes among it",
+            remedy="export the model again: jetmask export",
+        ) from error
     files.write_bytes(str(path), model.SerializeToString(deterministic=True))
 
 
@@ -186,8 +201,12 @@ def fold_identities(graph):
             if conv is None or conv.op_type != "Conv" or conv.input[0] != node.input[other]:
                 continue
             weight = constants(graph).get(conv.input[1])
-            if weight is None or not _keeps_shape(conv, weight) or len(read_by[conv.output[0]]) != 1 \
-                    or len(read_by[conv.input[1]]) != 1:
+            if (
+                weight is None
+                or not _keeps_shape(conv, weight)
+                or len(read_by[conv.output[0]]) != 1
+                or len(read_by[conv.input[1]]) != 1
+            ):
                 continue
             weight = weight.copy()
             diagonal = np.arange(weight.shape[0])
@@ -203,10 +222,14 @@ def fold_identities(graph):
 def _keeps_shape(conv, weight):
     size = weight.shape[2:]
     centred = [k // 2 for k in size] * 2
-    return (weight.shape[0] == weight.shape[1] and attribute(conv, "group", 1) == 1
-            and all(k % 2 for k in size) and list(attribute(conv, "strides", [1, 1])) == [1, 1]
-            and list(attribute(conv, "dilations", [1, 1])) == [1, 1]
-            and list(attribute(conv, "pads", [0, 0, 0, 0])) == centred)
+    return (
+        weight.shape[0] == weight.shape[1]
+        and attribute(conv, "group", 1) == 1
+        and all(k % 2 for k in size)
+        and list(attribute(conv, "strides", [1, 1])) == [1, 1]
+        and list(attribute(conv, "dilations", [1, 1])) == [1, 1]
+        and list(attribute(conv, "pads", [0, 0, 0, 0])) == centred
+    )
 
 
 def own_constants(graph):

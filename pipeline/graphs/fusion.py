@@ -12,19 +12,75 @@ from typing import NamedTuple
 from jetson.errors import BadInput
 from pipeline.graphs.shapes import Graph, Node
 
-FREE = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Cast", "QuantizeLinear",
-        "DequantizeLinear"}
+FREE = {
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Identity",
+    "Dropout",
+    "Cast",
+    "QuantizeLinear",
+    "DequantizeLinear",
+}
 SCALE = {"BatchNormalization", "Mul", "Add", "Sub", "Div"}
 POINTWISE = SCALE | {
-    "Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu", "Selu", "Softplus",
-    "Mish", "Gelu", "Softsign", "Exp", "Log", "Sqrt", "Pow", "Neg", "Abs", "Erf", "Max", "Min", "Sum", "Where",
-    "Floor", "Ceil", "Reciprocal", "Swish"}
+    "Relu",
+    "Clip",
+    "LeakyRelu",
+    "PRelu",
+    "Sigmoid",
+    "HardSigmoid",
+    "HardSwish",
+    "Tanh",
+    "Elu",
+    "Selu",
+    "Softplus",
+    "Mish",
+    "Gelu",
+    "Softsign",
+    "Exp",
+    "Log",
+    "Sqrt",
+    "Pow",
+    "Neg",
+    "Abs",
+    "Erf",
+    "Max",
+    "Min",
+    "Sum",
+    "Where",
+    "Floor",
+    "Ceil",
+    "Reciprocal",
+    "Swish",
+}
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
-KINDS = {"MaxPool": "pool", "AveragePool": "pool", "LpPool": "pool", "GlobalAveragePool": "reduce",
-         "GlobalMaxPool": "reduce", "ReduceMean": "reduce", "ReduceMax": "reduce", "ReduceSum": "reduce",
-         "Softmax": "reduce", "LogSoftmax": "reduce", "ArgMax": "reduce", "Resize": "copy", "Upsample": "copy",
-         "Transpose": "copy", "Slice": "copy", "Split": "copy", "Pad": "copy", "Gather": "copy", "Expand": "copy",
-         "Tile": "copy", "DepthToSpace": "copy", "SpaceToDepth": "copy", "Concat": "copy"}
+KINDS = {
+    "MaxPool": "pool",
+    "AveragePool": "pool",
+    "LpPool": "pool",
+    "GlobalAveragePool": "reduce",
+    "GlobalMaxPool": "reduce",
+    "ReduceMean": "reduce",
+    "ReduceMax": "reduce",
+    "ReduceSum": "reduce",
+    "Softmax": "reduce",
+    "LogSoftmax": "reduce",
+    "ArgMax": "reduce",
+    "Resize": "copy",
+    "Upsample": "copy",
+    "Transpose": "copy",
+    "Slice": "copy",
+    "Split": "copy",
+    "Pad": "copy",
+    "Gather": "copy",
+    "Expand": "copy",
+    "Tile": "copy",
+    "DepthToSpace": "copy",
+    "SpaceToDepth": "copy",
+    "Concat": "copy",
+}
 
 
 class Rules(NamedTuple):
@@ -38,8 +94,12 @@ class Rules(NamedTuple):
 
 TENSORRT = Rules(frozenset({"Relu", "Clip"}), merges_pointwise=True, concat_in_place=True, conversions=True)
 # ONNX Runtime's ConvActivationFusion and ConvAddFusion; it copies at every Concat.
-ONNXRUNTIME = Rules(frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid"}),
-                    merges_pointwise=False, concat_in_place=False, conversions=False)
+ONNXRUNTIME = Rules(
+    frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid"}),
+    merges_pointwise=False,
+    concat_in_place=False,
+    conversions=False,
+)
 
 
 class Layer(NamedTuple):
@@ -71,8 +131,13 @@ def counted(node: Node) -> bool:
     """Whether the products of a node are counted; those of an LSTM, say, with weights but no rule here, are not."""
     if node.op in ("If", "Loop", "Scan"):  # their work is in graphs of their own
         return False
-    return (node.op in WEIGHTED or node.op in POINTWISE or node.op in FREE or node.op in KINDS
-            or all(len(dims) < 2 for dims in node.weights.values()))
+    return (
+        node.op in WEIGHTED
+        or node.op in POINTWISE
+        or node.op in FREE
+        or node.op in KINDS
+        or all(len(dims) < 2 for dims in node.weights.values())
+    )
 
 
 def layers(graph: Graph, rules: Rules = TENSORRT) -> list:
@@ -193,16 +258,29 @@ class _Fusion:
             stride = tuple(node.attributes.get("strides", [1] * len(window)))
             dilation = tuple(node.attributes.get("dilations", [1] * len(window)))
             depthwise = groups > 1 and kernel[1] == 1 and not transposed
-            return Layer(kind="depthwise" if depthwise else "conv", macs=rows * columns * depth * groups, rows=rows,
-                         columns=columns, depth=depth, groups=groups, window=window, stride=stride,
-                         dilation=dilation, **common)
+            return Layer(
+                kind="depthwise" if depthwise else "conv",
+                macs=rows * columns * depth * groups,
+                rows=rows,
+                columns=columns,
+                depth=depth,
+                groups=groups,
+                window=window,
+                stride=stride,
+                dilation=dilation,
+                **common,
+            )
         columns, depth = shape_out[-1], shape_in[-1]
         if node.op == "Gemm" and node.attributes.get("transA", 0):
             depth = shape_in[0]
         expected = _gemm_depth(node)
         if expected is not None and expected != depth:
-            raise BadInput(f"{node.name} takes {expected} numbers and gets {depth} at this input size", "model",
-                           "the size that its fully connected layers were made for", "leave --input-wh out")
+            raise BadInput(
+                f"{node.name} takes {expected} numbers and gets {depth} at this input size",
+                "model",
+                "the size that its fully connected layers were made for",
+                "leave --input-wh out",
+            )
         rows = prod(shape_out) // columns
         kind = "fc" if 1 in node.weights or 0 in node.weights else "matmul"
         return Layer(kind=kind, macs=rows * columns * depth, rows=rows, columns=columns, depth=depth, **common)
@@ -226,8 +304,15 @@ class _Fusion:
             weights += sum(prod(dims) for dims in after.weights.values())
             tensor = self.root(after.outputs[0])
         names = tuple(item.name for item in taken)
-        return Layer(" + ".join(names), "pointwise", names, 0, sum(self.size.get(name, 0) for name in sources),
-                     self.size.get(tensor, 0), weights)
+        return Layer(
+            " + ".join(names),
+            "pointwise",
+            names,
+            0,
+            sum(self.size.get(name, 0) for name in sources),
+            self.size.get(tensor, 0),
+            weights,
+        )
 
     def concat(self, node: Node) -> list:
         self.take(node)
@@ -262,5 +347,14 @@ class _Fusion:
         if node.op in ("Slice", "Gather", "Split"):
             read = min(read, written)  # only what is taken is touched
         stride = tuple(node.attributes.get("strides", [1] * len(window)))
-        return Layer(node.name, KINDS.get(node.op, "other"), (node.name,), 0, read, written,
-                     sum(prod(dims) for dims in node.weights.values()), window=window, stride=stride)
+        return Layer(
+            node.name,
+            KINDS.get(node.op, "other"),
+            (node.name,),
+            0,
+            read,
+            written,
+            sum(prod(dims) for dims in node.weights.values()),
+            window=window,
+            stride=stride,
+        )

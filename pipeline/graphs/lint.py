@@ -19,23 +19,137 @@ LATEST = (99,)
 OPERATORS_MD = "onnx-tensorrt docs/operators.md"
 
 # docs/operators.md of 8.2 and 8.4 (opset 13), without the loops, recurrences and random numbers no detector holds.
-OPERATORS = frozenset((
-    "Abs", "Acos", "Acosh", "Add", "And", "ArgMax", "ArgMin", "Asin", "Asinh", "Atan", "Atanh", "AveragePool",
-    "BatchNormalization", "Cast", "Ceil", "Celu", "Clip", "Concat", "Constant", "ConstantOfShape", "Conv",
-    "ConvTranspose", "Cos", "Cosh", "CumSum", "DepthToSpace", "DequantizeLinear", "Div", "Dropout", "Einsum", "Elu",
-    "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "Gemm",
-    "GlobalAveragePool", "GlobalMaxPool", "Greater", "GreaterOrEqual", "HardSigmoid", "Identity", "If",
-    "InstanceNormalization", "IsNaN", "LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftmax", "Loop", "LRN",
-    "MatMul", "Max", "MaxPool", "Mean", "Min", "Mul", "Neg", "NonMaxSuppression", "Not", "Or", "Pad", "PRelu", "Pow",
-    "QuantizeLinear", "Range", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",
-    "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu", "Reshape", "Resize", "Round", "Scatter",
-    "ScatterElements", "ScatterND", "Selu", "Shape", "Sigmoid", "Sign", "Sin", "Sinh", "Size", "Slice", "Softmax",
-    "Softplus", "Softsign", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tan", "Tanh",
-    "ThresholdedRelu", "Tile", "TopK", "Transpose", "Unsqueeze", "Upsample", "Where",
-))
+OPERATORS = frozenset(
+    (
+        "Abs",
+        "Acos",
+        "Acosh",
+        "Add",
+        "And",
+        "ArgMax",
+        "ArgMin",
+        "Asin",
+        "Asinh",
+        "Atan",
+        "Atanh",
+        "AveragePool",
+        "BatchNormalization",
+        "Cast",
+        "Ceil",
+        "Celu",
+        "Clip",
+        "Concat",
+        "Constant",
+        "ConstantOfShape",
+        "Conv",
+        "ConvTranspose",
+        "Cos",
+        "Cosh",
+        "CumSum",
+        "DepthToSpace",
+        "DequantizeLinear",
+        "Div",
+        "Dropout",
+        "Einsum",
+        "Elu",
+        "Equal",
+        "Erf",
+        "Exp",
+        "Expand",
+        "Flatten",
+        "Floor",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Gemm",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "Greater",
+        "GreaterOrEqual",
+        "HardSigmoid",
+        "Identity",
+        "If",
+        "InstanceNormalization",
+        "IsNaN",
+        "LeakyRelu",
+        "Less",
+        "LessOrEqual",
+        "Log",
+        "LogSoftmax",
+        "Loop",
+        "LRN",
+        "MatMul",
+        "Max",
+        "MaxPool",
+        "Mean",
+        "Min",
+        "Mul",
+        "Neg",
+        "NonMaxSuppression",
+        "Not",
+        "Or",
+        "Pad",
+        "PRelu",
+        "Pow",
+        "QuantizeLinear",
+        "Range",
+        "ReduceL1",
+        "ReduceL2",
+        "ReduceLogSum",
+        "ReduceLogSumExp",
+        "ReduceMax",
+        "ReduceMean",
+        "ReduceMin",
+        "ReduceProd",
+        "ReduceSum",
+        "ReduceSumSquare",
+        "Relu",
+        "Reshape",
+        "Resize",
+        "Round",
+        "Scatter",
+        "ScatterElements",
+        "ScatterND",
+        "Selu",
+        "Shape",
+        "Sigmoid",
+        "Sign",
+        "Sin",
+        "Sinh",
+        "Size",
+        "Slice",
+        "Softmax",
+        "Softplus",
+        "Softsign",
+        "SpaceToDepth",
+        "Split",
+        "Sqrt",
+        "Squeeze",
+        "Sub",
+        "Sum",
+        "Tan",
+        "Tanh",
+        "ThresholdedRelu",
+        "Tile",
+        "TopK",
+        "Transpose",
+        "Unsqueeze",
+        "Upsample",
+        "Where",
+    )
+)
 # First version whose parser takes it.
-LATER_OPERATORS = {"NonZero": (8, 5), "GridSample": (8, 5), "OneHot": (8, 5), "Mod": (8, 5), "RoiAlign": (8, 5),
-                   "HardSwish": (8, 6), "GroupNormalization": (10, 0), "LayerNormalization": (10, 0), "Gelu": (10, 0)}
+LATER_OPERATORS = {
+    "NonZero": (8, 5),
+    "GridSample": (8, 5),
+    "OneHot": (8, 5),
+    "Mod": (8, 5),
+    "RoiAlign": (8, 5),
+    "HardSwish": (8, 6),
+    "GroupNormalization": (10, 0),
+    "LayerNormalization": (10, 0),
+    "Gelu": (10, 0),
+}
 MENDS = {
     "HardSwish": "write it as x * HardSigmoid(x) with alpha 1/6 and beta 0.5, or use ReLU",
     "NonMaxSuppression": "leave NMS out of the graph: jetson.vision.boxes does it on the CPU",
@@ -60,15 +174,23 @@ class Finding(NamedTuple):
 
 def describe(finding):
     """One finding as the lines a user reads."""
-    return "%s: %s\n  rule: %s (%s)\n  do: %s" % (finding.node or "the file", finding.what, finding.rule,
-                                                  finding.source, finding.mend)
+    return "%s: %s\n  rule: %s (%s)\n  do: %s" % (
+        finding.node or "the file",
+        finding.what,
+        finding.rule,
+        finding.source,
+        finding.mend,
+    )
 
 
 def require_tensorrt(device):
     """UsageError where a target has no TensorRT whose rules could be asked."""
     if not device.tensorrt:
-        raise UsageError("%s has no TensorRT to lint for" % device.name, where="--target",
-                         expected="one of " + ", ".join(t.name for t in targets.TARGETS.values() if t.tensorrt))
+        raise UsageError(
+            "%s has no TensorRT to lint for" % device.name,
+            where="--target",
+            expected="one of " + ", ".join(t.name for t in targets.TARGETS.values() if t.tensorrt),
+        )
 
 
 def lint(onnx_path, target="nano"):
@@ -110,24 +232,42 @@ class _Linter:
         limit = next(opset for until, opset in OPSETS if self.version <= until)
         for entry in self.model.opset_import:
             if entry.domain in ("", "ai.onnx") and entry.version > limit:
-                self.add(None, "opset at most %d for %s" % (limit, self._named()), "opset %d" % entry.version,
-                         OPERATORS_MD, "export with opset 13: jetmask export")
+                self.add(
+                    None,
+                    "opset at most %d for %s" % (limit, self._named()),
+                    "opset %d" % entry.version,
+                    OPERATORS_MD,
+                    "export with opset 13: jetmask export",
+                )
         stored = set(graphs.input_names(self.graph))
         for entry in self.graph.input:
             kind = entry.type.tensor_type.elem_type
             if entry.name in stored and kind == onnx.TensorProto.UINT8 and self.version < (8, 5):
-                self.add(None, "no uint8 input before 8.5", "input %s is uint8" % entry.name,
-                         "onnx-tensorrt 8.2 convertDtype: 'Unsupported ONNX data type: UINT8 (2)'",
-                         "feed float32, raw 0..255")
+                self.add(
+                    None,
+                    "no uint8 input before 8.5",
+                    "input %s is uint8" % entry.name,
+                    "onnx-tensorrt 8.2 convertDtype: 'Unsupported ONNX data type: UINT8 (2)'",
+                    "feed float32, raw 0..255",
+                )
         doubled = [name for name, count in Counter(n.name for n in self.graph.node if n.name).items() if count > 1]
         for name in doubled:
-            self.add(None, "layer names are unique", "two nodes are called %s" % name, "TensorRT network validation",
-                     "export again: jetmask export names them")
+            self.add(
+                None,
+                "layer names are unique",
+                "two nodes are called %s" % name,
+                "TensorRT network validation",
+                "export again: jetmask export names them",
+            )
         if "int8" not in self.device.fast_precisions and any(n.op_type == "QuantizeLinear" for n in self.graph.node):
-            self.add(None, "no Q/DQ without INT8 hardware",
-                     "%s has no INT8: %s" % (self.device.title, self.device.slow_precision_reason),
-                     "NVIDIA/TensorRT issue 3399: 'Networks with QuantizeLayer/DequantizeLayer layers require hardware "
-                     "with Int8 support'", "use the float32 file with FP16 there")
+            self.add(
+                None,
+                "no Q/DQ without INT8 hardware",
+                "%s has no INT8: %s" % (self.device.title, self.device.slow_precision_reason),
+                "NVIDIA/TensorRT issue 3399: 'Networks with QuantizeLayer/DequantizeLayer layers require hardware "
+                "with Int8 support'",
+                "use the float32 file with FP16 there",
+            )
 
     def _known(self, node):
         since = LATER_OPERATORS.get(node.op_type)
@@ -135,9 +275,13 @@ class _Linter:
         if ours and (node.op_type in OPERATORS or (since and self.version >= since)):
             return True
         name = node.op_type if ours else "%s.%s" % (node.domain, node.op_type)
-        self.add(node, "only operators that %s parses" % self._named(),
-                 "operator %s %s" % (name, "comes with %d.%d" % since if since else "is not known to be parsed"),
-                 OPERATORS_MD, MENDS.get(node.op_type, "build the model from Conv, Relu, Add and Resize"))
+        self.add(
+            node,
+            "only operators that %s parses" % self._named(),
+            "operator %s %s" % (name, "comes with %d.%d" % since if since else "is not known to be parsed"),
+            OPERATORS_MD,
+            MENDS.get(node.op_type, "build the model from Conv, Relu, Add and Resize"),
+        )
         return False
 
     def _weights(self, node, bias):
@@ -149,21 +293,39 @@ class _Linter:
             inner = self.made.get(source)
             float_behind = inner is not None and inner.op_type == "QuantizeLinear" and inner.input[0] in self.fixed
             if not behind or not (float_behind or source in self.fixed):
-                self.add(node, "weights are an initializer, or Q/DQ of one", "weights come from %s" % (
-                    maker.op_type if maker is not None else "an input"), OPERATORS_MD + ", Conv",
-                    "fold them into a constant")
+                self.add(
+                    node,
+                    "weights are an initializer, or Q/DQ of one",
+                    "weights come from %s" % (maker.op_type if maker is not None else "an input"),
+                    OPERATORS_MD + ", Conv",
+                    "fold them into a constant",
+                )
             elif source in self.fixed and self.version < (8, 6):
-                self.add(node, "weights are float32 behind a Q/DQ pair", "weights are stored as int8",
-                         "NvInfer.h 8.2.1, IConstantLayer: no INT8 output",
-                         "keep float32 weights and add Q and DQ: pipeline.quantization.quantize.int8_tensorrt")
+                self.add(
+                    node,
+                    "weights are float32 behind a Q/DQ pair",
+                    "weights are stored as int8",
+                    "NvInfer.h 8.2.1, IConstantLayer: no INT8 output",
+                    "keep float32 weights and add Q and DQ: pipeline.quantization.quantize.int8_tensorrt",
+                )
         dims = self.fixed[weight].ndim if weight in self.fixed else 4
         if dims not in (4, 5):
-            self.add(node, "2D or 3D only", "its weights have %d dimensions" % dims, OPERATORS_MD + ", Conv",
-                     "use 2D convolutions")
+            self.add(
+                node,
+                "2D or 3D only",
+                "its weights have %d dimensions" % dims,
+                OPERATORS_MD + ", Conv",
+                "use 2D convolutions",
+            )
         if bias and len(node.input) > 2 and node.input[2] and node.input[2] not in self.fixed:
-            self.add(node, "the bias is an initializer", "its bias is computed (int32 behind DequantizeLinear?)",
-                     "onnx-tensorrt 8.2 importConv: 'The bias tensor is required to be an initializer for the Conv "
-                     "operator'", "leave biases in float: no Q/DQ on them")
+            self.add(
+                node,
+                "the bias is an initializer",
+                "its bias is computed (int32 behind DequantizeLinear?)",
+                "onnx-tensorrt 8.2 importConv: 'The bias tensor is required to be an initializer for the Conv "
+                "operator'",
+                "leave biases in float: no Q/DQ on them",
+            )
 
     def _conv(self, node):
         self._weights(node, bias=True)
@@ -177,8 +339,13 @@ class _Linter:
 
     def _cast(self, node):
         if graphs.attribute(node, "to") == onnx.TensorProto.UINT8 and self.version < (8, 6):
-            self.add(node, "no cast to uint8 before 8.6", "it casts to uint8", OPERATORS_MD + ", Cast",
-                     "keep images in float32")
+            self.add(
+                node,
+                "no cast to uint8 before 8.6",
+                "it casts to uint8",
+                OPERATORS_MD + ", Cast",
+                "keep images in float32",
+            )
 
     def _resize(self, node):
         mode = graphs.attribute(node, "mode", "nearest")
@@ -190,8 +357,13 @@ class _Linter:
         if coordinates not in RESIZE_COORDINATES:
             self.add(node, "known coordinates only", "its coordinates are %s" % coordinates, source, mend)
         if coordinates == "tf_half_pixel_for_nn" and nearest != "round_prefer_floor":
-            self.add(node, "tf_half_pixel_for_nn rounds round_prefer_floor", "it rounds %s" % nearest,
-                     "onnx-tensorrt 8.2 importResize", mend)
+            self.add(
+                node,
+                "tf_half_pixel_for_nn rounds round_prefer_floor",
+                "it rounds %s" % nearest,
+                "onnx-tensorrt 8.2 importResize",
+                mend,
+            )
         by_scales = len(node.input) > 2 and node.input[2]
         by_sizes = len(node.input) > 3 and node.input[3]
         if by_scales and node.input[2] not in self.fixed and not by_sizes:
@@ -202,8 +374,13 @@ class _Linter:
         if count is None or count.size != 1:
             self.add(node, "K is one initializer", "its K is computed", OPERATORS_MD + ", TopK", "fix K at export")
         elif int(count.reshape(-1)[0]) > 3840:
-            self.add(node, "K at most 3840", "its K is %d" % int(count.reshape(-1)[0]), "NvInfer.h, ITopKLayer",
-                     "choose candidates on the CPU: jetson.vision.boxes does")
+            self.add(
+                node,
+                "K at most 3840",
+                "its K is %d" % int(count.reshape(-1)[0]),
+                "NvInfer.h, ITopKLayer",
+                "choose candidates on the CPU: jetson.vision.boxes does",
+            )
 
     def _slice(self, node):
         if len(node.input) > 3 and node.input[3] and node.input[3] not in self.fixed:
@@ -217,8 +394,13 @@ class _Linter:
 
     def _nonmaxsuppression(self, node):
         if self.version < (8, 5):
-            self.add(node, "no NMS layer before 8.5", "it becomes an experimental plugin with padded output",
-                     OPERATORS_MD + ", NonMaxSuppression", MENDS["NonMaxSuppression"])
+            self.add(
+                node,
+                "no NMS layer before 8.5",
+                "it becomes an experimental plugin with padded output",
+                OPERATORS_MD + ", NonMaxSuppression",
+                MENDS["NonMaxSuppression"],
+            )
 
     def _quantizelinear(self, node):
         self._scale(node)
@@ -233,14 +415,23 @@ class _Linter:
         scale = self.fixed.get(node.input[1])
         if len(node.input) != 3:
             if self.version < (8, 6):
-                self.add(node, "three inputs: x, scale and zero point", "it has %d" % len(node.input),
-                         source + ": 'This version of TensorRT requires 3 inputs for the %s operator'" % node.op_type,
-                         mend)
+                self.add(
+                    node,
+                    "three inputs: x, scale and zero point",
+                    "it has %d" % len(node.input),
+                    source + ": 'This version of TensorRT requires 3 inputs for the %s operator'" % node.op_type,
+                    mend,
+                )
         elif zero is None:
             self.add(node, "the zero point is a constant", "its zero point is computed", source, mend)
         elif np.any(zero):
-            self.add(node, "symmetric only", "its zero point is not 0", source + ": 'TRT only supports symmetric "
-                     "quantization - zeroPt must be all zeros'", mend)
+            self.add(
+                node,
+                "symmetric only",
+                "its zero point is not 0",
+                source + ": 'TRT only supports symmetric quantization - zeroPt must be all zeros'",
+                mend,
+            )
         elif zero.dtype != np.int8:
             self.add(node, "signed int8 only", "its type is %s" % zero.dtype, "NvInfer.h 8.2.1, IQuantizeLayer", mend)
         if scale is None:
@@ -249,14 +440,22 @@ class _Linter:
         if not np.all(scale > 0):
             self.add(node, "scales are positive", "a scale is %g" % float(scale.min()), source, mend)
         if zero is not None and zero.size != scale.size:
-            self.add(node, "scale and zero point have the same size", "%d and %d" % (scale.size, zero.size), source,
-                     mend)
+            self.add(
+                node, "scale and zero point have the same size", "%d and %d" % (scale.size, zero.size), source, mend
+            )
         if scale.size > 1:
             of_weights = node.input[0] in self.fixed or (
-                node.input[0] in self.made and self.made[node.input[0]].op_type == "QuantizeLinear"
-                and self.made[node.input[0]].input[0] in self.fixed)
+                node.input[0] in self.made
+                and self.made[node.input[0]].op_type == "QuantizeLinear"
+                and self.made[node.input[0]].input[0] in self.fixed
+            )
             if not of_weights:
                 self.add(node, "one scale per activation", "it has %d scales" % scale.size, source, mend)
             elif graphs.attribute(node, "axis", 1) != 0:
-                self.add(node, "weights are scaled along axis 0", "axis %d" % graphs.attribute(node, "axis", 1),
-                         "onnx-tensorrt 8.2 takes axis 0 for a vector; ONNX's default is 1", mend)
+                self.add(
+                    node,
+                    "weights are scaled along axis 0",
+                    "axis %d" % graphs.attribute(node, "axis", 1),
+                    "onnx-tensorrt 8.2 takes axis 0 for a vector; ONNX's default is 1",
+                    mend,
+                )

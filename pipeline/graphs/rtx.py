@@ -3,6 +3,7 @@
 It says that the graph is one that TensorRT builds with typed networks. It does not say that 8.2 takes it (see
 pipeline/graphs/lint.py for that), and nothing about speed.
 """
+
 import json
 import subprocess
 import sys
@@ -32,7 +33,9 @@ def check(path, input_wh, precision):
     if module() is None:
         return None
     job = json.dumps([path, list(input_wh), precision])
-    done = subprocess.run([sys.executable, "-m", "pipeline.graphs.rtx", job], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.graphs.rtx", job], capture_output=True, text=True, timeout=300
+    )
     if done.returncode:
         return {"error": "the builder ended with %d: %s" % (done.returncode, done.stderr.strip()[-300:])}
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -44,8 +47,9 @@ def main():
     path, input_wh, precision = json.loads(sys.argv[1])
     trt = module()
     try:
-        result = tensorrt_network.build_plan(trt, path, tuple(input_wh), precision, 256 << 20,
-                                             target_capabilities=(GPU,))
+        result = tensorrt_network.build_plan(
+            trt, path, tuple(input_wh), precision, 256 << 20, target_capabilities=(GPU,)
+        )
         print(json.dumps({"plan_bytes": len(result.plan), "version": trt.__version__}))
     except JetmaskError as error:
         print(json.dumps({"error": str(error)}))

@@ -15,12 +15,22 @@ from jetson.errors import BadInput, UsageError
 _SHAPE_DATA_LIMIT = 4096
 # Operators on integers as what they compute, and where weights and bias stand among their inputs.
 INTEGER = {
-    "QLinearConv": ("Conv", {3: 1, 8: 2}), "ConvInteger": ("Conv", {1: 1}), "QLinearMatMul": ("MatMul", {0: 0, 3: 1}),
-    "MatMulInteger": ("MatMul", {0: 0, 1: 1}), "MatMulIntegerToFloat": ("MatMul", {0: 0, 1: 1, 6: 2}),
-    "DynamicQuantizeMatMul": ("MatMul", {1: 1, 4: 2}), "QGemm": ("Gemm", {0: 0, 3: 1, 6: 2}), "QLinearAdd": ("Add", {}),
-    "QLinearMul": ("Mul", {}), "QLinearConcat": ("Concat", {}), "QLinearSigmoid": ("Sigmoid", {}),
-    "QLinearLeakyRelu": ("LeakyRelu", {}), "QLinearSoftmax": ("Softmax", {}),
-    "QLinearAveragePool": ("AveragePool", {}), "QLinearGlobalAveragePool": ("GlobalAveragePool", {})}
+    "QLinearConv": ("Conv", {3: 1, 8: 2}),
+    "ConvInteger": ("Conv", {1: 1}),
+    "QLinearMatMul": ("MatMul", {0: 0, 3: 1}),
+    "MatMulInteger": ("MatMul", {0: 0, 1: 1}),
+    "MatMulIntegerToFloat": ("MatMul", {0: 0, 1: 1, 6: 2}),
+    "DynamicQuantizeMatMul": ("MatMul", {1: 1, 4: 2}),
+    "QGemm": ("Gemm", {0: 0, 3: 1, 6: 2}),
+    "QLinearAdd": ("Add", {}),
+    "QLinearMul": ("Mul", {}),
+    "QLinearConcat": ("Concat", {}),
+    "QLinearSigmoid": ("Sigmoid", {}),
+    "QLinearLeakyRelu": ("LeakyRelu", {}),
+    "QLinearSoftmax": ("Softmax", {}),
+    "QLinearAveragePool": ("AveragePool", {}),
+    "QLinearGlobalAveragePool": ("GlobalAveragePool", {}),
+}
 
 
 class Node(NamedTuple):
@@ -120,8 +130,11 @@ def _fix_input(model: onnx.ModelProto, input_wh: tuple | None, where: str) -> tu
                 wanted = input_wh[wh_axes.index(axis)] if input_wh else dim.dim_value
                 if wanted <= 0:
                     raise UsageError(
-                        "the model leaves its input size open", f"{where}, input {value.name}",
-                        "a width and a height", "add --input-wh, for instance --input-wh 416x256")
+                        "the model leaves its input size open",
+                        f"{where}, input {value.name}",
+                        "a width and a height",
+                        "add --input-wh, for instance --input-wh 416x256",
+                    )
                 dim.Clear()
                 dim.dim_value = int(wanted)
             elif axis == 0 or dim.dim_value <= 0:
@@ -149,8 +162,12 @@ def _infer(model: onnx.ModelProto, where: str) -> dict:
     try:
         model = shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
     except Exception as error:
-        raise BadInput(f"the graph's shapes contradict each other: {error}", where, "a valid ONNX graph",
-                       "check the input size, and export it again") from None
+        raise BadInput(
+            f"the graph's shapes contradict each other: {error}",
+            where,
+            "a valid ONNX graph",
+            "check the input size, and export it again",
+        ) from None
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for value in list(model.graph.value_info) + list(model.graph.input) + list(model.graph.output):
         kind = value.type.tensor_type
@@ -179,12 +196,23 @@ def _run_for_shapes(model: onnx.ModelProto, size: tuple | None, names: list, whe
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         session = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        kinds = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64,
-                 "tensor(int32)": np.int32, "tensor(uint8)": np.uint8, "tensor(bool)": np.bool_}
-        feeds = {value.name: np.zeros([dim if isinstance(dim, int) else 1 for dim in value.shape], kinds[value.type])
-                 for value in session.get_inputs()}
+        kinds = {
+            "tensor(float)": np.float32,
+            "tensor(float16)": np.float16,
+            "tensor(int64)": np.int64,
+            "tensor(int32)": np.int32,
+            "tensor(uint8)": np.uint8,
+            "tensor(bool)": np.bool_,
+        }
+        feeds = {
+            value.name: np.zeros([dim if isinstance(dim, int) else 1 for dim in value.shape], kinds[value.type])
+            for value in session.get_inputs()
+        }
         return dict(zip(names, (np.shape(value) for value in session.run(names, feeds))))
     except Exception as error:
-        raise BadInput(f"the shape of {names[0]} cannot be known at this input size: {str(error).splitlines()[0]}",
-                       where, "a graph whose shapes follow from its input, and the input size that it was made for",
-                       "leave --input-wh out, or simplify the model (onnxslim), then try again") from None
+        raise BadInput(
+            f"the shape of {names[0]} cannot be known at this input size: {str(error).splitlines()[0]}",
+            where,
+            "a graph whose shapes follow from its input, and the input size that it was made for",
+            "leave --input-wh out, or simplify the model (onnxslim), then try again",
+        ) from None

@@ -74,8 +74,14 @@ def onnx_layers(path: str) -> list[Layer]:
         axis = 1 if node.op_type == "Conv" or graphs.attribute(node, "transB", 0) else 0
         groups = graphs.attribute(node, "group", 1) if node.op_type == "Conv" else 1
         reason = why_not(weight.shape[axis] * groups, groups, _reaches_output(node.output[0], outputs, read_by))
-        found.append(Layer(node.name or node.output[0], (weight.shape[axis] * groups, weight.shape[1 - axis]), reason,
-                           reason is None and holds(weight, axis)))
+        found.append(
+            Layer(
+                node.name or node.output[0],
+                (weight.shape[axis] * groups, weight.shape[1 - axis]),
+                reason,
+                reason is None and holds(weight, axis),
+            )
+        )
     return found
 
 

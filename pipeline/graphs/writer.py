@@ -47,11 +47,12 @@ class GraphWriter:
         """Convolution (its batch normalisation folded) and activation: None, relu, leaky, relu6, silu, hswish."""
         channels, height, width = self.shape[x]
         kh, kw = (kernel, kernel) if isinstance(kernel, int) else kernel
-        ph, pw = ((kh // 2, kw // 2) if pad is None else (pad, pad) if isinstance(pad, int) else pad)
+        ph, pw = (kh // 2, kw // 2) if pad is None else (pad, pad) if isinstance(pad, int) else pad
         shape = (out, (height + 2 * ph - kh) // stride + 1, (width + 2 * pw - kw) // stride + 1)
         inputs = [x, self.weight(out, channels // groups, kh, kw)] + ([self.weight(out, scale=0.01)] if bias else [])
-        y = self.node("Conv", inputs, shape, kernel_shape=[kh, kw], strides=[stride, stride], pads=[ph, pw, ph, pw],
-                      group=groups)
+        y = self.node(
+            "Conv", inputs, shape, kernel_shape=[kh, kw], strides=[stride, stride], pads=[ph, pw, ph, pw], group=groups
+        )
         return self.act(y, act)
 
     def act(self, x: str, kind) -> str:
@@ -80,8 +81,15 @@ class GraphWriter:
         channels, height, width = self.shape[x]
         extra = stride - 1 if ceil else 0
         shape = (channels, *((side + 2 * pad - kernel + extra) // stride + 1 for side in (height, width)))
-        return self.node(kind, [x], shape, kernel_shape=[kernel, kernel], strides=[stride, stride],
-                         pads=[pad] * 4, ceil_mode=int(ceil))
+        return self.node(
+            kind,
+            [x],
+            shape,
+            kernel_shape=[kernel, kernel],
+            strides=[stride, stride],
+            pads=[pad] * 4,
+            ceil_mode=int(ceil),
+        )
 
     def mean(self, x: str) -> str:
         return self.node("GlobalAveragePool", [x], (self.shape[x][0], 1, 1))
@@ -99,8 +107,14 @@ class GraphWriter:
     def upsample(self, x: str) -> str:
         channels, height, width = self.shape[x]
         scales = self.constant(np.array([1, 1, 2, 2], np.float32))
-        return self.node("Resize", [x, "", scales], (channels, 2 * height, 2 * width), mode="nearest",
-                         coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+        return self.node(
+            "Resize",
+            [x, "", scales],
+            (channels, 2 * height, 2 * width),
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        )
 
     def part(self, x: str, first: int, last: int) -> str:
         _, height, width = self.shape[x]
@@ -116,9 +130,15 @@ class GraphWriter:
 
     def model(self, *outputs: str) -> onnx.ModelProto:
         """The network so far, with `outputs`; IR 7, opset 13."""
+
         def value(name, shape):
             return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
-        graph = helper.make_graph(self.nodes, self.name, [value("image", (1, *self.shape["image"]))],
-                                  [value(name, None) for name in outputs], self.initializers)
+        graph = helper.make_graph(
+            self.nodes,
+            self.name,
+            [value("image", (1, *self.shape["image"]))],
+            [value(name, None) for name in outputs],
+            self.initializers,
+        )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)

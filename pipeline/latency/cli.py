@@ -30,8 +30,12 @@ def predict_graph(graph: shapes.Graph, target: str = "nano", precision: str = "f
         _require_no_integers(graph, device)
     targets.check_precision(device, precision)
     if is_int8(graph) and precision != "int8":
-        raise UsageError(f"an int8 file does not run in {precision}", "--precision", "int8, or no --precision",
-                         "predict the float file that it was made from")
+        raise UsageError(
+            f"an int8 file does not run in {precision}",
+            "--precision",
+            "int8, or no --precision",
+            "predict the float file that it was made from",
+        )
     if device.name == targets.THIS_MACHINE:
         device_rates, parameters, spread, basis = this_machine.calibrated(precision)
         rules = ONNXRUNTIME
@@ -40,8 +44,11 @@ def predict_graph(graph: shapes.Graph, target: str = "nano", precision: str = "f
         device_rates, parameters = rates(device, precision), FITTED
         backed = precision in BACKED.get(device.name, ())
         spread = SPREAD if backed else None
-        basis = ("fitted to published TensorRT measurements" if backed
-                 else "scaled from the data sheet; no published row backs it, error unknown")
+        basis = (
+            "fitted to published TensorRT measurements"
+            if backed
+            else "scaled from the data sheet; no published row backs it, error unknown"
+        )
         rules, notes = TENSORRT, tuple(what_would_change(device))
     uncounted = sorted({node.stored for node in graph.nodes if not counted(node)})
     if uncounted:
@@ -51,13 +58,22 @@ def predict_graph(graph: shapes.Graph, target: str = "nano", precision: str = "f
     latency = parameters.call_ms + sum(item.ms for item in times)
     depthwise = sum(item.ms for item in times if item.kind == "depthwise") / latency
     if depthwise > 0.1 and device.name != targets.THIS_MACHINE:
-        notes += (f"{depthwise:.0%} of the time is in depthwise layers, which no published engine row has: there the "
-                  "interval is a guess",)
+        notes += (
+            f"{depthwise:.0%} of the time is in depthwise layers, which no published engine row has: there the "
+            "interval is a guess",
+        )
     return Prediction(
-        latency_ms=latency, low_ms=latency / spread if spread else None, high_ms=latency * spread if spread else None,
-        layers=times, target=device.name, precision=precision, input_wh=graph.input_wh,
+        latency_ms=latency,
+        low_ms=latency / spread if spread else None,
+        high_ms=latency * spread if spread else None,
+        layers=times,
+        target=device.name,
+        precision=precision,
+        input_wh=graph.input_wh,
         macs=sum(layer.macs for layer in fused),
-        weight_bytes=sum(layer.weights for layer in fused) * device_rates.element, basis=basis, notes=notes,
+        weight_bytes=sum(layer.weights for layer in fused) * device_rates.element,
+        basis=basis,
+        notes=notes,
     )
 
 
@@ -69,10 +85,12 @@ def is_int8(graph: shapes.Graph) -> bool:
 def _require_no_integers(graph: shapes.Graph, device: targets.Target) -> None:
     integer = next((node for node in graph.nodes if node.stored in shapes.INTEGER), None)
     if integer is not None:
-        raise BadInput(f"{integer.stored} is an operator that no TensorRT parses", f"node {integer.name}",
-                       f"a float or a Q/DQ file for {device.title}",
-                       f"this is the int8-cpu form, for --target {targets.THIS_MACHINE}; predict the .onnx it came "
-                       "from")
+        raise BadInput(
+            f"{integer.stored} is an operator that no TensorRT parses",
+            f"node {integer.name}",
+            f"a float or a Q/DQ file for {device.title}",
+            f"this is the int8-cpu form, for --target {targets.THIS_MACHINE}; predict the .onnx it came from",
+        )
 
 
 def what_would_change(device: targets.Target) -> list:
@@ -83,8 +101,10 @@ def what_would_change(device: targets.Target) -> list:
             out.append(f"assumes power mode {mode} with clocks locked (jetson_clocks)")
         else:
             out.append(f"power mode {mode} runs the GPU at {clock:.0%} of that clock: up to {1 / clock:.2f} x the time")
-    out.append(f"assumes JetPack {device.jetpack} (TensorRT {device.tensorrt[-1]}); the camera, decoding of boxes and "
-               "the page are not in it")
+    out.append(
+        f"assumes JetPack {device.jetpack} (TensorRT {device.tensorrt[-1]}); the camera, decoding of boxes and "
+        "the page are not in it"
+    )
     return out
 
 
@@ -103,12 +123,18 @@ def options(parser) -> None:
     parser.epilog = "example: jetmask predict model.onnx --target nano --precision fp16 --input-wh 416x256 --layers"
     parser.add_argument("model", help="an ONNX file")
     parser.add_argument("--target", default="nano", help="device kind (default: %(default)s)")
-    parser.add_argument("--precision", default=None, help="fp32, fp16 or int8 (default: int8 for an int8 file, "
-                        "else fp16, on this-machine fp32)")
+    parser.add_argument(
+        "--precision",
+        default=None,
+        help="fp32, fp16 or int8 (default: int8 for an int8 file, else fp16, on this-machine fp32)",
+    )
     parser.add_argument("--input-wh", help="WIDTHxHEIGHT; needed when the file leaves its size open")
     parser.add_argument("--layers", action="store_true", help="show every launched layer")
-    parser.add_argument("--measured", metavar="FILE.json", help="say how far off that is from what "
-                        "`jetmask bench --out` measured, or imported from trtexec")
+    parser.add_argument(
+        "--measured",
+        metavar="FILE.json",
+        help="say how far off that is from what `jetmask bench --out` measured, or imported from trtexec",
+    )
     parser.add_argument("--calibrate", action="store_true", help="with --target this-machine: measure it again")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -137,8 +163,11 @@ def command(args) -> None:
             name = layer.name if len(layer.name) <= 58 else layer.name[:55] + "..."
             print(f"{name:58} {layer.kind:10} {layer.ms:8.3f} {layer.macs / 1e6:8.1f}")
         print()
-    bound = (f"{result.low_ms:.1f} to {result.high_ms:.1f} ms in 9 of 10 cases" if result.low_ms is not None
-             else "error unknown")
+    bound = (
+        f"{result.low_ms:.1f} to {result.high_ms:.1f} ms in 9 of 10 cases"
+        if result.low_ms is not None
+        else "error unknown"
+    )
     shape = "x".join(map(str, result.input_wh)) if result.input_wh else "no image input"
     print(f"{Path(args.model).name}  {shape}  {result.precision} on {result.target}")
     print(f"predicted {result.latency_ms:.2f} ms ({bound}), {result.macs / 1e6:.0f} MMACs, {len(result.layers)} layers")

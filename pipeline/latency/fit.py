@@ -14,10 +14,26 @@ from pipeline.latency.roofline import Parameters, total_ms
 # layers, so the fit leaves theirs where it is put here: kernels without reuse reach a few per cent of the peak, and
 # with .04 the SSD-MobileNet row of the end-to-end table leaves about the same rest of a frame (20 ms, with its NMS) as
 # the two YOLO rows of the same program (17 ms).
-PRIOR = Parameters(convolution=0.65, winograd=1.6, depth=40, depthwise=0.04, bandwidth=0.6, weight_bandwidth=0.4,
-                   launch_us=12, call_ms=0.3)
-WIDTH = Parameters(convolution=0.3, winograd=0.25, depth=0.7, depthwise=0.4, bandwidth=0.4, weight_bandwidth=0.4,
-                   launch_us=0.6, call_ms=1.0)
+PRIOR = Parameters(
+    convolution=0.65,
+    winograd=1.6,
+    depth=40,
+    depthwise=0.04,
+    bandwidth=0.6,
+    weight_bandwidth=0.4,
+    launch_us=12,
+    call_ms=0.3,
+)
+WIDTH = Parameters(
+    convolution=0.3,
+    winograd=0.25,
+    depth=0.7,
+    depthwise=0.4,
+    bandwidth=0.4,
+    weight_bandwidth=0.4,
+    launch_us=0.6,
+    call_ms=1.0,
+)
 NOISE = 0.08  # of one measurement, relative
 
 

@@ -25,14 +25,29 @@ def beside(prediction: Prediction, path: str, model: str) -> dict[str, Any]:
         raise BadInput("these are no measurements", path, "a file that `jetmask bench --out FILE.json` wrote")
     size = list(prediction.input_wh) if prediction.input_wh else None
     names = (os.path.basename(model), os.path.getsize(model))
-    fitting = [row for row in rows if row.get("infer_ms") and row.get("precision") == prediction.precision
-               and row.get("input_wh") == size and row.get("runtime") == _runtime(prediction)
-               and (row.get("model") == names[0] or row.get("bytes") == names[1]) and row.get("batch") in (None, 1)]
+    fitting = [
+        row
+        for row in rows
+        if row.get("infer_ms")
+        and row.get("precision") == prediction.precision
+        and row.get("input_wh") == size
+        and row.get("runtime") == _runtime(prediction)
+        and (row.get("model") == names[0] or row.get("bytes") == names[1])
+        and row.get("batch") in (None, 1)
+    ]
     if not fitting:
-        have = sorted({f"{row.get('model') or row.get('variant')} {row.get('precision')} {_at(row.get('input_wh'))}"
-                       for row in rows if row.get("infer_ms")})
-        raise UsageError(f"nothing was measured of {names[0]} with {prediction.precision} at {_at(size)}", path,
-                         "one of " + "; ".join(have) if have else "a measured row")
+        have = sorted(
+            {
+                f"{row.get('model') or row.get('variant')} {row.get('precision')} {_at(row.get('input_wh'))}"
+                for row in rows
+                if row.get("infer_ms")
+            }
+        )
+        raise UsageError(
+            f"nothing was measured of {names[0]} with {prediction.precision} at {_at(size)}",
+            path,
+            "one of " + "; ".join(have) if have else "a measured row",
+        )
     row = fitting[-1]
     try:
         real = float(row["infer_ms"]["p50"])
@@ -42,10 +57,12 @@ def beside(prediction: Prediction, path: str, model: str) -> dict[str, Any]:
     board = document.get("board") or {}
     return {
         "machine": str(board.get("model") or board.get("machine") or "an unnamed device"),
-        "row": str(row.get("variant")), "p50_ms": real,
+        "row": str(row.get("variant")),
+        "p50_ms": real,
         "off_percent": round(100 * (prediction.latency_ms / real - 1), 1) if real else None,
         "inside": None if low is None or high is None else low <= real <= high,
-        "layers": layers(prediction, row.get("layers") or [])}
+        "layers": layers(prediction, row.get("layers") or []),
+    }
 
 
 def _runtime(prediction: Prediction) -> str:
@@ -63,8 +80,13 @@ def layers(prediction: Prediction, profile: list[dict[str, Any]]) -> list[dict[s
     for row in profile:
         parts = {part.strip() for part in str(row.get("name")).split(" + ")}
         known = [name for name in first if name in parts]
-        out.append({"name": str(row.get("name")), "ms": row.get("median_ms") or row.get("average_ms"),
-                    "predicted_ms": round(sum(first[name] for name in known), 4) if known else None})
+        out.append(
+            {
+                "name": str(row.get("name")),
+                "ms": row.get("median_ms") or row.get("average_ms"),
+                "predicted_ms": round(sum(first[name] for name in known), 4) if known else None,
+            }
+        )
     return out
 
 
@@ -74,7 +96,13 @@ def text(found: dict[str, Any], with_layers: bool) -> str:
     off = "" if found["off_percent"] is None else f"; the prediction is off by {found['off_percent']:+.1f} %, {inside}"
     lines = [f"measured {found['p50_ms']:.2f} ms on {found['machine']} ({found['row']}){off}"]
     if with_layers and found["layers"]:
-        cells = [[row["name"][:58], "-" if row["ms"] is None else f"{row['ms']:.3f}",
-                  "-" if row["predicted_ms"] is None else f"{row['predicted_ms']:.3f}"] for row in found["layers"]]
+        cells = [
+            [
+                row["name"][:58],
+                "-" if row["ms"] is None else f"{row['ms']:.3f}",
+                "-" if row["predicted_ms"] is None else f"{row['predicted_ms']:.3f}",
+            ]
+            for row in found["layers"]
+        ]
         lines += ["", table(["layer, as TensorRT fused it", "measured ms", "predicted ms"], cells)]
     return "\n".join(lines)

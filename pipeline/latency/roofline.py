@@ -38,8 +38,14 @@ class Parameters(NamedTuple):
 
 # Fitted to the engine rows of benchmarks/published/nano.csv by benchmarks/latency_model.py; a test refits them.
 FITTED = Parameters(
-    convolution=0.6122, winograd=1.644, depth=41.96, depthwise=0.04, bandwidth=0.5789, weight_bandwidth=0.4746,
-    launch_us=12.95, call_ms=0.7995,
+    convolution=0.6122,
+    winograd=1.644,
+    depth=41.96,
+    depthwise=0.04,
+    bandwidth=0.5789,
+    weight_bandwidth=0.4746,
+    launch_us=12.95,
+    call_ms=0.7995,
 )
 # 90 % of predictions are expected within this factor, judging by the rows of the source that a fit had not seen.
 SPREAD = 1.23
@@ -98,9 +104,17 @@ def describe(fused: list, tile: int = GPU_TILE) -> np.ndarray:
     for layer in fused:
         columns = math.ceil(layer.columns / tile) * tile
         dense = layer.kind in ("conv", "matmul")
-        rows.append((layer.rows * columns * layer.groups if dense else 0, layer.depth if dense else 0,
-                     layer.macs if layer.kind == "fc" else 0, layer.macs if layer.kind == "depthwise" else 0,
-                     uses_winograd(layer), layer.read + layer.written, layer.weights))
+        rows.append(
+            (
+                layer.rows * columns * layer.groups if dense else 0,
+                layer.depth if dense else 0,
+                layer.macs if layer.kind == "fc" else 0,
+                layer.macs if layer.kind == "depthwise" else 0,
+                uses_winograd(layer),
+                layer.read + layer.written,
+                layer.weights,
+            )
+        )
     return np.array(rows, float).T.reshape(7, -1)
 
 
@@ -117,16 +131,24 @@ def seconds(described: np.ndarray, rates: Rates, p: Parameters) -> tuple:
 
 
 def uses_winograd(layer: Layer) -> bool:
-    return (layer.kind == "conv" and layer.window == (3, 3) and layer.groups == 1 and set(layer.stride) == {1}
-            and set(layer.dilation) == {1} and layer.depth >= 9 * WINOGRAD_CHANNELS)
+    return (
+        layer.kind == "conv"
+        and layer.window == (3, 3)
+        and layer.groups == 1
+        and set(layer.stride) == {1}
+        and set(layer.dilation) == {1}
+        and layer.depth >= 9 * WINOGRAD_CHANNELS
+    )
 
 
 def layer_times(fused: list, rates: Rates, p: Parameters) -> list:
     """The time of each fused layer."""
     compute, memory = seconds(describe(fused, rates.tile), rates, p)
     launch = p.launch_us * 1e-6
-    return [LayerTime(layer.name, layer.kind, (math.hypot(c, m) + launch) * 1e3, c * 1e3, m * 1e3, layer.macs)
-            for layer, c, m in zip(fused, compute.tolist(), memory.tolist(), strict=True)]
+    return [
+        LayerTime(layer.name, layer.kind, (math.hypot(c, m) + launch) * 1e3, c * 1e3, m * 1e3, layer.macs)
+        for layer, c, m in zip(fused, compute.tolist(), memory.tolist(), strict=True)
+    ]
 
 
 def total_ms(described: np.ndarray, rates: Rates, p: Parameters) -> float:

@@ -26,10 +26,26 @@ from pipeline.latency.roofline import ELEMENT_BYTES, Parameters, Rates, describe
 
 NOMINAL = Rates(peak=100e9, bandwidth=20e9, element=4, tile=16, winograd=False)
 # Wide: unlike a Jetson's, this machine's rates are not known beforehand. `winograd` is not used on a CPU.
-PRIOR = Parameters(convolution=0.8, winograd=1.0, depth=8, depthwise=0.2, bandwidth=1.0, weight_bandwidth=1.0,
-                   launch_us=3, call_ms=0.02)
-WIDTH = Parameters(convolution=1.5, winograd=0.01, depth=1.5, depthwise=1.5, bandwidth=1.5, weight_bandwidth=1.5,
-                   launch_us=1.5, call_ms=1.5)
+PRIOR = Parameters(
+    convolution=0.8,
+    winograd=1.0,
+    depth=8,
+    depthwise=0.2,
+    bandwidth=1.0,
+    weight_bandwidth=1.0,
+    launch_us=3,
+    call_ms=0.02,
+)
+WIDTH = Parameters(
+    convolution=1.5,
+    winograd=0.01,
+    depth=1.5,
+    depthwise=1.5,
+    bandwidth=1.5,
+    weight_bandwidth=1.5,
+    launch_us=1.5,
+    call_ms=1.5,
+)
 
 
 def _plain(g, widths, kernel=3, act="relu"):
@@ -150,8 +166,15 @@ def _quantised(content: bytes, name: str) -> bytes:
         source.write_bytes(content)
         value = onnx.load(str(source)).graph.input[0]
         shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        quantize_static(str(source), str(target), OneImage(shape, value.name), quant_format=QuantFormat.QDQ,
-                        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, per_channel=True)
+        quantize_static(
+            str(source),
+            str(target),
+            OneImage(shape, value.name),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+        )
         return target.read_bytes()
 
 
@@ -188,8 +211,11 @@ def fit(models: dict, measured: dict, precision: str) -> dict:
     parameters = latency_fit.fit(rows, **how)
     held = latency_fit.leave_out(rows, list(models), **how)
     return {
-        "precision": precision, "machine": machine(), "parameters": parameters._asdict(),
-        "spread": latency_fit.spread(held, [measured[name] for name in models]), "measured_ms": measured,
+        "precision": precision,
+        "machine": machine(),
+        "parameters": parameters._asdict(),
+        "spread": latency_fit.spread(held, [measured[name] for name in models]),
+        "measured_ms": measured,
     }
 
 

@@ -1,4 +1,5 @@
 """Batch normalisation as the detectors use it."""
+
 import keras
 import numpy as np
 from keras import layers
@@ -21,7 +22,8 @@ class FusedBatchNorm(layers.BatchNormalization):
 
         gamma, beta = tf.cast(self.gamma, "float32"), tf.cast(self.beta, "float32")
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs, scale=gamma, offset=beta, mean=[], variance=[], epsilon=self.epsilon, is_training=True)
+            x=inputs, scale=gamma, offset=beta, mean=[], variance=[], epsilon=self.epsilon, is_training=True
+        )
         keep = self.momentum
         self.moving_mean.assign(self.moving_mean * keep + mean * (1 - keep))
         self.moving_variance.assign(self.moving_variance * keep + variance * (1 - keep))
@@ -41,9 +43,13 @@ def folded(net):
         if not isinstance(norm, layers.BatchNormalization) or len(norm._inbound_nodes) > 1:
             continue
         before = norm.input._keras_history.operation
-        if type(before) in (layers.Conv2D, layers.DepthwiseConv2D) and before.activation is keras.activations.linear \
-                and len(before._inbound_nodes) == len(before._outbound_nodes) == 1 and id(before.output) not in ends \
-                and norm.axis in (-1, len(norm.input.shape) - 1):
+        if (
+            type(before) in (layers.Conv2D, layers.DepthwiseConv2D)
+            and before.activation is keras.activations.linear
+            and len(before._inbound_nodes) == len(before._outbound_nodes) == 1
+            and id(before.output) not in ends
+            and norm.axis in (-1, len(norm.input.shape) - 1)
+        ):
             into[before.name] = norm
     gone = {norm.name for norm in into.values()}
 
@@ -52,12 +58,15 @@ def folded(net):
         return layer.__class__.from_config(dict(config, use_bias=True) if layer.name in into else config)
 
     copy = keras.models.clone_model(
-        plain, clone_function=with_bias,
-        call_function=lambda layer, x, *args, **words: x if layer.name in gone else layer(x, *args, **words))
+        plain,
+        clone_function=with_bias,
+        call_function=lambda layer, x, *args, **words: x if layer.name in gone else layer(x, *args, **words),
+    )
     for layer in plain.layers:
         if layer.weights and layer.name not in gone:
             copy.get_layer(layer.name).set_weights(
-                _folded(layer, into[layer.name]) if layer.name in into else layer.get_weights())
+                _folded(layer, into[layer.name]) if layer.name in into else layer.get_weights()
+            )
         if layer.name not in gone:
             rebuild.settle(layer, copy.get_layer(layer.name))
     return copy

@@ -4,6 +4,7 @@ One-stage, anchor-free, fully convolutional. Residual blocks are `ReLU(BN(conv3x
 exactly into the 3x3 (done by pipeline/export/onnx.py), so what is deployed is a plain chain of convolutions and ReLUs.
 Depthwise convolutions are avoided on purpose: a Nano reaches 55-70 % of its peak on dense ones, far less on those.
 """
+
 import contextlib
 import os
 import zipfile
@@ -43,13 +44,16 @@ class Architecture(NamedTuple):
 # Most of the multiply-adds go to strides 4 and 8: a face in a scene is 8 to 30 px at network input, and halving the
 # channels of the coarse levels' heads costs nothing (benchmarks/results/pruning_scan.csv).
 FAMILY = {
-    "n": Architecture(8, ((16, 1), (24, 1), (48, 1), (48, 1)), (16, 16, 24, 24),
-                      ((16,), (16, 16), (16, 16), (16, 16))),
-    "s": Architecture(16, ((24, 1), (48, 1), (80, 1), (96, 1)), (24, 32, 40, 48),
-                      ((24,), (24, 24), (32, 32), (32, 32))),
-    "m": Architecture(24, ((40, 1), (64, 1), (112, 2), (128, 1)), (40, 48, 56, 64),
-                      ((40,), (40, 40), (48, 48), (48, 48))),
+    "n": Architecture(8, ((16, 1), (24, 1), (48, 1), (48, 1)), (16, 16, 24, 24), ((16,), (16, 16), (16, 16), (16, 16))),
+    "s": Architecture(
+        16, ((24, 1), (48, 1), (80, 1), (96, 1)), (24, 32, 40, 48), ((24,), (24, 24), (32, 32), (32, 32))
+    ),
+    "m": Architecture(
+        24, ((40, 1), (64, 1), (112, 2), (128, 1)), (40, 48, 56, 64), ((40,), (40, 40), (48, 48), (48, 48))
+    ),
 }
+
+
 def _conv_bn(x, channels, name, kernel=3, stride=1, activate=True):
     x = layers.Conv2D(channels, kernel, stride, "same", use_bias=False, kernel_initializer="he_normal", name=name)(x)
     x = FusedBatchNorm(momentum=0.97, epsilon=1e-3, name=name + "_bn")(x)
@@ -77,8 +81,11 @@ def build(size="s", dropout=0.0):
         if size == TRANSFER:
             return detector(*mobilenet.body(), mobilenet.NECK, mobilenet.HEADS, dropout)
         if size not in FAMILY:
-            raise UsageError("unknown model size %r" % size, expected="a .keras file or one of " + ", ".join(SIZES),
-                             remedy="set model.size to one of them")
+            raise UsageError(
+                "unknown model size %r" % size,
+                expected="a .keras file or one of " + ", ".join(SIZES),
+                remedy="set model.size to one of them",
+            )
         size = FAMILY[size]
     image = keras.Input((None, None, 3), name="image")
     x = layers.Rescaling(INPUT_SCALE, name="rescale")(image)
@@ -109,14 +116,25 @@ def detector(image, maps, neck, heads, dropout=0.0):
     for stride, feature, widths in zip(STRIDES, levels, heads):
         branches = [_conv_bn(feature, w, "head_%d_%d" % (stride, i)) for i, w in enumerate(widths)]
         if dropout:
-            branches = [layers.SpatialDropout2D(dropout, name="dropout_%d_%d" % (stride, i))(b)
-                        for i, b in enumerate(branches)]
+            branches = [
+                layers.SpatialDropout2D(dropout, name="dropout_%d_%d" % (stride, i))(b) for i, b in enumerate(branches)
+            ]
         # The prior of a face at a cell is about 1 %: without it the first steps are lost on the background.
         cls_bias = keras.initializers.Constant(-4.6)
-        for kind, branch, channels, bias in (("cls", branches[0], len(CLASSES), cls_bias),
-                                             ("box", branches[-1], 4, keras.initializers.Constant(0.7))):
-            outputs.append(layers.Conv2D(channels, 1, bias_initializer=bias, kernel_initializer=_small(),
-                                         dtype="float32", name="%s_%d" % (kind, stride))(branch))
+        for kind, branch, channels, bias in (
+            ("cls", branches[0], len(CLASSES), cls_bias),
+            ("box", branches[-1], 4, keras.initializers.Constant(0.7)),
+        ):
+            outputs.append(
+                layers.Conv2D(
+                    channels,
+                    1,
+                    bias_initializer=bias,
+                    kernel_initializer=_small(),
+                    dtype="float32",
+                    name="%s_%d" % (kind, stride),
+                )(branch)
+            )
     return keras.Model(image, outputs, name="jetmask")
 
 
@@ -124,8 +142,7 @@ def in_precision(net, policy):
     """The network computing by Keras' dtype policy ("float32", "mixed_bfloat16"), its outputs in float32: itself, or a
     copy where it was saved by another policy."""
     outputs = {tensor._keras_history.operation.name for tensor in net.outputs}
-    inner = [layer for layer in net.layers
-             if not isinstance(layer, layers.InputLayer) and layer.name not in outputs]
+    inner = [layer for layer in net.layers if not isinstance(layer, layers.InputLayer) and layer.name not in outputs]
     if all(layer.dtype_policy.name == policy for layer in inner):
         return net
     names = {layer.name for layer in inner}
@@ -151,15 +168,24 @@ def load(path):
     if not os.path.isfile(path):
         raise BadInput("there is no such model", where=path, expected=expected, remedy="check the path")
     if str(path).endswith(".keras") and not zipfile.is_zipfile(path):  # Keras would say that it is not found
-        raise BadInput("not a .keras file, or one that was cut off", where=path, expected=expected,
-                       remedy="copy it again, or save it with model.save(\"NAME.keras\")")
+        raise BadInput(
+            "not a .keras file, or one that was cut off",
+            where=path,
+            expected=expected,
+            remedy='copy it again, or save it with model.save("NAME.keras")',
+        )
     try:
         return keras.saving.load_model(path, compile=False)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, zlib.error, zipfile.BadZipFile) as error:
         own = "Lambda" in str(error) or "custom" in str(error)  # code of the user's, which a file alone does not bring
-        raise BadInput("not a model this version can read: %s" % error, where=path, expected=expected,
-                       remedy="load it in Python with its own code and call pipeline.pruning.pruner.prune(model, plan)" if own
-                       else "check the path, or train again") from error
+        raise BadInput(
+            "not a model this version can read: %s" % error,
+            where=path,
+            expected=expected,
+            remedy="load it in Python with its own code and call pipeline.pruning.pruner.prune(model, plan)"
+            if own
+            else "check the path, or train again",
+        ) from error
 
 
 def save(model, path):

@@ -1,5 +1,6 @@
 """The detector on keras.applications' MobileNetV2, for transfer from ImageNet: 806 MMACs at 320x320, a teacher for the
 small ones. It is not for the device: its ReLU6 and depthwise convolutions are refused by the export."""
+
 import keras
 
 from jetson.errors import BadInput, JetmaskError
@@ -39,13 +40,19 @@ def transfer(net, weights=IMAGENET):
     try:
         source = _application(weights)
     except (ValueError, KeyError, OSError) as error:  # h5py raises OSError
-        raise BadInput("not weights of MobileNetV2: %s" % str(error).splitlines()[0], where=weights,
-                       expected="keras.applications' %s" % FILE, remedy="download it again") from error
+        raise BadInput(
+            "not weights of MobileNetV2: %s" % str(error).splitlines()[0],
+            where=weights,
+            expected="keras.applications' %s" % FILE,
+            remedy="download it again",
+        ) from error
     except Exception as error:  # Keras says "URL fetch failure" in a plain Exception
-        raise JetmaskError("ImageNet weights cannot be downloaded: %s" % str(error).splitlines()[0],
-                           where="model.init=imagenet", expected="a network, or %s in ~/.keras/models" % FILE,
-                           remedy="fetch that file from keras.io's storage elsewhere and name it: "
-                                  "--set model.init=FILE.h5") from error
+        raise JetmaskError(
+            "ImageNet weights cannot be downloaded: %s" % str(error).splitlines()[0],
+            where="model.init=imagenet",
+            expected="a network, or %s in ~/.keras/models" % FILE,
+            remedy="fetch that file from keras.io's storage elsewhere and name it: --set model.init=FILE.h5",
+        ) from error
     names = {layer.name for layer in net.layers}
     for layer in source.layers:
         if layer.weights and layer.name in names:
@@ -57,5 +64,6 @@ def transfer(net, weights=IMAGENET):
 
 
 def _application(weights, image=None):
-    return keras.applications.MobileNetV2(input_shape=(None, None, 3), include_top=False, weights=weights,
-                                          input_tensor=image)
+    return keras.applications.MobileNetV2(
+        input_shape=(None, None, 3), include_top=False, weights=weights, input_tensor=image
+    )

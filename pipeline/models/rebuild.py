@@ -1,4 +1,5 @@
 """One layer of a model made anew with fewer channels, and the proof that a layer of a user's own class allows it."""
+
 import keras
 import numpy as np
 from keras import layers
@@ -29,23 +30,36 @@ def renewed(operation, counts, keep, name=None):
         for key, value in config.items():
             # A function that nobody registered is there, but not under its name.
             at_hand = getattr(operation, key, None)
-            if isinstance(value, dict) and key.endswith(AT_HAND) and at_hand is not None \
-                    and not isinstance(at_hand, keras.Layer):
+            if (
+                isinstance(value, dict)
+                and key.endswith(AT_HAND)
+                and at_hand is not None
+                and not isinstance(at_hand, keras.Layer)
+            ):
                 config[key] = at_hand
         return type(operation).from_config(config)
     except (TypeError, ValueError, NotImplementedError) as error:
         if not isinstance(operation, keras.Layer):
             return operation  # a bare operation has no weights and no counts: it can serve in both graphs
-        raise JetmaskError("a layer cannot be made anew from its configuration: %s" % error,
-                           where="layer %r (%s)" % (operation.name, type(operation).__name__),
-                           expected="get_config and from_config that fit each other",
-                           remedy="add the missing arguments to its get_config") from error
+        raise JetmaskError(
+            "a layer cannot be made anew from its configuration: %s" % error,
+            where="layer %r (%s)" % (operation.name, type(operation).__name__),
+            expected="get_config and from_config that fit each other",
+            remedy="add the missing arguments to its get_config",
+        ) from error
 
 
 def _lambda(layer, name):
     """Its function is at hand: nothing has to be read from a file, which Keras rightly refuses to do unasked."""
-    return layers.Lambda(layer.function, output_shape=layer._output_shape, mask=layer.mask, arguments=layer.arguments,
-                         name=name or layer.name, dtype=layer.dtype_policy, trainable=layer.trainable)
+    return layers.Lambda(
+        layer.function,
+        output_shape=layer._output_shape,
+        mask=layer.mask,
+        arguments=layer.arguments,
+        name=name or layer.name,
+        dtype=layer.dtype_policy,
+        trainable=layer.trainable,
+    )
 
 
 def copy(record, new, keep):
@@ -56,8 +70,11 @@ def copy(record, new, keep):
     for cut in record.slices:
         cuts.setdefault(id(getattr(old, cut.variable)), []).append(cut)
     if len(old.variables) != len(new.variables):
-        raise JetmaskError("a layer has other weights when it is made anew", where="layer %r" % old.name,
-                           expected="%d variables, not %d" % (len(old.variables), len(new.variables)))
+        raise JetmaskError(
+            "a layer has other weights when it is made anew",
+            where="layer %r" % old.name,
+            expected="%d variables, not %d" % (len(old.variables), len(new.variables)),
+        )
     for source, target in zip(old.variables, new.variables):
         if "seed" in str(source.dtype) or source.shape == () and target.shape == ():
             target.assign(source)
@@ -70,8 +87,10 @@ def copy(record, new, keep):
             raise JetmaskError(
                 "a weight of a layer cannot be cut: %r has shape %s, and the smaller layer wants %s"
                 % (source.name, value.shape, tuple(target.shape)),
-                where="layer %r (%s)" % (old.name, type(old).__name__), expected="only the weights of its base class",
-                remedy="leave the group of this layer out of the plan")
+                where="layer %r (%s)" % (old.name, type(old).__name__),
+                expected="only the weights of its base class",
+                remedy="leave the group of this layer out of the plan",
+            )
         target.assign(value)
     settle(old, new)
 
@@ -81,16 +100,22 @@ def settle(old, new):
     statistics that a Normalization derives from them. JetmaskError with the layer's name where that fails."""
     for layer, heir in zip(old._flatten_layers(), new._flatten_layers()):
         try:
-            if isinstance(layer, (layers.StringLookup, layers.IntegerLookup)) and layer.vocabulary_size() > \
-                    heir.vocabulary_size():
+            if (
+                isinstance(layer, (layers.StringLookup, layers.IntegerLookup))
+                and layer.vocabulary_size() > heir.vocabulary_size()
+            ):
                 weighted = layer.output_mode == "tf_idf"  # its words go with their weights
-                heir.set_vocabulary(layer.get_vocabulary(include_special_tokens=weighted),
-                                    *([np.asarray(layer.idf_weights)] if weighted else []))
+                heir.set_vocabulary(
+                    layer.get_vocabulary(include_special_tokens=weighted),
+                    *([np.asarray(layer.idf_weights)] if weighted else []),
+                )
             if isinstance(heir, layers.Normalization):
                 heir.finalize_state()
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise JetmaskError("what a layer has learned cannot be handed on: %s" % str(error).split("\n")[0],
-                               where="layer %r (%s)" % (layer.name, type(layer).__name__)) from error
+            raise JetmaskError(
+                "what a layer has learned cannot be handed on: %s" % str(error).split("\n")[0],
+                where="layer %r (%s)" % (layer.name, type(layer).__name__),
+            ) from error
 
 
 def cloned(model):
@@ -110,9 +135,16 @@ def lost(record, given):
     """Why the layer, made anew with all its channels, does not give what it gives; None where it does, or where it
     does not run on random numbers. given: as for `differs`."""
     rng = np.random.default_rng(0)
-    x = keras.tree.map_structure(lambda value: rng.normal(0, 1, [
-        *(value.shape[0] or 1, *(16 if size is None else size for size in value.shape[1:]))]).astype(np.float32)
-        if hasattr(value, "ids") else value, given)
+    x = keras.tree.map_structure(
+        lambda value: (
+            rng.normal(
+                0, 1, [*(value.shape[0] or 1, *(16 if size is None else size for size in value.shape[1:]))]
+            ).astype(np.float32)
+            if hasattr(value, "ids")
+            else value
+        ),
+        given,
+    )
 
     def answers(layer):
         return [np.asarray(keras.ops.cast(y, "float32")) for y in keras.tree.flatten(layer(*x[0], **x[1]))]
@@ -129,7 +161,8 @@ def lost(record, given):
         layer = renewed(record.layer, {}, None)
         # Built as in a model, without numbers: what a layer in it derives from its variables is not there yet.
         args, kwargs = keras.tree.map_structure(
-            lambda value: keras.KerasTensor(value.shape) if isinstance(value, np.ndarray) else value, x)
+            lambda value: keras.KerasTensor(value.shape) if isinstance(value, np.ndarray) else value, x
+        )
         layer(*args, **kwargs)
         copy(record, layer, None)
         ours = answers(layer)
@@ -167,8 +200,10 @@ def differs(record, given, keep):
         layer = renewed(record.layer, record.counts, keep)
         ours = layer(*small[0], **small[1])
         copy(record, layer, keep)
-        ours, first, again = (np.asarray(keras.ops.cast(run(*x[0], **x[1]), "float32")) for run, x in (
-            (layer, small), (record.layer, whole), (record.layer, whole)))
+        ours, first, again = (
+            np.asarray(keras.ops.cast(run(*x[0], **x[1]), "float32"))
+            for run, x in ((layer, small), (record.layer, whole), (record.layer, whole))
+        )
     except Exception as error:  # a user's own code may raise anything
         return str(error).splitlines()[0] if str(error) else type(error).__name__
     finally:

@@ -3,29 +3,92 @@
 A rule takes (pass, record, inputs, output shape, args, kwargs) and returns the channel numbers of the output's last
 axis, having told the pass which axes of which variables run along which channels.
 """
+
 import keras
 import numpy as np
 from keras import layers
 
 # Activations that look at one value at a time. Softmax and GLU do not.
 ELEMENTWISE = {
-    "linear", "relu", "relu6", "leaky_relu", "elu", "celu", "selu", "gelu", "silu", "swish", "mish", "tanh", "sigmoid",
-    "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "log_sigmoid", "softplus", "softsign", "exponential",
-    "squareplus", "sparse_plus", "tanh_shrink", "hard_shrink", "soft_shrink", "threshold"}
+    "linear",
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "elu",
+    "celu",
+    "selu",
+    "gelu",
+    "silu",
+    "swish",
+    "mish",
+    "tanh",
+    "sigmoid",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_swish",
+    "hard_tanh",
+    "log_sigmoid",
+    "softplus",
+    "softsign",
+    "exponential",
+    "squareplus",
+    "sparse_plus",
+    "tanh_shrink",
+    "hard_shrink",
+    "soft_shrink",
+    "threshold",
+}
 PASSING = (
-    layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D,
-    layers.SpatialDropout3D, layers.GaussianDropout, layers.GaussianNoise, layers.AlphaDropout,
-    layers.ActivityRegularization, layers.Identity, layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D,
-    layers.Cropping1D, layers.Cropping2D, layers.Cropping3D, layers.UpSampling1D, layers.UpSampling2D,
-    layers.UpSampling3D, layers.Resizing, layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D,
-    layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D, layers.GlobalMaxPooling1D,
-    layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D, layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D,
-    layers.GlobalAveragePooling3D)
+    layers.ReLU,
+    layers.LeakyReLU,
+    layers.ELU,
+    layers.Dropout,
+    layers.SpatialDropout1D,
+    layers.SpatialDropout2D,
+    layers.SpatialDropout3D,
+    layers.GaussianDropout,
+    layers.GaussianNoise,
+    layers.AlphaDropout,
+    layers.ActivityRegularization,
+    layers.Identity,
+    layers.ZeroPadding1D,
+    layers.ZeroPadding2D,
+    layers.ZeroPadding3D,
+    layers.Cropping1D,
+    layers.Cropping2D,
+    layers.Cropping3D,
+    layers.UpSampling1D,
+    layers.UpSampling2D,
+    layers.UpSampling3D,
+    layers.Resizing,
+    layers.MaxPooling1D,
+    layers.MaxPooling2D,
+    layers.MaxPooling3D,
+    layers.AveragePooling1D,
+    layers.AveragePooling2D,
+    layers.AveragePooling3D,
+    layers.GlobalMaxPooling1D,
+    layers.GlobalMaxPooling2D,
+    layers.GlobalMaxPooling3D,
+    layers.GlobalAveragePooling1D,
+    layers.GlobalAveragePooling2D,
+    layers.GlobalAveragePooling3D,
+)
 MERGES = (layers.Add, layers.Subtract, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum)
 # Bare operations (`x + y`, `keras.ops.relu(x)`) have no public classes; these are their names, in lower case.
 MERGING_OPERATIONS = {"add", "subtract", "multiply", "maximum", "minimum", "divide", "truedivide"}
 PASSING_OPERATIONS = {name.replace("_", "") for name in ELEMENTWISE} | {
-    "exp", "sqrt", "square", "abs", "absolute", "negative", "clip", "cast", "identity", "stopgradient"}
+    "exp",
+    "sqrt",
+    "square",
+    "abs",
+    "absolute",
+    "negative",
+    "clip",
+    "cast",
+    "identity",
+    "stopgradient",
+}
 
 
 class Unknown(Exception):
@@ -49,6 +112,7 @@ def rule_for(operation):
 def _refuse(reason):
     def rule(*_):
         raise Unknown(reason)
+
     return rule
 
 
@@ -91,7 +155,7 @@ def _conv(channels, record, inputs, shape, args, kwargs):
         for own in (ids.reshape(groups, -1), out.reshape(groups, -1)):
             for other in own[1:]:
                 channels.tie(own[0], other)
-    channels.reads(record, ids[:len(ids) // groups], ("kernel", -2))
+    channels.reads(record, ids[: len(ids) // groups], ("kernel", -2))
     record.counts.update(filters=out)
     return _activated(channels, record, out)
 
@@ -190,8 +254,11 @@ def _merge_operation(channels, record, inputs, shape, args, kwargs):
 def _pass_operation(channels, record, inputs, shape, args, kwargs):
     if len(inputs) != 1 or len(inputs[0].ids) != shape[-1]:
         raise Unknown("it changes the last axis")
-    settings = [v for v in keras.tree.flatten((args, kwargs, vars(record.layer).get("x_min"),
-                                               vars(record.layer).get("x_max"))) if v is not inputs[0]]
+    settings = [
+        v
+        for v in keras.tree.flatten((args, kwargs, vars(record.layer).get("x_min"), vars(record.layer).get("x_max")))
+        if v is not inputs[0]
+    ]
     if any(np.size(v) != 1 for v in settings if v is not None):
         raise Unknown("it combines channels with a constant array")
     return inputs[0].ids
@@ -236,15 +303,31 @@ def _permute(channels, record, inputs, shape, args, kwargs):
 
 
 RULES = (
-    (layers.DepthwiseConv1D, _depthwise), (layers.DepthwiseConv2D, _depthwise),
-    (layers.SeparableConv1D, _separable), (layers.SeparableConv2D, _separable),
+    (layers.DepthwiseConv1D, _depthwise),
+    (layers.DepthwiseConv2D, _depthwise),
+    (layers.SeparableConv1D, _separable),
+    (layers.SeparableConv2D, _separable),
     ((layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose), _conv_transpose),
     ((layers.Conv1D, layers.Conv2D, layers.Conv3D), _conv),
-    (layers.Dense, _dense), (layers.BatchNormalization, _batch_norm), (layers.PReLU, _prelu),
-    (layers.Activation, _activation), (layers.Rescaling, _rescaling), (MERGES, _merge),
-    (layers.Concatenate, _concatenate), (layers.Flatten, _flatten), (layers.Reshape, _reshape),
+    (layers.Dense, _dense),
+    (layers.BatchNormalization, _batch_norm),
+    (layers.PReLU, _prelu),
+    (layers.Activation, _activation),
+    (layers.Rescaling, _rescaling),
+    (MERGES, _merge),
+    (layers.Concatenate, _concatenate),
+    (layers.Flatten, _flatten),
+    (layers.Reshape, _reshape),
     (layers.Permute, _permute),
-    ((layers.Softmax, layers.LayerNormalization, layers.GroupNormalization, layers.UnitNormalization,
-      layers.SpectralNormalization), _refuse("it computes across channels")),
+    (
+        (
+            layers.Softmax,
+            layers.LayerNormalization,
+            layers.GroupNormalization,
+            layers.UnitNormalization,
+            layers.SpectralNormalization,
+        ),
+        _refuse("it computes across channels"),
+    ),
     (PASSING, _pass),
 )

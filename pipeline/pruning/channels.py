@@ -10,6 +10,7 @@ What a layer does is known by its class, base classes included; a class of the u
 with and without some of its channels, at inference. What is not known, or not as it seems, is not guessed: the channels
 that reach it and those that leave it stay, and the group says which layer is the reason.
 """
+
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -93,9 +94,12 @@ class Channels:
     def __init__(self, model):
         graph = functional(model)
         if graph is None:
-            raise UsageError("not a functional model", where="model %r (%s)" % (model.name, type(model).__name__),
-                             expected="a Keras model made from inputs and outputs, or a built Sequential",
-                             remedy="build the model with keras.Model(inputs, outputs)")
+            raise UsageError(
+                "not a functional model",
+                where="model %r (%s)" % (model.name, type(model).__name__),
+                expected="a Keras model made from inputs and outputs, or a built Sequential",
+                remedy="build the model with keras.Model(inputs, outputs)",
+            )
         self.graph = graph
         self.records = {}
         self._parent = []
@@ -256,7 +260,7 @@ def _parts(own):
     """Sets of channels to try a layer without: a layer that pairs its channels, near ones or the halves, or that takes
     them in blocks, is not itself without one of these."""
     some = np.random.default_rng(0).permutation(own)
-    return own[::2], own[1::2], own[:len(own) // 2], own[len(own) // 2:], some[:max(1, len(own) // 3)]
+    return own[::2], own[1::2], own[: len(own) // 2], own[len(own) // 2 :], some[: max(1, len(own) // 3)]
 
 
 def channel_groups(model):

@@ -1,4 +1,5 @@
 """`jetmask prune`: remove channels from a trained model and fine-tune what is left."""
+
 import json
 import math
 import sys
@@ -26,34 +27,72 @@ TUNE = ["train.learning_rate=2e-3", "train.schedule=cosine", "train.warmup_steps
 
 def options(parser):
     parser.description, parser.epilog = DESCRIPTION, EXAMPLES
-    parser.add_argument("--model", required=True, metavar="FILE", help="a .keras file (a model trained by jetmask; "
-                        "with --epochs 0 any functional Keras model), or s for the shipped weights")
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="FILE",
+        help="a .keras file (a model trained by jetmask; "
+        "with --epochs 0 any functional Keras model), or s for the shipped weights",
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the run")
     way = parser.add_mutually_exclusive_group(required=True)
-    way.add_argument("--macs-ratio", type=float, metavar="SHARE", help="prune to this share of the cost, 0 to 1, by a "
-                     "ranking over all layers")
+    way.add_argument(
+        "--macs-ratio",
+        type=float,
+        metavar="SHARE",
+        help="prune to this share of the cost, 0 to 1, by a ranking over all layers",
+    )
     way.add_argument("--ratio", type=float, metavar="SHARE", help="drop this share of every group's channels")
-    way.add_argument("--max-drop", type=float, metavar="POINTS", help="the largest pruning that costs at most this "
-                     "much val mAP50, by bisection")
-    way.add_argument("--two-four", action="store_true", help="zero two of each four weights, for sparse tensor cores; "
-                     "a Nano, a TX2, a Xavier and every CPU gain nothing by it")
+    way.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="POINTS",
+        help="the largest pruning that costs at most this much val mAP50, by bisection",
+    )
+    way.add_argument(
+        "--two-four",
+        action="store_true",
+        help="zero two of each four weights, for sparse tensor cores; "
+        "a Nano, a TX2, a Xavier and every CPU gain nothing by it",
+    )
     way.add_argument("--scan", action="store_true", help="AP against ratio for each group, as scan.json and scan.svg")
-    parser.add_argument("--importance", choices=KINDS, help="what a channel is judged by (default: taylor, which asks "
-                        "the loss; l1 with --epochs 0, which needs no data)")
-    parser.add_argument("--save", choices=("macs", "latency"), default="macs",
-                        help="the cost to be saved: multiply-adds, or predicted latency on --target")
+    parser.add_argument(
+        "--importance",
+        choices=KINDS,
+        help="what a channel is judged by (default: taylor, which asks "
+        "the loss; l1 with --epochs 0, which needs no data)",
+    )
+    parser.add_argument(
+        "--save",
+        choices=("macs", "latency"),
+        default="macs",
+        help="the cost to be saved: multiply-adds, or predicted latency on --target",
+    )
     parser.add_argument("--target", default="nano", help="device kind for --save latency (default nano)")
     parser.add_argument("--precision", default="fp16", help="its precision; int8 also sets --multiple-of 32")
     parser.add_argument("--input-wh", default="320x320", metavar="WxH", help="size that the cost is counted at")
-    parser.add_argument("--multiple-of", type=int, metavar="N", help="channel counts become multiples of N (default 8, "
-                        "which fp16 and fp32 kernels like; 32 for int8 on tensor cores, 16 for int8-cpu)")
+    parser.add_argument(
+        "--multiple-of",
+        type=int,
+        metavar="N",
+        help="channel counts become multiples of N (default 8, "
+        "which fp16 and fp32 kernels like; 32 for int8 on tensor cores, 16 for int8-cpu)",
+    )
     parser.add_argument("--floor", type=float, default=0.1, metavar="SHARE", help="share that every group keeps")
     parser.add_argument("--rounds", type=int, default=1, help="with --macs-ratio: prune and fine-tune so many times")
     parser.add_argument("--probes", type=int, default=5, help="with --max-drop: steps of the bisection")
-    parser.add_argument("--epochs", type=int, help="epochs of fine-tuning after each pruning; 0: none "
-                        "(default: as --config says, or 8)")
-    parser.add_argument("--distill", type=float, default=0.0, nargs="?", const=1.0, metavar="WEIGHT",
-                        help="learn from the unpruned model too (weight, default 1)")
+    parser.add_argument(
+        "--epochs", type=int, help="epochs of fine-tuning after each pruning; 0: none (default: as --config says, or 8)"
+    )
+    parser.add_argument(
+        "--distill",
+        type=float,
+        default=0.0,
+        nargs="?",
+        const=1.0,
+        metavar="WEIGHT",
+        help="learn from the unpruned model too (weight, default 1)",
+    )
     parser.add_argument("--config", help="YAML file or preset for fine-tuning; what it leaves open is as without it")
     parser.add_argument("--data", help="folder with the split folders (default: data.root, then JETMASK_DATA)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key")
@@ -75,10 +114,21 @@ def command(args):
     settings = Settings(
         importance=args.importance or ("taylor" if config.train.epochs else "l1"),
         multiple_of=args.multiple_of or MULTIPLE_OF.get(args.precision, 8),
-        floor=args.floor, input_wh=parse_wh(args.input_wh), save=args.save, target=args.target,
-        precision=args.precision, distill=args.distill)
-    pruning = Pruning(configuration.weights(args.model), args.out, config, settings,
-                      say=lambda text: print(text, file=sys.stderr, flush=True), progress=1)
+        floor=args.floor,
+        input_wh=parse_wh(args.input_wh),
+        save=args.save,
+        target=args.target,
+        precision=args.precision,
+        distill=args.distill,
+    )
+    pruning = Pruning(
+        configuration.weights(args.model),
+        args.out,
+        config,
+        settings,
+        say=lambda text: print(text, file=sys.stderr, flush=True),
+        progress=1,
+    )
     if args.scan:
         found = pruning.scan()
         plot_scan(found, pruning.folder / "scan.svg")
@@ -104,23 +154,34 @@ def command(args):
         print("\nmultiply-adds  %.1f M, %.1f %% of before" % (result["macs"] / 1e6, 100 * result["macs_share"]))
     if result["map50"] is not None:
         change = result["change"]
-        print("val mAP50      %.1f, before %.1f (change %+.1f, 95 %% bounds %+.1f to %+.1f)" % (
-            change["after"], change["before"], change["difference"], change["low"], change["high"]))
+        print(
+            "val mAP50      %.1f, before %.1f (change %+.1f, 95 %% bounds %+.1f to %+.1f)"
+            % (change["after"], change["before"], change["difference"], change["low"], change["high"])
+        )
     print("model          %s" % result["model"])
 
 
 def _sparse_text(result):
     from pipeline.graphs.sparsity import dense_lines
 
-    lines = ["2:4 pattern in %d layers, %.1f %% of all weights are zero" % (
-        len(result["sparse"]), 100 * result["zeros"])]
-    return "\n".join([*lines, *dense_lines([tuple(row) for row in result["dense"]]),
-                      "no faster on a Nano, a TX2, a Xavier or a CPU; on an Orin untested"])
+    lines = [
+        "2:4 pattern in %d layers, %.1f %% of all weights are zero" % (len(result["sparse"]), 100 * result["zeros"])
+    ]
+    return "\n".join(
+        [
+            *lines,
+            *dense_lines([tuple(row) for row in result["dense"]]),
+            "no faster on a Nano, a TX2, a Xavier or a CPU; on an Orin untested",
+        ]
+    )
 
 
 def _check(args):
-    for name, value, low, high in (("--macs-ratio", args.macs_ratio, 0, 1), ("--ratio", args.ratio, -1e-9, 1),
-                                   ("--floor", args.floor, -1e-9, 1)):
+    for name, value, low, high in (
+        ("--macs-ratio", args.macs_ratio, 0, 1),
+        ("--ratio", args.ratio, -1e-9, 1),
+        ("--floor", args.floor, -1e-9, 1),
+    ):
         if value is not None and not low < value <= high:
             raise UsageError("%s %g" % (name, value), expected="a share from %g to 1" % max(low, 0))
     if args.ratio == 1:
@@ -128,13 +189,21 @@ def _check(args):
     for name, value in (("--max-drop", args.max_drop), ("--distill", args.distill)):
         if value is not None and not math.isfinite(value):
             raise UsageError("%s %g" % (name, value), name, "a number")
-    for name, value, least in (("--rounds", args.rounds, 1), ("--probes", args.probes, 1), ("--epochs", args.epochs, 0),
-                               ("--multiple-of", args.multiple_of, 1)):
+    for name, value, least in (
+        ("--rounds", args.rounds, 1),
+        ("--probes", args.probes, 1),
+        ("--epochs", args.epochs, 0),
+        ("--multiple-of", args.multiple_of, 1),
+    ):
         if value is not None and value < least:
             raise UsageError("%s %d" % (name, value), expected="%d or more" % least)
     if args.save == "latency" and args.macs_ratio is None and args.max_drop is None:
-        raise UsageError("--save latency goes with --macs-ratio and --max-drop only", "--save", None,
-                         "give one of them, or leave --save out")
+        raise UsageError(
+            "--save latency goes with --macs-ratio and --max-drop only",
+            "--save",
+            None,
+            "give one of them, or leave --save out",
+        )
     if args.save == "latency" or args.target != "nano":
         targets.target(args.target)
     if args.precision not in ("fp32", "fp16", "int8", "int8-cpu"):
@@ -147,7 +216,11 @@ def _check(args):
 
 def _scan_table(found):
     ratios = sorted({float(ratio) for row in found["groups"].values() for ratio in row})
-    rows = [[name, *["%.1f" % row[str(r)] if str(r) in row else "-" for r in ratios]]
-            for name, row in found["groups"].items()]
+    rows = [
+        [name, *["%.1f" % row[str(r)] if str(r) in row else "-" for r in ratios]]
+        for name, row in found["groups"].items()
+    ]
     return "val mAP50 %.1f; with this share of one group's channels dropped:\n\n%s" % (
-        found["baseline"], table(["group", *["%g" % r for r in ratios]], rows))
+        found["baseline"],
+        table(["group", *["%g" % r for r in ratios]], rows),
+    )

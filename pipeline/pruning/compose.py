@@ -1,4 +1,5 @@
 """Several prunings of one model after another, told as one plan for the model that they began with."""
+
 import numpy as np
 
 from jetson.errors import UsageError
@@ -24,8 +25,11 @@ def sizes_before(model, plan):
     may have another name there: a model used as a layer comes out inlined, so another of its layers may be the first.
     """
     channels, _, after, origin = _traced(model, plan)
-    return {group.name: channels.groups[channels.group_of[origin[(after.group_of == i) & (origin >= 0)][0]]].size
-            for i, group in enumerate(after.groups) if not group.fixed}
+    return {
+        group.name: channels.groups[channels.group_of[origin[(after.group_of == i) & (origin >= 0)][0]]].size
+        for i, group in enumerate(after.groups)
+        if not group.fixed
+    }
 
 
 def _traced(model, plan):
@@ -41,8 +45,11 @@ def _traced(model, plan):
             continue
         opens = after.records[id(made[id(record.layer)])].opens
         if opens is None:
-            raise UsageError("a grouped convolution with one channel in each of its groups cannot be pruned again",
-                             where="layer %r" % record.layer.name, expected="two or more left in each",
-                             remedy="raise --multiple-of or --floor, or prune in one round")
+            raise UsageError(
+                "a grouped convolution with one channel in each of its groups cannot be pruned again",
+                where="layer %r" % record.layer.name,
+                expected="two or more left in each",
+                remedy="raise --multiple-of or --floor, or prune in one round",
+            )
         origin[opens] = record.opens[keep[record.opens]]
     return channels, keep, after, origin

@@ -2,6 +2,7 @@
 
 Both costs take {group name: channels} when called, and many such rows at once (K, groups) in `many`.
 """
+
 import os
 import tempfile
 
@@ -82,9 +83,12 @@ def _products(record, taken, given):
     layer = record.layer
     cuts = {(cut.variable, cut.reads): cut.ids for cut in record.slices}
     if None in given[1:-1] or None in taken[1:-1]:
-        raise UsageError("the size of what this layer gives is not known", "layer %r" % layer.name,
-                         "a model whose sizes follow from its input",
-                         "give the layers before it their sizes, or build the model with a fixed input")
+        raise UsageError(
+            "the size of what this layer gives is not known",
+            "layer %r" % layer.name,
+            "a model whose sizes follow from its input",
+            "give the layers before it their sizes, or build the model with a fixed input",
+        )
     spatial = float(np.prod(given[1:-1]))
     if isinstance(layer, SEPARABLE):
         between = cuts["pointwise_kernel", True]
@@ -141,8 +145,9 @@ class PredictedLatency(_Cost):
         self.known = (self.writes @ sizes) > 0
         self.taken, self.given = (np.where(self.known, m @ sizes, 1) for m in (self.reads, self.writes))
         self.conv = np.array([layer.kind == "conv" for layer in fused])
-        self.read, self.written = (np.array([getattr(layer, name) for layer in fused], float)
-                                   for name in ("read", "written"))
+        self.read, self.written = (
+            np.array([getattr(layer, name) for layer in fused], float) for name in ("read", "written")
+        )
         self.rows = np.array([layer.rows * layer.groups for layer in fused], float)
         self.dense_window = np.array([roofline.uses_winograd(layer._replace(depth=10**9)) for layer in fused])
 
@@ -155,10 +160,17 @@ class PredictedLatency(_Cost):
         outputs, depth, dense, depthwise, _, _, weights = self.fixed
         columns = np.ceil(np.round(gives * self.given, 6) / tile) * tile
         depth = depth * reads
-        described = np.stack([
-            np.where(self.conv & self.known, self.rows * columns, outputs), depth, dense * np.ones_like(depth),
-            depthwise * gives, self.dense_window & (depth >= 9 * roofline.WINOGRAD_CHANNELS),
-            self.read * reads + self.written * gives, weights * reads * gives])
+        described = np.stack(
+            [
+                np.where(self.conv & self.known, self.rows * columns, outputs),
+                depth,
+                dense * np.ones_like(depth),
+                depthwise * gives,
+                self.dense_window & (depth >= 9 * roofline.WINOGRAD_CHANNELS),
+                self.read * reads + self.written * gives,
+                weights * reads * gives,
+            ]
+        )
         compute, memory = roofline.seconds(described, self.rates, roofline.FITTED)
         launches = described.shape[2] * roofline.FITTED.launch_us * 1e-3
         return roofline.FITTED.call_ms + 1e3 * np.hypot(compute, memory).sum(axis=1) + launches

@@ -4,6 +4,7 @@ Every measure gives {group name: (size,) scores}, larger for more important. Tho
 put on one scale per group (LAMP, arXiv:2010.07611: a score's square over the sum of all squares that are not smaller),
 so that groups of different layers can be ranked together; Taylor's is a change of the loss and needs no scaling.
 """
+
 import keras
 import numpy as np
 
@@ -29,9 +30,11 @@ def score(model, kind, batches=None, loss=None, seed=0):
     if kind not in KINDS:
         raise UsageError("unknown importance %r" % kind, expected="one of " + ", ".join(KINDS))
     if kind in FROM_DATA and (batches is None or kind == "taylor" and loss is None):
-        raise UsageError("importance %r needs data" % kind, expected="batches" + (
-            " and a loss" if kind == "taylor" else ""), remedy="pass them to score(), or take one of " + ", ".join(
-            FROM_WEIGHTS))
+        raise UsageError(
+            "importance %r needs data" % kind,
+            expected="batches" + (" and a loss" if kind == "taylor" else ""),
+            remedy="pass them to score(), or take one of " + ", ".join(FROM_WEIGHTS),
+        )
     if kind == "random":
         rng = np.random.default_rng(seed)
         values = {group.name: rng.random(group.size) for group in channels.groups if not group.fixed}
@@ -41,8 +44,11 @@ def score(model, kind, batches=None, loss=None, seed=0):
     if kind == "activation":
         found = _activations(channels, batches)
     else:
-        found = [(record.opens, _filters(channels, record, kind)) for record in channels.records.values()
-                 if record.opens is not None]
+        found = [
+            (record.opens, _filters(channels, record, kind))
+            for record in channels.records.values()
+            if record.opens is not None
+        ]
         if kind == "bn_scale":
             scales = [(record.carries, np.abs(np.asarray(record.layer.gamma))) for record in norms(channels)]
             # A group without batch normalisation is ranked by its weights.
@@ -55,9 +61,13 @@ def score(model, kind, batches=None, loss=None, seed=0):
 
 def norms(channels):
     """The records of batch normalisations with a scale."""
-    return [record for record in channels.records.values()
-            if isinstance(record.layer, keras.layers.BatchNormalization) and not record.unknown
-            and record.layer.gamma is not None]
+    return [
+        record
+        for record in channels.records.values()
+        if isinstance(record.layer, keras.layers.BatchNormalization)
+        and not record.unknown
+        and record.layer.gamma is not None
+    ]
 
 
 def _gather(channels, found):
@@ -106,8 +116,12 @@ def _matrix(record):
 def _folded(channels, record):
     """What the batch normalisation right after a layer multiplies its channels by."""
     for norm in channels.records.values():
-        if norm.source is record.layer and isinstance(norm.layer, keras.layers.BatchNormalization) \
-                and not norm.unknown and len(norm.layer.moving_variance.shape) == 1:
+        if (
+            norm.source is record.layer
+            and isinstance(norm.layer, keras.layers.BatchNormalization)
+            and not norm.unknown
+            and len(norm.layer.moving_variance.shape) == 1
+        ):
             spread = np.sqrt(np.asarray(norm.layer.moving_variance, np.float64) + norm.layer.epsilon)
             gamma = 1.0 if norm.layer.gamma is None else np.asarray(norm.layer.gamma, np.float64)
             if len(spread) == len(record.opens):
@@ -131,8 +145,12 @@ def _activations(channels, batches):
         cut = next((cut for cut in record.slices if cut.reads), None)
         first = next((t for t in keras.tree.flatten((args, kwargs)) if isinstance(t, keras.KerasTensor)), None)
         # A grouped kernel's axis is shorter than the tensor: its other channels are tied to those.
-        if cut is not None and first is not None and first.shape[-1] == len(cut.ids) and not any(
-                t is first for t in tensors):
+        if (
+            cut is not None
+            and first is not None
+            and first.shape[-1] == len(cut.ids)
+            and not any(t is first for t in tensors)
+        ):
             tensors.append(first)
             numbers.append(cut.ids)
         return operation(*args, **kwargs) if path else list(outputs)

@@ -1,4 +1,5 @@
 """The picture of a sensitivity scan."""
+
 from jetson import files
 from jetson.errors import JetmaskError
 
@@ -13,8 +14,14 @@ def plot_scan(found, path):
         raise JetmaskError("nothing was scanned", expected="groups that may be pruned")
     for number, (name, row) in enumerate(found["groups"].items()):
         points = sorted((float(ratio), value) for ratio, value in row.items())
-        axes.plot([0, *[r for r, _ in points]], [found["baseline"], *[v for _, v in points]], linewidth=1.2,
-                  linestyle=("-", "--", ":")[number // 10 % 3], marker=".", label=name)
+        axes.plot(
+            [0, *[r for r, _ in points]],
+            [found["baseline"], *[v for _, v in points]],
+            linewidth=1.2,
+            linestyle=("-", "--", ":")[number // 10 % 3],
+            marker=".",
+            label=name,
+        )
     axes.set(xlabel="share of the group's channels dropped (no fine-tuning)", ylabel="val mAP50, points")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=7)

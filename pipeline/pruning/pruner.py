@@ -6,6 +6,7 @@
 Which channels belong together is found by pipeline/pruning/channels.py; weights are sliced, never recomputed: the pruned model
 gives what the model gives when the weights that read those channels are zero. Models used as layers come out inlined.
 """
+
 import math
 from typing import Any, NamedTuple
 
@@ -19,8 +20,7 @@ from pipeline.pruning import importance as scores
 from pipeline.pruning.channels import Channels, channel_groups
 from pipeline.pruning.cost import Macs
 
-__all__ = ["MULTIPLE_OF", "Plan", "channel_groups", "describe", "plan_global", "plan_uniform", "prune",
-           "silence"]
+__all__ = ["MULTIPLE_OF", "Plan", "channel_groups", "describe", "plan_global", "plan_uniform", "prune", "silence"]
 
 # Channel counts that kernels like: NVIDIA's fp16 and fp32 kernels and CPU vectors work on 8 (ONNX Runtime's int8 on
 # 16), int8 tensor cores on tiles of 32. A Nano has no tensor cores: 8.
@@ -50,8 +50,11 @@ class Plan(NamedTuple):
                 raise TypeError("a channel that is no whole number")
             return cls(kept, {str(k): int(v) for k, v in document["sizes"].items()}, dict(document.get("how", {})))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BadInput("not a pruning plan: %s" % error, expected="kept and sizes per group",
-                           remedy="make one with jetmask prune") from error
+            raise BadInput(
+                "not a pruning plan: %s" % error,
+                expected="kept and sizes per group",
+                remedy="make one with jetmask prune",
+            ) from error
 
 
 def prune(model, plan):
@@ -71,30 +74,44 @@ def cut(model, channels, keep):
     def call(operation, args, kwargs, path, outputs):
         record = channels.records[id(operation)]
         if record.lost:
-            raise JetmaskError("a layer made anew is not the same: " + record.lost,
-                               where="layer %r (%s)" % (operation.name, type(operation).__name__),
-                               expected="all that it knows in get_config and in its variables",
-                               remedy="add what was set later to its get_config")
+            raise JetmaskError(
+                "a layer made anew is not the same: " + record.lost,
+                where="layer %r (%s)" % (operation.name, type(operation).__name__),
+                expected="all that it knows in get_config and in its variables",
+                remedy="add what was set later to its get_config",
+            )
         if id(operation) not in made:
             name = _free("/".join((*path, operation.name)), operation.name, names)
             made[id(operation)] = rebuild.renewed(operation, record.counts, keep, name)
         try:
             return made[id(operation)](*args, **kwargs)
         except Exception as error:  # Keras' and the backend's own kinds
-            raise JetmaskError("a layer does not take what is left: %s" % str(error).strip().split("\n")[0],
-                               where="layer %r (%s)" % (operation.name, type(operation).__name__),
-                               remedy="leave its group, and those of its inputs, out of the plan") from error
+            raise JetmaskError(
+                "a layer does not take what is left: %s" % str(error).strip().split("\n")[0],
+                where="layer %r (%s)" % (operation.name, type(operation).__name__),
+                remedy="leave its group, and those of its inputs, out of the plan",
+            ) from error
 
     graph = channels.graph
     inputs = []
     for tensor in graph.inputs:
         layer = tensor._keras_history.operation
         names.add(layer.name)
-        inputs.append(keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=layer.name,
-                                  optional=layer.optional))
+        inputs.append(
+            keras.Input(
+                batch_shape=tensor.shape,
+                dtype=tensor.dtype,
+                sparse=tensor.sparse,
+                name=layer.name,
+                optional=layer.optional,
+            )
+        )
     outputs = walk(graph, inputs, call)
-    pruned = keras.Model(keras.tree.pack_sequence_as(graph._inputs_struct, inputs),
-                         keras.tree.pack_sequence_as(graph._outputs_struct, outputs), name=model.name)
+    pruned = keras.Model(
+        keras.tree.pack_sequence_as(graph._inputs_struct, inputs),
+        keras.tree.pack_sequence_as(graph._outputs_struct, outputs),
+        name=model.name,
+    )
     for record in channels.records.values():
         if isinstance(record.layer, keras.Layer):
             rebuild.copy(record, made[id(record.layer)], keep)
@@ -108,25 +125,45 @@ def keep_mask(channels, plan):
     for name, indices in kept.items():
         at = channels.index(name)
         if at is None:
-            raise UsageError("the model has no channel group %r" % name, where="plan",
-                             expected="one of " + ", ".join(g.name for g in channels.groups if not g.fixed),
-                             remedy="make the plan for this model")
+            raise UsageError(
+                "the model has no channel group %r" % name,
+                where="plan",
+                expected="one of " + ", ".join(g.name for g in channels.groups if not g.fixed),
+                remedy="make the plan for this model",
+            )
         group = channels.groups[at]
         if sizes.get(name, group.size) != group.size:
-            raise UsageError("the plan is for a group of %d channels" % sizes[name], where="plan, group %r" % name,
-                             expected="%d" % group.size, remedy="make the plan for this model")
+            raise UsageError(
+                "the plan is for a group of %d channels" % sizes[name],
+                where="plan, group %r" % name,
+                expected="%d" % group.size,
+                remedy="make the plan for this model",
+            )
         indices = np.asarray(indices).reshape(-1)
-        if not len(indices) or indices.dtype.kind not in "iu" or len(set(indices.tolist())) != len(indices) \
-                or indices.min() < 0 or indices.max() >= group.size:
-            raise UsageError("the plan's indices do not fit", where="plan, group %r" % name,
-                             expected="at least one of 0..%d, each once" % (group.size - 1))
+        if (
+            not len(indices)
+            or indices.dtype.kind not in "iu"
+            or len(set(indices.tolist())) != len(indices)
+            or indices.min() < 0
+            or indices.max() >= group.size
+        ):
+            raise UsageError(
+                "the plan's indices do not fit",
+                where="plan, group %r" % name,
+                expected="at least one of 0..%d, each once" % (group.size - 1),
+            )
         if group.fixed and len(indices) < group.size:
-            raise UsageError("these channels cannot be removed: " + group.fixed, where="group %r" % name,
-                             expected="a plan that keeps all %d" % group.size, remedy="leave the group out of the plan")
+            raise UsageError(
+                "these channels cannot be removed: " + group.fixed,
+                where="group %r" % name,
+                expected="a plan that keeps all %d" % group.size,
+                remedy="leave the group out of the plan",
+            )
         stays[at][:] = False
         stays[at][indices] = True
-    return np.concatenate(stays)[np.cumsum([0] + [g.size for g in channels.groups])[channels.group_of]
-                                 + channels.element_of]
+    return np.concatenate(stays)[
+        np.cumsum([0] + [g.size for g in channels.groups])[channels.group_of] + channels.element_of
+    ]
 
 
 def _free(full, name, names):
@@ -179,8 +216,9 @@ def plan_uniform(model, ratio, importance="l1", multiple_of=8, floor=0.0):
     return Plan(kept, {g.name: g.size for g in channels.groups if not g.fixed}, how)
 
 
-def plan_global(model, macs_ratio, importance="l1", input_wh=(320, 320), multiple_of=8, floor=0.1, cost=None,
-                sizes=None):
+def plan_global(
+    model, macs_ratio, importance="l1", input_wh=(320, 320), multiple_of=8, floor=0.1, cost=None, sizes=None
+):
     """Drop channels wherever they matter least per cost, until only the share macs_ratio of the cost is left.
 
     macs_ratio: wanted cost afterwards as a share of the cost before. input_wh: (width, height) that MACs are counted
@@ -196,8 +234,10 @@ def plan_global(model, macs_ratio, importance="l1", input_wh=(320, 320), multipl
     cost = cost or Macs(channels, input_wh)
     widths = np.array([group.size for group in channels.groups], float)
     free = [i for i, group in enumerate(channels.groups) if not group.fixed]
-    choices = {i: counts_allowed(channels.groups[i].size, multiple_of, floor,
-                                 (sizes or {}).get(channels.groups[i].name)) for i in free}
+    choices = {
+        i: counts_allowed(channels.groups[i].size, multiple_of, floor, (sizes or {}).get(channels.groups[i].name))
+        for i in free
+    }
     # lost[i][n]: importance lost when n channels are left.
     lost = {}
     for i in free:
@@ -215,9 +255,12 @@ def plan_global(model, macs_ratio, importance="l1", input_wh=(320, 320), multipl
         price = np.array([lost[i][n] - lost[i][int(widths[i])] for i, n in moves])
         useful = gain > 1e-9 * whole
         if not useful.any():
-            raise UsageError("the model cannot be pruned that far: %.3f of its cost is the least" % (total / whole),
-                             where="a share of %g" % macs_ratio, expected="a larger share",
-                             remedy="lower the floor (now %g) or multiple_of (now %d)" % (floor, multiple_of))
+            raise UsageError(
+                "the model cannot be pruned that far: %.3f of its cost is the least" % (total / whole),
+                where="a share of %g" % macs_ratio,
+                expected="a larger share",
+                remedy="lower the floor (now %g) or multiple_of (now %d)" % (floor, multiple_of),
+            )
         rate = np.where(useful, price / np.where(useful, gain, 1), np.inf)
         at = int(np.argmin(rate))
         # The last move may overshoot: of those that reach the target, take the one that loses least.
@@ -225,11 +268,21 @@ def plan_global(model, macs_ratio, importance="l1", input_wh=(320, 320), multipl
         if after[at] <= macs_ratio * whole and reaching.any():
             at = int(np.argmin(np.where(reaching, price, np.inf)))
         widths[moves[at][0]], total = moves[at][1], after[at]
-    kept = {channels.groups[i].name: best(scored[channels.groups[i].name], int(widths[i]))
-            for i in free if widths[i] < channels.groups[i].size}
-    how = {"kind": "global", "macs_ratio": macs_ratio, "reached": float(total / whole), "multiple_of": multiple_of,
-           "floor": floor, "importance": _name(importance), "cost": getattr(cost, "name", "own"),
-           "input_wh": list(input_wh)}
+    kept = {
+        channels.groups[i].name: best(scored[channels.groups[i].name], int(widths[i]))
+        for i in free
+        if widths[i] < channels.groups[i].size
+    }
+    how = {
+        "kind": "global",
+        "macs_ratio": macs_ratio,
+        "reached": float(total / whole),
+        "multiple_of": multiple_of,
+        "floor": floor,
+        "importance": _name(importance),
+        "cost": getattr(cost, "name", "own"),
+        "input_wh": list(input_wh),
+    }
     return Plan(kept, {g.name: g.size for g in channels.groups if not g.fixed}, how)
 
 
@@ -238,8 +291,11 @@ def counts_allowed(size, multiple_of, floor, whole=None):
 
     floor: share of `whole`, the group's size before any pruning (None: its size now)."""
     if multiple_of < 1 or not 0 <= floor <= 1:
-        raise UsageError("a multiple of %r, a floor of %r" % (multiple_of, floor), where="multiple_of, floor",
-                         expected="1 or more, and a share from 0 to 1")
+        raise UsageError(
+            "a multiple of %r, a floor of %r" % (multiple_of, floor),
+            where="multiple_of, floor",
+            expected="1 or more, and a share from 0 to 1",
+        )
     least = max(multiple_of, math.ceil((whole or size) * floor / multiple_of) * multiple_of)
     return [*range(least, size, multiple_of), size]
 
@@ -253,8 +309,10 @@ def best(values, count):
 def describe(plan):
     """The plan as a short text: a line per group, channels before and after."""
     width = max([len(name) for name in plan.sizes], default=0)
-    lines = ["%-*s  %5d -> %d" % (width, name, size, len(plan.kept.get(name, range(size))))
-             for name, size in plan.sizes.items()]
+    lines = [
+        "%-*s  %5d -> %d" % (width, name, size, len(plan.kept.get(name, range(size))))
+        for name, size in plan.sizes.items()
+    ]
     before = sum(plan.sizes.values())
     after = sum(len(plan.kept.get(name, range(size))) for name, size in plan.sizes.items())
     return "\n".join([*lines, "%-*s  %5d -> %d" % (width, "all", before, after)])
@@ -266,13 +324,21 @@ def _scores(channels, importance) -> dict[str, Any]:
         if group.fixed:
             continue
         if len(found.get(group.name, ())) != group.size:
-            raise UsageError("importance does not fit the model", where="group %r" % group.name,
-                             expected="%d scores" % group.size, remedy="score this model: pipeline.pruning.importance.score")
+            raise UsageError(
+                "importance does not fit the model",
+                where="group %r" % group.name,
+                expected="%d scores" % group.size,
+                remedy="score this model: pipeline.pruning.importance.score",
+            )
         if not np.isfinite(np.asarray(found[group.name], float)).all():
-            raise UsageError("the importance of a channel is no finite number", where="group %r, made by %s" % (
-                group.name, ", ".join(group.layers)), expected="finite scores",
+            raise UsageError(
+                "the importance of a channel is no finite number",
+                where="group %r, made by %s" % (group.name, ", ".join(group.layers)),
+                expected="finite scores",
                 remedy="look for weights that are no numbers, which a training that failed leaves"
-                if isinstance(importance, str) else "give a large number for what must stay")
+                if isinstance(importance, str)
+                else "give a large number for what must stay",
+            )
     return found
 
 

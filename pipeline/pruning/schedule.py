@@ -4,6 +4,7 @@ Everything is a folder of steps, one folder each: plan.json, pruned.keras, the t
 result.json. What has a result is not done again, and a training goes on from its checkpoint; so an interrupted run,
 started again, ends as an unbroken one does, with the same plan.
 """
+
 import copy
 import math
 import os
@@ -24,7 +25,7 @@ from pipeline.training.distillation import with_teacher
 from pipeline.training.losses import detection_loss
 
 SCORE_BATCHES = 8  # batches that activations and gradients are measured on
-SCORE_IMAGES = 4   # images in each: Taylor's square is taken per batch, so small ones say more
+SCORE_IMAGES = 4  # images in each: Taylor's square is taken per batch, so small ones say more
 
 
 class Settings(NamedTuple):
@@ -55,8 +56,15 @@ class Pruning:
         self.claims = {}
         tuning = to_dict(config)
         tuning["data"].pop("root")  # where the photographs lie on this machine says nothing about the run
-        self.claim("settings.json", {"model_sha256": files.sha256(str(model)), "tuning": tuning,
-                                      **self.settings._asdict(), "input_wh": list(self.settings.input_wh)})
+        self.claim(
+            "settings.json",
+            {
+                "model_sha256": files.sha256(str(model)),
+                "tuning": tuning,
+                **self.settings._asdict(),
+                "input_wh": list(self.settings.input_wh),
+            },
+        )
 
     # The four ways.
 
@@ -89,10 +97,16 @@ class Pruning:
         def make():
             plan = pruner.plan_uniform(self.original, ratio, self.scores(self.original), s.multiple_of, s.floor)
             if ratio and not plan.kept:
-                raise self._nothing() if self._least() >= 1 else UsageError(
-                    "--ratio %g takes no channel of any group" % ratio, where=str(self.path),
-                    expected="half of --multiple-of (%d) or more of some group" % s.multiple_of,
-                    remedy="raise --ratio, or lower --multiple-of")
+                raise (
+                    self._nothing()
+                    if self._least() >= 1
+                    else UsageError(
+                        "--ratio %g takes no channel of any group" % ratio,
+                        where=str(self.path),
+                        expected="half of --multiple-of (%d) or more of some group" % s.multiple_of,
+                        remedy="raise --ratio, or lower --multiple-of",
+                    )
+                )
             return plan
 
         plan = self._plan(folder, make)
@@ -125,10 +139,12 @@ class Pruning:
         if result is None:
             raise self._nothing()
         if best is None:
-            raise QualityGate("no pruning that was tried stays within the allowed loss",
-                              where="%s: %.1f before, last %.1f" % (self.folder, before, result["map50"]),
-                              expected="a fall of at most %g points" % max_drop,
-                              remedy="fine-tune longer (--epochs), more probes, or allow more")
+            raise QualityGate(
+                "no pruning that was tried stays within the allowed loss",
+                where="%s: %.1f before, last %.1f" % (self.folder, before, result["map50"]),
+                expected="a fall of at most %g points" % max_drop,
+                remedy="fine-tune longer (--epochs), more probes, or allow more",
+            )
         return self.finish(*best)
 
     def scan(self, ratios=(0.25, 0.5, 0.75)):
@@ -171,9 +187,12 @@ class Pruning:
         for name, recipe in self.claims.items():
             path = self.folder / name
             if path.exists() and files.read_json(str(path)) != recipe:
-                raise UsageError("another pruning is in this folder", where=str(path),
-                                 expected="the model and settings that it was started with",
-                                 remedy="start it with the same settings to go on, or name another folder with --out")
+                raise UsageError(
+                    "another pruning is in this folder",
+                    where=str(path),
+                    expected="the model and settings that it was started with",
+                    remedy="start it with the same settings to go on, or name another folder with --out",
+                )
 
     def begin(self):
         """Before a file of a step is written or taken: whose folder this is, asked again, since another may have come
@@ -186,9 +205,13 @@ class Pruning:
                 files.write_json(str(self.folder / name), recipe)
 
     def _nothing(self):
-        return UsageError("every group of channels is at its least already", where=str(self.path),
-                          expected="channels to remove", remedy="lower --multiple-of (now %d) or --floor (now %g)" % (
-                              self.settings.multiple_of, self.settings.floor))
+        return UsageError(
+            "every group of channels is at its least already",
+            where=str(self.path),
+            expected="channels to remove",
+            remedy="lower --multiple-of (now %d) or --floor (now %g)"
+            % (self.settings.multiple_of, self.settings.floor),
+        )
 
     def baseline(self):
         """{"map50": val mAP50 of the unpruned model}, cached."""
@@ -209,8 +232,12 @@ class Pruning:
     def _root(self):
         root = self.config.data.root or os.environ.get("JETMASK_DATA", "")
         if not root:
-            raise UsageError("no data", where="data.root", expected="a folder with split folders such as train/, val/",
-                             remedy="give --data DIR, set JETMASK_DATA, or --epochs 0 --importance l1")
+            raise UsageError(
+                "no data",
+                where="data.root",
+                expected="a folder with split folders such as train/, val/",
+                remedy="give --data DIR, set JETMASK_DATA, or --epochs 0 --importance l1",
+            )
         return root
 
     def scores(self, model):
@@ -229,15 +256,19 @@ class Pruning:
 
     def _global(self, model, share, sizes=None):
         s = self.settings
-        return pruner.plan_global(model, share, self.scores(model), s.input_wh, s.multiple_of, s.floor,
-                                  self._cost(model), sizes)
+        return pruner.plan_global(
+            model, share, self.scores(model), s.input_wh, s.multiple_of, s.floor, self._cost(model), sizes
+        )
 
     def _least(self):
         """The share of the cost that is left when every group is at its floor."""
         s = self.settings
         cost = self._cost(self.original)
-        least = {g.name: pruner.counts_allowed(g.size, s.multiple_of, s.floor)[0]
-                 for g in pruner.channel_groups(self.original) if not g.fixed}
+        least = {
+            g.name: pruner.counts_allowed(g.size, s.multiple_of, s.floor)[0]
+            for g in pruner.channel_groups(self.original)
+            if not g.fixed
+        }
         return math.ceil(1e4 * cost(least) / cost({})) / 1e4
 
     def _plan(self, folder, make):
@@ -248,8 +279,11 @@ class Pruning:
             groups = pruner.channel_groups(self.original)
             if all(group.fixed for group in groups):
                 reasons = dict.fromkeys(group.fixed for group in groups)
-                raise UsageError("no channel of this model can be removed: " + "; ".join(reasons), where=str(self.path),
-                                 expected="a layer between input and output whose channels are its own")
+                raise UsageError(
+                    "no channel of this model can be removed: " + "; ".join(reasons),
+                    where=str(self.path),
+                    expected="a layer between input and output whose channels are its own",
+                )
             plan = make()
         self.begin()
         if plan:
@@ -263,16 +297,26 @@ class Pruning:
         if path.exists():
             result = files.read_json(str(path))
             if not isinstance(result, dict) or not {"model", "map50", "macs"} <= set(result):
-                raise BadInput("not the result of a step", where=str(path), expected="what jetmask prune wrote",
-                               remedy="remove the file: the step is done again")
+                raise BadInput(
+                    "not the result of a step",
+                    where=str(path),
+                    expected="what jetmask prune wrote",
+                    remedy="remove the file: the step is done again",
+                )
             return {**result, "model": str(folder / result["model"])}
         pruned = pruner.prune(model, plan)
         save(pruned, folder / "pruned.keras")
         result = {"model": "pruned.keras", "map50": None, "epochs": 0, "minutes": 0.0}
         if self.config.train.epochs:
             run = folder / "train"
-            tuned = train.fit(self.config, run, model=pruned, resume=(run / "checkpoint.npz").exists(),
-                              progress=self.progress, learner=self.learner())
+            tuned = train.fit(
+                self.config,
+                run,
+                model=pruned,
+                resume=(run / "checkpoint.npz").exists(),
+                progress=self.progress,
+                learner=self.learner(),
+            )
             result.update({key: tuned[key] for key in ("map50", "epochs", "minutes")}, model="train/best.keras")
         macs = [prune_cost.Macs(m, self.settings.input_wh)({}) for m in (self.original, pruned)]
         result.update(macs=int(macs[1]), macs_share=macs[1] / macs[0], parameters=pruned.count_params())
@@ -297,8 +341,7 @@ class Pruning:
             result["map50_before"] = self.baseline()["map50"]
             truths = average_precision.load_split(str(self._val()))
             photos = [dataset.Photo(Path(t.file), None, None, None, t.wh) for t in truths]
-            found = [train.predict(m, photos, self.config.train.val_wh)
-                     for m in (self.original, load(result["model"]))]
+            found = [train.predict(m, photos, self.config.train.val_wh) for m in (self.original, load(result["model"]))]
             result["change"] = average_precision.paired_bootstrap(truths, *found)
         files.write_json(str(self.folder / "result.json"), result)
         return result
@@ -315,5 +358,6 @@ def photo_scores(model, kind, config, input_wh):
     pairs = [batches[i] for i in range(SCORE_BATCHES)]
     if kind == "activation":
         return importance.score(model, kind, (x for x, _ in pairs))
-    return importance.score(model, kind, pairs, lambda y, out: sum(detection_loss(
-        out, y["boxes"], y["labels"], y["ignore"])))
+    return importance.score(
+        model, kind, pairs, lambda y, out: sum(detection_loss(out, y["boxes"], y["labels"], y["ignore"]))
+    )

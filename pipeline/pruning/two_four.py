@@ -7,6 +7,7 @@ gain nothing. On an Orin TensorRT may take sparse kernels; NVIDIA's developers s
 What it costs, measured once with pipeline/weights/s.keras (SHA-256 c3c3a56a8f84...) on val/ at 416x416: two-class mAP50
 76.5 before, 59.3 with the zeros alone, 68.2 after 20 steps of 16 photographs at 320 px. No longer fine-tuning was run.
 """
+
 from typing import NamedTuple
 
 import keras
@@ -51,8 +52,9 @@ def choose(model):
             keep[kernel.shape[0] // 2, kernel.shape[1] // 2, diagonal, diagonal] = True
         masks[layer.name] = sparsity.mask(kernel, axis, keep)
     if not masks:
-        raise UsageError("no layer of this model can have the 2:4 pattern", None,
-                         "convolutions with a multiple of 4 input channels")
+        raise UsageError(
+            "no layer of this model can have the 2:4 pattern", None, "convolutions with a multiple of 4 input channels"
+        )
     return Choice(masks, dense)
 
 
@@ -106,16 +108,29 @@ def two_four(pruning):
         result = {"model": "pruned.keras", "map50": None, "epochs": 0, "minutes": 0.0}
         if pruning.config.train.epochs:
             run = folder / "train"
-            tuned = train.fit(pruning.config, run, model=model, resume=(run / "checkpoint.npz").exists(),
-                              progress=pruning.progress, learner=pruning.learner(),
-                              callbacks=[Held(model, choice.masks)])
+            tuned = train.fit(
+                pruning.config,
+                run,
+                model=model,
+                resume=(run / "checkpoint.npz").exists(),
+                progress=pruning.progress,
+                learner=pruning.learner(),
+                callbacks=[Held(model, choice.masks)],
+            )
             result.update({key: tuned[key] for key in ("map50", "epochs", "minutes")}, model="train/best.keras")
         files.write_json(str(path), result)
     result = files.read_json(str(path))
     counts = [(int((~mask).sum()), mask.size) for mask in choice.masks.values()]
     result.update(
-        model=str(folder / result["model"]), sparse=sorted(choice.masks), dense=[list(row) for row in choice.dense],
-        zeros=round(sum(zeros for zeros, _ in counts) / sum(
-            np.asarray(v).size for v in pruning.original.trainable_variables if v.name.endswith("kernel")), 4),
-        macs=int(cost.Macs(pruning.original, pruning.settings.input_wh)({})), macs_share=1.0)
+        model=str(folder / result["model"]),
+        sparse=sorted(choice.masks),
+        dense=[list(row) for row in choice.dense],
+        zeros=round(
+            sum(zeros for zeros, _ in counts)
+            / sum(np.asarray(v).size for v in pruning.original.trainable_variables if v.name.endswith("kernel")),
+            4,
+        ),
+        macs=int(cost.Macs(pruning.original, pruning.settings.input_wh)({})),
+        macs_share=1.0,
+    )
     return pruning.finish(result)

@@ -102,8 +102,12 @@ def collect(onnx_path, images, input_wh, method="percentile", progress=None):
             progress(done, total)
     bad = sorted(name for name, value in largest.items() if not np.isfinite(value))
     if bad:
-        raise BadInput("tensor %s is not finite on these images" % bad[0], where=onnx_path,
-                       expected="finite activations", remedy="check the weights; train again")
+        raise BadInput(
+            "tensor %s is not finite on these images" % bad[0],
+            where=onnx_path,
+            expected="finite activations",
+            remedy="check the weights; train again",
+        )
     ranges = dict(largest)
     if method != "minmax":
         histograms = {name: np.zeros(BINS, np.int64) for name in names}
@@ -123,8 +127,12 @@ def _digest(path):
     try:
         return files.sha256(path)
     except OSError as error:
-        raise BadInput("cannot read a calibration image: %s" % error.strerror, where=path,
-                       expected="a photograph", remedy="take it out of the list") from error
+        raise BadInput(
+            "cannot read a calibration image: %s" % error.strerror,
+            where=path,
+            expected="a photograph",
+            remedy="take it out of the list",
+        ) from error
 
 
 def observed(onnx_path, input_wh):
@@ -147,18 +155,27 @@ def observed(onnx_path, input_wh):
     try:
         session = ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own classes have no public base
-        raise BadInput("ONNX Runtime does not take the model: %s" % str(error).splitlines()[0], where=onnx_path,
-                       expected="a float32 model written by jetmask export") from error
+        raise BadInput(
+            "ONNX Runtime does not take the model: %s" % str(error).splitlines()[0],
+            where=onnx_path,
+            expected="a float32 model written by jetmask export",
+        ) from error
     taken = [(value.name, value.type) for value in session.get_inputs()]
     if taken != [("image", "tensor(float)")]:
-        raise BadInput("the model has another input: " + ", ".join("%s %s" % pair for pair in taken), where=onnx_path,
-                       expected="one float32 input called image, as jetmask export writes it",
-                       remedy="rename the input, or export the model again")
+        raise BadInput(
+            "the model has another input: " + ", ".join("%s %s" % pair for pair in taken),
+            where=onnx_path,
+            expected="one float32 input called image, as jetmask export writes it",
+            remedy="rename the input, or export the model again",
+        )
     shape, wanted = session.get_inputs()[0].shape, [1, 3, input_wh[1], input_wh[0]]
     if len(shape) != 4 or any(isinstance(n, int) and n != want for n, want in zip(shape, wanted)):
-        raise BadInput("the model's input is %s" % " x ".join(map(str, shape)), where=onnx_path,
-                       expected="1 x 3 x %d x %d for --input-wh %dx%d" % (*wanted[2:], *input_wh),
-                       remedy="give the size that the model was made for, or export it for all sizes")
+        raise BadInput(
+            "the model's input is %s" % " x ".join(map(str, shape)),
+            where=onnx_path,
+            expected="1 x 3 x %d x %d for --input-wh %dx%d" % (*wanted[2:], *input_wh),
+            remedy="give the size that the model was made for, or export it for all sizes",
+        )
     return session, names
 
 
@@ -167,8 +184,12 @@ def _activations(session, names, images, input_wh):
     for path in images:
         frame = cv2.imread(path, cv2.IMREAD_COLOR)
         if frame is None:
-            raise BadInput("not a photograph that OpenCV can read", where=path, expected="JPEG or PNG",
-                           remedy="replace it or take it out of the list")
+            raise BadInput(
+                "not a photograph that OpenCV can read",
+                where=path,
+                expected="JPEG or PNG",
+                remedy="replace it or take it out of the list",
+            )
         blob, _ = letterbox(frame, input_wh)
         yield dict(zip(names, session.run(names, {"image": blob})))
 
@@ -239,14 +260,17 @@ def size(text):
     """(width, height) of WxH, multiples of 32. UsageError otherwise."""
     parts = str(text).lower().split("x")
     if len(parts) != 2 or not all(p.isdecimal() and int(p) >= 32 and int(p) % 32 == 0 for p in parts):
-        raise UsageError("not an input size: %r" % text, expected="WIDTHxHEIGHT, multiples of 32",
-                         remedy="for instance 416x256")
+        raise UsageError(
+            "not an input size: %r" % text, expected="WIDTHxHEIGHT, multiples of 32", remedy="for instance 416x256"
+        )
     return int(parts[0]), int(parts[1])
 
 
 def options(parser):
-    parser.description = ("Choose photographs that stand for your data, run them through the model and keep the range "
-                          "of every tensor.\n\nexample: jetmask calibrate --onnx s.onnx --data data/train --out s.json")
+    parser.description = (
+        "Choose photographs that stand for your data, run them through the model and keep the range "
+        "of every tensor.\n\nexample: jetmask calibrate --onnx s.onnx --data data/train --out s.json"
+    )
     parser.add_argument("--onnx", required=True, metavar="FILE", help="the float32 model")
     parser.add_argument("--data", required=True, metavar="SPLIT_DIR", help="labelled photographs, never the test ones")
     parser.add_argument("--out", required=True, metavar="FILE.json", help="where to write the table")
@@ -270,8 +294,9 @@ def command(args):
     graphs.read(args.onnx)
 
     def progress(what):
-        return lambda done, total: print("\r%s %d/%d" % (what, done, total), end="\n" if done == total else "",
-                                         file=sys.stderr, flush=True)
+        return lambda done, total: print(
+            "\r%s %d/%d" % (what, done, total), end="\n" if done == total else "", file=sys.stderr, flush=True
+        )
 
     images = select(args.data, args.count, args.seed, progress("looking at photographs"))
     if len(images) < MIN_IMAGES:
@@ -281,8 +306,14 @@ def command(args):
     if args.cache:
         algorithm = "MinMaxCalibration" if args.method == "minmax" else "EntropyCalibration2"
         files.write_text(args.cache, tables.format_cache(tables.cache_of(table.ranges, args.tensorrt, algorithm)))
-    result = {"path": args.out, "tensors": len(table.ranges), "images": len(images), "method": table.method,
-              "data_sha256": tables.data_hash(table.images), "onnx_sha256": table.onnx_sha256}
+    result = {
+        "path": args.out,
+        "tensors": len(table.ranges),
+        "images": len(images),
+        "method": table.method,
+        "data_sha256": tables.data_hash(table.images),
+        "onnx_sha256": table.onnx_sha256,
+    }
     if args.json:
         print(json.dumps(result))
     else:

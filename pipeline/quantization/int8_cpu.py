@@ -53,8 +53,11 @@ class _Writer:
         self.values = graphs.constants(self.graph)
         self.readers = graphs.consumers(self.graph)
         self.outputs = [output.name for output in self.graph.output]
-        self.relu_of = {n.input[0]: n.output[0] for n in self.graph.node
-                        if n.op_type == "Relu" and len(self.readers[n.input[0]]) == 1}
+        self.relu_of = {
+            n.input[0]: n.output[0]
+            for n in self.graph.node
+            if n.op_type == "Relu" and len(self.readers[n.input[0]]) == 1
+        }
         self.nodes, self.constants = [], {}
         self.floats = {name: name for name in graphs.input_names(self.graph)}
         self.bytes = {}
@@ -81,18 +84,26 @@ class _Writer:
                 self._plain(node)
         for name in self.outputs:
             self.as_float(name)
-        graph = helper.make_graph(self.nodes, self.graph.name, self.graph.input, self.graph.output,
-                                  [numpy_helper.from_array(np.asarray(v, order="C"), k)
-                                   for k, v in self.constants.items()])
-        model = helper.make_model(graph, producer_name="jetmask", opset_imports=[
-            helper.make_opsetid("", graphs.OPSET), helper.make_opsetid(MICROSOFT, 1)])
+        graph = helper.make_graph(
+            self.nodes,
+            self.graph.name,
+            self.graph.input,
+            self.graph.output,
+            [numpy_helper.from_array(np.asarray(v, order="C"), k) for k, v in self.constants.items()],
+        )
+        model = helper.make_model(
+            graph,
+            producer_name="jetmask",
+            opset_imports=[helper.make_opsetid("", graphs.OPSET), helper.make_opsetid(MICROSOFT, 1)],
+        )
         model.ir_version = graphs.IR_VERSION
         graphs.tidy(model.graph)
         return model
 
     def _emit(self, op, inputs, output, domain="", **attributes):
-        self.nodes.append(helper.make_node(op, inputs, [output], name="%s/%s" % (output, op), domain=domain,
-                                           **attributes))
+        self.nodes.append(
+            helper.make_node(op, inputs, [output], name="%s/%s" % (output, op), domain=domain, **attributes)
+        )
         return output
 
     def _constant(self, name, value):
@@ -114,8 +125,11 @@ class _Writer:
         """(scale, zero point) of a tensor's uint8 form."""
         name = self.same_scale.get(name, name)
         if name not in self.ranges:
-            raise BadInput("the calibration table has no range for tensor %r" % name,
-                           expected="a table of this model", remedy="calibrate again: jetmask calibrate")
+            raise BadInput(
+                "the calibration table has no range for tensor %r" % name,
+                expected="a table of this model",
+                remedy="calibrate again: jetmask calibrate",
+            )
         largest = max(self.ranges[name], 1e-6)
         if name in self.unsigned:  # the image too: 0..255, scale 1, nothing is lost
             return np.float32(largest / LEVELS), np.uint8(0)
@@ -139,8 +153,11 @@ class _Writer:
         """The float32 NCHW form of a tensor."""
         if name not in self.floats:
             first = self._emit("Transpose", [self.as_bytes(name)], name + ".nchw", perm=[0, 3, 1, 2])
-            self.floats[name] = self._emit("DequantizeLinear", [first, *self._scale_inputs(name)],
-                                           name if name in self.outputs else name + ".float")
+            self.floats[name] = self._emit(
+                "DequantizeLinear",
+                [first, *self._scale_inputs(name)],
+                name if name in self.outputs else name + ".float",
+            )
         return self.floats[name]
 
     def _weight(self, node):
@@ -156,8 +173,11 @@ class _Writer:
     def _heads(self, node):
         """All outputs that 1x1 convolutions make of one map: uint8 in, float32 out."""
         source = node.input[0]
-        group = [n for n in self.graph.node if n.op_type == "Conv" and n.input[0] == source and n.name not in self.keep
-                 and self._is_head(n)]
+        group = [
+            n
+            for n in self.graph.node
+            if n.op_type == "Conv" and n.input[0] == source and n.name not in self.keep and self._is_head(n)
+        ]
         weight, bias = (np.concatenate(parts) for parts in zip(*(self._weight(n) for n in group)))
         steps = weight_scales(weight)
         rounded = np.clip(np.rint(weight / steps[:, None, None, None]), -127, 127).astype(np.int8)
@@ -165,10 +185,18 @@ class _Writer:
         name = group[0].name
         made = self._emit(
             "MatMulIntegerToFloat",
-            [data, self._constant(name + ".weight", rounded[:, :, 0, 0].T), scale,
-             self._constant(name + ".weight.scale", steps.astype(np.float32)), zero,
-             self._constant(name + ".weight.zero", np.zeros(len(weight), np.int8)),
-             self._constant(name + ".bias", bias.astype(np.float32))], name + ".nhwc", domain=MICROSOFT)
+            [
+                data,
+                self._constant(name + ".weight", rounded[:, :, 0, 0].T),
+                scale,
+                self._constant(name + ".weight.scale", steps.astype(np.float32)),
+                zero,
+                self._constant(name + ".weight.zero", np.zeros(len(weight), np.int8)),
+                self._constant(name + ".bias", bias.astype(np.float32)),
+            ],
+            name + ".nhwc",
+            domain=MICROSOFT,
+        )
         outputs = [n.output[0] for n in group]
         first = self._emit("Transpose", [made], outputs[0] if len(group) == 1 else name + ".nchw", perm=[0, 3, 1, 2])
         if len(group) > 1:
@@ -183,26 +211,36 @@ class _Writer:
         rounded = np.clip(np.rint(weight / steps[:, None, None, None]), -127, 127).astype(np.int8)
         data = self.as_bytes(source)
         accumulator = float(self._scale(source)[0]) * steps
-        whole_bias = np.clip(np.rint(bias / accumulator), -2 ** 31, 2 ** 31 - 1).astype(np.int32)
+        whole_bias = np.clip(np.rint(bias / accumulator), -(2**31), 2**31 - 1).astype(np.int32)
         name = node.name
         self.bytes[output] = self._emit(
             "QLinearConv",
-            [data, *self._scale_inputs(source),
-             self._constant(name + ".weight", rounded),
-             self._constant(name + ".weight.scale", steps.astype(np.float32)),
-             self._constant(name + ".weight.zero", np.zeros(len(weight), np.int8)),
-             *self._scale_inputs(output), self._constant(name + ".bias", whole_bias)],
-            output + ".u8", domain=MICROSOFT, channels_last=1, kernel_shape=list(weight.shape[2:]),
-            strides=list(graphs.attribute(node, "strides", [1, 1])), pads=list(graphs.attribute(node, "pads", [0] * 4)),
-            group=graphs.attribute(node, "group", 1))
+            [
+                data,
+                *self._scale_inputs(source),
+                self._constant(name + ".weight", rounded),
+                self._constant(name + ".weight.scale", steps.astype(np.float32)),
+                self._constant(name + ".weight.zero", np.zeros(len(weight), np.int8)),
+                *self._scale_inputs(output),
+                self._constant(name + ".bias", whole_bias),
+            ],
+            output + ".u8",
+            domain=MICROSOFT,
+            channels_last=1,
+            kernel_shape=list(weight.shape[2:]),
+            strides=list(graphs.attribute(node, "strides", [1, 1])),
+            pads=list(graphs.attribute(node, "pads", [0] * 4)),
+            group=graphs.attribute(node, "group", 1),
+        )
 
     def _add(self, node):
         output = self._fused(node)
         inputs = []
         for name in sorted(node.input, key=lambda name: name in self.waiting):
             inputs += [self.as_bytes(name), *self._scale_inputs(name)]
-        self.bytes[output] = self._emit("QLinearAdd", inputs + list(self._scale_inputs(output)), output + ".u8",
-                                        domain=MICROSOFT)
+        self.bytes[output] = self._emit(
+            "QLinearAdd", inputs + list(self._scale_inputs(output)), output + ".u8", domain=MICROSOFT
+        )
 
     def _upsample(self, node):
         """Nearest, twice: (1, h, w, c) -> (1, h, 2w, c) -> (1, 2h, 2w, c), by copying.
@@ -215,8 +253,13 @@ class _Writer:
         if partner is None:
             scales = self._constant("upsample.scales", np.array([1, 2, 2, 1], np.float32))
             self.bytes[output] = self._emit(
-                "Resize", [data, "", scales], output + ".u8", mode="nearest", nearest_mode="floor",
-                coordinate_transformation_mode="asymmetric")
+                "Resize",
+                [data, "", scales],
+                output + ".u8",
+                mode="nearest",
+                nearest_mode="floor",
+                coordinate_transformation_mode="asymmetric",
+            )
             return
         channels = self._channels(source)
         twice = self._emit("Concat", [data, data], output + ".wide", axis=3)

@@ -39,8 +39,15 @@ def fp16(src, dst, keep=()):
             # The half form of an output is called .half from the start: its own name is the float one's.
             casts[name, half] = name + ".half" if half else name if name in outputs else name + ".float"
             made = name + ".half" if name in outputs and is_half[name] else name
-            nodes.append(helper.make_node("Cast", [made], [casts[name, half]], name=casts[name, half] + "/cast",
-                                          to=TensorProto.FLOAT16 if half else TensorProto.FLOAT))
+            nodes.append(
+                helper.make_node(
+                    "Cast",
+                    [made],
+                    [casts[name, half]],
+                    name=casts[name, half] + "/cast",
+                    to=TensorProto.FLOAT16 if half else TensorProto.FLOAT,
+                )
+            )
         return casts[name, half]
 
     for node in list(graph.node):
@@ -68,8 +75,12 @@ def fp16(src, dst, keep=()):
 
 def _halved(value, node, where):
     if np.abs(value).max(initial=0) > np.finfo(np.float16).max:
-        raise BadInput("a weight of node %r is too large for fp16" % node, where=where,
-                       expected="weights up to 65504", remedy="keep that node in float32")
+        raise BadInput(
+            "a weight of node %r is too large for fp16" % node,
+            where=where,
+            expected="weights up to 65504",
+            remedy="keep that node in float32",
+        )
     return value.astype(np.float16)
 
 
@@ -85,8 +96,9 @@ def float_ends(graph):
     A symmetric scale over raw 0..255 loses a bit, and logits are what is compared; together they are few MACs.
     """
     outputs = {output.name for output in graph.output}
-    return image_readers(graph) + tuple(node.name for node in graph.node
-                                        if node.op_type == "Conv" and node.output[0] in outputs)
+    return image_readers(graph) + tuple(
+        node.name for node in graph.node if node.op_type == "Conv" and node.output[0] in outputs
+    )
 
 
 def int8_cpu(src, table, dst, keep=None):
@@ -120,8 +132,10 @@ def int8_tensorrt(src, table, dst, keep=None):
         extra = {} if axis is None else {"axis": axis}
         graphs.set_constant(graph, name + ".scale", scale)
         graphs.set_constant(graph, name + ".zero", zero)
-        for op, start, end in (("QuantizeLinear", source, name + ".q"),
-                               ("DequantizeLinear", name + ".q", name + ".dq")):
+        for op, start, end in (
+            ("QuantizeLinear", source, name + ".q"),
+            ("DequantizeLinear", name + ".q", name + ".dq"),
+        ):
             nodes.append(helper.make_node(op, [start, name + ".scale", name + ".zero"], [end], name=end, **extra))
         return name + ".dq"
 
@@ -160,16 +174,24 @@ def range_of(table, name):
     try:
         return table.ranges[name]
     except KeyError:
-        raise BadInput("the calibration table has no range for tensor %r" % name, where="table of %s" % table.model,
-                       expected="a table of this model", remedy="calibrate again: jetmask calibrate") from None
+        raise BadInput(
+            "the calibration table has no range for tensor %r" % name,
+            where="table of %s" % table.model,
+            expected="a table of this model",
+            remedy="calibrate again: jetmask calibrate",
+        ) from None
 
 
 def require_nodes(graph, names, where):
     """UsageError where a name is not that of a node."""
     unknown = sorted(set(names) - {node.name for node in graph.node})
     if unknown:
-        raise UsageError("no node is called %r" % unknown[0], where=where, expected="names of nodes of the model",
-                         remedy="jetmask predict MODEL.onnx --layers lists them")
+        raise UsageError(
+            "no node is called %r" % unknown[0],
+            where=where,
+            expected="names of nodes of the model",
+            remedy="jetmask predict MODEL.onnx --layers lists them",
+        )
 
 
 def _checked(src, table):

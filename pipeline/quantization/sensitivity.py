@@ -22,7 +22,7 @@ from pipeline.graphs import edit as graphs
 from pipeline.quantization import calibrate, quantize
 
 FP16_LARGEST = 65504.0
-FP16_SMALLEST_NORMAL = 2.0 ** -14
+FP16_SMALLEST_NORMAL = 2.0**-14
 HEADROOM = 0.5  # of fp16's range: photographs that calibration did not see may go further
 
 
@@ -139,9 +139,11 @@ def auto(ranking, ask, start=()):
         failed, count = count, count * 2
     count = min(count, len(order))
     if not verdict(order[:count]).passed:
-        raise QualityGate("no mix of precisions holds the gate: %s" % verdict(order[:count]),
-                          expected="a model that passes with every layer in higher precision",
-                          remedy="calibrate on other images, or allow a larger --max-drop")
+        raise QualityGate(
+            "no mix of precisions holds the gate: %s" % verdict(order[:count]),
+            expected="a model that passes with every layer in higher precision",
+            remedy="calibrate on other images, or allow a larger --max-drop",
+        )
     while count - failed > 1:
         middle = (failed + count) // 2
         if verdict(order[:middle]).passed:
@@ -149,7 +151,7 @@ def auto(ranking, ask, start=()):
         else:
             failed = middle
     keep = order[:count]
-    for name in reversed(order[:count - 1]):  # the last one is needed: without it the gate failed
+    for name in reversed(order[: count - 1]):  # the last one is needed: without it the gate failed
         fewer = [other for other in keep if other != name]
         if verdict(fewer).passed:
             keep = fewer
@@ -203,8 +205,9 @@ class _Known:
     def __init__(self, path, *what):
         self.path = path
         table = what[1]._replace(layer_precisions={})  # an outcome of the search, not a part of the question
-        self.key = hashlib.sha256(json.dumps([files.sha256(str(what[0])), table._asdict(), *what[2:]],
-                                             sort_keys=True, default=str).encode()).hexdigest()
+        self.key = hashlib.sha256(
+            json.dumps([files.sha256(str(what[0])), table._asdict(), *what[2:]], sort_keys=True, default=str).encode()
+        ).hexdigest()
         stored = files.read_json(path) if path and os.path.exists(path) else {}
         self.stored = stored if isinstance(stored, dict) else {}
         self.values = self.stored.setdefault(self.key, {})
@@ -239,5 +242,8 @@ def fp16_scan(src, images, input_wh):
 def overflows(src, images, input_wh):
     """Names of the nodes to keep in float32: those that make or read a tensor at risk in fp16."""
     risky = {half.tensor for half in fp16_scan(src, images, input_wh) if half.at_risk}
-    return tuple(node.name for node in graphs.read(src).graph.node
-                 if any(name in risky for name in list(node.output) + list(node.input)))
+    return tuple(
+        node.name
+        for node in graphs.read(src).graph.node
+        if any(name in risky for name in list(node.output) + list(node.input))
+    )

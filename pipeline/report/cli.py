@@ -93,8 +93,12 @@ def check(data: Any, where: str) -> None:
     for key, value in data.items():
         if key not in SECTIONS:
             near = difflib.get_close_matches(key, SECTIONS, 1)
-            raise BadInput(f"a report has no section {key!r}", where, "one of " + ", ".join(SECTIONS),
-                           f"did you mean {near[0]}?" if near else None)
+            raise BadInput(
+                f"a report has no section {key!r}",
+                where,
+                "one of " + ", ".join(SECTIONS),
+                f"did you mean {near[0]}?" if near else None,
+            )
         if value is not None and not isinstance(value, SECTIONS[key]):
             wanted: Any = SECTIONS[key]
             kinds = wanted if isinstance(wanted, tuple) else (wanted,)
@@ -102,8 +106,22 @@ def check(data: Any, where: str) -> None:
     for number, row in enumerate(data.get("facts") or ()):
         if not isinstance(row, list) or len(row) != 2:
             raise BadInput(f"facts[{number}] is {row!r}", where, "[label, value]")
-    for key in ("variants", "predicted", "devices", "stages", "curves", "layers", "prunings", "agreement",
-                "sensitivity", "ablations", "comparisons", "detections", "commands", "next"):
+    for key in (
+        "variants",
+        "predicted",
+        "devices",
+        "stages",
+        "curves",
+        "layers",
+        "prunings",
+        "agreement",
+        "sensitivity",
+        "ablations",
+        "comparisons",
+        "detections",
+        "commands",
+        "next",
+    ):
         for number, row in enumerate(data.get(key) or ()):
             if not isinstance(row, dict):
                 raise BadInput(f"{key}[{number}] is {type(row).__name__}", where, "an object")
@@ -123,8 +141,12 @@ def add_device(data: dict[str, Any], device: dict[str, Any], where: str) -> None
     """Put a device's bench into a report, in the place of an earlier one of the same machine and bundle."""
     rows = device.get("rows") if isinstance(device, dict) else None
     if not isinstance(rows, list) or not all(map(_is_measurement, rows)):
-        raise BadInput("these are no measurements of a device", where, "a file that `jetmask bench --out` wrote",
-                       "jetmask bench --device USER@HOST --target nano --out FILE.json")
+        raise BadInput(
+            "these are no measurements of a device",
+            where,
+            "a file that `jetmask bench --out` wrote",
+            "jetmask bench --device USER@HOST --target nano --out FILE.json",
+        )
     same = (machine_of(device), device.get("bundle"))
     data["devices"] = [old for old in data.get("devices") or () if (machine_of(old), old.get("bundle")) != same]
     data["devices"].append(device)
@@ -132,15 +154,24 @@ def add_device(data: dict[str, Any], device: dict[str, Any], where: str) -> None
 
 def _is_measurement(row: Any) -> bool:
     """Whether a row of a device's file has the shape that `jetmask bench` gives it."""
+
     def figures(key: str, *names: str, unknown: tuple = ()) -> bool:
         value = row.get(key)
-        return value is None or isinstance(value, dict) and all(
-            isinstance(value.get(name), (int, float)) for name in names) and all(
-            name in value and isinstance(value[name], (int, float, type(None))) for name in unknown)
+        return (
+            value is None
+            or isinstance(value, dict)
+            and all(isinstance(value.get(name), (int, float)) for name in names)
+            and all(name in value and isinstance(value[name], (int, float, type(None))) for name in unknown)
+        )
 
-    return (isinstance(row, dict) and isinstance(row.get("variant"), str) and figures("ap")
-            and figures("latency_ms", unknown=("p50",)) and figures("infer_ms", unknown=("p50",))
-            and figures("predicted", "latency_ms", "off_percent", unknown=("low_ms", "high_ms", "inside")))
+    return (
+        isinstance(row, dict)
+        and isinstance(row.get("variant"), str)
+        and figures("ap")
+        and figures("latency_ms", unknown=("p50",))
+        and figures("infer_ms", unknown=("p50",))
+        and figures("predicted", "latency_ms", "off_percent", unknown=("low_ms", "high_ms", "inside"))
+    )
 
 
 def as_csv(data: dict[str, Any]) -> str:
@@ -176,8 +207,9 @@ def contact_sheet(
             (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.38, 1)
             if x1 - x0 >= width:  # on a face smaller than its number, the number would hide the face
                 cv2.rectangle(image, (x0, y0), (x0 + width + 3, y0 + height + 4), COLOURS[int(label)], -1)
-                cv2.putText(image, text, (x0 + 2, y0 + height + 1), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (20, 20, 20), 1,
-                            cv2.LINE_AA)
+                cv2.putText(
+                    image, text, (x0 + 2, y0 + height + 1), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (20, 20, 20), 1, cv2.LINE_AA
+                )
         name = f"detections/{group + '-' if group else ''}{number:02d}.jpg".replace(" ", "_")
         ok, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 82])
         assert ok
@@ -191,9 +223,14 @@ def options(parser) -> None:
     parser.description = "Write report.html (one file, nothing loaded from elsewhere) from a run folder's report.json."
     parser.epilog = "example: jetmask report runs/demo --device nano.json"
     parser.add_argument("run", help="a run folder that holds report.json")
-    parser.add_argument("--device", action="append", default=[], metavar="FILE.json",
-                        help="put in what `jetmask bench --device USER@HOST --target nano --out FILE.json` measured, "
-                             "beside its predictions")
+    parser.add_argument(
+        "--device",
+        action="append",
+        default=[],
+        metavar="FILE.json",
+        help="put in what `jetmask bench --device USER@HOST --target nano --out FILE.json` measured, "
+        "beside its predictions",
+    )
     parser.add_argument("--json", action="store_true", help="print the paths as JSON")
 
 

@@ -19,19 +19,48 @@ def section(device: dict[str, Any]) -> str:
             offs.append(guess["off_percent"])
             inside += [guess["inside"]] if guess["inside"] is not None else []
             off = f"{guess['off_percent']:+.1f} %"
-            interval = (f"{number(guess['low_ms'], 'ms')} to {number(guess['high_ms'], 'ms')}"
-                        if guess["low_ms"] is not None else "error unknown")
-        lines.append(("", [row["variant"], row.get("runtime"), total["p50"], total.get("p99"), row.get("fps"),
-                           infer["p50"], guess and guess["latency_ms"], interval, off]))
+            interval = (
+                f"{number(guess['low_ms'], 'ms')} to {number(guess['high_ms'], 'ms')}"
+                if guess["low_ms"] is not None
+                else "error unknown"
+            )
+        lines.append(
+            (
+                "",
+                [
+                    row["variant"],
+                    row.get("runtime"),
+                    total["p50"],
+                    total.get("p99"),
+                    row.get("fps"),
+                    infer["p50"],
+                    guess and guess["latency_ms"],
+                    interval,
+                    off,
+                ],
+            )
+        )
     if not lines:
         return ""
-    columns = [("variant", ""), ("runs on", "text"), ("whole image p50 ms", "ms"), ("p99", "ms"), ("frames/s", "fps"),
-               ("inference p50 ms", "ms"), ("predicted ms", "ms"), ("9 of 10 within, ms", ""), ("off by", "")]
+    columns = [
+        ("variant", ""),
+        ("runs on", "text"),
+        ("whole image p50 ms", "ms"),
+        ("p99", "ms"),
+        ("frames/s", "fps"),
+        ("inference p50 ms", "ms"),
+        ("predicted ms", "ms"),
+        ("9 of 10 within, ms", ""),
+        ("off by", ""),
+    ]
     mode = (device.get("board") or {}).get("power_mode")
-    caption = (f"Measured there on {device.get('measured_on', 'its bundle')}{', power mode ' + mode if mode else ''}; "
-               "the prediction is of inference alone")
-    return (f"<h3>{escape(machine_of(device))}</h3><p>{escape(verdict(device, offs, inside))}</p>"
-            + table(columns, lines, caption))
+    caption = (
+        f"Measured there on {device.get('measured_on', 'its bundle')}{', power mode ' + mode if mode else ''}; "
+        "the prediction is of inference alone"
+    )
+    return f"<h3>{escape(machine_of(device))}</h3><p>{escape(verdict(device, offs, inside))}</p>" + table(
+        columns, lines, caption
+    )
 
 
 def verdict(device: dict[str, Any], offs: list[float], inside: list[bool]) -> str:
@@ -41,7 +70,10 @@ def verdict(device: dict[str, Any], offs: list[float], inside: list[bool]) -> st
         return "Nothing was predicted for it: jetmask bench --target names the kind of device."
     if not offs:
         return f"No row here is one that the latency model of {target} covers."
-    text = (f"The predictions for {target} were off by {sum(map(abs, offs)) / len(offs):.1f} % on average over "
-            f"{len(offs)} measured row{'s' if len(offs) > 1 else ''}, at most {max(map(abs, offs)):.1f} %")
-    return text + (f"; {sum(inside)} of {len(inside)} lay inside their interval." if inside else
-                   "; their error bound was unknown.")
+    text = (
+        f"The predictions for {target} were off by {sum(map(abs, offs)) / len(offs):.1f} % on average over "
+        f"{len(offs)} measured row{'s' if len(offs) > 1 else ''}, at most {max(map(abs, offs)):.1f} %"
+    )
+    return text + (
+        f"; {sum(inside)} of {len(inside)} lay inside their interval." if inside else "; their error bound was unknown."
+    )

@@ -27,19 +27,24 @@ def number(value: Any, kind: str = "") -> str:
 
 def table(columns: list, rows: list, caption: str = "", marked: tuple = ()) -> str:
     """columns: (title, kind); rows: (class, values). Wrapped, so that a phone scrolls it sideways."""
+
     def cell(value, kind):
         return f'<td class="text">{number(value)}</td>' if kind == "text" else f"<td>{number(value, kind)}</td>"
 
     head = "".join(f'<th scope="col"{text_class(kind)}>{escape(name)}</th>' for name, kind in columns)
     lines = "".join(
         f"<tr{f' class={chr(34)}{css}{chr(34)}' if css else ''}>"
-        + "".join(cell(value, kind) for value, (_, kind) in zip(values, columns, strict=True)) + "</tr>"
-        for css, values in rows)
+        + "".join(cell(value, kind) for value, (_, kind) in zip(values, columns, strict=True))
+        + "</tr>"
+        for css, values in rows
+    )
     # Not a <caption>: that would be as wide as the table, and cut off on a phone.
     words = f'<p class="caption">{escape(caption)}</p>' if caption else ""
     label = escape(caption or ", ".join(name for name, _ in columns[:3] if name))
-    return (f'{words}<div class="scroll" tabindex="0" role="region" aria-label="{label}">'
-            f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>")
+    return (
+        f'{words}<div class="scroll" tabindex="0" role="region" aria-label="{label}">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>"
+    )
 
 
 def text_class(kind: str) -> str:

@@ -15,20 +15,40 @@ def layers(data: dict) -> str:
             continue
         title = model.get("title") or f"{model.get('precision', '')} on {model.get('target', '')}"
         total = model.get("latency_ms") or sum(layer["ms"] for layer in launched)
-        bound = (f", 9 of 10 within {number(model['low_ms'], 'ms')} to {number(model['high_ms'], 'ms')} ms"
-                 if model.get("low_ms") is not None else ", error unknown")
+        bound = (
+            f", 9 of 10 within {number(model['low_ms'], 'ms')} to {number(model['high_ms'], 'ms')} ms"
+            if model.get("low_ms") is not None
+            else ", error unknown"
+        )
         slow = sorted(launched, key=lambda layer: -layer["ms"])[:LONGEST]
         shown = [layer for layer in launched if any(layer is other for other in slow)]
         rows = [(_short(layer["name"]), layer["ms"], layer["kind"]) for layer in shown]
         words = f"{title}: predicted {total:.3g} ms. Slowest: " + ", ".join(
-            f"{_short(layer['name'])} {layer['ms']:.2g} ms" for layer in slow[:6])
-        body = figure(plots.bars(rows, "ms, predicted", words),
-                      f"{title}: {number(total, 'ms')} ms in all{bound}; the {len(rows)} slowest of {len(launched)} "
-                      "launched layers, in the order of the network.")
+            f"{_short(layer['name'])} {layer['ms']:.2g} ms" for layer in slow[:6]
+        )
+        body = figure(
+            plots.bars(rows, "ms, predicted", words),
+            f"{title}: {number(total, 'ms')} ms in all{bound}; the {len(rows)} slowest of {len(launched)} "
+            "launched layers, in the order of the network.",
+        )
         columns = [("layer", ""), ("kind", ""), ("ms", ""), ("compute ms", ""), ("memory ms", ""), ("MACs", "macs")]
-        whole = table(columns, [
-            ("", [_short(layer["name"], 60), layer["kind"], f"{layer['ms']:.3f}", f"{layer.get('compute_ms', 0):.3f}",
-                  f"{layer.get('memory_ms', 0):.3f}", layer.get("macs")]) for layer in launched])
+        whole = table(
+            columns,
+            [
+                (
+                    "",
+                    [
+                        _short(layer["name"], 60),
+                        layer["kind"],
+                        f"{layer['ms']:.3f}",
+                        f"{layer.get('compute_ms', 0):.3f}",
+                        f"{layer.get('memory_ms', 0):.3f}",
+                        layer.get("macs"),
+                    ],
+                )
+                for layer in launched
+            ],
+        )
         out.append(f"{body}<details><summary>All {len(launched)} layers of {escape(title)}</summary>{whole}</details>")
     return "".join(out)
 
@@ -36,7 +56,7 @@ def layers(data: dict) -> str:
 def _short(name: str, most: int = 30) -> str:
     """A fused layer's name by its first node, with how many more it swallowed."""
     parts = name.split(" + ")
-    first = parts[0] if len(parts[0]) <= most else "…" + parts[0][-(most - 1):]
+    first = parts[0] if len(parts[0]) <= most else "…" + parts[0][-(most - 1) :]
     return first + (f" +{len(parts) - 1}" if len(parts) > 1 else "")
 
 
@@ -46,15 +66,19 @@ def sensitivity(data: dict) -> str:
     if noisy:
         top = sorted(noisy, key=lambda row: row["snr_db"])[:LONGEST]
         words = "Signal-to-noise ratio at the worst head with one layer in int8: " + ", ".join(
-            f"{r['layer']} {r['snr_db']:.1f} dB" for r in top)
-        return figure(plots.bars([(_short(r["layer"]), r["snr_db"]) for r in top], "dB at the worst head", words,
-                                        form=".1f"),
-                      "Signal-to-noise ratio at the worst head when this layer alone runs in int8; lower is worse, "
-                      f"the {len(top)} worst of {len(noisy)}.")
+            f"{r['layer']} {r['snr_db']:.1f} dB" for r in top
+        )
+        return figure(
+            plots.bars([(_short(r["layer"]), r["snr_db"]) for r in top], "dB at the worst head", words, form=".1f"),
+            "Signal-to-noise ratio at the worst head when this layer alone runs in int8; lower is worse, "
+            f"the {len(top)} worst of {len(noisy)}.",
+        )
     rows = [row for row in data.get("sensitivity") or () if row.get("drop") is not None]
     if not rows:
         return ""
     top = sorted(rows, key=lambda row: -row["drop"])[:LONGEST]
     words = "Points of mAP50 lost with one layer in int8: " + ", ".join(f"{r['layer']} {r['drop']:.2g}" for r in top)
-    return figure(plots.bars([(_short(r["layer"]), r["drop"]) for r in top], "points of mAP50 lost", words),
-                  "What is lost when this layer alone runs in int8; the most sensitive first.")
+    return figure(
+        plots.bars([(_short(r["layer"]), r["drop"]) for r in top], "points of mAP50 lost", words),
+        "What is lost when this layer alone runs in int8; the most sensitive first.",
+    )

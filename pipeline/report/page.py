@@ -40,7 +40,8 @@ def page(data: dict[str, Any], folder: Path, with_table: bool = True) -> str:
     title = escape(data.get("title") or data.get("name") or "jetmask report")
     body = "".join(
         f'<section id="{key}" aria-labelledby="h-{key}"><h2 id="h-{key}">{escape(name)}</h2>{content}</section>'
-        for key, name, content in sections)
+        for key, name, content in sections
+    )
     links = "".join(f'<a href="#{key}">{escape(name)}</a>' for key, name, _ in sections)
     when = f" on {escape(data['created'])}" if data.get("created") else ""
     return (
@@ -48,7 +49,7 @@ def page(data: dict[str, Any], folder: Path, with_table: bool = True) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f"<title>{title}</title><style>{CSS.read_text(encoding='utf-8')}</style></head><body>"
-        f"<header><h1>{title}</h1>{_head(data)}<nav aria-label=\"Sections\">{links}</nav></header>"
+        f'<header><h1>{title}</h1>{_head(data)}<nav aria-label="Sections">{links}</nav></header>'
         f"<main>{body}</main><footer><p>Written by jetmask{when}. The same figures: report.json"
         f"{' and report.csv' if with_table else ''} beside this file.</p></footer></body></html>\n"
     )
@@ -67,8 +68,11 @@ def _head(data: dict) -> str:
             out.append(f'<p class="quiet">Data: {escape(text)}</p>')
     warnings = list(data.get("warnings") or ())
     if source.get("kind") == "drawn" and not any("drawn" in text for text in warnings):
-        warnings.insert(0, "Every AP on this page was measured on drawn images. It says that the stages work and how "
-                           "they compare, and nothing about photographs.")
+        warnings.insert(
+            0,
+            "Every AP on this page was measured on drawn images. It says that the stages work and how "
+            "they compare, and nothing about photographs.",
+        )
     out += [f'<p class="notice" role="note">{escape(text)}</p>' for text in warnings]
     facts = "".join(f"<li><b>{number(value)}</b> {escape(str(label))}</li>" for label, value in data.get("facts") or ())
     return "".join(out) + (f'<ul class="facts">{facts}</ul>' if facts else "")
@@ -82,31 +86,95 @@ def _variants(data: dict, ap: str) -> str:
     measured = [i for i, row in enumerate(rows) if row["measured"] == "measured"]
     usable = [i for i in measured if rows[i]["map50"] is not None and rows[i]["p50_ms"] is not None]
     best = {usable[i] for i in front([(rows[i]["p50_ms"], -rows[i]["map50"]) for i in usable])}
-    columns = [("variant", ""), ("runs on", "text"), (ap, "ap"), ("mask", "ap"), ("no mask", "ap"), ("<32 px", "ap"),
-               ("32–96", "ap"), (">96", "ap"), ("p50 ms", "ms"), ("p95", "ms"), ("p99", "ms"), ("frames/s", "fps"),
-               ("size", "bytes"), ("MACs", "macs")]
+    columns = [
+        ("variant", ""),
+        ("runs on", "text"),
+        (ap, "ap"),
+        ("mask", "ap"),
+        ("no mask", "ap"),
+        ("<32 px", "ap"),
+        ("32–96", "ap"),
+        (">96", "ap"),
+        ("p50 ms", "ms"),
+        ("p95", "ms"),
+        ("p99", "ms"),
+        ("frames/s", "fps"),
+        ("size", "bytes"),
+        ("MACs", "macs"),
+    ]
     order = sorted(measured, key=lambda i: rows[i]["p50_ms"] if rows[i]["p50_ms"] is not None else float("inf"))
-    lines = [("front" if i in best else "", [
-        row["name"], _where(row), row["map50"], row["with_mask"], row["without_mask"], row["small"], row["medium"],
-        row["large"], row["p50_ms"], row["p95_ms"], row["p99_ms"], row["fps"], row["bytes"], row["macs"]])
-        for i, row in ((i, rows[i]) for i in order)]
+    lines = [
+        (
+            "front" if i in best else "",
+            [
+                row["name"],
+                _where(row),
+                row["map50"],
+                row["with_mask"],
+                row["without_mask"],
+                row["small"],
+                row["medium"],
+                row["large"],
+                row["p50_ms"],
+                row["p95_ms"],
+                row["p99_ms"],
+                row["fps"],
+                row["bytes"],
+                row["macs"],
+            ],
+        )
+        for i, row in ((i, rows[i]) for i in order)
+    ]
     out = []
     if lines:
         # A column without a figure says nothing, and on paper it costs another one its place.
         used = [i for i in range(len(columns)) if any(values[i] is not None for _, values in lines)]
         lines = [(css, [values[i] for i in used]) for css, values in lines]
-        out.append(table([columns[i] for i in used], lines, f"Measured on {machine}, AP in points; ★ marks the front: "
-                                                            "nothing measured is both faster and more accurate"))
+        out.append(
+            table(
+                [columns[i] for i in used],
+                lines,
+                f"Measured on {machine}, AP in points; ★ marks the front: "
+                "nothing measured is both faster and more accurate",
+            )
+        )
     predicted = [row for row in rows if row["measured"] == "predicted"]
     if predicted:
-        lines = [("predicted", [row["name"], row["target"], row["precision"], row["map50"], row["p50_ms"],
-                                f"{number(row['low_ms'], 'ms')} to {number(row['high_ms'], 'ms')}"
-                                if row["low_ms"] is not None else "error unknown", row["fps"], row["bytes"]])
-                 for row in predicted]
-        out.append("<h3>Predicted, not measured</h3>" + table(
-            [("variant", ""), ("target", ""), ("precision", ""), (ap, "ap"), ("ms", "ms"), ("9 of 10 within, ms", ""),
-             ("frames/s", "fps"), ("size", "bytes")], lines,
-            "From the graph alone; the AP is that of the same variant where it could be run. Engine time only."))
+        lines = [
+            (
+                "predicted",
+                [
+                    row["name"],
+                    row["target"],
+                    row["precision"],
+                    row["map50"],
+                    row["p50_ms"],
+                    f"{number(row['low_ms'], 'ms')} to {number(row['high_ms'], 'ms')}"
+                    if row["low_ms"] is not None
+                    else "error unknown",
+                    row["fps"],
+                    row["bytes"],
+                ],
+            )
+            for row in predicted
+        ]
+        out.append(
+            "<h3>Predicted, not measured</h3>"
+            + table(
+                [
+                    ("variant", ""),
+                    ("target", ""),
+                    ("precision", ""),
+                    (ap, "ap"),
+                    ("ms", "ms"),
+                    ("9 of 10 within, ms", ""),
+                    ("frames/s", "fps"),
+                    ("size", "bytes"),
+                ],
+                lines,
+                "From the graph alone; the AP is that of the same variant where it could be run. Engine time only.",
+            )
+        )
     return "".join(out) + _fronts(rows, ap, machine)
 
 
@@ -116,11 +184,20 @@ def _where(row: dict) -> str:
 
 
 def _fronts(rows: list, ap: str, machine: str) -> str:
-    points = [{"name": row["name"], "ap": row["map50"], "ms": row["p50_ms"],
-               "mb": row["bytes"] / 1e6 if row["bytes"] else None, "low": row["low_ms"], "high": row["high_ms"],
-               "group": (row["runtime"] or "?") if row["measured"] == "measured" else str(row["target"]),
-               "device": machine if row["measured"] == "measured" else str(row["target"]),
-               "predicted": row["measured"] != "measured"} for row in rows]
+    points = [
+        {
+            "name": row["name"],
+            "ap": row["map50"],
+            "ms": row["p50_ms"],
+            "mb": row["bytes"] / 1e6 if row["bytes"] else None,
+            "low": row["low_ms"],
+            "high": row["high_ms"],
+            "group": (row["runtime"] or "?") if row["measured"] == "measured" else str(row["target"]),
+            "device": machine if row["measured"] == "measured" else str(row["target"]),
+            "predicted": row["measured"] != "measured",
+        }
+        for row in rows
+    ]
     timed = [p for p in points if p["ap"] is not None and p["ms"] is not None]
     sized = [p for p in points if p["ap"] is not None and p["mb"] is not None and not p["predicted"]]
     out = []
@@ -128,17 +205,27 @@ def _fronts(rows: list, ap: str, machine: str) -> str:
         words = f"{ap} against time. " + ". ".join(
             f"Front of {device}{', predicted' if part[0]['predicted'] else ''}: "
             + "; ".join(f"{p['name']} {p['ap']:.1f} at {p['ms']:.3g} ms" for p in plots.best(part, "ms"))
-            for device, part in plots.by_device(timed))
+            for device, part in plots.by_device(timed)
+        )
         wide = max(p["ms"] for p in timed) > 12 * min(p["ms"] for p in timed) > 0
         label = "ms per image" + (", log scale" if wide else "")
-        out.append(figure(plots.trade_off(timed, "ms", label, ap, words, wide),
-                          f"Up and left is better. Filled: measured on {machine}, p50. Hollow: predicted for another "
-                          "device, with the interval that holds 9 of 10. Each device has its own front."))
+        out.append(
+            figure(
+                plots.trade_off(timed, "ms", label, ap, words, wide),
+                f"Up and left is better. Filled: measured on {machine}, p50. Hollow: predicted for another "
+                "device, with the interval that holds 9 of 10. Each device has its own front.",
+            )
+        )
     if len({p["mb"] for p in sized}) > 1:
         words = f"{ap} against file size. Front: " + "; ".join(
-            f"{p['name']} {p['ap']:.1f} at {p['mb']:.2f} MB" for p in plots.best(sized, "mb"))
-        out.append(figure(plots.trade_off(sized, "mb", "model file, MB", ap, words),
-                          "The same against the size of the model's file."))
+            f"{p['name']} {p['ap']:.1f} at {p['mb']:.2f} MB" for p in plots.best(sized, "mb")
+        )
+        out.append(
+            figure(
+                plots.trade_off(sized, "mb", "model file, MB", ap, words),
+                "The same against the size of the model's file.",
+            )
+        )
     return f'<div class="plots">{"".join(out)}</div>' if out else ""
 
 
@@ -146,9 +233,16 @@ def _stages(data: dict, ap: str) -> str:
     rows = data.get("stages") or ()
     if not rows:
         return ""
-    optional = [(key, column) for key, column in (("macs", ("MACs", "macs")), ("bytes", ("size", "bytes")),
-                                                  ("latency_ms", ("ms", "ms")), ("minutes", ("minutes", "ms")))
-                if any(row.get(key) is not None for row in rows)]
+    optional = [
+        (key, column)
+        for key, column in (
+            ("macs", ("MACs", "macs")),
+            ("bytes", ("size", "bytes")),
+            ("latency_ms", ("ms", "ms")),
+            ("minutes", ("minutes", "ms")),
+        )
+        if any(row.get(key) is not None for row in rows)
+    ]
     lines, previous = [], None
     for row in rows:
         value = row.get("map50")
@@ -170,8 +264,11 @@ def _detections(data: dict, folder: Path) -> str:
     for item in data.get("detections") or ():
         path = (folder / item.get("file", "")).resolve()
         if folder.resolve() not in path.parents or not path.is_file():
-            raise BadInput(f"the picture {item.get('file')!r} is not there", str(folder / "report.json"),
-                           "a file inside the run folder")
+            raise BadInput(
+                f"the picture {item.get('file')!r} is not there",
+                str(folder / "report.json"),
+                "a file inside the run folder",
+            )
         kind = "png" if path.suffix.lower() == ".png" else "jpeg"
         source = f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
         if item.get("group") and item["group"] != group:
@@ -183,30 +280,43 @@ def _detections(data: dict, folder: Path) -> str:
             group = ""
         caption = escape(str(item.get("caption") or ""))
         found = f"<br>{escape(item['found'])}" if item.get("found") else ""
-        out.append(f'<figure><img src="{source}" alt="{escape(str(item.get("alt") or caption))}" loading="lazy">'
-                   f"<figcaption>{caption}{found}</figcaption></figure>")
+        out.append(
+            f'<figure><img src="{source}" alt="{escape(str(item.get("alt") or caption))}" loading="lazy">'
+            f"<figcaption>{caption}{found}</figcaption></figure>"
+        )
     if not out:
         return ""
-    return ("<p>Green: mask; red: no mask; yellow: mask worn wrong. The number is the score.</p>"
-            + "".join(out) + "</div>")
+    return (
+        "<p>Green: mask; red: no mask; yellow: mask worn wrong. The number is the score.</p>" + "".join(out) + "</div>"
+    )
 
 
 def _curves(data: dict) -> str:
     series = []
     for curve in data.get("curves") or ():
         rows, name = curve.get("rows") or (), curve.get("name") or ""
-        for key, axis, label in (("cls_loss", "loss", "class loss"), ("box_loss", "loss", "box loss"),
-                                 ("loss", "loss", "loss"), ("map50", "ap", "val mAP50")):
-            known = [(row["epoch"], row[key]) for row in rows
-                     if row.get(key) is not None and row.get("epoch") is not None]
+        for key, axis, label in (
+            ("cls_loss", "loss", "class loss"),
+            ("box_loss", "loss", "box loss"),
+            ("loss", "loss", "loss"),
+            ("map50", "ap", "val mAP50"),
+        ):
+            known = [
+                (row["epoch"], row[key]) for row in rows if row.get(key) is not None and row.get("epoch") is not None
+            ]
             if known:
-                series.append({"name": f"{name}: {label}" if name else label, "axis": axis,
-                               "x": [epoch for epoch, _ in known], "y": [value for _, value in known]})
+                series.append(
+                    {
+                        "name": f"{name}: {label}" if name else label,
+                        "axis": axis,
+                        "x": [epoch for epoch, _ in known],
+                        "y": [value for _, value in known],
+                    }
+                )
     if not series:
         return ""
     ends = [f"{s['name']} from {s['y'][0]:.3g} to {s['y'][-1]:.3g}" for s in series]
-    return figure(plots.curves(series, "Training curves: " + "; ".join(ends)),
-                  "Losses and validation AP by epoch.")
+    return figure(plots.curves(series, "Training curves: " + "; ".join(ends)), "Losses and validation AP by epoch.")
 
 
 def _pairs(pairs: Any) -> str:
@@ -217,5 +327,7 @@ def _pairs(pairs: Any) -> str:
 
 
 def _commands(commands: Any) -> str:
-    return "".join(f"<h3>{escape(item.get('title') or '')}</h3><pre>{escape(item.get('command') or '')}</pre>"
-                   for item in commands or ())
+    return "".join(
+        f"<h3>{escape(item.get('title') or '')}</h3><pre>{escape(item.get('command') or '')}</pre>"
+        for item in commands or ()
+    )

@@ -17,15 +17,36 @@ from pipeline.choose.pareto import front
 # Stand-ins that matplotlib draws with, and the page's variables that take their place in the SVG.
 INK, QUIET, LINE, CARD = "#010101", "#020202", "#030303", "#040404"
 ACCENT, SECOND, THIRD, FOURTH = "#050505", "#060606", "#070707", "#080808"
-VARIABLES = {INK: "--ink", QUIET: "--quiet", LINE: "--line", CARD: "--card", ACCENT: "--accent", SECOND: "--s2",
-             THIRD: "--s5", FOURTH: "--bare"}
+VARIABLES = {
+    INK: "--ink",
+    QUIET: "--quiet",
+    LINE: "--line",
+    CARD: "--card",
+    ACCENT: "--accent",
+    SECOND: "--s2",
+    THIRD: "--s5",
+    FOURTH: "--bare",
+}
 SERIES = (ACCENT, SECOND, THIRD, FOURTH)
 MARKS = ("o", "s", "^", "v", "P", "X")
 STYLE = {
-    "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 8, "text.color": INK, "axes.labelcolor": QUIET,
-    "axes.edgecolor": LINE, "xtick.color": QUIET, "ytick.color": QUIET, "axes.grid": True, "grid.color": LINE,
-    "grid.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False, "axes.facecolor": "none",
-    "figure.facecolor": "none", "legend.frameon": False, "axes.axisbelow": True,
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 8,
+    "text.color": INK,
+    "axes.labelcolor": QUIET,
+    "axes.edgecolor": LINE,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "axes.grid": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "legend.frameon": False,
+    "axes.axisbelow": True,
     "text.parse_math": False,  # names are names: a $ in one is no formula
 }
 
@@ -40,7 +61,7 @@ def _svg(draw, width: float, height: float, alternative: str) -> str:
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = buffer.getvalue()
-    text = text[text.index("<svg"):]
+    text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, f"var({variable})")
@@ -52,13 +73,13 @@ def _svg(draw, width: float, height: float, alternative: str) -> str:
     start = text.index(">")
     head = re.sub(r'\s(width|height)="[^"]*"', "", text[:start])
     words = html.escape(alternative, quote=True)
-    return f'{head} role="img" aria-label="{words}">{text[start + 1:]}'
+    return f'{head} role="img" aria-label="{words}">{text[start + 1 :]}'
 
 
 def label(text: object, most: int = 40) -> str:
     """A name as it fits into a figure: a longer one loses its middle; the table beside has it whole."""
     name = str(text)
-    return name if len(name) <= most else f"{name[:most // 2 - 1]}…{name[-(most - most // 2):]}"
+    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most - most // 2) :]}"
 
 
 def by_device(points: Sequence[dict]) -> list[tuple[str, list[dict]]]:
@@ -72,9 +93,7 @@ def best(points: Sequence[dict], x: str) -> list[dict]:
     return sorted((points[i] for i in front([(p[x], -p["ap"]) for p in points])), key=lambda p: (p[x], p["ap"]))
 
 
-def trade_off(
-    points: Sequence[dict], x: str, x_label: str, y_label: str, alternative: str, log: bool = False
-) -> str:
+def trade_off(points: Sequence[dict], x: str, x_label: str, y_label: str, alternative: str, log: bool = False) -> str:
     """AP against a cost. A point: {name, group, device, ap, <x>, predicted, low, high}; fronts are drawn and named."""
     points = [point for point in points if point.get("ap") is not None and point.get(x) is not None]
 
@@ -89,22 +108,49 @@ def trade_off(
                     continue
                 xs, ys = [p[x] for p in part], [p["ap"] for p in part]
                 if predicted and x == "ms":
-                    spans = [(max(0, p[x] - p["low"]), max(0, p["high"] - p[x])) if p.get("low") is not None else (0, 0)
-                             for p in part]
-                    axes.errorbar(xs, ys, xerr=list(zip(*spans, strict=True)), fmt="none", ecolor=colour,
-                                  elinewidth=1, capsize=2)
-                axes.scatter(xs, ys, s=34, marker=mark, edgecolors=colour, linewidths=1.4, zorder=3,
-                             facecolors=CARD if predicted else colour,
-                             label=label(group) + (" (predicted)" if predicted else ""))
+                    spans = [
+                        (max(0, p[x] - p["low"]), max(0, p["high"] - p[x])) if p.get("low") is not None else (0, 0)
+                        for p in part
+                    ]
+                    axes.errorbar(
+                        xs, ys, xerr=list(zip(*spans, strict=True)), fmt="none", ecolor=colour, elinewidth=1, capsize=2
+                    )
+                axes.scatter(
+                    xs,
+                    ys,
+                    s=34,
+                    marker=mark,
+                    edgecolors=colour,
+                    linewidths=1.4,
+                    zorder=3,
+                    facecolors=CARD if predicted else colour,
+                    label=label(group) + (" (predicted)" if predicted else ""),
+                )
         names = []
         for number, (_, part) in enumerate(by_device(points)):
             kept = best(part, x)
-            axes.step([p[x] for p in kept], [p["ap"] for p in kept], where="post", color=QUIET, linewidth=1,
-                      linestyle=(0, (4, 3)), zorder=1, label=None if number else "front")
+            axes.step(
+                [p[x] for p in kept],
+                [p["ap"] for p in kept],
+                where="post",
+                color=QUIET,
+                linewidth=1,
+                linestyle=(0, (4, 3)),
+                zorder=1,
+                label=None if number else "front",
+            )
             for p in kept:
                 above = bool(number)  # names of the first device below its points, of the others above
-                names.append(axes.annotate(label(p["name"]), (p[x], p["ap"]), xytext=(4, 6 if above else -10),
-                                           textcoords="offset points", fontsize=6.5, color=QUIET))
+                names.append(
+                    axes.annotate(
+                        label(p["name"]),
+                        (p[x], p["ap"]),
+                        xytext=(4, 6 if above else -10),
+                        textcoords="offset points",
+                        fontsize=6.5,
+                        color=QUIET,
+                    )
+                )
         if log:
             axes.set_xscale("log")
             _plain_log(axes.xaxis)
@@ -153,8 +199,15 @@ def curves(series: Sequence[dict], alternative: str) -> str:
             chosen = [s for s in series if s["axis"] == kind]
             for number, s in enumerate(chosen):
                 many = len(s["x"]) > 30
-                axes.plot(s["x"], s["y"], color=SERIES[number % len(SERIES)], linewidth=1.4,
-                          marker=None if many else MARKS[number % len(MARKS)], markersize=3.5, label=label(s["name"]))
+                axes.plot(
+                    s["x"],
+                    s["y"],
+                    color=SERIES[number % len(SERIES)],
+                    linewidth=1.4,
+                    marker=None if many else MARKS[number % len(MARKS)],
+                    markersize=3.5,
+                    label=label(s["name"]),
+                )
             axes.set_ylabel("loss" if kind == "loss" else "mAP50, points")
             axes.legend(fontsize=7.5)
         grid[-1].set_xlabel("epoch")
@@ -163,9 +216,7 @@ def curves(series: Sequence[dict], alternative: str) -> str:
     return _svg(draw, 5.2, 1.6 + 1.5 * len(kinds), alternative)
 
 
-def lines(
-    series: Sequence[dict], x_label: str, y_label: str, alternative: str, falling: bool = False
-) -> str:
+def lines(series: Sequence[dict], x_label: str, y_label: str, alternative: str, falling: bool = False) -> str:
     """Lines: {name, x, y, dashed, colour}; what has the same `colour` has the same colour and mark."""
     kinds = list(dict.fromkeys(s["colour"] for s in series))
 
@@ -173,9 +224,17 @@ def lines(
         axes = figure.subplots()
         for s in series:
             number = kinds.index(s["colour"])
-            axes.plot(s["x"], s["y"], color=SERIES[number % len(SERIES)], marker=MARKS[number % len(MARKS)],
-                      markersize=4, linewidth=1 if s["dashed"] else 1.5, linestyle=(0, (4, 3)) if s["dashed"] else "-",
-                      markerfacecolor=CARD if s["dashed"] else None, label=label(s["name"]))
+            axes.plot(
+                s["x"],
+                s["y"],
+                color=SERIES[number % len(SERIES)],
+                marker=MARKS[number % len(MARKS)],
+                markersize=4,
+                linewidth=1 if s["dashed"] else 1.5,
+                linestyle=(0, (4, 3)) if s["dashed"] else "-",
+                markerfacecolor=CARD if s["dashed"] else None,
+                label=label(s["name"]),
+            )
         if falling:
             axes.invert_xaxis()
         axes.set(xlabel=x_label, ylabel=y_label)
@@ -186,14 +245,23 @@ def lines(
 
 def against(points: Sequence[dict], x_label: str, y_label: str, alternative: str) -> str:
     """Two figures for the same thing on logarithmic axes, with the line of agreement: {x, y, group}."""
+
     def draw(figure):
         axes = figure.subplots()
         ends = [min(min(p["x"], p["y"]) for p in points) / 1.3, max(max(p["x"], p["y"]) for p in points) * 1.3]
         axes.plot(ends, ends, color=QUIET, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         for number, group in enumerate(dict.fromkeys(p["group"] for p in points)):
             part = [p for p in points if p["group"] == group]
-            axes.scatter([p["x"] for p in part], [p["y"] for p in part], s=26, marker=MARKS[number % len(MARKS)],
-                         edgecolors=SERIES[number % len(SERIES)], facecolors="none", linewidths=1.4, label=label(group))
+            axes.scatter(
+                [p["x"] for p in part],
+                [p["y"] for p in part],
+                s=26,
+                marker=MARKS[number % len(MARKS)],
+                edgecolors=SERIES[number % len(SERIES)],
+                facecolors="none",
+                linewidths=1.4,
+                label=label(group),
+            )
         axes.set_xscale("log")
         axes.set_yscale("log")
         for axis in (axes.xaxis, axes.yaxis):
@@ -204,9 +272,7 @@ def against(points: Sequence[dict], x_label: str, y_label: str, alternative: str
     return _svg(draw, 5.2, 3.9, alternative)
 
 
-def bars(
-    rows: Sequence[tuple], x_label: str, alternative: str, groups: Sequence[str] = (), form: str = ".3g"
-) -> str:
+def bars(rows: Sequence[tuple], x_label: str, alternative: str, groups: Sequence[str] = (), form: str = ".3g") -> str:
     """Horizontal bars, first row on top: (label, value[, group]), or several values with `groups` naming them.
 
     A value of None leaves a gap.
@@ -226,8 +292,15 @@ def bars(
                 colour = SERIES[(number if paired else names.index(row[2]) if names else 0) % len(SERIES)]
                 y = line + (number - (len(values) - 1) / 2) * height if paired else line
                 axes.barh(y, value, height=height * 0.92, color=colour)
-                axes.text(value + (0.01 * top if value >= 0 else -0.01 * top), y, format(value, form), va="center",
-                          ha="left" if value >= 0 else "right", fontsize=7, color=QUIET)
+                axes.text(
+                    value + (0.01 * top if value >= 0 else -0.01 * top),
+                    y,
+                    format(value, form),
+                    va="center",
+                    ha="left" if value >= 0 else "right",
+                    fontsize=7,
+                    color=QUIET,
+                )
         axes.set_yticks(range(len(rows)), [label(row[0]) for row in rows], fontsize=7.5)
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
@@ -235,8 +308,10 @@ def bars(
         axes.set_xlabel(x_label)
         labels = list(groups) if paired else names
         if len(labels) > 1:
-            handles = [matplotlib.patches.Patch(color=SERIES[n % len(SERIES)], label=label(name))
-                       for n, name in enumerate(labels)]
+            handles = [
+                matplotlib.patches.Patch(color=SERIES[n % len(SERIES)], label=label(name))
+                for n, name in enumerate(labels)
+            ]
             figure.legend(handles=handles, fontsize=7.5, loc="outside upper left", ncols=4)
 
     count = len(rows) * (len(groups) if paired else 1)

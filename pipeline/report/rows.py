@@ -2,9 +2,29 @@
 
 from typing import Any
 
-COLUMNS = ("name", "runtime", "precision", "input_wh", "threads", "map50", "with_mask", "without_mask", "small",
-           "medium", "large", "p50_ms", "p95_ms", "p99_ms", "fps", "bytes", "macs", "measured", "target", "low_ms",
-           "high_ms")
+COLUMNS = (
+    "name",
+    "runtime",
+    "precision",
+    "input_wh",
+    "threads",
+    "map50",
+    "with_mask",
+    "without_mask",
+    "small",
+    "medium",
+    "large",
+    "p50_ms",
+    "p95_ms",
+    "p99_ms",
+    "fps",
+    "bytes",
+    "macs",
+    "measured",
+    "target",
+    "low_ms",
+    "high_ms",
+)
 
 
 def table_row(row: dict[str, Any], measured: bool) -> dict[str, Any]:
@@ -16,21 +36,37 @@ def table_row(row: dict[str, Any], measured: bool) -> dict[str, Any]:
     fps = row.get("fps")
     if fps is None and p50:
         fps = 1000 / p50
-    return dict.fromkeys(COLUMNS) | {
-        "name": row.get("name") or row.get("variant"), "runtime": row.get("runtime"), "precision": row.get("precision"),
-        "input_wh": "x".join(map(str, size)) if size else None, "threads": row.get("threads"),
-        "map50": row.get("map50"), "with_mask": (row.get("per_class") or {}).get("with_mask"),
-        "without_mask": (row.get("per_class") or {}).get("without_mask"),
-        "p50_ms": p50, "p95_ms": latency.get("p95"), "p99_ms": latency.get("p99"), "fps": fps,
-        "bytes": row.get("bytes"), "macs": row.get("macs"), "measured": "measured" if measured else "predicted",
-        "target": row.get("target"), "low_ms": row.get("low_ms"), "high_ms": row.get("high_ms"),
-    } | {size: (row.get("by_size") or {}).get(size) for size in ("small", "medium", "large")}
+    return (
+        dict.fromkeys(COLUMNS)
+        | {
+            "name": row.get("name") or row.get("variant"),
+            "runtime": row.get("runtime"),
+            "precision": row.get("precision"),
+            "input_wh": "x".join(map(str, size)) if size else None,
+            "threads": row.get("threads"),
+            "map50": row.get("map50"),
+            "with_mask": (row.get("per_class") or {}).get("with_mask"),
+            "without_mask": (row.get("per_class") or {}).get("without_mask"),
+            "p50_ms": p50,
+            "p95_ms": latency.get("p95"),
+            "p99_ms": latency.get("p99"),
+            "fps": fps,
+            "bytes": row.get("bytes"),
+            "macs": row.get("macs"),
+            "measured": "measured" if measured else "predicted",
+            "target": row.get("target"),
+            "low_ms": row.get("low_ms"),
+            "high_ms": row.get("high_ms"),
+        }
+        | {size: (row.get("by_size") or {}).get(size) for size in ("small", "medium", "large")}
+    )
 
 
 def table_rows(data: dict[str, Any]) -> list[dict[str, Any]]:
     """Measured variants, then predictions, as `table_row` gives them."""
-    return ([table_row(row, True) for row in data.get("variants") or ()]
-            + [table_row(row, False) for row in data.get("predicted") or ()])
+    return [table_row(row, True) for row in data.get("variants") or ()] + [
+        table_row(row, False) for row in data.get("predicted") or ()
+    ]
 
 
 def device_rows(device: dict[str, Any]) -> list[dict[str, Any]]:

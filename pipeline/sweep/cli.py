@@ -51,9 +51,17 @@ SPACE: dict[str, Any] = {
 FIXED_BY_WEIGHTS = ("model.size", "model.dropout")
 # The trial that every sweep begins with: the configuration that ships.
 BASELINE: dict[str, Any] = {
-    "input_wh": "416x256", "model.size": "s", "prune": 0, "train.optimizer": "adamw", "train.learning_rate": 2e-3,
-    "train.schedule": "trapezoid", "train.batch_size": 16, "model.dropout": 0.0, "augment.mosaic": 0.4,
-    "augment.scale": 1.0, "augment.photometric": 1.0,
+    "input_wh": "416x256",
+    "model.size": "s",
+    "prune": 0,
+    "train.optimizer": "adamw",
+    "train.learning_rate": 2e-3,
+    "train.schedule": "trapezoid",
+    "train.batch_size": 16,
+    "model.dropout": 0.0,
+    "augment.mosaic": 0.4,
+    "augment.scale": 1.0,
+    "augment.photometric": 1.0,
 }
 
 
@@ -74,8 +82,12 @@ def space_for(target: str, path: str | None = None, ours: bool = True) -> dict[s
         space.update(own)
     space = {name: value for name, value in space.items() if value is not None}  # null takes a name out
     for name, value in space.items():
-        good = isinstance(value, list) and value or isinstance(value, dict) and {"low", "high"} <= set(value) <= {
-            "low", "high", "log"}
+        good = (
+            isinstance(value, list)
+            and value
+            or isinstance(value, dict)
+            and {"low", "high"} <= set(value) <= {"low", "high", "log"}
+        )
         if not good:
             raise BadInput(f"{name} has no choices", path or "space", "a list, or {low: …, high: …, log: true}")
         _check_choice(name, value, path or "space", ours)
@@ -86,8 +98,11 @@ def _check_choice(name: str, value: Any, where: str, ours: bool) -> None:
     """BadInput for choices that no trial could take: told here, and not by every trial."""
     if isinstance(value, dict):
         ends = [value["low"], value["high"]]
-        if not all(type(end) in (int, float) and math.isfinite(end) for end in ends) or ends[0] > ends[1] or (
-                value.get("log") and ends[0] <= 0):
+        if (
+            not all(type(end) in (int, float) and math.isfinite(end) for end in ends)
+            or ends[0] > ends[1]
+            or (value.get("log") and ends[0] <= 0)
+        ):
             raise BadInput(f"{name} is {value}", where, "numbers, low not over high, and over 0 with log: true")
     if not ours:
         return
@@ -99,8 +114,12 @@ def _check_choice(name: str, value: Any, where: str, ours: bool) -> None:
                 raise BadInput(str(error.what), f"{where}, {name}", error.expected, error.remedy) from None
     elif name not in SPACE:
         near = difflib.get_close_matches(name, SPACE, 1)
-        raise BadInput(f"nothing is called {name}", where, ", ".join(SPACE) + ", or a configuration key with its dot",
-                       f"did you mean {near[0]}?" if near else None)
+        raise BadInput(
+            f"nothing is called {name}",
+            where,
+            ", ".join(SPACE) + ", or a configuration key with its dot",
+            f"did you mean {near[0]}?" if near else None,
+        )
 
 
 def suggest(trial: Any, space: dict[str, Any]) -> dict[str, Any]:
@@ -117,8 +136,15 @@ def suggest(trial: Any, space: dict[str, Any]) -> dict[str, Any]:
 class Sweep:
     """A study in a folder. `run` goes on until it holds `trials` ended trials, wherever it was stopped before."""
 
-    def __init__(self, folder: str | os.PathLike, context: dict[str, Any], space: dict[str, Any],
-                 objective: str = OBJECTIVE, seed: int = 1, say: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        context: dict[str, Any],
+        space: dict[str, Any],
+        objective: str = OBJECTIVE,
+        seed: int = 1,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
         optuna = _optuna()
         self.folder, self.context, self.space = Path(folder).absolute(), context, space
         self.objective, self.say = objective, say
@@ -126,15 +152,26 @@ class Sweep:
         self.states = optuna.trial.TrialState
         path = self.folder / "study.db"
         storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
-        self.study = optuna.create_study(study_name="jetmask", storage=storage, directions=DIRECTIONS,
-                                         load_if_exists=True)
-        setting = {"target": context.get("target"), "data": context.get("data"), "config": context.get("config"),
-                   "overrides": context.get("overrides"), "objective": objective, "space": space}
+        self.study = optuna.create_study(
+            study_name="jetmask", storage=storage, directions=DIRECTIONS, load_if_exists=True
+        )
+        setting = {
+            "target": context.get("target"),
+            "data": context.get("data"),
+            "config": context.get("config"),
+            "overrides": context.get("overrides"),
+            "objective": objective,
+            "space": space,
+        }
         known = self.study.user_attrs.get("setting")
         if known is not None and known != json.loads(json.dumps(setting)):
             changed = [key for key in setting if json.loads(json.dumps(setting[key])) != known.get(key)]
-            raise UsageError(f"this folder holds a sweep with another {', '.join(changed)}", str(self.folder),
-                             "the same settings as before", "name another folder with --out")
+            raise UsageError(
+                f"this folder holds a sweep with another {', '.join(changed)}",
+                str(self.folder),
+                "the same settings as before",
+                "name another folder with --out",
+            )
         if known is None:
             self.study.set_user_attr("setting", setting)
             base = {name: value for name, value in BASELINE.items() if name in space}
@@ -142,8 +179,9 @@ class Sweep:
             if ships and all(_allowed(value, space[name]) for name, value in base.items()):
                 self.study.enqueue_trial(base, user_attrs={"note": "the configuration that ships"})
         # Another seed after every restart: the same one would draw the same trials again.
-        self.study.sampler = optuna.samplers.TPESampler(seed=seed + len(self.study.trials), multivariate=True,
-                                                        constant_liar=True, n_startup_trials=8)
+        self.study.sampler = optuna.samplers.TPESampler(
+            seed=seed + len(self.study.trials), multivariate=True, constant_liar=True, n_startup_trials=8
+        )
 
     def run(self, trials: int, workers: Any) -> list[dict[str, Any]]:
         """Run until `trials` have ended; returns `table_rows`."""
@@ -182,9 +220,15 @@ class Sweep:
         if attempt >= ATTEMPTS:
             return False
         if trial.number not in self._superseded():  # a sweep killed just here has queued it already
-            self.study.enqueue_trial(trial.params, user_attrs={
-                "note": trial.user_attrs.get("note", ""), "attempt": attempt + 1,
-                "folder": self._trial_folder(trial).name, "again_of": trial.number})
+            self.study.enqueue_trial(
+                trial.params,
+                user_attrs={
+                    "note": trial.user_attrs.get("note", ""),
+                    "attempt": attempt + 1,
+                    "folder": self._trial_folder(trial).name,
+                    "again_of": trial.number,
+                },
+            )
         return True
 
     def _superseded(self) -> set[int]:
@@ -196,10 +240,18 @@ class Sweep:
 
     def _job(self, trial: Any) -> dict[str, Any]:
         params = suggest(trial, self.space)
-        rivals = [{"latency_ms": t.values[1], "bytes": t.values[2], "curve": t.user_attrs["told"]["curve"]}
-                  for t in self.study.get_trials(deepcopy=False, states=(self.states.COMPLETE,))]
-        return {"number": trial.number, "params": params, "folder": str(self._trial_folder(trial)),
-                "context": self.context, "rivals": rivals, "objective": self.objective}
+        rivals = [
+            {"latency_ms": t.values[1], "bytes": t.values[2], "curve": t.user_attrs["told"]["curve"]}
+            for t in self.study.get_trials(deepcopy=False, states=(self.states.COMPLETE,))
+        ]
+        return {
+            "number": trial.number,
+            "params": params,
+            "folder": str(self._trial_folder(trial)),
+            "context": self.context,
+            "rivals": rivals,
+            "objective": self.objective,
+        }
 
     def _tell(self, trial: Any, outcome: dict[str, Any]) -> None:
         told = {**outcome["known"], **(outcome["values"] or {}), "error": outcome.get("error") or ""}
@@ -207,8 +259,10 @@ class Sweep:
         if outcome["state"] == "done":
             values = outcome["values"]
             self.study.tell(trial, [values["map50"], values["latency_ms"], values["bytes"]])
-            self.say(f"trial {trial.number}: mAP50 {values['map50']:.1f}, {values['latency_ms']:.2f} ms, "
-                     f"{values['bytes'] / 1e6:.2f} MB; front: {self.front_text()}")
+            self.say(
+                f"trial {trial.number}: mAP50 {values['map50']:.1f}, {values['latency_ms']:.2f} ms, "
+                f"{values['bytes'] / 1e6:.2f} MB; front: {self.front_text()}"
+            )
         elif outcome["state"] == "poor":
             self.study.tell(trial, state=self.states.PRUNED)
             step = outcome["known"]["curve"][-1][0]
@@ -217,8 +271,10 @@ class Sweep:
             frozen = self.study.get_trials(deepcopy=False)[trial.number]
             again = outcome["state"] == "lost" and self._again(frozen)
             self.study.tell(trial, state=self.states.FAIL)
-            self.say(f"trial {trial.number}: {outcome['state']}, {outcome.get('error', '').splitlines()[0]}"
-                     + ("; it is started again" if again else ""))
+            self.say(
+                f"trial {trial.number}: {outcome['state']}, {outcome.get('error', '').splitlines()[0]}"
+                + ("; it is started again" if again else "")
+            )
 
     def table_rows(self) -> list[dict[str, Any]]:
         """One dict a trial: number, state, map50, latency_ms, bytes, params, front (bool), note."""
@@ -229,10 +285,19 @@ class Sweep:
             done = t.state == self.states.COMPLETE
             state = {"COMPLETE": "done", "PRUNED": "given up", "FAIL": "failed"}[t.state.name]
             told = t.user_attrs.get("told") or {}
-            rows.append({"number": t.number, "state": state, "map50": t.values[0] if done else None,
-                         "latency_ms": told.get("latency_ms"), "bytes": told.get("bytes"), "params": t.params,
-                         "front": False, "note": told.get("error") or t.user_attrs.get("note") or "",
-                         "attempt": t.user_attrs.get("attempt", 1)})
+            rows.append(
+                {
+                    "number": t.number,
+                    "state": state,
+                    "map50": t.values[0] if done else None,
+                    "latency_ms": told.get("latency_ms"),
+                    "bytes": told.get("bytes"),
+                    "params": t.params,
+                    "front": False,
+                    "note": told.get("error") or t.user_attrs.get("note") or "",
+                    "attempt": t.user_attrs.get("attempt", 1),
+                }
+            )
         done = [row for row in rows if row["state"] == "done"]
         for i in front([(-row["map50"], row["latency_ms"], row["bytes"]) for row in done]):
             done[i]["front"] = True
@@ -250,12 +315,26 @@ class Sweep:
         writer = csv.DictWriter(handle, columns, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         for row in rows:
-            writer.writerow({**row, **row["params"], "front": int(row["front"]), "note": row["note"].splitlines()[0]
-                             if row["note"] else ""})
+            writer.writerow(
+                {
+                    **row,
+                    **row["params"],
+                    "front": int(row["front"]),
+                    "note": row["note"].splitlines()[0] if row["note"] else "",
+                }
+            )
         files.write_text(str(self.folder / "trials.csv"), handle.getvalue())
-        files.write_json(str(self.folder / "report.json"), {
-            "title": "jetmask sweep", "sweep": {"target": self.context.get("target"), "trials": rows, "note": (
-                f"{len(rows)} trials, {sum(row['state'] == 'given up' for row in rows)} given up early.")}})
+        files.write_json(
+            str(self.folder / "report.json"),
+            {
+                "title": "jetmask sweep",
+                "sweep": {
+                    "target": self.context.get("target"),
+                    "trials": rows,
+                    "note": (f"{len(rows)} trials, {sum(row['state'] == 'given up' for row in rows)} given up early."),
+                },
+            },
+        )
 
 
 def _allowed(value: Any, choices: Any) -> bool:
@@ -268,8 +347,9 @@ def _optuna():
     try:
         import optuna
     except ImportError:
-        raise DeviceMismatch("Optuna is not installed here", "jetmask sweep", "the extra `sweep`",
-                             "pip install 'jetmask[sweep]'") from None
+        raise DeviceMismatch(
+            "Optuna is not installed here", "jetmask sweep", "the extra `sweep`", "pip install 'jetmask[sweep]'"
+        ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     import warnings
 
@@ -278,8 +358,10 @@ def _optuna():
 
 
 def options(parser) -> None:
-    parser.description = ("Search input size, width, pruning, precision and training settings for the front of AP, "
-                          "predicted time on a target and bytes. Killed at any moment, the same command goes on.")
+    parser.description = (
+        "Search input size, width, pruning, precision and training settings for the front of AP, "
+        "predicted time on a target and bytes. Killed at any moment, the same command goes on."
+    )
     parser.epilog = "example: jetmask sweep --target nano --trials 24 --data data/facemask --set train.epochs=8"
     parser.add_argument("--out", default="runs/sweep", help="folder of the study (default: %(default)s)")
     parser.add_argument("--target", default="nano", help="device kind that is timed (default: %(default)s)")
@@ -303,8 +385,12 @@ def keep_weights(source: str, start: Path) -> None:
         with files.aside(str(start)) as aside:
             shutil.copyfile(source, aside)
     elif files.sha256(str(start)) != files.sha256(source):
-        raise UsageError("this folder holds a sweep from other weights", str(start), f"those of {source}",
-                         f"go on with model.init={start}, or name another folder with --out")
+        raise UsageError(
+            "this folder holds a sweep from other weights",
+            str(start),
+            f"those of {source}",
+            f"go on with model.init={start}, or name another folder with --out",
+        )
 
 
 def command(args) -> None:
@@ -315,14 +401,25 @@ def command(args) -> None:
     # A trial may run in another folder, on another machine: paths in full.
     own = os.path.abspath(args.config) if args.config and os.path.exists(args.config) else args.config
     start = Path(args.out).absolute() / "start.keras"
-    overrides = args.set + [f"model.{key}={os.path.abspath(path)}" for key, path in (
-        ("teacher", config.model.teacher), ("size", config.model.size)) if os.path.isfile(path)]
+    overrides = args.set + [
+        f"model.{key}={os.path.abspath(path)}"
+        for key, path in (("teacher", config.model.teacher), ("size", config.model.size))
+        if os.path.isfile(path)
+    ]
     overrides += [f"model.init={start}"] if config.model.init else []
-    context = {"target": targets.target(args.target).name, "data": os.path.abspath(data) if data else None,
-               "config": own, "overrides": overrides}
+    context = {
+        "target": targets.target(args.target).name,
+        "data": os.path.abspath(data) if data else None,
+        "config": own,
+        "overrides": overrides,
+    }
     if not data and args.objective == OBJECTIVE:
-        raise UsageError("no data", "--data", "a folder with train/ and val/",
-                         "give --data DIR, set JETMASK_DATA, or draw some: jetmask data draw DIR")
+        raise UsageError(
+            "no data",
+            "--data",
+            "a folder with train/ and val/",
+            "give --data DIR, set JETMASK_DATA, or draw some: jetmask data draw DIR",
+        )
     space = space_for(args.target, args.space, args.objective == OBJECTIVE)
     if config.model.init:
         # The weights have their size and layers already: varying those would change nothing.
@@ -331,8 +428,14 @@ def command(args) -> None:
     with files.lock(os.path.join(args.out, "sweep.lock"), wait=False):
         if config.model.init:
             keep_weights(configuration.weights(config.model.init), start)
-        sweep = Sweep(args.out, context, space, args.objective, args.seed,
-                      say=lambda text: print(text, file=sys.stderr, flush=True))
+        sweep = Sweep(
+            args.out,
+            context,
+            space,
+            args.objective,
+            args.seed,
+            say=lambda text: print(text, file=sys.stderr, flush=True),
+        )
         workers = sweep_workers.Ray(args.ray, args.jobs) if args.ray else sweep_workers.Processes(args.jobs)
         with contextlib.redirect_stdout(sys.stderr):  # Ray reports a lost worker on stdout
             rows = sweep.run(args.trials, workers)
@@ -340,8 +443,22 @@ def command(args) -> None:
         print(json.dumps({"trials": rows, "folder": args.out}))
         return
     best = sorted((row for row in rows if row["front"]), key=lambda row: row["latency_ms"])
-    print(table(["trial", "mAP50", f"ms on {args.target} (predicted)", "MB", "settings"], [
-        [f"#{row['number']}", f"{row['map50']:.1f}", f"{row['latency_ms']:.2f}", f"{row['bytes'] / 1e6:.2f}",
-         ", ".join(f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
-                   for name, value in row["params"].items())] for row in best]))
+    print(
+        table(
+            ["trial", "mAP50", f"ms on {args.target} (predicted)", "MB", "settings"],
+            [
+                [
+                    f"#{row['number']}",
+                    f"{row['map50']:.1f}",
+                    f"{row['latency_ms']:.2f}",
+                    f"{row['bytes'] / 1e6:.2f}",
+                    ", ".join(
+                        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+                        for name, value in row["params"].items()
+                    ),
+                ]
+                for row in best
+            ],
+        )
+    )
     print(f"\n{len(rows)} trials; all of them: {os.path.join(args.out, 'trials.csv')}; page: jetmask report {args.out}")

@@ -94,8 +94,13 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     except JetmaskError as error:
         return {"state": "failed", "values": None, "known": trial.known, "error": str(error)}
     except Exception as error:  # one broken trial must not end the study
-        return {"state": "failed", "values": None, "known": trial.known,
-                "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        return {
+            "state": "failed",
+            "values": None,
+            "known": trial.known,
+            "error": f"{type(error).__name__}: {error}",
+            "traceback": traceback.format_exc(),
+        }
 
 
 def _check(values: Any) -> None:
@@ -103,8 +108,11 @@ def _check(values: Any) -> None:
     for name in ("map50", "latency_ms", "bytes"):
         value = values.get(name) if isinstance(values, dict) else None
         if not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise UsageError(f"the objective gave {name} {value!r}", "--objective",
-                             "a finite number for each of map50, latency_ms and bytes")
+            raise UsageError(
+                f"the objective gave {name} {value!r}",
+                "--objective",
+                "a finite number for each of map50, latency_ms and bytes",
+            )
 
 
 def work_in_process(job_path: str) -> None:
@@ -143,8 +151,13 @@ def train_and_measure(trial: Trial) -> dict[str, Any]:
     def fit(model, name, count, before):
         config.train.epochs = count
         folder = trial.folder / name
-        result = train.fit(config, folder, model=model, resume=(folder / "checkpoint.npz").exists(),
-                           report=lambda epoch, row: trial.step(before + epoch, row["map50"]))
+        result = train.fit(
+            config,
+            folder,
+            model=model,
+            resume=(folder / "checkpoint.npz").exists(),
+            report=lambda epoch, row: trial.step(before + epoch, row["map50"]),
+        )
         # Epochs of an earlier attempt were told to that one's handle.
         trial.past([[before + row["epoch"], row["map50"]] for row in result["rows"]])
         return result
@@ -164,8 +177,13 @@ def train_and_measure(trial: Trial) -> dict[str, Any]:
     ap = result["map50"]
     if precision == "int8":
         path, ap = _int8(path, config, wh)
-    return {"map50": ap, "latency_ms": timed.latency_ms, "bytes": path.stat().st_size, "macs": timed.macs,
-            "model": result["best"]}
+    return {
+        "map50": ap,
+        "latency_ms": timed.latency_ms,
+        "bytes": path.stat().st_size,
+        "macs": timed.macs,
+        "model": result["best"],
+    }
 
 
 def setting_of(trial: Trial) -> tuple[Any, tuple[int, int], float, str]:
@@ -187,9 +205,12 @@ def setting_of(trial: Trial) -> tuple[Any, tuple[int, int], float, str]:
         config.data.root = context["data"]
     least = 2 if left < 1 and not config.model.init else 1
     if config.train.epochs < least:
-        raise UsageError(f"a trial of {config.train.epochs} epochs", "train.epochs",
-                         f"{least} or more" + (": pruning comes between them" if least == 2 else ""),
-                         "raise train.epochs" + (", or set model.init" if least == 2 else ""))
+        raise UsageError(
+            f"a trial of {config.train.epochs} epochs",
+            "train.epochs",
+            f"{least} or more" + (": pruning comes between them" if least == 2 else ""),
+            "raise train.epochs" + (", or set model.init" if least == 2 else ""),
+        )
     return config, wh, left, precision
 
 

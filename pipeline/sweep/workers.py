@@ -48,8 +48,11 @@ class Processes:
                 process.join()
                 del self.running[number]
                 path = folder / "outcome.json"
-                ended = json.loads(path.read_text()) if path.exists() else LOST | {
-                    "error": f"the worker ended with status {process.exitcode}"}
+                ended = (
+                    json.loads(path.read_text())
+                    if path.exists()
+                    else LOST | {"error": f"the worker ended with status {process.exitcode}"}
+                )
                 out.append((number, ended))
             if out or not self.running or time.monotonic() >= stop:
                 return out
@@ -87,16 +90,24 @@ class Ray:
         try:
             import ray
         except ImportError:
-            raise DeviceMismatch("Ray is not installed here", "--ray", "the extra `ray`",
-                                 "pip install 'jetmask[ray]', or leave --ray out") from None
+            raise DeviceMismatch(
+                "Ray is not installed here",
+                "--ray",
+                "the extra `ray`",
+                "pip install 'jetmask[ray]', or leave --ray out",
+            ) from None
         self.ray = ray
         options: dict[str, Any] = {"log_to_driver": False, "include_dashboard": False, "logging_level": "error"}
         options |= {"num_cpus": jobs} if address == "local" else {"address": address}
         try:
             ray.init(**options)
         except Exception as error:  # a start that takes too long is a bare Exception in Ray
-            raise DeviceMismatch(f"no Ray cluster answers: {error}", f"--ray {address}",
-                                 "the address of a head node, or local", "start one: ray start --head") from None
+            raise DeviceMismatch(
+                f"no Ray cluster answers: {error}",
+                f"--ray {address}",
+                "the address of a head node, or local",
+                "start one: ray start --head",
+            ) from None
         # No retries: a trial that kills its worker twice would take the study with it. The sweep retries by itself.
         self.task = ray.remote(num_cpus=1, max_retries=0)(work)
         self.jobs = jobs

@@ -4,6 +4,7 @@ A canvas is one of five kinds: a single photograph zoomed and cropped, a mosaic 
 one large face, or a drawn scene with beards, hands, scarves and cups at bare mouths. What is cut to under half, or ends
 smaller than `min_face_px`, is kept out of the loss (ignored), not called background.
 """
+
 import cv2
 import numpy as np
 
@@ -123,7 +124,7 @@ def _paste(sheet, photo, k, face_px, rng):
     if inside or bw < 4 or bh < 4:
         return  # a neighbour's half face in the patch would be an unlabelled one
     patch = image[v0:v1, u0:u1]
-    labels = photo.labels[k:k + 1]
+    labels = photo.labels[k : k + 1]
     local = (box - np.array([u0, v0, u0, v0], np.float32))[None]
     patch, labels = draw_masks(patch, local, labels, sheet.config.drawn_masks, rng)
     scale = face_px / bh
@@ -135,7 +136,7 @@ def _paste(sheet, photo, k, face_px, rng):
     for other in sheet.boxes:
         if overlap(other, (x, y, x + pw, y + ph)) > 0.1:
             return
-    target = sheet.image[y:y + ph, x:x + pw]
+    target = sheet.image[y : y + ph, x : x + pw]
     if rng.random() < 0.5 and min(pw, ph) >= 12:
         alpha = np.zeros((ph, pw), np.float32)
         cv2.ellipse(alpha, (pw // 2, ph // 2), (int(pw * 0.46), int(ph * 0.46)), 0, 0, 360, 1.0, -1)
@@ -145,8 +146,12 @@ def _paste(sheet, photo, k, face_px, rng):
         target[:] = patch
     sheet.cover((x, y, x + pw, y + ph))
     factor = np.array([pw / (u1 - u0), ph / (v1 - v0)] * 2, np.float32)
-    sheet.add(local * factor + np.array([x, y, x, y], np.float32), labels, np.zeros((0, 4), np.float32),
-              (x, y, x + pw, y + ph))
+    sheet.add(
+        local * factor + np.array([x, y, x, y], np.float32),
+        labels,
+        np.zeros((0, 4), np.float32),
+        (x, y, x + pw, y + ph),
+    )
 
 
 def _distract(sheet, pool, rng):
@@ -163,11 +168,11 @@ def _distract(sheet, pool, rng):
     if any(overlap(b, region) > 0 for b in [*photo.boxes, *photo.ignore]):
         return
     px = int(np.exp(rng.uniform(np.log(10), np.log(0.3 * sheet.size))))
-    patch = cv2.resize(image[y:y + side, x:x + side], (px, px), interpolation=cv2.INTER_AREA)
+    patch = cv2.resize(image[y : y + side, x : x + side], (px, px), interpolation=cv2.INTER_AREA)
     cx, cy = int(rng.integers(0, sheet.size - px)), int(rng.integers(0, sheet.size - px))
     if any(overlap(b, (cx, cy, cx + px, cy + px)) > 0 for b in [*sheet.boxes, *sheet.ignore]):
         return
-    sheet.image[cy:cy + px, cx:cx + px] = patch
+    sheet.image[cy : cy + px, cx : cx + px] = patch
 
 
 def _print(sheet, rng):
@@ -189,9 +194,11 @@ def _print(sheet, rng):
             continue
         colour, alpha = draw_print(width, rng)
         target = sheet.image[top:bottom, left:right]
-        colour, alpha = (np.ascontiguousarray(a[top - int(y):, left - int(x):][:bottom - top, :right - left])
-                         for a in (colour, alpha))
-        target = target[:len(alpha), :alpha.shape[1]]
+        colour, alpha = (
+            np.ascontiguousarray(a[top - int(y) :, left - int(x) :][: bottom - top, : right - left])
+            for a in (colour, alpha)
+        )
+        target = target[: len(alpha), : alpha.shape[1]]
         target[:] = cv2.blendLinear(colour, np.ascontiguousarray(target), alpha, 1 - alpha)
         return
 

@@ -1,4 +1,5 @@
 """A training image being put together, with its truth: photographs placed, cut, covered and flipped."""
+
 import cv2
 import numpy as np
 
@@ -30,14 +31,17 @@ class Sheet:
         # Only the visible part is resized: a zoomed photo would otherwise cost many times its share.
         u0, v0 = int(left / sx), int(top / sy)
         u1, v1 = min(w, int(np.ceil(right / sx))), min(h, int(np.ceil(bottom / sy)))
-        part = cv2.resize(image[v0:v1, u0:u1], (max(1, round((u1 - u0) * sx)), max(1, round((v1 - v0) * sy))),
-                          interpolation=cv2.INTER_AREA if sx < 0.7 else cv2.INTER_LINEAR)
+        part = cv2.resize(
+            image[v0:v1, u0:u1],
+            (max(1, round((u1 - u0) * sx)), max(1, round((v1 - v0) * sy))),
+            interpolation=cv2.INTER_AREA if sx < 0.7 else cv2.INTER_LINEAR,
+        )
         px, py = x0 + ox + round(u0 * sx), y0 + oy + round(v0 * sy)
         cx0, cy0 = max(x0, px), max(y0, py)
         cx1, cy1 = min(x1, px + part.shape[1]), min(y1, py + part.shape[0])
         if cx1 <= cx0 or cy1 <= cy0:
             return
-        self.image[cy0:cy1, cx0:cx1] = part[cy0 - py:cy1 - py, cx0 - px:cx1 - px]
+        self.image[cy0:cy1, cx0:cx1] = part[cy0 - py : cy1 - py, cx0 - px : cx1 - px]
         shift = np.array([x0 + ox, y0 + oy] * 2, np.float32)
         factor = np.array([sx, sy] * 2, np.float32)
         self.add(boxes * factor + shift, labels, photo.ignore * factor + shift, (cx0, cy0, cx1, cy1))
@@ -85,8 +89,11 @@ class Sheet:
                 boxes[i] = np.array([self.size - box[2], box[1], self.size - box[0], box[3]], np.float32)
 
     def truth(self):
-        return (np.array(self.boxes, np.float32).reshape(-1, 4), np.array(self.labels, np.int32),
-                np.array(self.ignore, np.float32).reshape(-1, 4))
+        return (
+            np.array(self.boxes, np.float32).reshape(-1, 4),
+            np.array(self.labels, np.int32),
+            np.array(self.ignore, np.float32).reshape(-1, 4),
+        )
 
 
 def _offset(room, length, rng):

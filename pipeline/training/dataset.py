@@ -2,6 +2,7 @@
 
 A resumed run sees exactly the images that an unbroken one would have seen, whatever order workers finish in.
 """
+
 import hashlib
 import json
 import math
@@ -37,9 +38,12 @@ class Photo(NamedTuple):
         """uint8 (h, w, 3) BGR, read-only. BadInput where it cannot be decoded or has another size than `wh`."""
         image = _kept.get(self.path, _read)
         if self.wh and image.shape[1::-1] != tuple(self.wh):  # its boxes would be somewhere else
-            raise BadInput("an image is %d x %d" % image.shape[1::-1], where=str(self.path),
-                           expected="%d x %d, as annotations.json says" % tuple(self.wh),
-                           remedy="`jetmask data check` on its folder lists all such files")
+            raise BadInput(
+                "an image is %d x %d" % image.shape[1::-1],
+                where=str(self.path),
+                expected="%d x %d, as annotations.json says" % tuple(self.wh),
+                remedy="`jetmask data check` on its folder lists all such files",
+            )
         return image
 
 
@@ -50,8 +54,12 @@ def _read(path):
     # Labels are in pixels of the stored image, so an orientation tag must not turn it.
     image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
-        raise BadInput("an image can not be decoded", where=str(path), expected="a JPEG or PNG file",
-                       remedy="run `jetmask data check` on its folder and mend or remove the file")
+        raise BadInput(
+            "an image can not be decoded",
+            where=str(path),
+            expected="a JPEG or PNG file",
+            remedy="run `jetmask data check` on its folder and mend or remove the file",
+        )
     return image
 
 
@@ -70,8 +78,15 @@ def read_split(split_dir, keep=lambda name: True):
         if not keep(truth.file):
             continue
         ignore = _xyxy([m[:4] for m in mined.get("%s/%s" % (split_dir.name, Path(truth.file).name), [])])
-        photos.append(Photo(Path(truth.file), truth.xyxy.astype(np.float32), truth.labels.astype(np.int32),
-                            np.concatenate([truth.ignore.astype(np.float32), ignore]), truth.wh))
+        photos.append(
+            Photo(
+                Path(truth.file),
+                truth.xyxy.astype(np.float32),
+                truth.labels.astype(np.int32),
+                np.concatenate([truth.ignore.astype(np.float32), ignore]),
+                truth.wh,
+            )
+        )
     return photos
 
 
@@ -84,8 +99,8 @@ def _xyxy(xywh):
 class Pool(NamedTuple):
     """The photographs by the role they play in a training canvas."""
 
-    scenes: list       # (photos, weight) groups that fill canvases and mosaic tiles
-    faces: list        # per class, (photo, index of its box) of faces large enough to be pasted and zoomed
+    scenes: list  # (photos, weight) groups that fill canvases and mosaic tiles
+    faces: list  # per class, (photo, index of its box) of faces large enough to be pasted and zoomed
     backgrounds: list  # photos without any labelled face
 
 
@@ -106,14 +121,22 @@ def read_pool(root, folders, apart_from=()):
     groups = {}
     for folder in folders:
         known = leak.keep_out(Path(root) / folder, judges) if judges else {}
-        groups[folder] = read_split(Path(root) / folder, lambda name, known=known, folder=folder: not (
-            Path(name).name in known or folder == "negatives" and held_out(name)))
+        groups[folder] = read_split(
+            Path(root) / folder,
+            lambda name, known=known, folder=folder: (
+                not (Path(name).name in known or folder == "negatives" and held_out(name))
+            ),
+        )
     weights = {"train": 0.6, "extra": 0.17, "crops": 0.13, "negatives": 0.1}
     scenes = [(photos, weights.get(name, 0.6)) for name, photos in groups.items() if photos]
     everything = [p for photos in groups.values() for p in photos]
     if not everything:
-        raise BadInput("no training photographs", where=str(root), expected="labelled images in " + ", ".join(folders),
-                       remedy="set data.root and data.train to folders with images")
+        raise BadInput(
+            "no training photographs",
+            where=str(root),
+            expected="labelled images in " + ", ".join(folders),
+            remedy="set data.root and data.train to folders with images",
+        )
     return Pool(scenes, _faces(groups), [p for p in everything if not len(p.boxes)])
 
 
@@ -160,11 +183,16 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index):
         size = int(self.sizes[index])
         rng = np.random.default_rng([self.config.train.seed, self.epoch, index])
-        samples = [augment.canvas(self.pool, size, self.config.augment, rng, self.closing)
-                   for _ in range(batch_count(self.config.train.batch_size, size))]
+        samples = [
+            augment.canvas(self.pool, size, self.config.augment, rng, self.closing)
+            for _ in range(batch_count(self.config.train.batch_size, size))
+        ]
         x = np.stack([s[0] for s in samples]).astype(np.float32)
-        return x, {"boxes": pad([s[1] for s in samples], 0), "labels": pad([s[2] for s in samples], -1),
-                   "ignore": pad([s[3] for s in samples], 0)}
+        return x, {
+            "boxes": pad([s[1] for s in samples], 0),
+            "labels": pad([s[2] for s in samples], -1),
+            "ignore": pad([s[3] for s in samples], 0),
+        }
 
 
 def batch_count(batch_size, size):
@@ -186,5 +214,5 @@ def pad(arrays, value):
     length = max(8, -(-max(len(a) for a in arrays) // 8) * 8)
     out = np.full((len(arrays), length) + arrays[0].shape[1:], value, arrays[0].dtype)
     for row, a in zip(out, arrays):
-        row[:len(a)] = a
+        row[: len(a)] = a
     return out

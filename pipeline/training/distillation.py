@@ -1,4 +1,5 @@
 """Learning from a teacher: a network also learns to answer as a better one does, at every cell."""
+
 from keras import ops
 
 from pipeline.models.batchnorm import folded

@@ -1,5 +1,6 @@
 """Decoded photographs, kept in memory while there is room for them: a data set of large ones is larger than any memory,
 and a training that is killed by the kernel after an hour says nothing."""
+
 import contextlib
 import os
 import sys
@@ -49,6 +50,9 @@ class Kept:
             return True
         if not self.told:
             self.told = True
-            print("mind: memory holds %d of the photographs (%.1f GB decoded), the others are decoded at every use; "
-                  "copies of some 1000 px train faster" % (len(self.images), self.bytes / 1e9), file=sys.stderr)
+            print(
+                "mind: memory holds %d of the photographs (%.1f GB decoded), the others are decoded at every use; "
+                "copies of some 1000 px train faster" % (len(self.images), self.bytes / 1e9),
+                file=sys.stderr,
+            )
         return False

@@ -1,4 +1,5 @@
 """What a training step runs: the network together with its loss."""
+
 import keras
 
 from pipeline.training.losses import detection_loss

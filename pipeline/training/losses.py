@@ -6,6 +6,7 @@ levels that fit its size; a face's best cells by p^0.5 * IoU^4 are positive, as 
 a small part of a training step on a CPU. The class loss is the quality focal loss (arXiv:2006.04388), the box loss
 GIoU (arXiv:1902.09630).
 """
+
 from keras import ops
 
 from pipeline.models.detector import MAX_LOG_DISTANCE, STRIDES
@@ -64,14 +65,19 @@ def candidates(boxes, grids):
             if dy == 0 and dx == 0:
                 inside = ops.ones_like(inside)
             cell = ops.cast(ops.clip(y, 0, ops.cast(h - 1, "float32")), "int32") * w + ops.cast(
-                ops.clip(x, 0, ops.cast(w - 1, "float32")), "int32")
+                ops.clip(x, 0, ops.cast(w - 1, "float32")), "int32"
+            )
             index.append(cell + start)
             centre.append(ops.stack([px, py], axis=-1))
             good.append(fits & in_grid & inside)
             stride_of.append(float(stride))
         start = start + h * w
-    return (ops.stack(index, axis=-1), ops.stack(centre, axis=-2), ops.convert_to_tensor(stride_of),
-            ops.stack(good, axis=-1))
+    return (
+        ops.stack(index, axis=-1),
+        ops.stack(centre, axis=-2),
+        ops.convert_to_tensor(stride_of),
+        ops.stack(good, axis=-1),
+    )
 
 
 def decode(centre, stride, log_distance):
@@ -143,13 +149,14 @@ def detection_loss(outputs, boxes, labels, ignore):
 
     offset = ops.reshape(ops.arange(batch), (-1, 1, 1)) * cells
     target = ops.expand_dims(positive * quality, -1) * ops.expand_dims(truth_class, 2)
-    target = ops.segment_max(ops.reshape(target, (-1, logits.shape[-1])), ops.reshape(index + offset, (-1,)),
-                             num_segments=batch * cells)
+    target = ops.segment_max(
+        ops.reshape(target, (-1, logits.shape[-1])), ops.reshape(index + offset, (-1,)), num_segments=batch * cells
+    )
     target = ops.reshape(ops.maximum(target, 0.0), ops.shape(logits))
     is_positive = ops.cast(ops.max(target, axis=-1, keepdims=True) > 0, "float32")
 
     x, y = centres[None, None, :, 0], centres[None, None, :, 1]
-    inside = ((x > ignore[..., 0:1]) & (x < ignore[..., 2:3]) & (y > ignore[..., 1:2]) & (y < ignore[..., 3:4]))
+    inside = (x > ignore[..., 0:1]) & (x < ignore[..., 2:3]) & (y > ignore[..., 1:2]) & (y < ignore[..., 3:4])
     ignored = ops.expand_dims(ops.cast(ops.any(inside, axis=1), "float32"), -1)
     weight = ops.maximum(is_positive, 1.0 - ignored)
 

@@ -1,4 +1,5 @@
 """How the weights move: optimizers, learning-rate schedules, and the average of the weights over time."""
+
 import keras
 import numpy as np
 
@@ -56,20 +57,33 @@ class Plateau(keras.callbacks.ReduceLROnPlateau):
 def make_optimizer(train, total_steps):
     """The optimizer and schedule that the config's `train` section names."""
     rate = train.learning_rate
-    schedules = {"trapezoid": lambda: Trapezoid(rate, train.warmup_steps, total_steps, train.decay_share),
-                 "cosine": lambda: Cosine(rate, train.warmup_steps, total_steps, 1.0),
-                 "fixed": lambda: Trapezoid(rate, train.warmup_steps, total_steps * 1e9, 1e-9), "plateau": lambda: rate}
-    optimizers = {"adamw": keras.optimizers.AdamW, "adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop,
-                  "adagrad": keras.optimizers.Adagrad, "sgd": keras.optimizers.SGD}
+    schedules = {
+        "trapezoid": lambda: Trapezoid(rate, train.warmup_steps, total_steps, train.decay_share),
+        "cosine": lambda: Cosine(rate, train.warmup_steps, total_steps, 1.0),
+        "fixed": lambda: Trapezoid(rate, train.warmup_steps, total_steps * 1e9, 1e-9),
+        "plateau": lambda: rate,
+    }
+    optimizers = {
+        "adamw": keras.optimizers.AdamW,
+        "adam": keras.optimizers.Adam,
+        "rmsprop": keras.optimizers.RMSprop,
+        "adagrad": keras.optimizers.Adagrad,
+        "sgd": keras.optimizers.SGD,
+    }
     for what, name, known in (("optimizer", train.optimizer, optimizers), ("schedule", train.schedule, schedules)):
         if name not in known:
-            raise UsageError("unknown %s %r" % (what, name), where="train." + what,
-                             expected="one of " + ", ".join(known), remedy="change train.%s" % what)
+            raise UsageError(
+                "unknown %s %r" % (what, name),
+                where="train." + what,
+                expected="one of " + ", ".join(known),
+                remedy="change train.%s" % what,
+            )
     options = {"weight_decay": train.weight_decay} if train.weight_decay and train.optimizer in ("adamw", "sgd") else {}
     if train.optimizer == "sgd":
         options.update(momentum=0.9, nesterov=True)
-    optimizer = optimizers[train.optimizer](schedules[train.schedule](), global_clipnorm=train.clip_norm or None,
-                                            **options)
+    optimizer = optimizers[train.optimizer](
+        schedules[train.schedule](), global_clipnorm=train.clip_norm or None, **options
+    )
     if options.get("weight_decay"):
         optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     return optimizer

@@ -1,4 +1,5 @@
 """Augmentation that leaves every box where it is: light, colour, blur, noise, compression, and what hides a face."""
+
 import cv2
 import numpy as np
 
@@ -50,4 +51,4 @@ def erase(image, boxes, rng):
             x = int(box[0] + rng.uniform(-0.2, 0.8) * w)
             y = int(box[1] + rng.uniform(-0.2, 0.8) * h)
             x1, y1 = x + max(1, int(w * rng.uniform(0.2, 0.4))), y + max(1, int(h * rng.uniform(0.2, 0.4)))
-            image[max(0, y):y1, max(0, x):x1] = rng.integers(0, 256, 3)
+            image[max(0, y) : y1, max(0, x) : x1] = rng.integers(0, 256, 3)

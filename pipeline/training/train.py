@@ -1,5 +1,6 @@
 """Training: `jetmask train`. Every epoch ends with a checkpoint written aside and renamed; `--resume` goes on from it
 and gives what an unbroken run gives, since batches depend on (seed, epoch, index) alone."""
+
 import csv
 import json
 import math
@@ -41,8 +42,12 @@ FEW = 0.01  # scores at or under this do not count in the metric
 def _checked(net, source):
     """The network, where it is one of this detector; BadInput otherwise."""
     if getattr(net, "output_names", None) != NAMES:  # a Sequential has none
-        raise BadInput("not a model of this detector", where=source, expected="the outputs " + ", ".join(NAMES),
-                       remedy="take a .keras file of jetmask train or prune")
+        raise BadInput(
+            "not a model of this detector",
+            where=source,
+            expected="the outputs " + ", ".join(NAMES),
+            remedy="take a .keras file of jetmask train or prune",
+        )
     return net
 
 
@@ -59,12 +64,12 @@ def predict(net, photos, input_wh, batch=8):
     training validates by. Decoding and NMS are the device's."""
     results = []
     for start in range(0, len(photos), batch):
-        frames = [photo.image() for photo in photos[start:start + batch]]
+        frames = [photo.image() for photo in photos[start : start + batch]]
         boxed = [letterbox.letterbox(frame, input_wh) for frame in frames]
         x = np.concatenate([blob for blob, _ in boxed]).transpose(0, 2, 3, 1)
         outputs = [np.asarray(o).transpose(0, 3, 1, 2) for o in net.predict_on_batch(x)]
         for i, (frame, (_, scale)) in enumerate(zip(frames, boxed)):
-            found = {n: o[i:i + 1] for n, o in zip(NAMES, outputs)}
+            found = {n: o[i : i + 1] for n, o in zip(NAMES, outputs)}
             results.append(find(found, DECODE, frame.shape[1::-1], scale, FEW))
     return results
 
@@ -86,9 +91,14 @@ class Validate(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         run, logs = self.run, logs or {}
         train = run.config.train
-        row = {"epoch": epoch + 1, "minutes": round((time.time() - run.started) / 60 + run.minutes, 2),
-               "learning_rate": float(np.asarray(run.learner.optimizer.learning_rate)),
-               "cls_loss": float(logs["cls_loss"]), "box_loss": float(logs["box_loss"]), "map50": None}
+        row = {
+            "epoch": epoch + 1,
+            "minutes": round((time.time() - run.started) / 60 + run.minutes, 2),
+            "learning_rate": float(np.asarray(run.learner.optimizer.learning_rate)),
+            "cls_loss": float(logs["cls_loss"]),
+            "box_loss": float(logs["box_loss"]),
+            "map50": None,
+        }
         if (epoch + 1) % train.val_every == 0 or epoch + 1 == train.epochs:
             run.average.write_to(run.averaged)
             row["map50"] = validate(run.averaged, run.val_dir, train.val_wh)["map50"]
@@ -125,17 +135,32 @@ class Run:
         self.callbacks = list(callbacks)
         root = config.data.root or os.environ.get("JETMASK_DATA", "")
         if not root:
-            raise UsageError("no data", where="data.root", expected="a folder with split folders such as train/, val/",
-                             remedy="give --data DIR, set JETMASK_DATA, or draw some: jetmask data draw DIR")
+            raise UsageError(
+                "no data",
+                where="data.root",
+                expected="a folder with split folders such as train/, val/",
+                remedy="give --data DIR, set JETMASK_DATA, or draw some: jetmask data draw DIR",
+            )
         self.val_dir = Path(root) / config.data.val
         # Now, not after the first epoch.
-        if not any((truth.labels < len(average_precision.TWO_CLASS)).any() for truth in average_precision.load_split(str(self.val_dir))):
-            raise BadInput("there is no face to validate on", where=str(self.val_dir),
-                           expected="labels of with_mask or without_mask", remedy="split again: jetmask data split")
+        if not any(
+            (truth.labels < len(average_precision.TWO_CLASS)).any()
+            for truth in average_precision.load_split(str(self.val_dir))
+        ):
+            raise BadInput(
+                "there is no face to validate on",
+                where=str(self.val_dir),
+                expected="labels of with_mask or without_mask",
+                remedy="split again: jetmask data split",
+            )
         self.pool = dataset.read_pool(root, dataset.folders_of(config.data), config.data.apart_from)
         if not any(self.pool.faces):
-            raise BadInput("there is no face to train on", where=str(root), remedy="look: jetmask data stats",
-                           expected="labelled boxes of 1 px or more in " + ", ".join(dataset.folders_of(config.data)))
+            raise BadInput(
+                "there is no face to train on",
+                where=str(root),
+                remedy="look: jetmask data stats",
+                expected="labelled boxes of 1 px or more in " + ", ".join(dataset.folders_of(config.data)),
+            )
         model = config.model
         net = net or _start(model)
         self.net = in_precision(_checked(net, model.init or net.name), config.train.precision)
@@ -169,9 +194,16 @@ class Run:
         arrays.update({"optimizer/%d" % i: np.array(w) for i, w in enumerate(self.learner.optimizer.variables)})
         arrays.update({"average/%d" % i: w for i, w in enumerate(self.average.values)})
         minutes = (time.time() - self.started) / 60 + self.minutes
-        state = {"epoch": epoch, "rows": self.rows, "best": self.best, "best_epoch": self.best_epoch,
-                 "plateau": self.plateau.state() if self.plateau else None,
-                 "average_step": self.average.step, "minutes": minutes, "config": configuration.to_dict(self.config)}
+        state = {
+            "epoch": epoch,
+            "rows": self.rows,
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "plateau": self.plateau.state() if self.plateau else None,
+            "average_step": self.average.step,
+            "minutes": minutes,
+            "config": configuration.to_dict(self.config),
+        }
         arrays["state"] = np.frombuffer(json.dumps(state).encode(), np.uint8)
         with files.aside(self.folder / "checkpoint.npz") as path, open(path, "wb") as out:
             np.savez(out, **arrays)
@@ -193,9 +225,12 @@ class Run:
                         variable.assign(stored["%s/%d" % (prefix, i)])
                 self.average.values = [stored["average/%d" % i].copy() for i in range(len(self.average.values))]
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            raise BadInput("this checkpoint does not fit: %s" % error, where=str(path),
-                           expected="a checkpoint of the same model and optimizer",
-                           remedy="resume with the config of the run, or start a new folder") from error
+            raise BadInput(
+                "this checkpoint does not fit: %s" % error,
+                where=str(path),
+                expected="a checkpoint of the same model and optimizer",
+                remedy="resume with the config of the run, or start a new folder",
+            ) from error
         if self.plateau:
             self.plateau.before = state.get("plateau") or {}  # an older checkpoint has none
         self.average.step, self.done = state["average_step"], state["epoch"]
@@ -217,24 +252,35 @@ class Run:
                 logs = self.learner.train_on_batch(x, y, return_dict=True)
                 # Its weights are lost, and all that is trained on would be; the last epoch's are in the checkpoint.
                 if not all(math.isfinite(value) for value in logs.values()):
-                    raise JetmaskError("the loss is no number any more", where="%s, step %d" % (name, step + 1),
-                                       expected="a rate of learning that the network bears",
-                                       remedy="lower train.learning_rate (now %g); --resume goes on from the last "
-                                       "whole epoch" % self.config.train.learning_rate)
+                    raise JetmaskError(
+                        "the loss is no number any more",
+                        where="%s, step %d" % (name, step + 1),
+                        expected="a rate of learning that the network bears",
+                        remedy="lower train.learning_rate (now %g); --resume goes on from the last "
+                        "whole epoch" % self.config.train.learning_rate,
+                    )
                 callbacks.on_train_batch_end(step, logs)
                 bar.update()
                 for key, value in logs.items():
                     sums[key] = sums.get(key, 0.0) + float(value)
-                bar.set_postfix(cls="%.3f" % (sums["cls_loss"] / (step + 1)),
-                                box="%.3f" % (sums["box_loss"] / (step + 1)), refresh=False)
+                bar.set_postfix(
+                    cls="%.3f" % (sums["cls_loss"] / (step + 1)),
+                    box="%.3f" % (sums["box_loss"] / (step + 1)),
+                    refresh=False,
+                )
         return {key: value / len(batches) for key, value in sums.items()}
 
     def fit(self, progress=1):
         train = self.config.train
         # The caller's go first: what they do to the weights is what is averaged.
-        callbacks = [*self.callbacks, self.average,
-                     keras.callbacks.TensorBoard(self.folder / "logs", update_freq=50, profile_batch=0), Validate(self),
-                     *([self.plateau] if self.plateau else []), Checkpoint(self)]
+        callbacks = [
+            *self.callbacks,
+            self.average,
+            keras.callbacks.TensorBoard(self.folder / "logs", update_freq=50, profile_batch=0),
+            Validate(self),
+            *([self.plateau] if self.plateau else []),
+            Checkpoint(self),
+        ]
         callbacks = keras.callbacks.CallbackList(callbacks, model=self.learner)
         self.learner.stop_training = self.stopped_early()  # a resumed run may have been at its end
         callbacks.on_train_begin()
@@ -249,9 +295,16 @@ class Run:
         callbacks.on_train_end()
         self.average.write_to(self.averaged)
         self.save_model("last.keras")
-        return {"map50": self.best, "best_epoch": self.best_epoch, "epochs": len(self.rows), "rows": self.rows,
-                "macs_320": macs(self.net, (320, 320)), "best": str(self.folder / "best.keras"),
-                "last": str(self.folder / "last.keras"), "minutes": self.rows[-1]["minutes"] if self.rows else 0.0}
+        return {
+            "map50": self.best,
+            "best_epoch": self.best_epoch,
+            "epochs": len(self.rows),
+            "rows": self.rows,
+            "macs_320": macs(self.net, (320, 320)),
+            "best": str(self.folder / "best.keras"),
+            "last": str(self.folder / "last.keras"),
+            "minutes": self.rows[-1]["minutes"] if self.rows else 0.0,
+        }
 
 
 def fit(config, run_dir, model=None, report=None, resume=False, progress=0, learner=None, callbacks=()):
@@ -263,11 +316,19 @@ def fit(config, run_dir, model=None, report=None, resume=False, progress=0, lear
     keras.config.set_dtype_policy(config.train.precision)
     run_dir = made(run_dir)
     if resume and not (run_dir / "checkpoint.npz").exists() and not (run_dir / "config.json").exists():
-        raise BadInput("nothing to resume", where=str(run_dir), expected="a folder with checkpoint.npz",
-                       remedy="start without --resume")
+        raise BadInput(
+            "nothing to resume",
+            where=str(run_dir),
+            expected="a folder with checkpoint.npz",
+            remedy="start without --resume",
+        )
     if not resume and (run_dir / "checkpoint.npz").exists():
-        raise UsageError("there is a training already", where=str(run_dir), expected="a new or empty folder",
-                         remedy="go on with --resume, or name another folder with --out")
+        raise UsageError(
+            "there is a training already",
+            where=str(run_dir),
+            expected="a new or empty folder",
+            remedy="go on with --resume, or name another folder with --out",
+        )
     # Two trainings in one folder would go on from one another's checkpoints.
     with files.lock(run_dir / "train.lock", wait=False):
         run = Run(config, run_dir, model, report, learner, callbacks)
@@ -282,8 +343,11 @@ def options(parser):
     parser.add_argument("config", nargs="?", help="YAML file, or preset: n, s, m")
     parser.add_argument("--data", help="folder with the split folders (default: data.root, then JETMASK_DATA)")
     parser.add_argument("--out", default="runs/train", help="run folder")
-    parser.add_argument("--resume", action="store_true", help="go on where a stopped run in --out was, by its own "
-                        "config where none is named")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on where a stopped run in --out was, by its own config where none is named",
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key")
     parser.add_argument("--json", action="store_true")
 
@@ -298,5 +362,7 @@ def command(args):
     if args.json:
         print(json.dumps(result))
     else:
-        print("val mAP50 %.1f (two-class, epoch %d of %d)\nmodel     %s" % (
-            result["map50"], result["best_epoch"], result["epochs"], result["best"]))
+        print(
+            "val mAP50 %.1f (two-class, epoch %d of %d)\nmodel     %s"
+            % (result["map50"], result["best_epoch"], result["epochs"], result["best"])
+        )

@@ -34,12 +34,17 @@ def test_the_baseline_does_not_follow_a_preset(model):
 
 
 def run(*arguments):
-    return subprocess.run([sys.executable, "-m", "benchmarks.ablation", *map(str, arguments)], capture_output=True,
-                          text=True, timeout=3000)
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.ablation", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=3000,
+    )
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["--only", "luck"], "no choice is called 'luck'"), (["--images", "3"], "8 or more")])
+@pytest.mark.parametrize(
+    ("arguments", "words"), [(["--only", "luck"], "no choice is called 'luck'"), (["--images", "3"], "8 or more")]
+)
 def test_wrong_arguments_are_named(tmp_path, arguments, words):
     done = run("--data", tmp_path, "--out", tmp_path / "out.csv", *arguments)
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
@@ -48,11 +53,43 @@ def test_wrong_arguments_are_named(tmp_path, arguments, words):
 @pytest.mark.full
 def test_rows_that_are_there_are_not_trained_again(tmp_path, root):
     for seed, split in enumerate(("train", "val")):  # of one seed they would be the same images, which are kept apart
-        subprocess.run([sys.executable, "-m", "pipeline.cli", "data", "draw", str(tmp_path / split), "--images", "6",
-                        "--size", "96x96", "--seed", str(seed)], check=True, capture_output=True, cwd=root)
-    line = ["--data", tmp_path, "--images", "8", "--only", "flip", "--out", tmp_path / "out.csv", "--runs",
-            tmp_path / "runs", "--set", "train.sizes=[[64,1]]", "--set", "train.batch_size=1", "--set",
-            "data.train=[train]"]
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pipeline.cli",
+                "data",
+                "draw",
+                str(tmp_path / split),
+                "--images",
+                "6",
+                "--size",
+                "96x96",
+                "--seed",
+                str(seed),
+            ],
+            check=True,
+            capture_output=True,
+            cwd=root,
+        )
+    line = [
+        "--data",
+        tmp_path,
+        "--images",
+        "8",
+        "--only",
+        "flip",
+        "--out",
+        tmp_path / "out.csv",
+        "--runs",
+        tmp_path / "runs",
+        "--set",
+        "train.sizes=[[64,1]]",
+        "--set",
+        "train.batch_size=1",
+        "--set",
+        "data.train=[train]",
+    ]
     done = run(*line)
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "out.csv", newline="") as handle:

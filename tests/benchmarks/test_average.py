@@ -1,4 +1,5 @@
 """Averages of weights: the share of each, and what cannot be averaged."""
+
 import numpy as np
 import pytest
 

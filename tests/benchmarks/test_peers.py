@@ -80,8 +80,10 @@ def test_the_ledger_compares_with_its_first_line(tmp_path):
     draw.write(split, 4, seed=3)
     truths = average_precision.load_split(str(split))
     slow, fast = Fixed(truths, 40), Fixed(truths, 4)
-    entries = [ledger.Entry("A", "fp32", "r", 1, (1, 1), slow, 100, 1000),
-               ledger.Entry("B", "fp32", "r", 1, (1, 1), fast, 50, 100)]
+    entries = [
+        ledger.Entry("A", "fp32", "r", 1, (1, 1), slow, 100, 1000),
+        ledger.Entry("B", "fp32", "r", 1, (1, 1), fast, 50, 100),
+    ]
     rows = ledger.rows_of(ledger.compare(entries, truths, lambda text: None), "drawn", len(truths))
     assert [row["map50"] for row in rows] == ["100.0", "100.0"]
     assert float(rows[0]["cpu_ratio"]) == 1 and float(rows[1]["cpu_ratio"]) < 0.9

@@ -19,8 +19,8 @@ def test_a_changed_figure_changes_the_table(tmp_path, monkeypatch):
     empty = readme_table.filled(marked)
     assert "Not measured yet." in empty and "old" not in empty
     (tmp_path / "latency_model.csv").write_text(
-        "leave_one_out_error_pct,leave_source_out_error_pct,kind\n-10.0,+20.0,engine\n+20.0,-2.0,engine\n"
-        ",,end to end\n")
+        "leave_one_out_error_pct,leave_source_out_error_pct,kind\n-10.0,+20.0,engine\n+20.0,-2.0,engine\n,,end to end\n"
+    )
     text = readme_table.filled(empty)
     assert "| 15.0 % |" in text and "| 11.0 % |" in text and text.endswith("<!-- end -->\nb")
     assert readme_table.filled(text) == text

@@ -47,10 +47,17 @@ class _Graph:
     def conv(self, name, source, kernel, bias, stride=1, relu=False):
         kernel = np.asarray(kernel, np.float32)
         pad = kernel.shape[2] // 2 if stride == 1 else 0
-        self.nodes.append(helper.make_node(
-            "Conv", [source, self.weight(name + "/w", kernel), self.weight(name + "/b", bias)],
-            [name + ("/pre" if relu else "")], name, kernel_shape=kernel.shape[2:], strides=[stride, stride],
-            pads=[pad] * 4))
+        self.nodes.append(
+            helper.make_node(
+                "Conv",
+                [source, self.weight(name + "/w", kernel), self.weight(name + "/b", bias)],
+                [name + ("/pre" if relu else "")],
+                name,
+                kernel_shape=kernel.shape[2:],
+                strides=[stride, stride],
+                pads=[pad] * 4,
+            )
+        )
         if relu:
             self.nodes.append(helper.make_node("Relu", [name + "/pre"], [name], name + "/relu"))
         return name
@@ -72,14 +79,23 @@ def build():
     stem = np.repeat(np.repeat(opponent[:, :, None, None], 4, 2), 4, 3) / (16 * 215.0)
     levels = {4: graph.conv("level_4", "image", stem, [0, 0, 0], 4, relu=True)}
     for stride in STRIDES[1:]:
-        levels[stride] = graph.conv("level_{}".format(stride), levels[stride // 2],
-                                    _per_channel(np.full((2, 2), 0.25)), [0, 0, 0], 2, relu=True)
+        levels[stride] = graph.conv(
+            "level_{}".format(stride), levels[stride // 2], _per_channel(np.full((2, 2), 0.25)), [0, 0, 0], 2, relu=True
+        )
     # The top-down step of the real net, here at 16 only: what the coarse level sees whole is damped a little.
     graph.weights.append(numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales"))
     graph.conv("context", levels[32], _per_channel([[-0.05]]), [0, 0, 0])
-    graph.nodes.append(helper.make_node(
-        "Resize", ["context", "", "scales"], ["context_up"], "resize", mode="nearest", nearest_mode="floor",
-        coordinate_transformation_mode="asymmetric"))
+    graph.nodes.append(
+        helper.make_node(
+            "Resize",
+            ["context", "", "scales"],
+            ["context_up"],
+            "resize",
+            mode="nearest",
+            nearest_mode="floor",
+            coordinate_transformation_mode="asymmetric",
+        )
+    )
     graph.nodes.append(helper.make_node("Add", [levels[16], "context_up"], ["fused_16"], "fuse"))
     levels[16] = "fused_16"
     ring = np.ones((3, 3))
@@ -97,14 +113,20 @@ def build():
         graph.conv("cls_{}".format(stride), name, mix, [3] * 3)
         graph.conv("box_{}".format(stride), levels[stride], np.zeros((4, 3, 1, 1)), [0] * 4)
     outputs = [
-        helper.make_tensor_value_info("{}_{}".format(kind, stride), TensorProto.FLOAT,
-                                      [1, channels, "height_{}".format(stride), "width_{}".format(stride)])
-        for stride in STRIDES for kind, channels in (("cls", 3), ("box", 4))
+        helper.make_tensor_value_info(
+            "{}_{}".format(kind, stride),
+            TensorProto.FLOAT,
+            [1, channels, "height_{}".format(stride), "width_{}".format(stride)],
+        )
+        for stride in STRIDES
+        for kind, channels in (("cls", 3), ("box", 4))
     ]
     source = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, "height", "width"])
     model = helper.make_model(
         helper.make_graph(graph.nodes, "tiny", [source], outputs, graph.weights),
-        opset_imports=[helper.make_opsetid("", 13)], producer_name="jetmask-tests")
+        opset_imports=[helper.make_opsetid("", 13)],
+        producer_name="jetmask-tests",
+    )
     model.ir_version = 7
     onnx.checker.check_model(model)
     return model
@@ -203,15 +225,32 @@ def write(folder):
     onnx.save(half(model), os.path.join(folder, "models", "t.fp16.onnx"))
     cpu = os.path.join(folder, "models", "t.int8-cpu.onnx")
     quantization.quantize_static(
-        fp32, cpu, _Frames(), quant_format=quantization.QuantFormat.QDQ, per_channel=True, reduce_range=True,
-        activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8)
+        fp32,
+        cpu,
+        _Frames(),
+        quant_format=quantization.QuantFormat.QDQ,
+        per_channel=True,
+        reduce_range=True,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+    )
     typed = os.path.join(folder, "models", "t.int8.onnx")
     quantization.quantize_static(
-        fp32, typed, _Frames(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
-        activation_type=quantization.QuantType.QInt8, weight_type=quantization.QuantType.QInt8,
+        fp32,
+        typed,
+        _Frames(),
+        quant_format=quantization.QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=quantization.QuantType.QInt8,
+        weight_type=quantization.QuantType.QInt8,
         op_types_to_quantize=["Conv", "Add"],
-        extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "AddQDQPairToWeight": True,
-                       "QuantizeBias": False})
+        extra_options={
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "AddQDQPairToWeight": True,
+            "QuantizeBias": False,
+        },
+    )
     _shape(cpu)
     _shape(typed)
     files.write_bytes(os.path.join(folder, "models", "t-416x256.fp32.tflite"), tflite(model, (416, 256)))
@@ -221,7 +260,7 @@ def write(folder):
         # The sum over all Conv nodes.
         macs = wh[0] * wh[1] // 16 * 3 * 3 * 16
         for stride in STRIDES:
-            cells = wh[0] * wh[1] // stride ** 2
+            cells = wh[0] * wh[1] // stride**2
             macs += cells * (3 * 3 * 4 * (stride > 4) + 21 * 3 * 9 + 21 * 3 + 3 * 4 + 9 * (stride == 32))
         for suffix, file, precision, runtimes in (
             ("fp32", "t.onnx", "fp32", ["onnxruntime", "tensorrt"]),
@@ -234,23 +273,43 @@ def write(folder):
             if runtimes == ["litert"] and wh != (416, 256):
                 continue
             path = os.path.join(folder, "models", file)
-            variants.append({
-                "name": "t-{}x{}-{}".format(wh[0], wh[1], suffix), "model": "t", "file": "models/" + file,
-                "sha256": files.sha256(path), "bytes": os.path.getsize(path), "input_wh": list(wh),
-                "precision": precision, "runtimes": runtimes, "macs": macs, "ap": dict.fromkeys(runtimes),
-                "ap_reason": dict.fromkeys(runtimes, "a test fixture, not measured on photographs"), "targets": [],
-            })
-    files.write_json(os.path.join(folder, "manifest.json"), {
-        "schema_version": 1, "name": "tiny", "created": "2026-01-01T00:00:00Z", "classes": list(manifest.CLASSES),
-        "decode": {"strides": STRIDES, "box": "exp", "score": 0.4, "iou": 0.5, "max_detections": 300},
-        "preprocessing": image.PREPROCESSING, "default_variant": "t-416x256-fp32", "variants": variants,
-        "provenance": {"made_by": "tests/data/make_tiny_bundle.py", "onnxruntime": onnxruntime.__version__},
-    })
+            variants.append(
+                {
+                    "name": "t-{}x{}-{}".format(wh[0], wh[1], suffix),
+                    "model": "t",
+                    "file": "models/" + file,
+                    "sha256": files.sha256(path),
+                    "bytes": os.path.getsize(path),
+                    "input_wh": list(wh),
+                    "precision": precision,
+                    "runtimes": runtimes,
+                    "macs": macs,
+                    "ap": dict.fromkeys(runtimes),
+                    "ap_reason": dict.fromkeys(runtimes, "a test fixture, not measured on photographs"),
+                    "targets": [],
+                }
+            )
+    files.write_json(
+        os.path.join(folder, "manifest.json"),
+        {
+            "schema_version": 1,
+            "name": "tiny",
+            "created": "2026-01-01T00:00:00Z",
+            "classes": list(manifest.CLASSES),
+            "decode": {"strides": STRIDES, "box": "exp", "score": 0.4, "iou": 0.5, "max_detections": 300},
+            "preprocessing": image.PREPROCESSING,
+            "default_variant": "t-416x256-fp32",
+            "variants": variants,
+            "provenance": {"made_by": "tests/data/make_tiny_bundle.py", "onnxruntime": onnxruntime.__version__},
+        },
+    )
     golden.write(folder, golden_frames())
     drawn = sorted(glob.glob(os.path.join(folder, "golden", "*.png")))
     tables.write(os.path.join(folder, "calibration", "t.json"), calibrate.collect(fp32, drawn, (416, 256), "minmax"))
-    files.write_text(os.path.join(folder, "MODEL_CARD.md"), "# tiny\n\nA hand-made net that finds coloured squares, "
-                     "for tests. It knows nothing of faces.\n")
+    files.write_text(
+        os.path.join(folder, "MODEL_CARD.md"),
+        "# tiny\n\nA hand-made net that finds coloured squares, for tests. It knows nothing of faces.\n",
+    )
     writer.seal(folder)
     manifest.verify(folder)
 

@@ -1,4 +1,5 @@
 """What the pruning tests share: the plain oracle, weights that hide nothing, and graphs drawn at random."""
+
 import keras
 import numpy as np
 from keras import layers
@@ -172,5 +173,18 @@ def _inner_model(x, maps, rng):
     return layers.Add()([model(model(x)), x])
 
 
-BLOCKS = (_plain, _residual, _far, _concat, _dense_block, _joined_concats, _depthwise, _grouped, _separable, _gate,
-          _down_up, _shared, _inner_model)
+BLOCKS = (
+    _plain,
+    _residual,
+    _far,
+    _concat,
+    _dense_block,
+    _joined_concats,
+    _depthwise,
+    _grouped,
+    _separable,
+    _gate,
+    _down_up,
+    _shared,
+    _inner_model,
+)

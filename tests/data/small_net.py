@@ -21,26 +21,43 @@ class Net:
         if weight is None:
             weight = self.random.normal(0, np.sqrt(2 / (channels * kernel * kernel)), shape)
         self.weights[name + ".weight"] = np.asarray(weight, np.float32).reshape(shape)
-        self.weights[name + ".bias"] = np.asarray(
-            self.random.normal(0, 0.1, out) if bias is None else bias, np.float32)
+        self.weights[name + ".bias"] = np.asarray(self.random.normal(0, 0.1, out) if bias is None else bias, np.float32)
         pads = [0, 0, 1, 1] if stride == 2 else [kernel // 2] * 4
-        self.node("Conv", [x, name + ".weight", name + ".bias"], name, kernel_shape=[kernel, kernel],
-                  strides=[stride, stride], pads=pads, dilations=[1, 1], group=1)
+        self.node(
+            "Conv",
+            [x, name + ".weight", name + ".bias"],
+            name,
+            kernel_shape=[kernel, kernel],
+            strides=[stride, stride],
+            pads=pads,
+            dilations=[1, 1],
+            group=1,
+        )
         return self.node("Relu", [name], name + "_relu") if relu else name
 
     def upsample(self, x, name):
         self.weights["scales"] = np.array([1, 1, 2, 2], np.float32)
-        return self.node("Resize", [x, "", "scales"], name, mode="nearest", nearest_mode="floor",
-                         coordinate_transformation_mode="asymmetric")
+        return self.node(
+            "Resize",
+            [x, "", "scales"],
+            name,
+            mode="nearest",
+            nearest_mode="floor",
+            coordinate_transformation_mode="asymmetric",
+        )
 
     def model(self, opset=13):
         shapes = {"image": (3, "height", "width")}
         graph = helper.make_graph(
-            self.nodes, "small",
+            self.nodes,
+            "small",
             [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, *shapes["image"]])],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, "h%d" % i, "w%d" % i])
-             for i, (name, channels) in enumerate(self.outputs)],
-            [numpy_helper.from_array(value, name) for name, value in self.weights.items()])
+            [
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, "h%d" % i, "w%d" % i])
+                for i, (name, channels) in enumerate(self.outputs)
+            ],
+            [numpy_helper.from_array(value, name) for name, value in self.weights.items()],
+        )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
         model.ir_version = 7
         return model

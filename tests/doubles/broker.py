@@ -37,13 +37,28 @@ class Broker:
         self.process = None
         with open(self.path, "w") as file:
             # Without a limit on what waits for a subscriber, so that a slow subscriber of a test loses nothing.
-            file.write("\n".join(["listener {} 127.0.0.1".format(self.port), "user root", "max_queued_messages 0",
-                                  "persistence true", "persistence_location {}/".format(folder), "autosave_interval 0"]
-                                 + (list(lines) or ["allow_anonymous true"])) + "\n")
+            file.write(
+                "\n".join(
+                    [
+                        "listener {} 127.0.0.1".format(self.port),
+                        "user root",
+                        "max_queued_messages 0",
+                        "persistence true",
+                        "persistence_location {}/".format(folder),
+                        "autosave_interval 0",
+                    ]
+                    + (list(lines) or ["allow_anonymous true"])
+                )
+                + "\n"
+            )
 
     def start(self):
-        self.process = subprocess.Popen([self.program, "-c", self.path], stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            [self.program, "-c", self.path],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         wait_for(self.answers, "mosquitto listens")
         return self
 
@@ -82,8 +97,27 @@ class Listener:
         self._messages = []
         with open(self.path, "wb") as log:
             self.process = subprocess.Popen(
-                ["stdbuf", "-oL", program("mosquitto_sub"), "-p", str(broker.port), "-i", name, "-c", "-q", "1",
-                 "-t", "#", "-d", "-F", "message %r %t %p"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                [
+                    "stdbuf",
+                    "-oL",
+                    program("mosquitto_sub"),
+                    "-p",
+                    str(broker.port),
+                    "-i",
+                    name,
+                    "-c",
+                    "-q",
+                    "1",
+                    "-t",
+                    "#",
+                    "-d",
+                    "-F",
+                    "message %r %t %p",
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
         try:
             wait_for(lambda: b"received SUBACK" in self._text(), "it has subscribed")
         except BaseException:
@@ -117,8 +151,11 @@ class Listener:
 
     def wait_events(self, count, patience_s=180.0):
         """Until so many events came; then a moment more, for those that should not come."""
-        wait_for(lambda: sum(topic.endswith("/event") for topic, _, _ in self.messages) >= count,
-                 "{} events".format(count), patience_s)
+        wait_for(
+            lambda: sum(topic.endswith("/event") for topic, _, _ in self.messages) >= count,
+            "{} events".format(count),
+            patience_s,
+        )
         time.sleep(0.5)
         return self.events()
 

@@ -20,16 +20,29 @@ class Browser:
     def __init__(self, url):
         self.folder = tempfile.TemporaryDirectory(prefix="browser")
         self.process = subprocess.Popen(
-            [shutil.which("chromium") or shutil.which("chromium-browser"), "--headless", "--no-sandbox",
-             "--disable-gpu", "--remote-debugging-port=0", "--user-data-dir=" + self.folder.name,
-             "--window-size=1100,900", url], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            [
+                shutil.which("chromium") or shutil.which("chromium-browser"),
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--remote-debugging-port=0",
+                "--user-data-dir=" + self.folder.name,
+                "--window-size=1100,900",
+                url,
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         try:
             tab = wait_for(self._tab, "the browser's page")
-            host, path = tab["webSocketDebuggerUrl"][len("ws://"):].split("/", 1)
+            host, path = tab["webSocketDebuggerUrl"][len("ws://") :].split("/", 1)
             self._sock = socket.create_connection(host.split(":"), timeout=60)
-            self._sock.sendall("GET /{} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                               "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n\r\n".format(
-                                   path, host, base64.b64encode(os.urandom(16)).decode()).encode())
+            self._sock.sendall(
+                "GET /{} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n\r\n".format(
+                    path, host, base64.b64encode(os.urandom(16)).decode()
+                ).encode()
+            )
             head = b""
             while not head.endswith(b"\r\n\r\n"):
                 head += self._read(1)
@@ -57,8 +70,13 @@ class Browser:
     def js(self, expression):
         """The value of a JavaScript expression on the page; None before it has one."""
         self._number += 1
-        text = json.dumps({"id": self._number, "method": "Runtime.evaluate", "params": {
-            "expression": expression, "returnByValue": True}}).encode()
+        text = json.dumps(
+            {
+                "id": self._number,
+                "method": "Runtime.evaluate",
+                "params": {"expression": expression, "returnByValue": True},
+            }
+        ).encode()
         size = bytes((128 | len(text),)) if len(text) < 126 else b"\xfe" + struct.pack(">H", len(text))
         self._sock.sendall(b"\x81" + size + bytes(4) + text)  # RFC 6455; a mask of zeros changes nothing
         while True:

@@ -23,8 +23,11 @@ def make_arm64(folder, include=()):
     if os.environ.get("JETMASK_DEBIAN_ARM64"):
         subprocess.run(["cp", "-a", os.environ["JETMASK_DEBIAN_ARM64"], folder], check=True)
     else:
-        subprocess.run(["debootstrap", "--arch=arm64", "--variant=minbase", "--include=" + ",".join(packages),
-                        "bookworm", folder], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            ["debootstrap", "--arch=arm64", "--variant=minbase", "--include=" + ",".join(packages), "bookworm", folder],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
 
 
 def make(folder, include=()):
@@ -36,8 +39,11 @@ def make(folder, include=()):
     if os.environ.get("JETMASK_DEBIAN"):
         subprocess.run(["cp", "-a", os.environ["JETMASK_DEBIAN"], folder], check=True)
     else:
-        subprocess.run(["debootstrap", "--variant=minbase", "--include=" + ",".join(packages), "bookworm", folder],
-                       check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            ["debootstrap", "--variant=minbase", "--include=" + ",".join(packages), "bookworm", folder],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
     python = os.environ["JETMASK_PYTHON36"]
     code = "import sys, sysconfig; print(sys.base_prefix); print(sysconfig.get_paths()['purelib'])"
     prefix, modules = subprocess.run([python, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout.split()
@@ -56,7 +62,11 @@ def make(folder, include=()):
 
 def add_modules(folder, modules):
     """Let the Python 3.6 in there see the modules of the test environment."""
-    shutil.copytree(modules, os.path.join(folder, "opt/modules"), symlinks=True,
-                    ignore=shutil.ignore_patterns("__pycache__", "tests"))
+    shutil.copytree(
+        modules,
+        os.path.join(folder, "opt/modules"),
+        symlinks=True,
+        ignore=shutil.ignore_patterns("__pycache__", "tests"),
+    )
     with open(os.path.join(folder, "opt/python36/lib/python3.6/site-packages/modules.pth"), "w") as file:
         file.write("/opt/modules\n")

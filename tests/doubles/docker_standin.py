@@ -15,8 +15,22 @@ import sys
 import tarfile
 import time
 
-VALUES = ("--name", "--restart", "--network", "--user", "--group-add", "--cap-drop", "--security-opt", "--tmpfs",
-          "--runtime", "--device", "--log-driver", "--log-opt", "-v", "-e")
+VALUES = (
+    "--name",
+    "--restart",
+    "--network",
+    "--user",
+    "--group-add",
+    "--cap-drop",
+    "--security-opt",
+    "--tmpfs",
+    "--runtime",
+    "--device",
+    "--log-driver",
+    "--log-opt",
+    "-v",
+    "-e",
+)
 INSIDE = """set -e
 mount --bind /tmp /tmp
 {mounts}
@@ -55,8 +69,11 @@ class Docker:
     def info(self, words):
         if words:
             form = words[1] if words[0] in ("--format", "-f") else ""
-            print(form.replace("{{json .Runtimes}}", json.dumps({"nvidia": {}, "runc": {}}))
-                      .replace("{{.DefaultRuntime}}", "nvidia"))
+            print(
+                form.replace("{{json .Runtimes}}", json.dumps({"nvidia": {}, "runc": {}})).replace(
+                    "{{.DefaultRuntime}}", "nvidia"
+                )
+            )
         else:
             print("Server Version: stand-in")
 
@@ -93,9 +110,9 @@ class Docker:
             fail("No such image: " + words[-1], 1)
 
     def rmi(self, words):
-        records = [self.record(name[:-len(".json")]) for name in os.listdir(self.containers) if name.endswith(".json")]
+        records = [self.record(name[: -len(".json")]) for name in os.listdir(self.containers) if name.endswith(".json")]
         if words[0] != "-f" and any(record and record["words"][0] == words[-1] for record in records):
-            fail("conflict: unable to remove repository reference \"{}\"".format(words[-1]), 1)
+            fail('conflict: unable to remove repository reference "{}"'.format(words[-1]), 1)
         shutil.rmtree(self.image(words[-1]), ignore_errors=True)
 
     def tag(self, words):
@@ -136,9 +153,16 @@ class Docker:
             fail("this stand-in only runs what is locked down; missing: " + " ".join(sorted(needed)))
         with open(os.path.join(folder, "arguments.json")) as file:
             arguments = json.load(file)
-        env = dict(os.environ, PYTHONPATH=folder, JETMASK_EXPECT_GPU=arguments["GPU"], OPENBLAS_CORETYPE="ARMV8",
-                   PYTHONUNBUFFERED="1", PYTHONDONTWRITEBYTECODE="1", JETMASK_STATE="/var/lib/jetmask",
-                   JETMASK_ENGINES="/var/lib/jetmask/engines")
+        env = dict(
+            os.environ,
+            PYTHONPATH=folder,
+            JETMASK_EXPECT_GPU=arguments["GPU"],
+            OPENBLAS_CORETYPE="ARMV8",
+            PYTHONUNBUFFERED="1",
+            PYTHONDONTWRITEBYTECODE="1",
+            JETMASK_STATE="/var/lib/jetmask",
+            JETMASK_ENGINES="/var/lib/jetmask/engines",
+        )
         mounts, user, groups = [], "0:0", []
         for flag, value in flags:
             if flag == "--runtime" and value == "nvidia":
@@ -151,8 +175,11 @@ class Docker:
             elif flag == "--group-add":
                 groups.append(value)
             elif flag == "--device" and not os.path.exists(value.split(":")[0]):
-                fail("error gathering device information while adding custom device \"{0}\": no such file or directory"
-                     .format(value.split(":")[0]))
+                fail(
+                    'error gathering device information while adding custom device "{0}": no such file or directory'.format(
+                        value.split(":")[0]
+                    )
+                )
             elif flag == "-v":
                 here, there, *mode = value.split(":")
                 if not os.path.exists(here):
@@ -161,10 +188,25 @@ class Docker:
                 if mode == ["ro"]:
                     mounts.append("mount -o remount,bind,ro '{}'".format(there))
         uid, gid = user.split(":")
-        script = INSIDE.format(mounts="\n".join(mounts), uid=uid, gid=gid,
-                               groups="--groups " + ",".join(groups) if groups else "--clear-groups")
-        line = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", self.python, "-m",
-                "jetson.container"] + words[1:]
+        script = INSIDE.format(
+            mounts="\n".join(mounts),
+            uid=uid,
+            gid=gid,
+            groups="--groups " + ",".join(groups) if groups else "--clear-groups",
+        )
+        line = [
+            "unshare",
+            "-m",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            script,
+            "sh",
+            self.python,
+            "-m",
+            "jetson.container",
+        ] + words[1:]
         if not detached:
             os.chdir(folder)
             os.execvpe(line[0], line, env)

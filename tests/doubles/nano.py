@@ -41,17 +41,25 @@ class Nano:
         os.makedirs(os.path.join(self.under, "etc"))
         library = os.path.join(self.folder, "driver")
         subprocess.run(["sh", os.path.join(DOUBLES, "fakecuda", "build.sh"), library], check=True, capture_output=True)
-        self.gpu = {"LD_LIBRARY_PATH": library, "PYTHONPATH": os.path.join(DOUBLES, "tensorrt_double"),
-                    "TENSORRT_DOUBLE": "8.2.1", "FAKECUDA_NAME": "NVIDIA Tegra X1", "FAKECUDA_CC": "5.3",
-                    "OMP_NUM_THREADS": "1"}
+        self.gpu = {
+            "LD_LIBRARY_PATH": library,
+            "PYTHONPATH": os.path.join(DOUBLES, "tensorrt_double"),
+            "TENSORRT_DOUBLE": "8.2.1",
+            "FAKECUDA_NAME": "NVIDIA Tegra X1",
+            "FAKECUDA_CC": "5.3",
+            "OMP_NUM_THREADS": "1",
+        }
         self.set(release=RELEASE, meminfo=MEMINFO, cameras="video0\n")
         self.sshd = Sshd(self.folder, prefix=["sh", os.path.join(DOUBLES, "jetson_namespace.sh"), self.under])
         self.state_there = "/var/lib/jetmask"
         self.state = os.path.join(self.under, "upper/var-lib/jetmask")
         self.docker_folder = os.path.join(self.under, "upper/opt/docker")
         variables = " ".join(f"{key}='{value}'" for key, value in self.gpu.items() if key != "PYTHONPATH")
-        self.program("python3", f'export {variables}\nexport PYTHONPATH="{self.gpu["PYTHONPATH"]}'
-                                f'${{PYTHONPATH:+:$PYTHONPATH}}"\nexec {PYTHON} "$@"')
+        self.program(
+            "python3",
+            f'export {variables}\nexport PYTHONPATH="{self.gpu["PYTHONPATH"]}'
+            f'${{PYTHONPATH:+:$PYTHONPATH}}"\nexec {PYTHON} "$@"',
+        )
         self.program("dpkg-query", "echo 'installed 8.2.1-1+cuda10.2'")
         facts = os.path.join(self.folder, "docker.json")
         with open(facts, "w") as file:
@@ -61,8 +69,21 @@ class Nano:
         for name in ("systemctl", "journalctl"):  # systemd runs there once there is /run/systemd/system
             self.program(name, f'exec {sys.executable} {DOUBLES}/systemctl_standin.py {name} "$@"')
         # A runner that leaves the processor to the deployment.
-        self.options = ["--ssh", f"-F {self.sshd.config}", "--source", SOURCE, "--serve-args=--tradeoff off", "--port",
-                        str(self.port), "--watch", "0.5", "--start", "60", "--retries", "1"]
+        self.options = [
+            "--ssh",
+            f"-F {self.sshd.config}",
+            "--source",
+            SOURCE,
+            "--serve-args=--tradeoff off",
+            "--port",
+            str(self.port),
+            "--watch",
+            "0.5",
+            "--start",
+            "60",
+            "--retries",
+            "1",
+        ]
 
     def set(self, release=None, meminfo=None, cameras=None):
         """Change the machine; takes effect for memory at once, for the others before the sshd starts."""
@@ -85,8 +106,12 @@ class Nano:
     def deploy(self, *words, options=None):
         """Run the command; the finished process. `words` come last, so that they win."""
         options = self.options if options is None else options
-        return subprocess.run([sys.executable, "-m", "pipeline.cli", "deploy", *options, *words], capture_output=True,
-                              text=True, timeout=300)
+        return subprocess.run(
+            [sys.executable, "-m", "pipeline.cli", "deploy", *options, *words],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
 
     def running(self):
         """What the live runner says about itself."""
@@ -101,7 +126,7 @@ class Nano:
         for name in os.listdir(folder) if os.path.isdir(folder) else ():
             if name.endswith(".json"):
                 with open(os.path.join(folder, name)) as file:
-                    found[name[:-len(".json")]] = json.load(file)
+                    found[name[: -len(".json")]] = json.load(file)
         return found
 
     def close(self):

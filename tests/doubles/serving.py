@@ -37,8 +37,14 @@ class Serving:
             command += ["--source", str(uri)]
         self._log = open(self.log_path, "wb")  # noqa: SIM115 (closed by close())
         environment = dict(os.environ, PYTHONPATH=ROOT, **(env or {}))
-        self.process = subprocess.Popen(command + list(options), cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
-                                        stdout=self._log, stderr=self._log)
+        self.process = subprocess.Popen(
+            command + list(options),
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+        )
         self.port = None
         if wait:
             try:

@@ -40,9 +40,16 @@ class Sshd:
         os.makedirs(self._path("bin"))
         search = path or os.environ["PATH"]
         lines = [
-            "ListenAddress {}".format(address), "Port {}".format(self.port), "HostKey {}".format(self._path("host")),
-            "AuthorizedKeysFile {}".format(self._path("user.pub")), "StrictModes no", "UsePAM no", "PidFile none",
-            "PasswordAuthentication no", "LogLevel ERROR", "MaxStartups 100",
+            "ListenAddress {}".format(address),
+            "Port {}".format(self.port),
+            "HostKey {}".format(self._path("host")),
+            "AuthorizedKeysFile {}".format(self._path("user.pub")),
+            "StrictModes no",
+            "UsePAM no",
+            "PidFile none",
+            "PasswordAuthentication no",
+            "LogLevel ERROR",
+            "MaxStartups 100",
             "SetEnv HOME={} PATH={}:{}".format(self.home, self._path("bin"), search),
         ]
         with open(self._path("sshd_config"), "w") as file:
@@ -53,10 +60,12 @@ class Sshd:
             file.write("[{}]:{} {}\n".format(address, self.port, key))
         self.config = self._path("ssh_config")
         with open(self.config, "w") as file:
-            file.write("Host device\n  HostName {}\n  Port {}\n  User {}\n  IdentityFile {}\n  IdentitiesOnly yes\n"
-                       "  UserKnownHostsFile {}\n  StrictHostKeyChecking yes\n".format(
-                           address, self.port, os.environ.get("USER") or "root", self._path("user"),
-                           self._path("known_hosts")))
+            file.write(
+                "Host device\n  HostName {}\n  Port {}\n  User {}\n  IdentityFile {}\n  IdentitiesOnly yes\n"
+                "  UserKnownHostsFile {}\n  StrictHostKeyChecking yes\n".format(
+                    address, self.port, os.environ.get("USER") or "root", self._path("user"), self._path("known_hosts")
+                )
+            )
         os.makedirs("/run/sshd", exist_ok=True)
         self.process = None
         self.start()
@@ -69,10 +78,16 @@ class Sshd:
         with open(self._path("sshd.log"), "ab") as log:
             self.process = subprocess.Popen(
                 [*self.prefix, "/usr/sbin/sshd", "-D", "-e", "-f", self._path("sshd_config")],
-                stdin=subprocess.DEVNULL, stderr=log)
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+            )
         end = time.monotonic() + 15
-        while subprocess.run(["ssh", "-F", self.config, "device", "true"], stdin=subprocess.DEVNULL,
-                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+        while subprocess.run(
+            ["ssh", "-F", self.config, "device", "true"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ).returncode:
             if time.monotonic() > end or self.process.poll() is not None:
                 with open(self._path("sshd.log")) as file:
                     raise RuntimeError("sshd does not answer: " + file.read()[-500:])
@@ -80,15 +95,21 @@ class Sshd:
 
     def run(self, line):
         """Run a shell line there; its standard output."""
-        return subprocess.run(["ssh", "-F", self.config, "device", line], stdin=subprocess.DEVNULL, check=True,
-                              stdout=subprocess.PIPE, text=True).stdout
+        return subprocess.run(
+            ["ssh", "-F", self.config, "device", line],
+            stdin=subprocess.DEVNULL,
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        ).stdout
 
     def close(self):
         """End the listener and every session it holds."""
         if self.process is None:
             return
-        children = subprocess.run(["pgrep", "-P", str(self.process.pid)], stdout=subprocess.PIPE,
-                                  text=True).stdout.split()
+        children = subprocess.run(
+            ["pgrep", "-P", str(self.process.pid)], stdout=subprocess.PIPE, text=True
+        ).stdout.split()
         self.process.terminate()
         self.process.wait()
         for pid in children:

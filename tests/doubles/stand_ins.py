@@ -20,8 +20,13 @@ def _compile(name, target, folder, packages=(), link=()):
         raise Missing("gcc is not installed")
     flags = []
     if packages:
-        known = subprocess.run(["pkg-config", "--cflags", "--libs"] + list(packages), stdout=subprocess.PIPE,
-                               stderr=subprocess.DEVNULL) if shutil.which("pkg-config") else None
+        known = (
+            subprocess.run(
+                ["pkg-config", "--cflags", "--libs"] + list(packages), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+            if shutil.which("pkg-config")
+            else None
+        )
         if known is None or known.returncode:
             raise Missing("the GStreamer headers are not installed (libgstreamer-plugins-base1.0-dev)")
         flags = known.stdout.decode().split()
@@ -40,12 +45,17 @@ def need_gstreamer():
 def csi_env(folder):
     """Environment in which the Jetson's CSI elements exist (csi_plugin.c tells its further variables)."""
     need_gstreamer()
-    _compile("csi_plugin.c", "libgstcsistandin.so", folder, ("gstreamer-1.0", "gstreamer-base-1.0",
-                                                             "gstreamer-video-1.0"))
+    _compile(
+        "csi_plugin.c", "libgstcsistandin.so", folder, ("gstreamer-1.0", "gstreamer-base-1.0", "gstreamer-video-1.0")
+    )
     env = {"GST_PLUGIN_PATH": str(folder), "GST_REGISTRY": os.path.join(str(folder), "registry.bin")}
     # The registry is written once here, so that no time-out pays for it.
-    subprocess.call(["gst-inspect-1.0", "nvvidconv"], env=dict(os.environ, **env), stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL)
+    subprocess.call(
+        ["gst-inspect-1.0", "nvvidconv"],
+        env=dict(os.environ, **env),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     return env
 
 
@@ -72,8 +82,11 @@ class RtspServer:
 
     def __init__(self):
         need_gstreamer()
-        probe = [SYSTEM_PYTHON, "-c", "import gi; gi.require_version('GstRtspServer', '1.0'); "
-                                      "from gi.repository import GstRtspServer"]
+        probe = [
+            SYSTEM_PYTHON,
+            "-c",
+            "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer",
+        ]
         self._env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
         if not os.path.exists(SYSTEM_PYTHON) or subprocess.call(probe, env=self._env, stderr=subprocess.DEVNULL):
             raise Missing("GStreamer's RTSP server is not installed (python3-gi, gir1.2-gst-rtsp-server-1.0)")
@@ -83,8 +96,11 @@ class RtspServer:
 
     def start(self):
         """The server's process, serving."""
-        server = subprocess.Popen([SYSTEM_PYTHON, os.path.join(HERE, "rtsp_server.py"), str(self._port)],
-                                  env=self._env, stdout=subprocess.PIPE)
+        server = subprocess.Popen(
+            [SYSTEM_PYTHON, os.path.join(HERE, "rtsp_server.py"), str(self._port)],
+            env=self._env,
+            stdout=subprocess.PIPE,
+        )
         self._servers.append(server)
         assert server.stdout.readline() == b"ready\n"
         return server

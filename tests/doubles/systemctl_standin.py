@@ -51,12 +51,20 @@ def restart(name):
     env = dict(os.environ, **dict(value.split("=", 1) for key, value in lines if key == "Environment"))
     with open(os.path.join(STATE, name + ".log"), "ab") as log:
         for words in (value for key, value in lines if key == "ExecStartPre"):
-            code = subprocess.call(split(words.lstrip("-")), cwd=values["WorkingDirectory"], env=env, stdout=log,
-                                   stderr=log)
+            code = subprocess.call(
+                split(words.lstrip("-")), cwd=values["WorkingDirectory"], env=env, stdout=log, stderr=log
+            )
             if code and not words.startswith("-"):
                 sys.exit(code)
-        process = subprocess.Popen(split(values["ExecStart"]), cwd=values["WorkingDirectory"], env=env,
-                                   stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            split(values["ExecStart"]),
+            cwd=values["WorkingDirectory"],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     with open("/proc/{}/stat".format(process.pid)) as file:
         born = file.read().rpartition(")")[2].split()[19]
     with open(os.path.join(STATE, name + ".json"), "w") as file:
@@ -76,8 +84,11 @@ def main():
         return 0
     if words[0] in ("show", "is-active"):
         active = "active" if alive(name) else "inactive"
-        print(active if words[0] == "is-active" else "ActiveState={}\nSubState={}".format(
-            active, "running" if alive(name) else "dead"))
+        print(
+            active
+            if words[0] == "is-active"
+            else "ActiveState={}\nSubState={}".format(active, "running" if alive(name) else "dead")
+        )
         return 0 if alive(name) or words[0] == "show" else 3
     sys.stderr.write("this stand-in knows no {}\n".format(words))
     return 1

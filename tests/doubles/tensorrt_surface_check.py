@@ -18,8 +18,10 @@ def main():
     assert isinstance(log, trt.ILogger)
 
     cache = calibration.cache_of({"image": 255.0}, trt.__version__)
-    for algorithm, base in (("EntropyCalibration2", trt.IInt8EntropyCalibrator2),
-                            ("MinMaxCalibration", trt.IInt8MinMaxCalibrator)):
+    for algorithm, base in (
+        ("EntropyCalibration2", trt.IInt8EntropyCalibrator2),
+        ("MinMaxCalibration", trt.IInt8MinMaxCalibrator),
+    ):
         calibrator = calibration.make_calibrator(trt, algorithm, cache)
         assert isinstance(calibrator, base)
         assert calibrator.get_batch_size() == 1
@@ -30,6 +32,7 @@ def main():
 
     class Facts:
         half, quantized = False, False
+
     assert tensorrt_network.is_typed(trt, Facts()) is False
 
     with open(os.path.join(HERE, "tensorrt_surface.json")) as file:
@@ -40,8 +43,11 @@ def main():
         for member in members.split():
             assert hasattr(real, member.split(":")[0]), (owner, member)
             checked += 1
-    print("TensorRT {} under Python {}: {} recorded names are there".format(
-        trt.__version__, sys.version.split()[0], checked))
+    print(
+        "TensorRT {} under Python {}: {} recorded names are there".format(
+            trt.__version__, sys.version.split()[0], checked
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -12,9 +12,14 @@ VARIANT = "t-320x192-fp32"
 
 
 def run(*words):
-    done = subprocess.run([sys.executable, "-m", "jetson", "bench"] + [str(word) for word in words], cwd=ROOT,
-                          env=dict(os.environ, PYTHONPATH=ROOT), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "jetson", "bench"] + [str(word) for word in words],
+        cwd=ROOT,
+        env=dict(os.environ, PYTHONPATH=ROOT),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        timeout=120,
+    )
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
@@ -33,8 +38,9 @@ def test_golden_images_as_json(tiny_bundle, tmp_path):
 
 
 def test_a_clip_end_to_end(tiny_bundle, clip):
-    code, out, errors = run(tiny_bundle, "--source", clip, "--seconds", "0.5", "--variant", VARIANT, "--runtime",
-                            "onnxruntime", "--json")
+    code, out, errors = run(
+        tiny_bundle, "--source", clip, "--seconds", "0.5", "--variant", VARIANT, "--runtime", "onnxruntime", "--json"
+    )
     assert code == 0, errors
     (row,) = json.loads(out)["rows"]
     assert row["end_to_end"]["fps"] > 0 and row["end_to_end"]["latency_ms"]["p50"] > 0
@@ -44,8 +50,21 @@ def test_a_clip_end_to_end(tiny_bundle, clip):
 def test_a_nano_measures_what_it_has_and_says_what_it_refuses(tiny_bundle, tmp_path):
     library, site = machine.pycuda()
     nano = machine.Machine(library, str(tmp_path / "engines"), site=site)
-    status, out, errors = nano.run("-m", "jetson", "bench", tiny_bundle, "--seconds", "0.1", "--runtime", "tensorrt",
-                                   "--variant", VARIANT, "--variant", "t-320x192-int8", "--json")
+    status, out, errors = nano.run(
+        "-m",
+        "jetson",
+        "bench",
+        tiny_bundle,
+        "--seconds",
+        "0.1",
+        "--runtime",
+        "tensorrt",
+        "--variant",
+        VARIANT,
+        "--variant",
+        "t-320x192-int8",
+        "--json",
+    )
     assert status == 0, errors
     refused, measured = sorted(json.loads(out)["rows"], key=lambda row: row["skipped"] is None)
     assert measured["variant"] == VARIANT and measured["latency_ms"]["p50"] > 0
@@ -55,8 +74,12 @@ def test_a_nano_measures_what_it_has_and_says_what_it_refuses(tiny_bundle, tmp_p
 def test_table_and_mistakes(tiny_bundle, tmp_path):
     code, out, _ = run(tiny_bundle, "--seconds", "0.1", "--variant", VARIANT, "--runtime", "onnxruntime")
     assert code == 0 and VARIANT in out and "p99 ms" in out
-    for words, expected, told in ((["--variant", "x"], 2, "did you mean"), (["--runtime", "x"], 2, "runtime"),
-                                  (["--source", "/nowhere"], 3, "does not exist"), (["--seconds", "0"], 2, "seconds"),
-                                  (["--data", tmp_path], 3, "annotations.json")):
+    for words, expected, told in (
+        (["--variant", "x"], 2, "did you mean"),
+        (["--runtime", "x"], 2, "runtime"),
+        (["--source", "/nowhere"], 3, "does not exist"),
+        (["--seconds", "0"], 2, "seconds"),
+        (["--data", tmp_path], 3, "annotations.json"),
+    ):
         code, _, errors = run(tiny_bundle, *words)
         assert code == expected and told in errors and "Traceback" not in errors, errors

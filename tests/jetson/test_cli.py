@@ -9,7 +9,7 @@ import pytest
 from jetson import cli
 from jetson.errors import BadInput, DeviceMismatch, JetmaskError, QualityGate, UsageError
 
-VERB_MODULE = '''
+VERB_MODULE = """
 import os, sys
 from jetson import errors
 
@@ -45,9 +45,11 @@ def other_options(parser):
 
 def other_command(args):
     print("other", *([args.depth] if args.inner else []))
-'''
-RUN = ("import sys; from jetson import cli; sys.exit(cli.main(None, 'prog', "
-       "{'go': ('the_verb', 'goes'), 'other': ('the_verb:other', 'another'), 'lost': ('nowhere_to_be_found', 'x')}))")
+"""
+RUN = (
+    "import sys; from jetson import cli; sys.exit(cli.main(None, 'prog', "
+    "{'go': ('the_verb', 'goes'), 'other': ('the_verb:other', 'another'), 'lost': ('nowhere_to_be_found', 'x')}))"
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +61,13 @@ def folder(tmp_path_factory):
 
 def run(folder, root, *arguments, **environment):
     env = dict(os.environ, PYTHONPATH=os.pathsep.join([root, folder]), TMPDIR=folder, **environment)
-    done = subprocess.run([sys.executable, "-c", RUN] + list(arguments), stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, env=env, universal_newlines=True)
+    done = subprocess.run(
+        [sys.executable, "-c", RUN] + list(arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=env,
+        universal_newlines=True,
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -102,11 +109,17 @@ def test_a_missing_module_says_what_to_install(folder, root):
     assert code == 1 and "nowhere_to_be_found" in err and "`prog doctor` says" in err and "Traceback" not in err
 
 
-@pytest.mark.parametrize("arguments, words", [
-    ([], ["usage: prog VERB", "goes"]), (["gp"], ["did you mean `prog go`?"]),
-    (["go", "--hwo", "x"], ["did you mean --how?"]), (["go", "--count", "x"], ["--count", "invalid int"]),
-    (["go", "stray"], ["stray"]), (["other", "deep", "--dept=3", "--dpeth", "4"], ["did you mean --depth?"]),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([], ["usage: prog VERB", "goes"]),
+        (["gp"], ["did you mean `prog go`?"]),
+        (["go", "--hwo", "x"], ["did you mean --how?"]),
+        (["go", "--count", "x"], ["--count", "invalid int"]),
+        (["go", "stray"], ["stray"]),
+        (["other", "deep", "--dept=3", "--dpeth", "4"], ["did you mean --depth?"]),
+    ],
+)
 def test_misuse_is_code_2_with_the_nearest_word(folder, root, arguments, words):
     code, out, err = run(folder, root, *arguments)
     assert code == 2 and "Traceback" not in err
@@ -124,8 +137,9 @@ def test_help_and_version(folder, root):
 
 def test_a_reader_that_goes_away_is_no_error_message(folder, root):
     env = dict(os.environ, PYTHONPATH=os.pathsep.join([root, folder]))
-    writer = subprocess.Popen([sys.executable, "-c", RUN, "go", "--how", "pipe"], stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, env=env)
+    writer = subprocess.Popen(
+        [sys.executable, "-c", RUN, "go", "--how", "pipe"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+    )
     assert writer.stdout.readline() == b"line\n"
     writer.stdout.close()
     assert writer.stderr.read() == b""
@@ -137,8 +151,9 @@ def test_a_reader_that_goes_away_is_no_error_message(folder, root):
 def test_a_result_that_cannot_be_printed_is_an_error(folder, root):
     env = dict(os.environ, PYTHONPATH=os.pathsep.join([root, folder]))
     with open("/dev/full", "w") as full:
-        done = subprocess.run([sys.executable, "-c", RUN, "go"], stdout=full, stderr=subprocess.PIPE, env=env,
-                              universal_newlines=True)
+        done = subprocess.run(
+            [sys.executable, "-c", RUN, "go"], stdout=full, stderr=subprocess.PIPE, env=env, universal_newlines=True
+        )
     assert done.returncode == 1
     assert os.strerror(errno.ENOSPC)[:8].lower() in done.stderr.lower() or "no space left" in done.stderr
 
@@ -149,8 +164,13 @@ def test_table():
 
 def test_verify_from_outside(tiny_bundle, tiny_copy, root):
     def verify(*arguments):
-        done = subprocess.run([sys.executable, "-m", "jetson", "verify"] + list(arguments), cwd=root,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "jetson", "verify"] + list(arguments),
+            cwd=root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            universal_newlines=True,
+        )
         return done.returncode, done.stdout, done.stderr
 
     assert verify(tiny_bundle)[0] == 0

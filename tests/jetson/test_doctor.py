@@ -18,8 +18,14 @@ def ask(*words, **variables):
     """(exit code, {topic: finding of the highest level}) of the command, with changes of its environment."""
     env = dict(os.environ, PYTHONPATH=variables.pop("PYTHONPATH", ""))
     env.update(variables)
-    done = subprocess.run([sys.executable, "-m", "jetson", "doctor", "--json"] + list(words), stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, universal_newlines=True, env=env, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-m", "jetson", "doctor", "--json"] + list(words),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        env=env,
+        cwd=ROOT,
+    )
     assert "Traceback" not in done.stderr, done.stderr
     answer = json.loads(done.stdout)
     found = {}
@@ -46,8 +52,12 @@ def test_a_machine_that_has_what_is_needed(tmp_path):
     assert found["numpy"]["level"] == found["cv2"]["level"] == found["clock"]["level"] == "ok"
     assert "GiB" in found["memory"]["found"] and "GiB free" in found["disk"]["found"]
     assert found["bundle"]["level"] == "info" and "jetmask deploy" in found["bundle"]["remedy"]
-    done = subprocess.run([sys.executable, "-m", "jetson", "doctor", "--state", str(tmp_path)], cwd=ROOT,
-                          stdout=subprocess.PIPE, universal_newlines=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "jetson", "doctor", "--state", str(tmp_path)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        universal_newlines=True,
+    )
     assert done.returncode == 0 and "0 of " in done.stdout and "need something done" in done.stdout
 
 
@@ -63,9 +73,14 @@ def test_missing_modules_are_named_with_the_command_that_brings_them(tmp_path):
 def test_warnings_of_a_module_are_not_taken_for_its_version(tmp_path):
     (tmp_path / "tensorrt.py").write_text("import warnings\nwarnings.warn('since 1.20')\n__version__ = '8.5.2.2'\n")
     (tmp_path / "prometheus_client.py").write_text(
-        "import atexit, sys\natexit.register(sys.stderr.write, 'late words')\n__version__ = '0.14.1'\n")
-    found = ask(PYTHONPATH=str(tmp_path), LD_LIBRARY_PATH=machine.driver(str(tmp_path / "driver")),
-                FAKECUDA_NAME="NVIDIA Tegra X1", FAKECUDA_CC="5.3")[1]
+        "import atexit, sys\natexit.register(sys.stderr.write, 'late words')\n__version__ = '0.14.1'\n"
+    )
+    found = ask(
+        PYTHONPATH=str(tmp_path),
+        LD_LIBRARY_PATH=machine.driver(str(tmp_path / "driver")),
+        FAKECUDA_NAME="NVIDIA Tegra X1",
+        FAKECUDA_CC="5.3",
+    )[1]
     assert found["prometheus_client"]["found"] == "0.14.1"
     assert found["tensorrt"]["level"] != "bad"
 
@@ -120,13 +135,16 @@ def test_a_damaged_bundle_and_engines_that_others_can_read(tmp_path, tiny_bundle
 
 
 # A machine's own files, in a folder.
-@pytest.mark.parametrize("release,level,words", [
-    ("# R32 (release), REVISION: 7.1, GCID: 1", "ok", "JetPack 4.6.1 or later, TensorRT 8.2"),
-    ("# R32 (release), REVISION: 6.1, GCID: 1", "bad", "JetPack 4.6, TensorRT 8.0"),
-    ("# R35 (release), REVISION: 4.1, GCID: 1", "ok", "TensorRT 8.5"),
-    ("# R36 (release), REVISION: 4.3, GCID: 1", "ok", "JetPack 6.1 or 6.2, TensorRT 10.3"),
-    ("# R31 (release), REVISION: 1.0, GCID: 1", "bad", "unknown"),
-])
+@pytest.mark.parametrize(
+    "release,level,words",
+    [
+        ("# R32 (release), REVISION: 7.1, GCID: 1", "ok", "JetPack 4.6.1 or later, TensorRT 8.2"),
+        ("# R32 (release), REVISION: 6.1, GCID: 1", "bad", "JetPack 4.6, TensorRT 8.0"),
+        ("# R35 (release), REVISION: 4.1, GCID: 1", "ok", "TensorRT 8.5"),
+        ("# R36 (release), REVISION: 4.3, GCID: 1", "ok", "JetPack 6.1 or 6.2, TensorRT 10.3"),
+        ("# R31 (release), REVISION: 1.0, GCID: 1", "bad", "unknown"),
+    ],
+)
 def test_l4t_releases(tmp_path, release, level, words):
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "nv_tegra_release").write_text(release + "\n")

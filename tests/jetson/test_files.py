@@ -68,10 +68,15 @@ def test_the_longest_name_a_folder_allows_can_be_written(tmp_path):
     assert Path(path).read_text() == "x"
 
 
-@pytest.mark.parametrize("content, line, word", [
-    (b'{\n "a": 1,\n}', 3, "not JSON"), (b"", 1, "not JSON"), (b"\n\n\xff", 3, "UTF-8"),
-    (b"[" * 100000, None, "JSON"),
-])
+@pytest.mark.parametrize(
+    "content, line, word",
+    [
+        (b'{\n "a": 1,\n}', 3, "not JSON"),
+        (b"", 1, "not JSON"),
+        (b"\n\n\xff", 3, "UTF-8"),
+        (b"[" * 100000, None, "JSON"),
+    ],
+)
 def test_bad_json_is_named_with_its_line(tmp_path, content, line, word):
     path = tmp_path / "a.json"
     path.write_bytes(content)
@@ -97,8 +102,13 @@ def test_sha256(tmp_path):
 
 def child(code, *arguments, **popen):
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    return subprocess.Popen([sys.executable, "-c", code] + list(arguments), cwd=root, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, **popen)
+    return subprocess.Popen(
+        [sys.executable, "-c", code] + list(arguments),
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **popen,
+    )
 
 
 HOLD = """

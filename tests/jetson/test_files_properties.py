@@ -14,7 +14,9 @@ few = settings(max_examples=30, deadline=None, derandomize=True)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4), max_leaves=12)
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
 
 
 @few
@@ -37,10 +39,26 @@ def test_any_bytes_are_json_or_bad_input(tmp_path_factory, content):
 
 
 @settings(max_examples=120, deadline=None, derandomize=True)
-@given(json_values, st.sampled_from([
-    (), ("decode",), ("decode", "strides"), ("variants",), ("variants", 0), ("variants", 0, "file"),
-    ("variants", 0, "input_wh"), ("variants", 0, "ap"), ("variants", 0, "runtimes"), ("variants", 0, "name"),
-    ("provenance",), ("default_variant",), ("classes",)]))
+@given(
+    json_values,
+    st.sampled_from(
+        [
+            (),
+            ("decode",),
+            ("decode", "strides"),
+            ("variants",),
+            ("variants", 0),
+            ("variants", 0, "file"),
+            ("variants", 0, "input_wh"),
+            ("variants", 0, "ap"),
+            ("variants", 0, "runtimes"),
+            ("variants", 0, "name"),
+            ("provenance",),
+            ("default_variant",),
+            ("classes",),
+        ]
+    ),
+)
 def test_any_value_in_a_manifest_is_taken_or_refused_and_never_a_crash(tiny_bundle, value, place):
     document = files.read_json(tiny_bundle + "/manifest.json")
     if not place:

@@ -13,13 +13,16 @@ def test_defaults_file_and_overrides(tmp_path):
     assert config.load().train.optimizer == "adamw"
 
 
-@pytest.mark.parametrize("text,message", [
-    ("train: {epoch: 3}", "did you mean 'train.epochs'"),
-    ("trian: {epochs: 3}", "unknown key 'trian'"),
-    ("train: {epochs: many}", "train.epochs is 'many'"),
-    ("train: 3", "train. is not a section"),
-    ("train: [", "not YAML"),
-])
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ("train: {epoch: 3}", "did you mean 'train.epochs'"),
+        ("trian: {epochs: 3}", "unknown key 'trian'"),
+        ("train: {epochs: many}", "train.epochs is 'many'"),
+        ("train: 3", "train. is not a section"),
+        ("train: [", "not YAML"),
+    ],
+)
 def test_mistakes_are_named(tmp_path, text, message):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
@@ -28,12 +31,35 @@ def test_mistakes_are_named(tmp_path, text, message):
     assert message in str(caught.value) and str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("text", [
-    "train.sizes=[[320", "data.val=2021-13-45", "train.epochs=-1", "train.batch_size=0", "train.images_per_epoch=0",
-    "train.learning_rate=nan", "train.learning_rate=.inf", "train.learning_rate=-1", "train.sizes=[]",
-    "train.sizes=[320]", "train.sizes=[[100, 1.0]]", "train.sizes=[[64, -1.0]]", "train.sizes=[[64, 0]]",
-    "train.val_wh=[64]", "train.val_wh=[100, 100]", "train.val_every=0", "train.precision=float17", "train.seed=-1",
-    "train.ema=2.0", "train.clip_norm=-1", "model.size=x", "model.dropout=1.5", "data.train=[1]", "augment.blur=-1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "train.sizes=[[320",
+        "data.val=2021-13-45",
+        "train.epochs=-1",
+        "train.batch_size=0",
+        "train.images_per_epoch=0",
+        "train.learning_rate=nan",
+        "train.learning_rate=.inf",
+        "train.learning_rate=-1",
+        "train.sizes=[]",
+        "train.sizes=[320]",
+        "train.sizes=[[100, 1.0]]",
+        "train.sizes=[[64, -1.0]]",
+        "train.sizes=[[64, 0]]",
+        "train.val_wh=[64]",
+        "train.val_wh=[100, 100]",
+        "train.val_every=0",
+        "train.precision=float17",
+        "train.seed=-1",
+        "train.ema=2.0",
+        "train.clip_norm=-1",
+        "model.size=x",
+        "model.dropout=1.5",
+        "data.train=[1]",
+        "augment.blur=-1",
+    ],
+)
 def test_a_value_that_makes_no_sense_is_refused_before_anything_starts(text):
     with pytest.raises(BadInput, match=text.partition("=")[0].replace(".", r"\.")):
         config.load(None, [text])

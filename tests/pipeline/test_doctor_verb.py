@@ -8,8 +8,9 @@ import sys
 
 def _ask(*words, **variables):
     env = {key: value for key, value in dict(os.environ, **variables).items() if value is not None}
-    done = subprocess.run([sys.executable, "-m", "pipeline.cli", "doctor", *words], capture_output=True, text=True,
-                          env=env)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "doctor", *words], capture_output=True, text=True, env=env
+    )
     assert "Traceback" not in done.stderr
     return done
 
@@ -46,7 +47,8 @@ def test_a_missing_library_is_bad_and_has_its_remedy(tmp_path):
         "    if name in ('onnxruntime', 'tensorflow-cpu', 'tensorflow'):\n"
         "        raise m.PackageNotFoundError(name)\n"
         "    return real(name)\n"
-        "m.version = version\n")
+        "m.version = version\n"
+    )
     done = _ask("--json", PYTHONPATH=str(tmp_path))
     found = _found(done)
     assert done.returncode == 4

@@ -17,11 +17,22 @@ def test_device_tests_pass_under_python36():
     code = "import sys, numpy, cv2; print(sys.version_info[:2], numpy.__version__, cv2.__version__)"
     found = subprocess.run([PYTHON36, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found.startswith("(3, 6) 1.19.5 4.6"), found
-    paths = sorted(str(path) for path in (ROOT / "tests" / "jetson").rglob("test_*.py")
-                   if not path.stem.endswith(("_properties", "_host")))
+    paths = sorted(
+        str(path)
+        for path in (ROOT / "tests" / "jetson").rglob("test_*.py")
+        if not path.stem.endswith(("_properties", "_host"))
+    )
     # Two at once: many of them wait for processes and clocks.
-    halves = [subprocess.Popen([PYTHON36, "-m", "pytest", "-q", "-rs", "--durations=5", *paths[first::2]], cwd=ROOT,
-                               text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for first in (0, 1)]
+    halves = [
+        subprocess.Popen(
+            [PYTHON36, "-m", "pytest", "-q", "-rs", "--durations=5", *paths[first::2]],
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        for first in (0, 1)
+    ]
     try:
         with ThreadPoolExecutor(2) as both:
             said = [one[0] for one in both.map(lambda half: half.communicate(timeout=900), halves)]

@@ -2,6 +2,7 @@
 
 What would take hours is shortened by further options; what needs hardware is given to its own parser.
 """
+
 import os
 import re
 import shlex
@@ -11,14 +12,19 @@ import time
 
 import pytest
 
-SHORT = {"jetmask train": "--set train.epochs=1 --set train.images_per_epoch=8 --set train.batch_size=4"
-                          " --set model.size=n --set train.sizes=[[64,1.0]] --set train.val_wh=[64,64]",
-         "jetmask prune --model runs/mine/best.keras --data data --two-four": "--epochs 0 --input-wh 64x64",
-         "jetmask prune": "--importance l1 --epochs 1 --set train.images_per_epoch=8 --set train.batch_size=4 --set "
-                          "train.sizes=[[64,1.0]] --set train.val_wh=[64,64] --input-wh 64x64",
-         "jetmask build": "--max-drop 100 --input-wh 64x64", "jetmask bundle create": "--max-drop 100 --sizes 64x64",
-         "jetmask calibrate": "--count 8 --input-wh 64x64", "jetmask predict": "--json", "jetmask evaluate": "--json",
-         "python3 -m jetson bench": "--json --seconds 1"}
+SHORT = {
+    "jetmask train": "--set train.epochs=1 --set train.images_per_epoch=8 --set train.batch_size=4"
+    " --set model.size=n --set train.sizes=[[64,1.0]] --set train.val_wh=[64,64]",
+    "jetmask prune --model runs/mine/best.keras --data data --two-four": "--epochs 0 --input-wh 64x64",
+    "jetmask prune": "--importance l1 --epochs 1 --set train.images_per_epoch=8 --set train.batch_size=4 --set "
+    "train.sizes=[[64,1.0]] --set train.val_wh=[64,64] --input-wh 64x64",
+    "jetmask build": "--max-drop 100 --input-wh 64x64",
+    "jetmask bundle create": "--max-drop 100 --sizes 64x64",
+    "jetmask calibrate": "--count 8 --input-wh 64x64",
+    "jetmask predict": "--json",
+    "jetmask evaluate": "--json",
+    "python3 -m jetson bench": "--json --seconds 1",
+}
 
 
 def blocks(text):
@@ -43,17 +49,32 @@ def folder(root, tmp_path_factory):
     """A user's folder: drawn photographs under photos/, a clip, and the environment on the PATH."""
     place = tmp_path_factory.mktemp("user")
     run(argv("jetmask data draw photos --images 24 --size 160x120"), place, root)
-    run([sys.executable, "-c", "import cv2, numpy as np\n"
-         "w = cv2.VideoWriter('clip.mp4', cv2.VideoWriter_fourcc(*'mp4v'), 10, (160, 128))\n"
-         "[w.write(np.full((128, 160, 3), 9 * i, np.uint8)) for i in range(10)]; w.release()"], place, root)
+    run(
+        [
+            sys.executable,
+            "-c",
+            "import cv2, numpy as np\n"
+            "w = cv2.VideoWriter('clip.mp4', cv2.VideoWriter_fourcc(*'mp4v'), 10, (160, 128))\n"
+            "[w.write(np.full((128, 160, 3), 9 * i, np.uint8)) for i in range(10)]; w.release()",
+        ],
+        place,
+        root,
+    )
     for name, contents in re.findall(r"```(\w+\.\w+)\n(.*?)```", readme(root), re.S):
         (place / name).write_text(contents)
     return place
 
 
 def run(line, folder, root):
-    done = subprocess.run(line, cwd=str(folder), env=dict(os.environ, PYTHONPATH=root, TF_CPP_MIN_LOG_LEVEL="2"),
-                          capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        line,
+        cwd=str(folder),
+        env=dict(os.environ, PYTHONPATH=root, TF_CPP_MIN_LOG_LEVEL="2"),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        stdin=subprocess.DEVNULL,
+    )
     assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
     return done.stdout
 
@@ -74,8 +95,13 @@ def test_make_targets_exist(root):
 
 
 def test_photographs_may_lie_in_a_folder_with_blanks(root):
-    done = subprocess.run(["make", "-n", "--no-print-directory", "demo", "DATA=/a b/c"], cwd=root, text=True,
-                          capture_output=True, check=True)
+    done = subprocess.run(
+        ["make", "-n", "--no-print-directory", "demo", "DATA=/a b/c"],
+        cwd=root,
+        text=True,
+        capture_output=True,
+        check=True,
+    )
     assert shlex.split(done.stdout.splitlines()[-1])[-2:] == ["--data", "/a b/c"]
 
 
@@ -101,8 +127,10 @@ def parsed(root, line):
     words = argv(line)
     module = "pipeline.cli" if "pipeline.cli" in words else "jetson.__main__"
     verb, rest = words[3], words[4:]
-    code = ("import sys; from jetson import cli; import %s as m; "
-            "cli.parser_for(sys.argv[1], 'x', m.VERBS).parse_args(sys.argv[2:])" % module)
+    code = (
+        "import sys; from jetson import cli; import %s as m; "
+        "cli.parser_for(sys.argv[1], 'x', m.VERBS).parse_args(sys.argv[2:])" % module
+    )
     run([sys.executable, "-c", code, verb, *rest], root, root)
 
 
@@ -111,8 +139,13 @@ def serves(line, folder, root):
     ready = folder / "ready.json"
     if ready.exists():
         ready.unlink()
-    process = subprocess.Popen([*line, "--ready-file", str(ready)], cwd=str(folder), stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, env=dict(os.environ, PYTHONPATH=root))
+    process = subprocess.Popen(
+        [*line, "--ready-file", str(ready)],
+        cwd=str(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=dict(os.environ, PYTHONPATH=root),
+    )
     try:
         deadline = time.time() + 120
         while not ready.exists() and process.poll() is None and time.time() < deadline:

@@ -24,17 +24,50 @@ def test_the_shipped_bundle_is_the_default():
 
 def test_run_serves_a_source_to_its_end(tiny_bundle, root):
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", "run", "--bundle", tiny_bundle, "--source",
-         "synthetic://?size=160x120&frames=20&fps=0", "--once", "--every-frame", "--port", "0", "--tradeoff", "off"],
-        cwd=root, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+        [
+            sys.executable,
+            "-m",
+            "pipeline.cli",
+            "run",
+            "--bundle",
+            tiny_bundle,
+            "--source",
+            "synthetic://?size=160x120&frames=20&fps=0",
+            "--once",
+            "--every-frame",
+            "--port",
+            "0",
+            "--tradeoff",
+            "off",
+        ],
+        cwd=root,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0 and "ended after 20 results" in done.stderr, done.stderr
 
 
 def test_bench_here_and_what_a_device_cannot_be_asked(tiny_bundle, root):
-    command = [sys.executable, "-m", "pipeline.cli", "bench", "--bundle", tiny_bundle, "--seconds", "0.1", "--json",
-               "--variant", "t-320x192-fp32", "--runtime", "onnxruntime"]
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline.cli",
+        "bench",
+        "--bundle",
+        tiny_bundle,
+        "--seconds",
+        "0.1",
+        "--json",
+        "--variant",
+        "t-320x192-fp32",
+        "--runtime",
+        "onnxruntime",
+    ]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and json.loads(done.stdout)["rows"][0]["latency_ms"]["p50"] > 0, done.stderr
-    done = subprocess.run([*command, "--device", "me@nano", "--source", "x"], cwd=root, capture_output=True, text=True,
-                          timeout=120)
+    done = subprocess.run(
+        [*command, "--device", "me@nano", "--source", "x"], cwd=root, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 2 and "--device" in done.stderr

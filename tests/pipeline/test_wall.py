@@ -35,8 +35,13 @@ def imports(path):
             elif isinstance(child, ast.ImportFrom):
                 assert child.level == 0, f"{path}:{child.lineno}: relative import"
                 found.append((child.module.split(".")[0], child.lineno, inside))
-            elif (isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute)
-                  and child.func.attr == "import_module" and child.args and isinstance(child.args[0], ast.Constant)):
+            elif (
+                isinstance(child, ast.Call)
+                and isinstance(child.func, ast.Attribute)
+                and child.func.attr == "import_module"
+                and child.args
+                and isinstance(child.args[0], ast.Constant)
+            ):
                 found.append((child.args[0].value.split(".")[0], child.lineno, inside))
             walk(child, inside or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)))
 
@@ -59,19 +64,27 @@ def test_jetson_imports_only_what_a_device_has(path):
 def test_importing_jetson_loads_nothing_heavy():
     names = [str(path.relative_to(ROOT).with_suffix("")).replace(os.sep, ".") for path in MODULES]
     names = [name.removesuffix(".__init__") for name in names if not name.endswith("__main__")]
-    code = ("import importlib, sys\n"
-            f"for name in {names!r}: importlib.import_module(name)\n"
-            f"print(sorted(set({sorted(LAZY)!r} + ['pipeline', 'tensorflow']) & set(sys.modules)))")
+    code = (
+        "import importlib, sys\n"
+        f"for name in {names!r}: importlib.import_module(name)\n"
+        f"print(sorted(set({sorted(LAZY)!r} + ['pipeline', 'tensorflow']) & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
 def test_an_import_is_seen_wherever_it_stands(tmp_path):
     path = tmp_path / "x.py"
-    path.write_text("import importlib\ndef f():\n    import pipeline.cli\nif 1:\n    from tensorrt import a\n"
-                    "importlib.import_module('onnxruntime')\n")
-    assert imports(path) == [("importlib", 1, False), ("pipeline", 3, True), ("tensorrt", 5, False),
-                             ("onnxruntime", 6, False)]
+    path.write_text(
+        "import importlib\ndef f():\n    import pipeline.cli\nif 1:\n    from tensorrt import a\n"
+        "importlib.import_module('onnxruntime')\n"
+    )
+    assert imports(path) == [
+        ("importlib", 1, False),
+        ("pipeline", 3, True),
+        ("tensorrt", 5, False),
+        ("onnxruntime", 6, False),
+    ]
 
 
 @needs_python36
@@ -103,7 +116,7 @@ def test_the_verbs_are_those_that_the_design_names(prog, module):
     listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
     expected = {
         "jetmask": "demo data train prune export calibrate build bundle evaluate predict bench report sweep choose run "
-                   "deploy doctor",
+        "deploy doctor",
         "python3 -m jetson": "build serve bench verify install doctor",
     }[prog]
     assert sorted(listed) == sorted(expected.split())

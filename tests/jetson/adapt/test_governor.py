@@ -12,15 +12,22 @@ from jetson.adapt import governor, tradeoff
 from jetson.bundle import manifest
 from jetson.monitor import board
 
-NANO = ("RAM 613/3964MB (lfb 634x4MB) SWAP 0/1982MB (cached 0MB) CPU [2%@102,1%@102,0%@102,off] EMC_FREQ 0% "
-        "GR3D_FREQ 7% PLL@39C CPU@{celsius:.1f}C PMIC@100C GPU@{celsius:.1f}C AO@{ao:.1f}C thermal@{celsius:.1f}C "
-        "POM_5V_IN {mw}/{mw} POM_5V_GPU 0/0 POM_5V_CPU 123/123")
-ORIN = ("01-03-2023 16:07:54 RAM 2257/7620MB (lfb 5392x4MB) SWAP 0/3810MB (cached 0MB) CPU [2%@729,0%@729,off,off] "
-        "EMC_FREQ 0%@2133 GR3D_FREQ 45%@[624] APE 200 cpu@{celsius:.1f}C soc2@40.0C gpu@-256C tj@{celsius:.1f}C "
-        "VDD_IN {mw}mW/{mw}mW VDD_CPU_GPU_CV 1200mW/1190mW VDD_SOC 1400mW/1401mW")
+NANO = (
+    "RAM 613/3964MB (lfb 634x4MB) SWAP 0/1982MB (cached 0MB) CPU [2%@102,1%@102,0%@102,off] EMC_FREQ 0% "
+    "GR3D_FREQ 7% PLL@39C CPU@{celsius:.1f}C PMIC@100C GPU@{celsius:.1f}C AO@{ao:.1f}C thermal@{celsius:.1f}C "
+    "POM_5V_IN {mw}/{mw} POM_5V_GPU 0/0 POM_5V_CPU 123/123"
+)
+ORIN = (
+    "01-03-2023 16:07:54 RAM 2257/7620MB (lfb 5392x4MB) SWAP 0/3810MB (cached 0MB) CPU [2%@729,0%@729,off,off] "
+    "EMC_FREQ 0%@2133 GR3D_FREQ 45%@[624] APE 200 cpu@{celsius:.1f}C soc2@40.0C gpu@-256C tj@{celsius:.1f}C "
+    "VDD_IN {mw}mW/{mw}mW VDD_CPU_GPU_CV 1200mW/1190mW VDD_SOC 1400mW/1401mW"
+)
 # What each variant costs here: ms of an inference, W while it runs, °C it comes to in the end.
-COST = {"t-416x256-fp32": (30.0, 6.0, 76.0), "t-320x192-fp32": (10.0, 4.5, 66.0),
-        "t-320x192-int8-cpu": (4.0, 3.5, 58.0)}
+COST = {
+    "t-416x256-fp32": (30.0, 6.0, 76.0),
+    "t-320x192-fp32": (10.0, 4.5, 66.0),
+    "t-320x192-int8-cpu": (4.0, 3.5, 58.0),
+}
 
 
 def write(path, text):
@@ -52,6 +59,7 @@ class Tegrastats:
             state = self.board.state()
             told = state.get("total_mw"), board.hottest(state.get("temperature_c", {}))
             return state if told == self.want else None
+
         return wait_for(there, "the reading {}".format(self.want))
 
     def stop(self):
@@ -115,8 +123,15 @@ class Bench:
         self.said = None
         self.switched, self.told = [], []
         self.machine, self.read = machine, read
-        self.guard = governor.Governor(governor.parse(goals), self.runner, tradeoff.TradeOff(entries, None, 0.4),
-                                       self._switch, read, self.told.append, lambda: self.now)
+        self.guard = governor.Governor(
+            governor.parse(goals),
+            self.runner,
+            tradeoff.TradeOff(entries, None, 0.4),
+            self._switch,
+            read,
+            self.told.append,
+            lambda: self.now,
+        )
 
     def _switch(self, entry, reason):
         self.switched.append((self.now, entry.variant.name, reason))
@@ -247,8 +262,11 @@ def test_a_service_on_a_board_with_tegrastats_switches(tiny_bundle, clip, tmp_pa
     machine = Tegrastats(tmp_path, NANO, monkeypatch)
     try:
         machine.set(7.5, 50.0)
-        with Serving(tiny_bundle, clip, options=["--governor", "watts=5,celsius=70", "--tradeoff",
-                                                 ",".join(sorted(COST)), "--budget", "50"]) as made:
+        with Serving(
+            tiny_bundle,
+            clip,
+            options=["--governor", "watts=5,celsius=70", "--tradeoff", ",".join(sorted(COST)), "--budget", "50"],
+        ) as made:
             event = wait_for(lambda: [e for e in made.state()["events"] if e["kind"] == "switched"], "a switch")[-1]
             assert "7.5 of 5 W" in event["reason"] and made.state()["variant"]["name"] in event["reason"]
             families = {f.name: f for f in text_string_to_metric_families(made.get("/metrics")[2].decode())}

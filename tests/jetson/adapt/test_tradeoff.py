@@ -69,8 +69,9 @@ def test_interval_holds_what_it_promises():
 def measured(tiny_bundle):
     contents = manifest.load(tiny_bundle)
     entries = tradeoff.choose(contents, "auto", "onnxruntime", contents.variant())
-    made = tradeoff.TradeOff(entries, lambda variant, runtime: open_detector(tiny_bundle, variant.name, runtime), 0.4,
-                             budget=0.5).start()
+    made = tradeoff.TradeOff(
+        entries, lambda variant, runtime: open_detector(tiny_bundle, variant.name, runtime), 0.4, budget=0.5
+    ).start()
     made._opener.join(30)
     yield made
     made.stop()
@@ -102,13 +103,24 @@ def test_true_ap_on_labelled_images(tiny_bundle, tmp_path, draw):
         cv2.imwrite(str(tmp_path / "images" / "{}.png".format(number)), draw((320, 240), [(0, 100, 100, 48)], number))
         images.append({"id": number, "file_name": "images/{}.png".format(number), "width": 320, "height": 240})
         annotations.append({"id": number, "image_id": number, "category_id": 1, "bbox": [76, 76, 48, 48]})
-    (tmp_path / "annotations.json").write_text(json.dumps({
-        "images": images, "annotations": annotations,
-        "categories": [{"id": n + 1, "name": name} for n, name in enumerate(manifest.CLASSES)]}))
+    (tmp_path / "annotations.json").write_text(
+        json.dumps(
+            {
+                "images": images,
+                "annotations": annotations,
+                "categories": [{"id": n + 1, "name": name} for n, name in enumerate(manifest.CLASSES)],
+            }
+        )
+    )
     contents = manifest.load(tiny_bundle)
     entries = tradeoff.choose(contents, contents.default_variant, "onnxruntime", contents.variant())
-    made = tradeoff.TradeOff(entries, lambda variant, runtime: open_detector(tiny_bundle, variant.name, runtime), 0.4,
-                             budget=0.5, truths=average_precision.load_split(str(tmp_path))).start()
+    made = tradeoff.TradeOff(
+        entries,
+        lambda variant, runtime: open_detector(tiny_bundle, variant.name, runtime),
+        0.4,
+        budget=0.5,
+        truths=average_precision.load_split(str(tmp_path)),
+    ).start()
     made._opener.join(30)
     end = time.monotonic() + 30
     while made.entries[0].eval_result is None and time.monotonic() < end:
@@ -199,8 +211,25 @@ def test_governor_does_not_ask_more_than_the_camera_gives(tiny_bundle):
     assert guard.demand() == 10.0
 
 
-@pytest.mark.parametrize("text", ["", "fps", "fps=0", "fps=x", "ms=30", "fps=99999", "watts=0", "celsius=nan", "watts",
-                                  "fps=25,", "fps=25,fps=20", "watts=5;celsius=70", "celsius=200", "watts=-5"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "fps",
+        "fps=0",
+        "fps=x",
+        "ms=30",
+        "fps=99999",
+        "watts=0",
+        "celsius=nan",
+        "watts",
+        "fps=25,",
+        "fps=25,fps=20",
+        "watts=5;celsius=70",
+        "celsius=200",
+        "watts=-5",
+    ],
+)
 def test_governor_goal(text):
     with pytest.raises(UsageError):
         governor.parse(text)
@@ -249,10 +278,12 @@ def doubles(tiny_bundle):
     made = {}
 
     def trade(truths=()):
-        found = tradeoff.TradeOff(entries, lambda variant, runtime: made.setdefault(variant.name, _Double()), 0.4,
-                                  budget=0.5, truths=truths).start()
+        found = tradeoff.TradeOff(
+            entries, lambda variant, runtime: made.setdefault(variant.name, _Double()), 0.4, budget=0.5, truths=truths
+        ).start()
         found._opener.join(30)
         return found, made
+
     return trade
 
 
@@ -304,6 +335,7 @@ def test_engines_that_die_again_and_again_are_closed_meanwhile(doubles, monkeypa
         dead.append(_Double())
         dead[-1].broken = True
         return dead[-1]
+
     made._open_variant = dying
     detectors[made.reference.variant.name].broken = True
     wait_for(lambda: sampled(made, 0.1) and False or len(dead) > 4, "engines that die")
@@ -325,6 +357,7 @@ def test_an_odd_fault_while_opening_leaves_out_one_variant_only(tiny_bundle):
         if variant.name == made.reference.variant.name:
             raise KeyError("a fault that nobody thought of")
         return _Double()
+
     made = tradeoff.TradeOff(entries, odd, 0.4)
     made.start()
     made._opener.join(30)
@@ -337,7 +370,8 @@ def test_one_failed_inference_leaves_the_variant_in(doubles):
     for double in detectors.values():
         real, calls = double.detect, []
         double.detect = lambda image, score=None, calls=calls, real=real: (
-            calls.append(1) or len(calls) % 3 == 1 and 1 / 0 or real(image))
+            calls.append(1) or len(calls) % 3 == 1 and 1 / 0 or real(image)
+        )
     wait_for(lambda: sampled(made, 0.1), "samples")
     assert all(entry.detector is not None and not entry.error for entry in made.entries)
     made.stop()
@@ -345,7 +379,9 @@ def test_one_failed_inference_leaves_the_variant_in(doubles):
 
 def test_a_labelled_image_that_cannot_be_read_ends_the_true_ap_alone(doubles, tmp_path):
     nothing = np.zeros((0, 4))
-    truth = average_precision.Truth(1, str(tmp_path / "gone.png"), (64, 48), nothing, np.zeros(0, np.int64), nothing, "")
+    truth = average_precision.Truth(
+        1, str(tmp_path / "gone.png"), (64, 48), nothing, np.zeros(0, np.int64), nothing, ""
+    )
     made, _ = doubles([truth])
     assert sampled(made) > 5
     note = made.state()["note"]
@@ -356,7 +392,9 @@ def test_a_labelled_image_that_cannot_be_read_ends_the_true_ap_alone(doubles, tm
 def test_reading_a_labelled_image_is_part_of_the_budget(doubles, monkeypatch):
     nothing = np.zeros((0, 4))
     truth = average_precision.Truth(1, "x.png", (64, 48), nothing, np.zeros(0, np.int64), nothing, "")
-    monkeypatch.setattr(average_precision, "read_image", lambda truth: time.sleep(0.05) or np.zeros((48, 64, 3), np.uint8))
+    monkeypatch.setattr(
+        average_precision, "read_image", lambda truth: time.sleep(0.05) or np.zeros((48, 64, 3), np.uint8)
+    )
     made, _ = doubles([truth] * 4)
     sampled(made, 0.3)
     assert made._spent >= 0.05
@@ -374,6 +412,7 @@ def test_stopping_while_engines_are_opened_leaves_none_open(tiny_bundle):
             time.sleep(1.3)  # longer than stop() waits
         opened.append(_Double())
         return opened[-1]
+
     made = tradeoff.TradeOff(entries, slow, 0.4).start()
     assert begun.wait(10)
     made.stop()

@@ -44,20 +44,44 @@ def test_what_is_no_bundle_is_said_so(tmp_path, what):
 
 
 WRONG = [
-    (["schema_version"], 2), (["schema_version"], True), (["classes"], ["with_mask"]), (["preprocessing"], "other"),
-    (["decode"], []), (["decode", "strides"], []), (["decode", "strides"], [8, 4]), (["decode", "box"], "dfl"),
-    (["decode", "score"], 1.5), (["decode", "iou"], "x"), (["decode", "max_detections"], 0),
-    (["decode", "vote_iou"], 2), (["decode", "vote_iou"], 0),
-    (["default_variant"], "nope"), (["variants"], []), (["variants"], {}), (["variants", 0], "x"),
-    (["variants", 0, "file"], "../t.onnx"), (["variants", 0, "file"], "/etc/passwd"),
-    (["variants", 0, "file"], "models/../../x"), (["variants", 0, "file"], "golden/00.png"),
-    (["variants", 0, "input_wh"], [320, 100]), (["variants", 0, "input_wh"], [320]),
-    (["variants", 0, "input_wh"], [True, True]), (["variants", 0, "input_wh"], [32000, 320]),
-    (["variants", 0, "precision"], "fp8"), (["variants", 0, "runtimes"], []), (["variants", 0, "runtimes"], ["cuda"]),
-    (["variants", 0, "sha256"], "00"), (["variants", 0, "bytes"], "1"), (["variants", 0, "macs"], -1),
-    (["variants", 0, "ap"], {"cuda": None}), (["variants", 0, "ap"], {"onnxruntime": {"map50": 120}}),
-    (["variants", 0, "ap"], {"onnxruntime": 79}), (["variants", 0, "ap_reason"], {"tensorrt": 3}),
-    (["variants", 0, "targets"], "nano"), (["variants", 0, "name"], "a/b"), (["variants", 1, "name"], "t-320x192-fp32"),
+    (["schema_version"], 2),
+    (["schema_version"], True),
+    (["classes"], ["with_mask"]),
+    (["preprocessing"], "other"),
+    (["decode"], []),
+    (["decode", "strides"], []),
+    (["decode", "strides"], [8, 4]),
+    (["decode", "box"], "dfl"),
+    (["decode", "score"], 1.5),
+    (["decode", "iou"], "x"),
+    (["decode", "max_detections"], 0),
+    (["decode", "vote_iou"], 2),
+    (["decode", "vote_iou"], 0),
+    (["default_variant"], "nope"),
+    (["variants"], []),
+    (["variants"], {}),
+    (["variants", 0], "x"),
+    (["variants", 0, "file"], "../t.onnx"),
+    (["variants", 0, "file"], "/etc/passwd"),
+    (["variants", 0, "file"], "models/../../x"),
+    (["variants", 0, "file"], "golden/00.png"),
+    (["variants", 0, "input_wh"], [320, 100]),
+    (["variants", 0, "input_wh"], [320]),
+    (["variants", 0, "input_wh"], [True, True]),
+    (["variants", 0, "input_wh"], [32000, 320]),
+    (["variants", 0, "precision"], "fp8"),
+    (["variants", 0, "runtimes"], []),
+    (["variants", 0, "runtimes"], ["cuda"]),
+    (["variants", 0, "sha256"], "00"),
+    (["variants", 0, "bytes"], "1"),
+    (["variants", 0, "macs"], -1),
+    (["variants", 0, "ap"], {"cuda": None}),
+    (["variants", 0, "ap"], {"onnxruntime": {"map50": 120}}),
+    (["variants", 0, "ap"], {"onnxruntime": 79}),
+    (["variants", 0, "ap_reason"], {"tensorrt": 3}),
+    (["variants", 0, "targets"], "nano"),
+    (["variants", 0, "name"], "a/b"),
+    (["variants", 1, "name"], "t-320x192-fp32"),
     (["provenance"], []),
 ]
 
@@ -139,8 +163,16 @@ def damage_manifest(bundle):
     return "manifest.json"
 
 
-DAMAGES = [damage_changed, damage_missing, damage_extra, damage_link, damage_sums_line, damage_sums_missing,
-           damage_resummed, damage_manifest]
+DAMAGES = [
+    damage_changed,
+    damage_missing,
+    damage_extra,
+    damage_link,
+    damage_sums_line,
+    damage_sums_missing,
+    damage_resummed,
+    damage_manifest,
+]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -153,8 +185,9 @@ def test_every_damage_is_found_and_named(tiny_copy, damage):
     assert word in str(caught.value)
 
 
-@pytest.mark.parametrize("line", [
-    "{0}  ../x", "{0}  /x", "{0}  a//b", "{0} x", "{1}  x", "{0}  ", "{0}  a\\b", "{0}  a\n{0}  a"])
+@pytest.mark.parametrize(
+    "line", ["{0}  ../x", "{0}  /x", "{0}  a//b", "{0} x", "{1}  x", "{0}  ", "{0}  a\\b", "{0}  a\n{0}  a"]
+)
 def test_a_wrong_checksum_line_is_refused(tmp_path, line):
     path = tmp_path / "SHA256SUMS"
     path.write_text(line.format("0" * 64, "0" * 63))

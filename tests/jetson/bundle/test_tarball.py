@@ -81,21 +81,38 @@ def test_other_programs_read_it(packed, tiny_bundle):
     assert all(info.isreg() and info.mode == 0o644 and info.mtime == 0 and info.uid == 0 for info in infos)
 
 
-@pytest.mark.parametrize("name,word", [
-    ("../evil", "leaves the bundle"), ("models/../../evil", "leaves the bundle"), ("/tmp/evil", "absolute"),
-    ("mod\\evil", "character"), ("models/.hidden", "character"), ("a b", "character"), ("models//x", "character"),
-    ("./manifest.json", "character"), ("caf\u00e9", "damaged"),
-])
+@pytest.mark.parametrize(
+    "name,word",
+    [
+        ("../evil", "leaves the bundle"),
+        ("models/../../evil", "leaves the bundle"),
+        ("/tmp/evil", "absolute"),
+        ("mod\\evil", "character"),
+        ("models/.hidden", "character"),
+        ("a b", "character"),
+        ("models//x", "character"),
+        ("./manifest.json", "character"),
+        ("caf\u00e9", "damaged"),
+    ],
+)
 def test_names_that_lead_elsewhere_are_refused(packed, tmp_path, name, word):
     _rewritten(packed, lambda members: members + [(_member(name), b"")])
     _refused(packed, tmp_path, word)
 
 
-@pytest.mark.parametrize("kind,word", [
-    (tarfile.SYMTYPE, "symbolic link"), (tarfile.LNKTYPE, "hard link"), (tarfile.CHRTYPE, "character device"),
-    (tarfile.BLKTYPE, "block device"), (tarfile.FIFOTYPE, "pipe"), (tarfile.DIRTYPE, "folder"),
-    (tarfile.GNUTYPE_SPARSE, "sparse"), (b"7", "kind"),
-])
+@pytest.mark.parametrize(
+    "kind,word",
+    [
+        (tarfile.SYMTYPE, "symbolic link"),
+        (tarfile.LNKTYPE, "hard link"),
+        (tarfile.CHRTYPE, "character device"),
+        (tarfile.BLKTYPE, "block device"),
+        (tarfile.FIFOTYPE, "pipe"),
+        (tarfile.DIRTYPE, "folder"),
+        (tarfile.GNUTYPE_SPARSE, "sparse"),
+        (b"7", "kind"),
+    ],
+)
 def test_what_is_no_plain_file_is_refused(packed, tmp_path, kind, word):
     _rewritten(packed, lambda members: members + [(_member("models/x", kind, "/etc/passwd"), b"")])
     _refused(packed, tmp_path, word)
@@ -134,6 +151,7 @@ def test_a_bomb_stops_before_it_is_written(packed, tmp_path):
     def swell(members):
         info, data = members[-1]
         return members[:-1] + [(info, data + b"\0" * 50000000)]
+
     _rewritten(packed, swell)
     _refused(packed, tmp_path, "announces")
     written = sum(os.path.getsize(os.path.join(w, n)) for w, _, names in os.walk(str(tmp_path / "out")) for n in names)
@@ -145,28 +163,41 @@ def test_a_manifest_that_announces_too_much_is_refused(packed, tmp_path):
         value = json.loads(members[0][1].decode())
         value["files"]["models/t.onnx"] = 1 << 40
         return [(members[0][0], json.dumps(value).encode())] + members[1:]
+
     _rewritten(packed, boast)
     _refused(packed, tmp_path, "at most")
 
 
-@pytest.mark.parametrize("pair", [("models/T.onnx", "models/t.onnx"), ("Models/x", "Models"),
-                                  ("models", "models/")])
+@pytest.mark.parametrize("pair", [("models/T.onnx", "models/t.onnx"), ("Models/x", "Models"), ("models", "models/")])
 def test_names_that_collide_elsewhere_are_refused(packed, tmp_path, pair):
     def collide(members):
         value = json.loads(members[0][1].decode())
         value["files"][pair[0]] = 0
         return [(members[0][0], json.dumps(value).encode())] + members[1:] + [(_member(pair[0]), b"")]
+
     _rewritten(packed, collide)
     _refused(packed, tmp_path, pair[1])
 
 
-@pytest.mark.parametrize("value", ["nothing", [], {}, {"models/t.onnx": -1}, {"models/t.onnx": True},
-                                   {"models/t.onnx": "5"}, {"../x": 1}, {"SHA256SUMS": 5}])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "nothing",
+        [],
+        {},
+        {"models/t.onnx": -1},
+        {"models/t.onnx": True},
+        {"models/t.onnx": "5"},
+        {"../x": 1},
+        {"SHA256SUMS": 5},
+    ],
+)
 def test_a_wrong_announcement_is_refused(packed, tmp_path, value):
     def spoil(members):
         document = json.loads(members[0][1].decode())
         document["files"] = value
         return [(members[0][0], json.dumps(document).encode())] + members[1:]
+
     _rewritten(packed, spoil)
     _refused(packed, tmp_path, "manifest.json")
 
@@ -179,8 +210,18 @@ def test_an_order_of_its_own_is_refused(packed, tmp_path):
 def test_padding_cut_and_tail_are_refused(packed, tmp_path):
     with open(packed, "rb") as file:
         whole = file.read()
-    for number, data in enumerate((whole[:-1], whole[:-512], whole + b"\0" * 512, whole[:700], b"", b"\0" * 1024,
-                                   whole[:-1024] + b"x" * 1024, b"not a tar file at all" * 100)):
+    for number, data in enumerate(
+        (
+            whole[:-1],
+            whole[:-512],
+            whole + b"\0" * 512,
+            whole[:700],
+            b"",
+            b"\0" * 1024,
+            whole[:-1024] + b"x" * 1024,
+            b"not a tar file at all" * 100,
+        )
+    ):
         with open(packed, "wb") as file:
             file.write(data)
         with pytest.raises(BadInput):

@@ -169,7 +169,7 @@ def test_truncated_file_plays_what_is_there(clip, tmp_path):
     path = tmp_path / "cut.avi"
     with open(clip, "rb") as file:
         data = file.read()
-    path.write_bytes(data[:len(data) // 3])
+    path.write_bytes(data[: len(data) // 3])
     with Watching(str(path), parse={"loop": False}) as cam:
         wait_for(lambda: cam.status in ("ended", "lost"), "the end")
         assert cam.status == "ended" and 0 < cam.frames < 90, cam.last_error
@@ -202,10 +202,12 @@ def test_no_child_survives_a_stop(clip):
 
 
 def test_child_dies_with_a_killed_parent(clip, root):
-    program = ("import sys, time; sys.path.insert(0, {!r}); from jetson.capture import camera, source; "
-               "c = camera.Camera(source.parse({!r})).start()\n"
-               "while not c.frames: time.sleep(.01)\n"
-               "print(c.pid, flush=True); time.sleep(600)").format(root, clip)
+    program = (
+        "import sys, time; sys.path.insert(0, {!r}); from jetson.capture import camera, source; "
+        "c = camera.Camera(source.parse({!r})).start()\n"
+        "while not c.frames: time.sleep(.01)\n"
+        "print(c.pid, flush=True); time.sleep(600)"
+    ).format(root, clip)
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     try:
         child = int(parent.stdout.readline())

@@ -9,15 +9,29 @@ from jetson.capture import reader, source
 from jetson.errors import BadInput, UsageError
 
 
-@pytest.mark.parametrize("uri, kind, path", [
-    ("/dev/video0", "v4l2", "/dev/video0"), ("/dev/video12?fps=15", "v4l2", "/dev/video12"), ("csi://1", "csi", "1"),
-    ("/dev/v4l/by-id/usb-046d_HD_Pro_Webcam_C920_0A1B-video-index0?fps=15", "v4l2",
-     "/dev/v4l/by-id/usb-046d_HD_Pro_Webcam_C920_0A1B-video-index0"),
-    ("/dev/v4l/by-path/platform-70090000.xusb-usb-0:2.1:1.0-video-index0", "v4l2",
-     "/dev/v4l/by-path/platform-70090000.xusb-usb-0:2.1:1.0-video-index0"),
-    ("rtsp://u:p@host:8554/a?b=c", "rtsp", "rtsp://u:p@host:8554/a?b=c"), ("synthetic://", "synthetic", ""),
-    ("clip.mp4", "file", "clip.mp4"), ("file:///a/b c.mp4", "file", "/a/b c.mp4"), ("a?b.mp4", "file", "a?b.mp4"),
-])
+@pytest.mark.parametrize(
+    "uri, kind, path",
+    [
+        ("/dev/video0", "v4l2", "/dev/video0"),
+        ("/dev/video12?fps=15", "v4l2", "/dev/video12"),
+        ("csi://1", "csi", "1"),
+        (
+            "/dev/v4l/by-id/usb-046d_HD_Pro_Webcam_C920_0A1B-video-index0?fps=15",
+            "v4l2",
+            "/dev/v4l/by-id/usb-046d_HD_Pro_Webcam_C920_0A1B-video-index0",
+        ),
+        (
+            "/dev/v4l/by-path/platform-70090000.xusb-usb-0:2.1:1.0-video-index0",
+            "v4l2",
+            "/dev/v4l/by-path/platform-70090000.xusb-usb-0:2.1:1.0-video-index0",
+        ),
+        ("rtsp://u:p@host:8554/a?b=c", "rtsp", "rtsp://u:p@host:8554/a?b=c"),
+        ("synthetic://", "synthetic", ""),
+        ("clip.mp4", "file", "clip.mp4"),
+        ("file:///a/b c.mp4", "file", "/a/b c.mp4"),
+        ("a?b.mp4", "file", "a?b.mp4"),
+    ],
+)
 def test_kinds(uri, kind, path):
     parsed = source.parse(uri)
     assert (parsed.kind, parsed.path) == (kind, path)
@@ -34,11 +48,29 @@ def test_options_of_an_address():
     assert source.parse("synthetic://", (320, 240), 0).fps == 0
 
 
-@pytest.mark.parametrize("uri", [
-    "", "http://x/", "csi://", "csi://a", "csi://0?flip=9", "csi://0?flop=1", "synthetic://?size=9", "rtsp://",
-    "rtsp://host/a b", 'rtsp://host/"x', "/dev/video0?fps=-1", "/dev/video0?fps=x", "synthetic://?seed=x",
-    "/dev/video0?size=1x1", "synthetic://?darken=1.5", "synthetic://?blur=x", "synthetic://?darken=-1", "csi://0?blur=2",
-])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "",
+        "http://x/",
+        "csi://",
+        "csi://a",
+        "csi://0?flip=9",
+        "csi://0?flop=1",
+        "synthetic://?size=9",
+        "rtsp://",
+        "rtsp://host/a b",
+        'rtsp://host/"x',
+        "/dev/video0?fps=-1",
+        "/dev/video0?fps=x",
+        "synthetic://?seed=x",
+        "/dev/video0?size=1x1",
+        "synthetic://?darken=1.5",
+        "synthetic://?blur=x",
+        "synthetic://?darken=-1",
+        "csi://0?blur=2",
+    ],
+)
 def test_nonsense_is_refused(uri):
     with pytest.raises(UsageError):
         source.parse(uri)
@@ -61,11 +93,15 @@ def test_a_worn_drawn_camera_is_darker_and_blurred():
 def test_passwords_are_hidden():
     assert source.parse("rtsp://me:secret@host/a").label == "rtsp://***@host/a"
     for uri, shown in (
-            ("rtsp://host/live?user=admin&password=sec%2Fret&ch=1", "rtsp://host/live?user=admin&password=***&ch=1"),
-            ("rtsp://host:554/user=admin_password=sec_ret_channel=1_stream=0.sdp?real_stream",
-             "rtsp://host:554/user=admin_password=***_channel=1_stream=0.sdp?real_stream"),
-            ("rtsp://host/a?pwd=secret", "rtsp://host/a?pwd=***"), ("rtsp://host/a?Token=secret", "rtsp://host/a?Token=***"),
-            ("rtsp://host/bypass=1", "rtsp://host/bypass=1")):
+        ("rtsp://host/live?user=admin&password=sec%2Fret&ch=1", "rtsp://host/live?user=admin&password=***&ch=1"),
+        (
+            "rtsp://host:554/user=admin_password=sec_ret_channel=1_stream=0.sdp?real_stream",
+            "rtsp://host:554/user=admin_password=***_channel=1_stream=0.sdp?real_stream",
+        ),
+        ("rtsp://host/a?pwd=secret", "rtsp://host/a?pwd=***"),
+        ("rtsp://host/a?Token=secret", "rtsp://host/a?Token=***"),
+        ("rtsp://host/bypass=1", "rtsp://host/bypass=1"),
+    ):
         assert source.parse(uri).label == shown
     assert "secret" not in source.redact("ERROR: cannot open rtsp://me:secret@host/a and rtsp://x:secret@y")
 
@@ -86,17 +122,23 @@ def test_empty_folder_is_told(tmp_path):
 def test_an_element_is_asked_for_again_when_there_was_no_answer(tmp_path, monkeypatch):
     """At the first boot GStreamer looks through all plugins, which may take longer than one waits."""
     tool = tmp_path / "gst-inspect-1.0"
-    tool.write_text("#!/bin/sh\n[ \"$1\" = slow ] && exec sleep 600\n[ \"$1\" = there ]\n")
+    tool.write_text('#!/bin/sh\n[ "$1" = slow ] && exec sleep 600\n[ "$1" = there ]\n')
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", "{}:{}".format(tmp_path, os.environ["PATH"]))
     monkeypatch.setattr(source, "_elements", {})
     monkeypatch.setattr(source, "ASK_S", 0.5)
     assert (source.have_element("there"), source.have_element("gone"), source.have_element("slow")) == (
-        True, False, False)
+        True,
+        False,
+        False,
+    )
     tool.write_text("#!/bin/sh\nexit 0\n")
     # What was answered is not asked again.
     assert (source.have_element("there"), source.have_element("gone"), source.have_element("slow")) == (
-        True, False, True)
+        True,
+        False,
+        True,
+    )
 
 
 def test_csi_pipeline_is_the_jetsons(monkeypatch):
@@ -104,7 +146,8 @@ def test_csi_pipeline_is_the_jetsons(monkeypatch):
     assert source.pipeline(source.parse("csi://0?flip=2&size=640x480"), 5) == (
         "nvarguscamerasrc sensor-id=0 ! video/x-raw(memory:NVMM),width=1280,height=720,format=NV12,framerate=30/1 ! "
         "nvvidconv flip-method=2 ! video/x-raw,width=640,height=480,format=BGRx ! videoconvert ! "
-        "video/x-raw,format=BGR ! fdsink fd=5 sync=false")
+        "video/x-raw,format=BGR ! fdsink fd=5 sync=false"
+    )
 
 
 def test_usb_camera_above_vga_is_read_as_mjpeg_in_hardware(monkeypatch):
@@ -116,15 +159,20 @@ def test_usb_camera_above_vga_is_read_as_mjpeg_in_hardware(monkeypatch):
 
 
 def test_size_is_read_from_gst_launch():
-    line = ("/GstPipeline:pipeline0/GstFdSink:fdsink0.GstPad:sink: caps = video/x-raw, width=(int)642, "
-            "height=(int)360, framerate=(fraction)30/1, format=(string)BGR")
+    line = (
+        "/GstPipeline:pipeline0/GstFdSink:fdsink0.GstPad:sink: caps = video/x-raw, width=(int)642, "
+        "height=(int)360, framerate=(fraction)30/1, format=(string)BGR"
+    )
     assert source.announced_size(line) == (642, 360)
     assert source.announced_size("Setting pipeline to PLAYING ...") is None
 
 
 def test_complaint_names_the_cause_not_its_consequence():
-    lines = ["Setting pipeline to PAUSED ...", "ERROR: from element /GstPipeline:p/Argus:a: Invalid camera device",
-             "ERROR: from element /GstPipeline:p/Argus:a: state change failed",
-             "ERROR: pipeline doesn't want to preroll."]
+    lines = [
+        "Setting pipeline to PAUSED ...",
+        "ERROR: from element /GstPipeline:p/Argus:a: Invalid camera device",
+        "ERROR: from element /GstPipeline:p/Argus:a: state change failed",
+        "ERROR: pipeline doesn't want to preroll.",
+    ]
     assert source.complaint(lines) == "Invalid camera device"
     assert source.complaint([]) == ""

@@ -15,12 +15,20 @@ IMAGES = (("a.jpg", "a" * 64), ("b.jpg", "b" * 64))
 
 
 def table(**changes):
-    return calibration.Table("s", HASH, calibration.PREPROCESSING, "entropy", (416, 256), IMAGES,
-                           {"image": 255.0, "conv/1": 2.6406, "zero": 0.0},
-                           {"int8": {"stem": "fp16"}})._replace(**changes)
+    return calibration.Table(
+        "s",
+        HASH,
+        calibration.PREPROCESSING,
+        "entropy",
+        (416, 256),
+        IMAGES,
+        {"image": 255.0, "conv/1": 2.6406, "zero": 0.0},
+        {"int8": {"stem": "fp16"}},
+    )._replace(**changes)
 
 
 # ------------------------------------------------------------------------------------------------- the table
+
 
 def test_table_is_read_as_it_was_written(tmp_path):
     path = str(tmp_path / "s.json")
@@ -29,11 +37,15 @@ def test_table_is_read_as_it_was_written(tmp_path):
     calibration.require(calibration.read(path), path, HASH, reversed(IMAGES))
 
 
-@pytest.mark.parametrize("arguments, words", [
-    ({"onnx_sha256": "f" * 64}, "belongs to another model"),
-    ({"images": IMAGES[:1]}, "made from other images"),
-    ({"images": (IMAGES[0], ("b.jpg", "c" * 64))}, "made from other images"),
-    ({"preprocessing": "stretch-rgb-v0"}, "another preprocessing")])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"onnx_sha256": "f" * 64}, "belongs to another model"),
+        ({"images": IMAGES[:1]}, "made from other images"),
+        ({"images": (IMAGES[0], ("b.jpg", "c" * 64))}, "made from other images"),
+        ({"preprocessing": "stretch-rgb-v0"}, "another preprocessing"),
+    ],
+)
 def test_table_is_refused_for_another_model_other_data_another_preprocessing(tmp_path, arguments, words):
     path = str(tmp_path / "s.json")
     calibration.write(path, table())
@@ -42,17 +54,21 @@ def test_table_is_refused_for_another_model_other_data_another_preprocessing(tmp
     assert words in str(caught.value) and path in str(caught.value) and "jetmask calibrate" in str(caught.value)
 
 
-@pytest.mark.parametrize("change, words", [
-    (lambda v: v.pop("onnx_sha256"), "onnx_sha256 is missing"),
-    (lambda v: v.update(method="magic"), "method is 'magic'"),
-    (lambda v: v["ranges"].update(image=-1), "ranges"),
-    (lambda v: v["ranges"].update(image="255"), "ranges"),
-    (lambda v: v.update(ranges={}), "ranges"),
-    (lambda v: v.update(schema_version=2), "schema_version is 2"),
-    (lambda v: v.update(layer_precisions={"int8": {"stem": "int4"}}), "layer_precisions"),
-    (lambda v: v["data"]["images"].pop(), "does not match its own hash"),
-    (lambda v: v["data"].update(images=[]), "data is"),
-    (lambda v: v.update(input_wh=[416]), "input_wh")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda v: v.pop("onnx_sha256"), "onnx_sha256 is missing"),
+        (lambda v: v.update(method="magic"), "method is 'magic'"),
+        (lambda v: v["ranges"].update(image=-1), "ranges"),
+        (lambda v: v["ranges"].update(image="255"), "ranges"),
+        (lambda v: v.update(ranges={}), "ranges"),
+        (lambda v: v.update(schema_version=2), "schema_version is 2"),
+        (lambda v: v.update(layer_precisions={"int8": {"stem": "int4"}}), "layer_precisions"),
+        (lambda v: v["data"]["images"].pop(), "does not match its own hash"),
+        (lambda v: v["data"].update(images=[]), "data is"),
+        (lambda v: v.update(input_wh=[416]), "input_wh"),
+    ],
+)
 def test_an_edited_table_names_the_key(tmp_path, change, words):
     path = str(tmp_path / "s.json")
     calibration.write(path, table())
@@ -94,17 +110,27 @@ def test_table_to_cache_and_back_keeps_the_ranges():
         assert abs(back[name] - value) <= 1e-6 * value
 
 
-@pytest.mark.parametrize("version, digits", [
-    ("7.1.3.4", "7103"), ("8.2.1.8", "8201"), ("8.4.1.5", "8401"), ("10.14.1.48", "101401"), ("10.3.0", "100300")])
+@pytest.mark.parametrize(
+    "version, digits",
+    [("7.1.3.4", "7103"), ("8.2.1.8", "8201"), ("8.4.1.5", "8401"), ("10.14.1.48", "101401"), ("10.3.0", "100300")],
+)
 def test_header_digits_of_known_caches(version, digits):
     assert calibration.header_version(version) == digits
 
 
-@pytest.mark.parametrize("text, where", [
-    ("", "line 1"), ("TRT-8201\na: 0", "line 1"), ("TRT-8201-EntropyCalibration2\nno colon", "line 2"),
-    ("TRT-8201-EntropyCalibration2\na: 0\na: 1", "line 3"), ("TRT-8201-EntropyCalibration2\na: 7f800000", "line 2"),
-    ("TRT-8201-EntropyCalibration2\na: bf800000", "line 2"), ("TRT-8201-EntropyCalibration2\na: 123456789", "line 2"),
-    ("TRT-8201-EntropyCalibration2\na: 3CAA54FC ", "line 2")])
+@pytest.mark.parametrize(
+    "text, where",
+    [
+        ("", "line 1"),
+        ("TRT-8201\na: 0", "line 1"),
+        ("TRT-8201-EntropyCalibration2\nno colon", "line 2"),
+        ("TRT-8201-EntropyCalibration2\na: 0\na: 1", "line 3"),
+        ("TRT-8201-EntropyCalibration2\na: 7f800000", "line 2"),
+        ("TRT-8201-EntropyCalibration2\na: bf800000", "line 2"),
+        ("TRT-8201-EntropyCalibration2\na: 123456789", "line 2"),
+        ("TRT-8201-EntropyCalibration2\na: 3CAA54FC ", "line 2"),
+    ],
+)
 def test_a_wrong_cache_names_the_line(text, where):
     with pytest.raises(BadInput) as caught:
         calibration.parse_cache(text, "s.cache")

@@ -1,6 +1,5 @@
 """jetson/engine/cuda.py: a real pycuda on the driver stand-in (strict about contexts, asynchronous, with a memory limit)."""
 
-
 import machine
 import pytest
 
@@ -37,12 +36,15 @@ def test_gpu_facts_come_from_the_driver_without_pycuda(plain):
 
 
 def test_no_driver_and_no_gpu_are_told_apart_and_say_what_to_do(plain):
-    code = STATS + """
+    code = (
+        STATS
+        + """
 try:
     cuda.gpu()
 except DeviceMismatch as error:
     print(json.dumps([str(error), cuda.reason()]))
 """
+    )
     without, why = plain.but(LD_LIBRARY_PATH="/nonexistent").python(code)
     assert "there is no NVIDIA driver here" in without and "--runtime nvidia" in without
     assert "no NVIDIA driver" in why
@@ -55,16 +57,30 @@ def test_without_pycuda_the_reason_names_it(plain):
     assert "pycuda" in plain.python(STATS + "print(json.dumps(cuda.reason()))")
 
 
-@pytest.mark.parametrize("capability, int8, fp16", [
-    ((5, 3), False, True), ((6, 0), False, True), ((6, 1), True, False), ((6, 2), False, True), ((7, 0), True, True),
-    ((7, 2), True, True), ((7, 5), True, True), ((8, 7), True, True), ((12, 0), True, True), ((5, 0), False, False)])
+@pytest.mark.parametrize(
+    "capability, int8, fp16",
+    [
+        ((5, 3), False, True),
+        ((6, 0), False, True),
+        ((6, 1), True, False),
+        ((6, 2), False, True),
+        ((7, 0), True, True),
+        ((7, 2), True, True),
+        ((7, 5), True, True),
+        ((8, 7), True, True),
+        ((12, 0), True, True),
+        ((5, 0), False, False),
+    ],
+)
 def test_precisions_by_compute_capability(capability, int8, fp16):
     assert cuda.has_int8(capability) is int8
     assert cuda.has_fp16(capability) is fp16
 
 
 def test_round_trip_is_asynchronous_and_leaves_nothing(nano):
-    got = nano.python(STATS + """
+    got = nano.python(
+        STATS
+        + """
 def main():
     with cuda.Session() as session:
         with session.current():
@@ -83,7 +99,8 @@ def main():
     session.close()
     return result + [stats()]
 print(json.dumps(main()))
-""")
+"""
+    )
     assert got[0] == 0, "nothing may arrive before the wait: else the stand-in would hide a forgotten one"
     assert got[1] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11, 12, 13, 14]]
     assert got[2] is True
@@ -92,7 +109,9 @@ print(json.dumps(main()))
 
 
 def test_context_is_current_only_inside_the_block_and_in_any_thread(nano):
-    got = nano.python(STATS + """
+    got = nano.python(
+        STATS
+        + """
 import threading
 with cuda.Session() as session:
     said = []
@@ -112,13 +131,16 @@ with cuda.Session() as session:
     for t in threads: t.start()
     for t in threads: t.join()
 print(json.dumps(said))
-""")
+"""
+    )
     assert "invalid device context" in got[0] or "no currently active context" in got[0]
     assert got[1:] == [[7] * 4] * 4
 
 
 def test_out_of_memory_names_the_free_bytes_and_the_session_goes_on(nano):
-    got = nano.but(FAKECUDA_MEM_MB=64).python(STATS + """
+    got = nano.but(FAKECUDA_MEM_MB=64).python(
+        STATS
+        + """
 with cuda.Session() as session:
     try:
         with session.current():
@@ -129,13 +151,16 @@ with cuda.Session() as session:
         session.pair((1 << 20,), np.uint8)
         after = stats()["device_bytes"]
 print(json.dumps([said, after]))
-""")
+"""
+    )
     assert "the GPU is out of memory" in got[0] and "64 of 64 MiB free" in got[0] and "smaller variant" in got[0]
     assert got[1] == 1 << 20
 
 
 def test_lost_context_is_an_error_that_says_restart_and_closing_still_works(nano):
-    got = nano.but(FAKECUDA_LOSE_AFTER=3).python(STATS + """
+    got = nano.but(FAKECUDA_LOSE_AFTER=3).python(
+        STATS
+        + """
 session = cuda.Session()
 said = []
 with session.current():
@@ -153,7 +178,8 @@ try:
 except JetmaskError as error:
     said.append(str(error))
 print(json.dumps(said))
-""")
+"""
+    )
     assert got[:2] == ["", ""]
     assert all("restart the program" in text and "launch failure" in text for text in got[2:4])
     assert "closed" in got[4]

@@ -41,7 +41,7 @@ def build(where, bundle, *arguments, **options):
 def pairs(folder):
     """Stems of plans and of sidecars."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    return tuple({name[:-len(end)] for name in names if name.endswith(end)} for end in (".plan", ".json"))
+    return tuple({name[: -len(end)] for name in names if name.endswith(end)} for end in (".plan", ".json"))
 
 
 def check_folder(folder):
@@ -67,13 +67,20 @@ def with_table(bundle, name="t-320x192-int8-calibrated", **changes):
 
 # ------------------------------------------------------------------------------------------- what gets built
 
+
 @pytest.mark.parametrize("version, int8", [("8.2.1", False), ("8.5.3", True), ("10.3.0", True), ("11.1", True)])
 def test_every_precision_of_a_bundle_on_every_tensorrt(library, tmp_path, tiny_copy, version, int8):
     there = machine.Machine(library, str(tmp_path / "engines"), version)
     path = os.path.join(tiny_copy, "manifest.json")
     value = files.read_json(path)
-    files.write_json(path, dict(value, variants=[v for v in value["variants"] if v["input_wh"] == [320, 192]],
-                                default_variant="t-320x192-fp32"))
+    files.write_json(
+        path,
+        dict(
+            value,
+            variants=[v for v in value["variants"] if v["input_wh"] == [320, 192]],
+            default_variant="t-320x192-fp32",
+        ),
+    )
     status, rows, err = build(there, tiny_copy)
     assert status == 0, err
     built = {row["variant"]: row for row in rows if "path" in row}
@@ -81,7 +88,7 @@ def test_every_precision_of_a_bundle_on_every_tensorrt(library, tmp_path, tiny_c
     assert set(built) == {"t-320x192-" + p for p in ("fp32", "fp16") + (("int8",) if int8 else ())}
     assert all("no INT8 hardware" in reason for reason in refused.values()) and len(refused) == (0 if int8 else 1)
     check_folder(there.engines)
-    facts = files.read_json(built["t-320x192-fp16"]["path"][:-len("plan")] + "json")
+    facts = files.read_json(built["t-320x192-fp16"]["path"][: -len("plan")] + "json")
     assert facts["machine"]["capability"] == [int(n) for n in machine.MATRIX[version][1].split(".")]
     assert facts["machine"]["tensorrt"].startswith(version)
     assert facts["built"]["inputs"] == {"image": [1, 3, 192, 320]}
@@ -90,13 +97,20 @@ def test_every_precision_of_a_bundle_on_every_tensorrt(library, tmp_path, tiny_c
     assert facts["recipe"]["onnx_sha256"] == files.sha256(os.path.join(tiny_copy, "models", model))
     assert facts["built"]["typed"] is (version == "11.1")
     assert facts["built"]["flags"] == ([] if version == "11.1" else ["FP16"])
-    assert os.path.isfile(os.path.join(there.engines, "timing-{}-{}-{}.cache".format(
-        facts["machine"]["tensorrt"], machine.MATRIX[version][0].replace(" ", "_"), machine.MATRIX[version][1])))
+    assert os.path.isfile(
+        os.path.join(
+            there.engines,
+            "timing-{}-{}-{}.cache".format(
+                facts["machine"]["tensorrt"], machine.MATRIX[version][0].replace(" ", "_"), machine.MATRIX[version][1]
+            ),
+        )
+    )
 
 
 @pytest.mark.parametrize("version, skips", [("8.2.1", False), ("8.5.3", False), ("10.3.0", True), ("11.1", True)])
-def test_sparse_weights_are_told_to_the_builder_where_the_gpu_can_skip_zeros(library, tmp_path, tiny_copy, version,
-                                                                             skips):
+def test_sparse_weights_are_told_to_the_builder_where_the_gpu_can_skip_zeros(
+    library, tmp_path, tiny_copy, version, skips
+):
     """A Nano and a Xavier cannot, an Orin and newer cards can; and never for fp32."""
     there = machine.Machine(library, str(tmp_path / "engines"), version)
     path = os.path.join(tiny_copy, "manifest.json")
@@ -110,7 +124,7 @@ def test_sparse_weights_are_told_to_the_builder_where_the_gpu_can_skip_zeros(lib
         wanted = skips and precision == "fp16"
         with open(rows[0]["path"], "rb") as file:  # what the builder was given
             assert (b'"SPARSE_WEIGHTS"' in file.read(4000)) is wanted
-        facts = files.read_json(rows[0]["path"][:-len("plan")] + "json")
+        facts = files.read_json(rows[0]["path"][: -len("plan")] + "json")
         assert ("SPARSE_WEIGHTS" in facts["built"]["flags"]) is wanted
         assert facts["recipe"]["flags"] == (["sparse-weights"] if wanted else [])
     # Another engine than that of dense weights.
@@ -153,11 +167,13 @@ def test_progress_names_the_phases_and_the_time(nano, tiny_bundle):
 
 # ------------------------------------------------------------------------------------------- never a stale one
 
-@pytest.mark.parametrize("damage", ["plan", "sidecar", "no sidecar", "other machine", "plan emptied", "writable",
-                                    "link"])
+
+@pytest.mark.parametrize(
+    "damage", ["plan", "sidecar", "no sidecar", "other machine", "plan emptied", "writable", "link"]
+)
 def test_a_pair_that_is_not_whole_is_built_again(nano, tiny_bundle, tmp_path, damage):
     plan = build(nano, tiny_bundle, *ONE)[1][0]["path"]
-    sidecar = plan[:-len("plan")] + "json"
+    sidecar = plan[: -len("plan")] + "json"
     if damage == "plan":
         with open(plan, "r+b") as file:
             file.seek(200)
@@ -187,8 +203,11 @@ def test_a_pair_that_is_not_whole_is_built_again(nano, tiny_bundle, tmp_path, da
 
 def test_another_gpu_another_tensorrt_another_size_has_an_engine_of_its_own(nano, tiny_bundle):
     build(nano, tiny_bundle, *ONE)
-    for other in (nano.but(FAKECUDA_CC="8.7"), nano.but(FAKECUDA_NAME="NVIDIA Tegra X2"),
-                  nano.but(TENSORRT_DOUBLE="8.5.3")):
+    for other in (
+        nano.but(FAKECUDA_CC="8.7"),
+        nano.but(FAKECUDA_NAME="NVIDIA Tegra X2"),
+        nano.but(TENSORRT_DOUBLE="8.5.3"),
+    ):
         assert build(other, tiny_bundle, *ONE)[1][0]["cached"] is False
     assert build(nano, tiny_bundle, "--workspace-mb", "128", *ONE)[1][0]["cached"] is False
     assert build(nano, tiny_bundle, *ONE)[1][0]["cached"] is True
@@ -212,11 +231,19 @@ def test_a_cache_that_others_can_reach_is_not_used(nano, tiny_bundle):
 
 # ------------------------------------------------------------------------------------------- refusals
 
+
 def test_int8_on_a_nano_is_refused_with_evidence_and_the_way_out(nano, tiny_bundle):
     status, _, err = build(nano, tiny_bundle, "--variant", "t-320x192-int8")
     assert status == 4
-    for words in ("has no INT8 hardware", "5.3", "Jetson Nano", "NVIDIA/TensorRT#3399", "same size and speed as FP16",
-                  "--precision fp16", "int8-cpu"):
+    for words in (
+        "has no INT8 hardware",
+        "5.3",
+        "Jetson Nano",
+        "NVIDIA/TensorRT#3399",
+        "same size and speed as FP16",
+        "--precision fp16",
+        "int8-cpu",
+    ):
         assert words in " ".join(err.split()), words
     assert not glob.glob(nano.engines + "/*")
 
@@ -259,8 +286,12 @@ def test_too_little_memory_is_said_before_the_build(nano, tiny_bundle):
 
 def meminfo(path, available_mib, swap_mib=0):
     """A kernel's /proc/meminfo, replaced in one step."""
-    files.write_text(path, "MemTotal: 4059316 kB\nMemFree: 90000 kB\nMemAvailable: {} kB\nSwapTotal: 0 kB\n"
-                           "SwapFree: {} kB\n".format(available_mib << 10, swap_mib << 10))
+    files.write_text(
+        path,
+        "MemTotal: 4059316 kB\nMemFree: 90000 kB\nMemAvailable: {} kB\nSwapTotal: 0 kB\nSwapFree: {} kB\n".format(
+            available_mib << 10, swap_mib << 10
+        ),
+    )
 
 
 BY_MEMINFO = """
@@ -295,7 +326,7 @@ def test_a_build_that_eats_the_memory_is_stopped_before_the_kernel_does(nano, ti
     process = nano.but(TENSORRT_DOUBLE_BUILD_S=120).start("-c", BY_MEMINFO, tiny_bundle, path)
     log = nano.engines + "/*.log"
     wait_until(lambda: any("timing tactics" in read(found) for found in glob.glob(log)))
-    child, = children(process.pid)
+    (child,) = children(process.pid)
     score, own = (int(read("/proc/{}/oom_score_adj".format(pid))) for pid in (child, process.pid))
     assert score == 900 and score > own, "the kernel would kill another process first"
     meminfo(path, 40)
@@ -310,12 +341,13 @@ def test_a_build_that_eats_the_memory_is_stopped_before_the_kernel_does(nano, ti
 
 # ------------------------------------------------------------------------------------------- calibration
 
+
 def test_int8_from_a_calibration_table(library, tmp_path, tiny_copy):
     with_table(tiny_copy)
     there = machine.Machine(library, str(tmp_path / "e"), "8.5.3")
     status, rows, err = build(there, tiny_copy, "--variant", "t-320x192-int8-calibrated")
     assert status == 0, err
-    facts = files.read_json(rows[0]["path"][:-len("plan")] + "json")
+    facts = files.read_json(rows[0]["path"][: -len("plan")] + "json")
     assert facts["built"]["flags"] == ["FP16", "INT8"]
     assert facts["recipe"]["calibration_sha256"] == files.sha256(os.path.join(tiny_copy, "calibration", "t.json"))
 
@@ -328,8 +360,10 @@ def test_a_cache_that_tensorrt_does_not_take_is_an_error_never_made_up_ranges(li
     assert pairs(there.engines)[0] == set()
 
 
-@pytest.mark.parametrize("changes, words", [
-    ({"onnx_sha256": "0" * 64}, "belongs to another model"), ({"preprocessing": "stretch"}, "another preprocessing")])
+@pytest.mark.parametrize(
+    "changes, words",
+    [({"onnx_sha256": "0" * 64}, "belongs to another model"), ({"preprocessing": "stretch"}, "another preprocessing")],
+)
 def test_a_table_of_another_model_or_preprocessing_is_refused(library, tmp_path, tiny_copy, changes, words):
     with_table(tiny_copy, **changes)
     there = machine.Machine(library, str(tmp_path / "e"), "8.5.3")
@@ -339,11 +373,13 @@ def test_a_table_of_another_model_or_preprocessing_is_refused(library, tmp_path,
 
 def test_int8_without_a_table_and_on_a_tensorrt_without_calibrators(library, tmp_path, tiny_copy):
     os.unlink(with_table(tiny_copy))
-    status, _, err = build(machine.Machine(library, str(tmp_path / "e"), "8.5.3"), tiny_copy,
-                           "--variant", "t-320x192-int8-calibrated")
+    status, _, err = build(
+        machine.Machine(library, str(tmp_path / "e"), "8.5.3"), tiny_copy, "--variant", "t-320x192-int8-calibrated"
+    )
     assert status == 3 and "INT8 needs a calibration table" in err
-    status, _, err = build(machine.Machine(library, str(tmp_path / "e"), "11.1"), tiny_copy,
-                           "--variant", "t-320x192-int8-calibrated")
+    status, _, err = build(
+        machine.Machine(library, str(tmp_path / "e"), "11.1"), tiny_copy, "--variant", "t-320x192-int8-calibrated"
+    )
     assert status == 4 and "no calibrators" in err and "int8.onnx" in err
 
 
@@ -366,27 +402,32 @@ def test_calibration_from_images_through_the_runners_preprocessing(tmp_path, tin
     with_table(tiny_copy)
     there = machine.Machine(library, str(tmp_path / "e"), "8.5.3", site)
     golden = os.path.join(tiny_copy, "golden")
-    status, rows, err = build(there, tiny_copy, "--variant", "t-320x192-int8-calibrated",
-                              "--calibration-images", golden)
+    status, rows, err = build(
+        there, tiny_copy, "--variant", "t-320x192-int8-calibrated", "--calibration-images", golden
+    )
     assert status == 0, err
     assert "calibrating, image 4 of 4" in err
-    facts = files.read_json(rows[0]["path"][:-len("plan")] + "json")
+    facts = files.read_json(rows[0]["path"][: -len("plan")] + "json")
     assert calibration.parse_cache(facts["built"]["calibration_cache"]).scales["cls_8"] == 2.0
     with open(os.path.join(golden, "drawn_1.png"), "ab") as file:
         file.write(b"x")
-    status, _, err = build(there, tiny_copy, "--variant", "t-320x192-int8-calibrated", "--calibration-images", golden,
-                           "--force")
+    status, _, err = build(
+        there, tiny_copy, "--variant", "t-320x192-int8-calibrated", "--calibration-images", golden, "--force"
+    )
     assert status == 3 and "missing or has changed" in err and "drawn_1.png" in err
     assert pairs(there.engines)[0] == set()
 
 
 # ------------------------------------------------------------------------------------------- broken models
 
+
 def test_an_answer_larger_than_a_pipe_holds_is_no_hang(tmp_path, monkeypatch):
     """A calibration cache has a line per tensor: 64 KiB are soon full."""
     program = tmp_path / "worker"
-    program.write_text("#!/bin/sh\nexec {} -c \"import json, sys; sys.stdin.read(); print(json.dumps("
-                       "{{'done': {{'calibration_cache': 'x' * 300000}}}}))\"\n".format(sys.executable))
+    program.write_text(
+        '#!/bin/sh\nexec {} -c "import json, sys; sys.stdin.read(); print(json.dumps('
+        "{{'done': {{'calibration_cache': 'x' * 300000}}}}))\"\n".format(sys.executable)
+    )
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
     done = builder._run_worker({}, str(tmp_path / "log"), lambda phase, seconds: None, 20.0, "/proc/meminfo")
@@ -408,6 +449,7 @@ def test_a_file_that_tensorrt_cannot_parse_names_the_node_and_the_mend(library, 
 
 
 # ------------------------------------------------------------------------------------------- killed, full, at once
+
 
 def test_a_child_that_dies_is_told_with_its_phase_and_leaves_nothing(nano, tiny_bundle):
     status, _, err = build(nano.but(TENSORRT_DOUBLE_DIE=9), tiny_bundle, *ONE)
@@ -459,7 +501,7 @@ def wait_until(condition, seconds=60):
 def test_the_builders_process_dies_with_its_parent(nano, tiny_bundle, how):
     process = nano.but(TENSORRT_DOUBLE_BUILD_S=120).start("-m", "jetson", "build", tiny_bundle, *ONE)
     wait_until(lambda: children(process.pid))
-    child, = children(process.pid)
+    (child,) = children(process.pid)
     log = nano.engines + "/*.log"
     wait_until(lambda: any("timing tactics" in read(path) for path in glob.glob(log)))
     process.send_signal(how)
@@ -542,8 +584,9 @@ sys.exit(cli.main(sys.argv[1:], "jetson", __main__.VERBS))
     status, _, _ = nano.run("-c", code, "build", tiny_bundle, *ONE)
     assert status == -9
     plans, sidecars = pairs(nano.engines)
-    assert (len(plans), len(sidecars)) == {
-        "before sidecar": (0, 0), "after sidecar": (0, 1), "after plan": (1, 1)}[call]
+    assert (len(plans), len(sidecars)) == {"before sidecar": (0, 0), "after sidecar": (0, 1), "after plan": (1, 1)}[
+        call
+    ]
     status, rows, err = build(nano, tiny_bundle, *ONE)
     assert status == 0 and rows[0]["cached"] is (call == "after plan"), err
     check_folder(nano.engines)
@@ -564,13 +607,25 @@ def test_full_disk(nano, tiny_bundle, tmp_path, kib):
     """A file system of a few KiB under the cache: exit 1, a clear message, nothing half-written that is used."""
     folder = str(tmp_path / "small")
     os.mkdir(folder)
-    mount = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size={}k,mode=700 none "$1" && shift && "$@"; s=$?; '
-             'ls -A "$0"; exit $s'.format(kib), folder, folder]
+    mount = [
+        "unshare",
+        "-m",
+        "sh",
+        "-c",
+        'mount -t tmpfs -o size={}k,mode=700 none "$1" && shift && "$@"; s=$?; ls -A "$0"; exit $s'.format(kib),
+        folder,
+        folder,
+    ]
     if subprocess.run(mount + ["true"], stdout=subprocess.PIPE, stderr=subprocess.PIPE).returncode:
         pytest.skip("no mount namespace here")
-    done = subprocess.run(mount + [sys.executable, "-m", "jetson", "build", tiny_bundle, "--engines", folder] + ONE,
-                          env=nano.env, cwd=machine.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          universal_newlines=True)
+    done = subprocess.run(
+        mount + [sys.executable, "-m", "jetson", "build", tiny_bundle, "--engines", folder] + ONE,
+        env=nano.env,
+        cwd=machine.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )
     assert done.returncode == 1, done.stderr
     assert "no space left on the disk" in done.stderr and "internal error" not in done.stderr
     assert ".plan\n" not in done.stdout.replace(".plan.", "")
@@ -580,13 +635,24 @@ def test_full_disk(nano, tiny_bundle, tmp_path, kib):
 def test_an_engine_that_is_there_needs_no_disk_to_write_to(nano, tiny_bundle):
     """An SD card that the kernel has set to read-only must not keep the runner from starting."""
     assert build(nano, tiny_bundle, *ONE)[1][0]["cached"] is False
-    mount = ["unshare", "-m", "sh", "-c", 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"',
-             nano.engines]
+    mount = [
+        "unshare",
+        "-m",
+        "sh",
+        "-c",
+        'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"',
+        nano.engines,
+    ]
     if subprocess.run(mount + ["true"], stdout=subprocess.PIPE, stderr=subprocess.PIPE).returncode:
         pytest.skip("no mount namespace here")
-    done = subprocess.run(mount + [sys.executable, "-m", "jetson", "build", tiny_bundle, "--json"] + ONE,
-                          env=nano.env, cwd=machine.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          universal_newlines=True)
+    done = subprocess.run(
+        mount + [sys.executable, "-m", "jetson", "build", tiny_bundle, "--json"] + ONE,
+        env=nano.env,
+        cwd=machine.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["engines"][0]["cached"] is True
 

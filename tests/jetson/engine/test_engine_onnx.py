@@ -66,8 +66,10 @@ def test_a_file_that_is_no_model_is_bad_input(tmp_path, content, word):
 
 
 # A model of one Cast, image -> cls_8, both float32 (1, 3, 32, 32); the type stands in its bytes 33 and 87.
-CAST = base64.b64decode("CAc6ZgofCgVpbWFnZRIFY2xzXzgiBENhc3QqCQoCdG8YAaABAhIBZ1ofCgVpbWFnZRIWChQIARIQCgIIAQoCCAMKAggg"
-                        "CgIIIGIfCgVjbHNfOBIWChQIARIQCgIIAQoCCAMKAgggCgIIIEIECgAQDQ==")
+CAST = base64.b64decode(
+    "CAc6ZgofCgVpbWFnZRIFY2xzXzgiBENhc3QqCQoCdG8YAaABAhIBZ1ofCgVpbWFnZRIWChQIARIQCgIIAQoCCAMKAggg"
+    "CgIIIGIfCgVjbHNfOBIWChQIARIQCgIIAQoCCAMKAgggCgIIIEIECgAQDQ=="
+)
 
 
 @pytest.mark.parametrize("number, name", [(10, "float16"), (7, "int64"), (11, "float64")])

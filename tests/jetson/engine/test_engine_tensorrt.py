@@ -29,7 +29,9 @@ def plan_of(name):
 """
 
 # One child per version does the whole day's work: starting Python and its libraries is most of the time.
-DAY = HEAD + """
+DAY = (
+    HEAD
+    + """
 result = {"equal": [], "faces": []}
 with detector.open_detector(bundle, "t-416x256-fp32", "onnxruntime") as oracle:
     engine = tensorrt.open_variant(bundle, manifest.load(bundle), manifest.load(bundle).variant("t-416x256-fp32"))
@@ -105,6 +107,7 @@ result["broken"] = broken
 result["closed_broken"] = stats()
 print(json.dumps(result))
 """
+)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +173,9 @@ def test_ap_on_photographs_is_onnx_runtimes_to_the_last_digit(pycuda, tmp_path):
     if not data:
         pytest.skip("JETMASK_DATA names no photographs")
     library, site = pycuda
-    got = machine.Machine(library, str(tmp_path / "e"), "8.2.1", site).python(HEAD + """
+    got = machine.Machine(library, str(tmp_path / "e"), "8.2.1", site).python(
+        HEAD
+        + """
 from jetson import metrics
 truths = metrics.load_split(sys.argv[2])
 found = []
@@ -179,13 +184,19 @@ for runtime in ("onnxruntime", "tensorrt"):
         faces = [tested.detect(metrics.read_image(truth), metrics.MIN_SCORE) for truth in truths]
     found.append(metrics.evaluate(truths, faces))
 print(json.dumps([found[0]["map50"], found[1]["map50"], found[0] == found[1]]))
-""", os.path.join(machine.ROOT, "jetson", "models"), os.path.join(data, "val"), timeout=300)
+""",
+        os.path.join(machine.ROOT, "jetson", "models"),
+        os.path.join(data, "val"),
+        timeout=300,
+    )
     assert got[0] == got[1] > 60 and got[2]
 
 
 def test_half_outputs_come_out_as_float32(pycuda, tiny_bundle, tmp_path):
     library, site = pycuda
-    got = machine.Machine(library, str(tmp_path / "e"), "8.2.1", site, TENSORRT_DOUBLE_OUTPUT="HALF").python(HEAD + """
+    got = machine.Machine(library, str(tmp_path / "e"), "8.2.1", site, TENSORRT_DOUBLE_OUTPUT="HALF").python(
+        HEAD
+        + """
 with detector.open_detector(bundle, "t-320x192-fp16", "tensorrt") as tested:
     with detector.open_detector(bundle, "t-320x192-fp32", "onnxruntime") as oracle:
         blob = np.full((1, 3, 192, 320), 99, np.float32)
@@ -193,14 +204,18 @@ with detector.open_detector(bundle, "t-320x192-fp16", "tensorrt") as tested:
         print(json.dumps([sorted(set(np.dtype(t.dtype).name for t in tested.engine.tensors)),
                           sorted(set(a.dtype.name for a in got.values())),
                           all(np.array_equal(got[k], want[k].astype(np.float16)) for k in want)]))
-""", tiny_bundle)
+""",
+        tiny_bundle,
+    )
     assert got == [["float16", "float32"], ["float32"], True]
 
 
 def test_out_of_memory_and_lost_context(pycuda, tiny_bundle, tmp_path):
     library, site = pycuda
     nano = machine.Machine(library, str(tmp_path / "e"), "8.2.1", site)
-    code = HEAD + """
+    code = (
+        HEAD
+        + """
 said = []
 try:
     with detector.open_detector(bundle, "t-416x256-fp32", "tensorrt") as tested:
@@ -212,6 +227,7 @@ except JetmaskError as error:
 tested = None
 print(json.dumps([said, stats()["contexts"]]))
 """
+    )
     said, contexts = nano.but(FAKECUDA_MEM_MB=1).python(code, tiny_bundle)
     assert len(said) == 1 and "the GPU is out of memory" in said[0] and "choose a smaller variant" in said[0]
     assert contexts == 0
@@ -222,7 +238,9 @@ print(json.dumps([said, stats()["contexts"]]))
 @pytest.mark.full
 def test_no_leak_over_ten_thousand_inferences(pycuda, tiny_bundle, tmp_path):
     library, site = pycuda
-    got = machine.Machine(library, str(tmp_path / "e"), "10.3.0", site).python(HEAD + """
+    got = machine.Machine(library, str(tmp_path / "e"), "10.3.0", site).python(
+        HEAD
+        + """
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
 with detector.open_detector(bundle, "t-320x192-fp32", "tensorrt") as tested:
@@ -232,5 +250,8 @@ with detector.open_detector(bundle, "t-320x192-fp32", "tensorrt") as tested:
     for _ in range(10000):
         tested.infer()
     print(json.dumps([stats() == before, resident() - memory]))
-""", tiny_bundle, timeout=500)
+""",
+        tiny_bundle,
+        timeout=500,
+    )
     assert got[0] and got[1] < 4 << 20

@@ -20,7 +20,9 @@ from jetson.inference import detector
 
 pytestmark = pytest.mark.gpu
 
-SHIPPED = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))), "jetson", "models")
+SHIPPED = os.path.join(
+    os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))), "jetson", "models"
+)
 # Largest difference of a box's edge, in pixels, and of a score against ONNX Runtime in float32.
 CLOSE = {"fp32": (0.05, 0.002), "fp16": (1.0, 0.03), "int8": (6.0, 0.25)}
 
@@ -69,7 +71,6 @@ def test_ten_thousand_inferences_take_no_more_memory(tiny_bundle):
             return driver.mem_get_info()[0]
 
     with cuda.Session() as look, detector.open_detector(tiny_bundle, "t-320x192-fp16", "tensorrt") as tested:
-
         for _ in range(200):
             tested.infer()
         before = free()
@@ -118,7 +119,9 @@ def test_ap_of_the_shipped_model(precision, lost):
 
     def ap(name, runtime):
         with detector.open_detector(SHIPPED, name, runtime) as tested:
-            found = [tested.detect(average_precision.read_image(truth), average_precision.MIN_SCORE) for truth in truths]
+            found = [
+                tested.detect(average_precision.read_image(truth), average_precision.MIN_SCORE) for truth in truths
+            ]
         return average_precision.evaluate(truths, found)["map50"]
 
     try:

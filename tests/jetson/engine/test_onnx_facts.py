@@ -22,7 +22,15 @@ def test_facts_of_the_float_file(model):
     assert (facts.opset, facts.ir_version) == (13, 7)
     assert facts.inputs == (onnx_facts.Value("image", onnx_facts.FLOAT, (1, 3, "height", "width")),)
     assert [value.name for value in facts.outputs] == [
-        "cls_4", "box_4", "cls_8", "box_8", "cls_16", "box_16", "cls_32", "box_32"]
+        "cls_4",
+        "box_4",
+        "cls_8",
+        "box_8",
+        "cls_16",
+        "box_16",
+        "cls_32",
+        "box_32",
+    ]
     assert {node.op for node in facts.nodes} == {"Conv", "Relu", "Add", "Resize"}
     assert not facts.half and not facts.quantized
     used = {name for node in facts.nodes for name in node.inputs}
@@ -35,8 +43,20 @@ def test_precision_is_read_from_the_file(model):
     assert onnx_facts.parse(model("t.int8-cpu.onnx")).quantized
 
 
-@pytest.mark.parametrize("data", [b"", b"\x00", b"\xff" * 40, b"{}", b"\x08\x07", b"\x3a\x05\x0a", b"\x38\x01",
-                                  b"not an onnx file at all", b"\x0b\x0b"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x00",
+        b"\xff" * 40,
+        b"{}",
+        b"\x08\x07",
+        b"\x3a\x05\x0a",
+        b"\x38\x01",
+        b"not an onnx file at all",
+        b"\x0b\x0b",
+    ],
+)
 def test_what_is_no_model_is_refused_with_the_files_name(data):
     with pytest.raises(BadInput) as caught:
         onnx_facts.parse(data, "models/x.onnx")

@@ -19,16 +19,20 @@ def told_by_onnx(model):
 
     def value(info):
         tensor = info.type.tensor_type
-        shape = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param if d.HasField("dim_param") else None
-                      for d in tensor.shape.dim)
+        shape = tuple(
+            d.dim_value if d.HasField("dim_value") else d.dim_param if d.HasField("dim_param") else None
+            for d in tensor.shape.dim
+        )
         return onnx_facts.Value(info.name, tensor.elem_type, shape)
 
     return onnx_facts.Facts(
-        model.ir_version, max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0),
+        model.ir_version,
+        max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0),
         tuple(onnx_facts.Node(n.name, n.op_type, tuple(n.input), tuple(n.output)) for n in model.graph.node),
         tuple(value(info) for info in model.graph.input if info.name not in given_names),
         tuple(value(info) for info in model.graph.output),
-        {tensor.name: tensor.data_type for tensor in model.graph.initializer})
+        {tensor.name: tensor.data_type for tensor in model.graph.initializer},
+    )
 
 
 def test_equal_to_onnx_on_every_file_in_the_tree(root):
@@ -42,20 +46,32 @@ def test_equal_to_onnx_on_every_file_in_the_tree(root):
 
 @st.composite
 def models(draw):
-    infos = [helper.make_tensor_value_info(
-        draw(NAMES), draw(st.sampled_from([TensorProto.FLOAT, TensorProto.UINT8, TensorProto.FLOAT16])),
-        draw(st.lists(st.one_of(st.integers(0, 2**40), st.text(min_size=1, max_size=6), st.none()), max_size=4)))
-        for _ in range(draw(st.integers(0, 4)))]
-    nodes = [helper.make_node(draw(st.sampled_from(["Conv", "Relu", "QuantizeLinear", "X"])),
-                              draw(st.lists(NAMES, max_size=3)), draw(st.lists(NAMES, max_size=2)), name=draw(NAMES),
-                              number=draw(st.integers(0, 99)))
-             for _ in range(draw(st.integers(0, 4)))]
-    tensors = [helper.make_tensor(draw(NAMES), TensorProto.FLOAT, [2], [1.0, 2.0])
-               for _ in range(draw(st.integers(0, 2)))]
+    infos = [
+        helper.make_tensor_value_info(
+            draw(NAMES),
+            draw(st.sampled_from([TensorProto.FLOAT, TensorProto.UINT8, TensorProto.FLOAT16])),
+            draw(st.lists(st.one_of(st.integers(0, 2**40), st.text(min_size=1, max_size=6), st.none()), max_size=4)),
+        )
+        for _ in range(draw(st.integers(0, 4)))
+    ]
+    nodes = [
+        helper.make_node(
+            draw(st.sampled_from(["Conv", "Relu", "QuantizeLinear", "X"])),
+            draw(st.lists(NAMES, max_size=3)),
+            draw(st.lists(NAMES, max_size=2)),
+            name=draw(NAMES),
+            number=draw(st.integers(0, 99)),
+        )
+        for _ in range(draw(st.integers(0, 4)))
+    ]
+    tensors = [
+        helper.make_tensor(draw(NAMES), TensorProto.FLOAT, [2], [1.0, 2.0]) for _ in range(draw(st.integers(0, 2)))
+    ]
     middle = draw(st.integers(0, len(infos)))
     graph = helper.make_graph(nodes, "g", infos[:middle], infos[middle:], tensors)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", draw(st.integers(1, 30)))],
-                             ir_version=draw(st.integers(3, 12)))
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", draw(st.integers(1, 30)))], ir_version=draw(st.integers(3, 12))
+    )
 
 
 @given(models())

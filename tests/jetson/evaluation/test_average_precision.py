@@ -9,8 +9,15 @@ from jetson.evaluation import average_precision
 
 
 def truth(boxes, labels, ignore=(), number=1):
-    return average_precision.Truth(number, "", (200, 200), np.array(boxes, float).reshape(-1, 4), np.array(labels, int),
-                         np.array(ignore, float).reshape(-1, 4), "")
+    return average_precision.Truth(
+        number,
+        "",
+        (200, 200),
+        np.array(boxes, float).reshape(-1, 4),
+        np.array(labels, int),
+        np.array(ignore, float).reshape(-1, 4),
+        "",
+    )
 
 
 def faces(rows):
@@ -134,12 +141,25 @@ def write_split(folder, **changes):
     (folder / "images").mkdir()
     cv2.imwrite(str(folder / "images" / "a.png"), np.zeros((30, 40, 3), np.uint8))
     data = {
-        "categories": [{"id": 1, "name": "with_mask"}, {"id": 7, "name": "without_mask"},
-                       {"id": 3, "name": "mask_worn_incorrect"}],
-        "images": [{"id": 5, "file_name": "images/a.png", "width": 40, "height": 30, "source": "s",
-                    "ignore_boxes": [[1, 2, 3, 4]]}],
-        "annotations": [{"id": 1, "image_id": 5, "category_id": 7, "bbox": [2, 3, 10, 20]},
-                        {"id": 2, "image_id": 5, "category_id": 1, "bbox": [0, 0, 5, 5], "iscrowd": 1}],
+        "categories": [
+            {"id": 1, "name": "with_mask"},
+            {"id": 7, "name": "without_mask"},
+            {"id": 3, "name": "mask_worn_incorrect"},
+        ],
+        "images": [
+            {
+                "id": 5,
+                "file_name": "images/a.png",
+                "width": 40,
+                "height": 30,
+                "source": "s",
+                "ignore_boxes": [[1, 2, 3, 4]],
+            }
+        ],
+        "annotations": [
+            {"id": 1, "image_id": 5, "category_id": 7, "bbox": [2, 3, 10, 20]},
+            {"id": 2, "image_id": 5, "category_id": 1, "bbox": [0, 0, 5, 5], "iscrowd": 1},
+        ],
     }
     data.update(changes)
     (folder / "annotations.json").write_text(json.dumps(data))
@@ -154,18 +174,23 @@ def test_load_split(tmp_path):
     assert average_precision.read_image(only).shape == (30, 40, 3)
 
 
-@pytest.mark.parametrize("changes, word", [
-    ({"images": None}, "COCO"), ({"categories": [{"id": 1, "name": "mask"}]}, "mask"),
-    ({"annotations": [{"image_id": 9, "category_id": 1, "bbox": [0, 0, 1, 1]}]}, "annotations[0]"),
-    ({"annotations": [{"image_id": 5, "category_id": 9, "bbox": [0, 0, 1, 1]}]}, "annotations[0]"),
-    ({"annotations": [{"image_id": 5, "category_id": 1, "bbox": [0, 0, 1]}]}, "annotations[0]"),
-    ({"annotations": [{"image_id": 5, "category_id": 1, "bbox": [0, 0, -1, 5]}]}, "annotations[0]"),
-    ({"annotations": [{"image_id": 5, "category_id": 1, "bbox": [0, 0, "x", 5]}]}, "annotations[0]"),
-    ({"annotations": [{"image_id": 5, "category_id": 1, "bbox": [0, 0, 10 ** 400, 5]}]}, "annotations[0]"),
-    ({"images": [{"id": 5, "file_name": "images/a.png", "width": float("inf"), "height": 30}]}, "images"),
-    ({"annotations": ["x"]}, "annotations[0]"), ({"images": [{"id": 5}]}, "images"),
-    ({"images": [{"id": 5}, {"id": 5}]}, "twice"),
-])
+@pytest.mark.parametrize(
+    "changes, word",
+    [
+        ({"images": None}, "COCO"),
+        ({"categories": [{"id": 1, "name": "mask"}]}, "mask"),
+        ({"annotations": [{"image_id": 9, "category_id": 1, "bbox": [0, 0, 1, 1]}]}, "annotations[0]"),
+        ({"annotations": [{"image_id": 5, "category_id": 9, "bbox": [0, 0, 1, 1]}]}, "annotations[0]"),
+        ({"annotations": [{"image_id": 5, "category_id": 1, "bbox": [0, 0, 1]}]}, "annotations[0]"),
+        ({"annotations": [{"image_id": 5, "category_id": 1, "bbox": [0, 0, -1, 5]}]}, "annotations[0]"),
+        ({"annotations": [{"image_id": 5, "category_id": 1, "bbox": [0, 0, "x", 5]}]}, "annotations[0]"),
+        ({"annotations": [{"image_id": 5, "category_id": 1, "bbox": [0, 0, 10**400, 5]}]}, "annotations[0]"),
+        ({"images": [{"id": 5, "file_name": "images/a.png", "width": float("inf"), "height": 30}]}, "images"),
+        ({"annotations": ["x"]}, "annotations[0]"),
+        ({"images": [{"id": 5}]}, "images"),
+        ({"images": [{"id": 5}, {"id": 5}]}, "twice"),
+    ],
+)
 def test_a_wrong_annotation_file_is_named(tmp_path, changes, word):
     with pytest.raises(BadInput) as caught:
         average_precision.load_split(write_split(tmp_path, **changes))

@@ -56,13 +56,26 @@ def coco_ap(truths, detections, label, ignored_labels, area_range):
         rows += [(box, 1) for box in truth.ignore]
         for box, crowd in rows:
             x, y, w, h = box[0], box[1], box[2] - box[0], box[3] - box[1]
-            dataset["annotations"].append({
-                "id": len(dataset["annotations"]) + 1, "image_id": truth.image_id, "category_id": 1,
-                "bbox": [x, y, w, h], "area": w * h, "iscrowd": crowd})
+            dataset["annotations"].append(
+                {
+                    "id": len(dataset["annotations"]) + 1,
+                    "image_id": truth.image_id,
+                    "category_id": 1,
+                    "bbox": [x, y, w, h],
+                    "area": w * h,
+                    "iscrowd": crowd,
+                }
+            )
         for box, score in zip(xyxy.astype(np.float64), scores[:, label].astype(np.float64)):
             if score > 0.01:
-                results.append({"image_id": truth.image_id, "category_id": 1, "score": float(score),
-                                "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]]})
+                results.append(
+                    {
+                        "image_id": truth.image_id,
+                        "category_id": 1,
+                        "score": float(score),
+                        "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
+                    }
+                )
     if not results:
         return None if not any((t.labels == label).any() for t in truths) else 0.0
     with contextlib.redirect_stdout(io.StringIO()):
@@ -81,7 +94,9 @@ def coco_ap(truths, detections, label, ignored_labels, area_range):
 def agree(truths, detections):
     for label, ignored in ((0, (2,)), (1, (2,)), (0, ()), (2, ())):
         for area_range in ((0, 1e10), *average_precision.SIZES.values()):
-            ours = average_precision.average_precision(average_precision.tally(truths, detections, label, ignored, area_range))
+            ours = average_precision.average_precision(
+                average_precision.tally(truths, detections, label, ignored, area_range)
+            )
             theirs = coco_ap(truths, detections, label, ignored, area_range)
             if theirs is None or ours is None:
                 assert ours == theirs

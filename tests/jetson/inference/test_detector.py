@@ -19,8 +19,7 @@ def box(square):
     return [x - side / 2, y - side / 2, x + side / 2, y + side / 2]
 
 
-@pytest.mark.parametrize("variant", [
-    "t-416x256-fp32", "t-416x256-fp16-typed", "t-416x256-int8-cpu"])
+@pytest.mark.parametrize("variant", ["t-416x256-fp32", "t-416x256-fp16-typed", "t-416x256-int8-cpu"])
 def test_every_square_is_found_once_with_its_class(tiny_bundle, draw, variant):
     frame = draw((416, 256), SQUARES)
     with open_detector(tiny_bundle, variant) as opened:

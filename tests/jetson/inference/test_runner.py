@@ -28,10 +28,15 @@ def make(tiny_bundle):
 
     def runner(*uris, **words):
         contents = manifest.load(tiny_bundle)
-        made = Runner([source.parse(str(uri), loop=False) for uri in uris], contents.variant(VARIANT),
-                      open_detector(tiny_bundle, VARIANT, "onnxruntime"), **words)
+        made = Runner(
+            [source.parse(str(uri), loop=False) for uri in uris],
+            contents.variant(VARIANT),
+            open_detector(tiny_bundle, VARIANT, "onnxruntime"),
+            **words,
+        )
         started.append(made)
         return made
+
     runner.bundle = tiny_bundle
     yield runner
     for made in started:
@@ -47,6 +52,7 @@ def test_the_end_waits_for_the_frame_that_is_being_prepared(make, draw, tmp_path
         wait_for(lambda: made.views[0].camera.status == "ended", "the source's end")
         time.sleep(0.2)
         return prepare(frame, out)
+
     made.active.detector.prepare = slow
     made.start()
     wait_for(lambda: made.ended, "the end")
@@ -67,6 +73,7 @@ def test_the_end_waits_for_the_frame_in_the_engine_while_the_next_slot_is_not_ta
         if made.views[0].camera.status != "starting":
             time.sleep(0.5)  # a busy machine lets the preparing thread wait
         return take_slot(**words)
+
     made._free.get, made.active.detector.collect = slow_take_slot, slow_collect
     made.start()
     wait_for(lambda: made.ended, "the end")
@@ -89,8 +96,11 @@ def test_the_governor_switches_to_no_engine_that_is_gone(make, case):
 
 
 def test_the_governor_does_not_go_back_to_an_engine_that_a_reload_puts_away(make):
-    service = Live(argparse.Namespace(bundle=make.bundle, variant=VARIANT, runtime="onnxruntime", tradeoff="off",
-                                      governor=None, zones=None))
+    service = Live(
+        argparse.Namespace(
+            bundle=make.bundle, variant=VARIANT, runtime="onnxruntime", tradeoff="off", governor=None, zones=None
+        )
+    )
     made = service.runner = make("synthetic://")
     service.threads, service.truths, service.journal = 1, [], Journal()
     service.site, service.studio, service.drift = None, types.SimpleNamespace(), None
@@ -104,6 +114,7 @@ def test_the_governor_does_not_go_back_to_an_engine_that_a_reload_puts_away(make
         swap(variant, detector, own)
         if own:
             service._switch(entry, "too slow")  # the main thread's, between two steps of the reload
+
     made.swap = at_this_moment
     reload._bundle(service)
     assert service.status.reloads == 1 and made.active.detector is not entry.detector
@@ -126,6 +137,7 @@ def slow_inference(made, seconds):
     def slow(blob=None):
         time.sleep(seconds)
         return infer(blob)
+
     made.active.detector.infer = slow
 
 

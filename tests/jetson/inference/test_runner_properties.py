@@ -33,12 +33,38 @@ def test_any_bytes_are_a_request_or_a_bad_request(head):
 @settings(max_examples=300, deadline=None)
 def test_any_line_is_read_by_the_board(line):
     value = board.parse_tegrastats(line)
-    assert set(value) <= {"ram_mb", "swap_mb", "cpu", "gpu_load", "gpu_mhz", "emc_load", "temperature_c", "power_mw",
-                          "power_average_mw"}
+    assert set(value) <= {
+        "ram_mb",
+        "swap_mb",
+        "cpu",
+        "gpu_load",
+        "gpu_mhz",
+        "emc_load",
+        "temperature_c",
+        "power_mw",
+        "power_average_mw",
+    }
 
 
-pieces = st.sampled_from(["csi://", "rtsp://", "synthetic://", "/dev/video", "0", "?", "size=", "640x480", "&", "fps=",
-                          "a", "@", ":", "[", "%"])
+pieces = st.sampled_from(
+    [
+        "csi://",
+        "rtsp://",
+        "synthetic://",
+        "/dev/video",
+        "0",
+        "?",
+        "size=",
+        "640x480",
+        "&",
+        "fps=",
+        "a",
+        "@",
+        ":",
+        "[",
+        "%",
+    ]
+)
 
 
 @given(st.lists(pieces, max_size=10).map("".join))
@@ -60,8 +86,9 @@ def test_percentiles_are_right_within_a_bucket(times):
         assert true / 1.04 <= found[name] <= true * 1.04
 
 
-boxes = st.tuples(st.floats(0, 600), st.floats(0, 400), st.floats(4, 200), st.sampled_from([0, 1, 2]),
-                  st.floats(0.05, 1.0))
+boxes = st.tuples(
+    st.floats(0, 600), st.floats(0, 400), st.floats(4, 200), st.sampled_from([0, 1, 2]), st.floats(0.05, 1.0)
+)
 
 
 def faces(rows):

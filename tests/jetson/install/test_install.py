@@ -50,13 +50,23 @@ def spec(store):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    return {"kind": "process", "name": "jetmask", "url": "http://127.0.0.1:{}/healthz".format(port),
-            "start": [sys.executable, RUNNER, store.path("current"), str(port)]}
+    return {
+        "kind": "process",
+        "name": "jetmask",
+        "url": "http://127.0.0.1:{}/healthz".format(port),
+        "start": [sys.executable, RUNNER, store.path("current"), str(port)],
+    }
 
 
 def _run(*words, **options):
-    return subprocess.run([sys.executable, "-m", "jetson"] + list(words), cwd=ROOT, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, universal_newlines=True, **options)
+    return subprocess.run(
+        [sys.executable, "-m", "jetson"] + list(words),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        **options,
+    )
 
 
 def test_a_folder_and_a_tar_file_install_as_the_same_bundle(store, tiny_bundle, tmp_path):
@@ -181,8 +191,24 @@ def test_a_switch_killed_in_the_middle_is_undone(store, tiny_bundle, tmp_path, s
     good = install.install(store, tiny_bundle)
     slow = install.install(store, renamed(tiny_bundle, str(tmp_path / "slow"), "sick"))
     install.activate(store, good, spec, 20, 0.2)
-    process = subprocess.Popen([sys.executable, "-m", "jetson", "install", "--activate", slow, "--state", store.folder,
-                                "--start", "60", "--token", "mine"], cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "jetson",
+            "install",
+            "--activate",
+            slow,
+            "--state",
+            store.folder,
+            "--start",
+            "60",
+            "--token",
+            "mine",
+        ],
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+    )
     end = time.monotonic() + 20
     while store.link("current") != slow and time.monotonic() < end:
         time.sleep(0.02)
@@ -218,8 +244,21 @@ def test_the_same_request_twice_switches_once(store, tiny_bundle, spec):
 def test_a_detached_switch_outlives_its_caller(store, tiny_bundle, spec):
     digest = install.install(store, tiny_bundle)
     files.write_json(store.path("spec.json"), spec)
-    done = _run("install", "--activate", digest[:12], "--service", store.path("spec.json"), "--state", store.folder,
-                "--watch", "0.2", "--token", "mine", "--detach", timeout=20)
+    done = _run(
+        "install",
+        "--activate",
+        digest[:12],
+        "--service",
+        store.path("spec.json"),
+        "--state",
+        store.folder,
+        "--watch",
+        "0.2",
+        "--token",
+        "mine",
+        "--detach",
+        timeout=20,
+    )
     assert done.returncode == 0, done.stderr
     end = time.monotonic() + 20
     while (store.result() or {}).get("token") != "mine" and time.monotonic() < end:
@@ -288,9 +327,13 @@ def test_a_signature_is_demanded_once_a_key_is_trusted(store, tiny_copy, tmp_pat
     keys.write_text("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a\n")
     done = _run("install", tiny_copy, "--state", store.folder, "--key", str(keys))
     assert done.returncode == 3 and "not signed" in done.stderr
-    files.write_bytes(os.path.join(tiny_copy, "SHA256SUMS.sig"), bytes.fromhex(
-        "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46b"
-        "d25bf5f0595bbe24655141438e7a100b"))
+    files.write_bytes(
+        os.path.join(tiny_copy, "SHA256SUMS.sig"),
+        bytes.fromhex(
+            "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46b"
+            "d25bf5f0595bbe24655141438e7a100b"
+        ),
+    )
     done = _run("install", tiny_copy, "--state", store.folder, "--key", str(keys))
     assert done.returncode == 3 and "not by a trusted key" in done.stderr
     assert os.listdir(store.bundles) == []
@@ -329,13 +372,20 @@ def test_the_verbs_from_outside(store, tiny_bundle, tmp_path):
 def test_names_in_the_c_locale(store, tiny_bundle, tmp_path):
     """What a command over ssh has on a Nano: Python 3.6 takes that for ASCII."""
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
-    bundle = renamed(tiny_bundle, os.path.join(str(tmp_path), u"b\u00fcndel"), u"Masken-Z\u00e4hler")
-    for words, text in ((["verify", bundle], u"Masken-Z\u00e4hler"),
-                        (["install", bundle, "--state", store.folder], u"root digest"),
-                        (["install", "--status", "--state", store.folder], u"Masken-Z\u00e4hler"),
-                        (["verify", bundle + "-not"], u"b\u00fcndel-not")):
-        done = subprocess.run([sys.executable, "-m", "jetson"] + words, cwd=ROOT, env=environment,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    bundle = renamed(tiny_bundle, os.path.join(str(tmp_path), "b\u00fcndel"), "Masken-Z\u00e4hler")
+    for words, text in (
+        (["verify", bundle], "Masken-Z\u00e4hler"),
+        (["install", bundle, "--state", store.folder], "root digest"),
+        (["install", "--status", "--state", store.folder], "Masken-Z\u00e4hler"),
+        (["verify", bundle + "-not"], "b\u00fcndel-not"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "jetson"] + words,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         assert text in done.stdout.decode("utf-8") and b"internal" not in done.stdout, done.stdout
 
 
@@ -355,11 +405,14 @@ def test_verify_says_how_to_mend_a_bundle_that_is_not_whole(tiny_copy, gone):
 
 
 def test_installing_needs_neither_numpy_nor_opencv(store, tiny_bundle):
-    code = ("import runpy, sys; sys.modules['numpy'] = sys.modules['cv2'] = None; "
-            "sys.argv = ['x', 'install', {!r}, '--state', {!r}]; "
-            "runpy.run_module('jetson', run_name='__main__')").format(tiny_bundle, store.folder)
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, universal_newlines=True,
-                          stdout=subprocess.PIPE)
+    code = (
+        "import runpy, sys; sys.modules['numpy'] = sys.modules['cv2'] = None; "
+        "sys.argv = ['x', 'install', {!r}, '--state', {!r}]; "
+        "runpy.run_module('jetson', run_name='__main__')"
+    ).format(tiny_bundle, store.folder)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, universal_newlines=True, stdout=subprocess.PIPE
+    )
     assert done.returncode == 0, done.stderr
     assert len(store.digests()) == 1
 

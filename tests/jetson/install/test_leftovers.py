@@ -43,9 +43,28 @@ class Machine:
 
     def clean(self, *words):
         """What the verb says, as JSON."""
-        done = subprocess.run([sys.executable, "-m", "jetson", "install", "--prune-old", "0", "--root", self.root,
-                               "--state", self.store.folder, "--docker", self.docker, "--json"] + list(words), cwd=ROOT,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "jetson",
+                "install",
+                "--prune-old",
+                "0",
+                "--root",
+                self.root,
+                "--state",
+                self.store.folder,
+                "--docker",
+                self.docker,
+                "--json",
+            ]
+            + list(words),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            universal_newlines=True,
+        )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -88,8 +107,11 @@ def venv(root, code):
 
 
 def everything(folder):
-    return sorted(os.path.relpath(os.path.join(place, name), folder)
-                  for place, folders, names in os.walk(folder) for name in folders + names)
+    return sorted(
+        os.path.relpath(os.path.join(place, name), folder)
+        for place, folders, names in os.walk(folder)
+        for name in folders + names
+    )
 
 
 @pytest.fixture
@@ -100,8 +122,11 @@ def machine(tmp_path, tiny_bundle):
 def test_the_current_and_the_previous_release_stay_whole(machine):
     old, was, now = (machine.codes[name] for name in ("old", "was", "now"))
     half = os.path.join(machine.root, ".venv-{}.old".format(old), "bin")
-    broken_off = [os.path.join(machine.root, "incoming", old), os.path.join(machine.root, "incoming", "wheels"),
-                  machine.store.path("incoming", "a" * 64)]
+    broken_off = [
+        os.path.join(machine.root, "incoming", old),
+        os.path.join(machine.root, "incoming", "wheels"),
+        machine.store.path("incoming", "a" * 64),
+    ]
     for folder in [half] + broken_off:
         os.makedirs(folder)
     files.write_text(machine.store.path("incoming", "service.json"), "{}")
@@ -140,8 +165,9 @@ def test_what_jetmask_did_not_make_stays(machine):
 
 def test_what_a_switch_on_trial_or_a_rollout_would_go_back_to_stays(machine, tiny_bundle):
     """On trial: a fourth release. It goes back to `now`, whose own way back is `was`; a rollout remembers `old`."""
-    machine.digests["new"] = install.install(machine.store, bundle(
-        tiny_bundle, os.path.join(machine.folder, "new"), "new"))
+    machine.digests["new"] = install.install(
+        machine.store, bundle(tiny_bundle, os.path.join(machine.folder, "new"), "new")
+    )
     machine.codes["new"] = package(machine.root, "new")
     with machine.store.lock():
         machine.store.begin(machine.digests["new"], machine.spec("new"))
@@ -163,10 +189,12 @@ def test_images_that_no_release_uses(tmp_path, tiny_bundle):
     old, was, now = (machine.codes[name] for name in ("old", "was", "now"))
     held = package(os.path.join(machine.folder, "aside"), "held")  # a container of somebody's still has this image
     names = ["jetmask:" + code for code in (old, was, now, held)] + ["jetmask:r32.7", "jetmask:mine", "jetmask:<none>"]
-    machine.set_docker("""echo "$@" >>{0}/calls
+    machine.set_docker(
+        """echo "$@" >>{0}/calls
 case $1 in image) printf '%s\\n' {1};; esac
 case "$*" in *{2}) echo conflict: a container is using it >&2; exit 1;; esac
-""".format(machine.folder, " ".join("'{}'".format(name) for name in names), held))
+""".format(machine.folder, " ".join("'{}'".format(name) for name in names), held)
+    )
     found = machine.clean()
     assert found["images"] == ["jetmask:" + old]
     assert found["venvs"] == ["venv-" + code for code in sorted((old, was, now))], "a container needs none"
@@ -206,8 +234,16 @@ def test_what_a_living_process_uses_stays(machine):
     """Another deployment that has just sent its package, or a runner that was started by hand."""
     old = machine.codes["old"]
     process = subprocess.Popen(
-        [sys.executable, "-c", "import sys; sys.stdin.read()", os.path.join(machine.root, "venv-" + old, "bin"),
-         machine.store.bundle(machine.digests["old"])], cwd=os.path.join(machine.root, old), stdin=subprocess.PIPE)
+        [
+            sys.executable,
+            "-c",
+            "import sys; sys.stdin.read()",
+            os.path.join(machine.root, "venv-" + old, "bin"),
+            machine.store.bundle(machine.digests["old"]),
+        ],
+        cwd=os.path.join(machine.root, old),
+        stdin=subprocess.PIPE,
+    )
     try:
         found = machine.clean()
         assert not found["removed"] and not found["packages"] and not found["venvs"] and found["problems"] == []

@@ -6,15 +6,21 @@ import pytest
 
 from jetson.monitor import board
 
-NANO = ("RAM 613/3964MB (lfb 634x4MB) SWAP 0/1982MB (cached 0MB) CPU [2%@102,1%@102,0%@102,off] EMC_FREQ 0% "
-        "GR3D_FREQ 7% PLL@39C CPU@40.5C PMIC@100C GPU@41C AO@46C thermal@41C POM_5V_IN 900/943 "
-        "POM_5V_GPU 0/0 POM_5V_CPU 123/123")
-NANO_ROOT = ("RAM 900/3964MB (lfb 1x4MB) SWAP 0/1982MB (cached 0MB) IRAM 0/252kB(lfb 252kB) CPU [9%@1479] EMC_FREQ "
-             "3%@204 GR3D_FREQ 0%@76 APE 25 PLL@39C POM_5V_IN 1900/1943")
-ORIN = ("01-03-2023 16:07:54 RAM 2257/7620MB (lfb 5392x4MB) SWAP 0/3810MB (cached 0MB) CPU [2%@729,0%@729,off,off,"
-        "3%@729,1%@729] EMC_FREQ 0%@2133 GR3D_FREQ 45%@[624] NVDEC off NVJPG off VIC off OFA off "
-        "APE 200 cpu@48.1C soc2@47.0C "
-        "soc0@46.8C gpu@-256C tj@48.1C VDD_IN 4821mW/4830mW VDD_CPU_GPU_CV 1200mW/1190mW VDD_SOC 1400mW/1401mW")
+NANO = (
+    "RAM 613/3964MB (lfb 634x4MB) SWAP 0/1982MB (cached 0MB) CPU [2%@102,1%@102,0%@102,off] EMC_FREQ 0% "
+    "GR3D_FREQ 7% PLL@39C CPU@40.5C PMIC@100C GPU@41C AO@46C thermal@41C POM_5V_IN 900/943 "
+    "POM_5V_GPU 0/0 POM_5V_CPU 123/123"
+)
+NANO_ROOT = (
+    "RAM 900/3964MB (lfb 1x4MB) SWAP 0/1982MB (cached 0MB) IRAM 0/252kB(lfb 252kB) CPU [9%@1479] EMC_FREQ "
+    "3%@204 GR3D_FREQ 0%@76 APE 25 PLL@39C POM_5V_IN 1900/1943"
+)
+ORIN = (
+    "01-03-2023 16:07:54 RAM 2257/7620MB (lfb 5392x4MB) SWAP 0/3810MB (cached 0MB) CPU [2%@729,0%@729,off,off,"
+    "3%@729,1%@729] EMC_FREQ 0%@2133 GR3D_FREQ 45%@[624] NVDEC off NVJPG off VIC off OFA off "
+    "APE 200 cpu@48.1C soc2@47.0C "
+    "soc0@46.8C gpu@-256C tj@48.1C VDD_IN 4821mW/4830mW VDD_CPU_GPU_CV 1200mW/1190mW VDD_SOC 1400mW/1401mW"
+)
 
 
 def test_nano():
@@ -40,24 +46,33 @@ def test_orin():
     assert (value["gpu_load"], value["gpu_mhz"]) == (45, [624]) and value["cpu"][2] is None
 
 
-@pytest.mark.parametrize("text, load, clocks", [
-    ("GR3D_FREQ 12%@[1300,1300] x", 12, [1300, 1300]), ("GR3D_FREQ @[1000,1010]", None, [1000, 1010]),
-    ("GR3D_FREQ 5%", 5, None),
-])
+@pytest.mark.parametrize(
+    "text, load, clocks",
+    [
+        ("GR3D_FREQ 12%@[1300,1300] x", 12, [1300, 1300]),
+        ("GR3D_FREQ @[1000,1010]", None, [1000, 1010]),
+        ("GR3D_FREQ 5%", 5, None),
+    ],
+)
 def test_gpu_forms(text, load, clocks):
     value = board.parse_tegrastats(text)
     assert (value.get("gpu_load"), value.get("gpu_mhz")) == (load, clocks)
 
 
-AGX_ORIN = ("RAM 13983/62780MB CPU [90%@2201] EMC_FREQ 1%@2133 GR3D_FREQ 14%@[407,407] GPU@69.125C tj@77.281C "
-            "VDD_GPU_SOC 3150mW/2971mW VDD_CPU_CV 14312mW/12415mW VIN_SYS_5V0 4968mW/5048mW "
-            "VDDQ_VDD2_1V8AO 1091mW/1091mW")
-AGX_XAVIER = ("RAM 2721/31927MB CPU [9%@1190] EMC_FREQ 0% GR3D_FREQ 0% AO@32.5C GPU@32C PMIC@100C GPU 309/309 "
-              "CPU 1242/1242 SOC 1396/1396 CV 0/0 VDDRQ 621/621 SYS5V 2416/2416")
+AGX_ORIN = (
+    "RAM 13983/62780MB CPU [90%@2201] EMC_FREQ 1%@2133 GR3D_FREQ 14%@[407,407] GPU@69.125C tj@77.281C "
+    "VDD_GPU_SOC 3150mW/2971mW VDD_CPU_CV 14312mW/12415mW VIN_SYS_5V0 4968mW/5048mW "
+    "VDDQ_VDD2_1V8AO 1091mW/1091mW"
+)
+AGX_XAVIER = (
+    "RAM 2721/31927MB CPU [9%@1190] EMC_FREQ 0% GR3D_FREQ 0% AO@32.5C GPU@32C PMIC@100C GPU 309/309 "
+    "CPU 1242/1242 SOC 1396/1396 CV 0/0 VDDRQ 621/621 SYS5V 2416/2416"
+)
 
 
-@pytest.mark.parametrize("line, rails, total", [(AGX_ORIN, 4, 3150 + 14312 + 4968),
-                                                (AGX_XAVIER, 6, 309 + 1242 + 1396 + 621 + 2416)])
+@pytest.mark.parametrize(
+    "line, rails, total", [(AGX_ORIN, 4, 3150 + 14312 + 4968), (AGX_XAVIER, 6, 309 + 1242 + 1396 + 621 + 2416)]
+)
 def test_on_an_agx_the_five_volt_rail_is_not_the_whole_board(line, rails, total):
     power = board.parse_tegrastats(line)["power_mw"]
     assert len(power) == rails and board.total_power(power) == total
@@ -132,6 +147,7 @@ def test_tegrastats_is_read_and_an_old_line_forgotten(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "{}:{}".format(tool.parent, os.environ["PATH"]))
     reader = board.Board(str(tmp_path / "root"), interval_s=0.05).start()
     from serving import wait_for
+
     try:
         wait_for(lambda: reader.state().get("total_mw") == 900, "a reading")
         reader._child.kill()
@@ -146,6 +162,7 @@ def test_an_odd_file_of_the_board_does_not_end_the_readings(tmp_path):
     write(tmp_path, rail + "in_power0_input", "2000")
     reader = board.Board(str(tmp_path), interval_s=0.05).start()
     from serving import wait_for
+
     try:
         wait_for(lambda: reader.state().get("total_mw") == 2000, "a reading")
         write(tmp_path, rail + "in_power0_input", "inf")
@@ -162,6 +179,7 @@ def test_tegrastats_that_stands_still_is_not_believed_for_ever(tmp_path, monkeyp
     monkeypatch.setenv("PATH", "{}:{}".format(tmp_path / "bin", os.environ["PATH"]))
     reader = board.Board(str(tmp_path / "root"), interval_s=0.05).start()
     from serving import wait_for
+
     try:
         wait_for(lambda: reader.state().get("total_mw") == 900, "a reading")
         wait_for(lambda: "power_mw" not in reader.state(), "the old reading's end", 20.0)

@@ -33,8 +33,14 @@ class Watched:
         self.now = 0.0
         self.at = at
         self.told = []
-        self.drift = drift.Drift(path, cameras, days, lambda *what: self.told.append(what),
-                                 wall=lambda: self.at + self.now, clock=lambda: self.now)
+        self.drift = drift.Drift(
+            path,
+            cameras,
+            days,
+            lambda *what: self.told.append(what),
+            wall=lambda: self.at + self.now,
+            clock=lambda: self.now,
+        )
 
     def feed(self, seconds, frame, faces=None, step=1.0):
         """`frame(t)` -> image and `faces(t)` -> Faces or None, each `step` s; the largest ratio on the way."""
@@ -72,6 +78,7 @@ def test_an_hour_as_before_is_quiet_and_a_worn_camera_fires():
         def frame(t):
             seen[:] = [get(t)]
             return seen[0]
+
         return frame
 
     def faces(t):
@@ -104,12 +111,14 @@ def week(level_of, days, watched, step=600.0):
     def frame(t):
         day, hour = divmod((watched.at + t) / 3600, 24)
         return flat(int(np.clip(level_of(hour, int(day)) + random.normal(0, 4), 0, 255)))
+
     return watched.feed(days * 86400, frame, step=step)
 
 
 def test_day_and_night_are_not_drift_and_a_dead_lamp_is():
     def lit(hour, day):
         return 170 if 7 <= hour < 19 else 25
+
     watched = Watched(days=7, at=1.7e9 - 1.7e9 % 86400)
     week(lit, 7.1, watched)
     assert watched.drift.state(0)["learned"] == 1
@@ -192,8 +201,7 @@ def test_too_few_faces_are_no_verdict():
     random = np.random.RandomState(3)
     watched.feed(LEARN_S + 100, lambda t: image, lambda t: faces_of(random, 0.8, 40, 3 * (t % 40 == 0)))
     states = {s["name"]: s["state"] for s in watched.drift.full()["cameras"][0]["signals"]}
-    assert states == {"brightness": "judged", "sharpness": "judged", "score": "few", "size": "few",
-                      "agreement": "none"}
+    assert states == {"brightness": "judged", "sharpness": "judged", "score": "few", "size": "few", "agreement": "none"}
 
 
 def test_another_model_is_learnt_anew_and_the_light_is_not():
@@ -249,13 +257,20 @@ def test_identity_is_the_camera_not_its_options():
     assert "secret" not in drift.identity(source.parse("rtsp://me:secret@host/a"))
 
 
-@pytest.mark.parametrize("text, words", [
-    ("", "not JSON"), ("[]", "not histograms"),
-    ('{"schema": 1, "days": 0.01, "cameras": {"0 synthetic:": 3}}', "camera"),
-    ('{"schema": 1, "days": 7, "cameras": {}}', "--drift-days 7"),
-    ('{"schema": 1, "days": 0.01, "cameras": {"0 synthetic:": {"saved": 1, "signals": {"score": {"key": "", '
-     '"reference": [[0, "1 2"]], "recent": [], "open": []}}}}}', "20 counts"),
-])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("", "not JSON"),
+        ("[]", "not histograms"),
+        ('{"schema": 1, "days": 0.01, "cameras": {"0 synthetic:": 3}}', "camera"),
+        ('{"schema": 1, "days": 7, "cameras": {}}', "--drift-days 7"),
+        (
+            '{"schema": 1, "days": 0.01, "cameras": {"0 synthetic:": {"saved": 1, "signals": {"score": {"key": "", '
+            '"reference": [[0, "1 2"]], "recent": [], "open": []}}}}}',
+            "20 counts",
+        ),
+    ],
+)
 def test_a_foreign_file_is_refused_and_left_alone(tmp_path, text, words):
     path = tmp_path / "drift.json"
     path.write_text(text)
@@ -298,14 +313,19 @@ def test_sharpness_knows_blur_from_dark():
 
 def metrics(serving):
     text = serving.get("/metrics")[2].decode()
-    return {sample.name: sample.value for family in text_string_to_metric_families(text)
-            for sample in family.samples if sample.name.startswith("jetmask_drift")}
+    return {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name.startswith("jetmask_drift")
+    }
 
 
 def test_page_metric_and_file_of_a_running_service(tiny_bundle, tmp_path):
     path = tmp_path / "drift.json"
-    with Serving(tiny_bundle, "synthetic://?size=160x120&fps=10",
-                 options=["--drift", str(path), "--drift-days", "0.01"]) as made:
+    with Serving(
+        tiny_bundle, "synthetic://?size=160x120&fps=10", options=["--drift", str(path), "--drift-days", "0.01"]
+    ) as made:
         wait_for(lambda: metrics(made).get("jetmask_drift_learned", 0) > 0, "the first slice")
         assert metrics(made)["jetmask_drift_look"] == 0 and "jetmask_drift" not in metrics(made)
         status, headers, body = made.get("/drift")
@@ -314,13 +334,16 @@ def test_page_metric_and_file_of_a_running_service(tiny_bundle, tmp_path):
         told = json.loads(made.get("/api/drift")[2].decode())["cameras"][0]
         assert {signal["name"] for signal in told["signals"]} == {scale.name for scale in drift.SCALES}
         assert made.camera()["drift"]["state"] == "learning"
-        wait_for(lambda: json.loads(path.read_text())["cameras"]["0 synthetic:"]["signals"]["brightness"]["reference"],
-                 "a slice on the disk")
+        wait_for(
+            lambda: json.loads(path.read_text())["cameras"]["0 synthetic:"]["signals"]["brightness"]["reference"],
+            "a slice on the disk",
+        )
         made.end(signal.SIGKILL)
     stored = json.loads(path.read_text())["cameras"]["0 synthetic:"]["signals"]["brightness"]
     assert sum(int(n) for part in stored["reference"] for n in part[1].split()) >= 3
-    with Serving(tiny_bundle, "synthetic://?size=160x120&fps=10",
-                 options=["--drift", str(path), "--drift-days", "0.01"]) as made:
+    with Serving(
+        tiny_bundle, "synthetic://?size=160x120&fps=10", options=["--drift", str(path), "--drift-days", "0.01"]
+    ) as made:
         assert made.camera()["drift"]["learned"] > 0
 
 
@@ -329,8 +352,20 @@ def test_a_reload_does_not_forget(tiny_bundle, clip):
         told = json.loads(made.get("/api/drift")[2].decode())["cameras"][0]
         return next(signal for signal in told["signals"] if signal["name"] == "score")
 
-    with Serving(tiny_bundle, clip, options=["--drift-days", "0.01", "--budget", "50", "--tradeoff", "t-416x256-fp32",
-                                             "--variant", "t-320x192-int8-cpu"]) as made:
+    with Serving(
+        tiny_bundle,
+        clip,
+        options=[
+            "--drift-days",
+            "0.01",
+            "--budget",
+            "50",
+            "--tradeoff",
+            "t-416x256-fp32",
+            "--variant",
+            "t-320x192-int8-cpu",
+        ],
+    ) as made:
         before = wait_for(lambda: score(made)["learned"] and score(made)["values_then"], "learnt scores")
         for count in (1, 2):
             made.process.send_signal(signal.SIGHUP)
@@ -347,8 +382,18 @@ def test_switched_off(tiny_bundle):
 @pytest.mark.full
 def test_a_real_hour_as_before_then_worn(tmp_path):
     """75 minutes by the clock: learnt, an hour unchanged, killed, started again on a worn camera."""
-    options = ["--drift", str(tmp_path / "drift.json"), "--drift-days", str(DAYS), "--variant", VARIANT,
-               "--threads", "1", "--tradeoff", "s-320x320-int8-cpu"]
+    options = [
+        "--drift",
+        str(tmp_path / "drift.json"),
+        "--drift-days",
+        str(DAYS),
+        "--variant",
+        VARIANT,
+        "--threads",
+        "1",
+        "--tradeoff",
+        "s-320x320-int8-cpu",
+    ]
     most, fired = 0.0, 0
     with Serving(MODELS, AS_NEW, options=options) as made:
         wait_for(lambda: metrics(made)["jetmask_drift_learned"] == 1, "the first week", 3 * LEARN_S)

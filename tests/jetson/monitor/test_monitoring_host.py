@@ -85,7 +85,8 @@ def test_the_examples_notice_an_alert_that_is_wrong(copy, change):
 
 def test_the_alerts_that_were_promised_are_there():
     assert {"JetmaskCameraLost", "JetmaskFrameAge", "JetmaskThrottled", "JetmaskAgreementFallen"} <= {
-        rule["alert"] for rule in rules()}
+        rule["alert"] for rule in rules()
+    }
     for rule in rules():
         assert rule["labels"]["severity"] in ("warning", "critical") and rule["annotations"]["summary"]
 
@@ -100,8 +101,11 @@ def test_dashboard_can_be_imported():
         assert panel["id"] not in ids and panel["type"] in ("stat", "timeseries", "table")
         ids.add(panel["id"])
         place = panel["gridPos"]
-        for cell in ((x, y) for x in range(place["x"], place["x"] + place["w"])
-                     for y in range(place["y"], place["y"] + place["h"])):
+        for cell in (
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        ):
             assert cell[0] < 24 and cell not in taken, "{} lies over {}".format(panel["title"], taken.get(cell))
             taken[cell] = panel["title"]
         for target in [panel, *panel["targets"]]:
@@ -124,10 +128,21 @@ def runner(tiny_bundle, tmp_path_factory):
         broker = Broker(folder).start()
     except stand_ins.Missing as error:
         pytest.skip(str(error))
-    options = ["--token-file", str(folder / "token"), "--mqtt", broker.url, "--mqtt-config", str(folder / "mqtt.json"),
-               "--budget", "30", "--score", "0.1"]
-    with Serving(tiny_bundle, "synthetic://?size=160x120&fps=5", "synthetic://?size=160x120&fps=5",
-                 options=options) as serving:
+    options = [
+        "--token-file",
+        str(folder / "token"),
+        "--mqtt",
+        broker.url,
+        "--mqtt-config",
+        str(folder / "mqtt.json"),
+        "--budget",
+        "30",
+        "--score",
+        "0.1",
+    ]
+    with Serving(
+        tiny_bundle, "synthetic://?size=160x120&fps=5", "synthetic://?size=160x120&fps=5", options=options
+    ) as serving:
         yield serving
     broker.kill()
 
@@ -170,7 +185,8 @@ def test_no_metric_of_the_examples_is_made_up(runner):
             if name != "up":
                 assert name in names, name
                 assert set(re.findall(r"(\w+)=", rest)) - {"job", "instance"} <= labels.get(name, set()) or (
-                    name not in labels), series["series"]
+                    name not in labels
+                ), series["series"]
 
 
 def free_port():
@@ -193,9 +209,17 @@ def prometheus(runner, tmp_path_factory):
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     port = free_port()
     process = subprocess.Popen(
-        ["prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data",
-         "--web.listen-address=127.0.0.1:{}".format(port)], cwd=str(folder), stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        [
+            "prometheus",
+            "--config.file=prometheus.yml",
+            "--storage.tsdb.path=data",
+            "--web.listen-address=127.0.0.1:{}".format(port),
+        ],
+        cwd=str(folder),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
     def ask(path, **query):
         url = "http://127.0.0.1:{}/api/v1/{}?{}".format(port, path, urllib.parse.urlencode(query))
@@ -215,13 +239,28 @@ def prometheus(runner, tmp_path_factory):
 
 
 # What this machine or a run of seconds has no figures for.
-NO_DATA = {"Power by rail", "Temperature", "How far cameras are from their first week", "Persons an hour",
-           "Boards that slow themselves down"}
+NO_DATA = {
+    "Power by rail",
+    "Temperature",
+    "How far cameras are from their first week",
+    "Persons an hour",
+    "Boards that slow themselves down",
+}
 
 
 def test_every_panel_has_data(runner, prometheus):
-    wait_for(lambda: [row["agreement"] for row in json.loads(runner.get("/api/state", {
-        "Authorization": "Bearer " + TOKEN})[2].decode())["tradeoff"]["variants"]].count(None) == 0, "an agreement")
+    wait_for(
+        lambda: (
+            [
+                row["agreement"]
+                for row in json.loads(runner.get("/api/state", {"Authorization": "Bearer " + TOKEN})[2].decode())[
+                    "tradeoff"
+                ]["variants"]
+            ].count(None)
+            == 0
+        ),
+        "an agreement",
+    )
     for title, query in dashboard_queries():
         if title in NO_DATA:
             prometheus("query", query=query)  # an error would be an HTTP error

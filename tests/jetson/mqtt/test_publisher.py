@@ -220,9 +220,11 @@ def test_a_broker_that_acknowledges_nothing_is_left_and_told(tmp_path, monkeypat
                         sock.sendall(b"\xd0\x00")
                     elif kind[0] >> 4 == 3 and kind[0] & 6:  # PUBLISH with QoS 1: topic, message id, payload
                         at = 2 + int.from_bytes(body[:2], "big")
-                        got[-1] += [json.loads(body[at + 2:].decode())["seq"]] if body[2:at].endswith(b"/event") else []
+                        got[-1] += (
+                            [json.loads(body[at + 2 :].decode())["seq"]] if body[2:at].endswith(b"/event") else []
+                        )
                         if connection:
-                            sock.sendall(b"\x40\x02" + body[at:at + 2])
+                            sock.sendall(b"\x40\x02" + body[at : at + 2])
 
     threading.Thread(target=serve, daemon=True).start()
     one = publish(settings(tmp_path, "mqtt://127.0.0.1:{}".format(listener.getsockname()[1]), discovery=""))
@@ -269,8 +271,16 @@ def test_what_a_runner_publishes(tmp_path, tiny_bundle, clip, make_broker, liste
     broker = make_broker()
     listener = listen(broker)
     (tmp_path / "zones.txt").write_text("line 0 door 0.5,0.0 0.5,1.0\npolygon 0 queue 0.1,0.1 0.9,0.1 0.9,0.9\n")
-    options = ["--mqtt", broker.url, "--mqtt-config", config_file(tmp_path), "--tradeoff", "off", "--zones",
-               str(tmp_path / "zones.txt")]
+    options = [
+        "--mqtt",
+        broker.url,
+        "--mqtt-config",
+        config_file(tmp_path),
+        "--tradeoff",
+        "off",
+        "--zones",
+        str(tmp_path / "zones.txt"),
+    ]
     with Serving(tiny_bundle, clip, options=options) as serving:
         wait_for(lambda: any(json.loads(text)["persons"]["total"] for text in listener.on("nano/camera/0")), "counts")
         counts = json.loads(listener.on("nano/camera/0")[-1])
@@ -330,9 +340,16 @@ def test_a_broker_that_stands_still_does_not_hold_up_frames_or_the_end(tmp_path,
 
 
 def serve(tiny_bundle, *options, **env):
-    done = subprocess.run([sys.executable, "-m", "jetson", "serve", tiny_bundle, "--source", "synthetic://", "--port",
-                           "0"] + list(options), cwd=ROOT, env=dict(dict(os.environ, PYTHONPATH=ROOT), **env),
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "jetson", "serve", tiny_bundle, "--source", "synthetic://", "--port", "0"]
+        + list(options),
+        cwd=ROOT,
+        env=dict(dict(os.environ, PYTHONPATH=ROOT), **env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        timeout=120,
+    )
     return done.returncode, done.stderr.decode()
 
 
@@ -362,8 +379,9 @@ def test_username_and_password(tmp_path, make_broker, publish):
 
 
 def openssl(folder, *words):
-    subprocess.run(["openssl"] + list(words), cwd=str(folder), check=True, stdout=subprocess.PIPE,
-                   stderr=subprocess.PIPE)
+    subprocess.run(
+        ["openssl"] + list(words), cwd=str(folder), check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
 
 @pytest.fixture(scope="module")
@@ -373,27 +391,74 @@ def certificates(tmp_path_factory):
         pytest.skip("no openssl")
     folder = tmp_path_factory.mktemp("tls")
     for ca in ("ca", "foreign"):
-        openssl(folder, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "3", "-subj", "/CN=" + ca,
-                "-keyout", ca + ".key", "-out", ca + ".pem")
+        openssl(
+            folder,
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "3",
+            "-subj",
+            "/CN=" + ca,
+            "-keyout",
+            ca + ".key",
+            "-out",
+            ca + ".pem",
+        )
     for name, subject in (("server", "IP:127.0.0.1"), ("other", "DNS:elsewhere.example"), ("device", "DNS:nano")):
-        openssl(folder, "req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=" + name, "-keyout", name + ".key",
-                "-out", name + ".csr")
+        openssl(
+            folder,
+            "req",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-subj",
+            "/CN=" + name,
+            "-keyout",
+            name + ".key",
+            "-out",
+            name + ".csr",
+        )
         (folder / "extensions").write_text("subjectAltName=" + subject)
-        openssl(folder, "x509", "-req", "-in", name + ".csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-                "-days", "3", "-extfile", "extensions", "-out", name + ".pem")
+        openssl(
+            folder,
+            "x509",
+            "-req",
+            "-in",
+            name + ".csr",
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "3",
+            "-extfile",
+            "extensions",
+            "-out",
+            name + ".pem",
+        )
     return folder
 
 
 def tls_lines(folder, name, *more):
-    return ["allow_anonymous true", "certfile {}/{}.pem".format(folder, name),
-            "keyfile {}/{}.key".format(folder, name), "cafile {}/ca.pem".format(folder)] + list(more)
+    return [
+        "allow_anonymous true",
+        "certfile {}/{}.pem".format(folder, name),
+        "keyfile {}/{}.key".format(folder, name),
+        "cafile {}/ca.pem".format(folder),
+    ] + list(more)
 
 
 def test_tls_with_a_ca_from_a_file_and_a_client_certificate(tmp_path, certificates, make_broker, publish):
     broker = make_broker(*tls_lines(certificates, "server", "require_certificate true"))
     url = "mqtts://127.0.0.1:{}".format(broker.port)
-    paths = {key: os.path.join(str(certificates), name) for key, name in (
-        ("ca_file", "ca.pem"), ("cert_file", "device.pem"), ("key_file", "device.key"))}
+    paths = {
+        key: os.path.join(str(certificates), name)
+        for key, name in (("ca_file", "ca.pem"), ("cert_file", "device.pem"), ("key_file", "device.key"))
+    }
     one = publish(settings(tmp_path, url, **paths)).wait()
     one.offer(500)
     wait_for(lambda: one.mqtt.state()["published"] == 500, "events are through")
@@ -414,18 +479,41 @@ def test_a_broker_that_cannot_show_who_it_is_gets_nothing(tmp_path, certificates
 # -- what Home Assistant is told -------------------------------------------------------------------------------------
 
 # From Home Assistant's documentation of MQTT discovery and of the MQTT sensor, binary sensor and event.
-COMMON = {"availability_topic", "payload_available", "payload_not_available", "device", "origin", "unique_id", "name",
-          "icon", "entity_category", "qos", "value_template", "state_topic", "json_attributes_topic", "device_class"}
-KEYS = {"sensor": COMMON | {"state_class", "unit_of_measurement", "last_reset_value_template"},
-        "binary_sensor": COMMON | {"payload_on", "payload_off"}, "event": COMMON | {"event_types"}}
+COMMON = {
+    "availability_topic",
+    "payload_available",
+    "payload_not_available",
+    "device",
+    "origin",
+    "unique_id",
+    "name",
+    "icon",
+    "entity_category",
+    "qos",
+    "value_template",
+    "state_topic",
+    "json_attributes_topic",
+    "device_class",
+}
+KEYS = {
+    "sensor": COMMON | {"state_class", "unit_of_measurement", "last_reset_value_template"},
+    "binary_sensor": COMMON | {"payload_on", "payload_off"},
+    "event": COMMON | {"event_types"},
+}
 DEVICE_KEYS = {"identifiers", "name", "manufacturer", "model", "sw_version"}
 CLASSES_OF = {"sensor": {"temperature"}, "binary_sensor": {"problem", "connectivity"}, "event": set()}
 
 
 def test_discovery_is_what_home_assistant_documents():
-    configs = homeassistant.configs("nano", "jetmask_1f", "jetmask/nano", "homeassistant", [
-        {"lines": [], "zones": []}, {"lines": ["door"], "zones": ["queue"]}], "NVIDIA Jetson Nano",
-        homeassistant.EVENT_TYPES)
+    configs = homeassistant.configs(
+        "nano",
+        "jetmask_1f",
+        "jetmask/nano",
+        "homeassistant",
+        [{"lines": [], "zones": []}, {"lines": ["door"], "zones": ["queue"]}],
+        "NVIDIA Jetson Nano",
+        homeassistant.EVENT_TYPES,
+    )
     unique, components = set(), set()
     for topic, payload in configs.items():
         prefix, component, node, thing, end = topic.split("/")
@@ -452,8 +540,15 @@ def test_discovery_is_what_home_assistant_documents():
 
 def test_a_line_is_the_same_sensor_wherever_it_stands_in_the_file():
     def told(*lines):
-        found = homeassistant.configs("nano", "jetmask_1f", "jetmask/nano", "homeassistant",
-                                      [{"lines": list(lines), "zones": ["tür.1", "t_r_1"]}], "", ())
+        found = homeassistant.configs(
+            "nano",
+            "jetmask_1f",
+            "jetmask/nano",
+            "homeassistant",
+            [{"lines": list(lines), "zones": ["tür.1", "t_r_1"]}],
+            "",
+            (),
+        )
         return {topic: json.loads(payload.decode()) for topic, payload in found.items()}
 
     one, two = told("door", "gate"), told("gate", "door")
@@ -489,10 +584,28 @@ def test_a_camera_that_is_no_more_is_taken_back(tmp_path, make_broker, listen, p
 
 def test_counts_of_a_camera_that_is_no_more_are_taken_back(tmp_path, make_broker, listen, publish):
     broker = make_broker()
-    state = {"board": None, "health": {"status": "ok", "reason": ""}, "variant": {"name": "v"}, "warnings": [],
-             "bundle": "b", "version": "0", "fps": 1.0}
-    cameras = [{"index": number, "source": "csi://0", "status": "live", "persons": {"total": 0}, "frozen": False,
-                "dark": False, "result_fps": 1.0, "now": {}} for number in range(2)]
+    state = {
+        "board": None,
+        "health": {"status": "ok", "reason": ""},
+        "variant": {"name": "v"},
+        "warnings": [],
+        "bundle": "b",
+        "version": "0",
+        "fps": 1.0,
+    }
+    cameras = [
+        {
+            "index": number,
+            "source": "csi://0",
+            "status": "live",
+            "persons": {"total": 0},
+            "frozen": False,
+            "dark": False,
+            "result_fps": 1.0,
+            "now": {},
+        }
+        for number in range(2)
+    ]
     one = publish(settings(tmp_path, broker.url), cameras=2).wait()
     listener = listen(broker)
     one.mqtt.counts(dict(state, cameras=cameras))
@@ -512,8 +625,11 @@ def test_a_kind_of_event_is_announced_before_it_is_sent(tmp_path, make_broker, l
     listener = listen(broker)
     one.mqtt.event({"kind": "never heard of"})
     listener.wait_events(1)
-    order = [topic for topic, payload, _ in listener.messages
-             if topic.endswith("/event") or b"never heard of" in payload and topic.endswith("/events/config")]
+    order = [
+        topic
+        for topic, payload, _ in listener.messages
+        if topic.endswith("/event") or b"never heard of" in payload and topic.endswith("/events/config")
+    ]
     assert len(order) == 2 and order[1].endswith("/event")
 
 
@@ -532,10 +648,24 @@ def test_counts_are_sent_on_change_and_not_faster_than_asked(tmp_path, make_brok
     broker = make_broker()
     one = publish(settings(tmp_path, broker.url, counts_every_s=0.5)).wait()
     listener = listen(broker)
-    state = {"board": None, "health": {"status": "ok", "reason": ""}, "variant": {"name": "v"}, "warnings": [],
-             "bundle": "b", "version": "0", "fps": 1.0}
-    camera = {"index": 0, "source": "csi://0", "status": "live", "persons": {"total": 0}, "frozen": False,
-              "dark": False, "result_fps": 1.0}
+    state = {
+        "board": None,
+        "health": {"status": "ok", "reason": ""},
+        "variant": {"name": "v"},
+        "warnings": [],
+        "bundle": "b",
+        "version": "0",
+        "fps": 1.0,
+    }
+    camera = {
+        "index": 0,
+        "source": "csi://0",
+        "status": "live",
+        "persons": {"total": 0},
+        "frozen": False,
+        "dark": False,
+        "result_fps": 1.0,
+    }
     began = time.monotonic()
     for number in range(150):
         one.mqtt.counts(dict(state, cameras=[dict(camera, now={"with_mask": number})]))
@@ -551,23 +681,35 @@ def test_counts_are_sent_on_change_and_not_faster_than_asked(tmp_path, make_brok
 # -- settings --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("url, words", [
-    ("http://broker", "not a broker's address"), ("mqtt://", "not a broker's address"),
-    ("mqtt://a:99999", "not a broker's address"), ("mqtt://broker/topic", "not a broker's address"),
-    ("mqtt://nano:secret@broker", "password on the command line"),
-])
+@pytest.mark.parametrize(
+    "url, words",
+    [
+        ("http://broker", "not a broker's address"),
+        ("mqtt://", "not a broker's address"),
+        ("mqtt://a:99999", "not a broker's address"),
+        ("mqtt://broker/topic", "not a broker's address"),
+        ("mqtt://nano:secret@broker", "password on the command line"),
+    ],
+)
 def test_a_wrong_address_is_refused(tmp_path, url, words):
     with pytest.raises(UsageError, match=words) as caught:
         settings(tmp_path, url)
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("values, words", [
-    ({"user_name": "x"}, "did you mean username"), ({"password": "x"}, "without a username"),
-    ({"password": 7, "username": "x"}, "not a text"), ({"spool_events": 7}, "100 to"),
-    ({"spool_events": "many"}, "whole number"), ({"counts_every_s": True}, "a number"),
-    ({"ca_file": "nowhere.pem"}, "TLS files"), ({"key_file": "x"}, "without cert_file"),
-])
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        ({"user_name": "x"}, "did you mean username"),
+        ({"password": "x"}, "without a username"),
+        ({"password": 7, "username": "x"}, "not a text"),
+        ({"spool_events": 7}, "100 to"),
+        ({"spool_events": "many"}, "whole number"),
+        ({"counts_every_s": True}, "a number"),
+        ({"ca_file": "nowhere.pem"}, "TLS files"),
+        ({"key_file": "x"}, "without cert_file"),
+    ],
+)
 def test_a_wrong_file_is_told(tmp_path, values, words):
     with pytest.raises(BadInput) as caught:
         settings(tmp_path, "mqtts://broker", **values)
@@ -634,9 +776,13 @@ def test_a_copied_card_is_another_device_and_takes_nothing_back(tmp_path, monkey
 
 def test_only_the_network_devices_of_the_machine_itself_are_known(tmp_path):
     for name, address, own, kind in (
-            ("eth0", "00:04:4b:aa:bb:cc", True, 0), ("docker0", "02:42:00:00:00:01", False, 0),
-            ("wlan0", "00:e0:4c:00:00:01", True, 0), ("odd", "00:00:00:00:00:00", True, 0),
-            ("eth1", "4a:11:00:00:00:01", True, 1), ("eth2", "00:04:4b:00:00:09", True, 3)):  # drawn, and set
+        ("eth0", "00:04:4b:aa:bb:cc", True, 0),
+        ("docker0", "02:42:00:00:00:01", False, 0),
+        ("wlan0", "00:e0:4c:00:00:01", True, 0),
+        ("odd", "00:00:00:00:00:00", True, 0),
+        ("eth1", "4a:11:00:00:00:01", True, 1),
+        ("eth2", "00:04:4b:00:00:09", True, 3),
+    ):  # drawn, and set
         folder = tmp_path / "sys" / "class" / "net" / name
         folder.mkdir(parents=True)
         (folder / "address").write_text(address + "\n")
@@ -650,12 +796,23 @@ def test_only_the_network_devices_of_the_machine_itself_are_known(tmp_path):
 def test_the_temperature_is_that_which_slows_the_board_down(monkeypatch):
     """A Nano's AO sensor is some degrees hotter than its processors, and throttles nothing."""
     sent = {}
-    monkeypatch.setattr(session.Session, "_publish", lambda self, client, topic, payload, qos, retain: sent.update(
-        {topic: json.loads(payload.decode())}))
+    monkeypatch.setattr(
+        session.Session,
+        "_publish",
+        lambda self, client, topic, payload, qos, retain: sent.update({topic: json.loads(payload.decode())}),
+    )
     settings = types.SimpleNamespace(prefix="jetmask", node="nano")
     owner = types.SimpleNamespace(settings=settings, boot="b", since="s", spool=types.SimpleNamespace(dropped={}))
-    state = {"cameras": [], "health": {"status": "ok", "reason": ""}, "variant": {"name": "s"}, "warnings": [],
-             "bundle": "b", "version": "0", "fps": 1.0, "board": {"temperature_c": {"AO": 46, "CPU": 40, "GPU": 41}}}
+    state = {
+        "cameras": [],
+        "health": {"status": "ok", "reason": ""},
+        "variant": {"name": "s"},
+        "warnings": [],
+        "bundle": "b",
+        "version": "0",
+        "fps": 1.0,
+        "board": {"temperature_c": {"AO": 46, "CPU": 40, "GPU": 41}},
+    }
     session.Session(owner)._send_counts(None, state, 0.0)
     assert sent["jetmask/nano/state"]["temperature_c"] == 41
     session.Session(owner)._send_counts(None, dict(state, board=None), 0.0)

@@ -269,8 +269,9 @@ while True:
 def kill_rounds(folder, mode, rounds):
     written = set()
     for turn in range(rounds):
-        process = subprocess.Popen([sys.executable, "-c", VICTIM, folder, mode], stdout=subprocess.PIPE,
-                                   env=dict(os.environ, PYTHONPATH=ROOT))
+        process = subprocess.Popen(
+            [sys.executable, "-c", VICTIM, folder, mode], stdout=subprocess.PIPE, env=dict(os.environ, PYTHONPATH=ROOT)
+        )
         try:
             said = [process.stdout.readline() for _ in range(20 + 7 * turn)]
         finally:
@@ -350,8 +351,13 @@ print(json.dumps({"said": said, "left": left, "state": Spool(sys.argv[1]).state(
 
 
 def test_a_full_disk_costs_nothing_while_memory_lasts(folder):
-    done = subprocess.run([sys.executable, "-c", FULL_DISK, folder], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          env=dict(os.environ, PYTHONPATH=ROOT), timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, folder],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(os.environ, PYTHONPATH=ROOT),
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr.decode()
     result = json.loads(done.stdout.decode())
     assert "not kept on disk" in result["said"]

@@ -21,10 +21,16 @@ def drain(spool, step):
     return found
 
 
-STEPS = st.lists(st.one_of(
-    st.tuples(st.just("offer"), st.integers(1, 25)), st.tuples(st.just("read"), st.integers(1, 30)),
-    st.tuples(st.just("acknowledge"), st.integers(0, 30)), st.tuples(st.just("drain"), st.integers(1, 50)),
-    st.tuples(st.just("reopen"), st.just(0))), max_size=12)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("offer"), st.integers(1, 25)),
+        st.tuples(st.just("read"), st.integers(1, 30)),
+        st.tuples(st.just("acknowledge"), st.integers(0, 30)),
+        st.tuples(st.just("drain"), st.integers(1, 50)),
+        st.tuples(st.just("reopen"), st.just(0)),
+    ),
+    max_size=12,
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -49,7 +55,7 @@ def test_it_is_a_list_with_a_limit(steps):
             spool._hold_limit()
             spool._sync()
             dropped += max(0, len(kept) - LIMITS["max_records"])
-            kept = kept[-LIMITS["max_records"]:]
+            kept = kept[-LIMITS["max_records"] :]
             if kind == "read":
                 found = spool.read(count)
                 assert [n for n, _ in found] == [n for n in kept if n > seen][:count]
@@ -98,7 +104,7 @@ def test_damaged_files_never_bring_a_wrong_record(data):
                 elif kind == "add":
                     content[at:at] = data.draw(st.binary(max_size=30))
                 elif content:
-                    content[at:at + 20] = bytes(len(content[at:at + 20]))
+                    content[at : at + 20] = bytes(len(content[at : at + 20]))
             with open(path, "wb") as file:
                 file.write(content)
         again = Spool(folder, segment_bytes=150)

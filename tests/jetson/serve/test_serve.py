@@ -30,9 +30,15 @@ END_S = 6.0
 
 def run(*words, env=None):
     """A `serve` that must end by itself: (exit code, stderr)."""
-    done = subprocess.run([sys.executable, "-m", "jetson", "serve"] + [str(word) for word in words], cwd=ROOT,
-                          env=dict(os.environ, PYTHONPATH=ROOT, **(env or {})), stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-m", "jetson", "serve"] + [str(word) for word in words],
+        cwd=ROOT,
+        env=dict(os.environ, PYTHONPATH=ROOT, **(env or {})),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        timeout=60,
+    )
     return done.returncode, done.stderr.decode()
 
 
@@ -63,8 +69,12 @@ def test_state_tells_what_is_seen(serving):
     wait_for(lambda: serving.state()["latency_ms"]["total"].get("n", 0) > 5, "latencies")
     total = serving.state()["latency_ms"]["total"]
     assert 0 < total["p50"] <= total["p95"] <= total["p99"]
-    assert state["privacy"] == {"faces_blurred": False, "frames_stored": False, "crops_kept": False,
-                                "events_file": False}
+    assert state["privacy"] == {
+        "faces_blurred": False,
+        "frames_stored": False,
+        "crops_kept": False,
+        "events_file": False,
+    }
     assert state["tradeoff"]["reference"] and state["memory_bytes"] > 1e7
 
 
@@ -81,13 +91,19 @@ def test_metrics_are_prometheus(serving):
     assert status == 200 and headers["Content-Type"].startswith("text/plain; version=0.0.4")
     assert families["jetmask_camera_up"].samples[0].value == 1.0
     assert {s.labels["label"] for s in families["jetmask_faces"].samples} == {
-        "with_mask", "without_mask", "mask_worn_incorrect"}
+        "with_mask",
+        "without_mask",
+        "mask_worn_incorrect",
+    }
 
 
 def test_what_the_board_does_not_tell_is_no_figure(serving):
     state = serving.state()
-    for board_says, wanted in (({}, b""), ({"throttled": False}, b"jetmask_board_throttled 0.0\n"),
-                               ({"throttled": True}, b"jetmask_board_throttled 1.0\n")):
+    for board_says, wanted in (
+        ({}, b""),
+        ({"throttled": False}, b"jetmask_board_throttled 0.0\n"),
+        ({"throttled": True}, b"jetmask_board_throttled 1.0\n"),
+    ):
         page = prometheus.exposition(dict(state, board=board_says))
         assert b"".join(line + b"\n" for line in page.splitlines() if line.startswith(b"jetmask_board_thr")) == wanted
 
@@ -158,18 +174,22 @@ def test_nothing_can_be_changed_over_http(serving):
 # -- bad input ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options, code, words", [
-    (["--source", "/nowhere.mp4"], 3, "does not exist"), (["--source", "/dev/video77"], 3, "camera cannot be opened"),
-    (["--source", "http://x"], 2, "unknown kind of source"),
-    (["--source", "synthetic://", "--variant", "x"], 2, "variant"),
-    (["--source", "synthetic://", "--runtime", "x"], 2, "runtime"),
-    (["--source", "synthetic://", "--governor", "fast"], 2, "fps=25"),
-    (["--source", "synthetic://", "--port", "99999"], 2, "port"),
-    (["--source", "synthetic://", "--token-file", "/nowhere"], 3, "token"),
-    (["--source", "synthetic://", "--events", "/nowhere/e.jsonl"], 3, "events file"),
-    (["--source", "synthetic://", "--score", "2"], 2, "score"),
-    (["--source", "synthetic://", "--eval", ".", "--tradeoff", "off"], 2, "--eval"),
-])
+@pytest.mark.parametrize(
+    "options, code, words",
+    [
+        (["--source", "/nowhere.mp4"], 3, "does not exist"),
+        (["--source", "/dev/video77"], 3, "camera cannot be opened"),
+        (["--source", "http://x"], 2, "unknown kind of source"),
+        (["--source", "synthetic://", "--variant", "x"], 2, "variant"),
+        (["--source", "synthetic://", "--runtime", "x"], 2, "runtime"),
+        (["--source", "synthetic://", "--governor", "fast"], 2, "fps=25"),
+        (["--source", "synthetic://", "--port", "99999"], 2, "port"),
+        (["--source", "synthetic://", "--token-file", "/nowhere"], 3, "token"),
+        (["--source", "synthetic://", "--events", "/nowhere/e.jsonl"], 3, "events file"),
+        (["--source", "synthetic://", "--score", "2"], 2, "score"),
+        (["--source", "synthetic://", "--eval", ".", "--tradeoff", "off"], 2, "--eval"),
+    ],
+)
 def test_a_mistake_is_told_in_one_message(tiny_bundle, options, code, words):
     got, text = run(tiny_bundle, "--port", "0", *options)
     assert got == code and words in text and "Traceback" not in text, text
@@ -316,9 +336,26 @@ def test_a_terminal_that_is_closed_and_one_that_is_there(tiny_bundle, tmp_path, 
     ours, theirs = pty.openpty()
     ready = tmp_path / "ready.json"
     process = subprocess.Popen(
-        [sys.executable, "-m", "jetson", "serve", str(tiny_bundle), "--source", "synthetic://", "--port", "0",
-         "--ready-file", str(ready)], cwd=ROOT, env=dict(os.environ, PYTHONPATH=ROOT), stdin=theirs, stdout=theirs,
-        stderr=theirs, preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)))
+        [
+            sys.executable,
+            "-m",
+            "jetson",
+            "serve",
+            str(tiny_bundle),
+            "--source",
+            "synthetic://",
+            "--port",
+            "0",
+            "--ready-file",
+            str(ready),
+        ],
+        cwd=ROOT,
+        env=dict(os.environ, PYTHONPATH=ROOT),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
+    )
     os.close(theirs)
     try:
         wait_for(lambda: ready.exists() or process.poll() is not None, "serving")
@@ -338,9 +375,18 @@ def test_a_terminal_that_is_closed_and_one_that_is_there(tiny_bundle, tmp_path, 
 
 def test_a_log_that_nobody_reads_any_more_is_no_reason_to_end():
     process = subprocess.Popen(
-        [sys.executable, "-c", "from jetson.monitor import watchdog; watchdog.say('hello'); import sys; sys.stdin.read(); "
-         "notify.say('nobody hears this'); print('well')"], cwd=ROOT, env=dict(os.environ, PYTHONPATH=ROOT),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        [
+            sys.executable,
+            "-c",
+            "from jetson.monitor import watchdog; watchdog.say('hello'); import sys; sys.stdin.read(); "
+            "notify.say('nobody hears this'); print('well')",
+        ],
+        cwd=ROOT,
+        env=dict(os.environ, PYTHONPATH=ROOT),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     assert b"hello" in process.stderr.readline()
     process.stderr.close()
     process.stdin.close()
@@ -356,8 +402,19 @@ def test_once_ends_at_the_end_with_every_frame(tiny_bundle, clip, tmp_path):
 
 def test_once_with_a_file_that_cannot_be_read_ends_with_its_name(tiny_bundle, clip, tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"not a video")
-    code, text = run(tiny_bundle, "--source", tmp_path / "bad.mp4", "--source", clip, "--once", "--every-frame",
-                     "--port", "0", "--tradeoff", "off")
+    code, text = run(
+        tiny_bundle,
+        "--source",
+        tmp_path / "bad.mp4",
+        "--source",
+        clip,
+        "--once",
+        "--every-frame",
+        "--port",
+        "0",
+        "--tradeoff",
+        "off",
+    )
     assert code == 3 and "error: {}: not a video that OpenCV can open".format(tmp_path / "bad.mp4") in text, text
 
 
@@ -393,8 +450,9 @@ def test_lost_camera_is_shown_and_the_other_goes_on(tiny_bundle, clip, tmp_path)
 
 def test_engine_that_raises(tiny_bundle, clip, tmp_path):
     switch = tmp_path / "fail"
-    with Serving(tiny_bundle, clip, program=[FAULTY], env={"FAULTY_ENGINE": str(switch)},
-                 options=["--tradeoff", "off"]) as made:
+    with Serving(
+        tiny_bundle, clip, program=[FAULTY], env={"FAULTY_ENGINE": str(switch)}, options=["--tradeoff", "off"]
+    ) as made:
         made.wait_results()
         switch.write_text("raise")
         wait_for(lambda: made.state()["engine_errors"] >= 4, "errors")
@@ -407,8 +465,13 @@ def test_engine_that_raises(tiny_bundle, clip, tmp_path):
 @pytest.mark.parametrize("how, tradeoff", [("hang", "off"), ("hang for good", "auto")])
 def test_engine_that_hangs_ends_the_process(tiny_bundle, clip, tmp_path, how, tradeoff):
     switch = tmp_path / "fail"
-    with Serving(tiny_bundle, clip, program=[FAULTY], env={"FAULTY_ENGINE": str(switch), "FAULTY_STUCK_S": "2"},
-                 options=["--tradeoff", tradeoff]) as made:
+    with Serving(
+        tiny_bundle,
+        clip,
+        program=[FAULTY],
+        env={"FAULTY_ENGINE": str(switch), "FAULTY_STUCK_S": "2"},
+        options=["--tradeoff", tradeoff],
+    ) as made:
         made.wait_results()
         captures = children(made.process.pid)
         switch.write_text(how)
@@ -419,8 +482,9 @@ def test_engine_that_hangs_ends_the_process(tiny_bundle, clip, tmp_path, how, tr
 
 def test_a_process_that_was_paused_goes_on(tiny_bundle):
     """SIGSTOP and SIGCONT, as `docker pause` and `docker unpause`, for longer than a loop may stand still."""
-    with Serving(tiny_bundle, "synthetic://", program=[FAULTY], env={"FAULTY_STUCK_S": "4"},
-                 options=["--tradeoff", "off"]) as made:
+    with Serving(
+        tiny_bundle, "synthetic://", program=[FAULTY], env={"FAULTY_STUCK_S": "4"}, options=["--tradeoff", "off"]
+    ) as made:
         for _ in range(2):
             made.wait_results()
             made.process.send_signal(signal.SIGSTOP)
@@ -539,10 +603,12 @@ def test_off_loopback_a_token_is_demanded(tiny_bundle):
 
 
 def test_health_needs_no_token_and_tells_no_address(tiny_bundle):
-    with Serving(tiny_bundle, "rtsp://127.0.0.1:1/secret-place", options=["--host", "0.0.0.0"], env={
-            "PATH": "/nowhere"}) as made:
-        body = wait_for(lambda: [made.get("/healthz")[2]] if b"degraded" in made.get("/healthz")[2] else None,
-                        "the loss")[0]
+    with Serving(
+        tiny_bundle, "rtsp://127.0.0.1:1/secret-place", options=["--host", "0.0.0.0"], env={"PATH": "/nowhere"}
+    ) as made:
+        body = wait_for(
+            lambda: [made.get("/healthz")[2]] if b"degraded" in made.get("/healthz")[2] else None, "the loss"
+        )[0]
         assert b"camera 0" in body and b"secret-place" not in body
         assert made.get("/api/state")[0] == 401
 
@@ -560,7 +626,7 @@ def test_blurred_faces_cannot_be_recognised(tiny_bundle, tmp_path, draw):
             assert made.state()["privacy"]["crops_kept"] is False
     # The corner of the square inside the box is sharp in one picture and mosaic in the other.
     x0, y0, x1, y1 = (int(v) for v in face["xyxy"])
-    inside = [p[y0 + 3:y1 - 3, x0 + 3:x1 - 3].astype(int) for p in pictures]
+    inside = [p[y0 + 3 : y1 - 3, x0 + 3 : x1 - 3].astype(int) for p in pictures]
     assert np.abs(inside[0] - inside[1]).mean() > 2
 
 
@@ -633,8 +699,13 @@ def test_systemd_hears_nothing_before_it_serves(tiny_bundle, keeper, stuck_open)
 def test_watchdog_hears_the_loop_only(tiny_bundle, clip, tmp_path, keeper):
     """With the engine stuck, the process lives and still answers, but its keeper hears no heartbeat."""
     switch = tmp_path / "fail"
-    with Serving(tiny_bundle, clip, program=[FAULTY], options=["--tradeoff", "off"],
-                 env=dict(keeper.env, FAULTY_ENGINE=str(switch), FAULTY_STUCK_S="600")) as made:
+    with Serving(
+        tiny_bundle,
+        clip,
+        program=[FAULTY],
+        options=["--tradeoff", "off"],
+        env=dict(keeper.env, FAULTY_ENGINE=str(switch), FAULTY_STUCK_S="600"),
+    ) as made:
         keeper.hear("WATCHDOG=1")
         switch.write_text("hang")
         time.sleep(2.0)  # what was under way is through
@@ -676,7 +747,7 @@ def test_kill_9_at_40_moments(tiny_bundle, clip, tmp_path):
             wait_for(lambda captures=captures: not any(alive(pid) for pid in captures), "the captures' end")
         if told:
             data = events.read_bytes()
-            numbers = [json.loads(line.decode())["number"] for line in data[:data.rfind(b"\n") + 1].splitlines()]
+            numbers = [json.loads(line.decode())["number"] for line in data[: data.rfind(b"\n") + 1].splitlines()]
             assert numbers[-1] >= told and numbers == sorted(set(numbers))
     with Serving(tiny_bundle, clip, options=["--events", str(events)]) as made:
         made.wait_results(5)
@@ -703,6 +774,9 @@ def test_memory_within_3_percent_over_20_minutes(root):
                     sizes.append(state["memory_bytes"])
         viewer.close()
         early, late = np.median(sizes[:20]), np.median(sizes[-20:])
-        print("resident: {:.1f} MB at first, {:.1f} MB after 20 minutes, {:+.2f} %; {} results".format(
-            early / 1e6, late / 1e6, 100 * (late / early - 1), made.state()["results"]))
+        print(
+            "resident: {:.1f} MB at first, {:.1f} MB after 20 minutes, {:+.2f} %; {} results".format(
+                early / 1e6, late / 1e6, 100 * (late / early - 1), made.state()["results"]
+            )
+        )
         assert late <= 1.03 * early, (early, late)

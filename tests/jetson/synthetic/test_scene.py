@@ -40,7 +40,7 @@ def test_a_head_has_its_face_where_the_box_says(label, face_px):
         assert sprite.label == label and sprite.colour.dtype == np.uint8 and sprite.colour.shape == (height, width, 3)
         assert 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height
         assert 0.8 * face_px <= y2 - y1 <= 1.3 * face_px + 1
-        inner = sprite.rest[int(y1):int(np.ceil(y2)), int(x1):int(np.ceil(x2)), 0]
+        inner = sprite.rest[int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2)), 0]
         assert (inner < 128).mean() > 0.6  # an ellipse of face, and a rim of a pixel
 
 
@@ -51,7 +51,7 @@ def test_everything_a_class_can_wear_is_drawn_and_differs(label, monkeypatch):
         monkeypatch.setitem(heads.WEARS, label, ((name, 1.0),))
         pictures.append(heads.head(np.random.RandomState(5), 60, label).colour)
     for i, one in enumerate(pictures):
-        for other in pictures[i + 1:]:
+        for other in pictures[i + 1 :]:
             assert np.abs(one.astype(int) - other).mean() > 0.2
 
 
@@ -65,7 +65,9 @@ def test_covered_counts_the_pixels_that_a_sprite_hides():
         height, width = sprite.rest.shape[:2]
         hidden = sum(
             0 <= r - y < height and 0 <= c - x < width and sprite.rest[r - y, c - x, 0] < 128
-            for r in range(box[1], box[3]) for c in range(box[0], box[2]))
+            for r in range(box[1], box[3])
+            for c in range(box[0], box[2])
+        )
         area = float((box[2] - box[0]) * (box[3] - box[1]))
         assert heads.covered(box, sprite, x, y) == pytest.approx(hidden / area)
 

@@ -93,8 +93,10 @@ def test_a_fast_small_face_at_a_low_rate_is_one_person():
 def test_noise_for_one_frame_is_nobody():
     tracker = track.Tracker(0.4)
     random = np.random.RandomState(0)
-    events = run(tracker, [[(box(random.uniform(0, 3000), random.uniform(0, 2000)), MASK)] if n % 7 == 0 else []
-                           for n in range(200)])
+    events = run(
+        tracker,
+        [[(box(random.uniform(0, 3000), random.uniform(0, 2000)), MASK)] if n % 7 == 0 else [] for n in range(200)],
+    )
     assert events == [] and tracker.persons == 0
 
 

@@ -50,8 +50,12 @@ def test_a_line_is_crossed_in_and_out():
     counter, events = walk(DOOR, way((50, 100), (350, 100)))
     assert crossings(counter) == (1, 0)
     assert [(e.kind, e.name, e.direction, e.label) for e in events] == [("crossed", "door", "in", 0)]
-    assert counter.state()["lines"][0]["in"] == {"with_mask": 1, "without_mask": 0, "mask_worn_incorrect": 0,
-                                                 "total": 1}
+    assert counter.state()["lines"][0]["in"] == {
+        "with_mask": 1,
+        "without_mask": 0,
+        "mask_worn_incorrect": 0,
+        "total": 1,
+    }
     counter, _ = walk(DOOR, way((50, 100), (350, 100), (50, 100)), scores=BARE)
     assert crossings(counter) == (1, 1) and counter.state()["lines"][0]["out"]["without_mask"] == 1
     # Swapping the points turns the way in; a line from left to right is crossed in upwards.
@@ -130,27 +134,40 @@ def test_a_mask_taken_off_inside_changes_who_is_there_now():
 
 
 def test_comments_pixels_and_cameras():
-    found = zones.parse("# doors\n\nline 1 a.b-c_1 0,0 1,1  # a way out\npixels 1280x720\n"
-                        "polygon 0 q 0,0 640,0 640,360\n")
+    found = zones.parse(
+        "# doors\n\nline 1 a.b-c_1 0,0 1,1  # a way out\npixels 1280x720\npolygon 0 q 0,0 640,0 640,360\n"
+    )
     assert [(z.kind, z.camera, z.name) for z in found] == [("line", 1, "a.b-c_1"), ("polygon", 0, "q")]
     assert found[1].points.tolist() == [[0, 0], [0.5, 0], [0.5, 0.5]]
 
 
-@pytest.mark.parametrize("text, line, words", [
-    ("circle 0 a 0,0 1,1", 1, "unknown kind"), ("line", 1, "camera's number"), ("\nline x a 0,0 1,1", 2, "number"),
-    ("line 2 a 0,0 1,1", 1, "no camera 2"), ("line 0 ../a 0,0 1,1", 1, "not a name"),
-    ("line 0 a 0,0 1,1\npolygon 0 a 0,0 1,0 1,1", 2, "already"), ("line 0 a 0,0", 1, "two points, not 1"),
-    ("line 0 a 0,0 0.5,0.5 1,1", 1, "two points, not 3"), ("line 0 a 0.5,0.5 0.501,0.5", 1, "too short"),
-    ("line 0 a 0,0 1;1", 1, "not a point: 1;1"), ("line 0 a 0,0 nan,1", 1, "not a point"),
-    ("line 0 a 10,20 300,200", 1, "outside the picture"), ("pixels 100x100\nline 0 a 0,0 101,5", 2, "outside"),
-    ("pixels 5", 1, "size of a picture"), ("polygon 0 a 0,0 1,1", 1, "3 to 64 points, not 2"),
-    ("polygon 0 a 0,0 1,1 1,0 0,1", 1, "crosses itself: the sides from point 1 to 2 and from point 3 to 4 meet"),
-    ("polygon 0 a 0,0 1,0 1,1 0.5,0 0,1", 1, "crosses itself"),  # a corner on another side
-    ("polygon 0 a 0,0 1,0 0.5,0 0.5,1", 1, "crosses itself"),  # folded back on itself
-    ("polygon 0 a 0,0 1,0 1,1 0,0", 1, "twice"), ("polygon 0 a 0,0 1,0 1,0.00001", 1, "area"),
-    ("polygon 0 a 0,0 0.5,0.5 1,1", 1, "crosses itself"),
-    ("\n".join("line 0 n{} 0,0 1,1".format(n) for n in range(33)), 33, "too many"),
-])
+@pytest.mark.parametrize(
+    "text, line, words",
+    [
+        ("circle 0 a 0,0 1,1", 1, "unknown kind"),
+        ("line", 1, "camera's number"),
+        ("\nline x a 0,0 1,1", 2, "number"),
+        ("line 2 a 0,0 1,1", 1, "no camera 2"),
+        ("line 0 ../a 0,0 1,1", 1, "not a name"),
+        ("line 0 a 0,0 1,1\npolygon 0 a 0,0 1,0 1,1", 2, "already"),
+        ("line 0 a 0,0", 1, "two points, not 1"),
+        ("line 0 a 0,0 0.5,0.5 1,1", 1, "two points, not 3"),
+        ("line 0 a 0.5,0.5 0.501,0.5", 1, "too short"),
+        ("line 0 a 0,0 1;1", 1, "not a point: 1;1"),
+        ("line 0 a 0,0 nan,1", 1, "not a point"),
+        ("line 0 a 10,20 300,200", 1, "outside the picture"),
+        ("pixels 100x100\nline 0 a 0,0 101,5", 2, "outside"),
+        ("pixels 5", 1, "size of a picture"),
+        ("polygon 0 a 0,0 1,1", 1, "3 to 64 points, not 2"),
+        ("polygon 0 a 0,0 1,1 1,0 0,1", 1, "crosses itself: the sides from point 1 to 2 and from point 3 to 4 meet"),
+        ("polygon 0 a 0,0 1,0 1,1 0.5,0 0,1", 1, "crosses itself"),  # a corner on another side
+        ("polygon 0 a 0,0 1,0 0.5,0 0.5,1", 1, "crosses itself"),  # folded back on itself
+        ("polygon 0 a 0,0 1,0 1,1 0,0", 1, "twice"),
+        ("polygon 0 a 0,0 1,0 1,0.00001", 1, "area"),
+        ("polygon 0 a 0,0 0.5,0.5 1,1", 1, "crosses itself"),
+        ("\n".join("line 0 n{} 0,0 1,1".format(n) for n in range(33)), 33, "too many"),
+    ],
+)
 def test_a_mistake_is_told_with_its_line(text, line, words):
     with pytest.raises(BadInput) as told:
         zones.parse(text, "zones.txt", 2)
@@ -186,8 +203,9 @@ def test_counts_go_on_under_the_same_name():
     after, events = carried(before, "line 0 new 0.1,0 0.1,1\n" + QUEUE + "line 0 door 0.25,0 0.25,1\n")
     assert crossings(after) == (1, 0) and crossings(after, "new") == (0, 0) and events == []
     assert [one["now"]["total"] for one in after.state()["zones"]] == [1]
-    assert not after.same_places(before) and after.same_places(zones.Counter(zones.parse(
-        "line 0 new 0.1,0 0.1,1\nline 0 door 0.25,0 0.25,1\n" + QUEUE)))
+    assert not after.same_places(before) and after.same_places(
+        zones.Counter(zones.parse("line 0 new 0.1,0 0.1,1\nline 0 door 0.25,0 0.25,1\n" + QUEUE))
+    )
 
 
 def feed(tracker, counter, places, began):
@@ -200,11 +218,14 @@ def feed(tracker, counter, places, began):
     return events
 
 
-@pytest.mark.parametrize("text, kinds", [
-    (DOOR + QUEUE, []),  # nothing has moved: who is inside is not told to enter again
-    (DOOR + QUEUE.replace("0.5,1\n", "0.51,1\n"), ["zone left", "zone entered"]),  # moved: left and entered
-    ("line 0 door 0.9,0 0.9,1\n", ["zone left"]),  # behind a line that was moved over somebody: no crossing
-])
+@pytest.mark.parametrize(
+    "text, kinds",
+    [
+        (DOOR + QUEUE, []),  # nothing has moved: who is inside is not told to enter again
+        (DOOR + QUEUE.replace("0.5,1\n", "0.51,1\n"), ["zone left", "zone entered"]),  # moved: left and entered
+        ("line 0 door 0.9,0 0.9,1\n", ["zone left"]),  # behind a line that was moved over somebody: no crossing
+    ],
+)
 def test_who_stands_there_while_the_file_changes(text, kinds):
     tracker, before = track.Tracker(0.4), zones.Counter(zones.parse(DOOR + QUEUE))
     feed(tracker, before, way((100, 100), (300, 100)), 0.0)
@@ -225,8 +246,9 @@ def test_crossing_an_unmoved_line_is_not_missed_by_a_reload_in_between():
 def test_a_running_service_reads_the_file_again(tiny_bundle, clip, tmp_path):
     path, log = tmp_path / "zones.txt", tmp_path / "events.jsonl"
     path.write_text("line 0 door 0.5,0 0.5,1\n")
-    with Serving(tiny_bundle, clip, options=["--zones", str(path), "--tradeoff", "off", "--every-frame",
-                                             "--events", str(log)]) as made:
+    with Serving(
+        tiny_bundle, clip, options=["--zones", str(path), "--tradeoff", "off", "--every-frame", "--events", str(log)]
+    ) as made:
         wait_for(lambda: made.camera()["lines"][0]["in"]["total"], "a crossing")
         path.write_text("line 0 door 0.5,0 0.5,1\npolygon 0 all 0,0 1,0 1,1 0,1\n")
         made.process.send_signal(signal.SIGHUP)
@@ -262,26 +284,37 @@ def test_counts_events_and_metrics_of_a_running_service(tiny_bundle, draw, tmp_p
         writer.write(draw((320, 240), [(0, 60 + 2 * number, 80, 30), (1, 260 - 2 * number, 170, 60)], seed=3))
     writer.release()
     path.write_text("line 1 door 0.5,0 0.5,1\npolygon 1 all 0,0 1,0 1,1 0,1\n")
-    with Serving(tiny_bundle, "synthetic://?size=160x120&fps=5", clip,
-                 options=["--zones", str(path), "--events", str(events), "--tradeoff", "off",
-                          "--every-frame"]) as made:  # a busy machine would skip the crossings
-        line = wait_for(lambda: [one for one in made.camera(1)["lines"]
-                                 if one["in"]["with_mask"] and one["out"]["without_mask"]], "crossings both ways")[0]
+    with Serving(
+        tiny_bundle,
+        "synthetic://?size=160x120&fps=5",
+        clip,
+        options=["--zones", str(path), "--events", str(events), "--tradeoff", "off", "--every-frame"],
+    ) as made:  # a busy machine would skip the crossings
+        line = wait_for(
+            lambda: [one for one in made.camera(1)["lines"] if one["in"]["with_mask"] and one["out"]["without_mask"]],
+            "crossings both ways",
+        )[0]
         assert made.camera(0)["lines"] == made.camera(0)["zones"] == [] and line["points"] == [[0.5, 0], [0.5, 1]]
         zone = wait_for(lambda: [z for z in made.camera(1)["zones"] if z["entered"]["total"]], "a person inside")[0]
         assert zone["now"]["total"] <= zone["entered"]["total"]
         families = {f.name: f for f in text_string_to_metric_families(made.get("/metrics")[2].decode())}
-        crossed = {(s.labels["line"], s.labels["direction"], s.labels["label"]): s.value
-                   for s in families["jetmask_line_crossings"].samples}
+        crossed = {
+            (s.labels["line"], s.labels["direction"], s.labels["label"]): s.value
+            for s in families["jetmask_line_crossings"].samples
+        }
         assert crossed["door", "in", "with_mask"] >= 1 and crossed["door", "out", "without_mask"] >= 1
         assert {s.labels["zone"] for s in families["jetmask_zone_persons"].samples} == {"all"}
         assert families["jetmask_zone_entered"].samples
-        plain, marked = (cv2.imdecode(np.frombuffer(made.get("/snapshot.jpg?camera=1" + more)[2], np.uint8), 1)
-                         for more in ("", "&overlay=1"))
+        plain, marked = (
+            cv2.imdecode(np.frombuffer(made.get("/snapshot.jpg?camera=1" + more)[2], np.uint8), 1)
+            for more in ("", "&overlay=1")
+        )
         assert plain.shape == marked.shape == (240, 320, 3)
         # The line in the middle is yellow: more red and more green than blue, which nothing else in the clip is.
-        yellow = [((column[:, 1:] - column[:, :1]).min(axis=1) > 30).mean() for column in
-                  (picture[20:200, 160].astype(int) for picture in (plain, marked))]
+        yellow = [
+            ((column[:, 1:] - column[:, :1]).min(axis=1) > 30).mean()
+            for column in (picture[20:200, 160].astype(int) for picture in (plain, marked))
+        ]
         assert yellow[0] < 0.1 and yellow[1] > 0.4, yellow
     told = [json.loads(row) for row in events.read_text().splitlines()]
     crossed = [event for event in told if event["kind"] == "crossed"]

@@ -28,8 +28,9 @@ def turn(a, b, p):
 
 
 def on_segment(p, a, b):
-    return turn(a, b, p) == 0 and min(a[0], b[0]) <= p[0] <= max(a[0], b[0]) and min(a[1], b[1]) <= p[1] <= max(
-        a[1], b[1])
+    return (
+        turn(a, b, p) == 0 and min(a[0], b[0]) <= p[0] <= max(a[0], b[0]) and min(a[1], b[1]) <= p[1] <= max(a[1], b[1])
+    )
 
 
 def common_point(a, b, c, d):
@@ -118,8 +119,30 @@ def test_left_is_the_side_of_the_left_hand(a, b, points):
     assert np.allclose(found, -geometry.left_of(array(b)[0], array(a)[0], array(points)))
 
 
-words = st.sampled_from(["line", "polygon", "pixels", " ", "\n", "0", "1", "640x480", "a", "b", "0,0", "1,0", "0.5,1",
-                         "300,200", "1,1", "#", "-1,0", "nan,1", ",", "é"])
+words = st.sampled_from(
+    [
+        "line",
+        "polygon",
+        "pixels",
+        " ",
+        "\n",
+        "0",
+        "1",
+        "640x480",
+        "a",
+        "b",
+        "0,0",
+        "1,0",
+        "0.5,1",
+        "300,200",
+        "1,1",
+        "#",
+        "-1,0",
+        "nan,1",
+        ",",
+        "é",
+    ]
+)
 
 
 @given(st.one_of(st.text(max_size=120), st.lists(words, max_size=30).map(" ".join)))
@@ -211,8 +234,18 @@ def test_a_file_with_anything_changed_is_read_or_refused(tmp_path_factory, data)
             break
         parent, key = at, data.draw(st.sampled_from(sorted(at) if isinstance(at, dict) else range(len(at))))
         at = at[key]
-    parent[key] = data.draw(st.one_of(st.none(), st.integers(-9, 10 ** 30), st.floats(), st.text(max_size=5),
-                                      st.just([]), st.just({}), st.just([[1.7e9, "1 2"]]), st.booleans()))
+    parent[key] = data.draw(
+        st.one_of(
+            st.none(),
+            st.integers(-9, 10**30),
+            st.floats(),
+            st.text(max_size=5),
+            st.just([]),
+            st.just({}),
+            st.just([[1.7e9, "1 2"]]),
+            st.booleans(),
+        )
+    )
     path.write_text(json.dumps(value))
     with contextlib.suppress(BadInput):
         read = drift.Drift(str(path), ["a"], 0.01, wall=lambda: now[0], clock=lambda: now[0])

@@ -109,8 +109,9 @@ def test_decode_survives_wild_outputs():
 
 def test_decode_takes_outputs_that_are_views_of_nhwc():
     outputs = heads(3)
-    views = {name: np.ascontiguousarray(value.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-             for name, value in outputs.items()}
+    views = {
+        name: np.ascontiguousarray(value.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for name, value in outputs.items()
+    }
     for got, expected in zip(boxes.decode(views, RECIPE, 0.2), boxes.decode(outputs, RECIPE, 0.2)):
         np.testing.assert_array_equal(got, expected)
 
@@ -140,10 +141,17 @@ def test_nms_of_nothing_and_of_equal_boxes():
     assert boxes.nms(apart, np.array([0.0, 0.9]), 0.5, 10).tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("a, b, expected", [
-    ([0, 0, 2, 2], [0, 0, 2, 2], 1), ([0, 0, 2, 2], [0, 0, 2, 1], 0.5), ([0, 0, 2, 2], [2, 0, 4, 2], 0),
-    ([0, 0, 2, 2], [5, 5, 9, 9], 0), ([0, 0, 0, 0], [0, 0, 0, 0], 0), ([3, 3, 1, 1], [0, 0, 4, 4], 0),
-])
+@pytest.mark.parametrize(
+    "a, b, expected",
+    [
+        ([0, 0, 2, 2], [0, 0, 2, 2], 1),
+        ([0, 0, 2, 2], [0, 0, 2, 1], 0.5),
+        ([0, 0, 2, 2], [2, 0, 4, 2], 0),
+        ([0, 0, 2, 2], [5, 5, 9, 9], 0),
+        ([0, 0, 0, 0], [0, 0, 0, 0], 0),
+        ([3, 3, 1, 1], [0, 0, 4, 4], 0),
+    ],
+)
 def test_iou(a, b, expected):
     assert boxes.iou_matrix(a, b)[0, 0] == pytest.approx(expected)
     assert boxes.iou_matrix(b, a)[0, 0] == pytest.approx(expected)

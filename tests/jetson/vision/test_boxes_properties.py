@@ -11,7 +11,8 @@ from jetson.vision import boxes, letterbox
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 coordinate = st.floats(0, 500, width=32)
 box = st.tuples(coordinate, coordinate, st.floats(0.5, 200, width=32), st.floats(0.5, 200, width=32)).map(
-    lambda b: [b[0], b[1], b[0] + b[2], b[1] + b[3]])
+    lambda b: [b[0], b[1], b[0] + b[2], b[1] + b[3]]
+)
 some_boxes = st.lists(box, max_size=40).map(lambda rows: np.array(rows, np.float32).reshape(-1, 4))
 
 
@@ -46,8 +47,11 @@ def test_nms_keeps_the_best_and_nothing_that_overlaps_it(xyxy, seed, iou, most):
 
 
 @quick
-@given(arrays.arrays(np.float32, (1, 3, 6, 10), elements=st.floats(-30, 30, width=32)),
-       arrays.arrays(np.float32, (1, 4, 6, 10), elements=st.floats(-5, 5, width=32)), st.floats(0.001, 0.999))
+@given(
+    arrays.arrays(np.float32, (1, 3, 6, 10), elements=st.floats(-30, 30, width=32)),
+    arrays.arrays(np.float32, (1, 4, 6, 10), elements=st.floats(-5, 5, width=32)),
+    st.floats(0.001, 0.999),
+)
 def test_decode_holds_for_any_outputs(classes, box_map, score):
     recipe = {"strides": [8], "box": "exp"}
     xyxy, scores = boxes.decode({"cls_8": classes, "box_8": box_map}, recipe, score)
@@ -67,7 +71,7 @@ def test_letterbox_holds_for_any_frame_size(width, height, input_wh):
     assert fitted[0] == input_wh[0] or fitted[1] == input_wh[1]
     frame = np.full((height, width, 3), 200, np.uint8)
     blob, scale = letterbox.letterbox(frame, input_wh)
-    assert (blob[0, :, :fitted[1], :fitted[0]] == 200).all()
+    assert (blob[0, :, : fitted[1], : fitted[0]] == 200).all()
     assert (blob == 200).sum() == 3 * fitted[0] * fitted[1]
     corners = np.array([[0, 0, fitted[0], fitted[1]]], np.float32)
     np.testing.assert_allclose(letterbox.to_frame(corners, scale, (width, height)), [[0, 0, width, height]], rtol=1e-5)
@@ -81,8 +85,10 @@ def test_what_is_found_does_not_depend_on_the_threshold_asked_for(seed, one, oth
     recipe = {"strides": [8], "box": "exp", "iou": 0.5, "max_detections": 300}
     if vote_iou is not None:
         recipe["vote_iou"] = vote_iou
-    outputs = {"cls_8": random.normal(-2, 2, (1, 3, 8, 12)).astype(np.float32),
-               "box_8": random.normal(1, 0.3, (1, 4, 8, 12)).astype(np.float32)}
+    outputs = {
+        "cls_8": random.normal(-2, 2, (1, 3, 8, 12)).astype(np.float32),
+        "box_8": random.normal(1, 0.3, (1, 4, 8, 12)).astype(np.float32),
+    }
     low, high = sorted((one, other))
     many, few = (find(outputs, recipe, (192, 128), (0.5, 0.5), score) for score in (low, high))
     over = many.confidence > high + 1e-6

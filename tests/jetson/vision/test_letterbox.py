@@ -4,15 +4,18 @@ import pytest
 from jetson.vision import letterbox
 
 
-@pytest.mark.parametrize("frame_wh, input_wh, fitted", [
-    ((1280, 720), (416, 256), (416, 234)),
-    ((1280, 720), (320, 192), (320, 180)),
-    ((300, 400), (416, 256), (192, 256)),
-    ((1, 1), (320, 192), (192, 192)),
-    ((10000, 1), (320, 192), (320, 1)),
-    ((1, 10000), (320, 192), (1, 192)),
-    ((416, 256), (416, 256), (416, 256)),
-])
+@pytest.mark.parametrize(
+    "frame_wh, input_wh, fitted",
+    [
+        ((1280, 720), (416, 256), (416, 234)),
+        ((1280, 720), (320, 192), (320, 180)),
+        ((300, 400), (416, 256), (192, 256)),
+        ((1, 1), (320, 192), (192, 192)),
+        ((10000, 1), (320, 192), (320, 1)),
+        ((1, 10000), (320, 192), (1, 192)),
+        ((416, 256), (416, 256), (416, 256)),
+    ],
+)
 def test_fit_keeps_the_shape_and_fills_one_side(frame_wh, input_wh, fitted):
     assert letterbox.fit(frame_wh, input_wh) == fitted
 
@@ -37,9 +40,15 @@ def test_letterbox_writes_into_out_and_overwrites_everything_there():
     assert (out >= 0).all()
 
 
-@pytest.mark.parametrize("frame", [
-    np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 4), np.uint8),
-    np.zeros((0, 4, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
+)
 def test_letterbox_refuses_what_is_no_frame(frame):
     with pytest.raises(ValueError):
         letterbox.letterbox(frame, (320, 192))

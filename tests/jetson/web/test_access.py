@@ -12,8 +12,9 @@ TOKEN = "0123456789abcdef0123"
 
 def request(path="/api/state", method="GET", query=None, **headers):
     headers.setdefault("host", "127.0.0.1:8080")
-    return Request(method, path, query or {}, {name.replace("_", "-"): value for name, value in headers.items()},
-                   "127.0.0.1", True)
+    return Request(
+        method, path, query or {}, {name.replace("_", "-"): value for name, value in headers.items()}, "127.0.0.1", True
+    )
 
 
 def status(guard, *args, **kwargs):
@@ -25,10 +26,20 @@ def test_on_the_machine_itself_no_token():
     assert status(Access()) == 200
 
 
-@pytest.mark.parametrize("host, code", [
-    ("127.0.0.1:8080", 200), ("localhost", 200), ("[::1]:8080", 200), ("192.168.1.5:80", 200), ("jet.localhost", 200),
-    ("evil.example:8080", 421), ("", 421), ("[bad", 421), ("camera.lan", 200),
-])
+@pytest.mark.parametrize(
+    "host, code",
+    [
+        ("127.0.0.1:8080", 200),
+        ("localhost", 200),
+        ("[::1]:8080", 200),
+        ("192.168.1.5:80", 200),
+        ("jet.localhost", 200),
+        ("evil.example:8080", 421),
+        ("", 421),
+        ("[bad", 421),
+        ("camera.lan", 200),
+    ],
+)
 def test_a_rebound_name_is_refused(host, code):
     assert status(Access(hosts=["Camera.lan"]), host=host) == code
 

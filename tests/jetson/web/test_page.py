@@ -9,8 +9,9 @@ import pytest
 from browser import Browser
 from serving import Serving, wait_for
 
-pytestmark = pytest.mark.skipif(not (shutil.which("chromium") or shutil.which("chromium-browser")),
-                                reason="needs chromium")
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("chromium") or shutil.which("chromium-browser")), reason="needs chromium"
+)
 SCENE = "synthetic://?size=320x240&fps=5&seed=1"
 
 
@@ -36,22 +37,30 @@ def test_a_runner_that_was_restarted_at_once_is_shown_again(tiny_bundle, clip):
 
 
 def test_a_paused_picture_stays_while_the_page_is_hidden(tiny_bundle, clip):
-    with Serving(tiny_bundle, clip, options=["--tradeoff", "off"]) as made, \
-            Browser("http://127.0.0.1:{}/".format(made.port)) as page:
+    with (
+        Serving(tiny_bundle, clip, options=["--tradeoff", "off"]) as made,
+        Browser("http://127.0.0.1:{}/".format(made.port)) as page,
+    ):
         wait_for(lambda: page.js("document.getElementById('picture').naturalWidth") == 320, "the picture")
         page.js("document.getElementById('pause').click()")
         for hidden in ("true", "false"):
-            page.js("Object.defineProperty(document, 'hidden', {value: %s, configurable: true}); "
-                    "document.dispatchEvent(new Event('visibilitychange'))" % hidden)
+            page.js(
+                "Object.defineProperty(document, 'hidden', {value: %s, configurable: true}); "
+                "document.dispatchEvent(new Event('visibilitychange'))" % hidden
+            )
         assert page.js("document.getElementById('picture').src").startswith("data:image/jpeg")
 
 
 def test_a_hidden_page_asks_for_no_picture_when_the_runner_comes_back(tiny_bundle, clip):
     options = ["--port", str(a_free_port()), "--tradeoff", "off"]
-    hide = ("Object.defineProperty(document, 'hidden', {value: %s, configurable: true}); "
-            "document.dispatchEvent(new Event('visibilitychange'))")
-    with Serving(tiny_bundle, clip, options=options) as first, \
-            Browser("http://127.0.0.1:{}/".format(first.port)) as page:
+    hide = (
+        "Object.defineProperty(document, 'hidden', {value: %s, configurable: true}); "
+        "document.dispatchEvent(new Event('visibilitychange'))"
+    )
+    with (
+        Serving(tiny_bundle, clip, options=options) as first,
+        Browser("http://127.0.0.1:{}/".format(first.port)) as page,
+    ):
         wait_for(lambda: first.state()["server"]["streams"] == 2, "picture and events")
         page.js(hide % "true")
         wait_for(lambda: first.state()["server"]["streams"] == 1, "events alone")
@@ -66,22 +75,32 @@ def test_a_hidden_page_asks_for_no_picture_when_the_runner_comes_back(tiny_bundl
 
 
 def test_what_was_on_another_day_is_told_with_the_day(tiny_bundle, clip):
-    with Serving(tiny_bundle, clip, options=["--tradeoff", "off"]) as made, \
-            Browser("http://127.0.0.1:{}/".format(made.port)) as page:
+    with (
+        Serving(tiny_bundle, clip, options=["--tradeoff", "off"]) as made,
+        Browser("http://127.0.0.1:{}/".format(made.port)) as page,
+    ):
         state = wait_for(lambda: made.state()["events"] and made.state(), "a state with events")
         wait_for(lambda: page.js("Boolean(document.querySelector('#events time'))"), "the page")
         # The page once more, fed by hand: nobody wants to wait three days.
-        page.js("window.fed = {}; window.EventSource = function () { this.addEventListener = (name, take) => { "
-                "fed[name] = take; }; }; const again = document.createElement('script'); again.src = '/page.js?again'; "
-                "document.body.append(again); 0")
+        page.js(
+            "window.fed = {}; window.EventSource = function () { this.addEventListener = (name, take) => { "
+            "fed[name] = take; }; }; const again = document.createElement('script'); again.src = '/page.js?again'; "
+            "document.body.append(again); 0"
+        )
         wait_for(lambda: page.js("Boolean(fed.state)"), "the page's script")
 
         def told(now):
             then = "2026-03-01T12:00:00.000Z"
-            said = dict(state, time=now, events=[dict(state["events"][0], at=then)],
-                        cameras=[dict(state["cameras"][0], status="lost", since=then)])
-            return page.js("fed.state({data: %s}); document.getElementById('veil-title').textContent + '|' + "
-                           "document.querySelector('#events time').textContent" % json.dumps(json.dumps(said)))
+            said = dict(
+                state,
+                time=now,
+                events=[dict(state["events"][0], at=then)],
+                cameras=[dict(state["cameras"][0], status="lost", since=then)],
+            )
+            return page.js(
+                "fed.state({data: %s}); document.getElementById('veil-title').textContent + '|' + "
+                "document.querySelector('#events time').textContent" % json.dumps(json.dumps(said))
+            )
 
         same, later = told("2026-03-01T12:05:00.000Z"), told("2026-03-04T12:05:00.000Z")
         assert "Mar" not in same and same.count(":") == later.count(":") == 4

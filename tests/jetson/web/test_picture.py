@@ -43,7 +43,7 @@ def test_blur_covers_unsure_faces_and_missing_ones():
         seen = result(([100, 80, 140, 130], [0.9, 0, 0]), ([200, 80, 240, 130], [0.3, 0, 0]))
         blurred, plain = decoded(studio.render(noise(), seen)), decoded(sharp.render(noise(), seen))
         for x in (110, 210):
-            inside = [np.abs(np.diff(p[95:125, x:x + 20], axis=1)).mean() for p in (blurred, plain)]
+            inside = [np.abs(np.diff(p[95:125, x : x + 20], axis=1)).mean() for p in (blurred, plain)]
             assert inside[0] < 0.4 * inside[1]
     finally:
         studio.stop()
@@ -104,9 +104,10 @@ def test_a_picture_that_cannot_be_drawn_ends_no_other():
         studio.stop()
 
 
-PLACES = {"lines": [{"name": "door", "points": [[0.2, 0.9], [0.2, 0.1]], "in": {"total": 3}, "out": {"total": 1}}],
-          "zones": [{"name": "queue", "points": [[0.5, 0.5], [0.9, 0.5], [0.9, 0.9], [0.5, 0.9]],
-                     "now": {"total": 2}}]}
+PLACES = {
+    "lines": [{"name": "door", "points": [[0.2, 0.9], [0.2, 0.1]], "in": {"total": 3}, "out": {"total": 1}}],
+    "zones": [{"name": "queue", "points": [[0.5, 0.5], [0.9, 0.5], [0.9, 0.9], [0.5, 0.9]], "now": {"total": 2}}],
+}
 
 
 def test_lines_and_zones_are_drawn_where_they_are():
@@ -125,15 +126,24 @@ def test_lines_and_zones_are_drawn_where_they_are():
 
 def test_odd_places_stay_in_the_picture():
     image = np.zeros((48, 64, 3), np.uint8)
-    overlay.draw(image, {"lines": [dict(PLACES["lines"][0], name="T\u00fcr" * 13, points=[[1, 1], [0, 1]])],
-                         "zones": [dict(PLACES["zones"][0], points=[[0, 0], [1, 0], [1, 1], [0, 1]])]})
+    overlay.draw(
+        image,
+        {
+            "lines": [dict(PLACES["lines"][0], name="T\u00fcr" * 13, points=[[1, 1], [0, 1]])],
+            "zones": [dict(PLACES["zones"][0], points=[[0, 0], [1, 0], [1, 1], [0, 1]])],
+        },
+    )
     assert image.any()
 
 
 def test_a_marked_picture_is_made_only_when_asked_for():
     made = []
-    studio = picture.Studio(1, lambda camera, jpeg, marked=False: made.append((decoded(jpeg), marked)), fps=1000,
-                            places=lambda camera: PLACES)
+    studio = picture.Studio(
+        1,
+        lambda camera, jpeg, marked=False: made.append((decoded(jpeg), marked)),
+        fps=1000,
+        places=lambda camera: PLACES,
+    )
     try:
         frame = np.zeros((200, 400, 3), np.uint8)
         for marked in (True, False):

@@ -94,18 +94,26 @@ def test_head_has_no_body(running):
     assert b"Content-Length: 4" in reply and reply.endswith(b"\r\n\r\n")
 
 
-@pytest.mark.parametrize("request_bytes, status", [
-    (b"GET / HTTP/1.1\r\n\r\n", 400), (b"get / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-    (b"GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505),
-    (b"POST / HTTP/1.1\r\nHost: x\r\n\r\n", 405), (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nabcde", 413),
-    (b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", 413),
-    (b"GET x HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-    (b"GET /%ff HTTP/1.1\r\nHost: x\r\n\r\n", 400), (b"GET /%00 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: x\r\n bad\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nHost: x\r\na b: c\r\n\r\n", 400),
-    (b"\xff\xfe / HTTP/1.1\r\n\r\n", 400), (b"A" * 9000, 431),
-    (b"GET /fault HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 500),
-])
+@pytest.mark.parametrize(
+    "request_bytes, status",
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"get / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505),
+        (b"POST / HTTP/1.1\r\nHost: x\r\n\r\n", 405),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nabcde", 413),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", 413),
+        (b"GET x HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET /%ff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET /%00 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n bad\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\na b: c\r\n\r\n", 400),
+        (b"\xff\xfe / HTTP/1.1\r\n\r\n", 400),
+        (b"A" * 9000, 431),
+        (b"GET /fault HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 500),
+    ],
+)
 def test_what_is_not_http_is_refused(running, request_bytes, status):
     assert talk_close(running.port, request_bytes).split(b" ")[1] == str(status).encode()
     assert get(running.port).startswith(b"HTTP/1.1 200")
@@ -122,7 +130,7 @@ def test_many_malformed_requests(running):
             if kind == 0:
                 data[at:at] = bytes([draw.randrange(256)])
             elif kind == 1:
-                del data[at:at + draw.randint(1, 10)]
+                del data[at : at + draw.randint(1, 10)]
             elif kind == 2 and at < len(data):
                 data[at] = draw.randrange(256)
             else:
@@ -147,7 +155,7 @@ def test_dripping_sockets_do_not_keep_others_out(running):
                 for number, sock in enumerate(sockets):
                     text = b"GET /page HTTP/1.1\r\nX: " if number % 2 else b"GET /healthz HTTP/1.1\r\nX: "
                     with contextlib.suppress(OSError):
-                        sock.send((text + b"x" * 1000)[step:step + 1])
+                        sock.send((text + b"x" * 1000)[step : step + 1])
                 if stop.wait(0.1):
                     return
 
@@ -298,23 +306,28 @@ def test_health_is_told_while_the_server_stands_still():
         made.stop()
 
 
-@pytest.mark.parametrize("data, wanted", [
-    (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", b"well\n"), (b"HEAD /healthz HTTP/1.0\r\n\r\n", b"\r\n\r\n"),
-    (b"GET /healthzz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"ok /healthzz"),
-    (b"GET /healthz?a=b HTTP/1.1\r\nHost: x\r\n\r\n", b"well\n"),
-    (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"ok /b"),
-    (b"GET /healthz HTTP/1.1\r\nno header\r\n\r\n", b"not a header line\n"),
-    # Cookies of everything else on that host come along, and what proxies add.
-    (b"GET /healthz HTTP/1.1\r\nHost: x\r\nCookie: " + b"c" * 4000 + b"\r\n\r\n", b"well\n"),
-    (b"GET /healthz HTTP/1.1\r\nHost: " + b"x" * 9000, b"too long\n"),
-], ids=lambda value: str(len(value)))
+@pytest.mark.parametrize(
+    "data, wanted",
+    [
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", b"well\n"),
+        (b"HEAD /healthz HTTP/1.0\r\n\r\n", b"\r\n\r\n"),
+        (b"GET /healthzz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"ok /healthzz"),
+        (b"GET /healthz?a=b HTTP/1.1\r\nHost: x\r\n\r\n", b"well\n"),
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"ok /b"),
+        (b"GET /healthz HTTP/1.1\r\nno header\r\n\r\n", b"not a header line\n"),
+        # Cookies of everything else on that host come along, and what proxies add.
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\nCookie: " + b"c" * 4000 + b"\r\n\r\n", b"well\n"),
+        (b"GET /healthz HTTP/1.1\r\nHost: " + b"x" * 9000, b"too long\n"),
+    ],
+    ids=lambda value: str(len(value)),
+)
 def test_what_the_door_answers_and_what_it_hands_on(running, data, wanted):
     for size in (len(data), 7):
         with socket.create_connection(("127.0.0.1", running.port), timeout=10) as sock:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 for at in range(0, len(data), size):
-                    sock.sendall(data[at:at + size])
+                    sock.sendall(data[at : at + size])
                     time.sleep(0.0005 if size == 7 else 0)
             reply = read_all(sock)
             assert reply.endswith(wanted) or (size == 7 and len(data) > 8192 and not reply), reply

@@ -18,8 +18,15 @@ from pipeline.build import engines, trtexec
 
 
 def jetmask(root, *arguments, **options):
-    done = subprocess.run([sys.executable, "-m", "pipeline.cli", "build", *arguments], cwd=root, capture_output=True,
-                          text=True, timeout=300, env=dict(os.environ, OMP_NUM_THREADS="1"), **options)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "build", *arguments],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=dict(os.environ, OMP_NUM_THREADS="1"),
+        **options,
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -34,25 +41,47 @@ def split(tmp_path_factory, root):
     for index in range(10):
         faces = [(index % 2, 100 + 20 * index, 120, 40), ((index + 1) % 2, 300, 60 + 10 * index, 30)]
         cv2.imwrite(str(folder / "images" / f"{index}.png"), squares.draw((416, 256), faces, seed=index))
-        images.append({"id": index, "file_name": f"images/{index}.png", "width": 416, "height": 256,
-                       "ignore_boxes": []})
+        images.append(
+            {"id": index, "file_name": f"images/{index}.png", "width": 416, "height": 256, "ignore_boxes": []}
+        )
         for label, x, y, side in faces:
-            annotations.append({"id": len(annotations) + 1, "image_id": index, "category_id": label + 1, "iscrowd": 0,
-                                "bbox": [x - side / 2, y - side / 2, side, side], "area": side * side})
-    files.write_json(str(folder / "annotations.json"), {
-        "images": images, "annotations": annotations,
-        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(manifest.CLASSES)]})
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": index,
+                    "category_id": label + 1,
+                    "iscrowd": 0,
+                    "bbox": [x - side / 2, y - side / 2, side, side],
+                    "area": side * side,
+                }
+            )
+    files.write_json(
+        str(folder / "annotations.json"),
+        {
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": i + 1, "name": name} for i, name in enumerate(manifest.CLASSES)],
+        },
+    )
     return str(folder)
 
 
 # ------------------------------------------------------------------------------------------- refusals
 
+
 @pytest.mark.parametrize("target, capability, board", [("nano", "5.3", "Jetson Nano"), ("tx2", "6.2", "Jetson TX2")])
 def test_int8_for_a_board_without_it_is_a_helpful_refusal(root, target, capability, board):
     status, out, err = jetmask(root, "--target", target, "--precision", "int8")
     assert status == 4 and not out
-    for words in ("no INT8 hardware", capability, board, "NVIDIA/TensorRT#3399", "same size and speed as FP16",
-                  f"--target {target} --precision fp16", "int8-cpu"):
+    for words in (
+        "no INT8 hardware",
+        capability,
+        board,
+        "NVIDIA/TensorRT#3399",
+        "same size and speed as FP16",
+        f"--target {target} --precision fp16",
+        "int8-cpu",
+    ):
         assert words in err, words
     assert "Traceback" not in err
 
@@ -60,24 +89,39 @@ def test_int8_for_a_board_without_it_is_a_helpful_refusal(root, target, capabili
 def test_what_is_missing_is_said(root, tiny_bundle, tmp_path):
     onnx = os.path.join(tiny_bundle, "models", "t.onnx")
     for arguments, status, words in (
-            ((), 2, "build what?"), (("nowhere.onnx",), 3, "no such file"),
-            ((onnx, "--precision", "fp16"), 2, "--out DIR"), ((onnx, "--target", "nanno"), 2, "did you mean nano"),
-            ((onnx, "--precision", "int8", "--out", str(tmp_path)), 2, "int8 needs calibration"),
-            ((onnx, "--precision", "auto", "--out", str(tmp_path)), 2, "--calibration-data"),
-            ((os.path.join(tiny_bundle, "models", "t.int8.onnx"), "--out", str(tmp_path)), 3, "not a float32 model"),
-            ((onnx, "--precision", "fp16", "--out", __file__), 3, "a file is where a folder is to be"),
-            ((onnx, "--precision", "fp16", "--out", str(tmp_path), "--max-drop", "nan"), 2, "--max-drop"),
-            ((onnx, "--print-trtexec"), 4, "no TensorRT")):
+        ((), 2, "build what?"),
+        (("nowhere.onnx",), 3, "no such file"),
+        ((onnx, "--precision", "fp16"), 2, "--out DIR"),
+        ((onnx, "--target", "nanno"), 2, "did you mean nano"),
+        ((onnx, "--precision", "int8", "--out", str(tmp_path)), 2, "int8 needs calibration"),
+        ((onnx, "--precision", "auto", "--out", str(tmp_path)), 2, "--calibration-data"),
+        ((os.path.join(tiny_bundle, "models", "t.int8.onnx"), "--out", str(tmp_path)), 3, "not a float32 model"),
+        ((onnx, "--precision", "fp16", "--out", __file__), 3, "a file is where a folder is to be"),
+        ((onnx, "--precision", "fp16", "--out", str(tmp_path), "--max-drop", "nan"), 2, "--max-drop"),
+        ((onnx, "--print-trtexec"), 4, "no TensorRT"),
+    ):
         got, _, err = jetmask(root, *arguments)
         assert got == status and words in err, (arguments, err)
 
 
 # ------------------------------------------------------------------------------------------- files
 
+
 def test_files_of_a_model_measured_against_float32(root, tiny_bundle, split, tmp_path):
     onnx = os.path.join(tiny_bundle, "models", "t.onnx")
-    status, out, err = jetmask(root, onnx, "--out", str(tmp_path / "o"), "--calibration-data", split, "--data", split,
-                               "--max-drop", "100", "--json")
+    status, out, err = jetmask(
+        root,
+        onnx,
+        "--out",
+        str(tmp_path / "o"),
+        "--calibration-data",
+        split,
+        "--data",
+        split,
+        "--max-drop",
+        "100",
+        "--json",
+    )
     assert status == 0, err
     rows = {row["precision"]: row for row in json.loads(out)["built"]}
     assert set(rows) == {"fp16", "int8", "int8-cpu"}
@@ -99,8 +143,19 @@ def test_what_loses_too_much_is_not_kept(root, tiny_bundle, split, tmp_path):
     calibration.write(spoilt, table._replace(ranges=dict.fromkeys(table.ranges, 1e-3)))
     os.mkdir(tmp_path / "o")
     files.write_text(str(tmp_path / "o" / "t.int8-cpu.onnx"), "the one of yesterday")
-    status, out, err = jetmask(root, onnx, "--precision", "int8-cpu", "--out", str(tmp_path / "o"), "--calibration",
-                               spoilt, "--data", split, "--json")
+    status, out, err = jetmask(
+        root,
+        onnx,
+        "--precision",
+        "int8-cpu",
+        "--out",
+        str(tmp_path / "o"),
+        "--calibration",
+        spoilt,
+        "--data",
+        split,
+        "--json",
+    )
     assert status == 5 and "mAP50" in err and "--precision auto" in err
     assert "failed" in json.loads(out)["built"][0]
     with open(tmp_path / "o" / "t.int8-cpu.onnx") as file:
@@ -114,8 +169,16 @@ def test_a_table_of_another_model_is_refused(root, tiny_bundle, tmp_path):
     table = calibration.read(os.path.join(tiny_bundle, "calibration", "t.json"))
     path = str(tmp_path / "other.json")
     calibration.write(path, table._replace(onnx_sha256="0" * 64))
-    status, _, err = jetmask(root, os.path.join(tiny_bundle, "models", "t.onnx"), "--precision", "int8-cpu", "--out",
-                             str(tmp_path / "o"), "--calibration", path)
+    status, _, err = jetmask(
+        root,
+        os.path.join(tiny_bundle, "models", "t.onnx"),
+        "--precision",
+        "int8-cpu",
+        "--out",
+        str(tmp_path / "o"),
+        "--calibration",
+        path,
+    )
     assert status == 3 and "belongs to another model" in err
 
 
@@ -127,9 +190,27 @@ def test_a_bundle_takes_the_measured_ap_and_leaves_out_what_loses_too_much(root,
     table = calibration.read(os.path.join(tiny_bundle, "calibration", "t.json"))
     table = table._replace(ranges=dict.fromkeys(table.ranges, 1e-3))
     spoilt = quantize.int8_cpu(onnx, table, str(tmp_path / "bad.onnx"))
-    done = subprocess.run([sys.executable, "-m", "pipeline.cli", "bundle", "create", str(tmp_path / "b"), "--onnx",
-                           "t=" + onnx, "--int8-cpu", "t=%s" % spoilt, "--sizes", "416x256", "--data", split],
-                          cwd=root, capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pipeline.cli",
+            "bundle",
+            "create",
+            str(tmp_path / "b"),
+            "--onnx",
+            "t=" + onnx,
+            "--int8-cpu",
+            "t=%s" % spoilt,
+            "--sizes",
+            "416x256",
+            "--data",
+            split,
+        ],
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 5 and "t-416x256-int8-cpu -" in done.stderr and "Traceback" not in done.stderr
     variants = {v.name: v for v in manifest.load(str(tmp_path / "b")).variants}
     assert set(variants) == {"t-416x256-fp32", "t-416x256-fp16"}
@@ -141,8 +222,20 @@ def test_auto_keeps_layers_in_float_writes_them_into_the_table_and_remembers(roo
     from jetson.engine import calibration
 
     onnx = os.path.join(tiny_bundle, "models", "t.onnx")
-    arguments = (onnx, "--precision", "auto", "--out", str(tmp_path / "o"), "--calibration-data", split, "--data",
-                 split, "--max-drop", "3", "--json")
+    arguments = (
+        onnx,
+        "--precision",
+        "auto",
+        "--out",
+        str(tmp_path / "o"),
+        "--calibration-data",
+        split,
+        "--data",
+        split,
+        "--max-drop",
+        "3",
+        "--json",
+    )
     status, out, err = jetmask(root, *arguments)
     assert status == 0, err
     rows = {row["precision"]: row for row in json.loads(out)["built"]}
@@ -152,7 +245,8 @@ def test_auto_keeps_layers_in_float_writes_them_into_the_table_and_remembers(roo
     assert len(kept) == rows["int8"]["kept"] and set(kept.values()) <= {"fp16"}
     again = json.loads(jetmask(root, *arguments)[1])["built"]  # from the cache: the same mix, the same figures
     assert [(row["kept"], row["difference"]) for row in again] == [
-        (row["kept"], row["difference"]) for row in rows.values()]
+        (row["kept"], row["difference"]) for row in rows.values()
+    ]
 
 
 # ------------------------------------------------------------------------------------------- trtexec
@@ -176,8 +270,10 @@ def test_trtexec_in_the_spelling_of_each_version():
     assert "--noTF32" in words_of((10, 3), "fp32")
 
 
-@pytest.mark.parametrize("version, precision, error", [
-    ((8, 2), "int8", BadInput), ((11, 0), "fp16", DeviceMismatch), ((11, 0), "int8", DeviceMismatch)])
+@pytest.mark.parametrize(
+    "version, precision, error",
+    [((8, 2), "int8", BadInput), ((11, 0), "fp16", DeviceMismatch), ((11, 0), "int8", DeviceMismatch)],
+)
 def test_trtexec_that_would_build_something_else_is_refused(version, precision, error):
     with pytest.raises(error):
         words_of(version, precision)
@@ -187,12 +283,20 @@ def test_print_trtexec_of_a_bundle_and_of_a_file(root, tiny_bundle):
     status, out, err = jetmask(root, tiny_bundle, "--target", "nano", "--print-trtexec", "--json")
     commands = json.loads(out)["commands"]
     assert status == 0 and len(commands) == 4 and not any("int8" in c for c in commands), err
-    status, out, _ = jetmask(root, os.path.join(tiny_bundle, "models", "t.int8.onnx"), "--target", "orin-nano",
-                             "--precision", "int8", "--print-trtexec")
+    status, out, _ = jetmask(
+        root,
+        os.path.join(tiny_bundle, "models", "t.int8.onnx"),
+        "--target",
+        "orin-nano",
+        "--precision",
+        "int8",
+        "--print-trtexec",
+    )
     assert status == 0 and out.count("--int8") == 2, "one for each TensorRT of JetPack 6"
 
 
 # ------------------------------------------------------------------------------------------- engines
+
 
 def test_no_gpu_here_says_where_engines_are_built(root, tiny_bundle):
     status, _, err = jetmask(root, tiny_bundle)
@@ -207,15 +311,19 @@ def test_engines_are_measured_and_the_manifest_kept_true(tiny_copy, split, tmp_p
     there = machine.Machine(library, str(tmp_path / "engines"), "10.3.0", site)
     shutil.rmtree(os.path.join(tiny_copy, "eval"), ignore_errors=True)
     before = manifest.load(tiny_copy)
-    status, out, err = there.run("-m", "pipeline.cli", "build", tiny_copy, "--data", split, "--variant",
-                                 "t-416x256-fp16", "--json", timeout=300)
+    status, out, err = there.run(
+        "-m", "pipeline.cli", "build", tiny_copy, "--data", split, "--variant", "t-416x256-fp16", "--json", timeout=300
+    )
     assert status == 0, err
-    row, = json.loads(out)["built"]
+    (row,) = json.loads(out)["built"]
     assert row["difference"] == 0 == row["low"] == row["high"]
     manifest.verify(tiny_copy)
     after = manifest.load(tiny_copy)
     assert after.variant("t-416x256-fp16").ap["tensorrt"] == {
-        "map50": row["map50"], "split": os.path.basename(split), "images": 10}
+        "map50": row["map50"],
+        "split": os.path.basename(split),
+        "images": 10,
+    }
     assert "tensorrt" not in after.variant("t-416x256-fp16").ap_reason
     assert [v.name for v in after.variants] == [v.name for v in before.variants]
 
@@ -226,6 +334,7 @@ def test_a_failed_engine_leaves_the_manifest_and_a_default_cannot(tiny_copy):
     manifest.verify(tiny_copy)
     assert "t-416x256-fp16" not in [v.name for v in manifest.load(tiny_copy).variants]
     from jetson.errors import QualityGate
+
     with pytest.raises(QualityGate):
         engines.write_measured(tiny_copy, [dict(row, variant="t-416x256-fp32")], "val")
     manifest.verify(tiny_copy)

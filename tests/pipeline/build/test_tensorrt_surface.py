@@ -11,40 +11,78 @@ import os
 
 import pytest
 
-CODE = ("jetson/engine/tensorrt_module.py", "jetson/engine/tensorrt_network.py", "jetson/engine/tensorrt.py",
-        "jetson/engine/calibration.py", "jetson/engine/build_worker.py", "jetson/engine/build.py")
+CODE = (
+    "jetson/engine/tensorrt_module.py",
+    "jetson/engine/tensorrt_network.py",
+    "jetson/engine/tensorrt.py",
+    "jetson/engine/calibration.py",
+    "jetson/engine/build_worker.py",
+    "jetson/engine/build.py",
+)
 # How our code calls the objects of NVIDIA's classes. A new name for one must be added here, else its uses go unseen:
 # the count at the end of the first test would show it.
 OBJECTS = {
-    "builder": "Builder", "config": "IBuilderConfig", "network": "INetworkDefinition", "parser": "OnnxParser",
-    "layer": "ILayer", "self._runtime": "Runtime", "self._engine": "ICudaEngine", "engine": "ICudaEngine",
-    "self._context": "IExecutionContext", "cache": "ITimingCache", "kinds": "NetworkDefinitionCreationFlag",
+    "builder": "Builder",
+    "config": "IBuilderConfig",
+    "network": "INetworkDefinition",
+    "parser": "OnnxParser",
+    "layer": "ILayer",
+    "self._runtime": "Runtime",
+    "self._engine": "ICudaEngine",
+    "engine": "ICudaEngine",
+    "self._context": "IExecutionContext",
+    "cache": "ITimingCache",
+    "kinds": "NetworkDefinitionCreationFlag",
     "output": "ITensor",
 }
-ONLY_IN = {"cache": {"_build_plan"}, "engine": {"_list_tensors"}, "output": {"set_input"},
-           "layer": {"set_layer_precisions"}, "parser": {"parse", "_parser_failure"}}
+ONLY_IN = {
+    "cache": {"_build_plan"},
+    "engine": {"_list_tensors"},
+    "output": {"set_input"},
+    "layer": {"set_layer_precisions"},
+    "parser": {"parse", "_parser_failure"},
+}
 # name -> the question in the same function that must be asked first
 GUARDED = {
-    "BuilderFlag.FP16": "FP16", "NetworkDefinitionCreationFlag.STRONGLY_TYPED": "STRONGLY_TYPED",
+    "BuilderFlag.FP16": "FP16",
+    "NetworkDefinitionCreationFlag.STRONGLY_TYPED": "STRONGLY_TYPED",
     "NetworkDefinitionCreationFlag.EXPLICIT_BATCH": "EXPLICIT_BATCH",
     "IBuilderConfig.set_memory_pool_limit": "set_memory_pool_limit",
     "MemoryPoolType.WORKSPACE": "set_memory_pool_limit",
-    "IBuilderConfig.max_workspace_size": "set_memory_pool_limit", "IBuilderConfig.progress_monitor": "progress_monitor",
+    "IBuilderConfig.max_workspace_size": "set_memory_pool_limit",
+    "IBuilderConfig.progress_monitor": "progress_monitor",
     "Builder.platform_has_fast_fp16": "platform_has_fast_fp16",
-    "Builder.platform_has_fast_int8": "platform_has_fast_int8", "ParserError.node_name": "node_name",
+    "Builder.platform_has_fast_int8": "platform_has_fast_int8",
+    "ParserError.node_name": "node_name",
 }
 # Asked for elsewhere: calibrators and layer precisions exist where the FP16 flag does (is_typed), named tensors where
 # num_io_tensors does (self._named), compute capabilities only in RTX (target_capabilities is for it alone).
 BEHIND_A_WORLD = {
-    "trt.IInt8EntropyCalibrator2", "trt.IInt8MinMaxCalibrator", "IBuilderConfig.int8_calibrator", "ILayer.precision",
-    "ILayer.set_output_type", "ICudaEngine.get_tensor_name", "ICudaEngine.get_tensor_shape",
-    "ICudaEngine.get_tensor_dtype", "ICudaEngine.get_tensor_mode", "TensorIOMode.INPUT", "trt.TensorIOMode",
-    "IExecutionContext.set_tensor_address", "IExecutionContext.execute_async_v3", "IExecutionContext.execute_async_v2",
+    "trt.IInt8EntropyCalibrator2",
+    "trt.IInt8MinMaxCalibrator",
+    "IBuilderConfig.int8_calibrator",
+    "ILayer.precision",
+    "ILayer.set_output_type",
+    "ICudaEngine.get_tensor_name",
+    "ICudaEngine.get_tensor_shape",
+    "ICudaEngine.get_tensor_dtype",
+    "ICudaEngine.get_tensor_mode",
+    "TensorIOMode.INPUT",
+    "trt.TensorIOMode",
+    "IExecutionContext.set_tensor_address",
+    "IExecutionContext.execute_async_v3",
+    "IExecutionContext.execute_async_v2",
     "ICudaEngine.num_io_tensors",
-    "ICudaEngine.num_bindings", "ICudaEngine.get_binding_name",
-    "ICudaEngine.get_binding_shape", "ICudaEngine.get_binding_dtype", "ICudaEngine.binding_is_input",
+    "ICudaEngine.num_bindings",
+    "ICudaEngine.get_binding_name",
+    "ICudaEngine.get_binding_shape",
+    "ICudaEngine.get_binding_dtype",
+    "ICudaEngine.binding_is_input",
     "IBuilderConfig.num_compute_capabilities",
-    "IBuilderConfig.set_compute_capability", "trt.ComputeCapability", "trt.IProgressMonitor", "trt.MemoryPoolType",
+    "IBuilderConfig.set_compute_capability",
+    "trt.ComputeCapability",
+    "trt.IProgressMonitor",
+    "trt.MemoryPoolType",
 }
 FREE = {"trt.__version__", "trt.__name__"}
 OURS = {"IInt8EntropyCalibrator2.failure", "IBuilderConfig.get"}
@@ -59,8 +97,10 @@ def surfaces(root):
         derived = json.load(file)
     result = {}
     for version in ("8.4.1", "8.5.3", "rtx_1.7.1"):
-        result[version] = {name: dict((word.split(":") + [None])[:2] for word in members.split())
-                           for name, members in real[version].items()}
+        result[version] = {
+            name: dict((word.split(":") + [None])[:2] for word in members.split())
+            for name, members in real[version].items()
+        }
     for version in ("8.2.1", "10.3.0", "11.1"):
         result[version] = {name: dict.fromkeys(members.split()) for name, members in derived[version].items()}
     return result
@@ -82,8 +122,11 @@ def uses(root):
         with open(os.path.join(root, name)) as file:
             tree = ast.parse(file.read())
         for function in [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]:
-            calls = {id(n.func): len(n.args) for n in ast.walk(function)
-                     if isinstance(n, ast.Call) and not any(isinstance(a, ast.Starred) for a in n.args)}
+            calls = {
+                id(n.func): len(n.args)
+                for n in ast.walk(function)
+                if isinstance(n, ast.Call) and not any(isinstance(a, ast.Starred) for a in n.args)
+            }
             for node in ast.walk(function):
                 text = dotted(node) if isinstance(node, ast.Attribute) else None
                 if text is None:
@@ -112,8 +155,10 @@ def questions(root):
             tree = ast.parse(file.read())
         for function in [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]:
             asked[name, function.name] = {
-                n.args[1].value for n in ast.walk(function)
-                if isinstance(n, ast.Call) and dotted(n.func) == "hasattr" and isinstance(n.args[1], ast.Constant)}
+                n.args[1].value
+                for n in ast.walk(function)
+                if isinstance(n, ast.Call) and dotted(n.func) == "hasattr" and isinstance(n.args[1], ast.Constant)
+            }
     return asked
 
 
@@ -121,10 +166,16 @@ def missing_in(surfaces, key):
     """Versions that lack `key`. Classes of the module are those the version describes."""
     owner, _, member = key.partition(".")
     if owner == "trt":
-        return [version for version, classes in surfaces.items()
-                if member not in classes and not (member == "LayerType" or member == "ComputeCapability")]
-    return [version for version, classes in surfaces.items()
-            if not (owner in ("ComputeCapability", "LayerType") or member in classes.get(owner, {}))]
+        return [
+            version
+            for version, classes in surfaces.items()
+            if member not in classes and not (member == "LayerType" or member == "ComputeCapability")
+        ]
+    return [
+        version
+        for version, classes in surfaces.items()
+        if not (owner in ("ComputeCapability", "LayerType") or member in classes.get(owner, {}))
+    ]
 
 
 def test_every_name_exists_where_it_is_used(root, surfaces):
@@ -178,6 +229,7 @@ def test_flags_and_types_that_are_named_as_text_exist(root, surfaces):
     for version in ("11.1", "rtx_1.7.1"):
         assert not precision & set(surfaces[version]["BuilderFlag"]), "there the typed world is taken"
     from jetson.engine.tensorrt import DTYPES
+
     real = set().union(*(surfaces[version]["DataType"] for version in surfaces))
     assert set(DTYPES) <= real
     assert set(DTYPES) >= {"FLOAT", "HALF", "INT8", "INT32", "BOOL"} == set(surfaces["8.2.1"]["DataType"])
@@ -185,8 +237,12 @@ def test_flags_and_types_that_are_named_as_text_exist(root, surfaces):
 
 def test_our_callbacks_have_the_signatures_that_the_bindings_call(root, surfaces):
     """Subclasses of NVIDIA's: each method we define is one of theirs, and takes what they give."""
-    bases = {"Log": "ILogger", "Monitor": "IProgressMonitor", "Profiler": "IProfiler",
-             "Calibrator": "IInt8EntropyCalibrator2"}
+    bases = {
+        "Log": "ILogger",
+        "Monitor": "IProgressMonitor",
+        "Profiler": "IProfiler",
+        "Calibrator": "IInt8EntropyCalibrator2",
+    }
     seen = set()
     for name in CODE:
         with open(os.path.join(root, name)) as file:
@@ -202,9 +258,17 @@ def test_our_callbacks_have_the_signatures_that_the_bindings_call(root, surfaces
                         seen.add(node.name + "." + method.name)
                         takes = len(method.args.args) - 1
                         assert takes == int(arity) or (takes < int(arity) and method.args.vararg), (name, method.name)
-    assert seen == {"Log.log", "Monitor.phase_start", "Monitor.step_complete", "Monitor.phase_finish",
-                    "Profiler.report_layer_time", "Calibrator.get_batch_size", "Calibrator.get_batch",
-                    "Calibrator.read_calibration_cache", "Calibrator.write_calibration_cache"}
+    assert seen == {
+        "Log.log",
+        "Monitor.phase_start",
+        "Monitor.step_complete",
+        "Monitor.phase_finish",
+        "Profiler.report_layer_time",
+        "Calibrator.get_batch_size",
+        "Calibrator.get_batch",
+        "Calibrator.read_calibration_cache",
+        "Calibrator.write_calibration_cache",
+    }
 
 
 @pytest.mark.parametrize("derived, real", [("8.5.3", "8.5.3")])
@@ -221,4 +285,6 @@ def test_the_derived_members_agree_with_the_real_module(root, surfaces, derived,
                 there = {"log"}
             enum_extra = {"name", "value"}
             assert told == there - enum_extra or told - there == set() or there - told == set(), (
-                owner, sorted(told ^ there))
+                owner,
+                sorted(told ^ there),
+            )

@@ -29,19 +29,37 @@ WH = (320, 192)
 def _recipe(tiny_bundle, **changes):
     models = os.path.join(tiny_bundle, "models")
     recipe = {
-        "models": {"t": {"fp32": os.path.join(models, "t.onnx"), "int8-cpu": os.path.join(models, "t.int8-cpu.onnx"),
-                         "int8": os.path.join(models, "t.int8.onnx")}},
+        "models": {
+            "t": {
+                "fp32": os.path.join(models, "t.onnx"),
+                "int8-cpu": os.path.join(models, "t.int8-cpu.onnx"),
+                "int8": os.path.join(models, "t.int8.onnx"),
+            }
+        },
         "variants": [
-            {"name": "t-320x192-fp32", "model": "t", "input_wh": WH, "precision": "fp32", "macs": 5,
-             "runtimes": ["onnxruntime", "tensorrt"],
-             "ap": {"onnxruntime": {"map50": 50.0, "split": "val", "images": 3}}},
+            {
+                "name": "t-320x192-fp32",
+                "model": "t",
+                "input_wh": WH,
+                "precision": "fp32",
+                "macs": 5,
+                "runtimes": ["onnxruntime", "tensorrt"],
+                "ap": {"onnxruntime": {"map50": 50.0, "split": "val", "images": 3}},
+            },
             {"name": "t-320x192-fp16", "model": "t", "input_wh": WH, "precision": "fp16", "runtimes": ["tensorrt"]},
-            {"name": "t-320x192-int8-cpu", "model": "t", "input_wh": WH, "precision": "int8-cpu",
-             "runtimes": ["onnxruntime"]},
+            {
+                "name": "t-320x192-int8-cpu",
+                "model": "t",
+                "input_wh": WH,
+                "precision": "int8-cpu",
+                "runtimes": ["onnxruntime"],
+            },
             {"name": "t-320x192-int8", "model": "t", "input_wh": WH, "precision": "int8", "runtimes": ["tensorrt"]},
         ],
         "calibration": {"t": {"images": 3}, "t.cache": "TRT-8201-EntropyCalibration2\nimage: 3c010a14\n"},
-        "card": "# card\n", "provenance": {"versions": {"onnx": "1"}}, "created": "2026-01-01T00:00:00Z",
+        "card": "# card\n",
+        "provenance": {"versions": {"onnx": "1"}},
+        "created": "2026-01-01T00:00:00Z",
     }
     recipe.update(changes)
     return recipe
@@ -62,8 +80,12 @@ def test_a_written_bundle_is_whole_and_its_files_are_where_they_belong(written):
     assert install.check(folder, digest) == digest
     contents = manifest.load(folder)
     found = {variant.name: variant.file for variant in contents.variants}
-    assert found == {"t-320x192-fp32": "models/t.onnx", "t-320x192-fp16": "models/t.onnx",
-                     "t-320x192-int8-cpu": "models/t.int8-cpu.onnx", "t-320x192-int8": "models/t.int8.onnx"}
+    assert found == {
+        "t-320x192-fp32": "models/t.onnx",
+        "t-320x192-fp16": "models/t.onnx",
+        "t-320x192-int8-cpu": "models/t.int8-cpu.onnx",
+        "t-320x192-int8": "models/t.int8.onnx",
+    }
     assert contents.default_variant == "t-320x192-fp32"
     assert files.read_json(os.path.join(folder, "calibration", "t.json")) == {"images": 3}
     assert contents.variant("t-320x192-int8").ap == {"tensorrt": None}
@@ -86,14 +108,30 @@ def test_the_manifest_follows_its_published_schema(written, tiny_bundle, root):
         jsonschema.validate(files.read_json(os.path.join(folder, "manifest.json")), schema)
 
 
-@pytest.mark.parametrize("path,value", [
-    (("schema_version",), 2), (("schema_version",), None), (("classes",), []), (("variants",), []), (("name",), ""),
-    (("decode", "score"), 2), (("decode", "box"), "linear"), (("variants", 0, "input_wh"), [320, 190]),
-    (("variants", 0, "input_wh"), [320]), (("variants", 0, "sha256"), "x"), (("variants", 0, "precision"), "int4"),
-    (("variants", 0, "runtimes"), ["cuda"]), (("variants", 0, "bytes"), 0), (("variants", 0, "file"), "/etc/x"),
-    (("variants", 0, "ap"), {"onnxruntime": {"map50": 101}}), (("variants", 0, "ap"), {"cuda": None}),
-    (("variants", 0, "name"), "a b"), (("variants", 0, "macs"), -1), (("preprocessing",), "other"),
-])
+@pytest.mark.parametrize(
+    "path,value",
+    [
+        (("schema_version",), 2),
+        (("schema_version",), None),
+        (("classes",), []),
+        (("variants",), []),
+        (("name",), ""),
+        (("decode", "score"), 2),
+        (("decode", "box"), "linear"),
+        (("variants", 0, "input_wh"), [320, 190]),
+        (("variants", 0, "input_wh"), [320]),
+        (("variants", 0, "sha256"), "x"),
+        (("variants", 0, "precision"), "int4"),
+        (("variants", 0, "runtimes"), ["cuda"]),
+        (("variants", 0, "bytes"), 0),
+        (("variants", 0, "file"), "/etc/x"),
+        (("variants", 0, "ap"), {"onnxruntime": {"map50": 101}}),
+        (("variants", 0, "ap"), {"cuda": None}),
+        (("variants", 0, "name"), "a b"),
+        (("variants", 0, "macs"), -1),
+        (("preprocessing",), "other"),
+    ],
+)
 def test_schema_and_reader_refuse_the_same(written, root, path, value):
     document = files.read_json(os.path.join(written[0], "manifest.json"))
     place = document
@@ -103,7 +141,9 @@ def test_schema_and_reader_refuse_the_same(written, root, path, value):
         del place[path[-1]]
     else:
         place[path[-1]] = value
-    validator = jsonschema.Draft202012Validator(files.read_json(os.path.join(root, "jetson", "bundle", "manifest.schema.json")))
+    validator = jsonschema.Draft202012Validator(
+        files.read_json(os.path.join(root, "jetson", "bundle", "manifest.schema.json"))
+    )
     assert list(validator.iter_errors(document))
     assert manifest.problems(document)
 
@@ -131,12 +171,16 @@ def test_the_bill_of_materials_follows_cyclonedxs_own_schema(written, root, whic
     import referencing.jsonschema
 
     folder = os.path.join(os.path.dirname(cyclonedx.schema.__file__), "_res")
-    schemas = {name: files.read_json(os.path.join(folder, name + ".SNAPSHOT.schema.json"))
-               for name in ("bom-1.5", "spdx", "jsf-0.82")}
+    schemas = {
+        name: files.read_json(os.path.join(folder, name + ".SNAPSHOT.schema.json"))
+        for name in ("bom-1.5", "spdx", "jsf-0.82")
+    }
     registry = referencing.Registry().with_resources(
-        (schema["$id"], referencing.jsonschema.DRAFT7.create_resource(schema)) for schema in schemas.values())
+        (schema["$id"], referencing.jsonschema.DRAFT7.create_resource(schema)) for schema in schemas.values()
+    )
     validator = jsonschema.Draft7Validator(
-        schemas["bom-1.5"], registry=registry, format_checker=jsonschema.FormatChecker())
+        schemas["bom-1.5"], registry=registry, format_checker=jsonschema.FormatChecker()
+    )
     place = written[0] if which == "written" else os.path.join(root, "jetson", "models")
     sbom = files.read_json(os.path.join(place, "sbom.cdx.json"))
     validator.validate(sbom)
@@ -144,14 +188,17 @@ def test_the_bill_of_materials_follows_cyclonedxs_own_schema(written, root, whic
     assert not validator.is_valid(sbom)
 
 
-@pytest.mark.parametrize("change,error,word", [
-    ({"models": {"t": {"fp32": "/nowhere/t.onnx"}}}, BadInput, "/nowhere/t.onnx"),
-    ({"models": {"t": {"fp8": "x"}}}, UsageError, "fp8"),
-    ({"models": {}}, BadInput, "models/t.onnx"),
-    ({"variants": []}, BadInput, "variants"),
-    ({"variants": [{"name": "x"}]}, BadInput, "lacks"),
-    ({"default_variant": "none"}, BadInput, "none"),
-])
+@pytest.mark.parametrize(
+    "change,error,word",
+    [
+        ({"models": {"t": {"fp32": "/nowhere/t.onnx"}}}, BadInput, "/nowhere/t.onnx"),
+        ({"models": {"t": {"fp8": "x"}}}, UsageError, "fp8"),
+        ({"models": {}}, BadInput, "models/t.onnx"),
+        ({"variants": []}, BadInput, "variants"),
+        ({"variants": [{"name": "x"}]}, BadInput, "lacks"),
+        ({"default_variant": "none"}, BadInput, "none"),
+    ],
+)
 def test_a_wrong_recipe_leaves_no_folder(tiny_bundle, tmp_path, change, error, word):
     with pytest.raises(error) as caught:
         writer.write(str(tmp_path / "b"), **_recipe(tiny_bundle, **change))
@@ -214,8 +261,11 @@ def test_golden_inputs_find_a_wrong_colour_order(tiny_copy, monkeypatch):
     from jetson.inference import detector
 
     plain = detector.Detector.detect
-    monkeypatch.setattr(detector.Detector, "detect",
-                        lambda self, frame, score=None: plain(self, np.ascontiguousarray(frame[..., ::-1]), score))
+    monkeypatch.setattr(
+        detector.Detector,
+        "detect",
+        lambda self, frame, score=None: plain(self, np.ascontiguousarray(frame[..., ::-1]), score),
+    )
     assert golden.check(tiny_copy)["differences"]
 
 
@@ -231,11 +281,17 @@ def _split(folder, names, labelled=True):
         cv2.imwrite(str(path), squares.draw((320, 192), [(number % 2, 100, 80, 68)], number))
         images.append({"id": number, "file_name": name, "width": 320, "height": 192})
         if labelled:
-            annotations.append({"id": number, "image_id": number, "category_id": number % 2 + 1,
-                                "bbox": [66, 46, 68, 68]})
-    files.write_json(str(folder / "annotations.json"), {
-        "images": images, "annotations": annotations,
-        "categories": [{"id": label + 1, "name": name} for label, name in enumerate(manifest.CLASSES)]})
+            annotations.append(
+                {"id": number, "image_id": number, "category_id": number % 2 + 1, "bbox": [66, 46, 68, 68]}
+            )
+    files.write_json(
+        str(folder / "annotations.json"),
+        {
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": label + 1, "name": name} for label, name in enumerate(manifest.CLASSES)],
+        },
+    )
     return str(folder)
 
 
@@ -247,8 +303,10 @@ def test_photographs_come_in_only_when_asked(tiny_bundle, tmp_path):
     writer.write(folder, **_recipe(tiny_bundle, photos=split))
     assert {"eval/" + name for name in names} <= set(manifest.listing(folder))
     for truth, name in zip(average_precision.load_split(os.path.join(folder, "eval")), names):
-        assert average_precision.read_image(truth).tobytes() == average_precision.read_image(truth._replace(
-            file=os.path.join(split, name))).tobytes()
+        assert (
+            average_precision.read_image(truth).tobytes()
+            == average_precision.read_image(truth._replace(file=os.path.join(split, name))).tobytes()
+        )
     install.check(folder)
 
 
@@ -263,8 +321,9 @@ def test_photographs_without_annotations_are_refused(tiny_bundle, tmp_path, text
     outside = _split(tmp_path / "outside", ["images/a.png"])
     document = files.read_json(outside + "/annotations.json")
     document["images"][0]["file_name"] = "../outside/images/a.png"
-    files.write_json(outside + "/annotations.json", dict(document, images=[dict(
-        document["images"][0], file_name="../a.png")]))
+    files.write_json(
+        outside + "/annotations.json", dict(document, images=[dict(document["images"][0], file_name="../a.png")])
+    )
     shutil.move(outside + "/images/a.png", str(tmp_path / "a.png"))
     with pytest.raises(BadInput, match="not inside"):
         writer.write(str(tmp_path / "b"), **_recipe(tiny_bundle, photos=outside))
@@ -304,8 +363,22 @@ def test_signing_on_the_command_line(written, tmp_path):
     assert done.returncode == 3 and "not by a trusted key" in done.stderr
     # openssl agrees: the format is nobody's own.
     if shutil.which("openssl"):
-        done = subprocess.run(["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", key + ".pub", "-rawin", "-in",
-                               f"{folder}/SHA256SUMS", "-sigfile", f"{folder}/SHA256SUMS.sig"], capture_output=True)
+        done = subprocess.run(
+            [
+                "openssl",
+                "pkeyutl",
+                "-verify",
+                "-pubin",
+                "-inkey",
+                key + ".pub",
+                "-rawin",
+                "-in",
+                f"{folder}/SHA256SUMS",
+                "-sigfile",
+                f"{folder}/SHA256SUMS.sig",
+            ],
+            capture_output=True,
+        )
         assert done.returncode == 0
     with open(os.path.join(folder, "SHA256SUMS"), "r+b") as file:
         file.write(b"0")
@@ -315,9 +388,17 @@ def test_signing_on_the_command_line(written, tmp_path):
         writer.sign(folder, key + ".pub")
 
 
-@pytest.mark.parametrize("change,word", [
-    ("model byte", "damaged"), ("sums byte", "changed after it was signed"), ("signature byte", "changed"),
-    ("other key", "not by a trusted key"), ("stripped", "not signed"), ("resealed", "changed after it was signed")])
+@pytest.mark.parametrize(
+    "change,word",
+    [
+        ("model byte", "damaged"),
+        ("sums byte", "changed after it was signed"),
+        ("signature byte", "changed"),
+        ("other key", "not by a trusted key"),
+        ("stripped", "not signed"),
+        ("resealed", "changed after it was signed"),
+    ],
+)
 @pytest.mark.parametrize("form", ["folder", "tar"])
 def test_what_is_not_signed_as_it_is_does_not_get_onto_a_device(written, tmp_path, change, word, form):
     """`python3 -m jetson install --key`, under the device's Python where there is one."""
@@ -327,8 +408,17 @@ def test_what_is_not_signed_as_it_is_does_not_get_onto_a_device(written, tmp_pat
         writer.make_key(str(tmp_path / name))
     writer.sign(folder, str(tmp_path / "maker"))
     python = os.environ.get("JETMASK_PYTHON36") or sys.executable
-    install_there = [python, "-m", "jetson", "install", "--stage", "--state", str(tmp_path / "state"), "--key",
-                     str(tmp_path / ("other.pub" if change == "other key" else "maker.pub"))]
+    install_there = [
+        python,
+        "-m",
+        "jetson",
+        "install",
+        "--stage",
+        "--state",
+        str(tmp_path / "state"),
+        "--key",
+        str(tmp_path / ("other.pub" if change == "other key" else "maker.pub")),
+    ]
 
     def flip(name):
         with open(os.path.join(folder, name), "r+b") as file:
@@ -355,20 +445,23 @@ def test_what_is_not_signed_as_it_is_does_not_get_onto_a_device(written, tmp_pat
 
 def test_what_create_is_given_is_checked_by_the_options_own_names(tiny_bundle, tmp_path):
     onnx, place = f"{tiny_bundle}/models/t.onnx", str(tmp_path / "b")
-    labelled, unlabelled = (_split(tmp_path / name, ["images/a.png"], name == "labelled")
-                            for name in ("labelled", "unlabelled"))
+    labelled, unlabelled = (
+        _split(tmp_path / name, ["images/a.png"], name == "labelled") for name in ("labelled", "unlabelled")
+    )
     for words, code, told in (
-            (["--onnx", "t"], 2, "--onnx s="), (["--onnx", f"a/b={onnx}"], 2, "--onnx a/b"),
-            (["--onnx", f"t={onnx}", "--onnx", f"t={onnx}.other"], 2, "two files for t"),
-            (["--onnx", f"t={onnx}", "--tflite", "t"], 2, "--tflite s-416x256-int8="),
-            (["--onnx", f"t={onnx}", "--card", f"{place}/no.md"], 3, "no.md"),
-            (["--onnx", f"t={onnx}", "--calibration", f"{place}/no"], 3, "no such folder"),
-            (["--onnx", f"t={onnx}", "--max-drop", "nan"], 2, "--max-drop"),
-            (["--onnx", f"t={onnx}", "--sizes", "100x100"], 2, "multiples of 32"),
-            (["--onnx", f"t={onnx}", "--default-variant", "t-416x256"], 2, "t-416x256-fp32"),
-            (["--onnx", f"t={onnx}", "--data", unlabelled], 3, "no face to measure"),
-            (["--onnx", f"t={onnx}", "--data", labelled, "--key", onnx], 3, "cannot use the key"),
-            (["--onnx", f"t={onnx}", "--data", labelled, "--include-photos", place], 3, "no such data folder")):
+        (["--onnx", "t"], 2, "--onnx s="),
+        (["--onnx", f"a/b={onnx}"], 2, "--onnx a/b"),
+        (["--onnx", f"t={onnx}", "--onnx", f"t={onnx}.other"], 2, "two files for t"),
+        (["--onnx", f"t={onnx}", "--tflite", "t"], 2, "--tflite s-416x256-int8="),
+        (["--onnx", f"t={onnx}", "--card", f"{place}/no.md"], 3, "no.md"),
+        (["--onnx", f"t={onnx}", "--calibration", f"{place}/no"], 3, "no such folder"),
+        (["--onnx", f"t={onnx}", "--max-drop", "nan"], 2, "--max-drop"),
+        (["--onnx", f"t={onnx}", "--sizes", "100x100"], 2, "multiples of 32"),
+        (["--onnx", f"t={onnx}", "--default-variant", "t-416x256"], 2, "t-416x256-fp32"),
+        (["--onnx", f"t={onnx}", "--data", unlabelled], 3, "no face to measure"),
+        (["--onnx", f"t={onnx}", "--data", labelled, "--key", onnx], 3, "cannot use the key"),
+        (["--onnx", f"t={onnx}", "--data", labelled, "--include-photos", place], 3, "no such data folder"),
+    ):
         done = _jetmask("bundle", "create", place, *words)
         assert done.returncode == code and told in done.stderr, done.stderr
         assert not os.path.exists(place) and " ms" not in done.stderr  # before anything is measured
@@ -382,15 +475,41 @@ def test_what_loses_too_much_is_not_in_the_bundle(tiny_bundle, tmp_path):
     """Neither the variant nor its file; and a bundle without fp32 has nothing to compare with."""
     onnx, int8 = f"{tiny_bundle}/models/t.onnx", f"t={tiny_bundle}/models/t.int8-cpu.onnx"
     data = _split(tmp_path / "val", [f"images/{number}.png" for number in range(4)])
-    done = _jetmask("bundle", "create", str(tmp_path / "a"), "--onnx", f"t={onnx}", "--int8-cpu", int8, "--sizes",
-                    "320x192", "--data", data, "--max-drop=-101", "--default-variant", "t-320x192-int8-cpu")
+    done = _jetmask(
+        "bundle",
+        "create",
+        str(tmp_path / "a"),
+        "--onnx",
+        f"t={onnx}",
+        "--int8-cpu",
+        int8,
+        "--sizes",
+        "320x192",
+        "--data",
+        data,
+        "--max-drop=-101",
+        "--default-variant",
+        "t-320x192-int8-cpu",
+    )
     assert done.returncode == 5 and "left out of the bundle: t-320x192-int8-cpu" in done.stderr, done.stderr
     contents = manifest.load(str(tmp_path / "a"))
     assert [variant.name for variant in contents.variants] == ["t-320x192-fp32", "t-320x192-fp16"]
     assert os.listdir(tmp_path / "a" / "models") == ["t.onnx"]
     assert {variant.macs for variant in contents.variants} == {predict.predict_ms(onnx, input_wh=(320, 192)).macs}
-    done = _jetmask("bundle", "create", str(tmp_path / "b"), "--int8-cpu", int8, "--fp16", f"t={onnx}", "--sizes",
-                    "320x192", "--data", data, "--max-drop=-101")
+    done = _jetmask(
+        "bundle",
+        "create",
+        str(tmp_path / "b"),
+        "--int8-cpu",
+        int8,
+        "--fp16",
+        f"t={onnx}",
+        "--sizes",
+        "320x192",
+        "--data",
+        data,
+        "--max-drop=-101",
+    )
     assert done.returncode == 0, done.stderr
     assert len(manifest.load(str(tmp_path / "b")).variants) == 2
 
@@ -418,9 +537,19 @@ def test_only_the_models_own_calibration_goes_into_a_bundle(tiny_bundle, tmp_pat
 
 def test_create_pack_and_unpack_on_the_command_line(tiny_bundle, tmp_path):
     models = os.path.join(tiny_bundle, "models")
-    done = _jetmask("bundle", "create", str(tmp_path / "b"), "--onnx", f"t={models}/t.onnx", "--int8-cpu",
-                    f"t={models}/t.int8-cpu.onnx", "--sizes", "320x192", "--json",
-                    env=dict(os.environ, SOURCE_DATE_EPOCH="1700000000"))
+    done = _jetmask(
+        "bundle",
+        "create",
+        str(tmp_path / "b"),
+        "--onnx",
+        f"t={models}/t.onnx",
+        "--int8-cpu",
+        f"t={models}/t.int8-cpu.onnx",
+        "--sizes",
+        "320x192",
+        "--json",
+        env=dict(os.environ, SOURCE_DATE_EPOCH="1700000000"),
+    )
     assert done.returncode == 0, done.stderr
     digest = json.loads(done.stdout)["digest"]
     assert manifest.load(str(tmp_path / "b")).created == "2023-11-14T22:13:20Z"
@@ -428,19 +557,25 @@ def test_create_pack_and_unpack_on_the_command_line(tiny_bundle, tmp_path):
     done = _jetmask("bundle", "unpack", str(tmp_path / "b.tar"), str(tmp_path / "c"))
     assert done.returncode == 0 and digest in done.stdout, done.stderr
     assert install.check(str(tmp_path / "c"), digest)
-    for wrong in (["create", str(tmp_path / "d")], ["create", str(tmp_path / "d"), "--onnx", "t"],
-                  ["create", str(tmp_path / "d"), "--onnx", f"t={models}/t.onnx", "--sizes", "big"]):
+    for wrong in (
+        ["create", str(tmp_path / "d")],
+        ["create", str(tmp_path / "d"), "--onnx", "t"],
+        ["create", str(tmp_path / "d"), "--onnx", f"t={models}/t.onnx", "--sizes", "big"],
+    ):
         done = _jetmask("bundle", *wrong)
         assert done.returncode == 2 and "Traceback" not in done.stderr
     assert not (tmp_path / "d").exists()
 
 
 def _kill_while_writing(tiny_bundle, root, target, delay_s):
-    code = ("import sys, json; sys.path.insert(0, sys.argv[1]); from pipeline.bundle import writer; "
-            "recipe = json.loads(sys.argv[3]); print('go', flush=True); print(writer.write(sys.argv[2], **recipe))")
+    code = (
+        "import sys, json; sys.path.insert(0, sys.argv[1]); from pipeline.bundle import writer; "
+        "recipe = json.loads(sys.argv[3]); print('go', flush=True); print(writer.write(sys.argv[2], **recipe))"
+    )
     recipe = json.dumps(_recipe(tiny_bundle, card="# new"))
-    process = subprocess.Popen([sys.executable, "-c", code, root, target, recipe], stdout=subprocess.PIPE,
-                               stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, root, target, recipe], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     assert process.stdout.readline() == "go\n"
     time.sleep(delay_s)
     process.send_signal(signal.SIGKILL)

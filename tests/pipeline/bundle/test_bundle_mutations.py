@@ -25,31 +25,45 @@ def _flip(rng, data):
 
 
 def _truncate(rng, data):
-    return data[:rng.randrange(len(data))]
+    return data[: rng.randrange(len(data))]
 
 
 def _header_field(rng, data):
     """Rewrite a field of a member's header, and make its checksum right again."""
     out = bytearray(data)
     at = rng.choice(_headers(data))
-    start, size, values = rng.choice((
-        (0, 100, (b"../../evil", b"/tmp/evil", b"models/../x", b"a" * 100, b"", b"MANIFEST.JSON", b"models/t.onnx")),
-        (124, 12, (b"00000000000\0", b"77777777777\0", b"-0000000001\0", b"\x80" + b"\0" * 10 + b"\x05", b"  12  \0")),
-        (156, 1, (b"1", b"2", b"3", b"5", b"6", b"7", b"x", b"g", b"L", b"S", b"\0", b"Z")),
-        (157, 100, (b"/etc/passwd", b"../x")), (100, 8, (b"0004777\0", b"0000000\0")), (108, 8, (b"0001750\0",)),
-        (257, 8, (b"ustar  \0", b"\0" * 8)), (345, 155, (b"../..", b"deep"))))
+    start, size, values = rng.choice(
+        (
+            (
+                0,
+                100,
+                (b"../../evil", b"/tmp/evil", b"models/../x", b"a" * 100, b"", b"MANIFEST.JSON", b"models/t.onnx"),
+            ),
+            (
+                124,
+                12,
+                (b"00000000000\0", b"77777777777\0", b"-0000000001\0", b"\x80" + b"\0" * 10 + b"\x05", b"  12  \0"),
+            ),
+            (156, 1, (b"1", b"2", b"3", b"5", b"6", b"7", b"x", b"g", b"L", b"S", b"\0", b"Z")),
+            (157, 100, (b"/etc/passwd", b"../x")),
+            (100, 8, (b"0004777\0", b"0000000\0")),
+            (108, 8, (b"0001750\0",)),
+            (257, 8, (b"ustar  \0", b"\0" * 8)),
+            (345, 155, (b"../..", b"deep")),
+        )
+    )
     value = rng.choice(values)
-    out[at + start:at + start + size] = value[:size].ljust(size, b"\0")
-    out[at + 148:at + 156] = b" " * 8
-    out[at + 148:at + 156] = b"%06o\0 " % sum(out[at:at + 512])
+    out[at + start : at + start + size] = value[:size].ljust(size, b"\0")
+    out[at + 148 : at + 156] = b" " * 8
+    out[at + 148 : at + 156] = b"%06o\0 " % sum(out[at : at + 512])
     return bytes(out)
 
 
 def _headers(data):
     found, at = [], 0
-    while data[at:at + 1] not in (b"", b"\0"):
+    while data[at : at + 1] not in (b"", b"\0"):
         found.append(at)
-        at += 512 + -(-int(data[at + 124:at + 135], 8) // 512) * 512
+        at += 512 + -(-int(data[at + 124 : at + 135], 8) // 512) * 512
     return found
 
 
@@ -74,8 +88,7 @@ def _reorder(rng, data):
     else:
         name = rng.choice(("models/more.onnx", "aa", "zz", "SHA256SUMS.sig", "golden/x.png"))
         body = rng.randbytes(rng.choice((0, 1, 64, 512, 700)))
-        parts.insert(rng.randrange(len(parts) + 1),
-                     tarball.header(name, len(body)) + body + b"\0" * (-len(body) % 512))
+        parts.insert(rng.randrange(len(parts) + 1), tarball.header(name, len(body)) + body + b"\0" * (-len(body) % 512))
     return b"".join(parts) + b"\0" * 1024
 
 
@@ -89,8 +102,9 @@ TAR = (_flip, _flip, _truncate, _header_field, _header_field, _reorder, _append)
 def _mutate_folder(rng, folder):
     names = manifest.listing(folder)
     path = os.path.join(folder, rng.choice(names))
-    what = rng.choice(("flip", "flip", "cut", "remove", "rename", "add", "link", "hard swap", "folder", "fifo", "sums",
-                       "manifest"))
+    what = rng.choice(
+        ("flip", "flip", "cut", "remove", "rename", "add", "link", "hard swap", "folder", "fifo", "sums", "manifest")
+    )
     if what in ("flip", "cut"):
         with open(path, "rb") as file:
             data = file.read()
@@ -120,7 +134,7 @@ def _mutate_folder(rng, folder):
         with open(path, "rb") as file:
             lines = file.read().splitlines(keepends=True)
         at = rng.randrange(len(lines))
-        lines[at:at + 1] = rng.choice(([], [lines[at]] * 2, [_flip(rng, lines[at])], [b"junk\n"], [b"\xff\xfe\n"]))
+        lines[at : at + 1] = rng.choice(([], [lines[at]] * 2, [_flip(rng, lines[at])], [b"junk\n"], [b"\xff\xfe\n"]))
         with open(path, "wb") as file:
             file.write(b"".join(lines))
     return what
@@ -160,7 +174,8 @@ def _mutations(tiny_bundle, tmp_path, count):
             assert found == digest
             for name in manifest.listing(tiny_bundle):
                 assert files.sha256(os.path.join(store.bundle(found), name)) == files.sha256(
-                    os.path.join(tiny_bundle, name)), "an altered bundle was accepted"
+                    os.path.join(tiny_bundle, name)
+                ), "an altered bundle was accepted"
             raise AssertionError(f"mutation {tried} was accepted")
         assert os.listdir(store.bundles) == []
         assert sorted(os.listdir(tmp_path)) == ["guard", "in", "whole.tar"]

@@ -39,8 +39,11 @@ def test_the_choice_is_the_brute_force_one(tmp_path_factory, rows, max_ms, max_b
         lines = [line.split(",") for line in handle.read().splitlines()[1:]]
     best = None
     for name, ap, ms, size in lines:
-        fits = ((max_ms is None or float(ms) <= max_ms) and (max_bytes is None or int(size) <= max_bytes)
-                and (min_ap is None or float(ap) >= min_ap))
+        fits = (
+            (max_ms is None or float(ms) <= max_ms)
+            and (max_bytes is None or int(size) <= max_bytes)
+            and (min_ap is None or float(ap) >= min_ap)
+        )
         key = (float(ap), -float(ms), -int(size))
         if fits and (best is None or key > best[0]):
             best = (key, name)
@@ -60,8 +63,12 @@ def test_what_is_advised_would_do(rows, max_ms, max_bytes, min_ap):
         step = -1 if name != "min_ap" else 1
         assert choose.choose(candidates, limits._replace(**{name: value + step})).best is None
     if choice.best is None:
-        needed = [name for name in Limits._fields if getattr(limits, name) is not None
-                  and choose.choose(candidates, limits._replace(**{name: None})).best is not None]
+        needed = [
+            name
+            for name in Limits._fields
+            if getattr(limits, name) is not None
+            and choose.choose(candidates, limits._replace(**{name: None})).best is not None
+        ]
         assert set(choice.loosened) == set(needed)
 
 
@@ -90,12 +97,20 @@ def test_nothing_meets_it_says_what_would(tmp_path):
         choose.command(parse("--table", path, "--fps", "200", "--min-ap", "90"))
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("", "no rows"), ("name,map50,ms\na,1,2\n", "bytes"), ("name,map50,ms,bytes\na,x,2,3\n", "line 2"),
-    ("name,map50,ms,bytes\na,1,inf,3\n", "finite"), ("name,map50,ms,bytes\na,1,2,1e400\n", "line 2"),
-    ("name,map50,ms,bytes\na,1,-2,3\n", "negative"), ("name,map50,ms,bytes,high_ms\na,1,2,3,nan\n", "line 2"),
-    ("name;map50;ms;bytes\na;1;2;3\n", "semicolons"), ('name,map50,ms,bytes\n"' + "a" * 200000, "cannot be read"),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no rows"),
+        ("name,map50,ms\na,1,2\n", "bytes"),
+        ("name,map50,ms,bytes\na,x,2,3\n", "line 2"),
+        ("name,map50,ms,bytes\na,1,inf,3\n", "finite"),
+        ("name,map50,ms,bytes\na,1,2,1e400\n", "line 2"),
+        ("name,map50,ms,bytes\na,1,-2,3\n", "negative"),
+        ("name,map50,ms,bytes,high_ms\na,1,2,3,nan\n", "line 2"),
+        ("name;map50;ms;bytes\na;1;2;3\n", "semicolons"),
+        ('name,map50,ms,bytes\n"' + "a" * 200000, "cannot be read"),
+    ],
+)
 def test_tables_that_are_none(tmp_path, text, words):
     path = tmp_path / "bad.csv"
     path.write_text(text)
@@ -141,12 +156,17 @@ def test_rows_of_other_targets_are_left_out(tmp_path):
 def test_what_was_measured_takes_the_place_of_its_prediction(tmp_path, capsys):
     """The table of a report that has both: a device's bench often brings a time without an AP."""
     path = tmp_path / "report.csv"
-    path.write_text("name,map50,p50_ms,bytes,measured,target,high_ms\n"
-                    "a,80,20,9,predicted,nano,25\nb,70,10,8,predicted,nano,12\n"
-                    "a,,50,,a Jetson Nano,nano,\nc,75,5,,a Jetson Nano,nano,\n")
+    path.write_text(
+        "name,map50,p50_ms,bytes,measured,target,high_ms\n"
+        "a,80,20,9,predicted,nano,25\nb,70,10,8,predicted,nano,12\n"
+        "a,,50,,a Jetson Nano,nano,\nc,75,5,,a Jetson Nano,nano,\n"
+    )
     found = {c.name: (c.map50, c.ms, c.bytes, c.how) for c in choose.from_csv(str(path), "nano")}
-    assert found == {"a": (80, 50, 9, "a Jetson Nano"), "b": (70, 10, 8, "predicted"),
-                     "c": (75, 5, None, "a Jetson Nano")}
+    assert found == {
+        "a": (80, 50, 9, "a Jetson Nano"),
+        "b": (70, 10, 8, "predicted"),
+        "c": (75, 5, None, "a Jetson Nano"),
+    }
     choose.command(parse("--table", path, "--max-ms", "30"))
     assert "c: mAP50 75.0, 5.0 ms, size unknown" in capsys.readouterr().out
     choose.command(parse("--table", path, "--max-ms", "30", "--max-bytes", "100"))  # c may be any size
@@ -156,8 +176,9 @@ def test_what_was_measured_takes_the_place_of_its_prediction(tmp_path, capsys):
     assert "the size binds" not in str(caught.value)  # no number would let c in
 
 
-@pytest.mark.parametrize("arguments", [("--fps", "0"), ("--fps", "nan"), ("--max-ms", "-3"), ("--max-bytes", "0"),
-                                       ("--min-ap", "101")])
+@pytest.mark.parametrize(
+    "arguments", [("--fps", "0"), ("--fps", "nan"), ("--max-ms", "-3"), ("--max-bytes", "0"), ("--min-ap", "101")]
+)
 def test_impossible_limits(arguments):
     with pytest.raises(UsageError, match=arguments[0]):
         choose.command(parse(*arguments))
@@ -183,8 +204,13 @@ def test_a_bundle_without_ap_is_told_what_measures_it():
 @pytest.mark.parametrize("target", ["nano", "this-machine", "xavier-nx"])
 def test_names_are_those_of_the_bundle(target, tmp_path, monkeypatch):
     """What is chosen can be handed to --variant, and its time is that of its own file and precision."""
-    monkeypatch.setattr(predict, "predict_graph", lambda graph, target, precision: SimpleNamespace(
-        latency_ms=len(asked.append(precision) or asked), high_ms=None))
+    monkeypatch.setattr(
+        predict,
+        "predict_graph",
+        lambda graph, target, precision: SimpleNamespace(
+            latency_ms=len(asked.append(precision) or asked), high_ms=None
+        ),
+    )
     asked = []
     bundle = tmp_path / "bundle"
     shutil.copytree(Path(__file__).parents[2] / "data" / "tiny_bundle", bundle)

@@ -13,6 +13,7 @@ NUMBER = st.one_of(st.integers(0, 6).map(float), st.just(math.nan), st.just(math
 def plain(points):
     def beaten(p):
         return any(all(a <= b for a, b in zip(q, p, strict=True)) and q != p for q in points)
+
     usable = [p for p in points if not any(math.isnan(v) for v in p)]
     points = usable
     return [p for p in usable if not beaten(p)]

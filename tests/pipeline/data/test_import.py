@@ -147,8 +147,7 @@ def test_every_format_gives_the_same_labels(make, tmp_path):
         assert np.abs(truth.xyxy - wanted).max(initial=0) < 0.002
         copy = (tmp_path / "out" / "images" / name).read_bytes()
         assert (
-            copy
-            == next(source / f / name for f in ("images", "image_2") if (source / f / name).is_file()).read_bytes()
+            copy == next(source / f / name for f in ("images", "image_2") if (source / f / name).is_file()).read_bytes()
         )
         assert cv2.imdecode(np.frombuffer(copy, np.uint8), 1).shape == picture(wh, seed).shape
 

@@ -43,8 +43,15 @@ def test_a_number_of_thousands_of_digits(tmp_path):
     assert "not usable JSON" in jetmask("import", source, tmp_path / "out", code=3).stderr
 
 
-@pytest.mark.parametrize("part, change", [("images", {"width": float("nan")}), ("images", {"height": float("inf")}),
-                                          ("annotations", {"score": float("nan")}), ("images", {"tags": float("inf")})])
+@pytest.mark.parametrize(
+    "part, change",
+    [
+        ("images", {"width": float("nan")}),
+        ("images", {"height": float("inf")}),
+        ("annotations", {"score": float("nan")}),
+        ("images", {"tags": float("inf")}),
+    ],
+)
 def test_what_is_missing_as_pandas_writes_it_is_no_reason_to_stop(part, change, tmp_path):
     source = as_coco(tmp_path / "s", changed(part, **change))
     jetmask("import", source, tmp_path / "out", code=0)
@@ -82,9 +89,15 @@ def test_xml_in_an_encoding_that_the_parser_does_not_know(declared, tmp_path):
     assert [f.kind for f in found] == ["label broken"] and "encoding" in found[0].what
 
 
-@pytest.mark.parametrize("name, content", [
-    ("data.yaml", b"names: [mask]\ndate: 2021-13-45\n"), ("data.yaml", "names: {\u00b2: mask}\n".encode()),
-    ("data.yaml", "names: [\u53e3\u7f69]\n".encode("gbk")), ("classes.txt", "\u53e3\u7f69\n".encode("gbk"))])
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("data.yaml", b"names: [mask]\ndate: 2021-13-45\n"),
+        ("data.yaml", "names: {\u00b2: mask}\n".encode()),
+        ("data.yaml", "names: [\u53e3\u7f69]\n".encode("gbk")),
+        ("classes.txt", "\u53e3\u7f69\n".encode("gbk")),
+    ],
+)
 def test_class_names_that_cannot_be_read(name, content, tmp_path):
     source = as_yolo(tmp_path / "s")
     for path in [*source.glob("*.yaml"), *source.glob("classes.txt")]:

@@ -1,4 +1,5 @@
 """Drawn prints: an image and its weight, repeatable; in a canvas they never lie on a face."""
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -223,9 +223,17 @@ def test_the_split_verb_refuses_what_it_cannot_do(scenes, tmp_path, capsys):
     assert "expected" in capsys.readouterr().err and not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("wrong", [
-    ["--train", "nan"], ["--train", "inf"], ["--val", "-1"], ["--seed", "99999999999999999999"], ["--bits", "-1"],
-    ["--bits", "64"]])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--train", "nan"],
+        ["--train", "inf"],
+        ["--val", "-1"],
+        ["--seed", "99999999999999999999"],
+        ["--bits", "-1"],
+        ["--bits", "64"],
+    ],
+)
 def test_shares_seeds_and_bits_that_are_none(scenes, tmp_path, capsys, wrong):
     assert cli.main(["data", "split", str(scenes), str(tmp_path / "out"), *wrong], "jetmask", VERBS) == 2
     assert not (tmp_path / "out").exists() and "internal" not in capsys.readouterr().err

@@ -28,8 +28,16 @@ _TOOLS = ("buildah", "podman", "unshare")
 needs_tools = pytest.mark.skipif(bool(debian.missing(*_TOOLS)), reason=f"not here: {debian.missing(*_TOOLS)}")
 BASE, IMAGE = "localhost/jetmask-test-base:r32.7.1", "localhost/jetmask-test:r32.7"
 # podman as root in a sandbox: no cgroups to manage, and limits that may not be raised.
-_IN_CGROUP2 = ["unshare", "-m", "--propagation", "private", "sh", "-c",
-               'umount -R /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec "$@"', "sh"]
+_IN_CGROUP2 = [
+    "unshare",
+    "-m",
+    "--propagation",
+    "private",
+    "sh",
+    "-c",
+    'umount -R /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec "$@"',
+    "sh",
+]
 
 
 def test_the_dockerfile_is_clean(root):
@@ -43,11 +51,16 @@ def test_the_dockerfile_is_clean(root):
 def test_the_shell_scripts_are_clean(root):
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed here")
-    scripts = [os.path.join(folder, name) for folder, _, names in os.walk(os.path.join(root, "tests"))
-               for name in names if name.endswith(".sh")] + [os.path.join(root, ".ci", "run")]
+    scripts = [
+        os.path.join(folder, name)
+        for folder, _, names in os.walk(os.path.join(root, "tests"))
+        for name in names
+        if name.endswith(".sh")
+    ] + [os.path.join(root, ".ci", "run")]
     # -nt is in every sh there is; the words that are split are meant to be.
-    done = subprocess.run(["shellcheck", "-S", "warning", "-e", "SC3013,SC2046", *scripts], capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        ["shellcheck", "-S", "warning", "-e", "SC3013,SC2046", *scripts], capture_output=True, text=True
+    )
     assert len(scripts) > 4 and done.returncode == 0, done.stdout
 
 
@@ -62,8 +75,11 @@ def test_pinned_modules_have_hashes_and_match_what_is_tested(root):
             lists[name] = dict(pin.split("==") for pin in pins)
     assert len(lists) == 6
     with open(os.path.join(root, "tests", "requirements-python36.lock")) as file:
-        tested = dict(line.split(";")[0].strip(" \\\n").split("==") for line in file
-                      if "==" in line and not line.startswith(("#", " ")))
+        tested = dict(
+            line.split(";")[0].strip(" \\\n").split("==")
+            for line in file
+            if "==" in line and not line.startswith(("#", " "))
+        )
     for name in ("numpy", "opencv-python-headless", "onnxruntime"):
         assert lists["requirements-jetpack4.txt"][name] == tested[name]
 
@@ -95,10 +111,28 @@ class Images:
 
     def running(self, *words):
         """The words of `podman run` with what the image is meant to be run with."""
-        return [*_IN_CGROUP2, "podman", "run", "--rm", "--no-healthcheck", "--cgroups=disabled", "--ulimit",
-                "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--network", "host", "--read-only", "--tmpfs",
-                "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", *words]
-
+        return [
+            *_IN_CGROUP2,
+            "podman",
+            "run",
+            "--rm",
+            "--no-healthcheck",
+            "--cgroups=disabled",
+            "--ulimit",
+            "nofile=1024:1024",
+            "--ulimit",
+            "nproc=1024:1024",
+            "--network",
+            "host",
+            "--read-only",
+            "--tmpfs",
+            "/tmp",
+            "--cap-drop",
+            "ALL",
+            "--security-opt",
+            "no-new-privileges",
+            *words,
+        ]
 
     def base(self, name, system, *words):
         """Take the folder `system` as the image `name`; the folder is gone afterwards."""
@@ -108,16 +142,31 @@ class Images:
 
     def build(self, image, base, arguments, root, *words):
         """Execute Dockerfile.l4t."""
-        line = ["buildah", "bud", "--isolation", "chroot", "--format", "docker", *words, "-f", "Dockerfile.l4t", "-t",
-                image]
+        line = [
+            "buildah",
+            "bud",
+            "--isolation",
+            "chroot",
+            "--format",
+            "docker",
+            *words,
+            "-f",
+            "Dockerfile.l4t",
+            "-t",
+            image,
+        ]
         for key, value in dict(arguments, BASE=base, VERSION="test").items():
             line += ["--build-arg", f"{key}={value}"]
         certificates = os.environ.get("PIP_CERT")
         if certificates:  # behind a proxy that signs with a certificate of its own
             with open(os.path.join(self.folder, "pip.conf"), "w") as file:
                 file.write("[global]\ncert = /etc/ssl/certs/host.crt\n")
-            line += ["-v", f"{self.folder}/pip.conf:/etc/pip.conf:ro", "-v",
-                     f"{certificates}:/etc/ssl/certs/host.crt:ro"]
+            line += [
+                "-v",
+                f"{self.folder}/pip.conf:/etc/pip.conf:ro",
+                "-v",
+                f"{certificates}:/etc/ssl/certs/host.crt:ro",
+            ]
         self.call(*line, ".", cwd=root)
         # What the image weighs, for those who read the output (-s).
         size = json.loads(self.call("podman", "inspect", image).stdout)[0]["Size"]
@@ -130,10 +179,12 @@ class Images:
         return json.loads(done.stdout.splitlines()[-1])
 
 
-_CODE = ("import json, numpy as np; from jetson.inference.detector import open_detector; "
-         "d = open_detector('/b', 't-320x192-fp32'); "
-         "d.engine.input[:] = np.arange(3 * 192 * 320).reshape(1, 3, 192, 320) % 256; "
-         "print(json.dumps({k: v.ravel().tolist() for k, v in d.infer().items()}))")
+_CODE = (
+    "import json, numpy as np; from jetson.inference.detector import open_detector; "
+    "d = open_detector('/b', 't-320x192-fp32'); "
+    "d.engine.input[:] = np.arange(3 * 192 * 320).reshape(1, 3, 192, 320) % 256; "
+    "print(json.dumps({k: v.ravel().tolist() for k, v in d.infer().items()}))"
+)
 
 
 def _as_here(there, bundle):
@@ -149,16 +200,39 @@ def _as_here(there, bundle):
 def _cuda(folder, root):
     """A CUDA toolkit's headers (NVIDIA's, from its Python package) with the driver stand-in to link against."""
     doubles = os.path.join(root, "tests", "doubles", "fakecuda")
-    subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:", "-d",
-                    folder + ".wheel", "nvidia-cuda-runtime-cu11==11.8.89"], check=True)
-    wheel, = os.listdir(folder + ".wheel")
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "-q",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "-d",
+            folder + ".wheel",
+            "nvidia-cuda-runtime-cu11==11.8.89",
+        ],
+        check=True,
+    )
+    (wheel,) = os.listdir(folder + ".wheel")
     with zipfile.ZipFile(os.path.join(folder + ".wheel", wheel)) as file:
         file.extractall(folder + ".wheel/x")
     shutil.copytree(folder + ".wheel/x/nvidia/cuda_runtime/include", os.path.join(folder, "include"))
     shutil.copy(os.path.join(doubles, "shim", "cudaProfiler.h"), os.path.join(folder, "include"))
-    subprocess.run(["sh", os.path.join(doubles, "build.sh"), os.path.join(folder, "lib64", "stubs"),
-                    os.path.join(folder, "include", "cuda.h"), os.path.join(folder, "include", "cudaProfiler.h")],
-                   check=True, stdout=subprocess.DEVNULL, env=dict(os.environ, PYTHON=sys.executable))
+    subprocess.run(
+        [
+            "sh",
+            os.path.join(doubles, "build.sh"),
+            os.path.join(folder, "lib64", "stubs"),
+            os.path.join(folder, "include", "cuda.h"),
+            os.path.join(folder, "include", "cudaProfiler.h"),
+        ],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        env=dict(os.environ, PYTHON=sys.executable),
+    )
     shutil.rmtree(folder + ".wheel")
 
 
@@ -188,9 +262,16 @@ def test_the_image_is_what_it_claims(images):
     # podman has moved this key about: below Config, or beside it.
     health = config.get("Healthcheck") or facts.get("Healthcheck") or facts["HealthCheck"]
     assert health["Test"] == ["CMD", "python3", "-m", "jetson.container", "health"]
-    look = images.call(*images.running("--entrypoint", "sh", IMAGE, "-c",
-                                       "id -u; python3 -V; ls /tools /requirements 2>&1; touch /x 2>&1; "
-                                       "command -v gcc g++ nvcc; gst-inspect-1.0 h264parse | head -n 1")).stdout
+    look = images.call(
+        *images.running(
+            "--entrypoint",
+            "sh",
+            IMAGE,
+            "-c",
+            "id -u; python3 -V; ls /tools /requirements 2>&1; touch /x 2>&1; "
+            "command -v gcc g++ nvcc; gst-inspect-1.0 h264parse | head -n 1",
+        )
+    ).stdout
     assert look.startswith("10001\nPython 3.6") and "Read-only file system" in look
     assert "/gcc" not in look and "No such file" in look and "Factory Details" in look
 
@@ -210,8 +291,19 @@ def test_the_images_pycuda_runs_on_a_driver_that_is_mounted(images):
     code = "import pycuda.driver as d; d.init(); print(d.Device(0).name())"
     done = images.call(*images.running("--entrypoint", "python3", IMAGE, "-c", code), check=False)
     assert done.returncode == 1 and "libcuda.so.1" in done.stderr
-    done = images.call(*images.running("-e", "LD_LIBRARY_PATH=/usr/local/cuda/lib64/stubs", "-e", "FAKECUDA_NAME=X1",
-                                       "--entrypoint", "python3", IMAGE, "-c", code))
+    done = images.call(
+        *images.running(
+            "-e",
+            "LD_LIBRARY_PATH=/usr/local/cuda/lib64/stubs",
+            "-e",
+            "FAKECUDA_NAME=X1",
+            "--entrypoint",
+            "python3",
+            IMAGE,
+            "-c",
+            code,
+        )
+    )
     assert done.stdout == "X1\n"
 
 
@@ -244,9 +336,24 @@ def test_the_runner_serves_from_the_container_and_stops_when_told(images, tiny_b
     subprocess.run(["chown", "-R", "10001:10001", str(state)], check=True)
     port = free_port()
     process = subprocess.Popen(
-        images.running("-e", f"JETMASK_PORT={port}", "-v", f"{state}:/var/lib/jetmask", IMAGE, "serve",
-                       "/var/lib/jetmask/current", "--source", "synthetic://", "--port", str(port)),
-        env=images.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        images.running(
+            "-e",
+            f"JETMASK_PORT={port}",
+            "-v",
+            f"{state}:/var/lib/jetmask",
+            IMAGE,
+            "serve",
+            "/var/lib/jetmask/current",
+            "--source",
+            "synthetic://",
+            "--port",
+            str(port),
+        ),
+        env=images.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         end = time.monotonic() + 90
         answer = None
@@ -267,6 +374,7 @@ def test_the_runner_serves_from_the_container_and_stops_when_told(images, tiny_b
 @pytest.mark.full
 @needs_tools
 def test_the_start_up_probe_names_the_missing_library_and_the_flag(images, tiny_bundle):
-    done = images.call(*images.running("-e", "JETMASK_EXPECT_GPU=1", "-v", f"{tiny_bundle}:/b:ro", IMAGE, "bench", "/b",
-                                       "--help"))
+    done = images.call(
+        *images.running("-e", "JETMASK_EXPECT_GPU=1", "-v", f"{tiny_bundle}:/b:ro", IMAGE, "bench", "/b", "--help")
+    )
     assert "libcuda.so.1" in done.stderr and "--runtime nvidia" in done.stderr

@@ -32,15 +32,40 @@ class Device:
         self.state = self.state_there = os.path.join(self.sshd.home, "state")
         self.store = Store(self.state)
         self.port = free_port()
-        self.options = ["--ssh", f"-F {self.sshd.config}", "--root", os.path.join(self.sshd.home, "opt"), "--state",
-                        self.state, "--no-container", "--service", "process", "--use-python", "--python",
-                        DEVICE_PYTHON, "--source", "synthetic://", "--port", str(self.port), "--watch", "0.5",
-                        "--start", "40", "--no-bench", "--retries", "1"]
+        self.options = [
+            "--ssh",
+            f"-F {self.sshd.config}",
+            "--root",
+            os.path.join(self.sshd.home, "opt"),
+            "--state",
+            self.state,
+            "--no-container",
+            "--service",
+            "process",
+            "--use-python",
+            "--python",
+            DEVICE_PYTHON,
+            "--source",
+            "synthetic://",
+            "--port",
+            str(self.port),
+            "--watch",
+            "0.5",
+            "--start",
+            "40",
+            "--no-bench",
+            "--retries",
+            "1",
+        ]
 
     def deploy(self, *words):
         """Run the command; the finished process. `words` come last, so that they win."""
-        return subprocess.run([sys.executable, "-m", "pipeline.cli", "deploy", *self.options, *words],
-                              capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            [sys.executable, "-m", "pipeline.cli", "deploy", *self.options, *words],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
 
     def running(self):
         """What the live runner says about itself."""
@@ -122,8 +147,24 @@ def test_first_install_update_failing_update_rollback_and_rerun(device, bundles)
     assert {entry["digest"] for entry in json.loads(done.stdout)["bundles"]} == {one_digest, two_digest}
     done = device.deploy("--logs", "device")
     assert done.returncode == 0 and "live page" in done.stdout
-    words = [sys.executable, "-m", "pipeline.cli", "bench", "--device", "device", "--ssh", f"-F {device.sshd.config}",
-             "--state", device.state, "--variant", "t-320x192-fp32", "--runtime", "onnxruntime", "--seconds", "0.2"]
+    words = [
+        sys.executable,
+        "-m",
+        "pipeline.cli",
+        "bench",
+        "--device",
+        "device",
+        "--ssh",
+        f"-F {device.sshd.config}",
+        "--state",
+        device.state,
+        "--variant",
+        "t-320x192-fp32",
+        "--runtime",
+        "onnxruntime",
+        "--seconds",
+        "0.2",
+    ]
     done = subprocess.run([*words, "--json"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]
@@ -137,8 +178,13 @@ def test_measured_rows_stand_beside_predicted_ones(tiny_bundle):
     from pipeline.deploy import device_bench
 
     variant = manifest.load(tiny_bundle).variant("t-320x192-fp16")
-    row = {"variant": variant.name, "runtime": "tensorrt", "bytes": variant.bytes, "macs": variant.macs,
-           "infer_ms": {"p50": 1000.0}}
+    row = {
+        "variant": variant.name,
+        "runtime": "tensorrt",
+        "bytes": variant.bytes,
+        "macs": variant.macs,
+        "infer_ms": {"p50": 1000.0},
+    }
     skipped = dict(row, infer_ms=None)
     found = device_bench.beside_predictions({"rows": [row, skipped]}, tiny_bundle, "nano")
     guess = found["rows"][0]["predicted"]
@@ -189,8 +235,10 @@ def test_every_command_may_be_heard_twice(tmp_path, bundles, monkeypatch, capsys
 def test_a_self_test_that_does_not_even_start_says_why(device, bundles):
     wrapper = os.path.join(device.sshd.folder, "bin", "wrapped")
     with open(wrapper, "w") as file:
-        file.write(f"#!/bin/sh\ncase $* in *--self-test*) echo libnvinfer.so.8: cannot open >&2; exit 127;; esac\n"
-                   f"exec {DEVICE_PYTHON} \"$@\"\n")
+        file.write(
+            f"#!/bin/sh\ncase $* in *--self-test*) echo libnvinfer.so.8: cannot open >&2; exit 127;; esac\n"
+            f'exec {DEVICE_PYTHON} "$@"\n'
+        )
     os.chmod(wrapper, 0o755)
     done = device.deploy(bundles["two"][0], "device", "--python", wrapper)
     assert done.returncode == 1 and "libnvinfer.so.8: cannot open" in done.stderr, done.stderr
@@ -235,8 +283,9 @@ def test_older_releases_go_once_the_new_one_is_healthy(device, bundles):
     # Making room fails: a warning, and the runner is the new one all the same.
     wrapper = os.path.join(device.sshd.folder, "bin", "unable")
     with open(wrapper, "w") as file:
-        file.write(f"#!/bin/sh\ncase $* in *--prune-old*) echo read-only card >&2; exit 1;; esac\n"
-                   f"exec {DEVICE_PYTHON} \"$@\"\n")
+        file.write(
+            f'#!/bin/sh\ncase $* in *--prune-old*) echo read-only card >&2; exit 1;; esac\nexec {DEVICE_PYTHON} "$@"\n'
+        )
     os.chmod(wrapper, 0o755)
     done = device.deploy(two, "device", "--python", wrapper)
     assert done.returncode == 0 and device.store.link("current") == two_digest, done.stderr
@@ -251,8 +300,10 @@ def test_a_command_that_hangs_there_is_told_and_the_same_deploy_goes_on(tmp_path
     far = Device(tmp_path / "far")
     wrapper = os.path.join(far.sshd.folder, "bin", "slow")
     with open(wrapper, "w") as file:
-        file.write(f"#!/bin/sh\ncase $* in *--stage*) test -e {tmp_path}/mended || sleep 3600;; esac\n"
-                   f"exec {DEVICE_PYTHON} \"$@\"\n")
+        file.write(
+            f"#!/bin/sh\ncase $* in *--stage*) test -e {tmp_path}/mended || sleep 3600;; esac\n"
+            f'exec {DEVICE_PYTHON} "$@"\n'
+        )
     os.chmod(wrapper, 0o755)
     folder, digest = bundles["one"]
     words = ["deploy", *far.options, "--python", wrapper, folder, "device"]
@@ -281,38 +332,61 @@ def test_a_dry_run_prints_every_command_and_touches_nothing(device, bundles):
 
 
 def test_a_container_deployment_shows_its_flags_in_a_dry_run(device, bundles):
-    words = [sys.executable, "-m", "pipeline.cli", "deploy", bundles["one"][0], "user@nano", "--source", "csi://0",
-             "--source", "/dev/video1", "--dry-run"]
+    words = [
+        sys.executable,
+        "-m",
+        "pipeline.cli",
+        "deploy",
+        bundles["one"][0],
+        "user@nano",
+        "--source",
+        "csi://0",
+        "--source",
+        "/dev/video1",
+        "--dry-run",
+    ]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for flag in ("docker build", "--runtime nvidia", "--cap-drop ALL", "--read-only", "--group-add video",
-                 "--device /dev/video1", "/tmp/argus_socket:/tmp/argus_socket", "BASE=nvcr.io/nvidia/l4t-base:r32.7.1"):
+    for flag in (
+        "docker build",
+        "--runtime nvidia",
+        "--cap-drop ALL",
+        "--read-only",
+        "--group-add video",
+        "--device /dev/video1",
+        "/tmp/argus_socket:/tmp/argus_socket",
+        "BASE=nvcr.io/nvidia/l4t-base:r32.7.1",
+    ):
         assert flag in done.stdout
     assert "privileged" not in done.stdout.replace("no-new-privileges", "")
 
 
-@pytest.mark.parametrize("words,code,text", [
-    ([], 2, "BUNDLE USER@HOST"),
-    (["only-a-host"], 2, "BUNDLE USER@HOST"),
-    (["BUNDLE", "device", "--keep"], 2, "--fleet only"),
-    (["BUNDLE", "device", "--fleet", "/nowhere/fleet.yaml"], 3, "/nowhere/fleet.yaml"),
-    (["/nowhere/bundle", "device"], 3, "/nowhere/bundle"),
-    (["BUNDLE", "device", "--digest", "0" * 64], 3, "another bundle"),
-    (["BUNDLE", "device", "--variant", "t-320x192-fp23"], 2, "did you mean"),
-    (["BUNDLE", "-oProxyCommand=true"], 2, "arguments"),
-    (["BUNDLE", "nobody@host.invalid"], 3, "cannot reach"),
-    (["--status", "nobody@host.invalid"], 3, "check the name"),
-    (["--status", "127.0.0.1", "--ssh=-F /dev/null -p 1", "--retries", "0"], 3, "if it listens on another port"),
-    (["BUNDLE", "device", "--root", "/proc/nothing"], 4, "sudo mkdir -p /proc/nothing"),
-    (["BUNDLE", "device", "--service", "docker"], 2, "--no-container"),
-    (["BUNDLE", "device", "--python", "python-of-tomorrow"], 4, "python-of-tomorrow"),
-    (["BUNDLE", "device", "--service", "systemd"], 4, "systemd does not run there"),
-    (["--rollback", "device", "--state", "/nowhere/state", "--root", "/nowhere/root"], 2, "nothing is deployed"),
-])
+@pytest.mark.parametrize(
+    "words,code,text",
+    [
+        ([], 2, "BUNDLE USER@HOST"),
+        (["only-a-host"], 2, "BUNDLE USER@HOST"),
+        (["BUNDLE", "device", "--keep"], 2, "--fleet only"),
+        (["BUNDLE", "device", "--fleet", "/nowhere/fleet.yaml"], 3, "/nowhere/fleet.yaml"),
+        (["/nowhere/bundle", "device"], 3, "/nowhere/bundle"),
+        (["BUNDLE", "device", "--digest", "0" * 64], 3, "another bundle"),
+        (["BUNDLE", "device", "--variant", "t-320x192-fp23"], 2, "did you mean"),
+        (["BUNDLE", "-oProxyCommand=true"], 2, "arguments"),
+        (["BUNDLE", "nobody@host.invalid"], 3, "cannot reach"),
+        (["--status", "nobody@host.invalid"], 3, "check the name"),
+        (["--status", "127.0.0.1", "--ssh=-F /dev/null -p 1", "--retries", "0"], 3, "if it listens on another port"),
+        (["BUNDLE", "device", "--root", "/proc/nothing"], 4, "sudo mkdir -p /proc/nothing"),
+        (["BUNDLE", "device", "--service", "docker"], 2, "--no-container"),
+        (["BUNDLE", "device", "--python", "python-of-tomorrow"], 4, "python-of-tomorrow"),
+        (["BUNDLE", "device", "--service", "systemd"], 4, "systemd does not run there"),
+        (["--rollback", "device", "--state", "/nowhere/state", "--root", "/nowhere/root"], 2, "nothing is deployed"),
+    ],
+)
 def test_mistakes_are_told_with_what_to_do(device, bundles, words, code, text):
     words = [bundles["one"][0] if word == "BUNDLE" else word for word in words]
-    done = subprocess.run([sys.executable, "-m", "pipeline.cli", "deploy", *device.options, *words],
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "deploy", *device.options, *words], capture_output=True, text=True
+    )
     assert done.returncode == code, done.stderr
     assert text in done.stderr and "Traceback" not in done.stderr and "where: \n" not in done.stderr
 
@@ -323,8 +397,21 @@ def test_a_wrong_host_key_is_not_accepted(device, bundles, tmp_path):
     with open(device.sshd.config) as file:
         config.write_text(file.read().replace("known_hosts", "known_hosts.none"))
     known.write_text("")
-    done = subprocess.run([sys.executable, "-m", "pipeline.cli", "deploy", bundles["one"][0], "device", *device.options,
-                           "--ssh", f"-F {config}"], capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pipeline.cli",
+            "deploy",
+            bundles["one"][0],
+            "device",
+            *device.options,
+            "--ssh",
+            f"-F {config}",
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 3 and "Host key verification failed" in done.stderr
     assert "accept the host key once" in done.stderr
 

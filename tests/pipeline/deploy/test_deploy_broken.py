@@ -54,7 +54,11 @@ class Run:
     def __init__(self, device, folder, *words):
         self.process = subprocess.Popen(
             [sys.executable, "-m", "pipeline.cli", "deploy", *device.options, *words, folder, "device"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
         self.text, self.phase, self.began = "", 0, {}
         self.changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -153,7 +157,7 @@ def _engines_are_whole(device):
     for name in os.listdir(folder) if os.path.isdir(folder) else ():
         if name.endswith(".plan") and not name.startswith("."):
             path = os.path.join(folder, name)
-            assert files.read_json(path[:-len("plan")] + "json")["plan"]["sha256"] == files.sha256(path)
+            assert files.read_json(path[: -len("plan")] + "json")["plan"]["sha256"] == files.sha256(path)
 
 
 # What a phase needs to have anything to do again.
@@ -202,18 +206,23 @@ def test_sixty_kills(bundles, tmp_path_factory):
             for _ in range(2):
                 _whole(jetson, digests)
                 _engines_are_whole(jetson)
-                if jetson.install.store.link("current") != bundles[(number + 1) % 2][1] or jetson.install.store.read("trial.json"):
+                if jetson.install.store.link("current") != bundles[(number + 1) % 2][1] or jetson.install.store.read(
+                    "trial.json"
+                ):
                     _rerun(jetson, bundles, number + 1)
             assert jetson.running()
 
         for number in range(60):
             strike(1 + number // 2 % PHASES, number % 2 == 1, 0.9 * moments.random())
         for phase in range(1, PHASES + 1):  # a short phase is easily missed; in the first nothing runs on the device
-            while len(hits) < 80 and (sum(hit == phase for hit, _ in hits) < 2
-                                      or (phase > 1 and (phase, "device") not in hits)):
+            while len(hits) < 80 and (
+                sum(hit == phase for hit, _ in hits) < 2 or (phase > 1 and (phase, "device") not in hits)
+            ):
                 strike(phase, phase > 1, 0.5 * moments.random())
-        counts = {phase: {side: hits.count((phase, side)) for side in ("workstation", "device")}
-                  for phase in [*range(1, PHASES + 1), "over"]}
+        counts = {
+            phase: {side: hits.count((phase, side)) for side in ("workstation", "device")}
+            for phase in [*range(1, PHASES + 1), "over"]
+        }
         print(len(hits), "kills:", counts)
         assert len(hits) >= 60 and all(sum(counts[phase].values()) >= 2 for phase in range(1, PHASES + 1)), counts
         assert all(counts[phase]["device"] for phase in range(2, PHASES + 1)), counts
@@ -234,13 +243,19 @@ class Link:
         self._do("ip", "link", "add", self.here, "type", "veth", "peer", "name", self.there, "netns", self.name)
         self._do("ip", "addr", "add", f"{base}.{last + 1}/30", "dev", self.here)
         self._do("ip", "link", "set", self.here, "up")
-        for words in (("addr", "add", f"{self.address}/30", "dev", self.there), ("link", "set", self.there, "up"),
-                      ("link", "set", "lo", "up")):
+        for words in (
+            ("addr", "add", f"{self.address}/30", "dev", self.there),
+            ("link", "set", self.there, "up"),
+            ("link", "set", "lo", "up"),
+        ):
             self._do("ip", "-n", self.name, *words)
-        self._do("tc", "qdisc", "add", "dev", self.here, "root", "tbf", "rate", rate, "burst", "64kb",
-                 "latency", "300ms")
-        rules = (f"add table inet t; add chain inet t c {{ type filter hook input priority 0; }}; "
-                 f"add rule inet t c iifname {self.there} numgen random mod 100 < {loss_percent} drop")
+        self._do(
+            "tc", "qdisc", "add", "dev", self.here, "root", "tbf", "rate", rate, "burst", "64kb", "latency", "300ms"
+        )
+        rules = (
+            f"add table inet t; add chain inet t c {{ type filter hook input priority 0; }}; "
+            f"add rule inet t c iifname {self.there} numgen random mod 100 < {loss_percent} drop"
+        )
         self._do("ip", "netns", "exec", self.name, "nft", rules)
         self.prefix = ["ip", "netns", "exec", self.name]
 

@@ -54,9 +54,16 @@ def test_container_engines_status_logs_rollback_and_image_tar(jetson, tiny_bundl
 
     container = jetson.containers()["jetmask"]
     flags = [tuple(pair) for pair in container["flags"]]
-    for flag in (("--runtime", "nvidia"), ("--device", "/dev/video0"), ("--group-add", "video"), ("--read-only", None),
-                 ("--cap-drop", "ALL"), ("--restart", "unless-stopped"), ("--log-opt", "max-size=10m"),
-                 ("-v", "/var/lib/jetmask:/var/lib/jetmask")):
+    for flag in (
+        ("--runtime", "nvidia"),
+        ("--device", "/dev/video0"),
+        ("--group-add", "video"),
+        ("--read-only", None),
+        ("--cap-drop", "ALL"),
+        ("--restart", "unless-stopped"),
+        ("--log-opt", "max-size=10m"),
+        ("-v", "/var/lib/jetmask:/var/lib/jetmask"),
+    ):
         assert flag in flags
     image = container["words"][0]
     arguments = files.read_json(os.path.join(jetson.docker_folder, "images", image.replace(":", "@"), "arguments.json"))
@@ -69,8 +76,9 @@ def test_container_engines_status_logs_rollback_and_image_tar(jetson, tiny_bundl
     tar = str(tmp_path / "image.tar")
     older = "jetmask:0.0.9-0123456789"
     jetson.sshd.run(f"docker tag {image} {older} && docker tag {image} jetmask:mine")
-    jetson.sshd.run(f"docker tag {image} ours:1 && docker save -o {tar} ours:1 && docker rmi -f {image} && "
-                    "docker rmi ours:1")
+    jetson.sshd.run(
+        f"docker tag {image} ours:1 && docker save -o {tar} ours:1 && docker rmi -f {image} && docker rmi ours:1"
+    )
     done = jetson.deploy(second[0], "device", "--image-tar", tar, "--no-bench", "--json")
     assert done.returncode == 0 and "Step" not in done.stderr, done.stderr
     assert json.loads(done.stdout)["digest"] == second[1]
@@ -104,8 +112,22 @@ def test_bench_on_the_device_stands_beside_its_prediction_in_a_report(jetson, ti
     """The order of the tests in this file: something is deployed by now."""
     out = str(tmp_path / "device.json")
     ssh = ["--ssh", f"-F {jetson.sshd.config}"]
-    done = _jetmask("bench", "--device", "device", *ssh, "--variant", "t-320x192-fp32", "--seconds", "0.3", "--bundle",
-                    tiny_bundle, "--target", "nano", "--out", out)
+    done = _jetmask(
+        "bench",
+        "--device",
+        "device",
+        *ssh,
+        "--variant",
+        "t-320x192-fp32",
+        "--seconds",
+        "0.3",
+        "--bundle",
+        tiny_bundle,
+        "--target",
+        "nano",
+        "--out",
+        out,
+    )
     assert done.returncode == 0, done.stderr
     assert "t-320x192-fp32" in done.stdout and "no row here is one that the model of nano covers" in done.stdout
     measured = files.read_json(out)
@@ -130,25 +152,45 @@ def test_bench_on_the_device_stands_beside_its_prediction_in_a_report(jetson, ti
     assert done.returncode == 2 and "log in there" in done.stderr
 
 
-@pytest.mark.parametrize("change,words,code,finding,remedy", [
-    ({}, [], 0, "x86_64, L4T r32.7.1, JetPack 4.6.1 or later", "ok    tensorrt           8.2.1"),
-    ({"meminfo": nano.MEMINFO.replace("2800000", "300000")}, [], 4, "292 MiB available", "add swap, or --no-engines"),
-    ({"meminfo": nano.MEMINFO.replace("2800000", "300000")}, ["--no-engines"], 0, "warn  memory", "isolate multi-user"),
-    ({}, ["--source", "/dev/video7"], 4, "no /dev/video7 there, but /dev/video0", "give --source /dev/video0"),
-    ({}, ["--source", "csi://0"], 4, "no /tmp/argus_socket", "sudo systemctl restart nvargus-daemon"),
-    ({}, ["--source", "/clips/none.mp4"], 4, "no /clips/none.mp4 there", "copy it there"),
-    ({"date": "echo 86400"}, [], 0, "days off", "sudo timedatectl set-ntp true"),
-    ({"dpkg-query": "exit 1"}, [], 4, "bad   tensorrt           not installed", "sudo apt-get install tensorrt"),
-    ({"dpkg-query": "exit 1"}, ["--no-gpu"], 0, "ok    docker", None),
-    ({"dpkg-query": "echo installed 8.0.1-1+cuda10.2"}, [], 4, "older than 8.2", "upgrade to JetPack 4.6.1"),
-    ({"docker": "exit 1"}, [], 4, "may not use docker", "sudo usermod -aG docker $USER"),
-    ({"docker": "echo '{\"runc\": {}}'"}, [], 4, "no nvidia runtime", "sudo apt-get install nvidia-docker2"),
-    ({"docker": "case \"$*\" in *Default*) echo runc;; image*) exit 1;; *) echo nvidia;; esac"}, [], 4,
-     "default runtime is not nvidia", '"default-runtime": "nvidia"'),
-    ({"df": "printf 'head\\nfs 1 1 1024 1 /\\n'"}, [], 4, "1 MiB free", "--prune-old 0"),
-    ({}, ["--no-container"], 4, "systemd does not run there", "--service process"),
-    ({}, ["--no-container", "--service", "process"], 4, "has no module tensorrt", "python3-libnvinfer"),
-])
+@pytest.mark.parametrize(
+    "change,words,code,finding,remedy",
+    [
+        ({}, [], 0, "x86_64, L4T r32.7.1, JetPack 4.6.1 or later", "ok    tensorrt           8.2.1"),
+        (
+            {"meminfo": nano.MEMINFO.replace("2800000", "300000")},
+            [],
+            4,
+            "292 MiB available",
+            "add swap, or --no-engines",
+        ),
+        (
+            {"meminfo": nano.MEMINFO.replace("2800000", "300000")},
+            ["--no-engines"],
+            0,
+            "warn  memory",
+            "isolate multi-user",
+        ),
+        ({}, ["--source", "/dev/video7"], 4, "no /dev/video7 there, but /dev/video0", "give --source /dev/video0"),
+        ({}, ["--source", "csi://0"], 4, "no /tmp/argus_socket", "sudo systemctl restart nvargus-daemon"),
+        ({}, ["--source", "/clips/none.mp4"], 4, "no /clips/none.mp4 there", "copy it there"),
+        ({"date": "echo 86400"}, [], 0, "days off", "sudo timedatectl set-ntp true"),
+        ({"dpkg-query": "exit 1"}, [], 4, "bad   tensorrt           not installed", "sudo apt-get install tensorrt"),
+        ({"dpkg-query": "exit 1"}, ["--no-gpu"], 0, "ok    docker", None),
+        ({"dpkg-query": "echo installed 8.0.1-1+cuda10.2"}, [], 4, "older than 8.2", "upgrade to JetPack 4.6.1"),
+        ({"docker": "exit 1"}, [], 4, "may not use docker", "sudo usermod -aG docker $USER"),
+        ({"docker": "echo '{\"runc\": {}}'"}, [], 4, "no nvidia runtime", "sudo apt-get install nvidia-docker2"),
+        (
+            {"docker": 'case "$*" in *Default*) echo runc;; image*) exit 1;; *) echo nvidia;; esac'},
+            [],
+            4,
+            "default runtime is not nvidia",
+            '"default-runtime": "nvidia"',
+        ),
+        ({"df": "printf 'head\\nfs 1 1 1024 1 /\\n'"}, [], 4, "1 MiB free", "--prune-old 0"),
+        ({}, ["--no-container"], 4, "systemd does not run there", "--service process"),
+        ({}, ["--no-container", "--service", "process"], 4, "has no module tensorrt", "python3-libnvinfer"),
+    ],
+)
 def test_preflight(jetson, tiny_bundle, change, words, code, finding, remedy):
     """Each finding with what to do; stopped by --root before anything is changed on the device."""
     programs = {name: script for name, script in change.items() if name != "meminfo"}
@@ -186,8 +228,11 @@ def test_preflight(jetson, tiny_bundle, change, words, code, finding, remedy):
 
 def test_doctor_on_the_device(jetson, tiny_bundle):
     code = jetson.sshd.run("ls -d /opt/jetmask/[0-9]*").split()[0]
-    done = subprocess.run(["ssh", "-F", jetson.sshd.config, "device", f"cd {shlex.quote(code)} && python3 -m jetson "
-                           "doctor --json"], capture_output=True, text=True)
+    done = subprocess.run(
+        ["ssh", "-F", jetson.sshd.config, "device", f"cd {shlex.quote(code)} && python3 -m jetson doctor --json"],
+        capture_output=True,
+        text=True,
+    )
     answer = json.loads(done.stdout)
     found = {finding["topic"]: finding for finding in answer["findings"]}
     assert "L4T r32.7.1" in found["board"]["found"] and found["docker"]["level"] in ("ok", "info")
@@ -199,18 +244,35 @@ def test_doctor_on_the_device(jetson, tiny_bundle):
 
 
 def test_a_dry_run_names_every_command_of_a_container_deployment(jetson, tiny_bundle):
-    done = jetson.deploy(tiny_bundle, "device", "--dry-run", "--image-tar", "jetmask.tar", "--key", "k.pub",
-                         "--no-bench", options=[])
+    done = jetson.deploy(
+        tiny_bundle, "device", "--dry-run", "--image-tar", "jetmask.tar", "--key", "k.pub", "--no-bench", options=[]
+    )
     assert done.returncode == 3 and "k.pub" in done.stderr
     listing = "find /opt/jetmask /var/lib/jetmask 2>&1 | sort"
     before = jetson.sshd.run(listing)
     done = jetson.deploy(tiny_bundle, "device", "--dry-run", "--image-tar", "jetmask.tar", options=[])
     assert done.returncode == 0, done.stderr
-    for word in ("sh -s", "rsync", "docker load -i", "docker tag", "install", "--stage", " build ", "verify", "bench",
-                 "--activate", '"unless-stopped"', "--prune-old 0"):
+    for word in (
+        "sh -s",
+        "rsync",
+        "docker load -i",
+        "docker tag",
+        "install",
+        "--stage",
+        " build ",
+        "verify",
+        "bench",
+        "--activate",
+        '"unless-stopped"',
+        "--prune-old 0",
+    ):
         assert word in done.stdout, word
-    for verb, word in ((["--status"], "--status"), (["--rollback"], "--activate PREVIOUS"), (["--logs"], "--logs"),
-                       (["--prune-old", "2"], "--prune-old 2 --root /opt/jetmask")):
+    for verb, word in (
+        (["--status"], "--status"),
+        (["--rollback"], "--activate PREVIOUS"),
+        (["--logs"], "--logs"),
+        (["--prune-old", "2"], "--prune-old 2 --root /opt/jetmask"),
+    ):
         done = jetson.deploy(*verb, "device", "--dry-run", options=[])
         assert done.returncode == 0 and "ssh device" in done.stdout and word in done.stdout
     assert jetson.sshd.run(listing) == before

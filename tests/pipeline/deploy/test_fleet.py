@@ -27,7 +27,9 @@ def read(folder, text, *words):
 
 
 def test_the_nearest_word_wins(tmp_path):
-    found = read(tmp_path, """
+    found = read(
+        tmp_path,
+        """
         bundle: bundles/face.tar
         defaults: {no-container: true, source: 'csi://0', port: 8081, watch: 5, key: keys/a.pub}
         hosts:
@@ -37,7 +39,16 @@ def test_the_nearest_word_wins(tmp_path):
             no-container: false
             digest: 0012345678
             host: 0.0.0.0
-    """, "--watch", "9", "--start", "7", "--port", "1", "--fleet", "fleet.yaml")
+    """,
+        "--watch",
+        "9",
+        "--start",
+        "7",
+        "--port",
+        "1",
+        "--fleet",
+        "fleet.yaml",
+    )
     one, two = (host.args for host in found.hosts)
     assert [host.name for host in found.hosts] == ["user@one", "user@two"]
     assert found.bundle == str(tmp_path / "bundles/face.tar") and one.key == str(tmp_path / "keys/a.pub")
@@ -54,38 +65,73 @@ def test_the_example_of_the_readme_is_a_fleet(root, tmp_path):
     assert one.args.source == ["csi://0"] and two.name == "user@gate-2" and two.args.port == 8081
 
 
-@pytest.mark.parametrize("text,where,what", [
-    ("", "fleet.yaml", "no keys"),
-    ("hosts: []", "line 1", "no hosts"),
-    ("defaults: {port: 1}", "line 1", "no hosts"),
-    ("hosts:\n  - a\n  - b\n  - a\n", "line 4", "twice, first in line 2"),
-    ("hosts:\n  - name: a\n    watsh: 80\n", "line 3, key watsh", "did you mean watch"),
-    ("hosts:\n  - name: a\n    no_container: true\n", "line 3, key no_container", "did you mean no-container"),
-    ("hosts:\n  - name: a\n    port: eighty\n", "line 3, key port", "a whole number"),
-    ("hosts:\n  - name: a\n    port: [1]\n", "line 3, key port", "one value"),
-    ("hosts:\n  - name: a\n    port:\n", "line 3, key port", "no value"),
-    ("hosts:\n  - name: a\n    no-container: maybe\n", "line 3, key no-container", "true or false"),
-    ("hosts:\n  - name: a\n    service: cron\n", "line 3, key service", "one of docker"),
-    ("hosts:\n  - name: a\n    port: 1\n    port: 2\n", "line 4, key port", "twice"),
-    ("hosts:\n  - port: 1\n", "line 2, key name", "without a name"),
-    ("hosts:\n  - -oProxyCommand=true\n", "line 2, key name", "not a host"),
-    ("hosts:\n  - a\ndefaults:\n  measured: x.json\n", "line 4, key measured", "no key"),
-    ("hosts:\n  - a\ndefaults:\n  status: true\n", "line 4, key status", "no key"),
-    ("hosts:\n  - a\ndefaults: 5\n", "line 3, key defaults", "no options"),
-    ("host:\n  - a\n", "line 2, key host", "did you mean hosts"),
-    ("hosts: [a, b\n", "line 2", "not YAML"),
-    ("? [a]\n: b\n", "line 1", "not a word"),
-    ("hosts: &h [*h]\n", "line 1", ""),
-])
+@pytest.mark.parametrize(
+    "text,where,what",
+    [
+        ("", "fleet.yaml", "no keys"),
+        ("hosts: []", "line 1", "no hosts"),
+        ("defaults: {port: 1}", "line 1", "no hosts"),
+        ("hosts:\n  - a\n  - b\n  - a\n", "line 4", "twice, first in line 2"),
+        ("hosts:\n  - name: a\n    watsh: 80\n", "line 3, key watsh", "did you mean watch"),
+        ("hosts:\n  - name: a\n    no_container: true\n", "line 3, key no_container", "did you mean no-container"),
+        ("hosts:\n  - name: a\n    port: eighty\n", "line 3, key port", "a whole number"),
+        ("hosts:\n  - name: a\n    port: [1]\n", "line 3, key port", "one value"),
+        ("hosts:\n  - name: a\n    port:\n", "line 3, key port", "no value"),
+        ("hosts:\n  - name: a\n    no-container: maybe\n", "line 3, key no-container", "true or false"),
+        ("hosts:\n  - name: a\n    service: cron\n", "line 3, key service", "one of docker"),
+        ("hosts:\n  - name: a\n    port: 1\n    port: 2\n", "line 4, key port", "twice"),
+        ("hosts:\n  - port: 1\n", "line 2, key name", "without a name"),
+        ("hosts:\n  - -oProxyCommand=true\n", "line 2, key name", "not a host"),
+        ("hosts:\n  - a\ndefaults:\n  measured: x.json\n", "line 4, key measured", "no key"),
+        ("hosts:\n  - a\ndefaults:\n  status: true\n", "line 4, key status", "no key"),
+        ("hosts:\n  - a\ndefaults: 5\n", "line 3, key defaults", "no options"),
+        ("host:\n  - a\n", "line 2, key host", "did you mean hosts"),
+        ("hosts: [a, b\n", "line 2", "not YAML"),
+        ("? [a]\n: b\n", "line 1", "not a word"),
+        ("hosts: &h [*h]\n", "line 1", ""),
+    ],
+)
 def test_a_mistake_is_told_with_line_and_key(tmp_path, text, where, what):
     with pytest.raises(BadInput) as caught:
         read(tmp_path, text)
     assert where in str(caught.value) and what in str(caught.value)
 
 
-@given(text=st.one_of(st.text(max_size=200), st.lists(st.sampled_from(
-    ["hosts", "defaults", ":", "\n", "  ", "- ", "a", "name: a", "[", "]", "{", "}", "port: 8", "&x", "*x", "!!int",
-     "true", "'", "|", ">", "source:", "? ", ","]), max_size=30).map("".join)))
+@given(
+    text=st.one_of(
+        st.text(max_size=200),
+        st.lists(
+            st.sampled_from(
+                [
+                    "hosts",
+                    "defaults",
+                    ":",
+                    "\n",
+                    "  ",
+                    "- ",
+                    "a",
+                    "name: a",
+                    "[",
+                    "]",
+                    "{",
+                    "}",
+                    "port: 8",
+                    "&x",
+                    "*x",
+                    "!!int",
+                    "true",
+                    "'",
+                    "|",
+                    ">",
+                    "source:",
+                    "? ",
+                    ",",
+                ]
+            ),
+            max_size=30,
+        ).map("".join),
+    )
+)
 def test_any_text_is_read_or_refused(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
@@ -99,20 +145,23 @@ def test_any_text_is_read_or_refused(tmp_path_factory, text):
         assert found.hosts and len({host.name for host in found.hosts}) == len(found.hosts)
 
 
-@pytest.mark.parametrize("line,code,what", [
-    ("ssh: \"-o 'open\"", 2, "--ssh is not a list of words"),
-    ("serve-args: \"--name 'x\"", 2, "--serve-args is not a list of words"),
-    ("state: ~/jetmask", 2, "not an absolute path"),
-    ("port: 80800", 2, "1 to 65535"),
-    ("start: .nan", 3, "key start"),
-    ("watch: -1", 2, "--watch -1"),
-    ("retries: -1", 2, "--retries -1"),
-    ("build-arg: PROXY", 2, "not KEY=VALUE"),
-    ("image-tar: gone.tar", 3, "gone.tar"),
-    ("wheels: gone", 3, "gone"),
-    ("key: gone.pub", 3, "gone.pub"),
-    ("measured: gone/m.json", 3, "make it first"),
-])
+@pytest.mark.parametrize(
+    "line,code,what",
+    [
+        ('ssh: "-o \'open"', 2, "--ssh is not a list of words"),
+        ('serve-args: "--name \'x"', 2, "--serve-args is not a list of words"),
+        ("state: ~/jetmask", 2, "not an absolute path"),
+        ("port: 80800", 2, "1 to 65535"),
+        ("start: .nan", 3, "key start"),
+        ("watch: -1", 2, "--watch -1"),
+        ("retries: -1", 2, "--retries -1"),
+        ("build-arg: PROXY", 2, "not KEY=VALUE"),
+        ("image-tar: gone.tar", 3, "gone.tar"),
+        ("wheels: gone", 3, "gone"),
+        ("key: gone.pub", 3, "gone.pub"),
+        ("measured: gone/m.json", 3, "make it first"),
+    ],
+)
 def test_a_wrong_option_of_one_device_is_told_before_anything_begins(tmp_path, tiny_bundle, capsys, line, code, what):
     (tmp_path / "fleet.yaml").write_text(f"hosts:\n  - user@good\n  - name: user@bad\n    {line}\n")
     words = ["deploy", tiny_bundle, "--fleet", str(tmp_path / "fleet.yaml"), "--canary", "0"]
@@ -171,7 +220,7 @@ def _screen(text, height=200):
                 place = max(0, place - int(text[2:end]))
             elif text[end] == "J":
                 rows = [*rows[:place], ""]
-            text = text[end + 1:]
+            text = text[end + 1 :]
             continue
         character, text = text[0], text[1:]
         if character == "\n":

@@ -22,7 +22,9 @@ from pipeline.deploy import journal as rollout_journal
 from pipeline.deploy.ssh import Remote
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"not installed here: {missing()}")
-RUNNER = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "data", "standin_runner.py")
+RUNNER = os.path.join(
+    os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "data", "standin_runner.py"
+)
 
 
 class Steered:
@@ -35,8 +37,12 @@ class Steered:
         os.symlink(os.path.join(root, "jetson"), os.path.join(code, "jetson"))
         self.store = Store(os.path.join(self.sshd.home, "state"))
         port = free_port()
-        self.spec = {"kind": "process", "name": "jetmask", "url": f"http://127.0.0.1:{port}/healthz",
-                     "start": [sys.executable, RUNNER, self.store.path("current"), str(port)]}
+        self.spec = {
+            "kind": "process",
+            "name": "jetmask",
+            "url": f"http://127.0.0.1:{port}/healthz",
+            "start": [sys.executable, RUNNER, self.store.path("current"), str(port)],
+        }
         other = str(folder / "other")
         shutil.copytree(tiny_bundle, other)
         document = files.read_json(os.path.join(other, "manifest.json"))
@@ -47,8 +53,22 @@ class Steered:
             install.activate(self.store, digest, self.spec, 20, 0)
 
     def command(self, *words):
-        return [sys.executable, "-m", "pipeline.cli", "deploy", *words, "device", "--ssh", f"-F {self.sshd.config}",
-                "--root", os.path.join(self.sshd.home, "opt"), "--state", self.store.folder, "--python", sys.executable]
+        return [
+            sys.executable,
+            "-m",
+            "pipeline.cli",
+            "deploy",
+            *words,
+            "device",
+            "--ssh",
+            f"-F {self.sshd.config}",
+            "--root",
+            os.path.join(self.sshd.home, "opt"),
+            "--state",
+            self.store.folder,
+            "--python",
+            sys.executable,
+        ]
 
     def close(self):
         service.stop(self.spec, self.store.folder)
@@ -72,7 +92,7 @@ def test_a_rollback_whose_link_breaks_goes_back_once(device, monkeypatch, capsys
 
     monkeypatch.setattr(Remote, "_once", twice)
     words = device.command("--rollback", "--json", "--start", "20", "--watch", "0.2")
-    assert cli.main(words[words.index("deploy"):], "jetmask", VERBS) == 0
+    assert cli.main(words[words.index("deploy") :], "jetmask", VERBS) == 0
     assert json.loads(capsys.readouterr().out) == {"current": device.old}
     assert (device.store.link("current"), device.store.link("previous")) == (device.old, device.new)
     assert device.store.read("trial.json") is None and service.healthy(device.spec)[0]
@@ -82,14 +102,22 @@ def test_a_rollout_remembers_what_a_killed_switch_would_go_back_to(device, tmp_p
     """The bundle on trial was never seen to work: the device must not be brought back to that one."""
     with device.store.lock():
         device.store.begin(device.old, dict(device.spec, code="on trial"))
-    args = argparse.Namespace(root=os.path.join(device.sshd.home, "opt"), state=device.store.folder,
-                              python=sys.executable, start=1, watch=0, ssh=f"-F {device.sshd.config}", retries=0)
+    args = argparse.Namespace(
+        root=os.path.join(device.sshd.home, "opt"),
+        state=device.store.folder,
+        python=sys.executable,
+        start=1,
+        watch=0,
+        ssh=f"-F {device.sshd.config}",
+        retries=0,
+    )
     host = fleet.Host("device", args)
     journal = rollout_journal.Journal(str(tmp_path / "fleet.yaml"))
     journal.begin("d" * 64, "face")
     monkeypatch.setattr(rollout.Rollout, "_settled", staticmethod(lambda installed: installed.status()))  # no waiting
-    under_way = rollout.Rollout(fleet.Fleet("fleet.yaml", None, [host]), journal, board.Board(["device"]),
-                                rollout.Settings())
+    under_way = rollout.Rollout(
+        fleet.Fleet("fleet.yaml", None, [host]), journal, board.Board(["device"]), rollout.Settings()
+    )
     with under_way._remote(host) as remote:
         deployment = argparse.Namespace(remote=remote, installed=installed.Installed(remote, args), lazy=True)
         under_way._remember(host, deployment)
@@ -104,16 +132,24 @@ def test_a_device_that_started_anew_in_its_switch_is_not_back_yet(device, tmp_pa
         device.store.begin(device.old, dict(device.spec, code="new"))
     service.stop(device.spec, device.store.folder)  # the power goes, and at boot:
     install.recover_at_start(device.store, print)
-    args = argparse.Namespace(root=os.path.join(device.sshd.home, "opt"), state=device.store.folder,
-                              python=sys.executable, start=20, watch=0, ssh=f"-F {device.sshd.config}", retries=0)
+    args = argparse.Namespace(
+        root=os.path.join(device.sshd.home, "opt"),
+        state=device.store.folder,
+        python=sys.executable,
+        start=20,
+        watch=0,
+        ssh=f"-F {device.sshd.config}",
+        retries=0,
+    )
     host = fleet.Host("device", args)
     journal = rollout_journal.Journal(str(tmp_path / "fleet.yaml"))
     journal.begin(device.old, "face")
     journal.note("device", phase=rollout_journal.SWITCHING, was=device.new, service=True)
     os.makedirs(device.store.path("incoming"))
     files.write_json(device.store.path("incoming", f"before-{journal.rollout}.json"), device.spec)
-    rollout.Rollout(fleet.Fleet("fleet.yaml", None, [host]), journal, board.Board(["device"]),
-                    rollout.Settings()).back()
+    rollout.Rollout(
+        fleet.Fleet("fleet.yaml", None, [host]), journal, board.Board(["device"]), rollout.Settings()
+    ).back()
     assert journal.host("device")["phase"] == rollout_journal.BACK and device.store.link("current") == device.new
     assert service.healthy(device.spec) == (True, "200 other")
 
@@ -149,9 +185,15 @@ def _sick(device):
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("spoil", [
-    _sick, lambda device: service.stop(device.spec, device.store.folder),
-    lambda device: device.store.remove("service.json")], ids=["sick", "stopped", "no runner set up"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _sick,
+        lambda device: service.stop(device.spec, device.store.folder),
+        lambda device: device.store.remove("service.json"),
+    ],
+    ids=["sick", "stopped", "no runner set up"],
+)
 def test_a_script_can_tell_that_a_runner_is_not_healthy(device, tmp_path, spoil):
     """All is shown as ever, and the exit code says it: of one device, as JSON, and of a fleet."""
     assert subprocess.run(device.command("--status"), capture_output=True).returncode == 0

@@ -13,11 +13,23 @@ from pipeline.deploy import preflight
 from pipeline.deploy.layout import Layout
 
 LAYOUT = Layout("/opt/jetmask", "/var/lib/jetmask", "0.1.0-x")
-FACTS = {"python": "3.6", "rsync": "/usr/bin/rsync", "sums": "/usr/bin/sha256sum", "docker": "/usr/bin/docker",
-         "docker_works": "yes", "systemd": "yes", "sudo": "yes", "user": "me", "ROOT_writable": "yes",
-         "STATE_writable": "yes",
-         "ROOT_free_kb": str(300 << 10), "STATE_free_kb": str(300 << 10), "MemTotal": "4000000",
-         "MemAvailable": "3000000", "SwapFree": "0"}
+FACTS = {
+    "python": "3.6",
+    "rsync": "/usr/bin/rsync",
+    "sums": "/usr/bin/sha256sum",
+    "docker": "/usr/bin/docker",
+    "docker_works": "yes",
+    "systemd": "yes",
+    "sudo": "yes",
+    "user": "me",
+    "ROOT_writable": "yes",
+    "STATE_writable": "yes",
+    "ROOT_free_kb": str(300 << 10),
+    "STATE_free_kb": str(300 << 10),
+    "MemTotal": "4000000",
+    "MemAvailable": "3000000",
+    "SwapFree": "0",
+}
 
 
 def judge(kind, sources=(), **facts):
@@ -53,8 +65,14 @@ def test_a_docker_that_hangs_is_told(tmp_path):
     layout = Layout(str(tmp_path / "root"), str(tmp_path / "state"), "x")
     script = preflight.script(layout, "python3", str(docker))
     assert script.count("timeout 30 ") == 1
-    done = subprocess.run(["sh", "-s"], input=script.replace("timeout 30 ", "timeout 1 "), capture_output=True,
-                          text=True, timeout=50, check=True)
+    done = subprocess.run(
+        ["sh", "-s"],
+        input=script.replace("timeout 30 ", "timeout 1 "),
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+    )
     facts = preflight.parse(done.stdout)
     assert facts["docker_works"] == "hangs" and facts["uid"] == str(os.getuid())
     found = judge("docker", docker_works="hangs")["docker"]
@@ -77,13 +95,20 @@ def test_sudo_is_tried(password):
     script = preflight.script(Layout("/nowhere/root", "/nowhere/state", "x"), "python3", "docker")
     with tempfile.TemporaryDirectory() as folder:  # that another user may enter
         os.chmod(folder, 0o755)
-        for name, text in (("sudo", "exit 1" if password else 'test "$1" = -n && shift && exec "$@"'),
-                           ("systemctl", "test $* = --version")):
+        for name, text in (
+            ("sudo", "exit 1" if password else 'test "$1" = -n && shift && exec "$@"'),
+            ("systemctl", "test $* = --version"),
+        ):
             path = os.path.join(folder, name)
             with open(path, "w") as file:
                 file.write(f"#!/bin/sh\n{text}\n")
             os.chmod(path, 0o755)
-        done = subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "sh", "-s"],
-                              input=f"PATH={folder}:$PATH\ncd /\n" + script, capture_output=True, text=True,
-                              check=True, timeout=100)
+        done = subprocess.run(
+            ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "sh", "-s"],
+            input=f"PATH={folder}:$PATH\ncd /\n" + script,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=100,
+        )
     assert preflight.parse(done.stdout)["sudo"] == ("" if password else "yes"), done.stderr

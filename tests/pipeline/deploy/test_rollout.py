@@ -41,14 +41,32 @@ class Devices:
 
     def write(self, **wrong):
         """The fleet file; `wrong`: {name: {key: value}} beside the device's own options."""
-        document = {"defaults": {
-            "ssh": f"-F {self.config}", "no-container": True, "service": "process", "use-python": True,
-            "python": test_deploy.DEVICE_PYTHON, "source": "synthetic://?fps=1", "serve-args": QUIET, "watch": 0.5,
-            "start": 90, "no-bench": True, "retries": 0}, "hosts": []}
+        document = {
+            "defaults": {
+                "ssh": f"-F {self.config}",
+                "no-container": True,
+                "service": "process",
+                "use-python": True,
+                "python": test_deploy.DEVICE_PYTHON,
+                "source": "synthetic://?fps=1",
+                "serve-args": QUIET,
+                "watch": 0.5,
+                "start": 90,
+                "no-bench": True,
+                "retries": 0,
+            },
+            "hosts": [],
+        }
         for name, device in self.devices.items():
-            document["hosts"].append({
-                "name": name, "root": os.path.join(device.sshd.home, "opt"), "state": device.state,
-                "port": device.port, **wrong.get(name, {})})
+            document["hosts"].append(
+                {
+                    "name": name,
+                    "root": os.path.join(device.sshd.home, "opt"),
+                    "state": device.state,
+                    "port": device.port,
+                    **wrong.get(name, {}),
+                }
+            )
         with open(self.file, "w") as file:
             json.dump(document, file)  # YAML has JSON in it
 
@@ -62,8 +80,13 @@ class Devices:
     def start(self, *words):
         """Begin it: (process, its lines on stderr as they come)."""
         # Who runs the tests in the background has them ignore Ctrl-C, and a child inherits that.
-        process = subprocess.Popen(self.command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+        process = subprocess.Popen(
+            self.command(*words),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         lines = []
 
         def read():
@@ -81,8 +104,9 @@ class Devices:
 
     def runners(self):
         """{name: the runner's process}."""
-        return {name: files.read_json(os.path.join(device.state, "service.pid"))
-                for name, device in self.devices.items()}
+        return {
+            name: files.read_json(os.path.join(device.state, "service.pid")) for name, device in self.devices.items()
+        }
 
     def close(self):
         for device in self.devices.values():
@@ -119,12 +143,13 @@ def _life_of_a_fleet(fleet, bundles, bad, at_once):
     print(f"a failing update: {time.monotonic() - began:.0f} s\n{done.stdout}")
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert set(fleet.run_what().values()) == {one_digest}
-    results = {line.split()[0]: line for line in done.stdout.splitlines()[1:len(names) + 1]}
+    results = {line.split()[0]: line for line in done.stdout.splitlines()[1 : len(names) + 1]}
     assert "failed" in results[bad] and "there is no option --no-such-option" in done.stderr
-    assert all("rolled back" in results[name] for name in names[:max(1, place - at_once)])
-    assert all("untouched" in results[name] for name in names[place + 2 * at_once:])
+    assert all("rolled back" in results[name] for name in names[: max(1, place - at_once)])
+    assert all("untouched" in results[name] for name in names[place + 2 * at_once :])
     assert {name for name in names if "untouched" in results[name]} == {
-        name for name, process in fleet.runners().items() if process == before[name]}
+        name for name, process in fleet.runners().items() if process == before[name]
+    }
     for device in fleet.devices.values():
         assert device.running()
 
@@ -195,8 +220,21 @@ def test_an_unreachable_device_is_a_failure_unless_it_may_be_skipped(four, bundl
 def test_a_rollout_that_reaches_nobody_is_no_success(tmp_path, tiny_bundle):
     path = tmp_path / "fleet.yaml"
     path.write_text("hosts: [nobody@one.invalid, nobody@two.invalid]\ndefaults: {retries: 0}\n")
-    done = subprocess.run([sys.executable, "-m", "pipeline.cli", "deploy", tiny_bundle, "--fleet", str(path), "--json",
-                           "--skip-unreachable"], capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pipeline.cli",
+            "deploy",
+            tiny_bundle,
+            "--fleet",
+            str(path),
+            "--json",
+            "--skip-unreachable",
+        ],
+        capture_output=True,
+        text=True,
+    )
     answer = json.loads(done.stdout)
     assert done.returncode == 3 and answer["ok"] is False and answer["state"] == "undone", done.stderr
     assert {row["result"] for row in answer["hosts"]} == {"skipped"}
@@ -243,7 +281,11 @@ def test_a_failure_that_is_kept(four, bundles):
     assert done.returncode == 4 and "python-of-tomorrow" in done.stderr and "--rollback" in done.stdout, done.stderr
     assert four.run_what() == {"d01": two_digest, **dict.fromkeys(("d02", "d03", "d04"), one_digest)}
     assert [line.split()[1] for line in done.stdout.splitlines()[1:5]] == [
-        "updated", "failed", "untouched", "untouched"]
+        "updated",
+        "failed",
+        "untouched",
+        "untouched",
+    ]
     done = four.deploy("--rollback", "--json")
     assert json.loads(done.stdout)["ok"] is True
     assert done.returncode == 0 and set(four.run_what().values()) == {one_digest}, done.stderr

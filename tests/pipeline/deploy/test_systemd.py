@@ -25,9 +25,10 @@ from jetson.web.listener import Door
 from pipeline.deploy import layout as device
 
 # What a camera's address or a path may hold, and systemd has a meaning for.
-ODD = "it's 5$HOME ${HOME} %h \"z\" \\n;.txt"
-booted = pytest.mark.skipif(bool(debian.missing("systemd-nspawn")),
-                            reason=f"not here: {debian.missing('systemd-nspawn')}")
+ODD = 'it\'s 5$HOME ${HOME} %h "z" \\n;.txt'
+booted = pytest.mark.skipif(
+    bool(debian.missing("systemd-nspawn")), reason=f"not here: {debian.missing('systemd-nspawn')}"
+)
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
@@ -109,8 +110,14 @@ def _child(pid):
 
 def _inside(init, *words, cwd="/"):
     """What a command in the booted system prints."""
-    done = subprocess.run(["nsenter", "-t", str(init), "-a", f"--wdns={cwd}", *words], stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
+    done = subprocess.run(
+        ["nsenter", "-t", str(init), "-a", f"--wdns={cwd}", *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
     return done.stdout
 
 
@@ -135,8 +142,9 @@ def system(tmp_path_factory, tiny_bundle):
     run = ["/usr/local/bin/python3", "-m", "jetson"]
     zones = f"{layout.state}/{ODD}"
     files.write_text(root + zones, "line 0 door 0.5,0 0.5,1\n")
-    serve = device.serve_words(layout.state + "/current", ["synthetic://?fps=1%30"], "127.0.0.1", port,
-                               ["--zones", zones])
+    serve = device.serve_words(
+        layout.state + "/current", ["synthetic://?fps=1%30"], "127.0.0.1", port, ["--zones", zones]
+    )
     spec = device.service(layout, "systemd", run, serve, port, {"user": "runner"}, run[0])
     with open(root + "/etc/systemd/system/jetmask.service", "w") as file:
         file.write(spec["unit"])
@@ -154,9 +162,22 @@ def system(tmp_path_factory, tiny_bundle):
 @booted
 def test_the_unit_is_spelt_right(system):
     root, *_ = system
-    done = subprocess.run(["systemd-nspawn", "-q", "-D", root, "--register=no", "--keep-unit", "systemd-analyze",
-                           "verify", "/etc/systemd/system/jetmask.service"], capture_output=True, text=True,
-                          stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        [
+            "systemd-nspawn",
+            "-q",
+            "-D",
+            root,
+            "--register=no",
+            "--keep-unit",
+            "systemd-analyze",
+            "verify",
+            "/etc/systemd/system/jetmask.service",
+        ],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
     # It exits 0 even for a misspelt key: silence is the answer.
     assert [line for line in (done.stdout + done.stderr).splitlines() if "jetmask" in line or "Unknown" in line] == []
     assert done.returncode == 0
@@ -166,8 +187,12 @@ def test_the_unit_is_spelt_right(system):
 @booted
 def test_boot_serve_kill_restart_and_recovery(system):
     root, store, good, port, spec = system
-    machine = subprocess.Popen(["systemd-nspawn", "-q", "-D", root, "--register=no", "--keep-unit", "-b"],
-                              stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    machine = subprocess.Popen(
+        ["systemd-nspawn", "-q", "-D", root, "--register=no", "--keep-unit", "-b"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         assert _wait(lambda: _health(port))["ok"] is True
         assert store.link("current") == good, "the switch that was cut off was not undone at boot"
@@ -197,9 +222,11 @@ def test_boot_serve_kill_restart_and_recovery(system):
         fourth = _wait(lambda: (_main_process(port) or third) != third and _main_process(port))
         assert _wait(lambda: _health(port))["ok"] is True and fourth != third
         # What `deploy --no-container` does on the device: start it, watch it; and one that cannot start is told.
-        code = ("import json, sys; from jetson.install import service; spec = json.loads(sys.argv[1]); "
-                "service.stop(spec, spec['state']); service.start(spec, spec['state']); "
-                "print(service.watch(spec, spec['state'], 60, 2))")
+        code = (
+            "import json, sys; from jetson.install import service; spec = json.loads(sys.argv[1]); "
+            "service.stop(spec, spec['state']); service.start(spec, spec['state']); "
+            "print(service.watch(spec, spec['state'], 60, 2))"
+        )
         assert _inside(init, "/usr/local/bin/python3", "-c", code, json.dumps(spec), cwd=spec["cwd"]) == "None\n"
         broken = dict(spec, unit=spec["unit"].replace(" serve ", " serve /nowhere"))
         assert "ended" in _inside(init, "/usr/local/bin/python3", "-c", code, json.dumps(broken), cwd=spec["cwd"])

@@ -21,8 +21,15 @@ A, B, C, FAR = [0, 0, 40, 40], [100, 100, 140, 140], [0, 150, 40, 190], [150, 0,
 
 def truth(rows, ignore=(), number=0, source="s"):
     boxes = np.array([box for box, _ in rows], float).reshape(-1, 4)
-    return average_precision.Truth(number, f"images/{number}.png", (200, 200), boxes, np.array([label for _, label in rows], int),
-                         np.array(ignore, float).reshape(-1, 4), source)
+    return average_precision.Truth(
+        number,
+        f"images/{number}.png",
+        (200, 200),
+        boxes,
+        np.array([label for _, label in rows], int),
+        np.array(ignore, float).reshape(-1, 4),
+        source,
+    )
 
 
 def faces(*rows):
@@ -138,8 +145,13 @@ def test_without_a_right_face_no_threshold_is_recommended_and_the_bundles_is_sho
     cases, found = [truth([])], [faces((A, 0, 0.3), (B, 0, 0.9))]
     numbers = error_analysis.analyse(cases, found, 0.4, [faces((A, 0, 0.35))])
     assert numbers["shown_at"] == 0.4 and numbers["confusion"][3] == [1, 0, 0, 0]
-    result = {"variant": "v", "runtime": "onnxruntime", "precision": "fp32", "input_wh": [32, 32],
-              **average_precision.evaluate(cases, found)}
+    result = {
+        "variant": "v",
+        "runtime": "onnxruntime",
+        "precision": "fp32",
+        "input_wh": [32, 32],
+        **average_precision.evaluate(cases, found),
+    }
     text = error_page.page("val", result, numbers, [], [])
     assert "None can be recommended" in text and "Recommended:" not in text and "at 0.40" in text
     assert "At 0.40 there is no false mask in any of them" in text  # there is one at .3, as the table says
@@ -178,11 +190,12 @@ def test_a_tile_shows_what_its_caption_counts(tmp_path):
 
     side = error_page.TILE_WH[1] / 200
     where = np.zeros((270, 270), bool)
-    where[round(40 * side):round(47 * side), round(4 * side):round(48 * side)] = True
+    where[round(40 * side) : round(47 * side), round(4 * side) : round(48 * side)] = True
     assert np.abs(picture(missed) - picture([]))[where].max() > 60
     cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((3, 4000, 3), np.uint8))
-    wide = average_precision.Truth(0, str(tmp_path / "wide.png"), (4000, 3), np.zeros((0, 4)), np.zeros(0, int), np.zeros((0, 4)),
-                         "")
+    wide = average_precision.Truth(
+        0, str(tmp_path / "wide.png"), (4000, 3), np.zeros((0, 4)), np.zeros(0, int), np.zeros((0, 4)), ""
+    )
     assert "wide.png" in error_page.tile(wide, faces(), {"false": 1}, [])
 
 
@@ -202,30 +215,72 @@ def write_split(folder, frames):
         (folder / "images" / "x.png").rename(folder / "images" / name)
         images.append({"id": number, "file_name": "images/" + name, "width": frame.shape[1], "height": frame.shape[0]})
         for label, x, y, side in squares:
-            annotations.append({"id": len(annotations), "image_id": number, "category_id": label + 1,
-                                "bbox": [x - side / 2, y - side / 2, side, side]})
-    (folder / "annotations.json").write_text(json.dumps({
-        "images": images, "annotations": annotations,
-        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)]}))
+            annotations.append(
+                {
+                    "id": len(annotations),
+                    "image_id": number,
+                    "category_id": label + 1,
+                    "bbox": [x - side / 2, y - side / 2, side, side],
+                }
+            )
+    (folder / "annotations.json").write_text(
+        json.dumps(
+            {
+                "images": images,
+                "annotations": annotations,
+                "categories": [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)],
+            }
+        )
+    )
     return folder
 
 
 def test_the_page_is_one_file_and_says_it_all(tmp_path, tiny_bundle, draw):
     seen, unseen = (0, 76, 68, 16), (1, 200, 100, 50)
-    data = write_split(tmp_path / "val", [("<b>&.png", draw((416, 256), [seen]), [seen, unseen]),
-                                          ("b.png", draw((416, 256), [(2, 276, 44, 16)]), [])])
-    negatives = write_split(tmp_path / "negatives", [("false.png", draw((416, 256), [seen]), []),
-                                                     ("true.png", draw((416, 256), []), [])])
+    data = write_split(
+        tmp_path / "val",
+        [("<b>&.png", draw((416, 256), [seen]), [seen, unseen]), ("b.png", draw((416, 256), [(2, 276, 44, 16)]), [])],
+    )
+    negatives = write_split(
+        tmp_path / "negatives", [("false.png", draw((416, 256), [seen]), []), ("true.png", draw((416, 256), []), [])]
+    )
     out = tmp_path / "report"
-    done = subprocess.run([sys.executable, "-m", "pipeline.cli", "evaluate", "--bundle", tiny_bundle, "--variant",
-                           "t-416x256-fp32", "--data", data, "--report", out, "--negatives", negatives],
-                          cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pipeline.cli",
+            "evaluate",
+            "--bundle",
+            tiny_bundle,
+            "--variant",
+            "t-416x256-fp32",
+            "--data",
+            data,
+            "--report",
+            out,
+            "--negatives",
+            negatives,
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert str(out / "report.html") in done.stdout
     page = (out / "report.html").read_text()
-    for words in ("Recommended:", "jetmask run --score 0.", "Which class is taken for which", "mask_worn_incorrect",
-                  "By source", "1 missed",
-                  "The 2 worst images", "False masks where nobody wears one", "false.png", "&lt;b&gt;&amp;.png"):
+    for words in (
+        "Recommended:",
+        "jetmask run --score 0.",
+        "Which class is taken for which",
+        "mask_worn_incorrect",
+        "By source",
+        "1 missed",
+        "The 2 worst images",
+        "False masks where nobody wears one",
+        "false.png",
+        "&lt;b&gt;&amp;.png",
+    ):
         assert words in page, words
     assert "<b>&.png" not in page
     assert 'src="http' not in page and "href=" not in page and "<script" not in page

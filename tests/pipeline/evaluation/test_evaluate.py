@@ -30,8 +30,12 @@ IMAGES = [
 
 
 def run(*arguments):
-    done = subprocess.run([sys.executable, "-m", "pipeline.cli", "evaluate", *map(str, arguments)], cwd=ROOT,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "evaluate", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert "Traceback" not in done.stderr
     return done
 
@@ -47,14 +51,22 @@ def split(tmp_path_factory, draw):
         cv2.imwrite(str(folder / name), draw((416, 256), squares, number))
         images.append({"id": number + 10, "file_name": name, "width": 416, "height": 256, "source": f"s{number % 2}"})
         for label, x, y, side in squares:
-            annotations.append({
-                "id": len(annotations) + 1, "image_id": number + 10, "category_id": label + 1, "iscrowd": 0,
-                "bbox": [x - side / 2, y - side / 2, side, side], "area": side * side})
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number + 10,
+                    "category_id": label + 1,
+                    "iscrowd": 0,
+                    "bbox": [x - side / 2, y - side / 2, side, side],
+                    "area": side * side,
+                }
+            )
     images[2]["ignore_boxes"] = [annotations.pop()["bbox"]]
     annotations[-1]["category_id"] = 2
     categories = [{"id": i + 1, "name": name} for i, name in enumerate(manifest.CLASSES)]
-    (folder / "annotations.json").write_text(json.dumps(
-        {"images": images, "annotations": annotations, "categories": categories}))
+    (folder / "annotations.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
     return folder
 
 
@@ -78,8 +90,16 @@ def test_json_detections_and_coco_agree(split, tiny_bundle, tmp_path):
     crowds += [(i["id"], box) for i in data["images"] for box in i.get("ignore_boxes", [])]
     for image_id, box in crowds:
         for category in (1, 2):
-            truth.append({"id": len(truth) + 100, "image_id": image_id, "category_id": category, "iscrowd": 1,
-                          "bbox": box, "area": box[2] * box[3]})
+            truth.append(
+                {
+                    "id": len(truth) + 100,
+                    "image_id": image_id,
+                    "category_id": category,
+                    "iscrowd": 1,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                }
+            )
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO({**data, "info": {}, "annotations": truth, "categories": data["categories"][:2]})
         check = COCOeval_faster(coco, coco.loadRes(found), "bbox")
@@ -100,33 +120,61 @@ def test_the_table_names_everything(split, tiny_bundle):
 
 
 def test_a_comparison_shows_its_bounds_and_gates(split, tiny_bundle):
-    same = run("--bundle", tiny_bundle, "--data", split, "--variant", "t-416x256-int8-cpu", "--against",
-               "t-416x256-fp32", "--max-drop", 5)
+    same = run(
+        "--bundle",
+        tiny_bundle,
+        "--data",
+        split,
+        "--variant",
+        "t-416x256-int8-cpu",
+        "--against",
+        "t-416x256-fp32",
+        "--max-drop",
+        5,
+    )
     assert same.returncode == 0 and "95 % bounds" in same.stdout
-    worse = run("--bundle", tiny_bundle, "--data", split, "--variant", "t-320x192-fp32", "--against",
-                "t-416x256-fp32", "--max-drop", 5, "--json")
+    worse = run(
+        "--bundle",
+        tiny_bundle,
+        "--data",
+        split,
+        "--variant",
+        "t-320x192-fp32",
+        "--against",
+        "t-416x256-fp32",
+        "--max-drop",
+        5,
+        "--json",
+    )
     assert worse.returncode == 5 and "mAP50 falls" in worse.stderr
     against = json.loads(worse.stdout)["against"]
     assert against["difference"] < -5 and against["runtime"] == "onnxruntime"
     assert "against t-416x256-fp32 on onnxruntime" in same.stdout
 
 
-@pytest.mark.parametrize("arguments, code, word", [
-    (["--data", "{split}/no"], 3, "no such data folder"),
-    (["--variant", "t-416x256-fp3"], 2, "did you mean t-416x256-fp32?"),
-    (["--runtime", "litert", "--variant", "t-416x256-fp32"], 2, "t-416x256-fp32-litert"),
-    (["--bundle", "{split}"], 3, "not a bundle"),
-    (["--threads", "0"], 2, "--threads"),
-    (["--max-drop", "1"], 2, "--against"),
-    (["--negatives", "{split}"], 2, "--report"),
-    (["--detections", "{split}/no/where.json"], 3, "no/where.json"),
-    (["--detections", "{split}"], 3, "this is a folder"),
-    (["--report", "{split}/annotations.json"], 3, "a file is where a folder is to be"),
-    (["--variant", "t-416x256-fp32", "--against", "t-320x192-fp32", "--max-drop", "nan"], 2, "--max-drop"),
-    (["--variant", "t-416x256-fp32", "--against", "t-320x192-fp3"], 2, "did you mean t-320x192-fp32?"),
-    pytest.param(["--variant", "t-416x256-fp32", "--against", "t-320x192-fp16"], 4, "can run variant t-320x192-fp16",
-                 marks=pytest.mark.skipif(evaluate.available()["tensorrt"] is None, reason="TensorRT is here")),
-])
+@pytest.mark.parametrize(
+    "arguments, code, word",
+    [
+        (["--data", "{split}/no"], 3, "no such data folder"),
+        (["--variant", "t-416x256-fp3"], 2, "did you mean t-416x256-fp32?"),
+        (["--runtime", "litert", "--variant", "t-416x256-fp32"], 2, "t-416x256-fp32-litert"),
+        (["--bundle", "{split}"], 3, "not a bundle"),
+        (["--threads", "0"], 2, "--threads"),
+        (["--max-drop", "1"], 2, "--against"),
+        (["--negatives", "{split}"], 2, "--report"),
+        (["--detections", "{split}/no/where.json"], 3, "no/where.json"),
+        (["--detections", "{split}"], 3, "this is a folder"),
+        (["--report", "{split}/annotations.json"], 3, "a file is where a folder is to be"),
+        (["--variant", "t-416x256-fp32", "--against", "t-320x192-fp32", "--max-drop", "nan"], 2, "--max-drop"),
+        (["--variant", "t-416x256-fp32", "--against", "t-320x192-fp3"], 2, "did you mean t-320x192-fp32?"),
+        pytest.param(
+            ["--variant", "t-416x256-fp32", "--against", "t-320x192-fp16"],
+            4,
+            "can run variant t-320x192-fp16",
+            marks=pytest.mark.skipif(evaluate.available()["tensorrt"] is None, reason="TensorRT is here"),
+        ),
+    ],
+)
 def test_mistakes_are_named(split, tiny_bundle, arguments, code, word):
     arguments = [argument.format(split=split) for argument in arguments]
     done = run("--bundle", tiny_bundle, "--data", split, *arguments)
@@ -160,8 +208,10 @@ def test_nothing_to_compare_by_and_nothing_to_look_at_is_told_before_the_first_i
     for name, change in (("nobody", {"annotations": []}), ("nothing", {"annotations": [], "images": []})):
         shutil.copytree(split, tmp_path / name)
         (tmp_path / name / "annotations.json").write_text(json.dumps({**document, **change}))
-    for arguments in (("--data", tmp_path / "nobody", "--variant", "t-416x256-fp32", "--against", "t-320x192-fp32"),
-                      ("--data", split, "--report", tmp_path / "out", "--negatives", tmp_path / "nothing")):
+    for arguments in (
+        ("--data", tmp_path / "nobody", "--variant", "t-416x256-fp32", "--against", "t-320x192-fp32"),
+        ("--data", split, "--report", tmp_path / "out", "--negatives", tmp_path / "nothing"),
+    ):
         done = run("--bundle", tiny_bundle, *arguments)
         assert done.returncode == 3 and "internal" not in done.stderr and "images" not in done.stderr, done.stderr
 
@@ -173,8 +223,7 @@ def test_the_manifests_classes_are_the_parts_of_its_map50():
     scores = np.array([[0.5, 0, 0], [0, 0.5, 0], [0.9, 0, 0.1]])  # the wrongly worn mask is taken for a right one
     found = average_precision.evaluate(truths, [(boxes, scores)])
     assert found["per_class"]["with_mask"] > found["three_class"]["per_class"]["with_mask"]
-    ((key, entry),) = variants.ap_entries(
-        [found | {"variant": "v", "runtime": "onnxruntime", "split": "val"}]).items()
+    ((key, entry),) = variants.ap_entries([found | {"variant": "v", "runtime": "onnxruntime", "split": "val"}]).items()
     kept = entry["per_class"]
     assert key == ("v", "onnxruntime") and list(kept) == list(manifest.CLASSES)
     assert (kept["with_mask"] + kept["without_mask"]) / 2 == pytest.approx(entry["map50"])

@@ -24,8 +24,14 @@ def randomised(model, seed=0):
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
             shape = layer.gamma.shape
-            layer.set_weights([random.uniform(0.5, 1.5, shape), random.normal(0, 0.3, shape),
-                               random.normal(0, 0.3, shape), random.uniform(0.5, 2, shape)])
+            layer.set_weights(
+                [
+                    random.uniform(0.5, 1.5, shape),
+                    random.normal(0, 0.3, shape),
+                    random.normal(0, 0.3, shape),
+                    random.uniform(0.5, 2, shape),
+                ]
+            )
         elif layer.name.startswith(("cls", "box")):
             layer.set_weights([random.normal(0, 0.3, w.shape) for w in layer.get_weights()])
     return model
@@ -61,11 +67,15 @@ def test_the_files_form(net, made):
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         assert "auto_pad" not in attributes
         if node.op_type == "Conv":
-            assert attributes["pads"] == {1: [0] * 4, 3: [1] * 4}[attributes["kernel_shape"][0]] \
-                or (attributes["strides"] == [2, 2] and attributes["pads"] == [0, 0, 1, 1])
+            assert attributes["pads"] == {1: [0] * 4, 3: [1] * 4}[attributes["kernel_shape"][0]] or (
+                attributes["strides"] == [2, 2] and attributes["pads"] == [0, 0, 1, 1]
+            )
         if node.op_type == "Resize":
             assert (attributes["mode"], attributes["coordinate_transformation_mode"], attributes["nearest_mode"]) == (
-                b"nearest", b"asymmetric", b"floor")
+                b"nearest",
+                b"asymmetric",
+                b"floor",
+            )
     assert not lint.lint(made.path, "nano")
 
 
@@ -114,12 +124,22 @@ def _with(layer):
     return keras.Model(image, layer(image))
 
 
-@pytest.mark.parametrize("layer, words", [
-    (lambda x: layers.Conv2D(3, 3, padding="same", name="cls_4")(layers.Rescaling(1 / 255, -0.5)(x)), "left a Add|Mul"),
-    (lambda x: layers.Conv2D(3, 3, 2, name="cls_4")(x), "padding does not hold for all sizes"),
-    (lambda x: layers.Conv2D(3, 1, name="cls_4")(layers.UpSampling2D(2, interpolation="bilinear")(x)), "upsampling"),
-    (lambda x: layers.Activation("tanh", name="cls_4")(layers.Conv2D(3, 1)(x)), "left a Tanh"),
-], ids=["offset", "valid", "bilinear", "tanh"])
+@pytest.mark.parametrize(
+    "layer, words",
+    [
+        (
+            lambda x: layers.Conv2D(3, 3, padding="same", name="cls_4")(layers.Rescaling(1 / 255, -0.5)(x)),
+            "left a Add|Mul",
+        ),
+        (lambda x: layers.Conv2D(3, 3, 2, name="cls_4")(x), "padding does not hold for all sizes"),
+        (
+            lambda x: layers.Conv2D(3, 1, name="cls_4")(layers.UpSampling2D(2, interpolation="bilinear")(x)),
+            "upsampling",
+        ),
+        (lambda x: layers.Activation("tanh", name="cls_4")(layers.Conv2D(3, 1)(x)), "left a Tanh"),
+    ],
+    ids=["offset", "valid", "bilinear", "tanh"],
+)
 def test_what_the_contract_does_not_allow(layer, words, tmp_path):
     with pytest.raises(JetmaskError, match=words):
         export.export(_with(layer), str(tmp_path / "net.onnx"))
@@ -132,12 +152,22 @@ def _classifier(inputs, flat=True, **more):
     return keras.Model(image, layers.Dense(3, **more)(layers.Flatten()(x) if flat else x))
 
 
-@pytest.mark.parametrize("model, words", [
-    (lambda: _classifier((28, 28, 1)), r"\(None, 28, 28, 1\), outputs \(None, 3\)"),
-    (lambda: keras.Model(two := [keras.Input((8, 8, 3)), keras.Input((8, 8, 3))], layers.Add()(two)), "inputs .*, .*"),
-    (lambda: keras.Sequential([keras.Input((32, 32, 3)), layers.Flatten(), layers.Dense(2)]), r"outputs \(None, 2\)"),
-    (lambda: keras.Sequential([keras.Input((32, 32, 3)), layers.Reshape((32, 96, 1))]), "does not work at 320x192"),
-], ids=["grey", "two", "sequential", "one size"])
+@pytest.mark.parametrize(
+    "model, words",
+    [
+        (lambda: _classifier((28, 28, 1)), r"\(None, 28, 28, 1\), outputs \(None, 3\)"),
+        (
+            lambda: keras.Model(two := [keras.Input((8, 8, 3)), keras.Input((8, 8, 3))], layers.Add()(two)),
+            "inputs .*, .*",
+        ),
+        (
+            lambda: keras.Sequential([keras.Input((32, 32, 3)), layers.Flatten(), layers.Dense(2)]),
+            r"outputs \(None, 2\)",
+        ),
+        (lambda: keras.Sequential([keras.Input((32, 32, 3)), layers.Reshape((32, 96, 1))]), "does not work at 320x192"),
+    ],
+    ids=["grey", "two", "sequential", "one size"],
+)
 def test_another_keras_model_is_told_what_it_lacks(model, words, tmp_path):
     with pytest.raises(BadInput, match=words):
         export.export(model(), str(tmp_path / "net.onnx"))
@@ -164,14 +194,18 @@ def test_command(net, tmp_path, capsys):
     assert set(result["parity"]) == {"320x192", "416x256"}
 
 
-@pytest.mark.parametrize("change, code, words", [
-    ({"--model": "missing.keras"}, 3, "no such model"),
-    ({"--model": "text.keras"}, 3, "not a .keras file"),
-    ({"--out": "net.pb"}, 2, "ends in .onnx"),
-    ({"--target": "nanno"}, 2, "did you mean nano"),
-    ({"--target": "this-machine"}, 2, "no TensorRT to lint for"),
-    ({"--out": "no/net.onnx"}, 3, "no such folder"),  # said before the model is traced
-], ids=["missing", "text", "name", "target", "no tensorrt", "folder"])
+@pytest.mark.parametrize(
+    "change, code, words",
+    [
+        ({"--model": "missing.keras"}, 3, "no such model"),
+        ({"--model": "text.keras"}, 3, "not a .keras file"),
+        ({"--out": "net.pb"}, 2, "ends in .onnx"),
+        ({"--target": "nanno"}, 2, "did you mean nano"),
+        ({"--target": "this-machine"}, 2, "no TensorRT to lint for"),
+        ({"--out": "no/net.onnx"}, 3, "no such folder"),  # said before the model is traced
+    ],
+    ids=["missing", "text", "name", "target", "no tensorrt", "folder"],
+)
 def test_command_says_what_is_wrong(tmp_path, capsys, change, code, words):
     (tmp_path / "text.keras").write_text("hello")
     given = {"--model": "text.keras", "--out": "net.onnx", **change}

@@ -20,6 +20,7 @@ def _save(tmp_path, edit=lambda model: None, opset=13):
 
 def _insert(op, after="down_4_relu", inputs=(), constants=(), domain="", **attributes):
     """An edit that puts a node behind a tensor."""
+
     def edit(model):
         for name, value in constants:
             model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
@@ -28,8 +29,10 @@ def _insert(op, after="down_4_relu", inputs=(), constants=(), domain="", **attri
                 if name == after:
                     node.input[i] = "inserted"
         at = next(i for i, n in enumerate(model.graph.node) if after in n.output) + 1
-        model.graph.node.insert(at, helper.make_node(op, [after, *inputs], ["inserted"], name="odd", domain=domain,
-                                                     **attributes))
+        model.graph.node.insert(
+            at, helper.make_node(op, [after, *inputs], ["inserted"], name="odd", domain=domain, **attributes)
+        )
+
     return edit
 
 
@@ -40,6 +43,7 @@ def _resize(name, value):
             if attribute.name == name:
                 attribute.CopyFrom(helper.make_attribute(name, value))
         node.name = "odd"
+
     return edit
 
 
@@ -60,9 +64,13 @@ def _computed_weight(model):
 
 
 def _int8_weight(model):
-    model.graph.initializer.extend([
-        numpy_helper.from_array(np.ones((24, 16, 3, 3), np.int8), "w8"),
-        numpy_helper.from_array(np.float32(0.1), "s8"), numpy_helper.from_array(np.int8(0), "z8")])
+    model.graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.ones((24, 16, 3, 3), np.int8), "w8"),
+            numpy_helper.from_array(np.float32(0.1), "s8"),
+            numpy_helper.from_array(np.int8(0), "z8"),
+        ]
+    )
     model.graph.node.insert(0, helper.make_node("DequantizeLinear", ["w8", "s8", "z8"], ["w.dq"], name="dq"))
     node = next(n for n in model.graph.node if n.name == "down_4")
     node.input[1], node.name = "w.dq", "odd"
@@ -75,18 +83,39 @@ CASES = {
     "foreign domain": (_insert("QLinearAdd", domain="com.microsoft"), "operator com.microsoft.QLinearAdd"),
     "dynamic quantisation": (_insert("DynamicQuantizeLinear"), "operator DynamicQuantizeLinear"),
     "two inputs": (_insert("QuantizeLinear", inputs=["one"], constants=[ONE]), "it has 2"),
-    "asymmetric": (_insert("QuantizeLinear", inputs=["one", "zero"], constants=[ONE, ("zero", np.int8(3))]),
-                   "its zero point is not 0"),
-    "uint8 zero point": (_insert("QuantizeLinear", inputs=["one", "zero"], constants=[ONE, ("zero", np.uint8(0))]),
-                         "its type is uint8"),
-    "scale 0": (_insert("QuantizeLinear", inputs=["one", "zero"],
-                        constants=[("one", np.float32(0)), ("zero", np.int8(0))]), "a scale is 0"),
-    "computed scale": (_insert("QuantizeLinear", inputs=["stem.bias.x", "zero"], constants=[("zero", np.int8(0))]),
-                       "its scale is computed"),
-    "scales per channel": (_insert("QuantizeLinear", inputs=["many", "zeros"], axis=1, constants=[
-        ("many", np.ones(24, np.float32)), ("zeros", np.zeros(24, np.int8))]), "it has 24 scales"),
-    "sizes differ": (_insert("QuantizeLinear", inputs=["many", "zero"], constants=[
-        ("many", np.ones(24, np.float32)), ("zero", np.int8(0))]), "24 and 1"),
+    "asymmetric": (
+        _insert("QuantizeLinear", inputs=["one", "zero"], constants=[ONE, ("zero", np.int8(3))]),
+        "its zero point is not 0",
+    ),
+    "uint8 zero point": (
+        _insert("QuantizeLinear", inputs=["one", "zero"], constants=[ONE, ("zero", np.uint8(0))]),
+        "its type is uint8",
+    ),
+    "scale 0": (
+        _insert("QuantizeLinear", inputs=["one", "zero"], constants=[("one", np.float32(0)), ("zero", np.int8(0))]),
+        "a scale is 0",
+    ),
+    "computed scale": (
+        _insert("QuantizeLinear", inputs=["stem.bias.x", "zero"], constants=[("zero", np.int8(0))]),
+        "its scale is computed",
+    ),
+    "scales per channel": (
+        _insert(
+            "QuantizeLinear",
+            inputs=["many", "zeros"],
+            axis=1,
+            constants=[("many", np.ones(24, np.float32)), ("zeros", np.zeros(24, np.int8))],
+        ),
+        "it has 24 scales",
+    ),
+    "sizes differ": (
+        _insert(
+            "QuantizeLinear",
+            inputs=["many", "zero"],
+            constants=[("many", np.ones(24, np.float32)), ("zero", np.int8(0))],
+        ),
+        "24 and 1",
+    ),
     "cubic": (_resize("mode", "cubic"), "its mode is cubic"),
     "coordinates": (_resize("coordinate_transformation_mode", "tf_crop_and_resize"), "its coordinates are"),
     "tensorflow's nearest": (_resize("coordinate_transformation_mode", "tf_half_pixel_for_nn"), "it rounds floor"),

@@ -59,8 +59,9 @@ def test_every_shipped_file_builds_at_each_size_and_the_shapes_are_ours(trt, roo
             result = build(trt, path, (width, height), precision_of(path))
             assert len(result.plan) > 10_000 and result.typed and result.flags == (), path
             assert result.inputs == {"image": (1, 3, height, width)}
-            assert result.outputs == {f"{kind}_{s}": (1, n, height // s, width // s)
-                                      for s in STRIDES for kind, n in (("cls", 3), ("box", 4))}, path
+            assert result.outputs == {
+                f"{kind}_{s}": (1, n, height // s, width // s) for s in STRIDES for kind, n in (("cls", 3), ("box", 4))
+            }, path
 
 
 @pytest.mark.full
@@ -89,18 +90,27 @@ def test_several_gpus_and_the_timing_cache(trt, tiny_bundle):
     path = os.path.join(tiny_bundle, "models", "t.onnx")
     one, two = build(trt, path), build(trt, path, gpus=("SM75", "SM86", "SM89", "SM120"))
     assert len(two.plan) > len(one.plan)
-    again = tensorrt_network.build_plan(trt, path, (416, 256), "fp32", 256 << 20, timing_cache=one.timing_cache,
-                                        target_capabilities=("SM86",))
+    again = tensorrt_network.build_plan(
+        trt, path, (416, 256), "fp32", 256 << 20, timing_cache=one.timing_cache, target_capabilities=("SM86",)
+    )
     assert again.timing_cache
-    spoilt = tensorrt_network.build_plan(trt, path, (416, 256), "fp32", 256 << 20, timing_cache=b"not a cache",
-                                         target_capabilities=("SM86",))
+    spoilt = tensorrt_network.build_plan(
+        trt, path, (416, 256), "fp32", 256 << 20, timing_cache=b"not a cache", target_capabilities=("SM86",)
+    )
     assert len(spoilt.plan) > 10_000
 
 
 def test_phases_are_told_by_its_progress_monitor(trt, tiny_bundle):
     told = []
-    tensorrt_network.build_plan(trt, os.path.join(tiny_bundle, "models", "t.onnx"), (320, 192), "fp32", 256 << 20,
-                                target_capabilities=("SM86",), phase=told.append)
+    tensorrt_network.build_plan(
+        trt,
+        os.path.join(tiny_bundle, "models", "t.onnx"),
+        (320, 192),
+        "fp32",
+        256 << 20,
+        target_capabilities=("SM86",),
+        phase=told.append,
+    )
     assert told[:3] == ["reading the model", "parsing", "building"] and told[-1] == "saving"
     assert len(told) > 4, "the monitor's own phases come between"
 
@@ -118,8 +128,15 @@ def test_what_a_typed_world_cannot_do_is_refused_with_the_file_to_use(trt, tiny_
     with pytest.raises(BadInput, match="carries FP16"):
         build(trt, os.path.join(models, "t.fp16.onnx"), precision="fp32")
     with pytest.raises(BadInput, match="strongly typed"):
-        tensorrt_network.build_plan(trt, os.path.join(models, "t.onnx"), (320, 192), "fp32", 256 << 20,
-                                    {"level_4": "fp16"}, target_capabilities=("SM86",))
+        tensorrt_network.build_plan(
+            trt,
+            os.path.join(models, "t.onnx"),
+            (320, 192),
+            "fp32",
+            256 << 20,
+            {"level_4": "fp16"},
+            target_capabilities=("SM86",),
+        )
 
 
 # ------------------------------------------------------------------------------------------- broken models
@@ -133,8 +150,12 @@ def weights(name, value, dtype=np.float32):
 
 def write(path, nodes, initializers=(), inputs=(("image", TensorProto.FLOAT, OPEN),), outputs=("y",)):
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info(*given) for given in inputs],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs], list(initializers))
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(*given) for given in inputs],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        list(initializers),
+    )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7), str(path))
 
 
@@ -146,49 +167,102 @@ def conv(source="image", target="y", inputs=("w",)):
 
 
 def qdq(scale, zero_point):
-    return [helper.make_node("QuantizeLinear", ["image", "s", "z"], ["q"], name="quant"),
-            helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], name="dequant")], [
-        weights("s", scale), weights("z", zero_point, np.int8)]
+    return [
+        helper.make_node("QuantizeLinear", ["image", "s", "z"], ["q"], name="quant"),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], name="dequant"),
+    ], [weights("s", scale), weights("z", zero_point, np.int8)]
 
 
 BROKEN = {
     "an operator it does not know": (
-        "fp32", {"nodes": [helper.make_node("Frobnicate", ["image"], ["y"], name="odd")]}, "node odd",
-        'creator && "Plugin not found, are the plugin name, version, and namespace correct?"', "no such operator"),
+        "fp32",
+        {"nodes": [helper.make_node("Frobnicate", ["image"], ["y"], name="odd")]},
+        "node odd",
+        'creator && "Plugin not found, are the plugin name, version, and namespace correct?"',
+        "no such operator",
+    ),
     "a kernel of other channels": (
-        "fp32", {"nodes": [conv()], "initializers": [weights("w", np.ones((4, 5, 3, 3)))]}, "node stem",
+        "fp32",
+        {"nodes": [conv()], "initializers": [weights("w", np.ones((4, 5, 3, 3)))]},
+        "node stem",
         "Assertion failed: (nchan == -1 || kernelWeights.shape.d[1] * ngroup == nchan): Kernel weight dimension failed "
-        "to broadcast to input.", None),
+        "to broadcast to input.",
+        None,
+    ),
     "a tensor that nothing makes": (
-        "fp32", {"nodes": [helper.make_node("Add", ["image", "ghost"], ["y"], name="plus")]}, "node plus",
-        "Assertion failed: (ctx->tensors().count(inputName)): Node input was not registered.", "nothing makes"),
+        "fp32",
+        {"nodes": [helper.make_node("Add", ["image", "ghost"], ["y"], name="plus")]},
+        "node plus",
+        "Assertion failed: (ctx->tensors().count(inputName)): Node input was not registered.",
+        "nothing makes",
+    ),
     "tensors of other ranks": (
-        "fp32", {"nodes": [helper.make_node("Concat", ["image", "k"], ["y"], name="join", axis=1)],
-                     "initializers": [weights("k", np.ones((2, 2)))]}, "node join",
-        "Error while computing output extent of node join.", None),
+        "fp32",
+        {
+            "nodes": [helper.make_node("Concat", ["image", "k"], ["y"], name="join", axis=1)],
+            "initializers": [weights("k", np.ones((2, 2)))],
+        },
+        "node join",
+        "Error while computing output extent of node join.",
+        None,
+    ),
     "a cycle": (
-        "fp32", {"nodes": [helper.make_node("Add", ["b", "image"], ["a"], name="first"),
-                            helper.make_node("Add", ["a", "image"], ["b"], name="second"),
-                            helper.make_node("Relu", ["b"], ["y"])]}, "",
-        "Failed to sort the model topologically.", "cycle"),
+        "fp32",
+        {
+            "nodes": [
+                helper.make_node("Add", ["b", "image"], ["a"], name="first"),
+                helper.make_node("Add", ["a", "image"], ["b"], name="second"),
+                helper.make_node("Relu", ["b"], ["y"]),
+            ]
+        },
+        "",
+        "Failed to sort the model topologically.",
+        "cycle",
+    ),
     "no output": (
-        "fp32", {"nodes": [conv(target="c")], "initializers": [KERNEL], "outputs": ()}, "",
-        "Network must have at least one output.", "no usable output"),
+        "fp32",
+        {"nodes": [conv(target="c")], "initializers": [KERNEL], "outputs": ()},
+        "",
+        "Network must have at least one output.",
+        "no usable output",
+    ),
     "a zero point that is not zero": (
-        "int8", dict(zip(("nodes", "initializers"), qdq(1, 3))), "node quant",
-        "Assertion failed: shiftIsAllZeros(zeroPoint): Non-zero zero point is not supported.", "symmetrically"),
+        "int8",
+        dict(zip(("nodes", "initializers"), qdq(1, 3))),
+        "node quant",
+        "Assertion failed: shiftIsAllZeros(zeroPoint): Non-zero zero point is not supported.",
+        "symmetrically",
+    ),
     "a negative scale": (
-        "int8", dict(zip(("nodes", "initializers"), qdq(-1, 0))), "node quant",
-        "Assertion failed: (scaleAllPositive || allowNegativeScale): Scale coefficients must all be positive", None),
+        "int8",
+        dict(zip(("nodes", "initializers"), qdq(-1, 0))),
+        "node quant",
+        "Assertion failed: (scaleAllPositive || allowNegativeScale): Scale coefficients must all be positive",
+        None,
+    ),
     "a quantised bias": (
-        "int8", {"nodes": [helper.make_node("DequantizeLinear", ["b", "s"], ["bias"], name="bias_dq"),
-                            conv(inputs=("w", "bias"))],
-                     "initializers": [KERNEL, weights("b", np.ones(4), np.int32), weights("s", 1)]}, "node bias_dq",
-        "bias_dq: input has type Int32 but must have type FP8, FP4, Int4, Int8, or UInt8.", "leave the bias in float"),
+        "int8",
+        {
+            "nodes": [
+                helper.make_node("DequantizeLinear", ["b", "s"], ["bias"], name="bias_dq"),
+                conv(inputs=("w", "bias")),
+            ],
+            "initializers": [KERNEL, weights("b", np.ones(4), np.int32), weights("s", 1)],
+        },
+        "node bias_dq",
+        "bias_dq: input has type Int32 but must have type FP8, FP4, Int4, Int8, or UInt8.",
+        "leave the bias in float",
+    ),
     "mixed types": (
-        "fp16", {"nodes": [helper.make_node("Add", ["image", "h"], ["y"], name="plus")],
-                     "initializers": [weights("h", np.ones((1, 3, 1, 1)), np.float16)]}, "node plus",
-        "plus: ElementWiseOperation SUM must have same input types. But they are of types Float and Half.", "casts"),
+        "fp16",
+        {
+            "nodes": [helper.make_node("Add", ["image", "h"], ["y"], name="plus")],
+            "initializers": [weights("h", np.ones((1, 3, 1, 1)), np.float16)],
+        },
+        "node plus",
+        "plus: ElementWiseOperation SUM must have same input types. But they are of types Float and Half.",
+        "casts",
+    ),
 }
 
 
@@ -206,14 +280,21 @@ def test_a_broken_model_gives_nvidias_words_the_node_and_the_mend(trt, tmp_path,
         assert mend in caught.value.remedy
 
 
-@pytest.mark.parametrize("inputs, words", [
-    ([("image", TensorProto.UINT8, OPEN)], "has the type DataType.UINT8"),
-    ([("image", TensorProto.FLOAT, (1, 3, 64, 64))], "has the shape (1, 3, 64, 64)"),
-    ([("image", TensorProto.FLOAT, OPEN), ("mask", TensorProto.FLOAT, OPEN)], "has 2 inputs: image, mask")])
+@pytest.mark.parametrize(
+    "inputs, words",
+    [
+        ([("image", TensorProto.UINT8, OPEN)], "has the type DataType.UINT8"),
+        ([("image", TensorProto.FLOAT, (1, 3, 64, 64))], "has the shape (1, 3, 64, 64)"),
+        ([("image", TensorProto.FLOAT, OPEN), ("mask", TensorProto.FLOAT, OPEN)], "has 2 inputs: image, mask"),
+    ],
+)
 def test_another_input_is_refused_before_the_build(trt, tmp_path, inputs, words):
     path = tmp_path / "input.onnx"
-    nodes = [helper.make_node("Add", ["image", "mask"], ["y"])] if len(inputs) == 2 else [
-        helper.make_node("Cast", ["image"], ["f"], to=TensorProto.FLOAT), conv("f")]
+    nodes = (
+        [helper.make_node("Add", ["image", "mask"], ["y"])]
+        if len(inputs) == 2
+        else [helper.make_node("Cast", ["image"], ["f"], to=TensorProto.FLOAT), conv("f")]
+    )
     write(path, nodes, [KERNEL], inputs)
     with pytest.raises(BadInput) as caught:
         build(trt, path)
@@ -222,15 +303,22 @@ def test_another_input_is_refused_before_the_build(trt, tmp_path, inputs, words)
 
 def test_shapes_that_contradict_each_other(trt, tmp_path):
     path = tmp_path / "shapes.onnx"
-    write(path, [helper.make_node("Reshape", ["image", "sizes"], ["y"], name="flat")],
-          [weights("sizes", [7, 11], np.int64)])
+    write(
+        path,
+        [helper.make_node("Reshape", ["image", "sizes"], ["y"], name="flat")],
+        [weights("sizes", [7, 11], np.int64)],
+    )
     with pytest.raises(BadInput, match="cannot work out the shape of tensor y .Could not get tensor shape."):
         build(trt, path)
 
 
-@pytest.mark.parametrize("workspace, words", [
-    (0, "Please increase the workspace memory provided to the builder."),
-    (1000, "no tactics to implement the operation within workspace limit.")])
+@pytest.mark.parametrize(
+    "workspace, words",
+    [
+        (0, "Please increase the workspace memory provided to the builder."),
+        (1000, "no tactics to implement the operation within workspace limit."),
+    ],
+)
 def test_too_little_workspace(trt, tiny_bundle, workspace, words):
     with pytest.raises(JetmaskError) as caught:
         build(trt, os.path.join(tiny_bundle, "models", "t.onnx"), workspace=workspace)
@@ -258,6 +346,7 @@ def test_the_real_builder_takes_sparse_weights(trt, root, tmp_path):
     onnx.save(model, path)
     assert sparsity.pattern_of(path) == "2:4"
     assert tensorrt_network.takes_sparse(trt, "fp16", (8, 7))
-    result = tensorrt_network.build_plan(trt, path, (320, 192), "fp16", 256 << 20, target_capabilities=("SM86",),
-                                         sparse=True)
+    result = tensorrt_network.build_plan(
+        trt, path, (320, 192), "fp16", 256 << 20, target_capabilities=("SM86",), sparse=True
+    )
     assert result.flags == ("SPARSE_WEIGHTS",) and result.typed and len(result.plan) > 10_000

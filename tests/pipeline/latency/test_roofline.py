@@ -39,15 +39,24 @@ def writer(channels=3, side=32):
 
 
 # Published multiply-adds and parameters of the papers' networks (torchvision's table and the Darknet files).
-@pytest.mark.parametrize(("name", "wh", "gmacs", "millions"), [
-    ("AlexNet", (224, 224), 0.714, 61.10), ("VGG-16", (224, 224), 15.47, 138.36),
-    ("ResNet-18", (224, 224), 1.814, 11.69),
-    ("ResNet-50", (224, 224), 4.089, 25.56), ("ResNet-101", (224, 224), 7.801, 44.55),
-    ("DenseNet-121", (224, 224), 2.834, 7.98), ("DenseNet-201", (224, 224), 4.291, 20.01),
-    ("SqueezeNet1.0", (224, 224), 0.819, 1.248), ("SqueezeNet1.1", (224, 224), 0.349, 1.236),
-    ("MobileNetV2", (224, 224), 0.301, 3.505), ("GoogLeNet", (224, 224), 1.498, 6.62),
-    ("YOLOv4-tiny", (416, 416), 3.454, 6.06), ("YOLOv3-tiny", (416, 416), 2.784, 8.86),
-])
+@pytest.mark.parametrize(
+    ("name", "wh", "gmacs", "millions"),
+    [
+        ("AlexNet", (224, 224), 0.714, 61.10),
+        ("VGG-16", (224, 224), 15.47, 138.36),
+        ("ResNet-18", (224, 224), 1.814, 11.69),
+        ("ResNet-50", (224, 224), 4.089, 25.56),
+        ("ResNet-101", (224, 224), 7.801, 44.55),
+        ("DenseNet-121", (224, 224), 2.834, 7.98),
+        ("DenseNet-201", (224, 224), 4.291, 20.01),
+        ("SqueezeNet1.0", (224, 224), 0.819, 1.248),
+        ("SqueezeNet1.1", (224, 224), 0.349, 1.236),
+        ("MobileNetV2", (224, 224), 0.301, 3.505),
+        ("GoogLeNet", (224, 224), 1.498, 6.62),
+        ("YOLOv4-tiny", (416, 416), 3.454, 6.06),
+        ("YOLOv3-tiny", (416, 416), 2.784, 8.86),
+    ],
+)
 def test_networks_have_the_size_of_the_published_ones(name, wh, gmacs, millions):
     parts = fused(build(name, wh))
     assert sum(layer.macs for layer in parts) / 1e9 == pytest.approx(gmacs, rel=0.01)
@@ -95,12 +104,14 @@ def test_dense_block_costs_the_same_whether_its_lists_are_nested_or_flat():
             features.append(new)
             x = g.concat(*features) if flat else g.concat(x, new)
         return sum(layer.read + layer.written for layer in fused(g.model(x)))
+
     assert block(True) == block(False)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 def test_more_work_never_takes_less_time(precision):
     """More channels, more pixels, more layers: each costs time."""
+
     def ms(channels, side, depth):
         g = GraphWriter("test", 3, side, side)
         x = "image"
@@ -202,8 +213,10 @@ def test_quantise_nodes_are_free():
 
 def test_the_verb_from_outside(tmp_path):
     path = saved(tmp_path, build("ResNet-18", (224, 224)))
-    code = ("import argparse, sys; from pipeline.latency import cli as predict; p = argparse.ArgumentParser(); predict.options(p);"
-            "predict.command(p.parse_args(sys.argv[1:]))")
+    code = (
+        "import argparse, sys; from pipeline.latency import cli as predict; p = argparse.ArgumentParser(); predict.options(p);"
+        "predict.command(p.parse_args(sys.argv[1:]))"
+    )
 
     def run(*arguments):
         line = [sys.executable, "-c", code, path, *arguments]
@@ -230,8 +243,9 @@ SHIPPED = Path(__file__).resolve().parents[3] / "jetson" / "models" / "models"
 def test_operators_on_integers_are_counted_as_what_they_compute(name):
     """The int8 file that ONNX Runtime runs has the float file's products, up to the halves that it shares."""
     wh = (320, 192)
-    floats, integers = (layers(shapes.read(str(SHIPPED / (name + end)), wh), ONNXRUNTIME)
-                        for end in (".onnx", ".int8-cpu.onnx"))
+    floats, integers = (
+        layers(shapes.read(str(SHIPPED / (name + end)), wh), ONNXRUNTIME) for end in (".onnx", ".int8-cpu.onnx")
+    )
     assert sum(layer.macs for layer in integers) == sum(layer.macs for layer in floats)
     weights = [sum(layer.weights for layer in found) for found in (integers, floats)]
     assert weights[0] == pytest.approx(weights[1], rel=0.02)
@@ -249,8 +263,11 @@ def test_an_int8_file_is_not_timed_as_a_float_one(name, capsys, monkeypatch, tmp
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     asked = []
     parameters = roofline.Parameters(0.7, 1.0, 16, 0.3, 2.0, 0.7, 2.0, 0.02)
-    monkeypatch.setattr(this_machine, "calibrated",
-                        lambda precision: asked.append(precision) or (this_machine.NOMINAL, parameters, 1.2, "made up"))
+    monkeypatch.setattr(
+        this_machine,
+        "calibrated",
+        lambda precision: asked.append(precision) or (this_machine.NOMINAL, parameters, 1.2, "made up"),
+    )
 
     def answer(*arguments):
         parser = argparse.ArgumentParser()
@@ -269,23 +286,44 @@ def test_an_int8_file_is_not_timed_as_a_float_one(name, capsys, monkeypatch, tmp
 
 def test_nothing_is_measured_for_a_command_that_cannot_work(monkeypatch):
     monkeypatch.setattr(this_machine, "calibrate", None)
-    for model, precision, error in ((SHIPPED / "s.onnx", "quick", UsageError), (SHIPPED / "s.onnx", "fp16",
-                                    DeviceMismatch), ("none.onnx", "fp32", BadInput)):
+    for model, precision, error in (
+        (SHIPPED / "s.onnx", "quick", UsageError),
+        (SHIPPED / "s.onnx", "fp16", DeviceMismatch),
+        ("none.onnx", "fp32", BadInput),
+    ):
         parser = argparse.ArgumentParser()
         predict.options(parser)
         with pytest.raises(error):
-            predict.command(parser.parse_args([str(model), "--target", "this-machine", "--input-wh", "64x64",
-                                               "--calibrate", "--precision", precision]))
+            predict.command(
+                parser.parse_args(
+                    [
+                        str(model),
+                        "--target",
+                        "this-machine",
+                        "--input-wh",
+                        "64x64",
+                        "--calibrate",
+                        "--precision",
+                        precision,
+                    ]
+                )
+            )
 
 
 def test_arithmetic_that_is_not_known_is_told(tmp_path):
     g = onnx.helper
     floats = onnx.TensorProto.FLOAT
-    weights = [onnx.numpy_helper.from_array(np.zeros(shape, np.float32), name)
-               for name, shape in (("w", (1, 16, 3)), ("r", (1, 16, 4)))]
-    graph = g.make_graph([g.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=4)], "lstm",
-                         [g.make_tensor_value_info("x", floats, [5, 1, 3])],
-                         [g.make_tensor_value_info("y", floats, None)], weights)
+    weights = [
+        onnx.numpy_helper.from_array(np.zeros(shape, np.float32), name)
+        for name, shape in (("w", (1, 16, 3)), ("r", (1, 16, 4)))
+    ]
+    graph = g.make_graph(
+        [g.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=4)],
+        "lstm",
+        [g.make_tensor_value_info("x", floats, [5, 1, 3])],
+        [g.make_tensor_value_info("y", floats, None)],
+        weights,
+    )
     model = g.make_model(graph, opset_imports=[g.make_opsetid("", 13)])
     notes = predict.predict_ms(saved(tmp_path, model), "nano").notes
     assert any("LSTM" in note for note in notes)

@@ -10,8 +10,16 @@ from pipeline.latency import cli as predict
 from pipeline.latency import fit, this_machine
 from pipeline.latency.roofline import Parameters, total_ms
 
-TRUTH = Parameters(convolution=0.7, winograd=1.0, depth=16, depthwise=0.3, bandwidth=2.0, weight_bandwidth=0.7,
-                   launch_us=2.0, call_ms=0.02)
+TRUTH = Parameters(
+    convolution=0.7,
+    winograd=1.0,
+    depth=16,
+    depthwise=0.3,
+    bandwidth=2.0,
+    weight_bandwidth=0.7,
+    launch_us=2.0,
+    call_ms=0.02,
+)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
 """The network: budget, shapes, and the fused batch normalisation against Keras' own."""
+
 import keras
 import numpy as np
 import pytest

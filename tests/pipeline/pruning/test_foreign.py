@@ -1,4 +1,5 @@
 """Models of others through the pruner: models as layers, layers with a state of their own, plans of another model."""
+
 import keras
 import numpy as np
 import pruning
@@ -27,8 +28,15 @@ def between(*middle, width=16):
 
 
 def branch(name, width=16):
-    return keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(width, 3, padding="same", name="conv"),
-                             layers.BatchNormalization(name="bn"), layers.ReLU()], name=name)
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(width, 3, padding="same", name="conv"),
+            layers.BatchNormalization(name="bn"),
+            layers.ReLU(),
+        ],
+        name=name,
+    )
 
 
 def two_branches():
@@ -41,13 +49,20 @@ def two_branches():
 def residual():
     """A model as a layer beside a convolution: inlined, its layers are at other depths."""
     image = keras.Input((8, 8, 3))
-    block = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(32, 3, padding="same", name="body"),
-                              layers.BatchNormalization(), layers.ReLU()])
+    block = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(32, 3, padding="same", name="body"),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+        ]
+    )
     x = layers.Add()([layers.Conv2D(32, 1, name="short")(image), block(image)])
     return pruning.shake(keras.Model(image, layers.Conv2D(2, 1)(x)))
 
 
 # What a layer knows besides its variables.
+
 
 def test_an_adapted_normalization_stays_adapted():
     normal = layers.Normalization()
@@ -79,10 +94,14 @@ class Prepared(layers.Layer):
         return super().get_config()
 
 
-@pytest.mark.parametrize("first", [
-    lambda x: layers.Rescaling(1.0)(adapted(layers.Discretization(num_bins=4))(x)),
-    lambda x: layers.TimeDistributed(adapted(layers.Normalization(), noise(50, 8, 3) * 4 + 7))(x),
-    lambda x: inside(x)])
+@pytest.mark.parametrize(
+    "first",
+    [
+        lambda x: layers.Rescaling(1.0)(adapted(layers.Discretization(num_bins=4))(x)),
+        lambda x: layers.TimeDistributed(adapted(layers.Normalization(), noise(50, 8, 3) * 4 + 7))(x),
+        lambda x: inside(x),
+    ],
+)
 def test_what_was_adapted_stays_so_wherever_it_is(first):
     image = keras.Input((8, 8, 3))
     model = keras.Model(image, layers.Conv2D(2, 1)(layers.Conv2D(16, 3, name="c")(first(image))))
@@ -243,6 +262,7 @@ def test_an_input_may_still_be_left_away():
 
 # Names.
 
+
 def test_names_that_come_twice_are_told_apart_in_every_measure():
     """Where the second branch does all the work, the first goes; with equal names each took the other's numbers."""
     model = two_branches()
@@ -276,6 +296,7 @@ def test_two_plans_in_one_for_models_in_models(make):
 
 # Plans and numbers that do not fit.
 
+
 def test_a_plan_of_another_model_is_refused():
     with pytest.raises(UsageError, match="first.*"):
         prune(between(width=32), plan_uniform(between(width=16), 0.5))
@@ -299,8 +320,11 @@ def test_weights_that_are_no_numbers_are_told():
     kernel = np.array(model.get_layer("second").kernel)
     kernel[0, 0, 0, 3] = np.nan
     model.get_layer("second").kernel.assign(kernel)
-    for plan in (lambda: plan_uniform(model, 0.5), lambda: plan_global(model, 0.5, input_wh=(8, 8)),
-                 lambda: plan_uniform(model, 0.5, {"first": [np.nan] * 16, "second": [1.0] * 16})):
+    for plan in (
+        lambda: plan_uniform(model, 0.5),
+        lambda: plan_global(model, 0.5, input_wh=(8, 8)),
+        lambda: plan_uniform(model, 0.5, {"first": [np.nan] * 16, "second": [1.0] * 16}),
+    ):
         with pytest.raises(UsageError, match="no finite number"):
             plan()
 

@@ -1,4 +1,5 @@
 """The pruner against the plain oracle: channels multiplied by zero in the unpruned network."""
+
 import keras
 import numpy as np
 import pruning
@@ -73,19 +74,29 @@ def test_many_drawn_graphs():
 
 
 FOREIGN = {
-    "MobileNetV2": lambda: keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=10,
-                                                          classifier_activation=None),
-    "ResNet50": lambda: keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3), classes=10,
-                                                    classifier_activation=None),
-    "EfficientNetB0": lambda: keras.applications.EfficientNetB0(weights=None, input_shape=(32, 32, 3), classes=10,
-                                                                classifier_activation=None),
-    "DenseNet121": lambda: keras.applications.DenseNet121(weights=None, input_shape=(32, 32, 3), classes=10,
-                                                          classifier_activation=None)}
+    "MobileNetV2": lambda: keras.applications.MobileNetV2(
+        (32, 32, 3), alpha=0.35, weights=None, classes=10, classifier_activation=None
+    ),
+    "ResNet50": lambda: keras.applications.ResNet50(
+        weights=None, input_shape=(32, 32, 3), classes=10, classifier_activation=None
+    ),
+    "EfficientNetB0": lambda: keras.applications.EfficientNetB0(
+        weights=None, input_shape=(32, 32, 3), classes=10, classifier_activation=None
+    ),
+    "DenseNet121": lambda: keras.applications.DenseNet121(
+        weights=None, input_shape=(32, 32, 3), classes=10, classifier_activation=None
+    ),
+}
 
 
-@pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50",
-                                  *(pytest.param(name, marks=pytest.mark.full)
-                                    for name in ("EfficientNetB0", "DenseNet121"))])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MobileNetV2",
+        "ResNet50",
+        *(pytest.param(name, marks=pytest.mark.full) for name in ("EfficientNetB0", "DenseNet121")),
+    ],
+)
 def test_foreign_architectures(name):
     model = pruning.shake(FOREIGN[name]())
     before = prune_cost.Macs(model, (32, 32))({})
@@ -98,6 +109,7 @@ def test_foreign_architectures(name):
 
 
 # Kinds of layers that a user may have.
+
 
 @keras.saving.register_keras_serializable("jetmask-tests")
 class Normed(layers.Conv2D):
@@ -184,9 +196,14 @@ def test_what_is_not_understood_stays_with_its_name():
     assert plan_uniform(model, 0.5).kept == {}
 
 
-@pytest.mark.parametrize("layer, fixed, free", [
-    (Standardised(8, 3, name="odd"), "first", "odd"), (Competing("relu", name="odd"), "first", None),
-    (Divided(8, name="odd"), "odd", "first")])
+@pytest.mark.parametrize(
+    "layer, fixed, free",
+    [
+        (Standardised(8, 3, name="odd"), "first", "odd"),
+        (Competing("relu", name="odd"), "first", None),
+        (Divided(8, name="odd"), "odd", "first"),
+    ],
+)
 def test_a_subclass_that_is_not_like_its_base_class_stays(layer, fixed, free):
     """Cut as its base class is, it would give other numbers, and nobody would be told."""
     model = small(layer)
@@ -211,16 +228,26 @@ def test_trying_a_layer_of_ones_own_leaves_no_trace():
 def nested(call):
     """A model of two inputs as a layer, called in the way of `call(model, a, b)`."""
     sides = [keras.Input((8, 8, 4), name=name) for name in ("second", "early")]
-    inner = keras.Model(sides, layers.Concatenate()([layers.Conv2D(4, 3, padding="same")(sides[0]),
-                                                     layers.Conv2D(6, 1)(layers.ReLU()(sides[1]))]))
+    inner = keras.Model(
+        sides,
+        layers.Concatenate()(
+            [layers.Conv2D(4, 3, padding="same")(sides[0]), layers.Conv2D(6, 1)(layers.ReLU()(sides[1]))]
+        ),
+    )
     image = keras.Input((8, 8, 3))
     a, b = (layers.Conv2D(4, kernel, padding="same")(image) for kernel in (3, 1))
     return pruning.shake(keras.Model(image, layers.Conv2D(2, 1)(call(inner, a, b))))
 
 
-@pytest.mark.parametrize("call", [
-    lambda inner, a, b: inner([a, b]), lambda inner, a, b: inner(inputs=[a, b]),
-    lambda inner, a, b: inner({"second": a, "early": b}), lambda inner, a, b: inner({"early": b, "second": a})])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda inner, a, b: inner([a, b]),
+        lambda inner, a, b: inner(inputs=[a, b]),
+        lambda inner, a, b: inner({"second": a, "early": b}),
+        lambda inner, a, b: inner({"early": b, "second": a}),
+    ],
+)
 def test_a_model_as_a_layer_is_called_in_every_way(call):
     prove(nested(call), noise(2, 8, 8, 3), np.random.default_rng(3))
 
@@ -230,10 +257,16 @@ def own_swish(x):
     return x * keras.ops.sigmoid(x)
 
 
-@pytest.mark.parametrize("middle", [
-    layers.Lambda(lambda x: 2 * x, name="odd"), layers.Lambda(own_swish, name="odd"),
-    layers.Conv2D(8, 1, activation=lambda x: 2 * x, name="odd"), layers.Dense(8, activation=own_swish, name="odd"),
-    lambda x: keras.ops.clip(x, -1.0, np.arange(8, dtype="float32"))])
+@pytest.mark.parametrize(
+    "middle",
+    [
+        layers.Lambda(lambda x: 2 * x, name="odd"),
+        layers.Lambda(own_swish, name="odd"),
+        layers.Conv2D(8, 1, activation=lambda x: 2 * x, name="odd"),
+        layers.Dense(8, activation=own_swish, name="odd"),
+        lambda x: keras.ops.clip(x, -1.0, np.arange(8, dtype="float32")),
+    ],
+)
 def test_functions_of_ones_own_stay_and_do_not_stop_the_rest(middle):
     model = small(lambda x: layers.ReLU()(layers.Conv2D(8, 1, name="free")(middle(x))))
     fixed = {g.name: g.fixed for g in channel_groups(model)}
@@ -246,8 +279,13 @@ def test_a_weight_that_cannot_be_cut_is_refused_by_name():
     model = small(Scaled(8, name="odd"))
     with pytest.raises(JetmaskError, match="odd"):
         prune(model, {"odd": [0, 1, 2]})
-    assert pruning.difference(pruning.outputs(prune(model, {"first": [1, 2]}), noise(1, 8, 8, 3)),
-                              pruning.zeroed(model, {"first": [1, 2]}, noise(1, 8, 8, 3))) < TOLERANCE
+    assert (
+        pruning.difference(
+            pruning.outputs(prune(model, {"first": [1, 2]}), noise(1, 8, 8, 3)),
+            pruning.zeroed(model, {"first": [1, 2]}, noise(1, 8, 8, 3)),
+        )
+        < TOLERANCE
+    )
 
 
 @pytest.mark.parametrize("plan", [{"no such": [0]}, {"first": []}, {"first": [8]}, {"first": [0, 0]}, {"out": [0]}])
@@ -271,9 +309,18 @@ def test_a_frozen_model_as_a_layer_stays_frozen():
 
 
 def test_a_sequential_model_with_one_dimension():
-    model = keras.Sequential([keras.Input((16, 2)), layers.Conv1D(8, 3), layers.DepthwiseConv1D(3, depth_multiplier=2),
-                              layers.SeparableConv1D(6, 3), layers.MaxPooling1D(), layers.Flatten(),
-                              layers.Dense(9, activation="relu"), layers.Dense(2)])
+    model = keras.Sequential(
+        [
+            keras.Input((16, 2)),
+            layers.Conv1D(8, 3),
+            layers.DepthwiseConv1D(3, depth_multiplier=2),
+            layers.SeparableConv1D(6, 3),
+            layers.MaxPooling1D(),
+            layers.Flatten(),
+            layers.Dense(9, activation="relu"),
+            layers.Dense(2),
+        ]
+    )
     prove(pruning.shake(model), noise(2, 16, 2), np.random.default_rng(2))
 
 
@@ -288,6 +335,7 @@ def test_unbuilt_and_subclassed_models_are_refused():
 
 
 # Plans.
+
 
 @pytest.mark.parametrize("multiple_of", [2, 8, 64])
 def test_counts_are_multiples_and_above_the_floor(detector, multiple_of):
@@ -346,6 +394,7 @@ def test_plans_survive_json_and_compose(detector, picture):
 
 
 # Importance.
+
 
 def chain():
     """A network in which channel 1 of `first` does nothing for the output and channel 2 does the most."""

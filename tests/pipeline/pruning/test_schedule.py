@@ -1,4 +1,5 @@
 """`jetmask prune` from outside, on drawn squares; distillation and magnitude pruning."""
+
 import json
 import os
 import signal
@@ -24,8 +25,15 @@ from pipeline.pruning.schedule import Pruning, Settings
 from pipeline.training import distillation
 
 TINY = models.Architecture(8, ((8, 1),) * 4, (8,) * 4, ((8,),) * 4)
-SETTINGS = ["train.images_per_epoch=4", "train.batch_size=4", "train.warmup_steps=1", "train.sizes=[[64, 1.0]]",
-            "train.val_wh=[64, 64]", "train.closing_epochs=0", "data.train=[train]"]
+SETTINGS = [
+    "train.images_per_epoch=4",
+    "train.batch_size=4",
+    "train.warmup_steps=1",
+    "train.sizes=[[64, 1.0]]",
+    "train.val_wh=[64, 64]",
+    "train.closing_epochs=0",
+    "data.train=[train]",
+]
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +47,26 @@ def drawn(tmp_path_factory):
         for i in range(4):
             image = rng.integers(0, 80, (64, 64, 3), np.uint8)
             x, y, side = (int(v) for v in rng.integers(12, 30, 3))
-            image[y:y + side, x:x + side] = (0, 200, 0) if i % 2 else (0, 0, 200)
+            image[y : y + side, x : x + side] = (0, 200, 0) if i % 2 else (0, 0, 200)
             cv2.imwrite(str(top / split / "images" / ("%d.png" % i)), image)
             images.append({"id": i, "file_name": "images/%d.png" % i, "width": 64, "height": 64})
-            annotations.append({"id": i, "image_id": i, "category_id": 1 + i % 2, "bbox": [x, y, side, side],
-                                "area": side * side, "iscrowd": 0})
-        categories = [{"id": i + 1, "name": n} for i, n in
-                      enumerate(("with_mask", "without_mask", "mask_worn_incorrect"))]
-        files.write_json(str(top / split / "annotations.json"),
-                         {"images": images, "annotations": annotations, "categories": categories})
+            annotations.append(
+                {
+                    "id": i,
+                    "image_id": i,
+                    "category_id": 1 + i % 2,
+                    "bbox": [x, y, side, side],
+                    "area": side * side,
+                    "iscrowd": 0,
+                }
+            )
+        categories = [
+            {"id": i + 1, "name": n} for i, n in enumerate(("with_mask", "without_mask", "mask_worn_incorrect"))
+        ]
+        files.write_json(
+            str(top / split / "annotations.json"),
+            {"images": images, "annotations": annotations, "categories": categories},
+        )
     return top
 
 
@@ -299,12 +318,18 @@ def test_the_verb_prunes_any_keras_model_without_data(tmp_path, by_file):
     assert smaller.get_layer("wide").filters == 8 and 0.49 < result["macs_share"] < 0.51
 
 
-@pytest.mark.parametrize("arguments,word", [(["--ratio", "1.5"], "--ratio"), (["--macs-ratio", "0"], "--macs-ratio"),
-                                            (["--ratio", "0.5", "--rounds", "2"], "--rounds"),
-                                            (["--ratio", "0.5", "--save", "latency"], "--save"),
-                                            (["--ratio", "0.5", "--precision", "fp61"], "--precision"),
-                                            (["--ratio", "0.5", "--target", "nanno"], "nanno"),
-                                            (["--max-drop", "nan"], "--max-drop")])
+@pytest.mark.parametrize(
+    "arguments,word",
+    [
+        (["--ratio", "1.5"], "--ratio"),
+        (["--macs-ratio", "0"], "--macs-ratio"),
+        (["--ratio", "0.5", "--rounds", "2"], "--rounds"),
+        (["--ratio", "0.5", "--save", "latency"], "--save"),
+        (["--ratio", "0.5", "--precision", "fp61"], "--precision"),
+        (["--ratio", "0.5", "--target", "nanno"], "nanno"),
+        (["--max-drop", "nan"], "--max-drop"),
+    ],
+)
 def test_a_wrong_number_is_a_usage_error(arguments, word):
     import argparse
 
@@ -318,7 +343,7 @@ def test_a_file_that_is_no_model_says_what_is_wrong_with_it(tmp_path):
     image = keras.Input((8, 8, 3))
     keras.Model(image, keras.layers.Lambda(lambda x: 2 * x)(image)).save(tmp_path / "own.keras")
     whole = (tmp_path / "own.keras").read_bytes()
-    (tmp_path / "cut.keras").write_bytes(whole[:len(whole) // 2])
+    (tmp_path / "cut.keras").write_bytes(whole[: len(whole) // 2])
     for name, word in (("none.keras", "no such model"), ("cut.keras", "cut off"), ("own.keras", "prune.prune")):
         with pytest.raises(BadInput, match=word):
             models.load(str(tmp_path / name))
@@ -345,8 +370,23 @@ def test_a_cost_that_cannot_be_known_names_the_layer():
 
 @pytest.mark.full
 def test_killed_and_started_again_ends_with_the_same_plan(trained, drawn, tmp_path):
-    line = ["--model", trained, "--data", drawn, "--macs-ratio", "0.4", "--rounds", "2", "--epochs", "2",
-            "--multiple-of", "2", "--input-wh", "64x64", "--json"]
+    line = [
+        "--model",
+        trained,
+        "--data",
+        drawn,
+        "--macs-ratio",
+        "0.4",
+        "--rounds",
+        "2",
+        "--epochs",
+        "2",
+        "--multiple-of",
+        "2",
+        "--input-wh",
+        "64x64",
+        "--json",
+    ]
     for setting in SETTINGS:
         line += ["--set", setting]
     whole = run(*line, "--out", tmp_path / "whole")
@@ -354,8 +394,9 @@ def test_killed_and_started_again_ends_with_the_same_plan(trained, drawn, tmp_pa
     signs = ("round-1/train/checkpoint.npz", "round-2/plan.json", "round-2/train/checkpoint.npz")
     for number, sign in enumerate(signs):
         folder = tmp_path / ("broken-%d" % number)
-        process = subprocess.Popen(command(*line, "--out", folder), stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+        process = subprocess.Popen(
+            command(*line, "--out", folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT
+        )
         deadline = time.time() + 300
         while not (folder / sign).exists() and process.poll() is None and time.time() < deadline:
             time.sleep(0.02)

@@ -40,8 +40,14 @@ def fours(weight):
             yield [weight[k, c + i, y, x] for i in range(4)]
 
 
-@given(hnp.arrays(np.float32, hnp.array_shapes(min_dims=1, max_dims=3, max_side=3).map(lambda s: (*s, 8)), elements=st.
-                  floats(-4, 4, width=32)), st.randoms(use_true_random=False))
+@given(
+    hnp.arrays(
+        np.float32,
+        hnp.array_shapes(min_dims=1, max_dims=3, max_side=3).map(lambda s: (*s, 8)),
+        elements=st.floats(-4, 4, width=32),
+    ),
+    st.randoms(use_true_random=False),
+)
 def test_a_mask_keeps_the_two_largest_of_each_four(weight, random):
     axis = random.randrange(weight.ndim)
     turned = np.moveaxis(weight, -1, axis)
@@ -96,10 +102,13 @@ def test_the_exported_weights_have_the_pattern_with_identities_folded(sparse):
             assert max(sum(value != 0 for value in four) for four in fours(weight)) > 2, node.name
     assert seen == set(choice.masks) and ones == 0, "no weight is given away"
     assert {name: reason for name, reason in choice.dense if not name.startswith(("cls", "box"))} == {
-        "stem": "3 input channels, not a multiple of 4", "up_8": "6 input channels, not a multiple of 4",
-        "head_16_0": "6 input channels, not a multiple of 4"}
+        "stem": "3 input channels, not a multiple of 4",
+        "up_8": "6 input channels, not a multiple of 4",
+        "head_16_0": "6 input channels, not a multiple of 4",
+    }
     assert {name for name, reason in choice.dense if reason == "an output of the network"} == {
-        f"{kind}_{stride}" for kind in ("cls", "box") for stride in models.STRIDES}
+        f"{kind}_{stride}" for kind in ("cls", "box") for stride in models.STRIDES
+    }
     assert sparsity.pattern_of(path) == "2:4"
     found = {layer.name: layer for layer in sparsity.onnx_layers(path)}
     assert {name for name, layer in found.items() if layer.holds} == seen
@@ -121,10 +130,21 @@ def test_half_precision_and_quantised_files_keep_it_and_a_bundle_says_so(sparse,
     dense = os.path.join(tiny_bundle, "models", "t.onnx")
     assert sparsity.pattern_of(dense) is None
     made = str(tmp_path / "bundle")
-    writer.write(made, {"p": {"fp32": path}, "t": {"fp32": dense}}, [
-        {"name": f"{model}-fp16", "model": model, "input_wh": (64, 64), "precision": "fp16",
-         "runtimes": ["tensorrt"]} for model in ("p", "t")] + [
-        {"name": "t-fp32", "model": "t", "input_wh": (320, 192), "precision": "fp32", "runtimes": ["onnxruntime"]}])
+    writer.write(
+        made,
+        {"p": {"fp32": path}, "t": {"fp32": dense}},
+        [
+            {
+                "name": f"{model}-fp16",
+                "model": model,
+                "input_wh": (64, 64),
+                "precision": "fp16",
+                "runtimes": ["tensorrt"],
+            }
+            for model in ("p", "t")
+        ]
+        + [{"name": "t-fp32", "model": "t", "input_wh": (320, 192), "precision": "fp32", "runtimes": ["onnxruntime"]}],
+    )
     found = manifest.load(made)
     assert [variant.sparsity for variant in found.variants] == ["2:4", None, None]
 

@@ -33,8 +33,9 @@ def split(tmp_path_factory):
         if side:
             annotations.append({"id": i, "image_id": i, "category_id": 1, "bbox": [2, 2, side, side]})
     categories = [{"id": i + 1, "name": n} for i, n in enumerate(("with_mask", "without_mask", "mask_worn_incorrect"))]
-    files.write_json(str(folder / "annotations.json"),
-                     {"images": images, "annotations": annotations, "categories": categories})
+    files.write_json(
+        str(folder / "annotations.json"), {"images": images, "annotations": annotations, "categories": categories}
+    )
     return str(folder)
 
 
@@ -71,12 +72,18 @@ def test_selection_refuses(split, tmp_path):
 def test_a_model_that_is_not_ours_is_told(split, tmp_path):
     weight = onnx.numpy_helper.from_array(np.zeros((4, 3, 3, 3), np.float32), "w")
     for name, kind in (("x", onnx.TensorProto.FLOAT), ("image", onnx.TensorProto.FLOAT16)):
-        weights = [weight if kind == onnx.TensorProto.FLOAT else
-                   onnx.numpy_helper.from_array(np.zeros((4, 3, 3, 3), np.float16), "w")]
+        weights = [
+            weight
+            if kind == onnx.TensorProto.FLOAT
+            else onnx.numpy_helper.from_array(np.zeros((4, 3, 3, 3), np.float16), "w")
+        ]
         graph = onnx.helper.make_graph(
-            [onnx.helper.make_node("Conv", [name, "w"], ["y"])], "g",
+            [onnx.helper.make_node("Conv", [name, "w"], ["y"])],
+            "g",
             [onnx.helper.make_tensor_value_info(name, kind, [1, 3, 32, 32])],
-            [onnx.helper.make_tensor_value_info("y", kind, None)], weights)
+            [onnx.helper.make_tensor_value_info("y", kind, None)],
+            weights,
+        )
         model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=7)
         onnx.save(model, str(tmp_path / "own.onnx"))
         with pytest.raises(BadInput, match="own.onnx"):
@@ -92,8 +99,10 @@ def test_a_model_of_one_size_is_not_run_at_another(split, model, tmp_path):
     images = calibrate.select(split, 1, 0)
     with pytest.raises(BadInput, match="(?s)input is 1 x 3 x 64 x 96.*--input-wh 64x96"):
         calibrate.collect(str(tmp_path / "fixed.onnx"), images, (64, 96), "minmax")
-    assert calibrate.collect(str(tmp_path / "fixed.onnx"), images, (96, 64), "minmax").ranges == calibrate.collect(
-        model, images, (96, 64), "minmax").ranges
+    assert (
+        calibrate.collect(str(tmp_path / "fixed.onnx"), images, (96, 64), "minmax").ranges
+        == calibrate.collect(model, images, (96, 64), "minmax").ranges
+    )
 
 
 def test_minmax_is_the_largest_of_every_tensor(split, model):
@@ -182,8 +191,26 @@ def call(*arguments):
 
 def test_command_writes_the_table_and_nvidias_cache(split, model, tmp_path, capsys):
     out, cache = str(tmp_path / "net.json"), str(tmp_path / "net.cache")
-    assert call("--onnx", model, "--data", split, "--out", out, "--count", "9", "--input-wh", "96x64",
-                "--cache", cache, "--tensorrt", "8.2.1.8", "--json") == 0
+    assert (
+        call(
+            "--onnx",
+            model,
+            "--data",
+            split,
+            "--out",
+            out,
+            "--count",
+            "9",
+            "--input-wh",
+            "96x64",
+            "--cache",
+            cache,
+            "--tensorrt",
+            "8.2.1.8",
+            "--json",
+        )
+        == 0
+    )
     printed = capsys.readouterr()
     assert "looking at photographs 60/60" in printed.err and "calibrating 18/18" in printed.err
     said = json.loads(printed.out)
@@ -195,18 +222,32 @@ def test_command_writes_the_table_and_nvidias_cache(split, model, tmp_path, caps
     assert tables.ranges_of(back)["stem_relu"] == pytest.approx(table.ranges["stem_relu"], rel=1e-6)
 
 
-@pytest.mark.parametrize("change, code, words", [
-    ({"--data": "missing"}, 3, "no such data folder"), ({"--onnx": "missing.onnx"}, 3, "cannot read the model"),
-    ({"--method": "guess"}, 2, "invalid choice: 'guess'"), ({"--input-wh": "100x100"}, 2, "not an input size"),
-    ({"--input-wh": "²x32"}, 2, "not an input size"), ({"--seed": "-1"}, 2, "a seed below zero"),
-    ({"--out": "{folder}/no/net.json"}, 3, "no such folder"), ({"--out": "{folder}"}, 3, "this is a folder"),
-    ({"--out": "/dev/null"}, 3, "no plain file"),
-    ({"--out": "{folder}/a.json", "--cache": "{folder}/a.json"}, 2, "the table's place"),
-    ({"--cache": "{folder}/no/net.cache"}, 3, "no such folder"), ({"--tensorrt": "eight"}, 2, "not a version"),
-])
+@pytest.mark.parametrize(
+    "change, code, words",
+    [
+        ({"--data": "missing"}, 3, "no such data folder"),
+        ({"--onnx": "missing.onnx"}, 3, "cannot read the model"),
+        ({"--method": "guess"}, 2, "invalid choice: 'guess'"),
+        ({"--input-wh": "100x100"}, 2, "not an input size"),
+        ({"--input-wh": "²x32"}, 2, "not an input size"),
+        ({"--seed": "-1"}, 2, "a seed below zero"),
+        ({"--out": "{folder}/no/net.json"}, 3, "no such folder"),
+        ({"--out": "{folder}"}, 3, "this is a folder"),
+        ({"--out": "/dev/null"}, 3, "no plain file"),
+        ({"--out": "{folder}/a.json", "--cache": "{folder}/a.json"}, 2, "the table's place"),
+        ({"--cache": "{folder}/no/net.cache"}, 3, "no such folder"),
+        ({"--tensorrt": "eight"}, 2, "not a version"),
+    ],
+)
 def test_command_says_what_is_wrong(split, model, tmp_path, capsys, change, code, words):
-    given = {"--onnx": model, "--data": split, "--out": str(tmp_path / "net.json"), "--count": "2",
-             "--input-wh": "96x64", **{option: text.format(folder=tmp_path) for option, text in change.items()}}
+    given = {
+        "--onnx": model,
+        "--data": split,
+        "--out": str(tmp_path / "net.json"),
+        "--count": "2",
+        "--input-wh": "96x64",
+        **{option: text.format(folder=tmp_path) for option, text in change.items()},
+    }
     assert call(*[part for pair in given.items() for part in pair]) == code
     said = capsys.readouterr().err
     assert words in said and "Traceback" not in said

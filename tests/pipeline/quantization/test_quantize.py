@@ -38,8 +38,11 @@ def test_a_graph_that_onnx_does_not_allow_is_told_and_not_written(tmp_path):
     """An output without a shape, as some exporters leave it."""
     shape = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("Relu", ["image"], ["y"], name="r")], "g",
-        [shape("image", TensorProto.FLOAT, [1, 3, 32, 32])], [shape("y", TensorProto.FLOAT, None)])
+        [onnx.helper.make_node("Relu", ["image"], ["y"], name="r")],
+        "g",
+        [shape("image", TensorProto.FLOAT, [1, 3, 32, 32])],
+        [shape("y", TensorProto.FLOAT, None)],
+    )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=7)
     onnx.save(model, str(tmp_path / "own.onnx"))
     with pytest.raises(BadInput, match="shape"):
@@ -72,9 +75,15 @@ def test_an_output_that_a_half_node_reads_may_stay_float(tmp_path):
         assert min(snr_db(expected[name], got[name]) for name in ("cls_8", "after")) > 50
 
 
-@pytest.mark.parametrize("keep", [
-    ["down_4", "down_8"], ["down_4", "down_4_relu", "block_4", "block_4_add"], ["cls_4", "fuse_4", "up_4_resize"],
-    ["stem", "stem_relu"]])
+@pytest.mark.parametrize(
+    "keep",
+    [
+        ["down_4", "down_8"],
+        ["down_4", "down_4_relu", "block_4", "block_4_add"],
+        ["cls_4", "fuse_4", "up_4_resize"],
+        ["stem", "stem_relu"],
+    ],
+)
 def test_fp16_leaves_named_nodes_in_float32(made, tmp_path, keep):
     path, _ = made
     half = quantize.fp16(path, str(tmp_path / "half.onnx"), keep=keep)
@@ -119,8 +128,18 @@ def test_int8_cpu_fits_all_sizes(made, tmp_path, wh):
     assert min(snr_db(expected[name], got[name]) for name in expected) > 20
 
 
-@pytest.mark.parametrize("keep", [(), ("down_4",), ("fuse_4",), ("cls_4",), ("up_4", "lateral_4", "block_4_add"),
-                                  ("up_4_resize",), ("stem", "down_4", "block_4", "block_4_add", "down_8")])
+@pytest.mark.parametrize(
+    "keep",
+    [
+        (),
+        ("down_4",),
+        ("fuse_4",),
+        ("cls_4",),
+        ("up_4", "lateral_4", "block_4_add"),
+        ("up_4_resize",),
+        ("stem", "down_4", "block_4", "block_4_add", "down_8"),
+    ],
+)
 def test_int8_cpu_with_any_node_in_float(made, tmp_path, keep):
     path, table = made
     small = quantize.int8_cpu(path, table, str(tmp_path / "small.onnx"), keep=keep)
@@ -145,7 +164,7 @@ def oracle(path, image):
             total = np.zeros((1, height, width, len(w)), np.int64) + bias
             for i in range(w.shape[2]):
                 for j in range(w.shape[3]):
-                    part = x[:, i:i + stride * (height - 1) + 1:stride, j:j + stride * (width - 1) + 1:stride]
+                    part = x[:, i : i + stride * (height - 1) + 1 : stride, j : j + stride * (width - 1) + 1 : stride]
                     total += part @ w[:, :, i, j].T.astype(np.int64)
             y = np.rint(total.astype(np.float32) * (sx * sw / sy).astype(np.float32)) + int(zy)
             result = np.clip(y, 0, 255).astype(np.uint8)
@@ -171,8 +190,11 @@ def reference(node, inputs):
     names = [name for name in node.input if name]
     kinds = {name: onnx.helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in zip(node.input, inputs) if name}
     graph = onnx.helper.make_graph(
-        [node], "one", [onnx.helper.make_tensor_value_info(name, kinds[name], None) for name in dict.fromkeys(names)],
-        [onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in node.output])
+        [node],
+        "one",
+        [onnx.helper.make_tensor_value_info(name, kinds[name], None) for name in dict.fromkeys(names)],
+        [onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in node.output],
+    )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)])
     result = ReferenceEvaluator(model).run(None, dict(zip(node.input, inputs)))
     return result if len(result) > 1 else result[0]
@@ -197,18 +219,30 @@ def test_int8_cpu_never_saturates_on_machines_without_vnni(tmp_path):
     path = net.save(tmp_path / "worst.onnx")
     image = np.full((1, 3, 32, 32), 255, np.float32)
     expected = run(path, image)["cls_4"]
-    ranges = {"image": 255.0, "stem": 255.0, "stem_relu": 255.0, "wide": 255 * 72.0, "wide_relu": 255 * 72.0,
-              "cls_4": float(expected.max())}
-    table = tables.Table("worst", tables.files.sha256(path), tables.PREPROCESSING, "minmax", (32, 32),
-                         (("a", "0" * 64),), ranges, {})
+    ranges = {
+        "image": 255.0,
+        "stem": 255.0,
+        "stem_relu": 255.0,
+        "wide": 255 * 72.0,
+        "wide_relu": 255 * 72.0,
+        "cls_4": float(expected.max()),
+    }
+    table = tables.Table(
+        "worst", tables.files.sha256(path), tables.PREPROCESSING, "minmax", (32, 32), (("a", "0" * 64),), ranges, {}
+    )
     small = quantize.int8_cpu(path, table, str(tmp_path / "small.onnx"))
     got = run(small, image)["cls_4"]
     assert np.abs(got / expected - 1).max() < 0.02
 
 
 @settings(deadline=None, max_examples=50)
-@given(arrays.arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 7), st.just(3), st.just(1)),
-                     elements=st.floats(-10, 10, width=32)))
+@given(
+    arrays.arrays(
+        np.float64,
+        st.tuples(st.integers(1, 4), st.integers(1, 7), st.just(3), st.just(1)),
+        elements=st.floats(-10, 10, width=32),
+    )
+)
 def test_pairs_of_weights_fit_16_bits(weight):
     steps = int8_cpu.weight_scales(weight)
     rounded = np.clip(np.rint(weight / steps[:, None, None, None]), -127, 127)

@@ -19,9 +19,11 @@ from pipeline.quantization import calibrate, quantize, sensitivity
 
 def asking(needed):
     """A gate that passes when all of `needed` are kept; remembers what it was asked."""
+
     def ask(keep):
         ask.asked.append(keep)
         return SimpleNamespace(passed=set(needed) <= set(keep))
+
     ask.asked = []
     return ask
 
@@ -86,8 +88,15 @@ def test_fp16_scan_finds_what_overflows(made, tmp_path):
 
 
 def truth(number):
-    return average_precision.Truth(number, "%d.png" % number, (100, 100), np.array([[10.0, 10, 50, 50]]), np.array([number % 2]),
-                         np.zeros((0, 4)), "drawn")
+    return average_precision.Truth(
+        number,
+        "%d.png" % number,
+        (100, 100),
+        np.array([[10.0, 10, 50, 50]]),
+        np.array([number % 2]),
+        np.zeros((0, 4)),
+        "drawn",
+    )
 
 
 def found(truths, miss=()):

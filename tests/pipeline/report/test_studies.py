@@ -18,9 +18,23 @@ def written(folder, data):
 
 
 def test_prunings_are_drawn_and_listed(tmp_path):
-    rows = [{"name": name, "method": name, "macs_share": share, "before": before, "map50": after, "time_ratio": share,
-             "images": 1600} for name, share, before, after in (
-        ("taylor", 1.0, 77.0, 77.0), ("taylor", 0.5, 34.7, 50.7), ("l1", 1.0, 77.0, 77.0), ("l1", 0.5, 9.5, 35.5))]
+    rows = [
+        {
+            "name": name,
+            "method": name,
+            "macs_share": share,
+            "before": before,
+            "map50": after,
+            "time_ratio": share,
+            "images": 1600,
+        }
+        for name, share, before, after in (
+            ("taylor", 1.0, 77.0, 77.0),
+            ("taylor", 0.5, 34.7, 50.7),
+            ("l1", 1.0, 77.0, 77.0),
+            ("l1", 0.5, 9.5, 35.5),
+        )
+    ]
     text = written(tmp_path, {"prunings": rows})
     assert '<section id="pruning"' in text and text.count('role="img"') == 1
     assert "taylor, fine-tuned: 77.0 at 100 %, 50.7 at 50 %" in text and "l1, not fine-tuned" in text
@@ -28,17 +42,21 @@ def test_prunings_are_drawn_and_listed(tmp_path):
 
 
 def test_a_scan_names_the_group_that_bears_least_first(tmp_path):
-    found = {"baseline": 70.0, "groups": {"stem": {"0.25": 68.0, "0.5": 40.0, "0.75": 1.0},
-                                          "neck": {"0.25": 70.0, "0.5": 69.5}}}
+    found = {
+        "baseline": 70.0,
+        "groups": {"stem": {"0.25": 68.0, "0.5": 40.0, "0.75": 1.0}, "neck": {"0.25": 70.0, "0.5": 69.5}},
+    }
     text = written(tmp_path, {"scan": found})
     assert "50 % of one group&#x27;s channels are dropped: stem 30.0, neck 0.5" in text
     assert "<td>–</td>" in text, "what was not asked has no figure"
 
 
 def test_predictions_stand_against_measurements(tmp_path):
-    rows = [{"network": "a", "device": "one", "precision": "fp16", "measured_ms": 10.0, "predicted_ms": 11.0},
-            {"network": "b", "device": "one", "precision": "fp16", "measured_ms": 20.0, "predicted_ms": 19.0},
-            {"network": "c", "device": "one", "precision": "fp16", "measured_ms": None, "predicted_ms": 19.0}]
+    rows = [
+        {"network": "a", "device": "one", "precision": "fp16", "measured_ms": 10.0, "predicted_ms": 11.0},
+        {"network": "b", "device": "one", "precision": "fp16", "measured_ms": 20.0, "predicted_ms": 19.0},
+        {"network": "c", "device": "one", "precision": "fp16", "measured_ms": None, "predicted_ms": 19.0},
+    ]
     text = written(tmp_path, {"agreement": rows})
     assert "one: 7.5 % over 2" in text and "<td>+10.0</td>" in text and "All 2 networks" in text
 
@@ -54,18 +72,22 @@ def test_sensitivity_in_decibels_the_worst_first(tmp_path):
     assert "b 12.0 dB, a 30.0 dB" in text
 
 
-@pytest.mark.parametrize("data", [{"prunings": [{}]}, {"scan": {}}, {"scan": {"baseline": 1.0, "groups": {}}},
-                                  {"agreement": [{"network": "a"}]}])
+@pytest.mark.parametrize(
+    "data",
+    [{"prunings": [{}]}, {"scan": {}}, {"scan": {"baseline": 1.0, "groups": {}}}, {"agreement": [{"network": "a"}]}],
+)
 def test_what_is_empty_has_no_section(tmp_path, data):
     assert "<main></main>" in written(tmp_path, data)
 
 
 def test_names_of_the_front_do_not_lie_on_one_another(tmp_path):
-    rows = [{"name": "variant-%d" % i, "map50": 70 + 0.1 * i, "latency_ms": 5 + 0.01 * i, "bytes": 1000 + i}
-            for i in range(12)]
+    rows = [
+        {"name": "variant-%d" % i, "map50": 70 + 0.1 * i, "latency_ms": 5 + 0.01 * i, "bytes": 1000 + i}
+        for i in range(12)
+    ]
     rows.append({"name": "far", "map50": 1.0, "latency_ms": 1.0, "bytes": 1000})  # so that those twelve lie together
     text = written(tmp_path, {"variants": rows})
-    figure = text[text.index("<svg"):text.index("</svg>")]
+    figure = text[text.index("<svg") : text.index("</svg>")]
     assert 0 < len(re.findall(r">variant-\d+<", figure)) < 12, "twelve names do not fit there"
 
 
@@ -77,10 +99,18 @@ def test_the_page_of_all_measurements_has_what_the_csv_files_have(tmp_path, tiny
     def read(name):
         if name != "detector_ablation":
             return real(name)
-        row = dict.fromkeys(FIELDS, "1") | {"choice": "baseline", "value": "b", "map50_320": "50", "map50_416": "55",
-                                            "difference": "0"}
-        return [row, row | {"choice": "optimizer", "value": "sgd", "difference": "-3.0"},
-                row | {"choice": "mosaic", "value": "off", "difference": "1.5"}]
+        row = dict.fromkeys(FIELDS, "1") | {
+            "choice": "baseline",
+            "value": "b",
+            "map50_320": "50",
+            "map50_416": "55",
+            "difference": "0",
+        }
+        return [
+            row,
+            row | {"choice": "optimizer", "value": "sgd", "difference": "-3.0"},
+            row | {"choice": "mosaic", "value": "off", "difference": "1.5"},
+        ]
 
     monkeypatch.setattr(gathering, "read", read)
     data = gathering.gathered(tiny_bundle)

@@ -59,9 +59,13 @@ def test_the_front_is_right_and_goes_on(tmp_path, monkeypatch):
     assert len(again) == 8 and [r["params"] for r in again[:4]] == [r["params"] for r in rows]
     done = [r for r in again if r["state"] == "done"]
     for row in done:
-        beaten = any(o["map50"] >= row["map50"] and o["latency_ms"] <= row["latency_ms"] and o["bytes"] <= row["bytes"]
-                     and (o["map50"], o["latency_ms"], o["bytes"]) != (row["map50"], row["latency_ms"], row["bytes"])
-                     for o in done)
+        beaten = any(
+            o["map50"] >= row["map50"]
+            and o["latency_ms"] <= row["latency_ms"]
+            and o["bytes"] <= row["bytes"]
+            and (o["map50"], o["latency_ms"], o["bytes"]) != (row["map50"], row["latency_ms"], row["bytes"])
+            for o in done
+        )
         assert row["front"] == (not beaten)
     table = list(csv.DictReader((tmp_path / "trials.csv").read_text().splitlines()))
     assert len(table) == 8 and {row["width"] for row in table} <= {"8", "16", "32", "64"}
@@ -108,8 +112,15 @@ def test_a_broken_objective_fails_its_trial_only(tmp_path, monkeypatch):
     assert outcome["state"] == "failed" and "no objective" in outcome["error"]
 
 
-@pytest.mark.parametrize("given", [None, {}, {"map50": float("nan"), "latency_ms": 1.0, "bytes": 1},
-                                   {"map50": 50.0, "latency_ms": float("inf"), "bytes": 1}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        {},
+        {"map50": float("nan"), "latency_ms": 1.0, "bytes": 1},
+        {"map50": 50.0, "latency_ms": float("inf"), "bytes": 1},
+    ],
+)
 def test_an_objective_without_an_outcome_fails_its_trial_only(given, tmp_path, monkeypatch):
     """The study could not keep it: neither this sweep nor the next one in its folder would come to an end."""
     monkeypatch.setitem(sys.modules, "odd_objective", SimpleNamespace(odd=lambda trial: given))
@@ -130,13 +141,28 @@ def test_a_lost_worker_loses_only_its_trial(tmp_path, monkeypatch):
 
 
 def command(folder, *more):
-    code = ("import argparse, sys; from pipeline.sweep import cli as sweep; p = argparse.ArgumentParser(); sweep.options(p);"
-            "sweep.command(p.parse_args(sys.argv[1:]))")
+    code = (
+        "import argparse, sys; from pipeline.sweep import cli as sweep; p = argparse.ArgumentParser(); sweep.options(p);"
+        "sweep.command(p.parse_args(sys.argv[1:]))"
+    )
     space = folder.parent / "space.yaml"
     document = dict.fromkeys(sweep.SPACE) | SPACE
     space.write_text(yaml.safe_dump(document))
-    return [sys.executable, "-c", code, "--out", str(folder), "--objective", OBJECTIVE, "--space", str(space),
-            "--trials", "4", "--json", *more]
+    return [
+        sys.executable,
+        "-c",
+        code,
+        "--out",
+        str(folder),
+        "--objective",
+        OBJECTIVE,
+        "--space",
+        str(space),
+        "--trials",
+        "4",
+        "--json",
+        *more,
+    ]
 
 
 def killed_and_resumed(folder, kills):
@@ -201,8 +227,11 @@ def test_trials_elsewhere_find_the_teacher(tmp_path, monkeypatch):
     parser = argparse.ArgumentParser()
     sweep.options(parser)
     for teacher in ("teacher.keras", "s"):
-        sweep.command(parser.parse_args(["--out", teacher + ".d", "--objective", OBJECTIVE, "--json",
-                                         "--set", "model.teacher=" + teacher]))
+        sweep.command(
+            parser.parse_args(
+                ["--out", teacher + ".d", "--objective", OBJECTIVE, "--json", "--set", "model.teacher=" + teacher]
+            )
+        )
     assert configuration.load(None, seen[0]).model.teacher == str(tmp_path / "teacher.keras")
     assert configuration.load(None, seen[1]).model.teacher == "s"  # shipped weights are where jetmask is
 
@@ -219,10 +248,15 @@ def test_the_data_is_that_of_the_option_then_the_configuration_then_the_environm
     assert seen == [str(tmp_path / name) for name in ("option", "own", "environment")]
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("- a", "names with choices"), ("a: [", "not YAML"), ("a: []", "a has no choices"),
-    ("a: {low: 1}", "a has no choices"),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("- a", "names with choices"),
+        ("a: [", "not YAML"),
+        ("a: []", "a has no choices"),
+        ("a: {low: 1}", "a has no choices"),
+    ],
+)
 def test_spaces_that_are_none(tmp_path, text, words):
     path = tmp_path / "space.yaml"
     path.write_text(text)
@@ -232,11 +266,18 @@ def test_spaces_that_are_none(tmp_path, text, words):
         sweep.space_for("nano", str(tmp_path / "none.yaml"))
 
 
-@pytest.mark.parametrize("text, words", [
-    ("train.lerning_rate: [1e-3]", "train.learning_rate"), ("train.optimizer: [3]", "train.optimizer"),
-    ("train.learning_rate: {low: 1e-2, high: 1e-3}", "low not over high"), ("augment.scale: {low: a, high: 2}", "low"),
-    ("train.learning_rate: {low: 0, high: 0.1, log: true}", "over 0"), ("prunes: [0, 0.5]", "did you mean prune"),
-    ("train.batch_size: {low: 8, high: 32}", "train.batch_size")])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("train.lerning_rate: [1e-3]", "train.learning_rate"),
+        ("train.optimizer: [3]", "train.optimizer"),
+        ("train.learning_rate: {low: 1e-2, high: 1e-3}", "low not over high"),
+        ("augment.scale: {low: a, high: 2}", "low"),
+        ("train.learning_rate: {low: 0, high: 0.1, log: true}", "over 0"),
+        ("prunes: [0, 0.5]", "did you mean prune"),
+        ("train.batch_size: {low: 8, high: 32}", "train.batch_size"),
+    ],
+)
 def test_choices_that_no_trial_could_take_are_told_at_once(tmp_path, text, words):
     path = tmp_path / "space.yaml"
     path.write_text(text)
@@ -272,8 +313,10 @@ def test_the_same_study_on_a_local_ray_with_a_worker_killed(tmp_path, monkeypatc
     from pipeline.sweep.workers import Ray
 
     monkeypatch.syspath_prepend(str(HERE))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(
-        [str(HERE), str(HERE.parents[0]), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv(
+        "PYTHONPATH",
+        os.pathsep.join([str(HERE), str(HERE.parents[0]), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]),
+    )
     marker = tmp_path / "died"
     rows = swept(tmp_path / "sweep", die_once=str(marker)).run(4, Ray(os.environ.get("JETMASK_RAY", "local"), 2))
     assert marker.exists()

@@ -14,14 +14,25 @@ TINY = models.Architecture(8, ((16, 1),) * 4, (16,) * 4, ((16,),) * 4)
 
 
 def trial(params, *overrides, target="nano", data=None, folder="unused"):
-    return Trial({"number": 0, "params": params, "folder": str(folder),
-                  "context": {"target": target, "data": data, "config": None, "overrides": list(overrides)}})
+    return Trial(
+        {
+            "number": 0,
+            "params": params,
+            "folder": str(folder),
+            "context": {"target": target, "data": data, "config": None, "overrides": list(overrides)},
+        }
+    )
 
 
 def test_parameters_go_over_the_configuration():
-    config, wh, left, precision = setting_of(trial(
-        {"input_wh": "320x192", "prune": 0.25, "precision": "fp16", "train.learning_rate": 0.0005},
-        "train.learning_rate=1", "train.epochs=7", data="somewhere"))
+    config, wh, left, precision = setting_of(
+        trial(
+            {"input_wh": "320x192", "prune": 0.25, "precision": "fp16", "train.learning_rate": 0.0005},
+            "train.learning_rate=1",
+            "train.epochs=7",
+            data="somewhere",
+        )
+    )
     assert (wh, left, precision) == ((320, 192), 0.75, "fp16")
     assert config.train.learning_rate == 0.0005 and config.train.epochs == 7
     assert config.train.val_wh == [320, 192] and config.data.root == "somewhere"
@@ -49,15 +60,26 @@ def test_earlier_epochs_are_known_after_a_restart():
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(("start", "target", "precision", "file"), [
-    ("trained", "nano", "fp16", "model.onnx"), ("random", "nano", "fp16", "model.onnx"),
-    ("trained", "this-machine", "int8", "model.int8-cpu.onnx")])
+@pytest.mark.parametrize(
+    ("start", "target", "precision", "file"),
+    [
+        ("trained", "nano", "fp16", "model.onnx"),
+        ("random", "nano", "fp16", "model.onnx"),
+        ("trained", "this-machine", "int8", "model.int8-cpu.onnx"),
+    ],
+)
 def test_a_real_trial_trains_prunes_and_is_not_done_twice(tmp_path, monkeypatch, start, target, precision, file):
     for seed, split in enumerate(("train", "val")):
         with layout.folder_aside(tmp_path / split) as part:
             draw.write(part, 6, seed=seed, wh=(96, 96))
-    overrides = ["train.epochs=2", "train.images_per_epoch=4", "train.batch_size=4", "train.sizes=[[64, 1.0]]",
-                 "train.warmup_steps=1", "data.train=[train]"]
+    overrides = [
+        "train.epochs=2",
+        "train.images_per_epoch=4",
+        "train.batch_size=4",
+        "train.sizes=[[64, 1.0]]",
+        "train.warmup_steps=1",
+        "data.train=[train]",
+    ]
     if start == "trained":
         keras.utils.set_random_seed(3)
         models.build(TINY).save(tmp_path / "tiny.keras")
@@ -66,9 +88,14 @@ def test_a_real_trial_trains_prunes_and_is_not_done_twice(tmp_path, monkeypatch,
         monkeypatch.setitem(models.FAMILY, "n", TINY)
         overrides.append("model.size=n")
     params = {"input_wh": "64x64", "prune": 0.4, "precision": precision}
-    job = {"number": 0, "params": params, "folder": str(tmp_path / "trial"),
-           "objective": "pipeline.sweep.trial:train_and_measure", "rivals": [],
-           "context": {"target": target, "data": str(tmp_path), "config": None, "overrides": overrides}}
+    job = {
+        "number": 0,
+        "params": params,
+        "folder": str(tmp_path / "trial"),
+        "objective": "pipeline.sweep.trial:train_and_measure",
+        "rivals": [],
+        "context": {"target": target, "data": str(tmp_path), "config": None, "overrides": overrides},
+    }
     first = work(job)
     assert first["state"] == "done", first
     values = first["values"]

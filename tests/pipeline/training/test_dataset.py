@@ -1,4 +1,5 @@
 """Augmented batches: seeded, in bounds, honest about what is cut."""
+
 import json
 
 import cv2
@@ -28,13 +29,27 @@ def root(tmp_path_factory):
         for i in range(count):
             h, w = rng.integers(60, 200, 2)
             cv2.imwrite(str(top / split / "images" / ("%d.png" % i)), rng.integers(0, 255, (h, w, 3), np.uint8))
-            images.append({"id": i, "file_name": "images/%d.png" % i, "width": int(w), "height": int(h),
-                           "ignore_boxes": [[1, 1, 5, 5]]})
+            images.append(
+                {
+                    "id": i,
+                    "file_name": "images/%d.png" % i,
+                    "width": int(w),
+                    "height": int(h),
+                    "ignore_boxes": [[1, 1, 5, 5]],
+                }
+            )
             for label in range(1, 4) if split == "train" else ():
-                annotations.append({"id": len(annotations), "image_id": i, "category_id": label,
-                                    "bbox": [5 * label, 6, 20 + label, 30]})
-        (top / split / "annotations.json").write_text(json.dumps(
-            {"images": images, "annotations": annotations, "categories": CATEGORIES}))
+                annotations.append(
+                    {
+                        "id": len(annotations),
+                        "image_id": i,
+                        "category_id": label,
+                        "bbox": [5 * label, 6, 20 + label, 30],
+                    }
+                )
+        (top / split / "annotations.json").write_text(
+            json.dumps({"images": images, "annotations": annotations, "categories": CATEGORIES})
+        )
     return top
 
 
@@ -86,16 +101,21 @@ def test_copies_of_a_judging_photograph_are_not_trained_on(root, tmp_path):
     (tmp_path / "val" / "images").mkdir(parents=True)
     (tmp_path / "train" / "images").mkdir(parents=True)
     rng = np.random.default_rng(3)
-    pictures = [cv2.resize(rng.integers(0, 255, (6, 8, 3), np.uint8), (160, 120), interpolation=cv2.INTER_CUBIC)
-                for _ in range(2)]
+    pictures = [
+        cv2.resize(rng.integers(0, 255, (6, 8, 3), np.uint8), (160, 120), interpolation=cv2.INTER_CUBIC)
+        for _ in range(2)
+    ]
     cv2.imwrite(str(tmp_path / "val" / "images" / "judge.png"), pictures[0])
     cv2.imwrite(str(tmp_path / "train" / "images" / "copy.jpg"), pictures[0], [cv2.IMWRITE_JPEG_QUALITY, 70])
     cv2.imwrite(str(tmp_path / "train" / "images" / "other.jpg"), pictures[1])
-    images = [{"id": i, "file_name": "images/" + n, "width": 160, "height": 120}
-              for i, n in enumerate(("copy.jpg", "other.jpg"))]
+    images = [
+        {"id": i, "file_name": "images/" + n, "width": 160, "height": 120}
+        for i, n in enumerate(("copy.jpg", "other.jpg"))
+    ]
     annotations = [{"image_id": i, "category_id": 1, "bbox": [20, 20, 40, 40]} for i in range(2)]
     (tmp_path / "train" / "annotations.json").write_text(
-        json.dumps({"images": images, "annotations": annotations, "categories": CATEGORIES}))
+        json.dumps({"images": images, "annotations": annotations, "categories": CATEGORIES})
+    )
     pool = dataset.read_pool(tmp_path, ["train"], ["val", "test"])
     assert [p.path.name for p in pool.scenes[0][0]] == ["other.jpg"]
     assert len(dataset.read_pool(tmp_path, ["train"]).scenes[0][0]) == 2
@@ -107,13 +127,25 @@ def test_what_is_trained_on_is_what_is_measured(tmp_path):
     _, data = cv2.imencode(".jpg", np.zeros((40, 60, 3), np.uint8))
     turned = b"\xff\xe1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
     (tmp_path / "images" / "a.jpg").write_bytes(data.tobytes()[:2] + turned + data.tobytes()[2:])
-    (tmp_path / "annotations.json").write_text(json.dumps({
-        "categories": [{"id": 0, "name": "without_mask"}, {"id": 1, "name": "mask_worn_incorrect"},
-                       {"id": 5, "name": "with_mask"}],
-        "images": [{"id": 7, "file_name": "images/a.jpg", "width": 60, "height": 40, "ignore_boxes": [[0, 0, 9, 9]]}],
-        "annotations": [{"image_id": 7, "category_id": 5, "bbox": [10, 10, 20, 20]},
-                        {"image_id": 7, "category_id": 0, "bbox": [30, 10, 20, 20]},
-                        {"image_id": 7, "category_id": 0, "bbox": [1, 20, 8, 9], "iscrowd": 1}]}))
+    (tmp_path / "annotations.json").write_text(
+        json.dumps(
+            {
+                "categories": [
+                    {"id": 0, "name": "without_mask"},
+                    {"id": 1, "name": "mask_worn_incorrect"},
+                    {"id": 5, "name": "with_mask"},
+                ],
+                "images": [
+                    {"id": 7, "file_name": "images/a.jpg", "width": 60, "height": 40, "ignore_boxes": [[0, 0, 9, 9]]}
+                ],
+                "annotations": [
+                    {"image_id": 7, "category_id": 5, "bbox": [10, 10, 20, 20]},
+                    {"image_id": 7, "category_id": 0, "bbox": [30, 10, 20, 20]},
+                    {"image_id": 7, "category_id": 0, "bbox": [1, 20, 8, 9], "iscrowd": 1},
+                ],
+            }
+        )
+    )
     (photo,), (truth,) = dataset.read_split(tmp_path), load_split(str(tmp_path))
     assert [CLASSES[k] for k in photo.labels] == ["with_mask", "without_mask"] == [CLASSES[k] for k in truth.labels]
     np.testing.assert_array_equal(photo.boxes, truth.xyxy)
@@ -121,8 +153,9 @@ def test_what_is_trained_on_is_what_is_measured(tmp_path):
     assert photo.image().shape == (40, 60, 3)
 
 
-@pytest.mark.parametrize("there, folders", [(["train"], ["train"]), (["train", "negatives"], ["train", "negatives"]),
-                                            ([], ["train"])])
+@pytest.mark.parametrize(
+    "there, folders", [(["train"], ["train"]), (["train", "negatives"], ["train", "negatives"]), ([], ["train"])]
+)
 def test_without_names_the_folders_that_are_there_are_trained_on(there, folders, tmp_path):
     for name in there:
         (tmp_path / name).mkdir()
@@ -140,12 +173,12 @@ def test_truth_of_a_plain_placement_is_exact(pool):
     photo = Plain(image, box, np.array([0], np.int32), none)
     sheet = Sheet(160, config.load().augment)
     sheet.place(photo, np.random.default_rng(5), (2.0, 2.0), (0, 0, 160, 160))
-    (x0, y0, x1, y1), = sheet.truth()[0].astype(int)
+    ((x0, y0, x1, y1),) = sheet.truth()[0].astype(int)
     assert (x1 - x0, y1 - y0) == (40, 40)
-    assert sheet.image[y0 + 1:y1 - 1, x0 + 1:x1 - 1].min() > 200
+    assert sheet.image[y0 + 1 : y1 - 1, x0 + 1 : x1 - 1].min() > 200
     sheet.flip()
-    (x0, y0, x1, y1), = sheet.truth()[0].astype(int)
-    assert sheet.image[y0 + 1:y1 - 1, x0 + 1:x1 - 1].min() > 200
+    ((x0, y0, x1, y1),) = sheet.truth()[0].astype(int)
+    assert sheet.image[y0 + 1 : y1 - 1, x0 + 1 : x1 - 1].min() > 200
 
 
 class Plain(dataset.Photo):
@@ -195,9 +228,15 @@ def test_memory_is_what_the_container_allows(tmp_path, monkeypatch):
 def test_a_photograph_of_another_size_than_its_labels_is_not_trained_on(tmp_path):
     (tmp_path / "images").mkdir()
     cv2.imwrite(str(tmp_path / "images" / "a.png"), np.zeros((60, 40, 3), np.uint8))  # turned after it was labelled
-    (tmp_path / "annotations.json").write_text(json.dumps({
-        "categories": CATEGORIES, "images": [{"id": 1, "file_name": "images/a.png", "width": 60, "height": 40}],
-        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 20]}]}))
+    (tmp_path / "annotations.json").write_text(
+        json.dumps(
+            {
+                "categories": CATEGORIES,
+                "images": [{"id": 1, "file_name": "images/a.png", "width": 60, "height": 40}],
+                "annotations": [{"image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 20]}],
+            }
+        )
+    )
     (photo,) = dataset.read_split(tmp_path)
     with pytest.raises(BadInput, match="40 x 60") as told:
         photo.image()
@@ -209,8 +248,14 @@ def test_a_speck_is_no_face_to_enlarge(tmp_path):
     (tmp_path / "train" / "images").mkdir(parents=True)
     cv2.imwrite(str(tmp_path / "train" / "images" / "a.png"), np.zeros((40, 60, 3), np.uint8))
     boxes = [[10, 10, 0.01, 0.01], [20, 10, 5, 6]]
-    (tmp_path / "train" / "annotations.json").write_text(json.dumps({
-        "categories": CATEGORIES, "images": [{"id": 1, "file_name": "images/a.png", "width": 60, "height": 40}],
-        "annotations": [{"image_id": 1, "category_id": 1, "bbox": box} for box in boxes]}))
+    (tmp_path / "train" / "annotations.json").write_text(
+        json.dumps(
+            {
+                "categories": CATEGORIES,
+                "images": [{"id": 1, "file_name": "images/a.png", "width": 60, "height": 40}],
+                "annotations": [{"image_id": 1, "category_id": 1, "bbox": box} for box in boxes],
+            }
+        )
+    )
     pool = dataset.read_pool(tmp_path, ["train"])
     assert [[k for _, k in faces] for faces in pool.faces] == [[1], [], []]

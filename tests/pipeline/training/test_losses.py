@@ -1,4 +1,5 @@
 """Assigner and losses against slow plain versions."""
+
 import math
 
 import numpy as np
@@ -89,15 +90,19 @@ def as_outputs(logits, distances):
     maps, start = [], 0
     for h, w in GRIDS:
         for values in (logits, distances):
-            maps.append(values[start:start + h * w].reshape(1, h, w, -1))
+            maps.append(values[start : start + h * w].reshape(1, h, w, -1))
         start += h * w
     return maps
 
 
 def test_loss_by_hand():
     boxes, labels, logits, distances = drawn_case(3)
-    cls, box = losses.detection_loss([ops.convert_to_tensor(m) for m in as_outputs(logits, distances)], boxes[None],
-                                     labels[None], np.zeros((1, 8, 4), np.float32))
+    cls, box = losses.detection_loss(
+        [ops.convert_to_tensor(m) for m in as_outputs(logits, distances)],
+        boxes[None],
+        labels[None],
+        np.zeros((1, 8, 4), np.float32),
+    )
     assigned = plain_assign(boxes, labels, logits, distances)
     target = np.zeros((CELLS, 3))
     giou_loss = 0.0
@@ -138,8 +143,9 @@ def test_box_gradient_is_the_numerical_one():
     start = np.array([[0.3, 0.5, 0.9, 1.1]], np.float64)
 
     def loss(d):
-        _, giou = losses.iou_and_giou(losses.decode(tf.cast(centre, d.dtype), tf.cast(stride, d.dtype), d),
-                                      tf.cast(truth, d.dtype))
+        _, giou = losses.iou_and_giou(
+            losses.decode(tf.cast(centre, d.dtype), tf.cast(stride, d.dtype), d), tf.cast(truth, d.dtype)
+        )
         return tf.reduce_sum(1 - giou)
 
     x = tf.Variable(start)

@@ -1,4 +1,5 @@
 """Training from outside: a real process that is killed at some moment, and resumed, ends like an unbroken one."""
+
 import argparse
 import csv
 import json
@@ -22,9 +23,17 @@ from pipeline.models.detector import build, load, save
 from pipeline.pruning import pruner
 from pipeline.training import dataset, train
 
-SETTINGS = ["model.size=n", "train.epochs=3", "train.images_per_epoch=8", "train.batch_size=4", "train.warmup_steps=2",
-            "train.sizes=[[64, 0.6], [96, 0.4]]", "train.val_wh=[96, 96]", "train.closing_epochs=1",
-            "data.train=[train]"]
+SETTINGS = [
+    "model.size=n",
+    "train.epochs=3",
+    "train.images_per_epoch=8",
+    "train.batch_size=4",
+    "train.warmup_steps=2",
+    "train.sizes=[[64, 0.6], [96, 0.4]]",
+    "train.val_wh=[96, 96]",
+    "train.closing_epochs=1",
+    "data.train=[train]",
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +47,25 @@ def drawn(tmp_path_factory):
         for i in range(6):
             image = rng.integers(0, 80, (96, 96, 3), np.uint8)
             x, y, side = (int(v) for v in rng.integers(20, 40, 3))
-            image[y:y + side, x:x + side] = (0, 200, 0) if i % 2 else (0, 0, 200)
+            image[y : y + side, x : x + side] = (0, 200, 0) if i % 2 else (0, 0, 200)
             cv2.imwrite(str(top / split / "images" / ("%d.png" % i)), image)
             images.append({"id": i, "file_name": "images/%d.png" % i, "width": 96, "height": 96})
-            annotations.append({"id": i, "image_id": i, "category_id": 1 + i % 2, "bbox": [x, y, side, side],
-                                "area": side * side, "iscrowd": 0})
-        categories = [{"id": i + 1, "name": n} for i, n in
-                      enumerate(("with_mask", "without_mask", "mask_worn_incorrect"))]
+            annotations.append(
+                {
+                    "id": i,
+                    "image_id": i,
+                    "category_id": 1 + i % 2,
+                    "bbox": [x, y, side, side],
+                    "area": side * side,
+                    "iscrowd": 0,
+                }
+            )
+        categories = [
+            {"id": i + 1, "name": n} for i, n in enumerate(("with_mask", "without_mask", "mask_worn_incorrect"))
+        ]
         (top / split / "annotations.json").write_text(
-            json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+            json.dumps({"images": images, "annotations": annotations, "categories": categories})
+        )
     return top
 
 
@@ -65,8 +84,7 @@ ENVIRONMENT = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THRE
 
 
 def run(*args):
-    return subprocess.run(command(*args), capture_output=True, text=True, timeout=600,
-                          env=ENVIRONMENT)
+    return subprocess.run(command(*args), capture_output=True, text=True, timeout=600, env=ENVIRONMENT)
 
 
 def log_of(out):
@@ -78,8 +96,9 @@ def test_killed_and_resumed_ends_like_an_unbroken_run(drawn, tmp_path):
     whole = run(drawn, tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     broken = tmp_path / "broken"
-    process = subprocess.Popen(command(drawn, broken), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                               env=ENVIRONMENT)
+    process = subprocess.Popen(
+        command(drawn, broken), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT
+    )
     deadline = time.time() + 300
     while not (broken / "checkpoint.npz").exists() and time.time() < deadline:
         time.sleep(0.05)
@@ -136,8 +155,11 @@ def test_a_loss_that_is_no_number_ends_the_training_and_leaves_the_last_good_epo
 def test_a_resumed_run_goes_by_its_own_config_and_tells_what_is_otherwise(drawn, tmp_path, monkeypatch, capsys):
     """Without a config named it would go on with the defaults: other sizes, another rate, another end."""
     asked = []
-    monkeypatch.setattr(train, "fit", lambda config, *_, **__: asked.append(config) or {
-        "map50": 1.0, "best_epoch": 1, "epochs": 1, "best": ""})
+    monkeypatch.setattr(
+        train,
+        "fit",
+        lambda config, *_, **__: asked.append(config) or {"map50": 1.0, "best_epoch": 1, "epochs": 1, "best": ""},
+    )
 
     def resume(*words):
         parser = argparse.ArgumentParser()
@@ -200,15 +222,24 @@ def test_a_model_of_another_kind_and_a_broken_checkpoint_are_told(drawn, tmp_pat
     whole = (tmp_path / "checkpoint.npz").read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 3] ^= 255
-    for content in (b"", b"hello" * 100, whole[:len(whole) // 2], whole[:-1], bytes(flipped)):
+    for content in (b"", b"hello" * 100, whole[: len(whole) // 2], whole[:-1], bytes(flipped)):
         (tmp_path / "checkpoint.npz").write_bytes(content)
         with pytest.raises(BadInput, match="checkpoint"):
             run.resume()
 
 
-@pytest.mark.parametrize("figures, best, stopped", [
-    ([None, None, None], 0, False), ([1, None, None, 0.5], 1, True), ([1, 2], 2, False), ([2, 1, 1], 1, True),
-    ([], 0, False), ([None, None, None, 1], 4, False), ([2, 1, None], 1, False)])
+@pytest.mark.parametrize(
+    "figures, best, stopped",
+    [
+        ([None, None, None], 0, False),
+        ([1, None, None, 0.5], 1, True),
+        ([1, 2], 2, False),
+        ([2, 1, 1], 1, True),
+        ([], 0, False),
+        ([None, None, None, 1], 4, False),
+        ([2, 1, None], 1, False),
+    ],
+)
 def test_early_stop_waits_for_validations(drawn, figures, best, stopped):
     """An end before the first validation would leave no best model at all."""
     rows = [{"epoch": i, "map50": figure} for i, figure in enumerate(figures, 1)]
@@ -271,8 +302,9 @@ def test_a_plateau_is_counted_across_an_interruption(drawn, tmp_path, monkeypatc
     figures = iter([])
     monkeypatch.setattr(train, "validate", lambda *_: {"map50": next(figures)})
     monkeypatch.setattr(train.Learner, "train_on_batch", lambda *_, **words: {"cls_loss": 1.0, "box_loss": 1.0})
-    config = settings(drawn, "train.schedule=plateau", "train.epochs=6", "train.images_per_epoch=4",
-                      "train.sizes=[[64, 1]]")
+    config = settings(
+        drawn, "train.schedule=plateau", "train.epochs=6", "train.images_per_epoch=4", "train.sizes=[[64, 1]]"
+    )
 
     def stop(epoch, row):
         if epoch == stop_at:

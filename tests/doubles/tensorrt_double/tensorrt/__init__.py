@@ -4,8 +4,15 @@ from . import behaviour as _behaviour
 
 __version__ = _behaviour.FULL_VERSION
 
-for _name in ("BuilderFlag", "DataType", "MemoryPoolType", "NetworkDefinitionCreationFlag", "ProfilingVerbosity",
-              "TensorIOMode", "LayerInformationFormat"):
+for _name in (
+    "BuilderFlag",
+    "DataType",
+    "MemoryPoolType",
+    "NetworkDefinitionCreationFlag",
+    "ProfilingVerbosity",
+    "TensorIOMode",
+    "LayerInformationFormat",
+):
     if getattr(_behaviour, _name) is not None:
         globals()[_name] = getattr(_behaviour, _name)
 for _name, _class in _behaviour.CLASSES.items():

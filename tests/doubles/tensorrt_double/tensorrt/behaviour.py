@@ -64,7 +64,8 @@ def _callback(function, *arguments):
 
 class ILogger(Base):
     INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = (
-        getattr(Severity, name) for name in ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"))
+        getattr(Severity, name) for name in ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")
+    )
     Severity = Severity
 
     def log(self, severity, msg):
@@ -85,8 +86,10 @@ def _assign(logger, creator):
     if not _logger:
         _logger.append(logger)
     elif _logger[0] is not logger:
-        _log("WARNING", "The logger passed into {} differs from one already assigned, 0x55d0, logger not "
-             "updated.".format(creator))
+        _log(
+            "WARNING",
+            "The logger passed into {} differs from one already assigned, 0x55d0, logger not updated.".format(creator),
+        )
 
 
 class Logger(ILogger):
@@ -115,6 +118,7 @@ class IHostMemory(Base):
 
 
 # ------------------------------------------------------------------------------------------------ the network
+
 
 class ITensor(Base):
     def __init__(self, network, name, shape, dtype, is_input=False):
@@ -177,8 +181,10 @@ class INetworkDefinition(Base):
     def _fill(self, data, facts):
         self._data, self._facts = data, facts
         self._layers = [ILayer(self, node) for node in facts.nodes]
-        self._inputs = [ITensor(self, value.name, tuple(d if isinstance(d, int) else -1 for d in value.shape),
-                                DataType.FLOAT, True) for value in facts.inputs]
+        self._inputs = [
+            ITensor(self, value.name, tuple(d if isinstance(d, int) else -1 for d in value.shape), DataType.FLOAT, True)
+            for value in facts.inputs
+        ]
 
     def _session(self):
         import onnxruntime  # late: who only imports the module should not wait for it
@@ -196,8 +202,10 @@ class INetworkDefinition(Base):
     def _output_shapes(self):
         if self._facts is None:
             return {}
-        return {output.name: tuple(d if isinstance(d, int) else -1 for d in output.shape)
-                for output in self._session().get_outputs()}
+        return {
+            output.name: tuple(d if isinstance(d, int) else -1 for d in output.shape)
+            for output in self._session().get_outputs()
+        }
 
     @property
     def num_layers(self):
@@ -278,14 +286,23 @@ class OnnxParser(Base):
             yield ParserError(-1, "", "", "Failed to convert ONNX date type to TensorRT data type.")
         for index, node in enumerate(facts.nodes):
             if node.op in ("HardSwish", "NonZero", "QLinearConv", "DynamicQuantizeLinear"):
-                yield ParserError(index, node.name, node.op, "No importer registered for op: {}. Attempting to import "
-                                  "as plugin.".format(node.op))
+                yield ParserError(
+                    index,
+                    node.name,
+                    node.op,
+                    "No importer registered for op: {}. Attempting to import as plugin.".format(node.op),
+                )
             if node.op in ("QuantizeLinear", "DequantizeLinear") and len(node.inputs) != 3:
-                yield ParserError(index, node.name, node.op, "This version of TensorRT requires 3 inputs for the {} "
-                                  "operator.".format(node.op))
+                yield ParserError(
+                    index,
+                    node.name,
+                    node.op,
+                    "This version of TensorRT requires 3 inputs for the {} operator.".format(node.op),
+                )
             if node.op == "Conv" and len(node.inputs) > 2 and node.inputs[2] not in facts.initializers:
-                yield ParserError(index, node.name, node.op, "The bias tensor is required to be an initializer for the "
-                                  "Conv operator")
+                yield ParserError(
+                    index, node.name, node.op, "The bias tensor is required to be an initializer for the Conv operator"
+                )
 
     @property
     def num_errors(self):
@@ -299,6 +316,7 @@ class OnnxParser(Base):
 
 
 # ------------------------------------------------------------------------------------------------ the builder
+
 
 class ITimingCache(Base):
     def __init__(self, data):
@@ -416,8 +434,11 @@ class Builder(Base):
         if not seen:
             _log("ERROR", "Calibration failure occurred with no scaling factors detected.")
             return None
-        lines = [header] + ["{}: {:x}".format(name, struct.unpack(">I", struct.pack(">f", 2.0))[0])
-                            for node in network._facts.nodes for name in node.outputs]
+        lines = [header] + [
+            "{}: {:x}".format(name, struct.unpack(">I", struct.pack(">f", 2.0))[0])
+            for node in network._facts.nodes
+            for name in node.outputs
+        ]
         text = ("\n".join(lines) + "\n").encode()
         memory = memoryview(bytearray(text))
         _callback(calibrator.write_calibration_cache, memory)
@@ -427,22 +448,31 @@ class Builder(Base):
     def build_serialized_network(self, network, config):
         started = time.time()
         if config._workspace_bytes() < 1 << 20:
-            _log("ERROR", "2: [standardEngineBuilder.cpp] insufficient workspace: Could not find any implementation "
-                 "for node")
+            _log(
+                "ERROR",
+                "2: [standardEngineBuilder.cpp] insufficient workspace: Could not find any implementation for node",
+            )
             return None
         monitor = getattr(config, "progress_monitor", None)
         if monitor is not None:
             _callback(monitor.phase_start, "Building Engine", None, 4)
         typed = "STRONGLY_TYPED" in MEMBERS["NetworkDefinitionCreationFlag"] and (
-            MAJOR_MINOR >= (11, 0) or network._flags & 2)
+            MAJOR_MINOR >= (11, 0) or network._flags & 2
+        )
         if typed and config._flags & {"FP16", "INT8"}:  # 2.2, point 4
             _log("ERROR", "Strongly typed networks do not take precision flags")
             return None
         if network._facts.quantized and not _int8_hardware(self._gpu[1]):  # 0, fact 1
-            _log("WARNING", "Int8 support requested on hardware without native Int8 support, performance will be "
-                 "negatively affected.")
-            _log("ERROR", "9: [standardEngineBuilder.cpp::buildEngine::1631] Error Code 9: Internal Error (Networks "
-                 "with QuantizeLayer/DequantizeLayer layers require hardware with Int8 support.)")
+            _log(
+                "WARNING",
+                "Int8 support requested on hardware without native Int8 support, performance will be "
+                "negatively affected.",
+            )
+            _log(
+                "ERROR",
+                "9: [standardEngineBuilder.cpp::buildEngine::1631] Error Code 9: Internal Error (Networks "
+                "with QuantizeLayer/DequantizeLayer layers require hardware with Int8 support.)",
+            )
             return None
         if network._facts.quantized and not typed and "INT8" not in config._flags:  # 3.3
             _log("ERROR", "Int8 precision has not been set in the builder configuration")
@@ -450,8 +480,11 @@ class Builder(Base):
         cache = None
         if "INT8" in config._flags and not network._facts.quantized:
             if config.int8_calibrator is None:
-                _log("WARNING", "Calibrator is not being used. Users must provide dynamic range for all tensors that "
-                     "are not Int32.")
+                _log(
+                    "WARNING",
+                    "Calibrator is not being used. Users must provide dynamic range for all tensors that "
+                    "are not Int32.",
+                )
             else:
                 cache = self._calibrate(network, config)
                 if cache is None:
@@ -465,17 +498,27 @@ class Builder(Base):
         if monitor is not None:
             _callback(monitor.step_complete, "Building Engine", 0)
             _callback(monitor.phase_finish, "Building Engine")
-        head = {"version": FULL_VERSION, "capability": list(self._gpu[1]), "gpu": self._gpu[0],
-                "flags": sorted(config._flags), "typed": bool(typed), "workspace": config._workspace_bytes(),
-                "inputs": [[t._name, list(t._shape)] for t in network._inputs],
-                "pinned": [[layer.name, str(layer.__dict__["precision"])] for layer in network._layers
-                           if "precision" in layer.__dict__],
-                "calibrated": None if cache is None else zlib.crc32(cache),
-                "output_type": os.environ.get("TENSORRT_DOUBLE_OUTPUT", "FLOAT")}
+        head = {
+            "version": FULL_VERSION,
+            "capability": list(self._gpu[1]),
+            "gpu": self._gpu[0],
+            "flags": sorted(config._flags),
+            "typed": bool(typed),
+            "workspace": config._workspace_bytes(),
+            "inputs": [[t._name, list(t._shape)] for t in network._inputs],
+            "pinned": [
+                [layer.name, str(layer.__dict__["precision"])]
+                for layer in network._layers
+                if "precision" in layer.__dict__
+            ],
+            "calibrated": None if cache is None else zlib.crc32(cache),
+            "output_type": os.environ.get("TENSORRT_DOUBLE_OUTPUT", "FLOAT"),
+        }
         return IHostMemory(MAGIC + json.dumps(head).encode() + b"\n" + network._data)
 
 
 # ------------------------------------------------------------------------------------------------ the runtime
+
 
 class ICudaEngine(Base):
     def __init__(self, head, data):
@@ -488,7 +531,8 @@ class ICudaEngine(Base):
         self._network, self._session = network, network._session()
         output_type = getattr(DataType, head["output_type"])
         self._io = [(t._name, tuple(t._shape), DataType.FLOAT, True) for t in network._inputs] + [
-            (output.name, tuple(output.shape), output_type, False) for output in self._session.get_outputs()]
+            (output.name, tuple(output.shape), output_type, False) for output in self._session.get_outputs()
+        ]
 
     def _named(self, name):
         return next(entry for entry in self._io if entry[0] == name)
@@ -618,22 +662,31 @@ class Runtime(Base):
         data = bytes(serialized_engine)
         gpu = _gpu()
         words = None
-        if not data.startswith(MAGIC) or b"\n" not in data[len(MAGIC):]:
-            words = ("1: [stdArchiveReader.cpp::StdArchiveReader::35] Error Code 1: Serialization (Serialization "
-                     "assertion magicTagRead == kMAGIC_TAG failed.Magic tag does not match)")
+        if not data.startswith(MAGIC) or b"\n" not in data[len(MAGIC) :]:
+            words = (
+                "1: [stdArchiveReader.cpp::StdArchiveReader::35] Error Code 1: Serialization (Serialization "
+                "assertion magicTagRead == kMAGIC_TAG failed.Magic tag does not match)"
+            )
         else:
-            text, _, model = data[len(MAGIC):].partition(b"\n")
+            text, _, model = data[len(MAGIC) :].partition(b"\n")
             head = json.loads(text.decode())
             if head["version"] != FULL_VERSION:
-                words = ("6: The engine plan file is not compatible with this version of TensorRT, expecting library "
-                         "version {} got {}, please rebuild.".format(FULL_VERSION, head["version"]))
+                words = (
+                    "6: The engine plan file is not compatible with this version of TensorRT, expecting library "
+                    "version {} got {}, please rebuild.".format(FULL_VERSION, head["version"])
+                )
             elif gpu is None or tuple(head["capability"]) != gpu[1]:
-                words = ("The engine plan file is generated on an incompatible device, expecting compute {}.{} got "
-                         "compute {}.{}, please rebuild.".format(*(gpu[1] if gpu else (0, 0)), *head["capability"]))
+                words = (
+                    "The engine plan file is generated on an incompatible device, expecting compute {}.{} got "
+                    "compute {}.{}, please rebuild.".format(*(gpu[1] if gpu else (0, 0)), *head["capability"])
+                )
         if words:
             _log("ERROR", words)
-            _log("ERROR", "4: [runtime.cpp::deserializeCudaEngine::50] Error Code 4: Internal Error (Engine "
-                 "deserialization failed.)")
+            _log(
+                "ERROR",
+                "4: [runtime.cpp::deserializeCudaEngine::50] Error Code 4: Internal Error (Engine "
+                "deserialization failed.)",
+            )
             return None
         return ICudaEngine(head, model)
 
@@ -654,7 +707,26 @@ class IProgressMonitor(Base):
     pass
 
 
-CLASSES = {cls.__name__: expose(cls) for cls in (
-    ILogger, Logger, IHostMemory, ITensor, ILayer, INetworkDefinition, ParserError, OnnxParser, ITimingCache,
-    IBuilderConfig, Builder, ICudaEngine, IExecutionContext, Runtime, IInt8EntropyCalibrator2, IInt8MinMaxCalibrator,
-    IProfiler, IProgressMonitor)}
+CLASSES = {
+    cls.__name__: expose(cls)
+    for cls in (
+        ILogger,
+        Logger,
+        IHostMemory,
+        ITensor,
+        ILayer,
+        INetworkDefinition,
+        ParserError,
+        OnnxParser,
+        ITimingCache,
+        IBuilderConfig,
+        Builder,
+        ICudaEngine,
+        IExecutionContext,
+        Runtime,
+        IInt8EntropyCalibrator2,
+        IInt8MinMaxCalibrator,
+        IProfiler,
+        IProgressMonitor,
+    )
+}

@@ -9,8 +9,10 @@ import os
 
 VERSION = os.environ.get("TENSORRT_DOUBLE", "8.2.1")
 with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "members.json")) as _file:
-    _VERSIONS = {version: {name: members.split() for name, members in classes.items()}
-                 for version, classes in json.load(_file).items()}
+    _VERSIONS = {
+        version: {name: members.split() for name, members in classes.items()}
+        for version, classes in json.load(_file).items()
+    }
 MEMBERS = _VERSIONS[VERSION]
 MAJOR_MINOR = tuple(int(part) for part in VERSION.split(".")[:2])
 
@@ -82,6 +84,7 @@ class Base(metaclass=_Strict):
 def _not_done(owner, name):
     def absent(self):
         raise NotImplementedError("the double does not do {}.{}".format(owner, name))
+
     return property(absent)
 
 
