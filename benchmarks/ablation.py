@@ -98,17 +98,17 @@ def choices(model):
         rows.append(
             Choice(
                 "optimizer",
-                "%s, rate %g" % (optimizer, rate),
-                ("train.optimizer=" + optimizer, "train.learning_rate=%g" % rate),
+                f"{optimizer}, rate {rate:g}",
+                ("train.optimizer=" + optimizer, f"train.learning_rate={rate:g}"),
             )
         )
     rows += [Choice("schedule", name, ("train.schedule=" + name,)) for name in ("fixed", "cosine")]
     # The plateau is seen by validating each epoch.
     rows.append(Choice("schedule", "plateau", ("train.schedule=plateau", "train.val_every=1")))
-    rows += [Choice("dropout", "%g" % rate, ("model.dropout=%g" % rate,)) for rate in (0.1, 0.2)]
+    rows += [Choice("dropout", f"{rate:g}", (f"model.dropout={rate:g}",)) for rate in (0.1, 0.2)]
     rows += [Choice("batch", str(size), ("train.batch_size=%d" % size,)) for size in (8, 32)]
     rows += [Choice(name, "off", (key + "=0",)) for name, key in OFF.items()]
-    rows.append(Choice("augmentation", "all off", ("augment.single=1", *("augment.%s=0" % name for name in PLAIN))))
+    rows.append(Choice("augmentation", "all off", ("augment.single=1", *(f"augment.{name}=0" for name in PLAIN))))
     rows.append(Choice("average", "off", ("train.ema=0",)))
     if (configuration.WEIGHTS / (model + ".keras")).exists():
         # A rate for weights that are good already.
@@ -116,7 +116,7 @@ def choices(model):
             Choice("init", "shipped weights, rate 0.0005", ("model.init=" + model, "train.learning_rate=0.0005"))
         )
     rows += [
-        Choice("teacher", "the shipped s, weight %g" % weight, ("model.teacher=s", "model.teacher_weight=%g" % weight))
+        Choice("teacher", f"the shipped s, weight {weight:g}", ("model.teacher=s", f"model.teacher_weight={weight:g}"))
         for weight in TEACHER_WEIGHTS
         if model != "s"
     ]
@@ -196,10 +196,10 @@ class Ablation:
         ap = found[416]["map50"]
         row = {
             **key,
-            "minutes": "%.2f" % result["minutes"],
-            "map50_320": "%.2f" % found[320]["map50"],
-            "map50_416": "%.2f" % ap,
-            **{c: "%.2f" % found[416]["per_class"][c] for c in FIELDS[7:9]},
+            "minutes": "{:.2f}".format(result["minutes"]),
+            "map50_320": "{:.2f}".format(found[320]["map50"]),
+            "map50_416": f"{ap:.2f}",
+            **{c: "{:.2f}".format(found[416]["per_class"][c]) for c in FIELDS[7:9]},
             "difference": "%.2f" % (round(ap, 2) - float(baseline["map50_416"])) if baseline else "0.00",
             "machine": describe("keras", "tensorflow-cpu"),
         }
@@ -246,7 +246,7 @@ def main(argv=None):
         names = list(dict.fromkeys(row.choice for row in wanted))
         for name in args.only or ():
             if name not in names:
-                raise UsageError("no choice is called %r" % name, where="--only", expected="one of " + ", ".join(names))
+                raise UsageError(f"no choice is called {name!r}", where="--only", expected="one of " + ", ".join(names))
         if args.images < EPOCHS:
             raise UsageError("%d images" % args.images, where="--images", expected="%d or more" % EPOCHS)
         ablation = Ablation(args, lambda text: print(text, file=sys.stderr, flush=True))

@@ -13,11 +13,11 @@ def average(parts):
     """A network with the weighted average of the others' weights. parts: [(share, path of a .keras file)], shares of 1
     in all. BadInput where their shapes differ."""
     if abs(sum(share for share, _ in parts) - 1) > 1e-6:
-        raise UsageError("the shares are %g in all" % sum(share for share, _ in parts), expected="1")
+        raise UsageError(f"the shares are {sum(share for share, _ in parts):g} in all", expected="1")
     nets = [load(path) for _, path in parts]
     for net, (_, path) in zip(nets, parts):
         if [w.shape for w in net.weights] != [w.shape for w in nets[0].weights]:
-            raise BadInput("a network of another shape", where=path, expected="that of %s" % parts[0][1])
+            raise BadInput("a network of another shape", where=path, expected=f"that of {parts[0][1]}")
     kinds = zip(*(net.get_weights() for net in nets))
     nets[0].set_weights([sum(share * w for (share, _), w in zip(parts, ws)) for ws in kinds])
     return nets[0]

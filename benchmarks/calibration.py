@@ -122,7 +122,7 @@ def main(argv=None):
     writer.writeheader()
     with tempfile.TemporaryDirectory(prefix="jetmask-calibration-") as folder:
         for row in measure(args, folder):
-            row = {key: "%.2f" % value if isinstance(value, float) else value for key, value in row.items()}
+            row = {key: f"{value:.2f}" if isinstance(value, float) else value for key, value in row.items()}
             writer.writerow(row)
             print({key: value for key, value in row.items() if key in FIELDS[:10]}, file=sys.stderr, flush=True)
     files.write_text(args.out, text.getvalue())

@@ -129,11 +129,11 @@ def main(argv=None):
             for name, (median, least) in times.items():
                 row = [
                     name,
-                    "%.2f" % median,
-                    "%.2f" % least,
+                    f"{median:.2f}",
+                    f"{least:.2f}",
                     "%.2f" % (base[0] / median),
                     "%.2f" % (base[1] / least),
-                    "" if name == "fp32" else "%.1f" % noise[name],
+                    "" if name == "fp32" else f"{noise[name]:.1f}",
                     os.path.getsize(paths[name]),
                     size,
                     args.rounds,

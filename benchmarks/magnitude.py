@@ -23,7 +23,7 @@ class PolynomialSparsity(keras.callbacks.Callback):
         super().__init__()
         if not (0 <= initial <= final < 1 and 0 <= begin < end and every >= 1):
             raise UsageError(
-                "not a schedule: sparsity %r to %r in steps %r to %r" % (initial, final, begin, end),
+                f"not a schedule: sparsity {initial!r} to {final!r} in steps {begin!r} to {end!r}",
                 expected="0 <= initial <= final < 1 and 0 <= begin < end",
             )
         self.net, self.initial, self.final, self.begin, self.end, self.every = net, initial, final, begin, end, every

@@ -46,7 +46,7 @@ def main():
                 "cut_s": "%.2f" % (times[2][0] - times[1][0]),
                 "cut_cpu_s": "%.2f" % (times[2][1] - times[1][1]),
                 "machine": describe("keras"),
-                "load": "%.1f" % os.getloadavg()[0],
+                "load": f"{os.getloadavg()[0]:.1f}",
             }
         )
         print(

@@ -98,7 +98,7 @@ class Entry:
         )
         self.engines = {"ort_fp32": OnnxEngine(path, wh, 1), "ort_int8": OnnxEngine(folder + "/int8.onnx", wh, 1)}
         for precision in ("fp32", "int8") if with_litert else ():
-            target = "%s/%s.tflite" % (folder, precision)
+            target = f"{folder}/{precision}.tflite"
             litert.convert(self.model, wh, precision, images, target)
             self.engines["litert_" + precision] = LiteRtEngine(target, wh, 1)
 
@@ -162,7 +162,7 @@ def main():
         images = calibrate.select(str(Path(args.data) / "train"), 16, 1)
         timed = [e for e in entries if e.row["kind"] != "channels" or e.row["importance"] in args.timed]
         for number, entry in enumerate(timed):
-            say("exporting %s %s %s" % (entry.row["kind"], entry.row["importance"], entry.row["ratio"]))
+            say("exporting {} {} {}".format(entry.row["kind"], entry.row["importance"], entry.row["ratio"]))
             own = "%s/%d" % (folder, number)
             os.mkdir(own)
             entry.open(own, wh, images, args.litert)
@@ -185,7 +185,7 @@ def measure(args, wh, config):
     weights = judge.original.get_weights()
     first.row["map50_untuned"] = round(judge.baseline()["map50"], 2)
     first.row["map50_sizes"] = mean_over_sizes(original, args, config) if args.beside else ""
-    say("unpruned: mAP50 %.1f" % first.row["map50_untuned"])
+    say("unpruned: mAP50 {:.1f}".format(first.row["map50_untuned"]))
     for kind in () if args.add else args.importance:
         scored = pruning(kind, runs / ("scores-" + kind)).scores(original)
         for ratio in args.ratios:
@@ -196,14 +196,18 @@ def measure(args, wh, config):
             entry.row["map50_untuned"] = round(judge.map50(judge.original), 2)
             judge.original.set_weights(weights)
             if kind in args.tune:
-                result = pruning(kind, runs / ("%s-%g" % (kind, ratio))).rounds(1 - ratio)
+                result = pruning(kind, runs / (f"{kind}-{ratio:g}")).rounds(1 - ratio)
                 entry.row.update(
                     map50_tuned=round(result["map50"], 2),
                     tuning_minutes=result["minutes"],
                     tuning_images=result["epochs"] * config.train.images_per_epoch,
                 )
             entries.append(entry)
-            say("%s %g: mAP50 %s, tuned %s" % (kind, ratio, entry.row["map50_untuned"], entry.row.get("map50_tuned")))
+            say(
+                "{} {:g}: mAP50 {}, tuned {}".format(
+                    kind, ratio, entry.row["map50_untuned"], entry.row.get("map50_tuned")
+                )
+            )
     for kind, name, path in beside(args.beside):
         model = load(path)
         entry = Entry(kind, name, 0, model, wh)
@@ -214,13 +218,13 @@ def measure(args, wh, config):
             map50_sizes=mean_over_sizes(model, args, config),
         )
         entries.append(entry)
-        say("%s %s: mAP50 %s, %s over sizes" % (kind, name, entry.row["map50_tuned"], entry.row["map50_sizes"]))
+        say("{} {}: mAP50 {}, {} over sizes".format(kind, name, entry.row["map50_tuned"], entry.row["map50_sizes"]))
     for sparsity in () if args.add else SPARSITIES:
         sparse = magnitude.sparsify(load(args.model), sparsity)
         entry = Entry("magnitude", "l1", sparsity, sparse, wh)
         entry.row["map50_untuned"] = round(judge.map50(sparse), 2)
         entries.append(entry)
-        say("magnitude %g: mAP50 %s" % (sparsity, entry.row["map50_untuned"]))
+        say("magnitude {:g}: mAP50 {}".format(sparsity, entry.row["map50_untuned"]))
     for entry in entries:
         entry.row["macs_share"] = round(entry.row["macs"] / first.row["macs"], 4)
     return entries
@@ -240,7 +244,7 @@ def beside(texts):
         name, _, path = rest.partition("=")
         if kind not in BESIDE or not name or not Path(path).is_file():
             raise UsageError(
-                "not a network to measure: %r" % text,
+                f"not a network to measure: {text!r}",
                 where="--beside",
                 expected="pruned:NAME=FILE.keras or trained:NAME=FILE.keras, and the file there",
             )
@@ -272,7 +276,7 @@ def rows_there(args):
         raise BadInput(
             "the table is of another model",
             where=args.out,
-            expected="rows of %s" % args.model,
+            expected=f"rows of {args.model}",
             remedy="measure all of it anew: leave --add out",
         )
     return rows
@@ -286,7 +290,7 @@ def write(entries, args, config, kept):
     common = {
         "split": config.data.val,
         "model_sha256": files.sha256(args.model),
-        "load": "%.1f" % os.getloadavg()[0],
+        "load": f"{os.getloadavg()[0]:.1f}",
         "machine": describe("keras", "onnxruntime", "ai-edge-litert"),
     }
     text = io.StringIO()
@@ -327,7 +331,7 @@ def plot(rows, path):
             markersize=4,
             label=kind + ", fine-tuned" if tuned else None,
         )
-    axes.set(xlabel="multiply-adds left, as a share", ylabel="val mAP50 at %s, points" % whole["input_wh"])
+    axes.set(xlabel="multiply-adds left, as a share", ylabel="val mAP50 at {}, points".format(whole["input_wh"]))
     axes.invert_xaxis()
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)

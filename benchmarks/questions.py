@@ -20,17 +20,17 @@ CLOSE = 1.0  # points of mAP50 that one seed says nothing about
 
 
 def ms(text):
-    return "%.2f" % float(text) if text else "–"
+    return f"{float(text):.2f}" if text else "–"
 
 
 def times(text):
-    return "%.2f" % float(text) if text else "–"
+    return f"{float(text):.2f}" if text else "–"
 
 
 def cpu_of(machine):
     """What distinguishes the machines of a table: processor and vector units."""
     name, flags = (machine.split("; ") + [""])[:2]
-    return "%s (%s)" % (name, flags)
+    return f"{name} ({flags})"
 
 
 # Does int8 pay?
@@ -74,8 +74,8 @@ def int8_cpu():
     for machine in dict.fromkeys(cpu_of(row["machine"]) for row in rows):
         found = [float(row["times_faster_p50"]) for row in rows if cpu_of(row["machine"]) == machine]
         verdict = "it pays" if min(found) >= 1.1 else "it does not pay in time"
-        span = " to ".join(dict.fromkeys("%.1f" % value for value in (min(found), max(found))))
-        out.append("- %s: %s times as fast as fp32: %s." % (machine, span, verdict))
+        span = " to ".join(dict.fromkeys(f"{value:.1f}" for value in (min(found), max(found))))
+        out.append(f"- {machine}: {span} times as fast as fp32: {verdict}.")
     return text + "\n" + "\n".join(out) + "\n"
 
 
@@ -102,7 +102,7 @@ def int8_litert():
                     row["input_wh"],
                     row["threads"],
                     ms(row["cpu_ms"]),
-                    "%.2f" % ratio,
+                    f"{ratio:.2f}",
                     points(row["map50"]),
                     points(base["map50"]),
                 ]
@@ -136,7 +136,7 @@ def int8_ap():
         if base:
             differences.append(float(row["map50"]) - float(base["map50"]))
             lines.append(
-                [row["model"], row["input_wh"], points(base["map50"]), points(row["map50"]), "%+.1f" % differences[-1]]
+                [row["model"], row["input_wh"], points(base["map50"]), points(row["map50"]), f"{differences[-1]:+.1f}"]
             )
     if not lines:
         return MISSING
@@ -185,7 +185,7 @@ def pruned_tuned():
             for row in rows
         ],
     )
-    return text + "\nUnpruned: mAP50 %s on %s/ at %s, %s ms predicted. %s.\n" % (
+    return text + "\nUnpruned: mAP50 {} on {}/ at {}, {} ms predicted. {}.\n".format(
         points(whole["map50_untuned"]),
         whole["split"],
         whole["input_wh"],
@@ -204,8 +204,9 @@ def pruned_beside():
             not small
         )
         return (
-            "**Not decided yet:** the table has no row for %s. The fine-tunings below are too short to tell.\n"
-            % " nor for ".join(lack)
+            "**Not decided yet:** the table has no row for {}. The fine-tunings below are too short to tell.\n".format(
+                " nor for ".join(lack)
+            )
         )
     text = markdown(
         [
@@ -227,7 +228,7 @@ def pruned_beside():
                 "%.0f %%" % (100 * float(row["macs_share"])),
                 row["parameters"],
                 row["tuning_images"] or "–",
-                "%.0f" % float(row["tuning_minutes"]) if row["tuning_minutes"] else "–",
+                "{:.0f}".format(float(row["tuning_minutes"])) if row["tuning_minutes"] else "–",
                 points(row["map50_sizes"]),
                 points(row["map50_tuned"] or row["map50_untuned"]),
                 times(row["ort_fp32_ratio"]),
@@ -246,8 +247,7 @@ def pruned_beside():
         gap = float(own["map50_sizes"]) - float(other["map50_sizes"])
         word = "is better" if gap >= CLOSE else "is worse" if gap <= -CLOSE else "is as good, within a point"
         lines.append(
-            "- %s, pruned to %.0f %% of the MACs, %s than %s, trained small with %.0f %%: %+.1f points."
-            % (
+            "- {}, pruned to {:.0f} % of the MACs, {} than {}, trained small with {:.0f} %: {:+.1f} points.".format(
                 own["importance"],
                 100 * float(own["macs_share"]),
                 word,
@@ -289,8 +289,8 @@ def methods_training():
     known = list(dict.fromkeys(row.choice for model in ("s", "n") for row in choices(model)))
     if not rows:
         return (
-            "**Not measured yet:** benchmarks/results/detector_ablation.csv has no rows. What it will hold: %s "
-            "(`python -m benchmarks.ablation`).\n" % ", ".join(known[1:])
+            "**Not measured yet:** benchmarks/results/detector_ablation.csv has no rows. What it will hold: {} "
+            "(`python -m benchmarks.ablation`).\n".format(", ".join(known[1:]))
         )
     out = []
     for model, images in dict.fromkeys((row["model"], row["images"]) for row in rows):
@@ -310,7 +310,7 @@ def methods_training():
                 if change <= -close
                 else "no difference to be seen"
             )
-            verdicts.setdefault(word, []).append("%s %s" % (choice, value))
+            verdicts.setdefault(word, []).append(f"{choice} {value}")
             lines.append(
                 [
                     choice,
@@ -320,11 +320,11 @@ def methods_training():
                     _mean(seeds, "map50_416"),
                     _mean(seeds, "with_mask"),
                     _mean(seeds, "without_mask"),
-                    "–" if choice == "baseline" else "%+.1f" % change,
+                    "–" if choice == "baseline" else f"{change:+.1f}",
                     word,
                 ]
             )
-        out.append("Model `%s`, %s images a training, %s:\n\n" % (model, images, cpu_of(own[0]["machine"])))
+        out.append("Model `{}`, {} images a training, {}:\n\n".format(model, images, cpu_of(own[0]["machine"])))
         out.append(
             markdown(
                 ["choice", "value", "seeds", "mAP50 at 320", "at 416", "mask", "no mask", "difference", "verdict"],
@@ -335,18 +335,18 @@ def methods_training():
         for word in ("better", "worse", "no difference to be seen"):
             if word in verdicts:
                 out.append(
-                    "- %s: %s.\n"
-                    % (word.capitalize() + " than the baseline" * (word[0] != "n"), "; ".join(verdicts[word]))
+                    "- {}: {}.\n".format(
+                        word.capitalize() + " than the baseline" * (word[0] != "n"), "; ".join(verdicts[word])
+                    )
                 )
         if close > CLOSE:
             out.append(
-                "- The baseline's own seeds differ by %.1f points: less than that is no difference to be seen.\n"
-                % close
+                f"- The baseline's own seeds differ by {close:.1f} points: less than that is no difference to be seen.\n"
             )
         out.append("\n")
     missing = [name for name in known if name not in {row["choice"] for row in rows}]
     if missing:
-        out.append("Not measured: %s.\n" % ", ".join(missing))
+        out.append("Not measured: {}.\n".format(", ".join(missing)))
     return "".join(out).rstrip("\n") + "\n"
 
 
@@ -386,7 +386,7 @@ def methods_deployed():
     for row in pruning:
         best = row["map50_tuned"]
         if whole and best and (row["kind"] == "pruned" or row["kind"] == "channels" and row["importance"] == "taylor"):
-            name = "channel pruning, %s, to %.0f %% of the MACs, %s images of fine-tuning" % (
+            name = "channel pruning, {}, to {:.0f} % of the MACs, {} images of fine-tuning".format(
                 row["importance"],
                 100 * float(row["macs_share"]),
                 row["tuning_images"] or "?",
@@ -396,7 +396,7 @@ def methods_deployed():
                     name,
                     "x %.2f" % (1 / float(row["ort_fp32_ratio"])) if row["ort_fp32_ratio"] else "–",
                     "%+.1f" % (float(best) - float(whole["map50_untuned"])),
-                    "%s/ at %s" % (row["split"], row["input_wh"]),
+                    "{}/ at {}".format(row["split"], row["input_wh"]),
                 ]
             )
         if whole and row["kind"] == "magnitude":
@@ -405,7 +405,7 @@ def methods_deployed():
                     "magnitude pruning, %.0f %% zeros, no fine-tuning" % (100 * float(row["ratio"])),
                     "x %.2f" % (1 / float(row["ort_fp32_ratio"])),
                     "%+.1f" % (float(row["map50_untuned"]) - float(whole["map50_untuned"])),
-                    "%s/ at %s" % (row["split"], row["input_wh"]),
+                    "{}/ at {}".format(row["split"], row["input_wh"]),
                 ]
             )
     shapes = [row for row in read("int8_shape") if row["form"] == "int8-cpu (as shipped)"]
@@ -419,7 +419,7 @@ def methods_deployed():
         if all(pair):
             out.append(
                 [
-                    "int8 on %s" % cpu_of(row["machine"]),
+                    "int8 on {}".format(cpu_of(row["machine"])),
                     "x " + times(row["times_faster_p50"]),
                     "%+.1f" % (float(pair[0]["map50"]) - float(pair[1]["map50"])),
                     "val/ at " + row["input_wh"],
@@ -449,7 +449,7 @@ def main():
         after = filled(before, str(path), TABLES)
         if after != before:
             files.write_text(str(path), after)
-        print("%s: %s" % (name, "changed" if after != before else "as before"))
+        print("{}: {}".format(name, "changed" if after != before else "as before"))
     return 0
 
 

@@ -79,7 +79,7 @@ def variants():
         out.setdefault(
             key,
             {
-                "name": "%s %s %s" % (row["system"], row["input_wh"], row["precision"]),
+                "name": "{} {} {}".format(row["system"], row["input_wh"], row["precision"]),
                 "runtime": row["runtime"],
                 "precision": row["precision"],
                 "input_wh": [int(n) for n in row["input_wh"].split("x")],
@@ -166,7 +166,7 @@ def scan():
     return {
         "baseline": float(rows[0]["baseline"]),
         "groups": groups,
-        "note": "Channels by %s, val mAP50 at %s." % (rows[0]["importance"], rows[0]["input_wh"]),
+        "note": "Channels by {}, val mAP50 at {}.".format(rows[0]["importance"], rows[0]["input_wh"]),
     }
 
 
@@ -174,7 +174,7 @@ def agreement():
     """Each network as it is predicted by a model fitted without it."""
     out = [
         {
-            "network": "%s %s" % (row["network"], row["input_wh"]),
+            "network": "{} {}".format(row["network"], row["input_wh"]),
             "device": "Jetson Nano, published",
             "precision": row["precision"],
             "measured_ms": number(row["measured_ms"]),
@@ -205,7 +205,7 @@ def ablations(rows):
         if choice not in ("optimizer", "schedule"):
             out.append(
                 {
-                    "name": "%s %s" % (choice, value) if choice != "baseline" else "baseline",
+                    "name": f"{choice} {value}" if choice != "baseline" else "baseline",
                     "map50": _mean(own, "map50_416"),
                     "delta": _mean(own, "difference"),
                     "note": value if choice == "baseline" else "%d seeds" % len(own) if len(own) > 1 else "",
@@ -223,7 +223,7 @@ def comparisons(rows):
                 choice: value,
                 "map50 at 320": round(_mean(part, "map50_320"), 1),
                 "map50": _mean(part, "map50_416"),
-                "to the baseline": "%+.1f" % _mean(part, "difference"),
+                "to the baseline": "{:+.1f}".format(_mean(part, "difference")),
                 "seeds": len(part),
             }
             for value in dict.fromkeys(row["value"] for row in own)
@@ -234,8 +234,8 @@ def comparisons(rows):
                 {
                     "title": title,
                     "rows": lines,
-                    "note": "Trainings of %s images, one choice changed; the "
-                    "baseline is adamw with the trapezoid." % own[0]["images"],
+                    "note": "Trainings of {} images, one choice changed; the "
+                    "baseline is adamw with the trapezoid.".format(own[0]["images"]),
                 }
             )
     return out
@@ -285,7 +285,7 @@ def sweep():
 
 def _short(text):
     try:
-        return float("%.3g" % float(text))
+        return float(f"{float(text):.3g}")
     except ValueError:
         return text
 

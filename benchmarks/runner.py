@@ -100,7 +100,7 @@ def measure(args: argparse.Namespace) -> list:
     for case, uris in cases:
         rounds = []
         for number in range(args.rounds):
-            print("{}, {} source(s), round {}".format(case, len(uris), number + 1), file=sys.stderr)
+            print(f"{case}, {len(uris)} source(s), round {number + 1}", file=sys.stderr)
             rounds.append(one_round(args, contents, detector, frame, case, uris))
         rounds.sort(key=lambda found: found["ratio"])
         found = rounds[len(rounds) // 2]

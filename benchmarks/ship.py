@@ -104,8 +104,8 @@ def main(argv=None):
             {m.name: m.table for m, _ in made},
             DECODE,
         )
-        decode = dict(DECODE, score=threshold(trial, "%s-416x416-fp32" % first, data, say))
-        say("threshold %.2f" % decode["score"])
+        decode = dict(DECODE, score=threshold(trial, f"{first}-416x416-fp32", data, say))
+        say("threshold {:.2f}".format(decode["score"]))
         rows, tests = [], {}
         for m, _ in made:
             for wh in variants.SQUARE_WHS:
@@ -115,7 +115,7 @@ def main(argv=None):
                         trial, average_precision.load_split(str(data / "test")), name, runtime
                     ).result
                     tests[name] = result
-                    say("test: %s %.1f" % (name, result["map50"]))
+                    say("test: {} {:.1f}".format(name, result["map50"]))
         digest, results = variants.write_bundle(
             ROOT / "jetson" / "models",
             made,
@@ -125,7 +125,7 @@ def main(argv=None):
             decode,
             lambda results: card(paths, results, shipped(tests, results), decode, args.note),
             {"trained_by": "the jetmask authors"},
-            "%s-416x256-fp32" % first,
+            f"{first}-416x256-fp32",
             say=say,
         )
         by_name = {r["variant"]: r for r in results}
@@ -136,7 +136,7 @@ def main(argv=None):
         writer = csv.DictWriter(out, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    say("%s\n%s" % (digest, RESULTS))
+    say(f"{digest}\n{RESULTS}")
 
 
 def calibrated(name, path, folder, images, data, say):
@@ -152,7 +152,7 @@ def calibrated(name, path, folder, images, data, say):
             for kind in ("int8", "int8-cpu")
         ]
         for kind, verdict in zip(("int8 (simulated)", "int8-cpu"), verdicts, strict=True):
-            say("%s: %s, calibrated by %s: %s" % (name, kind, method, verdict))
+            say(f"{name}: {kind}, calibrated by {method}: {verdict}")
         if all(verdict.passed for verdict in verdicts):
             break
     return made, model
@@ -166,7 +166,7 @@ def shipped(tests, results):
 
 def row(result, split, known):
     def points(value):
-        return "" if value is None else "%.2f" % value
+        return "" if value is None else f"{value:.2f}"
 
     per_class, sizes = result["three_class"]["per_class"], result["by_size"]
     return {
@@ -202,7 +202,7 @@ def threshold(bundle_dir, variant, data, say):
             negatives.append(evaluate.detect_split(detector, quiet))
     parts = [average_precision.tally(truths, error_analysis._one_class_each(found), label, (2,)) for label in (0, 1)]
     choice = error_analysis.recommend(error_analysis.threshold_curve(parts), *negatives)
-    say("threshold on val/: %s" % choice)
+    say(f"threshold on val/: {choice}")
     return round(float(choice["score"]), 2)
 
 
@@ -240,12 +240,11 @@ def card(paths, results, tests, decode, note):
     for name, result in tests.items():
         sizes = result["by_size"]
         lines.append(
-            "| %s | %.1f | %.1f | %s | %.0f |"
-            % (
+            "| {} | {:.1f} | {:.1f} | {} | {:.0f} |".format(
                 name,
                 result["map50"],
                 vals[name]["map50"],
-                " | ".join("–" if sizes[k] is None else "%.1f" % sizes[k] for k in ("small", "medium", "large")),
+                " | ".join("–" if sizes[k] is None else f"{sizes[k]:.1f}" for k in ("small", "medium", "large")),
                 vals[name]["macs"] / 1e6,
             )
         )
@@ -257,13 +256,13 @@ def card(paths, results, tests, decode, note):
         % (
             "–"
             if three["three_class"]["per_class"]["mask_worn_incorrect"] is None
-            else "%.1f" % three["three_class"]["per_class"]["mask_worn_incorrect"],
+            else "{:.1f}".format(three["three_class"]["per_class"]["mask_worn_incorrect"]),
             three["counts"]["per_class"]["mask_worn_incorrect"],
         ),
         "",
-        "Faces are shown from a score of %.2f: the best F1 on val/ among thresholds with at most 0.05 false "
+        "Faces are shown from a score of {:.2f}: the best F1 on val/ among thresholds with at most 0.05 false "
         "with_mask an image, on hard negatives that training never saw and on drawn bare heads with hands, "
-        "scarves and cups." % decode["score"],
+        "scarves and cups.".format(decode["score"]),
         "",
         "## Data",
         "",
@@ -292,10 +291,10 @@ def card(paths, results, tests, decode, note):
         "",
         "```sh",
     ]
-    lines += ["jetmask train %s --data DIR --out runs/%s" % (n, n) for n in names if n in ("n", "s", "m")]
+    lines += [f"jetmask train {n} --data DIR --out runs/{n}" for n in names if n in ("n", "s", "m")]
     if "sp" in names:
-        lines += ["jetmask %s --data DIR --out runs/%s" % (words, run) for run, words in SP] + [SP_AVERAGE]
-    models = " ".join("%s=runs/%s/%s" % (name, name, Path(path).name) for name, path in paths.items())
+        lines += [f"jetmask {words} --data DIR --out runs/{run}" for run, words in SP] + [SP_AVERAGE]
+    models = " ".join(f"{name}=runs/{name}/{Path(path).name}" for name, path in paths.items())
     lines += ["python -m benchmarks.ship --data DIR " + models, "```", ""]
     return "\n".join(lines)
 

@@ -35,7 +35,7 @@ SPACE = {
     "augment.mosaic": [0.0, 0.42],
 }
 TUNE = [
-    "model.init=%s" % WEIGHTS,
+    f"model.init={WEIGHTS}",
     "train.epochs=3",
     "train.images_per_epoch=192",
     "train.warmup_steps=5",

@@ -59,7 +59,7 @@ def bench_options(parser: argparse.ArgumentParser) -> None:
 
 def percentiles(times_ms: Sequence[float]) -> Dict[str, float]:
     """{p50, p95, p99, n} of times in ms."""
-    values = {"p{}".format(q): round(float(np.percentile(times_ms, q)), 3) for q in (50, 95, 99)}
+    values = {f"p{q}": round(float(np.percentile(times_ms, q)), 3) for q in (50, 95, 99)}
     return dict(values, n=len(times_ms))
 
 
@@ -69,7 +69,7 @@ def entries_of(contents: Manifest, names: Sequence[str], runtime: Optional[str])
 
     here = available()
     if runtime is not None and runtime not in here:
-        raise UsageError("no runtime is called {!r}".format(runtime), "--runtime", "one of " + ", ".join(here))
+        raise UsageError(f"no runtime is called {runtime!r}", "--runtime", "one of " + ", ".join(here))
     chosen = [contents.variant(name) for name in names] if names else list(contents.variants)
     found = []
     for variant in chosen:
@@ -79,7 +79,7 @@ def entries_of(contents: Manifest, names: Sequence[str], runtime: Optional[str])
                 entry.error = here[name] or ""
                 found.append(entry)
     if not found:
-        raise UsageError("no variant of this bundle is for {}".format(runtime), "--runtime")
+        raise UsageError(f"no variant of this bundle is for {runtime}", "--runtime")
     return found
 
 
@@ -91,7 +91,7 @@ def time_rounds(
         for number in range(WARM_UP):
             entry.detector.detect(frames[number % len(frames)])
     for turn in range(ROUNDS):
-        say("latency: round {} of {}".format(turn + 1, ROUNDS))
+        say(f"latency: round {turn + 1} of {ROUNDS}")
         for entry in entries:
             end = time.perf_counter() + seconds / ROUNDS
             count = 0
@@ -231,7 +231,7 @@ def _average_precision(
         for number, truth in enumerate(truths):
             found.append(entry.detector.detect(average_precision.read_image(truth), average_precision.MIN_SCORE))
             if number % 20 == 0:
-                say("{}: image {} of {}".format(entry.variant.name, number + 1, len(truths)))
+                say(f"{entry.variant.name}: image {number + 1} of {len(truths)}")
         entry.eval_result = average_precision.evaluate(truths, found)
 
 
@@ -247,7 +247,7 @@ def measure(args: argparse.Namespace, say: Callable[[str], None]) -> Dict[str, A
     usable = []
     for entry in entries:
         if not entry.error:
-            say("opening {} on {}".format(entry.variant.name, entry.runtime))
+            say(f"opening {entry.variant.name} on {entry.runtime}")
             try:
                 entry.detector = open_detector(args.bundle, entry.variant.name, entry.runtime, args.threads)
             except JetmaskError as error:  # a Nano refuses every TensorRT INT8 variant; the others are measured
@@ -258,12 +258,12 @@ def measure(args: argparse.Namespace, say: Callable[[str], None]) -> Dict[str, A
         if usable:
             reference = tradeoff.most_accurate(usable)
             time_rounds(usable, frames, args.seconds, say)
-            say("agreement with {}".format(reference.variant.name))
+            say(f"agreement with {reference.variant.name}")
             _agreement(usable, reference, frames)
             _average_precision(usable if truths else [], truths, say)
             ends = {}
             for entry in usable if args.source else []:
-                say("{}: end to end".format(entry.variant.name))
+                say(f"{entry.variant.name}: end to end")
                 ends[id(entry)] = end_to_end(args, entry, frames[0])
             rows = [_row(entry, entry is reference, ends.get(id(entry))) for entry in entries]
         else:
@@ -353,7 +353,7 @@ def text_table(result: Dict[str, Any]) -> str:
                 "{p50:.2f}".format(**row["latency_ms"]),
                 "{p99:.2f}".format(**row["latency_ms"]),
                 "{:.1f}".format(end["fps"] if end else row["fps"]),
-                "reference" if row["reference"] else "-" if agreement is None else "{:.1f} %".format(100 * agreement),
+                "reference" if row["reference"] else "-" if agreement is None else f"{100 * agreement:.1f} %",
                 "{:.1f}".format(row["ap"]["map50"]) if row["ap"] and row["ap"]["map50"] is not None else "-",
             ]
         )

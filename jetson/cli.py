@@ -43,17 +43,15 @@ class _Parser(argparse.ArgumentParser):
             option = word.split("=")[0]
             if option.startswith("--") and not any(name.startswith(option) for name in names):
                 near = difflib.get_close_matches(option, names, 1)
-                self.error(
-                    "there is no option {}{}".format(option, " (did you mean {}?)".format(near[0]) if near else "")
-                )
+                self.error("there is no option {}{}".format(option, f" (did you mean {near[0]}?)" if near else ""))
         return super().parse_args(args, namespace)
 
 
 def _listing(prog: str, verbs: Mapping[str, Tuple[str, str]]) -> str:
     width = max(len(verb) for verb in verbs)
-    lines = ["usage: {} VERB [options]".format(prog), ""]
+    lines = [f"usage: {prog} VERB [options]", ""]
     lines += ["  {:<{}}  {}".format(verb, width, text) for verb, (_, text) in verbs.items()]
-    lines += ["", "{} VERB --help shows a verb's options with an example; {} --version the version.".format(prog, prog)]
+    lines += ["", f"{prog} VERB --help shows a verb's options with an example; {prog} --version the version."]
     return "\n".join(lines)
 
 
@@ -63,9 +61,7 @@ def parser_for(verb: str, prog: str, verbs: Mapping[str, Tuple[str, str]]) -> ar
     name, _, prefix = where.partition(":")
     prefix = prefix.rstrip("_") + "_" if prefix else ""
     module = importlib.import_module(name)
-    parser = _Parser(
-        prog="{} {}".format(prog, verb), description=text, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _Parser(prog=f"{prog} {verb}", description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     getattr(module, prefix + "options")(parser)
     parser.set_defaults(command_of_verb=getattr(module, prefix + "command"))
     return parser
@@ -75,7 +71,7 @@ def _log_traceback() -> Optional[str]:
     try:
         handle, path = tempfile.mkstemp(prefix="jetmask-error-", suffix=".log")
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write("jetmask {} on Python {}\n{}\n\n".format(__version__, sys.version, sys.argv))
+            file.write(f"jetmask {__version__} on Python {sys.version}\n{sys.argv}\n\n")
             traceback.print_exc(file=file)
     except OSError:
         return None
@@ -91,10 +87,10 @@ def _run(verb: str, rest: List[str], prog: str, verbs: Mapping[str, Tuple[str, s
         if (error.name or "").split(".")[0] in ("jetson", "pipeline", ""):
             raise
         raise JetmaskError(
-            "`{} {}` needs the Python module {}, which is not installed".format(prog, verb, error.name),
+            f"`{prog} {verb}` needs the Python module {error.name}, which is not installed",
             None,
             None,
-            "`{} doctor` says what to install".format(prog),
+            f"`{prog} doctor` says what to install",
         ) from error
 
 
@@ -112,15 +108,15 @@ def main(argv: Optional[List[str]], prog: str, verbs: Mapping[str, Tuple[str, st
                 print(_listing(prog, verbs))
                 return 0 if argv else UsageError.exit_code
             if argv[0] in ("-V", "--version"):
-                print("{} {}".format(prog, __version__))
+                print(f"{prog} {__version__}")
                 return 0
             if argv[0] not in verbs:
                 near = difflib.get_close_matches(argv[0], list(verbs), 1, 0.5)
                 raise UsageError(
-                    "there is no verb {!r}".format(argv[0]),
+                    f"there is no verb {argv[0]!r}",
                     None,
                     "one of " + ", ".join(verbs),
-                    "did you mean `{} {}`?".format(prog, near[0]) if near else None,
+                    f"did you mean `{prog} {near[0]}`?" if near else None,
                 )
             return _run(argv[0], argv[1:], prog, verbs)
         finally:
@@ -158,7 +154,7 @@ def main(argv: Optional[List[str]], prog: str, verbs: Mapping[str, Tuple[str, st
 def _fail(error: JetmaskError, code: int) -> int:
     if os.environ.get("JETMASK_DEBUG") == "1":
         traceback.print_exc()
-    print("error: {}".format(error), file=sys.stderr)
+    print(f"error: {error}", file=sys.stderr)
     return code
 
 
@@ -169,7 +165,7 @@ def _internal(error: BaseException) -> int:
     log = _log_traceback()
     print(
         "internal error: {}: {}\n  do: report it{}; JETMASK_DEBUG=1 shows the traceback".format(
-            type(error).__name__, error, " with {}".format(log) if log else ""
+            type(error).__name__, error, f" with {log}" if log else ""
         ),
         file=sys.stderr,
     )

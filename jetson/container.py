@@ -16,7 +16,7 @@ def probe() -> int:
     """Print what the GPU lacks, with the flag that brings it; the number of such findings."""
     missing = [finding for finding in doctor.gpu() if finding.level in ("bad", "warn")]
     for finding in missing:
-        print("{}: {}\n  do: {}".format(finding.topic, finding.found, finding.remedy), file=sys.stderr)
+        print(f"{finding.topic}: {finding.found}\n  do: {finding.remedy}", file=sys.stderr)
     if missing:
         print("the TensorRT variants cannot run in this container; those for ONNX Runtime can", file=sys.stderr)
     sys.stderr.flush()
@@ -28,7 +28,7 @@ def recover() -> None:
     try:
         install.recover_at_start(Store(doctor.state_folder()), lambda text: print(text, file=sys.stderr))
     except (JetmaskError, OSError) as error:  # a state folder that cannot be written is no reason not to serve
-        print("cannot look for a switch that was cut off: {}".format(error), file=sys.stderr)
+        print(f"cannot look for a switch that was cut off: {error}", file=sys.stderr)
 
 
 def health(port: int, host: str = "127.0.0.1", timeout_s: float = 4.0) -> int:

@@ -22,8 +22,14 @@ from jetson import __version__
 from jetson.bundle import manifest
 from jetson.errors import DeviceMismatch, JetmaskError
 
+
 # level: ok; info: worth knowing; warn: works, but less well; bad: will not work.
-Finding = NamedTuple("Finding", [("level", str), ("topic", str), ("found", str), ("remedy", str)])
+class Finding(NamedTuple):
+    level: str
+    topic: str
+    found: str
+    remedy: str
+
 
 # NVIDIA's release notes: L4T release -> JetPack, TensorRT.
 JETPACK = (
@@ -126,7 +132,7 @@ def board(root: str = "/") -> List[Finding]:
         for key, value in re.findall(r"^(\w+):\s+(\d+) kB", _text(root, "/proc/meminfo") or "", re.M)
     }
     total, free, swap = (memory.get(key, 0) for key in ("MemTotal", "MemAvailable", "SwapTotal"))
-    text = "{:.1f} GiB, {:.1f} GiB available, swap {:.1f} GiB".format(total / 2**30, free / 2**30, swap / 2**30)
+    text = f"{total / 2**30:.1f} GiB, {free / 2**30:.1f} GiB available, swap {swap / 2**30:.1f} GiB"
     if total and free < MIN_RAM_BYTES and free + memory.get("SwapFree", 0) < 2 * MIN_RAM_BYTES:
         found.append(
             Finding(
@@ -148,7 +154,7 @@ def python() -> List[Finding]:
         Finding(
             "ok" if sys.version_info >= (3, 6) else "bad",
             "python",
-            "{} ({})".format(platform.python_version(), sys.executable),
+            f"{platform.python_version()} ({sys.executable})",
             "",
         )
     ]
@@ -165,21 +171,19 @@ def python() -> List[Finding]:
         )
     for name, need in (("numpy", True), ("cv2", True), ("prometheus_client", False), ("paho.mqtt", False)):
         # In a process of its own: a wheel built for another processor kills the one that imports it.
-        code = "import {0}; print(getattr({0}, '__version__', 'present'))".format(name)
+        code = f"import {name}; print(getattr({name}, '__version__', 'present'))"
         out = _output([sys.executable, "-c", code])
         if out is not None:
             found.append(Finding("ok", name, out.strip().splitlines()[-1], ""))
         elif need:
-            found.append(
-                Finding("bad", name, "cannot be imported", "python3 -m pip install -r {}".format(requirements_file()))
-            )
+            found.append(Finding("bad", name, "cannot be imported", f"python3 -m pip install -r {requirements_file()}"))
         else:
             found.append(
                 Finding(
                     "info",
                     name,
                     "not installed; only {} needs it".format("--mqtt" if name == "paho.mqtt" else "/metrics"),
-                    "python3 -m pip install -r {}".format(requirements_file()),
+                    f"python3 -m pip install -r {requirements_file()}",
                 )
             )
     foreign = foreign_package()
@@ -188,7 +192,7 @@ def python() -> List[Finding]:
             Finding(
                 "warn",
                 "package",
-                "another product's `jetson` package is at {}".format(foreign),
+                f"another product's `jetson` package is at {foreign}",
                 "start ours from its own folder (cd /opt/jetmask/<version>), as the service does",
             )
         )
@@ -198,7 +202,7 @@ def python() -> List[Finding]:
 def requirements_file() -> str:
     """The list of pinned modules for this interpreter."""
     jetpack = 4 if sys.version_info < (3, 8) else 5 if sys.version_info < (3, 10) else 6
-    return os.path.join(os.path.dirname(os.path.abspath(__file__)), "requirements-jetpack{}.txt".format(jetpack))
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), f"requirements-jetpack{jetpack}.txt")
 
 
 def foreign_package() -> Optional[str]:
@@ -238,9 +242,7 @@ def gpu(root: str = "/") -> List[Finding]:
     missing_level = "bad" if jetson_board else "info"
     flag = ""
     if in_container(root):
-        flag = "start the container with {} (on JetPack 4 with libnvidia-container 0.11 or later also {})".format(
-            GPU_FLAGS, CSV_FLAG
-        )
+        flag = f"start the container with {GPU_FLAGS} (on JetPack 4 with libnvidia-container 0.11 or later also {CSV_FLAG})"
     found = []
     driver, reason = _library(["libcuda.so.1"])
     if driver is None:
@@ -263,7 +265,7 @@ def gpu(root: str = "/") -> List[Finding]:
         device = cuda.gpu()
         found.append(Finding("ok", "gpu", "{}, compute capability {}.{}".format(device.name, *device.capability), ""))
     except ImportError as error:
-        found.append(Finding("info", "gpu", "{} loads; not asked further ({})".format(driver, error), ""))
+        found.append(Finding("info", "gpu", f"{driver} loads; not asked further ({error})", ""))
     except JetmaskError as error:
         found.append(Finding(missing_level, "gpu", str(error.what), flag or str(error.remedy)))
     nvinfer, reason = _library(["libnvinfer.so", "libnvinfer.so.8", "libnvinfer.so.10"])
@@ -320,9 +322,7 @@ def runtimes() -> List[Finding]:
         found.append(Finding("info" if reason else "ok", "engine", "{}: {}".format(name, reason or "usable"), ""))
     if not usable:
         found.append(
-            Finding(
-                "bad", "engine", "no engine can run here", "python3 -m pip install -r {}".format(requirements_file())
-            )
+            Finding("bad", "engine", "no engine can run here", f"python3 -m pip install -r {requirements_file()}")
         )
     return found
 
@@ -384,7 +384,7 @@ def camera(root: str = "/") -> List[Finding]:
                 "camera",
                 "no access to " + ", ".join(closed),
                 "add the user to the group video (sudo usermod -aG video $USER); in a container: "
-                "--device {0} --group-add video".format(closed[0]),
+                f"--device {closed[0]} --group-add video",
             )
         )
     elif devices:
@@ -440,7 +440,7 @@ def place(state: str) -> List[Finding]:
         Finding(
             "ok" if free >= MIN_DISK_BYTES else "warn",
             "disk",
-            "{:.1f} GiB free at {}".format(free / 2**30, folder),
+            f"{free / 2**30:.1f} GiB free at {folder}",
             "" if free >= MIN_DISK_BYTES else "python3 -m jetson install --prune-old 2; docker image prune",
         )
     )
@@ -449,8 +449,8 @@ def place(state: str) -> List[Finding]:
             Finding(
                 "warn",
                 "state",
-                "{} cannot be written by this user".format(state),
-                "sudo mkdir -p {0} && sudo chown $USER {0}, or set {1}".format(state, ENVIRONMENT_STATE),
+                f"{state} cannot be written by this user",
+                f"sudo mkdir -p {state} && sudo chown $USER {state}, or set {ENVIRONMENT_STATE}",
             )
         )
     current = os.path.join(state, "current")
@@ -461,14 +461,12 @@ def place(state: str) -> List[Finding]:
             Finding(
                 "bad" if wrong else "ok",
                 "bundle",
-                "{}: {}".format(digest[:16], wrong[0] if wrong else manifest.load(current).name),
+                f"{digest[:16]}: {wrong[0] if wrong else manifest.load(current).name}",
                 "python3 -m jetson install --rollback" if wrong else "",
             )
         )
     else:
-        found.append(
-            Finding("info", "bundle", "none is installed at {}".format(state), "jetmask deploy BUNDLE USER@HOST")
-        )
+        found.append(Finding("info", "bundle", f"none is installed at {state}", "jetmask deploy BUNDLE USER@HOST"))
     engines = os.path.join(state, "engines")
     if os.path.isdir(engines):
         facts = os.stat(engines)
@@ -477,7 +475,7 @@ def place(state: str) -> List[Finding]:
                 Finding(
                     "warn",
                     "engines",
-                    "{} may be written or read by others".format(engines),
+                    f"{engines} may be written or read by others",
                     "chown it to the user of the service and chmod 700: an engine is executable code",
                 )
             )
@@ -523,7 +521,7 @@ def show(found: List[Finding]) -> str:
     """The findings as text: level, topic, what was found, and under it what to do."""
     lines = []
     for finding in found:
-        lines.append("{:<5} {:<18} {}".format(finding.level, finding.topic, finding.found))
+        lines.append(f"{finding.level:<5} {finding.topic:<18} {finding.found}")
         if finding.remedy and finding.level != "ok":
             lines.append("{:<24} do: {}".format("", finding.remedy))
     return "\n".join(lines)
@@ -563,7 +561,7 @@ def state_folder(given: Optional[str] = None) -> str:
 def options(parser: argparse.ArgumentParser) -> None:
     """The arguments of `python3 -m jetson doctor`."""
     parser.add_argument(
-        "--state", metavar="DIR", help="where bundles are kept (default: {}, {})".format(ENVIRONMENT_STATE, STATE)
+        "--state", metavar="DIR", help=f"where bundles are kept (default: {ENVIRONMENT_STATE}, {STATE})"
     )
     parser.add_argument(
         "--gpu", action="store_true", help="only whether the GPU is visible; the container's start-up probe"

@@ -32,7 +32,7 @@ class JetmaskError(Exception):
         lines = [str(self.what)]
         for name, part in (("where", self.where), ("expected", self.expected), ("do", self.remedy)):
             if part is not None:
-                lines.append("  {}: {}".format(name, part))
+                lines.append(f"  {name}: {part}")
         return "\n".join(lines)
 
 

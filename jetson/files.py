@@ -41,10 +41,10 @@ def aside(path: str) -> Iterator[str]:
     path = os.path.abspath(os.fspath(path))
     folder, name = os.path.split(path)
     if not os.path.isdir(folder):
-        raise BadInput("there is no such folder to write {} into".format(name), folder, "a folder", "make it first")
+        raise BadInput(f"there is no such folder to write {name} into", folder, "a folder", "make it first")
     # A name of 255 bytes is legal for the file itself, so the aside name carries only its first part.
     stem = name.encode("utf-8", "surrogateescape")[:180].decode("utf-8", "ignore")
-    part = os.path.join(folder, ".{}.{}.{}.part".format(stem, os.getpid(), secrets.token_hex(4)))
+    part = os.path.join(folder, f".{stem}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
         yield part
         handle = os.open(part, os.O_RDONLY)
@@ -83,20 +83,20 @@ def read_json(path: str) -> Any:
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
-        raise BadInput("cannot read the file: {}".format(error.strerror), path, "a JSON file") from error
+        raise BadInput(f"cannot read the file: {error.strerror}", path, "a JSON file") from error
     try:
         return json.loads(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise BadInput(
-            "not JSON: byte {} is not UTF-8".format(error.start),
-            "{}, line {}".format(path, line),
+            f"not JSON: byte {error.start} is not UTF-8",
+            f"{path}, line {line}",
             "a JSON file in UTF-8",
         ) from error
     except ValueError as error:
         line = getattr(error, "lineno", 1)
         reason = getattr(error, "msg", str(error))
-        raise BadInput("not JSON: {}".format(reason), "{}, line {}".format(path, line), "a JSON file") from error
+        raise BadInput(f"not JSON: {reason}", f"{path}, line {line}", "a JSON file") from error
     except RecursionError as error:
         raise BadInput("not usable JSON: nested too deeply", path, "a JSON file") from error
 

@@ -40,11 +40,9 @@ def check(workspace_bytes: int, meminfo: str = MEMINFO) -> None:
     free, need = left(meminfo), workspace_bytes + RESERVE_BYTES
     if free is not None and free < need:
         raise JetmaskError(
-            "not enough free memory for a build: {} MiB".format(free >> 20),
+            f"not enough free memory for a build: {free >> 20} MiB",
             "MemAvailable and SwapFree in " + meminfo,
-            "{} MiB ({} workspace, {} assumed for the rest)".format(
-                need >> 20, workspace_bytes >> 20, RESERVE_BYTES >> 20
-            ),
+            f"{need >> 20} MiB ({workspace_bytes >> 20} workspace, {RESERVE_BYTES >> 20} assumed for the rest)",
             "stop the desktop and other programs (sudo systemctl isolate multi-user.target), add swap, "
             "or give a smaller --workspace-mb",
         )
@@ -55,9 +53,9 @@ def watch(phase: str, log: str, meminfo: str = MEMINFO) -> None:
     free = left(meminfo)
     if free is not None and free < FLOOR_BYTES:
         raise JetmaskError(
-            "the build was stopped while {}: only {} MiB of memory were left".format(phase, free >> 20),
+            f"the build was stopped while {phase}: only {free >> 20} MiB of memory were left",
             log,
-            "at least {} MiB, so that the kernel does not kill the runner instead".format(FLOOR_BYTES >> 20),
+            f"at least {FLOOR_BYTES >> 20} MiB, so that the kernel does not kill the runner instead",
             "stop other programs, add swap, or give a smaller --workspace-mb; what runs was not touched",
         )
 

@@ -13,8 +13,8 @@ def listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)[0]
     except (socket.gaierror, OverflowError, UnicodeError) as error:
         raise UsageError(
-            "not an address to listen on: {}".format(error),
-            "{}:{}".format(host, port),
+            f"not an address to listen on: {error}",
+            f"{host}:{port}",
             "an address of this machine, as 127.0.0.1 or 0.0.0.0",
         )
     sock = socket.socket(family, socket.SOCK_STREAM)
@@ -24,7 +24,7 @@ def listen(host: str, port: int) -> socket.socket:
         sock.listen(128)
     except OSError as error:
         sock.close()
-        where = "{}:{}".format(host, port)
+        where = f"{host}:{port}"
         if error.errno == errno.EADDRINUSE:
             raise BadInput(
                 "the port is in use",
@@ -36,7 +36,7 @@ def listen(host: str, port: int) -> socket.socket:
             raise UsageError("this machine does not have the address", where, "an address of this machine")
         if error.errno == errno.EACCES:
             raise BadInput("this user may not listen on the port", where, "a port from 1024 up")
-        raise JetmaskError("cannot listen: {}".format(error.strerror), where)
+        raise JetmaskError(f"cannot listen: {error.strerror}", where)
     sock.setblocking(False)
     return sock
 

@@ -106,14 +106,14 @@ def load(path=None, overrides=(), start=None):
             ) from None
         except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that there is not
             raise BadInput(
-                "not YAML: %s" % error, where=str(path), expected="keys and values", remedy="mend the line named above"
+                f"not YAML: {error}", where=str(path), expected="keys and values", remedy="mend the line named above"
             ) from None
         _merge(config, document, str(path), "")
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
             raise BadInput(
-                "an override without a value: %r" % override,
+                f"an override without a value: {override!r}",
                 expected="key=value, as train.epochs=5",
                 remedy="write --set KEY=VALUE",
             )
@@ -121,14 +121,14 @@ def load(path=None, overrides=(), start=None):
             node = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError) as error:
             raise BadInput(
-                "not YAML: %s" % error,
-                where="--set %s" % override,
+                f"not YAML: {error}",
+                where=f"--set {override}",
                 expected="a value, as in a YAML file",
                 remedy="close brackets and quotes, and quote the whole for the shell",
             ) from None
         for part in reversed(key.strip().split(".")):
             node = {part: node}
-        _merge(config, node, "--set %s" % override, "")
+        _merge(config, node, f"--set {override}", "")
     _check(config)
     return config
 
@@ -171,18 +171,18 @@ def _check(config):
     for key, (low, high) in values.items():
         value = _at(config, key)
         if not (low <= value <= high and value < math.inf):  # NaN is neither
-            _refuse(key, value, "%g or more" % low if high == math.inf else "%g to %g" % (low, high))
+            _refuse(key, value, f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}")
     for key, known in _CHOICES.items():
         if _at(config, key) not in known:
             _refuse(key, _at(config, key), "one of " + ", ".join(known))
     model = config.model
     if model.size not in SIZES and not model.size.endswith(".keras"):
-        _refuse("model.size", model.size, "%s or a .keras file" % ", ".join(SIZES))
+        _refuse("model.size", model.size, "{} or a .keras file".format(", ".join(SIZES)))
     if (model.init == IMAGENET or model.init.endswith(".h5")) and model.size != TRANSFER:
         _refuse(
             "model.init",
             model.init,
-            "a .keras file or shipped weights: only model.size=%s takes weights of ImageNet" % TRANSFER,
+            f"a .keras file or shipped weights: only model.size={TRANSFER} takes weights of ImageNet",
         )
     for key in ("data.train", "data.apart_from"):
         if not all(isinstance(name, str) and name for name in _at(config, key)):
@@ -213,7 +213,7 @@ def _share(value):
 
 
 def _refuse(key, value, expected):
-    raise BadInput("%s is %r" % (key, value), where=key, expected=expected, remedy="change the value")
+    raise BadInput(f"{key} is {value!r}", where=key, expected=expected, remedy="change the value")
 
 
 def _merge(target, document, where, prefix):
@@ -233,10 +233,10 @@ def _merge(target, document, where, prefix):
                 str(key), [k.rpartition(".")[2] for k in known], 1, 0.5
             )
             raise BadInput(
-                "unknown key %r" % full,
+                f"unknown key {full!r}",
                 where=where,
                 expected="one of " + ", ".join(sorted(names)),
-                remedy="did you mean %r?" % near[0] if near else "remove it",
+                remedy=f"did you mean {near[0]!r}?" if near else "remove it",
             )
         current = getattr(target, key)
         if dataclasses.is_dataclass(current):
@@ -257,9 +257,9 @@ def _typed(value, default, key, where):
     if type(value) is kind:
         return value
     raise BadInput(
-        "%s is %r" % (key, value),
+        f"{key} is {value!r}",
         where=where,
-        expected="%s, as %r" % (kind.__name__, default),
+        expected=f"{kind.__name__}, as {default!r}",
         remedy="change the value",
     )
 
@@ -285,9 +285,9 @@ def gone_on_with(before, config, where):
     for section, values in to_dict(config).items():
         for key, now in values.items():
             was = before.get(section, {}).get(key, now)
-            name = "%s.%s" % (section, key)
+            name = f"{section}.{key}"
             if was == now or name == "data.root":  # where the photographs lie on this machine
                 continue
             if name == "train.optimizer":
-                _refuse(name, now, "%s, as in %s" % (was, where))
-            print("mind: %s is now %s, and was %s" % (name, now, was), file=sys.stderr)
+                _refuse(name, now, f"{was}, as in {where}")
+            print(f"mind: {name} is now {now}, and was {was}", file=sys.stderr)

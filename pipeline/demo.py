@@ -81,7 +81,7 @@ class Demo:
         self.weights = configuration.WEIGHTS / (size + ".keras")
         if not self.weights.exists():
             raise UsageError(
-                "no weights ship for size %r" % size,
+                f"no weights ship for size {size!r}",
                 where="--size",
                 expected="one of " + ", ".join(configuration.shipped()),
             )
@@ -152,10 +152,10 @@ class Demo:
             None,
             [
                 *TUNE,
-                "data.root=%s" % self.root,
+                f"data.root={self.root}",
                 "data.apart_from=[]",
-                "data.train=[%s]" % ", ".join(self.folders),
-                "train.learning_rate=%g" % rate,
+                "data.train=[{}]".format(", ".join(self.folders)),
+                f"train.learning_rate={rate:g}",
                 "train.epochs=%d" % epochs,
             ],
         )
@@ -240,8 +240,8 @@ class Demo:
             for number, (name, path) in enumerate(models):
                 made.append(variants.make(name, path, aside, images, WH, [WH] if number == 0 else [], self.say))
             self.check_rtx(made)
-            self.say("evaluating every variant that runs here on %s" % self.kind)
-            card = "# Made by jetmask demo\n\nAP on %s, for a try only.\n" % self.kind
+            self.say(f"evaluating every variant that runs here on {self.kind}")
+            card = f"# Made by jetmask demo\n\nAP on {self.kind}, for a try only.\n"
             digest, results = variants.write_bundle(
                 self.folder / "bundle",
                 made,
@@ -295,7 +295,7 @@ class Demo:
                     return
                 if "error" in outcome:
                     raise JetmaskError(
-                        "NVIDIA's builder refuses a file: %s" % outcome["error"], where="%s %s" % (built.name, kind)
+                        "NVIDIA's builder refuses a file: {}".format(outcome["error"]), where=f"{built.name} {kind}"
                     )
                 self.say(
                     "TensorRT for RTX %s builds %s %s (%d KB; a check, not run)"
@@ -332,7 +332,7 @@ class Demo:
             next=[
                 {"title": "Serve the live page", "command": serve_command(bundle, clip(self.root))},
                 {"title": "Train on your own photographs", "command": "jetmask train s --data DIR --out runs/mine"},
-                {"title": "Bring the bundle to a Jetson", "command": "jetmask deploy %s user@nano" % bundle},
+                {"title": "Bring the bundle to a Jetson", "command": f"jetmask deploy {bundle} user@nano"},
             ],
         )
         return report.write(self.folder, self.report)
@@ -342,13 +342,13 @@ class Demo:
 
         print(
             table(
-                ["variant", "runs on", "AP (%s)" % self.kind, "p50 ms", "frames/s", "KB"],
+                ["variant", "runs on", f"AP ({self.kind})", "p50 ms", "frames/s", "KB"],
                 [
                     [
                         r["variant"],
                         r["runtime"],
-                        "%.1f" % r["map50"],
-                        "%.2f" % r["latency_ms"]["total_ms"]["p50"],
+                        "{:.1f}".format(r["map50"]),
+                        "{:.2f}".format(r["latency_ms"]["total_ms"]["p50"]),
                         "%.0f" % (1000 / r["latency_ms"]["total_ms"]["p50"]),
                         r["bytes"] // 1024,
                     ]
@@ -357,8 +357,9 @@ class Demo:
             )
         )
         print(
-            "\nreport     %s\nbundle     %s (%s)\nlive page  %s"
-            % (path, self.folder / "bundle", digest[:16], serve_command(self.folder / "bundle", clip(self.root)))
+            "\nreport     {}\nbundle     {} ({})\nlive page  {}".format(
+                path, self.folder / "bundle", digest[:16], serve_command(self.folder / "bundle", clip(self.root))
+            )
         )
 
 
@@ -452,7 +453,7 @@ def run_live(bundle, source, seconds, say):
         "results": state["results"],
         "frames_per_s": state["fps"],
         "camera_frames_per_s": camera["camera_fps"],
-        **{"%s_p50_ms" % k: v for k, v in steps.items()},
+        **{f"{k}_p50_ms": v for k, v in steps.items()},
         "persons_seen": camera["persons"]["total"],
         "memory_MB": round(state["memory_bytes"] / 1e6),
     }

@@ -85,7 +85,7 @@ def choose(
             continue
         found.append(Entry(variant, runtimes[0]))
     if explicit and len(found) > MOST:
-        raise UsageError("too many variants at once", "--tradeoff", "at most {}".format(MOST))
+        raise UsageError("too many variants at once", "--tradeoff", f"at most {MOST}")
     if len(found) > MOST:
         # The reference and the running one stay; of the others an even choice along the cost.
         keep = {most_accurate(found).variant.name, active.name}

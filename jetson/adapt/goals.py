@@ -8,22 +8,19 @@ from jetson.monitor import board
 PATIENCE_S = 10.0  # the first reading of tegrastats takes a second or two
 _MEMORY_S = 600.0  # for so long it is believed what a variant took
 
+
 # over_s: too much for so long, then a cheaper variant. settle_s: after a switch, until a reading tells of the new one.
 # room: so far below the goal, for room_s, before a more accurate one is tried.
-Kind = NamedTuple(
-    "Kind",
-    [
-        ("name", str),
-        ("unit", str),
-        ("most", float),
-        ("over_s", float),
-        ("settle_s", float),
-        ("room", Callable[[float], float]),
-        ("room_s", float),
-        ("read", Callable[[Dict[str, Any]], Optional[float]]),
-        ("lack", str),
-    ],
-)
+class Kind(NamedTuple):
+    name: str
+    unit: str
+    most: float
+    over_s: float
+    settle_s: float
+    room: Callable[[float], float]
+    room_s: float
+    read: Callable[[Dict[str, Any]], Optional[float]]
+    lack: str
 
 
 def _watts(reading: Dict[str, Any]) -> Optional[float]:
@@ -122,8 +119,8 @@ class Limit:
 
     def words(self) -> str:
         """ "4.8 of 5 W"."""
-        value = "?" if self.value is None else "{:.1f}".format(self.value)
-        return "{} of {:g} {}".format(value, self.goal, self.kind.unit)
+        value = "?" if self.value is None else f"{self.value:.1f}"
+        return f"{value} of {self.goal:g} {self.kind.unit}"
 
     def state(self, now: float) -> Dict[str, Any]:
         """For the page, /api/state and /metrics."""

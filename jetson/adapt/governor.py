@@ -32,7 +32,7 @@ def parse(text: str) -> Dict[str, float]:
             goal = 0.0
         if key not in ("fps", *KINDS) or not 0 < goal <= most or key in goals:
             raise UsageError(
-                "not a goal for the governor: {!r}".format(part),
+                f"not a goal for the governor: {part!r}",
                 "--governor",
                 "fps=25, watts=5 or celsius=70, each at most once, several with commas",
             )
@@ -125,9 +125,9 @@ class Governor:
             return
         words = [limit.words() for limit in self.limits if not limit.lacking(now)]
         if self.fps is not None:
-            words.insert(0, "{:.1f} of {:.1f} asked frames/s".format(min(self._delivered, 1e4), demand))
+            words.insert(0, f"{min(self._delivered, 1e4):.1f} of {demand:.1f} asked frames/s")
         if not words:
-            self.text = "no goal can be kept here; {} stays".format(name)
+            self.text = f"no goal can be kept here; {name} stays"
             return
         self.text = "{} with {}".format(", ".join(words), name)
         # Right after a switch the rate still tells of the variant before.
@@ -157,7 +157,7 @@ class Governor:
             self.text += "; no variant takes less"
             return
         self._retreat(now)
-        self._go(now, max(cheaper, key=self._quality), "{} for {:.0f} s".format(limit.words(), limit.kind.over_s))
+        self._go(now, max(cheaper, key=self._quality), f"{limit.words()} for {limit.kind.over_s:.0f} s")
 
     def _retreat(self, now: float) -> None:
         # Back and forth costs more than it brings: each retreat makes the next advance wait longer.
@@ -189,7 +189,7 @@ class Governor:
         self._go(
             now,
             target,
-            "{:.1f} frames/s instead of {:.1f} for {:.0f} s".format(self._delivered, demand, now - self._slow_since),
+            f"{self._delivered:.1f} frames/s instead of {demand:.1f} for {now - self._slow_since:.0f} s",
         )
 
     def _go_up(self, now: float, demand: float, current: Entry, able: List[Any]) -> None:
@@ -215,9 +215,7 @@ class Governor:
         if self._room_since is None or self._room_for != target.variant.name:
             self._room_since, self._room_for = now, target.variant.name
         if now - self._room_since >= UP_S:
-            reason = "{:.1f} frames/s are possible, {:.1f} are asked, for {:.0f} s".format(
-                self.capacity(target), demand, now - self._room_since
-            )
+            reason = f"{self.capacity(target):.1f} frames/s are possible, {demand:.1f} are asked, for {now - self._room_since:.0f} s"
             if self.limits:
                 words = [limit.words() for limit in self.limits if limit.value is not None]
                 reason = "room: " + ", ".join(words + ([reason] if self.fps is not None else []))
@@ -260,7 +258,7 @@ class Governor:
         """Goals that cannot be kept here, and why."""
         now = self._clock()
         return [
-            "The governor does not keep {}={:g}: {}.".format(limit.kind.name, limit.goal, limit.kind.lack)
+            f"The governor does not keep {limit.kind.name}={limit.goal:g}: {limit.kind.lack}."
             for limit in self.limits
             if limit.lacking(now)
         ]

@@ -264,7 +264,7 @@ class TradeOff:
     def _end_eval(self, error: JetmaskError) -> None:
         """A labelled image cannot be read: without it no AP would be that of the whole split."""
         self._truths, self._eval_turn = [], False
-        self._eval_error = " True AP is not measured: {} ({}).".format(error.what, error.where)
+        self._eval_error = f" True AP is not measured: {error.what} ({error.where})."
         for entry in self.entries:
             entry.eval_faces = []
 
@@ -324,11 +324,11 @@ class TradeOff:
         done = [len(entry.eval_faces) for entry in self.entries]
         # Older samples no longer count (jetson.evaluation.agreement).
         note = (
-            "Agreement with {} on the last {} sampled frames, 95 % interval beside it; latency of one frame at a "
-            "time, measured here. Sampling takes {:.1f} % of the time (budget {:.0f} %)."
-        ).format(self.reference.variant.name, min(self.samples, KEPT), 100 * self._spent / elapsed, 100 * self.budget)
+            f"Agreement with {self.reference.variant.name} on the last {min(self.samples, KEPT)} sampled frames, 95 % interval beside it; latency of one frame at a "
+            f"time, measured here. Sampling takes {100 * self._spent / elapsed:.1f} % of the time (budget {100 * self.budget:.0f} %)."
+        )
         if self._truths and min(done) < len(self._truths):
-            note += " Labelled images so far: {} of {}.".format(sum(done), len(done) * len(self._truths))
+            note += f" Labelled images so far: {sum(done)} of {len(done) * len(self._truths)}."
         note += self._eval_error
         note += "".join(
             " {} is left out: {}.".format(entry.variant.name, entry.error.rstrip("."))

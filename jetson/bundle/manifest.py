@@ -19,24 +19,23 @@ SIGNATURE = "SHA256SUMS.sig"
 REQUIRED_FILES = ("manifest.json", SUMS, "MODEL_CARD.md")
 AGAIN = "copy or build the bundle again"  # what mends a bundle that is not whole
 
-Variant = NamedTuple(
-    "Variant",
-    [
-        ("name", str),
-        ("model", str),
-        ("file", str),
-        ("sha256", str),
-        ("bytes", int),
-        ("input_wh", Tuple[int, int]),
-        ("precision", str),
-        ("runtimes", Tuple[str, ...]),
-        ("macs", int),
-        ("ap", Dict[str, Any]),
-        ("ap_reason", Dict[str, str]),
-        ("targets", Tuple[str, ...]),
-        ("sparsity", Optional[str]),
-    ],
-)
+
+class Variant(NamedTuple):
+    name: str
+    model: str
+    file: str
+    sha256: str
+    bytes: int
+    input_wh: Tuple[int, int]
+    precision: str
+    runtimes: Tuple[str, ...]
+    macs: int
+    ap: Dict[str, Any]
+    ap_reason: Dict[str, str]
+    targets: Tuple[str, ...]
+    sparsity: Optional[str]
+
+
 Variant.__new__.__defaults__ = (None,)  # sparsity: "2:4" where the weights have that pattern
 
 
@@ -70,10 +69,10 @@ class Manifest(
         names = [variant.name for variant in self.variants]
         near = difflib.get_close_matches(name, names, 1, 0.0)
         raise UsageError(
-            "no variant is called {!r}".format(name),
+            f"no variant is called {name!r}",
             os.path.join(self.folder, "manifest.json"),
             "one of " + ", ".join(names),
-            "did you mean {}?".format(near[0]) if near else None,
+            f"did you mean {near[0]}?" if near else None,
         )
 
     def path(self, variant: Variant) -> str:
@@ -111,7 +110,7 @@ def _ap_problem(ap: Any) -> Optional[str]:
         if runtime not in RUNTIMES:
             return "keys from {}, not {!r}".format(", ".join(RUNTIMES), runtime)
         if entry is not None and not (isinstance(entry, dict) and _number(entry.get("map50"), 0, 100)):
-            return "for {} null, or an object with map50 in 0..100".format(runtime)
+            return f"for {runtime} null, or an object with map50 in 0..100"
     return None
 
 
@@ -160,9 +159,9 @@ def _check(value: Any, rules: Dict[str, Any], at: str) -> List[str]:
     problems = []
     for key, (right, expected) in rules.items():
         if key not in value:
-            problems.append("{}{}: missing; expected {}".format(at, key, expected))
+            problems.append(f"{at}{key}: missing; expected {expected}")
         elif not right(value[key]):
-            problems.append("{}{}: {:.80} is not {}".format(at, key, repr(value[key]), expected))
+            problems.append(f"{at}{key}: {repr(value[key]):.80} is not {expected}")
     return problems
 
 
@@ -180,25 +179,25 @@ def problems(value: Any) -> List[str]:
     names = set()
     variants = value.get("variants")
     for number, variant in enumerate(variants if isinstance(variants, list) else []):
-        at = "variants[{}].".format(number)
+        at = f"variants[{number}]."
         found += _check(variant, _VARIANT, at)
         if not isinstance(variant, dict):
             continue
         wrong = _ap_problem(variant.get("ap", {}))
         if wrong:
-            found.append("{}ap: expected {}".format(at, wrong))
+            found.append(f"{at}ap: expected {wrong}")
         reasons = variant.get("ap_reason", {})
         if not isinstance(reasons, dict) or not all(isinstance(reason, str) for reason in reasons.values()):
-            found.append("{}ap_reason: expected an object of texts".format(at))
+            found.append(f"{at}ap_reason: expected an object of texts")
         if variant.get("sparsity") not in (None, "2:4"):
             found.append('{}sparsity: {!r:.40} is not "2:4"'.format(at, variant["sparsity"]))
         targets = variant.get("targets", [])
         if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
-            found.append("{}targets: expected a list of names".format(at))
+            found.append(f"{at}targets: expected a list of names")
         name = variant.get("name")
         if isinstance(name, str):
             if name in names:
-                found.append("{}name: {} stands there twice".format(at, name))
+                found.append(f"{at}name: {name} stands there twice")
             names.add(name)
     if not found and value["default_variant"] not in names:
         found.append("default_variant: {} is not among the variants".format(value["default_variant"]))
@@ -212,7 +211,7 @@ def parse(value: Any, folder: str = "", where: Optional[str] = None) -> Manifest
         raise BadInput(
             "the manifest is wrong:\n    " + "\n    ".join(found[:10]),
             where or folder or None,
-            "a manifest of schema version {}".format(SCHEMA_VERSION),
+            f"a manifest of schema version {SCHEMA_VERSION}",
             "get or build the bundle again",
         )
     variants = tuple(
@@ -280,7 +279,7 @@ def listing(bundle_dir: str) -> List[str]:
 def write_sums(bundle_dir: str) -> None:
     """Write SHA256SUMS (the format of sha256sum) over every file but itself and its signature."""
     names = [name for name in listing(bundle_dir) if name not in (SUMS, SIGNATURE)]
-    lines = ["{}  {}\n".format(files.sha256(os.path.join(bundle_dir, name)), name) for name in names]
+    lines = [f"{files.sha256(os.path.join(bundle_dir, name))}  {name}\n" for name in names]
     files.write_text(os.path.join(bundle_dir, SUMS), "".join(lines))
 
 
@@ -290,14 +289,14 @@ def read_sums(path: str) -> Dict[str, str]:
         with open(path, "rb") as file:
             text = file.read().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput("cannot read the checksums: {}".format(error), path) from error
+        raise BadInput(f"cannot read the checksums: {error}", path) from error
     sums = {}
     for number, line in enumerate(text.splitlines(), 1):
         match = re.match(r"^([0-9a-f]{64}) [ *](.+)$", line)
         if not match or not safe_path(match.group(2)) or match.group(2) in sums:
             raise BadInput(
-                "not a checksum line: {:.80}".format(repr(line)),
-                "{}, line {}".format(path, number),
+                f"not a checksum line: {repr(line):.80}",
+                f"{path}, line {number}",
                 "64 hex digits, two blanks, a relative path, each path once",
             )
         sums[match.group(2)] = match.group(1)
@@ -312,21 +311,21 @@ def check(bundle_dir: str) -> List[str]:
         sums = read_sums(os.path.join(bundle_dir, SUMS))
     except JetmaskError as error:
         return [str(error)]
-    found = ["{}: missing".format(name) for name in REQUIRED_FILES if name not in names]
+    found = [f"{name}: missing" for name in REQUIRED_FILES if name not in names]
     for name in names:
         if name in (SUMS, SIGNATURE):
             continue
         if name not in sums:
-            found.append("{}: not listed in {}".format(name, SUMS))
+            found.append(f"{name}: not listed in {SUMS}")
         elif files.sha256(os.path.join(bundle_dir, name)) != sums[name]:
-            found.append("{}: changed (its SHA-256 is not the listed one)".format(name))
-    found += ["{}: listed in {}, missing".format(name, SUMS) for name in sums if name not in names]
+            found.append(f"{name}: changed (its SHA-256 is not the listed one)")
+    found += [f"{name}: listed in {SUMS}, missing" for name in sums if name not in names]
     for variant in manifest.variants:
         path = os.path.join(bundle_dir, variant.file)
         if variant.file not in names:
-            found.append("{}: missing, needed by variant {}".format(variant.file, variant.name))
+            found.append(f"{variant.file}: missing, needed by variant {variant.name}")
         elif sums.get(variant.file) != variant.sha256 or os.path.getsize(path) != variant.bytes:
-            found.append("{}: not the file that variant {} was measured with".format(variant.file, variant.name))
+            found.append(f"{variant.file}: not the file that variant {variant.name} was measured with")
     return list(dict.fromkeys(found))
 
 
@@ -337,6 +336,6 @@ def verify(bundle_dir: str) -> None:
         raise BadInput(
             "the bundle is damaged:\n    " + "\n    ".join(found[:20]),
             bundle_dir,
-            "every file as {} lists it".format(SUMS),
+            f"every file as {SUMS} lists it",
             AGAIN,
         )

@@ -95,7 +95,7 @@ def read_keys(path: str) -> List[bytes]:
         with open(path, "rb") as file:
             text = file.read(1 << 20).decode("ascii")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput("cannot read the public key: {}".format(error), path) from error
+        raise BadInput(f"cannot read the public key: {error}", path) from error
     keys = []
     for block in re.findall(r"-----BEGIN PUBLIC KEY-----\s(.*?)-----END PUBLIC KEY-----", text, re.S):
         try:
@@ -117,8 +117,8 @@ def read_keys(path: str) -> List[bytes]:
             continue
         if not re.match(r"^[0-9a-fA-F]{64}$", line):
             raise BadInput(
-                "not a public key: {:.60}".format(repr(line)),
-                "{}, line {}".format(path, number),
+                f"not a public key: {repr(line):.60}",
+                f"{path}, line {number}",
                 "PEM of an Ed25519 public key, or 64 hex digits",
                 "this may be the private key; use its .pub" if "PRIVATE" in line else None,
             )
@@ -137,7 +137,7 @@ def check_bundle(bundle_dir: str, keys: List[bytes]) -> None:
         raise BadInput(
             "the bundle is not signed",
             bundle_dir,
-            "a signature by a trusted key in {}".format(SIGNATURE),
+            f"a signature by a trusted key in {SIGNATURE}",
             "sign it with `jetmask bundle sign DIR --key FILE`",
         ) from None
     with open(os.path.join(bundle_dir, SUMS), "rb") as file:
@@ -146,6 +146,6 @@ def check_bundle(bundle_dir: str, keys: List[bytes]) -> None:
         raise BadInput(
             "the signature is not by a trusted key, or the bundle was changed after it was signed",
             os.path.join(bundle_dir, SIGNATURE),
-            "a signature by one of {} trusted keys".format(len(keys)),
+            f"a signature by one of {len(keys)} trusted keys",
             "get the bundle again from its maker, or sign it with a key that this device trusts",
         )

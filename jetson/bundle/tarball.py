@@ -57,7 +57,7 @@ def header(name: str, size: int) -> bytes:
         b"0000644\0",
         b"0000000\0",
         b"0000000\0",
-        "{:011o}\0".format(size).encode("ascii"),
+        f"{size:011o}\0".encode("ascii"),
         b"00000000000\0",
         b" " * 8,
         b"0",
@@ -72,7 +72,7 @@ def header(name: str, size: int) -> bytes:
         b"\0" * 12,
     ]
     total = sum(sum(field) for field in fields)
-    fields[6] = "{:06o}\0 ".format(total).encode("ascii")
+    fields[6] = f"{total:06o}\0 ".encode("ascii")
     return b"".join(fields)
 
 
@@ -108,22 +108,22 @@ def extract(path: str, folder: str) -> None:
         announced = {}  # type: Dict[str, int]
         seen = {}  # type: Dict[str, None]
         for name, size in _members(source, path):
-            where = "{}, member {:.120}".format(path, repr(name))
+            where = f"{path}, member {repr(name):.120}"
             if not seen and name != MANIFEST:
-                raise BadInput("the first member is not {}".format(MANIFEST), where, None, _REPACK)
+                raise BadInput(f"the first member is not {MANIFEST}", where, None, _REPACK)
             if name in seen:
                 raise BadInput("the name stands there twice", where, None, _REPACK)
             limit = UNANNOUNCED.get(name)
             if limit is not None:
                 if size > limit:
-                    raise BadInput("{} bytes are too many".format(size), where, "at most {}".format(limit))
+                    raise BadInput(f"{size} bytes are too many", where, f"at most {limit}")
             elif name not in announced:
-                raise BadInput("the file is not announced in {}".format(MANIFEST), where, None, _REPACK)
+                raise BadInput(f"the file is not announced in {MANIFEST}", where, None, _REPACK)
             elif announced[name] != size:
                 raise BadInput(
-                    "the file has {} bytes".format(size),
+                    f"the file has {size} bytes",
                     where,
-                    "the {} bytes that {} announces".format(announced[name], MANIFEST),
+                    f"the {announced[name]} bytes that {MANIFEST} announces",
                     _REPACK,
                 )
             seen[name] = None
@@ -150,7 +150,7 @@ def _members(source: BinaryIO, path: str) -> Iterator[Tuple[str, int]]:
             if source.read(BLOCK + 1) != b"\0" * BLOCK:  # not all of it: gigabytes may follow
                 raise BadInput("there is something after the end, or the end is cut off", path, None, _REPACK)
             return
-        where = "{}, byte {}".format(path, start)
+        where = f"{path}, byte {start}"
         if len(block) < BLOCK:
             raise BadInput("the tar file is cut off", where, None, "copy it again")
         if block[257:263] not in (b"ustar\0", b"ustar "):
@@ -159,9 +159,7 @@ def _members(source: BinaryIO, path: str) -> Iterator[Tuple[str, int]]:
         raw_name = block[:100].rstrip(b"\0")
         if kind not in (b"0", b"\0"):
             raise BadInput(
-                "{} is in the tar file: {:.100}".format(
-                    _KINDS.get(kind, "an entry of kind {!r}".format(kind)), repr(raw_name)
-                ),
+                "{} is in the tar file: {:.100}".format(_KINDS.get(kind, f"an entry of kind {kind!r}"), repr(raw_name)),
                 where,
                 "plain files only",
                 _REPACK,
@@ -173,9 +171,9 @@ def _members(source: BinaryIO, path: str) -> Iterator[Tuple[str, int]]:
             raise BadInput("a header of the tar file is damaged", where, None, "copy it again") from error
         problem = name_problem(name)
         if problem:
-            raise BadInput("{} is in the tar file: {:.110}".format(problem, repr(name)), where, None, _REPACK)
+            raise BadInput(f"{problem} is in the tar file: {repr(name):.110}", where, None, _REPACK)
         if size < 0 or size > MAX_BUNDLE_BYTES:
-            raise BadInput("a member of {} bytes".format(size), where, "at most {}".format(MAX_BUNDLE_BYTES))
+            raise BadInput(f"a member of {size} bytes", where, f"at most {MAX_BUNDLE_BYTES}")
         if block != header(name, size):
             raise BadInput("a header is not spelt as bundles spell it", where, None, _REPACK)
         yield name, size
@@ -211,21 +209,21 @@ def _copy(source: BinaryIO, out: BinaryIO, size: int) -> int:
 def _check_names(names: List[str], where: str) -> None:
     """Refuse what two file systems would understand differently."""
     if len(names) > MAX_FILES:
-        raise BadInput("more than {} files".format(MAX_FILES), where)
+        raise BadInput(f"more than {MAX_FILES} files", where)
     lowered = {}  # type: Dict[str, str]
     whole = set(names)
     for name in names:
         problem = name_problem(name)
         if problem:
-            raise BadInput("{}: {:.110}".format(problem, repr(name)), where, None, "rename or remove the file")
+            raise BadInput(f"{problem}: {repr(name):.110}", where, None, "rename or remove the file")
         parts = name.split("/")
         for depth in range(1, len(parts) + 1):
             path = "/".join(parts[:depth])
             before = lowered.setdefault(path.lower(), path)
             if before != path:
-                raise BadInput("two names differ in case only: {} and {}".format(before, path), where)
+                raise BadInput(f"two names differ in case only: {before} and {path}", where)
         if any("/".join(parts[:depth]) in whole for depth in range(1, len(parts))):
-            raise BadInput("a name is a file and a folder: {}".format(name), where)
+            raise BadInput(f"a name is a file and a folder: {name}", where)
 
 
 def _announced(manifest: object, where: str) -> Dict[str, int]:
@@ -241,12 +239,10 @@ def _announced(manifest: object, where: str) -> Dict[str, int]:
     for name, size in sizes.items():
         problem = name_problem(name)
         if problem or name in UNANNOUNCED or not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            raise BadInput("a wrong entry in manifest.json's `files`: {:.110}".format(repr((name, size))), where)
+            raise BadInput(f"a wrong entry in manifest.json's `files`: {repr((name, size)):.110}", where)
     _check_names(list(sizes) + list(UNANNOUNCED), where)
     if sum(sizes.values()) > MAX_BUNDLE_BYTES:
-        raise BadInput(
-            "the bundle announces {} bytes".format(sum(sizes.values())), where, "at most {}".format(MAX_BUNDLE_BYTES)
-        )
+        raise BadInput(f"the bundle announces {sum(sizes.values())} bytes", where, f"at most {MAX_BUNDLE_BYTES}")
     announced = dict(sizes)
     announced[SUMS] = -1
     return announced
@@ -262,9 +258,9 @@ def check_sizes(bundle_dir: str) -> None:
         limit = UNANNOUNCED.get(name)
         if size > limit if limit is not None else announced.get(name) != size:
             raise BadInput(
-                "the file has {} bytes".format(size),
+                f"the file has {size} bytes",
                 os.path.join(bundle_dir, name),
-                "at most {}".format(limit)
+                f"at most {limit}"
                 if limit is not None
                 else "{} (manifest.json)".format(announced.get(name, "not to be there")),
                 AGAIN,

@@ -87,7 +87,7 @@ class Camera:
         self._last_crc: Optional[int] = None
         self._crc_since = self._looked = 0.0
         self._frozen_restarts = 0
-        self._thread = threading.Thread(target=self._run, name="camera-{}".format(index), daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"camera-{index}", daemon=True)
 
     def start(self) -> "Camera":
         """Begin to read."""
@@ -270,7 +270,7 @@ class Camera:
             if self.frames != before:
                 last, patience = now, LOST_S + slow
             if now - last > patience:
-                return "no frame for {:.0f} s".format(patience)
+                return f"no frame for {patience:.0f} s"
             if (
                 self.source.live
                 and self._crc_since
@@ -279,5 +279,5 @@ class Camera:
             ):
                 self.frozen = True
                 self._frozen_restarts += 1
-                return "the picture has not changed for {:.0f} s: the camera is frozen".format(now - self._crc_since)
+                return f"the picture has not changed for {now - self._crc_since:.0f} s: the camera is frozen"
         return "stopped"

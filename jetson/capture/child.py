@@ -171,8 +171,8 @@ class Capture:
             return ""
         told = source.complaint(list(self.lines))
         if status < 0:
-            return "the capture process was killed (signal {})".format(-status)
-        return told or "the capture process ended with {}".format(status)
+            return f"the capture process was killed (signal {-status})"
+        return told or f"the capture process ended with {status}"
 
     # -- what the child writes, as generators that yield the memory to fill next -----------------------------------
 

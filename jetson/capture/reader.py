@@ -49,7 +49,7 @@ def read_video(request: Dict[str, Any]) -> Iterator[Tuple[Any, Dict[str, Any], f
         sys.exit(3)
     # Containers round their frame counts; a few frames fewer is normal, a tenth is not.
     if 0 < expected < 1e7 and number < 0.9 * expected:
-        note("the video ends early: {} of {} frames".format(number, int(expected)))
+        note(f"the video ends early: {number} of {int(expected)} frames")
 
 
 def read_folder(request: Dict[str, Any]) -> Iterator[Tuple[Any, Dict[str, Any], float]]:
@@ -63,7 +63,7 @@ def read_folder(request: Dict[str, Any]) -> Iterator[Tuple[Any, Dict[str, Any], 
     for path in source.images(request["path"]):
         frame = cv2.imread(path, cv2.IMREAD_COLOR)
         if frame is None:
-            note("not a readable image, left out: {}".format(os.path.basename(path)))
+            note(f"not a readable image, left out: {os.path.basename(path)}")
             continue
         yield frame, {"file": os.path.basename(path)}, number / fps if fps else 0.0
         number += 1
@@ -154,7 +154,7 @@ def send(fd: int, frame: Any, extra: Dict[str, Any], number: int) -> None:
     """Write one frame, uint8 (h, w, 3), to the pipe."""
     height, width = frame.shape[:2]
     if width * height > MAX_PIXELS:
-        note("a frame of {}x{} pixels is too large, left out".format(width, height))
+        note(f"a frame of {width}x{height} pixels is too large, left out")
         return
     text = json.dumps(extra).encode() if extra else b""
     _write(fd, HEADER.pack(MAGIC, width, height, len(text), number) + text)

@@ -78,7 +78,7 @@ def parse_size(text: str) -> Tuple[int, int]:
     """'640x480' as (640, 480); UsageError otherwise."""
     match = re.match(r"^(\d{1,5})x(\d{1,5})$", text)
     if not match or not all(16 <= int(side) <= 8192 for side in match.groups()):
-        raise UsageError("not a frame size: {!r}".format(text), None, "WIDTHxHEIGHT, each 16 to 8192, as 640x480")
+        raise UsageError(f"not a frame size: {text!r}", None, "WIDTHxHEIGHT, each 16 to 8192, as 640x480")
     return int(match.group(1)), int(match.group(2))
 
 
@@ -88,7 +88,7 @@ def _parse_fps(text: Any) -> float:
     except ValueError:
         fps = -1.0
     if not 0 <= fps <= 1000:
-        raise UsageError("not a frame rate: {!r}".format(text), None, "frames/s from 0 (as fast as possible) to 1000")
+        raise UsageError(f"not a frame rate: {text!r}", None, "frames/s from 0 (as fast as possible) to 1000")
     return fps
 
 
@@ -97,7 +97,7 @@ def _split(uri: str) -> Any:
     try:
         return urlsplit(uri)
     except ValueError as error:
-        raise UsageError("not an address: {}".format(error), redact(uri), EXAMPLES)
+        raise UsageError(f"not an address: {error}", redact(uri), EXAMPLES)
 
 
 def parse(uri: str, size: Optional[Tuple[int, int]] = None, fps: Optional[float] = None, loop: bool = True) -> Source:
@@ -125,7 +125,7 @@ def parse(uri: str, size: Optional[Tuple[int, int]] = None, fps: Optional[float]
     elif scheme == "file":
         kind, path, query = "file", uri[len("file://") :], ""
     elif scheme:
-        raise UsageError("unknown kind of source: {}://".format(scheme), redact(uri), EXAMPLES)
+        raise UsageError(f"unknown kind of source: {scheme}://", redact(uri), EXAMPLES)
     elif _CAMERA.match(uri):
         kind, (path, _, query) = "v4l2", uri.partition("?")
     elif not uri:
@@ -136,7 +136,7 @@ def parse(uri: str, size: Optional[Tuple[int, int]] = None, fps: Optional[float]
         kind = "folder"
     for key, value in parse_qsl(query, keep_blank_values=True):
         if key not in _KEYS[kind]:
-            raise UsageError("unknown option {!r} of a source".format(key), uri, "one of " + ", ".join(_KEYS[kind]))
+            raise UsageError(f"unknown option {key!r} of a source", uri, "one of " + ", ".join(_KEYS[kind]))
         options[key] = value
     if kind == "csi" and not re.match(r"^\d{1,2}$", path):
         raise UsageError("not a CSI camera", uri, "csi://0, csi://1, …")
@@ -144,10 +144,10 @@ def parse(uri: str, size: Optional[Tuple[int, int]] = None, fps: Optional[float]
         raise UsageError("not a flip method: {!r}".format(options["flip"]), uri, "0 to 7 (nvvidconv's flip-method)")
     for key in ("seed", "frames", "faces"):
         if key in options and not re.match(r"^\d{1,9}$", options[key]):
-            raise UsageError("{} is not a whole number".format(key), uri, "{}=7".format(key))
+            raise UsageError(f"{key} is not a whole number", uri, f"{key}=7")
     for key, most in _WEAR.items():
         if key in options and not (re.match(r"^\d{1,3}(\.\d{1,6})?$", options[key]) and float(options[key]) <= most):
-            raise UsageError("not an amount to {}: {!r}".format(key, options[key]), uri, "0 to {:.0f}".format(most))
+            raise UsageError(f"not an amount to {key}: {options[key]!r}", uri, f"0 to {most:.0f}")
     size = parse_size(options.pop("size")) if "size" in options else size
     fps = _parse_fps(options.pop("fps")) if "fps" in options else (None if fps is None else _parse_fps(fps))
     return Source(kind, uri, path, size, fps, options, loop)
@@ -172,11 +172,11 @@ def check(source: Source) -> None:
             if os.path.isdir("/dev"):
                 there = sorted(name for name in os.listdir("/dev") if _CAMERA.match("/dev/" + name))
             raise BadInput(
-                "the camera cannot be opened: {}".format(error.strerror),
+                f"the camera cannot be opened: {error.strerror}",
                 source.path,
                 "a camera; here there is " + (", ".join("/dev/" + name for name in there) or "none"),
-                "plug it in, pass the device into the container (--device {0}), or give the user the group 'video'; "
-                "--wait-for-source waits for it".format(source.path),
+                f"plug it in, pass the device into the container (--device {source.path}), or give the user the group 'video'; "
+                "--wait-for-source waits for it",
             )
     elif source.kind == "csi" and not have_element("nvarguscamerasrc"):
         raise DeviceMismatch(
@@ -267,7 +267,7 @@ def _to_bgr(size: Optional[Tuple[int, int]], flip: Optional[str] = None) -> str:
 
 
 def _fraction(fps: float) -> str:
-    return "{}/1".format(int(fps)) if fps == int(fps) else "{}/1000".format(int(round(fps * 1000)))
+    return f"{int(fps)}/1" if fps == int(fps) else f"{int(round(fps * 1000))}/1000"
 
 
 def pipeline(source: Source, fd: int, relaxed: bool = False) -> str:
@@ -276,7 +276,7 @@ def pipeline(source: Source, fd: int, relaxed: bool = False) -> str:
     `relaxed`: let the camera choose its mode and scale afterwards (when it has refused the exact one).
     Elements and caps as in NVIDIA's Accelerated GStreamer guide for L4T.
     """
-    sink = "fdsink fd={} sync=false".format(fd)
+    sink = f"fdsink fd={fd} sync=false"
     fps = source.fps or 30.0
     if source.kind == "csi":
         size = source.size or (1280, 720)
@@ -290,23 +290,21 @@ def pipeline(source: Source, fd: int, relaxed: bool = False) -> str:
         raw = not offered or bool(offered.intersection(_RAW_FORMATS))
         # Raw video over USB 2 is too slow above VGA; cameras offer MJPEG for that.
         jpeg = "MJPG" in offered and (not raw or size[0] * size[1] > 640 * 480)
-        caps = "" if relaxed else ",width={},height={},framerate={}".format(size[0], size[1], _fraction(fps))
+        caps = "" if relaxed else f",width={size[0]},height={size[1]},framerate={_fraction(fps)}"
         if jpeg:
             hardware = have_element("nvv4l2decoder") and have_element("nvvidconv")
             decoder = "jpegparse ! nvv4l2decoder mjpeg=1" if hardware else "jpegdec"
-            head = "v4l2src device={} ! image/jpeg{} ! {}".format(source.path, caps, decoder)
+            head = f"v4l2src device={source.path} ! image/jpeg{caps} ! {decoder}"
         else:
-            head = "v4l2src device={} ! video/x-raw{}".format(source.path, caps)
-        return "{} ! {} ! {} ! {}".format(head, _NEWEST, _to_bgr(size), sink)
+            head = f"v4l2src device={source.path} ! video/x-raw{caps}"
+        return f"{head} ! {_NEWEST} ! {_to_bgr(size)} ! {sink}"
     if source.kind == "rtsp":
         # TCP: lost UDP packets smear the picture. decodebin takes the hardware decoder where there is one.
         return (
-            "rtspsrc location={} protocols=tcp latency=100 drop-on-latency=true tcp-timeout=5000000 ! "
-            "application/x-rtp,media=video ! decodebin ! {} ! {} ! {}".format(
-                source.uri, _NEWEST, _to_bgr(source.size), sink
-            )
+            f"rtspsrc location={source.uri} protocols=tcp latency=100 drop-on-latency=true tcp-timeout=5000000 ! "
+            f"application/x-rtp,media=video ! decodebin ! {_NEWEST} ! {_to_bgr(source.size)} ! {sink}"
         )
-    raise ValueError("{} is not read through GStreamer".format(source.kind))
+    raise ValueError(f"{source.kind} is not read through GStreamer")
 
 
 def command(source: Source, fd: int, every_frame: bool = False, relaxed: bool = False) -> Tuple[List[str], bool]:

@@ -21,11 +21,11 @@ _MODULES = {"tensorrt": "jetson.engine.tensorrt", "onnxruntime": "jetson.engine.
 def reason(runtime: str) -> Optional[str]:
     """Why `runtime` cannot run here, in words with what to do; None when it can."""
     if runtime not in _MODULES:
-        raise UsageError("no runtime is called {!r}".format(runtime), None, "one of " + ", ".join(RUNTIMES))
+        raise UsageError(f"no runtime is called {runtime!r}", None, "one of " + ", ".join(RUNTIMES))
     try:
         return importlib.import_module(_MODULES[runtime]).reason()
     except ImportError as error:
-        return "its module cannot be imported: {}".format(error)
+        return f"its module cannot be imported: {error}"
 
 
 def available() -> Dict[str, Optional[str]]:
@@ -44,10 +44,10 @@ def open_engine(
     wanted = [name for name in RUNTIMES if name in variant.runtimes] if runtime is None else [runtime]
     if runtime is not None and runtime not in variant.runtimes:
         if runtime not in RUNTIMES:
-            raise UsageError("no runtime is called {!r}".format(runtime), None, "one of " + ", ".join(RUNTIMES))
+            raise UsageError(f"no runtime is called {runtime!r}", None, "one of " + ", ".join(RUNTIMES))
         fitting = [other.name for other in manifest.variants if runtime in other.runtimes]
         raise UsageError(
-            "variant {} does not run on {}".format(variant.name, runtime),
+            f"variant {variant.name} does not run on {runtime}",
             bundle_dir,
             "one of " + ", ".join(variant.runtimes),
             "choose a variant for {}: {}".format(runtime, ", ".join(fitting) or "this bundle has none"),
@@ -57,9 +57,9 @@ def open_engine(
         why = reason(name)
         if why is None:
             return importlib.import_module(_MODULES[name]).open_variant(bundle_dir, manifest, variant, threads)
-        reasons.append("{}: {}".format(name, why))
+        reasons.append(f"{name}: {why}")
     raise DeviceMismatch(
-        "no engine on this machine can run variant {}".format(variant.name),
+        f"no engine on this machine can run variant {variant.name}",
         "; ".join(reasons),
         "a machine with " + " or ".join(wanted),
         "choose another variant, or install what is missing",

@@ -28,11 +28,19 @@ SPARSE = "sparse-weights"  # in Recipe.flags
 WATCH_S = 0.1
 TIMEOUT_S = 3600.0
 
-Job = NamedTuple(
-    "Job",
-    [("recipe", Recipe), ("onnx", str), ("table", Optional[calibration.Table]), ("calibration_images", Optional[str])],
-)
-Built = NamedTuple("Built", [("plan", bytes), ("path", str), ("seconds", float), ("cached", bool)])
+
+class Job(NamedTuple):
+    recipe: Recipe
+    onnx: str
+    table: Optional[calibration.Table]
+    calibration_images: Optional[str]
+
+
+class Built(NamedTuple):
+    plan: bytes
+    path: str
+    seconds: float
+    cached: bool
 
 
 def machine_of(trt: Any) -> Machine:
@@ -56,7 +64,7 @@ def job_for(
     if "tensorrt" not in variant.runtimes:
         fitting = [other.name for other in contents.variants if "tensorrt" in other.runtimes]
         raise UsageError(
-            "variant {} is not for TensorRT".format(variant.name),
+            f"variant {variant.name} is not for TensorRT",
             contents.folder,
             "one of " + ", ".join(fitting),
             "run it with " + " or ".join(variant.runtimes),
@@ -68,7 +76,7 @@ def job_for(
             model = onnx_facts.parse(file.read(), path)
     except OSError as error:
         raise BadInput(
-            "the model file cannot be read: {}".format(error.strerror), path, "an ONNX file", "verify the bundle"
+            f"the model file cannot be read: {error.strerror}", path, "an ONNX file", "verify the bundle"
         ) from error
     if found != digest:
         raise BadInput(
@@ -201,7 +209,7 @@ def _run_worker(
             memory.watch(worker.phase, log_path, meminfo)
             if now - started > timeout_s:
                 raise JetmaskError(
-                    "the build took longer than {:.0f} s and was stopped".format(timeout_s),
+                    f"the build took longer than {timeout_s:.0f} s and was stopped",
                     log_path,
                     None,
                     "see its log; raise --timeout if the device is only slow",
@@ -219,7 +227,7 @@ def _run_worker(
     status = worker.process.returncode
     last = "; ".join(line for line in list(worker.lines)[-6:] if line.strip())
     killed = status == -signal.SIGKILL
-    ended = "was killed" if killed else "ended with status {}".format(status)
+    ended = "was killed" if killed else f"ended with status {status}"
     raise JetmaskError(
         "the build's process {} while {}{}".format(ended, worker.phase, ": " + last if last else ""),
         log_path,
@@ -321,7 +329,7 @@ def build(
 
 def say(name: str) -> Callable[[str, float], None]:
     """A progress function that prints to stderr."""
-    return lambda phase, seconds: print("{}: {} ({:.0f} s)".format(name, phase, seconds), file=sys.stderr)
+    return lambda phase, seconds: print(f"{name}: {phase} ({seconds:.0f} s)", file=sys.stderr)
 
 
 def ensure(contents: Manifest, variant: Variant, trt: Any) -> Tuple[bytes, Recipe]:
@@ -388,7 +396,7 @@ def build_all(
 def command(args: argparse.Namespace) -> int:
     """Build the engines and print a table."""
     if args.workspace_mb < 1:
-        raise UsageError("--workspace-mb is {}".format(args.workspace_mb), None, "at least 1")
+        raise UsageError(f"--workspace-mb is {args.workspace_mb}", None, "at least 1")
     contents = manifest.load(args.bundle)
     if args.variant:
         chosen = [contents.variant(args.variant)]

@@ -43,7 +43,7 @@ def blobs(folder: str, names: List[List[str]], input_wh: List[int]) -> Iterator[
 
     for number, (name, digest) in enumerate(names, 1):
         path = os.path.join(folder, name)
-        phase("calibrating, image {} of {}".format(number, len(names)))
+        phase(f"calibrating, image {number} of {len(names)}")
         if not os.path.isfile(path) or files.sha256(path) != digest:
             raise BadInput(
                 "the calibration image is missing or has changed",

@@ -17,28 +17,23 @@ from jetson.errors import BadInput, JetmaskError
 
 SCHEMA_VERSION = 1
 
-Recipe = NamedTuple(
-    "Recipe",
-    [
-        ("variant", str),
-        ("onnx_sha256", str),
-        ("input_wh", Tuple[int, int]),
-        ("precision", str),
-        ("calibration_sha256", Optional[str]),
-        ("layer_precisions", Dict[str, str]),
-        ("flags", Tuple[str, ...]),
-        ("workspace_bytes", int),
-    ],
-)
-Machine = NamedTuple(
-    "Machine",
-    [
-        ("module", str),
-        ("tensorrt", str),
-        ("gpu", str),
-        ("capability", Tuple[int, int]),
-    ],
-)
+
+class Recipe(NamedTuple):
+    variant: str
+    onnx_sha256: str
+    input_wh: Tuple[int, int]
+    precision: str
+    calibration_sha256: Optional[str]
+    layer_precisions: Dict[str, str]
+    flags: Tuple[str, ...]
+    workspace_bytes: int
+
+
+class Machine(NamedTuple):
+    module: str
+    tensorrt: str
+    gpu: str
+    capability: Tuple[int, int]
 
 
 def default_folder() -> str:
@@ -63,9 +58,9 @@ def open_folder(folder: str) -> str:
     if not stat.S_ISDIR(found.st_mode):
         wrong = "it is no folder"
     elif found.st_uid != os.geteuid():
-        wrong = "it belongs to user {}, not to {}".format(found.st_uid, os.geteuid())
+        wrong = f"it belongs to user {found.st_uid}, not to {os.geteuid()}"
     elif found.st_mode & 0o077:
-        wrong = "its mode is {:03o}, so others can reach it".format(stat.S_IMODE(found.st_mode))
+        wrong = f"its mode is {stat.S_IMODE(found.st_mode):03o}, so others can reach it"
     if wrong:
         raise JetmaskError(
             "the engine cache cannot be trusted: " + wrong,
@@ -86,7 +81,7 @@ def paths(folder: str, recipe: Recipe, machine: Machine) -> Tuple[str, str]:
     wanted = dict(identity(recipe, machine))
     wanted["recipe"] = {key: value for key, value in wanted["recipe"].items() if key != "variant"}  # a label only
     key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode("utf-8")).hexdigest()
-    stem = os.path.join(folder, "{}-{}".format(recipe.variant, key[:20]))
+    stem = os.path.join(folder, f"{recipe.variant}-{key[:20]}")
     return stem + ".plan", stem + ".json"
 
 
@@ -101,7 +96,7 @@ def load(folder: str, recipe: Recipe, machine: Machine) -> Tuple[Optional[bytes]
     try:
         facts = files.read_json(sidecar)
     except BadInput as error:
-        return None, "its sidecar cannot be read ({})".format(error.what)
+        return None, f"its sidecar cannot be read ({error.what})"
     if not isinstance(facts, dict) or facts.get("schema_version") != SCHEMA_VERSION:
         return None, "its sidecar has another form"
     for part, wanted in identity(recipe, machine).items():
@@ -121,7 +116,7 @@ def load(folder: str, recipe: Recipe, machine: Machine) -> Tuple[Optional[bytes]
                 return None, "others can write to it"
             data = file.read()
     except OSError as error:
-        return None, "it cannot be read ({})".format(error.strerror)
+        return None, f"it cannot be read ({error.strerror})"
     digest = hashlib.sha256(data).hexdigest()
     if not isinstance(facts.get("plan"), dict) or facts["plan"].get("sha256") != digest:
         return None, "its content is not what its sidecar says"

@@ -19,25 +19,27 @@ SCHEMA_VERSION = 1
 METHODS = ("entropy", "minmax", "percentile", "mse")
 ALGORITHMS = ("EntropyCalibration2", "MinMaxCalibration")
 
-Table = NamedTuple(
-    "Table",
-    [
-        ("model", str),
-        ("onnx_sha256", str),
-        ("preprocessing", str),
-        ("method", str),
-        ("input_wh", Tuple[int, int]),
-        ("images", Tuple[Tuple[str, str], ...]),  # (file, sha256) of each calibration image
-        ("ranges", Dict[str, float]),  # tensor name -> largest absolute value kept
-        ("layer_precisions", Dict[str, Dict[str, str]]),  # engine precision -> {node or tensor name: "fp32" or "fp16"}
-    ],
-)
-Cache = NamedTuple("Cache", [("version", str), ("algorithm", str), ("scales", Dict[str, float])])
+
+class Table(NamedTuple):
+    model: str
+    onnx_sha256: str
+    preprocessing: str
+    method: str
+    input_wh: Tuple[int, int]
+    images: Tuple[Tuple[str, str], ...]
+    ranges: Dict[str, float]
+    layer_precisions: Dict[str, Dict[str, str]]
+
+
+class Cache(NamedTuple):
+    version: str
+    algorithm: str
+    scales: Dict[str, float]
 
 
 def data_hash(images: Iterable[Tuple[str, str]]) -> str:
     """One SHA-256 for a list of (file, sha256): the same whatever the order."""
-    text = "".join("{}  {}\n".format(digest, name) for name, digest in sorted(images))
+    text = "".join(f"{digest}  {name}\n" for name, digest in sorted(images))
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
@@ -48,7 +50,7 @@ def write(path: str, table: Table) -> None:
     """Write a table as JSON. ValueError when a range is no finite number from 0 up."""
     for name, value in table.ranges.items():
         if not (math.isfinite(value) and value >= 0):
-            raise ValueError("the range of tensor {!r} is {}".format(name, value))
+            raise ValueError(f"the range of tensor {name!r} is {value}")
     files.write_json(
         path,
         {
@@ -127,7 +129,7 @@ def read(path: str) -> Table:
         if key not in value or not right(value[key]):
             raise BadInput(
                 "the calibration table's {} is {}".format(
-                    key, "missing" if key not in value else "{:.60}".format(repr(value[key]))
+                    key, "missing" if key not in value else f"{repr(value[key]):.60}"
                 ),
                 path,
                 expected,
@@ -167,21 +169,21 @@ def require(
         raise BadInput(
             "the calibration table belongs to another model",
             where,
-            "ONNX sha256 {}, not {}".format(onnx_sha256, table.onnx_sha256),
+            f"ONNX sha256 {onnx_sha256}, not {table.onnx_sha256}",
             remedy,
         )
     if table.preprocessing != preprocessing:
         raise BadInput(
             "the calibration table was made with another preprocessing",
             where,
-            "{}, not {}".format(preprocessing, table.preprocessing),
+            f"{preprocessing}, not {table.preprocessing}",
             remedy,
         )
     if images is not None and data_hash(images) != data_hash(table.images):
         raise BadInput(
             "the calibration table was made from other images",
             where,
-            "data sha256 {}, not {}".format(data_hash(images), data_hash(table.images)),
+            f"data sha256 {data_hash(images)}, not {data_hash(table.images)}",
             remedy,
         )
 
@@ -207,12 +209,12 @@ def format_cache(cache: Cache) -> str:
     image: 40008102
     zero: 0
     """
-    lines = ["TRT-{}-{}".format(cache.version, cache.algorithm)]
+    lines = [f"TRT-{cache.version}-{cache.algorithm}"]
     for name, scale in cache.scales.items():
         if "\n" in name or "\r" in name:
-            raise ValueError("a tensor's name with a line break cannot be in a cache: {!r}".format(name))
+            raise ValueError(f"a tensor's name with a line break cannot be in a cache: {name!r}")
         (bits,) = struct.unpack(">I", struct.pack(">f", scale))
-        lines.append("{}: {:x}".format(name, bits))
+        lines.append(f"{name}: {bits:x}")
     return "\n".join(lines) + "\n"
 
 
@@ -222,7 +224,7 @@ def parse_cache(text: str, where: str = "calibration cache") -> Cache:
     header = re.match(r"^TRT-([0-9]+)-([A-Za-z0-9]+)$", lines[0].rstrip("\r"))
     if not header:
         raise BadInput(
-            "not a TensorRT calibration cache: {!r:.60}".format(lines[0]),
+            f"not a TensorRT calibration cache: {lines[0]!r:.60}",
             where + ", line 1",
             "TRT-<version>-EntropyCalibration2 or TRT-<version>-MinMaxCalibration",
         )
@@ -234,15 +236,15 @@ def parse_cache(text: str, where: str = "calibration cache") -> Cache:
         name, colon, digits = line.rpartition(": ")  # the last one: names may hold colons
         if not colon or not name or not re.match(r"^[0-9a-f]{1,8}$", digits):
             raise BadInput(
-                "not a line of a calibration cache: {!r:.60}".format(line),
-                "{}, line {}".format(where, number),
+                f"not a line of a calibration cache: {line!r:.60}",
+                f"{where}, line {number}",
                 "name: <1 to 8 hex digits>",
             )
         (scale,) = struct.unpack(">f", struct.pack(">I", int(digits, 16)))
         if not math.isfinite(scale) or scale < 0 or name in scales:
             raise BadInput(
-                "tensor {!r} {}".format(name, "is there twice" if name in scales else "has the scale {}".format(scale)),
-                "{}, line {}".format(where, number),
+                "tensor {!r} {}".format(name, "is there twice" if name in scales else f"has the scale {scale}"),
+                f"{where}, line {number}",
                 "one finite scale from 0 up per tensor",
             )
         scales[name] = scale
@@ -255,7 +257,7 @@ def read_cache(path: str) -> Cache:
         with open(path, "rb") as file:
             return parse_cache(file.read().decode("utf-8"), path)
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput("cannot read the calibration cache: {}".format(error), path, "a text file") from error
+        raise BadInput(f"cannot read the calibration cache: {error}", path, "a text file") from error
 
 
 def cache_of(ranges: Dict[str, float], tensorrt_version: str, algorithm: str = "EntropyCalibration2") -> Cache:
@@ -315,7 +317,7 @@ def make_calibrator(
                     self.refused = True  # it asks for data although it was given a cache: it did not take it
                     return None
                 if list(names) != [input_name]:
-                    raise BadInput("TensorRT asks for the inputs {}".format(list(names)), None, input_name)
+                    raise BadInput(f"TensorRT asks for the inputs {list(names)}", None, input_name)
                 blob = next(self._blobs, None)
                 if blob is None:
                     return None
@@ -339,7 +341,7 @@ def make_calibrator(
                 raise self.failure
             if self.refused:
                 raise JetmaskError(
-                    "TensorRT {} did not take the calibration cache".format(trt.__version__),
+                    f"TensorRT {trt.__version__} did not take the calibration cache",
                     self.given.split(b"\n")[0].decode() if self.given else "no cache and no images",
                     "a cache of this TensorRT version",
                     "calibrate on this machine: --calibration-images FOLDER",

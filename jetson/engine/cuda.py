@@ -12,7 +12,13 @@ from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
 
 from jetson.errors import DeviceMismatch, JetmaskError
 
-Gpu = NamedTuple("Gpu", [("name", str), ("capability", Tuple[int, int]), ("memory_bytes", int), ("driver", int)])
+
+class Gpu(NamedTuple):
+    name: str
+    capability: Tuple[int, int]
+    memory_bytes: int
+    driver: int
+
 
 # NVIDIA's table: 8-bit integer dot products exist from 6.1, not in 6.2, and in everything from 7.0.
 NO_INT8 = {(5, 3): "Jetson Nano / TX1", (6, 2): "Jetson TX2"}
@@ -53,9 +59,7 @@ def gpu(index: int = 0) -> Gpu:
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError as error:
-        raise DeviceMismatch(
-            "there is no NVIDIA driver here ({})".format(error), None, "libcuda.so.1", remedy
-        ) from error
+        raise DeviceMismatch(f"there is no NVIDIA driver here ({error})", None, "libcuda.so.1", remedy) from error
 
     def ask(call: str, *arguments: Any) -> None:
         code = getattr(driver, call)(*arguments)
@@ -67,7 +71,7 @@ def gpu(index: int = 0) -> Gpu:
                     (words.value or b"unknown error").decode(), code
                 ),
                 call,
-                "GPU {}".format(index),
+                f"GPU {index}",
                 remedy,
             )
 
@@ -91,7 +95,7 @@ def reason() -> Optional[str]:
     try:
         import pycuda.driver  # noqa: F401
     except ImportError as error:
-        return "pycuda cannot be imported ({}); the container has it, elsewhere: pip install pycuda".format(error)
+        return f"pycuda cannot be imported ({error}); the container has it, elsewhere: pip install pycuda"
     return None
 
 
@@ -129,7 +133,7 @@ class Session:
             import pycuda.driver
         except ImportError as error:
             raise DeviceMismatch(
-                "pycuda cannot be imported: {}".format(error),
+                f"pycuda cannot be imported: {error}",
                 None,
                 "pycuda",
                 "use the container, or pip install pycuda (needs nvcc on the PATH)",
@@ -176,7 +180,7 @@ class Session:
             yield
         except self.driver.MemoryError as error:
             raise JetmaskError(
-                "the GPU is out of memory ({})".format(error),
+                f"the GPU is out of memory ({error})",
                 self._memory_words(),
                 "enough free memory",
                 "stop other programs that use the GPU, choose a smaller variant, or reduce --workspace-mb",
@@ -184,17 +188,17 @@ class Session:
         except self.driver.LogicError as error:
             if "not initialized" in str(error) or "no CUDA-capable device" in str(error):
                 raise DeviceMismatch(
-                    "{}: {}".format(doing, error), None, "an NVIDIA GPU", "use an onnxruntime variant on this machine"
+                    f"{doing}: {error}", None, "an NVIDIA GPU", "use an onnxruntime variant on this machine"
                 ) from error
             raise JetmaskError(
-                "{} failed: {}".format(doing, error),
+                f"{doing} failed: {error}",
                 self.gpu.name,
                 "a usable CUDA context",
                 "this is a bug of the program if it happens again; please report it",
             ) from error
         except self.driver.Error as error:
             raise JetmaskError(
-                "the GPU gave up: {}".format(error),
+                f"the GPU gave up: {error}",
                 self.gpu.name,
                 "a healthy CUDA context",
                 "the context is lost: restart the program; if it comes again, look at `dmesg` for power or heat "
@@ -210,7 +214,7 @@ class Session:
                 self.driver.Context.pop()
         except (AttributeError, self.driver.Error):
             return self.gpu.name
-        return "{}, {} of {} MiB free".format(self.gpu.name, free >> 20, total >> 20)
+        return f"{self.gpu.name}, {free >> 20} of {total >> 20} MiB free"
 
     def pair(self, shape: Tuple[int, ...], dtype: Any) -> Pair:
         """A pinned, zeroed array of this shape and its device twin; both live until `close`."""

@@ -18,7 +18,7 @@ def reason() -> Optional[str]:
     try:
         import ai_edge_litert.interpreter  # noqa: F401
     except ImportError as error:
-        return "ai_edge_litert cannot be imported ({}); install it with pip install ai-edge-litert".format(error)
+        return f"ai_edge_litert cannot be imported ({error}); install it with pip install ai-edge-litert"
     return None
 
 
@@ -57,7 +57,7 @@ class LiteRtEngine:
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise BadInput(
-                "LiteRT cannot load the model: {}".format(str(error).splitlines()[0]),
+                f"LiteRT cannot load the model: {str(error).splitlines()[0]}",
                 path,
                 "a .tflite model",
                 "verify the bundle, or build the variant again",
@@ -68,7 +68,7 @@ class LiteRtEngine:
             raise BadInput(
                 "the model has another input: " + found,
                 path,
-                "one input {}".format([1, height, width, 3]),
+                f"one input {[1, height, width, 3]}",
                 "a .tflite file is for one size: choose the variant with that size",
             )
         self._input_index = inputs[0]["index"]

@@ -15,7 +15,7 @@ def reason() -> Optional[str]:
     try:
         import onnxruntime  # noqa: F401
     except ImportError as error:
-        return "onnxruntime cannot be imported ({}); install it with pip".format(error)
+        return f"onnxruntime cannot be imported ({error}); install it with pip"
     return None
 
 
@@ -51,7 +51,7 @@ class OnnxEngine:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exception classes have no common public base
             raise BadInput(
-                "ONNX Runtime cannot load the model: {}".format(str(error).splitlines()[0]),
+                f"ONNX Runtime cannot load the model: {str(error).splitlines()[0]}",
                 path,
                 "an ONNX model",
                 "verify the bundle, or export the model again",
@@ -59,8 +59,8 @@ class OnnxEngine:
         inputs = self._session.get_inputs()
         shape = [1, 3, height, width]
         if len(inputs) != 1 or list(inputs[0].shape) != shape or inputs[0].type != "tensor(float)":
-            found = ", ".join("{} {} {}".format(i.name, i.type, list(i.shape)) for i in inputs)
-            raise BadInput("the model has another input: " + found, path, "one float input {}".format(shape))
+            found = ", ".join(f"{i.name} {i.type} {list(i.shape)}" for i in inputs)
+            raise BadInput("the model has another input: " + found, path, f"one float input {shape}")
         self.input_wh = (int(width), int(height))
         self.input = np.zeros(shape, np.float32)
         self.timings = {"infer_ms": 0.0}  # type: Dict[str, float]
@@ -71,12 +71,12 @@ class OnnxEngine:
             values = self._session.run(names, {self._name: self.input})
         except Exception as error:
             raise BadInput(
-                "ONNX Runtime cannot run the model: {}".format(str(error).splitlines()[0]),
+                f"ONNX Runtime cannot run the model: {str(error).splitlines()[0]}",
                 path,
-                "a model for {} x {}".format(width, height),
+                f"a model for {width} x {height}",
                 "verify the bundle",
             ) from error
-        other = ["{} {}".format(name, value.dtype) for name, value in zip(names, values) if value.dtype != np.float32]
+        other = [f"{name} {value.dtype}" for name, value in zip(names, values) if value.dtype != np.float32]
         if other:
             raise BadInput(
                 "the model has outputs of another type: " + ", ".join(other), path, "float32", "export the model again"
@@ -93,7 +93,7 @@ class OnnxEngine:
         """
         image = self.input if image is None else np.ascontiguousarray(image, np.float32)
         if image.shape != self.input.shape:
-            raise ValueError("the input is {}, not {}".format(self.input.shape, image.shape))
+            raise ValueError(f"the input is {self.input.shape}, not {image.shape}")
         started = time.perf_counter()
         self._binding.bind_input(self._name, "cpu", 0, np.float32, image.shape, image.ctypes.data)
         self._session.run_with_iobinding(self._binding)

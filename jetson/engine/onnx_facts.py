@@ -11,8 +11,18 @@ from jetson.errors import BadInput
 FLOAT, UINT8, INT8, FLOAT16 = 1, 2, 3, 10
 TYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "double"}
 
-Node = NamedTuple("Node", [("name", str), ("op", str), ("inputs", Tuple[str, ...]), ("outputs", Tuple[str, ...])])
-Value = NamedTuple("Value", [("name", str), ("type", int), ("shape", Tuple[Any, ...])])  # int, str or None
+
+class Node(NamedTuple):
+    name: str
+    op: str
+    inputs: Tuple[str, ...]
+    outputs: Tuple[str, ...]
+
+
+class Value(NamedTuple):
+    name: str
+    type: int
+    shape: Tuple[Any, ...]  # int, str or None
 
 
 class Facts(
@@ -51,7 +61,7 @@ def _varint(data: memoryview, at: int) -> Tuple[int, int]:
     value = shift = 0
     while True:
         if at >= len(data) or shift > 63:
-            raise _Broken("a number is cut off at byte {}".format(at))
+            raise _Broken(f"a number is cut off at byte {at}")
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
@@ -71,17 +81,17 @@ def _fields(data: memoryview) -> Iterator[Tuple[int, Any]]:
         elif kind in (1, 5):
             size = 8 if kind == 1 else 4
             if at + size > len(data):
-                raise _Broken("a number is cut off at byte {}".format(at))
+                raise _Broken(f"a number is cut off at byte {at}")
             (value,) = struct.unpack("<Q" if kind == 1 else "<I", data[at : at + size])
             at += size
         elif kind == 2:
             size, at = _varint(data, at)
             if at + size > len(data):
-                raise _Broken("{} bytes are announced, {} are left".format(size, len(data) - at))
+                raise _Broken(f"{size} bytes are announced, {len(data) - at} are left")
             value = data[at : at + size]  # type: ignore[assignment]
             at += size
         else:
-            raise _Broken("wire type {}".format(kind))
+            raise _Broken(f"wire type {kind}")
         if not tag >> 3:
             raise _Broken("field number 0")
         yield tag >> 3, value
@@ -188,7 +198,7 @@ def parse(data: bytes, where: str = "model") -> Facts:
                 outputs.append(_value(_message(value)))
     except _Broken as error:
         raise BadInput(
-            "not an ONNX model: {}".format(error), where, "an ONNX file", "verify the bundle, or export the model again"
+            f"not an ONNX model: {error}", where, "an ONNX file", "verify the bundle, or export the model again"
         ) from error
     given = tuple(value for value in inputs if value.name not in initializers)
     return Facts(ir_version, opset, tuple(nodes), given, tuple(outputs), initializers)

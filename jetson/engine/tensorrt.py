@@ -27,7 +27,12 @@ DTYPES = {
 
 REBUILD = "build it again: python3 -m jetson build DIR --force"
 
-Tensor = NamedTuple("Tensor", [("name", str), ("shape", Tuple[int, ...]), ("dtype", Any), ("is_input", bool)])
+
+class Tensor(NamedTuple):
+    name: str
+    shape: Tuple[int, ...]
+    dtype: Any
+    is_input: bool
 
 
 def reason() -> Optional[str]:
@@ -48,7 +53,7 @@ def _numpy_type(name: str, dtype: Any) -> Any:
     kind = str(dtype).rpartition(".")[2]
     if kind not in DTYPES:
         raise BadInput(
-            "tensor {} of the engine has the type {}, which numpy has not".format(name, kind),
+            f"tensor {name} of the engine has the type {kind}, which numpy has not",
             None,
             "one of " + ", ".join(sorted(DTYPES)),
         )
@@ -89,7 +94,7 @@ class TensorRtEngine:
             said = "; ".join(self._log.errors(since)) or "no reason given"
             raise DeviceMismatch(
                 "the engine cannot be loaded: " + said,
-                "TensorRT {} on {}".format(self._trt.__version__, self._session.gpu.name),
+                f"TensorRT {self._trt.__version__} on {self._session.gpu.name}",
                 "a plan built here, by this TensorRT",
                 REBUILD,
             )
@@ -108,10 +113,10 @@ class TensorRtEngine:
         if len(inputs) != 1 or inputs[0].shape != shape or inputs[0].dtype is not np.float32:
             raise BadInput(
                 "the engine has another input: {}".format(
-                    ", ".join("{} {} {}".format(t.name, t.shape, np.dtype(t.dtype)) for t in inputs)
+                    ", ".join(f"{t.name} {t.shape} {np.dtype(t.dtype)}" for t in inputs)
                 ),
                 None,
-                "one float32 input {}".format(shape),
+                f"one float32 input {shape}",
                 REBUILD,
             )
         pairs = [self._session.pair(tensor.shape, tensor.dtype) for tensor in self.tensors]

@@ -53,7 +53,7 @@ def load(name: Optional[str] = None) -> Any:
         try:
             return importlib.import_module(candidate)
         except ImportError as error:
-            reasons.append("{}: {}".format(candidate, error))
+            reasons.append(f"{candidate}: {error}")
     raise DeviceMismatch(
         "TensorRT cannot be imported",
         "; ".join(reasons),
@@ -67,7 +67,7 @@ def reason() -> Optional[str]:
     try:
         load()
     except DeviceMismatch as error:
-        return "{} ({})".format(error.what, error.where)
+        return f"{error.what} ({error.where})"
     return None
 
 
@@ -119,7 +119,7 @@ def echo_log(trt: Any, stream: Optional[TextIO] = None) -> Any:
 
     def write(severity: str, text: str) -> None:
         if severity != "VERBOSE":
-            out.write("[TRT] [{}] {}\n".format(severity[0], text))
+            out.write(f"[TRT] [{severity[0]}] {text}\n")
             out.flush()
 
     log.sink = write

@@ -14,18 +14,16 @@ from jetson.engine.cuda import NO_INT8, has_fp16, has_int8, has_sparse
 from jetson.engine.tensorrt_module import log_for, remedy_for
 from jetson.errors import BadInput, DeviceMismatch, JetmaskError
 
-Result = NamedTuple(
-    "Result",
-    [
-        ("plan", bytes),
-        ("timing_cache", Optional[bytes]),
-        ("flags", Tuple[str, ...]),
-        ("typed", bool),
-        ("layers", int),
-        ("inputs", Dict[str, Tuple[int, ...]]),
-        ("outputs", Dict[str, Tuple[int, ...]]),
-    ],
-)
+
+class Result(NamedTuple):
+    plan: bytes
+    timing_cache: Optional[bytes]
+    flags: Tuple[str, ...]
+    typed: bool
+    layers: int
+    inputs: Dict[str, Tuple[int, ...]]
+    outputs: Dict[str, Tuple[int, ...]]
+
 
 # ------------------------------------------------------------------------------------------------------- refusals
 
@@ -35,16 +33,16 @@ def int8_refusal(device: str, capability: Tuple[int, int], tensorrt: str = "Tens
     board = NO_INT8.get(capability)
     target = {(5, 3): "nano", (6, 2): "tx2"}.get(capability, "DEVICE")
     return DeviceMismatch(
-        "{} has no INT8 hardware, so a TensorRT INT8 engine is not built for it".format(device),
+        f"{device} has no INT8 hardware, so a TensorRT INT8 engine is not built for it",
         "compute capability {}.{}{}; INT8 exists in 6.1 and from 7.0 on (NVIDIA's support table). What {} does there: "
         'a file with Q/DQ nodes fails to build ("Networks with QuantizeLayer/DequantizeLayer layers require hardware '
         'with Int8 support", NVIDIA/TensorRT#3399); with a calibrator it builds, and the owner of a Nano measured an '
         "engine of the same size and speed as FP16".format(
-            capability[0], capability[1], " ({})".format(board) if board else "", tensorrt
+            capability[0], capability[1], f" ({board})" if board else "", tensorrt
         ),
         "fp16, which this GPU runs at twice the rate of fp32" if capability in NO_INT8 else "a precision it has",
-        "build fp16: `jetmask build MODEL.onnx --target {} --precision fp16`, on the device `python3 -m jetson build "
-        "DIR` with an fp16 variant; for 8 bits on its CPU use an int8-cpu variant with ONNX Runtime".format(target),
+        f"build fp16: `jetmask build MODEL.onnx --target {target} --precision fp16`, on the device `python3 -m jetson build "
+        "DIR` with an fp16 variant; for 8 bits on its CPU use an int8-cpu variant with ONNX Runtime",
     )
 
 
@@ -69,9 +67,9 @@ def check_precision(
 
     `capability`: of the GPU, None when it is not known. `fast_int8`: the builder's own word, None when it has none.
     """
-    name = "TensorRT {}".format(trt.__version__)
+    name = f"TensorRT {trt.__version__}"
     if precision not in ("fp32", "fp16", "int8"):
-        raise BadInput("{} is no precision of TensorRT".format(precision), where, "fp32, fp16 or int8")
+        raise BadInput(f"{precision} is no precision of TensorRT", where, "fp32, fp16 or int8")
     if precision == "int8" or model.quantized:
         if fast_int8 is None and capability is not None:
             fast_int8 = has_int8(capability)
@@ -79,7 +77,7 @@ def check_precision(
             raise int8_refusal(device, capability or (0, 0), name)
     if model.quantized and precision != "int8":
         raise BadInput(
-            "the file holds Q/DQ nodes, so it is no {} model".format(precision),
+            f"the file holds Q/DQ nodes, so it is no {precision} model",
             where,
             "precision int8",
             "choose the variant's float file (models/<model>.onnx)",
@@ -87,7 +85,7 @@ def check_precision(
     typed = is_typed(trt, model)
     if precision == "fp16" and typed and not model.half:
         raise DeviceMismatch(
-            "{} has no FP16 flag: precision must be in the file, and this one is fp32".format(name),
+            f"{name} has no FP16 flag: precision must be in the file, and this one is fp32",
             where,
             "a typed FP16 file",
             "use the variant whose file is models/<model>.fp16.onnx",
@@ -99,7 +97,7 @@ def check_precision(
     if precision == "int8" and not model.quantized:
         if typed or not hasattr(trt, "IInt8EntropyCalibrator2"):
             raise DeviceMismatch(
-                "{} has no calibrators: INT8 must be in the file as Q/DQ nodes".format(name),
+                f"{name} has no calibrators: INT8 must be in the file as Q/DQ nodes",
                 where,
                 "a Q/DQ file",
                 "use the variant whose file is models/<model>.int8.onnx",
@@ -135,10 +133,10 @@ def _parser_failure(trt: Any, parser: Any, log: Any, since: int, model: onnx_fac
         if not name and 0 <= number < len(model.nodes):  # 8.x: only the node's number
             name = model.nodes[number].name or model.nodes[number].op
         if name and where == path:
-            where = "{}, node {}".format(path, name)
+            where = f"{path}, node {name}"
     said = "; ".join(words) or "; ".join(log.errors(since)) or "no reason given"
     return BadInput(
-        "TensorRT {} cannot parse the model: {}".format(trt.__version__, said),
+        f"TensorRT {trt.__version__} cannot parse the model: {said}",
         where,
         "opset 13 and operators that this TensorRT takes",
         remedy_for(said),
@@ -169,7 +167,7 @@ def _shape(tensor: Any, path: str) -> Tuple[int, ...]:
         return tuple(tensor.shape)
     except RuntimeError as error:  # TensorRT 11 and RTX cannot say it when the graph's shapes contradict each other
         raise BadInput(
-            "TensorRT cannot work out the shape of tensor {} ({})".format(tensor.name, error),
+            f"TensorRT cannot work out the shape of tensor {tensor.name} ({error})",
             path,
             "shapes that fit together at this input size",
             "export the model again",
@@ -186,10 +184,10 @@ def set_input(trt: Any, network: Any, input_wh: Tuple[int, int], path: str) -> N
     tensor = network.get_input(0)
     found = _shape(tensor, path)
     if len(found) != 4 or any(have not in (-1, want) for have, want in zip(found, shape)):
-        raise BadInput("the model's input {} has the shape {}".format(names[0], found), path, str(shape))
+        raise BadInput(f"the model's input {names[0]} has the shape {found}", path, str(shape))
     if tensor.dtype != trt.DataType.FLOAT:
         raise BadInput(
-            "the model's input {} has the type {}".format(names[0], tensor.dtype),
+            f"the model's input {names[0]} has the type {tensor.dtype}",
             path,
             "float32",
             "export with a float32 input: `jetmask export` does",
@@ -199,7 +197,7 @@ def set_input(trt: Any, network: Any, input_wh: Tuple[int, int], path: str) -> N
         output = network.get_output(index)
         if any(dimension < 0 for dimension in _shape(output, path)):
             raise BadInput(
-                "output {} keeps the shape {} at {}x{}".format(output.name, _shape(output, path), width, height),
+                f"output {output.name} keeps the shape {_shape(output, path)} at {width}x{height}",
                 path,
                 "fixed shapes once the input is",
                 "export the model again",
@@ -230,10 +228,10 @@ def set_layer_precisions(trt: Any, network: Any, kept: Dict[str, str], path: str
         first = sorted(left)[0]
         near = difflib.get_close_matches(first, names, 1, 0.0)
         raise BadInput(
-            "no layer of the network is called {!r}".format(first),
+            f"no layer of the network is called {first!r}",
             path,
             "names of nodes or tensors",
-            "did you mean {!r}?".format(near[0]) if near else None,
+            f"did you mean {near[0]!r}?" if near else None,
         )
     return pinned
 
@@ -391,7 +389,7 @@ def _build_plan(
     except (TypeError, RuntimeError) as error:  # pybind's nullptr from the factory: no CUDA, no driver
         said = "; ".join(log.errors(since)) or error
         raise DeviceMismatch(
-            "TensorRT {} cannot start: {}".format(trt.__version__, said),
+            f"TensorRT {trt.__version__} cannot start: {said}",
             None,
             "a usable NVIDIA GPU",
             "run `python3 -m jetson doctor`",

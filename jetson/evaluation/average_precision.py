@@ -25,31 +25,25 @@ SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**
 _ALL = (0.0, 1e10)
 _RECALLS = np.linspace(0, 1, 101)
 
+
 # One labelled image: `xyxy` float64 (N, 4) and `ignore` float64 (M, 4) in pixels of the stored image, `labels` (N,).
-Truth = NamedTuple(
-    "Truth",
-    [
-        ("image_id", int),
-        ("file", str),
-        ("wh", Tuple[int, int]),
-        ("xyxy", np.ndarray),
-        ("labels", np.ndarray),
-        ("ignore", np.ndarray),
-        ("source", str),
-    ],
-)
+class Truth(NamedTuple):
+    image_id: int
+    file: str
+    wh: Tuple[int, int]
+    xyxy: np.ndarray
+    labels: np.ndarray
+    ignore: np.ndarray
+    source: str
+
 
 # Every detection of one class over all images that counts as hit or as miss, best score first (equal scores in image
 # order): `scores`, `hit` and `image` (index) are (D,); `positives` (images,) is the number of truths per image.
-Tally = NamedTuple(
-    "Tally",
-    [
-        ("scores", np.ndarray),
-        ("hit", np.ndarray),
-        ("image", np.ndarray),
-        ("positives", np.ndarray),
-    ],
-)
+class Tally(NamedTuple):
+    scores: np.ndarray
+    hit: np.ndarray
+    image: np.ndarray
+    positives: np.ndarray
 
 
 def load_split(split_dir: str) -> List[Truth]:
@@ -80,12 +74,12 @@ def load_split(split_dir: str) -> List[Truth]:
             label_of[entry["id"]] = CLASSES.index(entry["name"])
         rows = {}  # type: Dict[Any, Tuple[List[Any], List[int], List[Any]]]
         for number, entry in enumerate(data["images"]):
-            at = "images[{}]".format(number)
+            at = f"images[{number}]"
             if entry["id"] in rows:
-                raise BadInput("image id {!r} stands there twice".format(entry["id"]), "{}, {}".format(path, at))
+                raise BadInput("image id {!r} stands there twice".format(entry["id"]), f"{path}, {at}")
             rows[entry["id"]] = ([], [], [_corners(box) for box in entry.get("ignore_boxes") or ()])
         for number, entry in enumerate(data["annotations"]):
-            at = "annotations[{}]".format(number)
+            at = f"annotations[{number}]"
             boxes, labels, ignore = rows[entry["image_id"]]
             if entry.get("iscrowd"):
                 ignore.append(_corners(entry["bbox"]))
@@ -106,10 +100,10 @@ def load_split(split_dir: str) -> List[Truth]:
             for entry in data["images"]
         ]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        reason = "{} is missing or unknown".format(error) if isinstance(error, KeyError) else str(error)
+        reason = f"{error} is missing or unknown" if isinstance(error, KeyError) else str(error)
         raise BadInput(
             "not a COCO entry: " + reason,
-            "{}, {}".format(path, at),
+            f"{path}, {at}",
             shape,
             "`jetmask data import` checks and converts a data set",
         ) from error
@@ -118,7 +112,7 @@ def load_split(split_dir: str) -> List[Truth]:
 def _corners(box: Sequence[float]) -> List[float]:
     x, y, width, height = (float(side) for side in box)
     if not (np.isfinite([x, y, width, height]).all() and width > 0 and height > 0):
-        raise ValueError("the box {} is not [x, y, width, height] with a positive size".format(list(box)))
+        raise ValueError(f"the box {list(box)} is not [x, y, width, height] with a positive size")
     return [x, y, x + width, y + height]
 
 
@@ -132,10 +126,10 @@ def read_image(truth: Truth) -> np.ndarray:
     frame = cv2.imread(truth.file, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if frame is None:
         problem = "cannot be decoded" if os.path.isfile(truth.file) else "is missing"
-        raise BadInput("an image {}".format(problem), truth.file, "the image that annotations.json lists")
+        raise BadInput(f"an image {problem}", truth.file, "the image that annotations.json lists")
     if (frame.shape[1], frame.shape[0]) != tuple(truth.wh):
         raise BadInput(
-            "the image is {} x {}".format(frame.shape[1], frame.shape[0]),
+            f"the image is {frame.shape[1]} x {frame.shape[0]}",
             truth.file,
             "{} x {}, as annotations.json says".format(*truth.wh),
         )
@@ -267,7 +261,7 @@ def evaluate(truths: Sequence[Truth], detections: Sequence[Any]) -> Dict[str, An
     `counts` of truth boxes per class, and per size for the first two classes.
     """
     if len(truths) != len(detections):
-        raise ValueError("{} images, {} detections".format(len(truths), len(detections)))
+        raise ValueError(f"{len(truths)} images, {len(detections)} detections")
     two = _two_class(truths, detections, _ALL)
     by_size, size_counts = {}, {}
     for name, area_range in SIZES.items():

@@ -65,22 +65,14 @@ def differences(detector: Detector, frame: np.ndarray, expected: Dict[str, Any],
     lines = []
     for number in np.flatnonzero(~same.any(axis=1)):
         best = int(overlap[number].argmax()) if len(found) else -1
-        nearest = (
-            "nothing"
-            if best < 0
-            else "IoU {:.2f}, scores off by {:.3f}".format(overlap[number, best], apart[number, best])
-        )
-        lines.append(
-            "the face at {} was not found (nearest: {})".format([int(v) for v in wanted_xyxy[number]], nearest)
-        )
+        nearest = "nothing" if best < 0 else f"IoU {overlap[number, best]:.2f}, scores off by {apart[number, best]:.3f}"
+        lines.append(f"the face at {[int(v) for v in wanted_xyxy[number]]} was not found (nearest: {nearest})")
     sure = found.confidence > threshold + tolerance["score"]
     # A second box on a face that was matched is the suppression's matter, not a wrong engine.
     stray = sure & ~((overlap > 0.3).any(axis=0) if len(wanted_xyxy) else np.zeros(len(found), bool))
     for number in np.flatnonzero(stray):
         lines.append(
-            "a face at {} that fp32 does not see, score {:.2f}".format(
-                [int(v) for v in found.xyxy[number]], found.confidence[number]
-            )
+            f"a face at {[int(v) for v in found.xyxy[number]]} that fp32 does not see, score {found.confidence[number]:.2f}"
         )
     return lines
 
@@ -106,7 +98,7 @@ def check(bundle_dir: str, variant: Optional[str] = None, runtime: Optional[str]
         frames = [cv2.imread(os.path.join(bundle_dir, "golden", name)) for name in names]
     except (KeyError, TypeError, AttributeError) as error:
         raise BadInput(
-            "no golden results for this variant ({})".format(error),
+            f"no golden results for this variant ({error})",
             path,
             "`images` and `expected`",
             "write the bundle again",
@@ -116,7 +108,7 @@ def check(bundle_dir: str, variant: Optional[str] = None, runtime: Optional[str]
     lines = []
     with open_detector(bundle_dir, chosen.name, runtime) as detector:
         for name, frame, want in zip(names, frames, expected):
-            lines += ["{}: {}".format(name, line) for line in differences(detector, frame, want, chosen.precision)]
+            lines += [f"{name}: {line}" for line in differences(detector, frame, want, chosen.precision)]
         used = detector.engine.runtime
     return {
         "variant": chosen.name,

@@ -156,7 +156,7 @@ class ApartEngine:
         # answers is the loop's watchdog's matter.
         answer = os.read(self._child.stdout.fileno(), _DONE.size)
         if not answer:
-            raise RuntimeError("the engine's process has ended with {}".format(self._child.wait()))
+            raise RuntimeError(f"the engine's process has ended with {self._child.wait()}")
         infer_ms, trouble = _DONE.unpack(answer)
         if trouble.strip(b"\0"):
             raise RuntimeError(trouble.rstrip(b"\0").decode("utf-8", "replace"))
@@ -167,10 +167,10 @@ class ApartEngine:
         data = b""
         while not data.endswith(b"\n"):
             if not select.select([self._child.stdout], [], [], OPEN_S)[0]:
-                raise RuntimeError("the engine's process has not answered for {:.0f} s".format(OPEN_S))
+                raise RuntimeError(f"the engine's process has not answered for {OPEN_S:.0f} s")
             part = os.read(self._child.stdout.fileno(), 65536)
             if not part:
-                raise RuntimeError("the engine's process has ended with {}".format(self._child.wait()))
+                raise RuntimeError(f"the engine's process has ended with {self._child.wait()}")
             data += part
         return data
 
@@ -228,7 +228,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         except BrokenPipeError:
             return 0
         except Exception as error:
-            answers.write(_DONE.pack(0.0, "{}: {}".format(type(error).__name__, error).encode()[:248]))
+            answers.write(_DONE.pack(0.0, f"{type(error).__name__}: {error}".encode()[:248]))
     return 0
 
 

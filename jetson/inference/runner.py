@@ -25,21 +25,18 @@ _SLOTS = 4  # preparing, finishing, and up to two under way in the engine
 _AHEAD_RUN = 8  # inferences in a row with the next one given ahead, before the trade-off is asked whether it is due
 _ERRORS_BEFORE_REOPEN = 3
 
-Result = NamedTuple(
-    "Result",
-    [
-        ("camera", int),
-        ("number", int),
-        ("arrived", float),
-        ("done", float),
-        ("frame_wh", Any),
-        ("faces", Faces),
-        ("tracks", List[tracker.Track]),
-        ("events", List[tracker.Event]),
-        ("extra", Dict[str, Any]),
-        ("ms", Dict[str, float]),
-    ],
-)
+
+class Result(NamedTuple):
+    camera: int
+    number: int
+    arrived: float
+    done: float
+    frame_wh: Any
+    faces: Faces
+    tracks: List[tracker.Track]
+    events: List[tracker.Event]
+    extra: Dict[str, Any]
+    ms: Dict[str, float]
 
 
 class Active(NamedTuple("Active", [("variant", Any), ("detector", Detector), ("generation", int), ("own", bool)])):
@@ -230,7 +227,7 @@ class Runner:
     def _note(self, what: str, error: Exception) -> None:
         self.engine_errors += 1
         self.last_error = time.monotonic()
-        self.engine_error = "{}: {}: {}".format(what, type(error).__name__, error)
+        self.engine_error = f"{what}: {type(error).__name__}: {error}"
 
     def _fill(self, slot: _Slot, frame: Frame) -> None:
         slot.drop()
@@ -321,7 +318,7 @@ class Runner:
             try:
                 used = self.spare(self._ready is None)
             except Exception as error:  # the measurement beside the work must not end the work
-                self.engine_error = "trade-off sampling: {}: {}".format(type(error).__name__, error)
+                self.engine_error = f"trade-off sampling: {type(error).__name__}: {error}"
         with self._change:
             if self._ready is None and not used and not under_way:
                 self._change.wait(0.25)
@@ -342,7 +339,7 @@ class Runner:
         try:
             detector = self._reopen(active.variant)
         except Exception as again:
-            self.engine_error += "; opening it again: {}".format(again)
+            self.engine_error += f"; opening it again: {again}"
             return
         self.swap(active.variant, detector)
 

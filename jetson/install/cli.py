@@ -34,11 +34,11 @@ def check(bundle_dir: str, digest: Optional[str] = None, keys: Optional[List[byt
     """
     if not all(os.path.isfile(os.path.join(bundle_dir, name)) for name in (tarball.MANIFEST, manifest.SUMS)):
         manifest.load(bundle_dir)
-        raise BadInput("the bundle has no {}".format(manifest.SUMS), bundle_dir, None, manifest.AGAIN)
+        raise BadInput(f"the bundle has no {manifest.SUMS}", bundle_dir, None, manifest.AGAIN)
     found = root_digest(bundle_dir)
     if digest is not None and found != digest:
         raise BadInput(
-            "this is another bundle: its root digest is {}".format(found),
+            f"this is another bundle: its root digest is {found}",
             bundle_dir,
             digest,
             "copy the bundle again, or give the digest that its maker printed",
@@ -88,7 +88,7 @@ def install(where: Store, source: str, digest: Optional[str] = None, keys: Optio
 
 
 def _install(where: Store, source: str, digest: Optional[str], keys: Optional[List[bytes]]) -> str:
-    part = os.path.join(where.bundles, ".{}.partial".format(os.getpid()))
+    part = os.path.join(where.bundles, f".{os.getpid()}.partial")
     try:
         _room(where, source)
         if os.path.isdir(source):
@@ -125,9 +125,9 @@ def _room(where: Store, source: str) -> None:
     free = shutil.disk_usage(where.folder).free
     if free < needed + (16 << 20):
         raise JetmaskError(
-            "not enough room for the bundle: {} MiB free".format(free >> 20),
+            f"not enough room for the bundle: {free >> 20} MiB free",
             where.folder,
-            "{} MiB".format((needed >> 20) + 16),
+            f"{(needed >> 20) + 16} MiB",
             "python3 -m jetson install --prune-old 2",
         )
 
@@ -167,7 +167,7 @@ def activate(
         old = where.service()
         spec = old if spec is None else spec
         where.begin(digest, spec, token)
-        say("current is {} on trial".format(digest[:16]))
+        say(f"current is {digest[:16]} on trial")
         problem = _restart(where, old, spec, start_s, watch_s, say) if spec is not None else None
         if problem is None:
             where.confirm()
@@ -175,7 +175,7 @@ def activate(
                 {
                     "digest": digest,
                     "ok": True,
-                    "message": "switched to {}".format(digest[:16]),
+                    "message": f"switched to {digest[:16]}",
                     "finished": time.time(),
                     "token": token,
                 }
@@ -183,7 +183,7 @@ def activate(
             return
         # What the runner said is gone with it: a container's log is removed with the container.
         last = service.said(spec, where.folder)
-        say("failed: {}; going back".format(problem))
+        say(f"failed: {problem}; going back")
         worse = _undo(where, spec, start_s, say)
         was = where.link("current")
         message = "{}; {}".format(problem, "back on " + was[:16] if was else "nothing was installed before")
@@ -265,7 +265,7 @@ def recover_at_start(where: Store, say: Say) -> bool:
         with where.lock(wait=False):
             return recover(where, say, restart=False)
     except JetmaskError as error:
-        say("a switch is under way, which looks after itself ({})".format(error.what))
+        say(f"a switch is under way, which looks after itself ({error.what})")
         return False
 
 
@@ -333,11 +333,7 @@ def verify_command(args: Any) -> int:
     if args.json:
         print(json.dumps({"bundle": args.bundle, "ok": True, "problems": [], "digest": digest, "self_test": test}))
         return 0
-    print(
-        "{}: {} variants, {} files, all as listed\nroot digest {}".format(
-            contents.name, len(contents.variants), count, digest
-        )
-    )
+    print(f"{contents.name}: {len(contents.variants)} variants, {count} files, all as listed\nroot digest {digest}")
     if test:
         print("self-test of {variant} on {runtime}: {faces} faces in {images} images as expected".format(**test))
     return 0
@@ -362,7 +358,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--docker", default="docker", metavar="PROGRAM", help="docker, or podman (default: docker)")
     parser.add_argument(
-        "--state", metavar="DIR", help="where bundles are kept (default: JETMASK_STATE, {})".format(doctor.STATE)
+        "--state", metavar="DIR", help=f"where bundles are kept (default: JETMASK_STATE, {doctor.STATE})"
     )
     parser.add_argument("--digest", metavar="HEX", help="the root digest that the bundle must have")
     parser.add_argument(
@@ -370,7 +366,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="demand a signature by a public key in FILE (default: {}, if there)".format(TRUSTED_KEYS),
+        help=f"demand a signature by a public key in FILE (default: {TRUSTED_KEYS}, if there)",
     )
     parser.add_argument("--stage", action="store_true", help="install only; do not switch to it")
     parser.add_argument("--service", metavar="FILE.json", help="how the runner is started from now on")
@@ -404,7 +400,7 @@ def command(args: Any) -> int:
         return _print(args, {"recovered": done}, "a switch was undone" if done else "nothing to undo")
     if args.rollback:
         digest = rollback(where, args.start, args.watch, say)
-        return _print(args, {"current": digest}, "back on {}".format(digest[:16]))
+        return _print(args, {"current": digest}, f"back on {digest[:16]}")
     if args.activate:
         digest = os.path.basename(where.bundle(args.activate))
         if args.detach:
@@ -425,12 +421,12 @@ def command(args: Any) -> int:
                     )
             os._exit(0)
         activate(where, digest, spec, args.start, args.watch, say, args.token)
-        return _print(args, {"current": digest}, "current is {}".format(digest[:16]))
+        return _print(args, {"current": digest}, f"current is {digest[:16]}")
     digest = install(where, args.bundle, args.digest, trusted_keys(args.key))
-    say("installed {}".format(digest))
+    say(f"installed {digest}")
     if not args.stage:
         activate(where, digest, spec, args.start, args.watch, say)
-    return _print(args, {"digest": digest, "current": where.link("current")}, "root digest {}".format(digest))
+    return _print(args, {"digest": digest, "current": where.link("current")}, f"root digest {digest}")
 
 
 def _say(text: str) -> None:

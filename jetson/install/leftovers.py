@@ -146,7 +146,7 @@ def _remove(path: str, kind: Optional[str], found: Dict[str, Any]) -> None:
         if not os.path.isdir(path):
             os.unlink(path)
         elif kind in ("packages", "venvs"):  # renamed first: a kill in the middle leaves no half one under its name
-            away = os.path.join(folder, ".{}.old".format(name))
+            away = os.path.join(folder, f".{name}.old")
             os.rename(path, away)
             shutil.rmtree(away)
         else:
@@ -154,7 +154,7 @@ def _remove(path: str, kind: Optional[str], found: Dict[str, Any]) -> None:
         if kind is not None:
             found[kind].append(name)
     except OSError as error:
-        found["problems"].append("{}: {}".format(path, error.strerror))
+        found["problems"].append(f"{path}: {error.strerror}")
 
 
 def _in_use(path: str) -> bool:
@@ -166,10 +166,9 @@ def _in_use(path: str) -> bool:
 def _words_of_processes() -> Iterator[str]:
     for pid in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
         with contextlib.suppress(OSError):  # it has ended, or its folder is hidden from us
-            with open("/proc/{}/cmdline".format(pid), "rb") as file:
-                for word in os.fsdecode(file.read()).split("\0"):
-                    yield word
-            yield os.readlink("/proc/{}/cwd".format(pid))
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                yield from os.fsdecode(file.read()).split("\0")
+            yield os.readlink(f"/proc/{pid}/cwd")
 
 
 def _images(docker: str, words: List[str], needed: bool, found: Dict[str, Any]) -> None:
@@ -198,12 +197,12 @@ def _run(command: List[str]) -> str:
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=120
         )
     except subprocess.TimeoutExpired:
-        raise JetmaskError("`{}` did not end within 120 s".format(text))
+        raise JetmaskError(f"`{text}` did not end within 120 s")
     except OSError as error:
-        raise JetmaskError("`{}` cannot be run: {}".format(text, error.strerror))
+        raise JetmaskError(f"`{text}` cannot be run: {error.strerror}")
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip()
-        raise JetmaskError("`{}` failed: {}".format(text, said[-300:]))
+        raise JetmaskError(f"`{text}` failed: {said[-300:]}")
     return done.stdout.decode("utf-8", "replace")
 
 

@@ -43,7 +43,7 @@ def _run(command: List[str], quiet: bool = False) -> str:
         )
     except OSError as error:
         raise DeviceMismatch(
-            "cannot run {}: {}".format(command[0], error.strerror),
+            f"cannot run {command[0]}: {error.strerror}",
             None,
             None,
             "`python3 -m jetson doctor` shows what this device lacks",
@@ -125,7 +125,7 @@ def start(service: Service, state: str) -> None:
                 )
             except OSError as error:
                 raise DeviceMismatch(
-                    "cannot start the runner: {}: {}".format(error.strerror, error.filename),
+                    f"cannot start the runner: {error.strerror}: {error.filename}",
                     None,
                     None,
                     "deploy again: it puts back what is missing there",
@@ -215,7 +215,7 @@ def healthy(service: Service, timeout_s: float = 4.0) -> Tuple[bool, str]:
         connection.request("GET", where.path or "/")
         answer = connection.getresponse()
         text = answer.read(500).decode("utf-8", "replace").strip()
-        return answer.status == 200, "{} {}".format(answer.status, text)
+        return answer.status == 200, f"{answer.status} {text}"
     except (OSError, http.client.HTTPException) as error:
         return False, str(error) or type(error).__name__
     finally:
@@ -237,10 +237,10 @@ def watch(
         if not running(service, state):
             return "the runner ended while it started: " + words
         if time.monotonic() >= end:
-            return "the runner was not healthy within {:.0f} s: {}".format(start_s, words)
+            return f"the runner was not healthy within {start_s:.0f} s: {words}"
         time.sleep(0.25)
     if say:
-        say("healthy; watching for {:.0f} s".format(watch_s))
+        say(f"healthy; watching for {watch_s:.0f} s")
     end = time.monotonic() + watch_s
     missed = 0
     while time.monotonic() < end:
@@ -257,7 +257,7 @@ def watch(
 def _born(pid: int) -> Optional[str]:
     # Field 22 of /proc/PID/stat, the start time, tells a process from a later one with the same number.
     try:
-        with open("/proc/{}/stat".format(pid), "rb") as file:
+        with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rsplit(b")", 1)[1].split()
     except OSError:
         return None

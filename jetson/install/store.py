@@ -42,7 +42,7 @@ class Store:
         matches = [name for name in self.digests() if name.startswith(digest)] if len(digest) >= 8 else []
         if len(matches) != 1:
             raise UsageError(
-                "no bundle {} is installed".format(digest),
+                f"no bundle {digest} is installed",
                 self.bundles,
                 "one of " + ", ".join(name[:16] for name in self.digests()) if self.digests() else None,
                 "`python3 -m jetson install --list` shows what is there",
@@ -71,7 +71,7 @@ class Store:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
         else:
-            aside = self.path(".{}.link".format(name))
+            aside = self.path(f".{name}.link")
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(aside)
             os.symlink(os.path.join("bundles", digest), aside)
@@ -91,7 +91,7 @@ class Store:
                 "cannot write the state folder",
                 error.filename,
                 "a folder of this user",
-                "sudo mkdir -p {0} && sudo chown $USER {0}, or give --state DIR".format(self.folder),
+                f"sudo mkdir -p {self.folder} && sudo chown $USER {self.folder}, or give --state DIR",
             ) from error
         try:
             self._sweep()
@@ -192,7 +192,7 @@ class Store:
         removed = [digest for digest in digests[: max(0, len(digests) - keep)] if digest not in held]
         for digest in removed:
             # Renamed first: a kill in the middle leaves no half bundle under a digest.
-            away = os.path.join(self.bundles, ".{}.old".format(digest))
+            away = os.path.join(self.bundles, f".{digest}.old")
             os.rename(os.path.join(self.bundles, digest), away)
             shutil.rmtree(away, ignore_errors=True)
             with contextlib.suppress(FileNotFoundError):

@@ -40,7 +40,7 @@ def parse_tegrastats(line: str) -> Dict[str, Any]:
     """
     value: Dict[str, Any] = {}
     for key, name in (("ram_mb", "RAM"), ("swap_mb", "SWAP")):
-        match = re.search(r"\b{} (\d+)/(\d+)MB".format(name), line)
+        match = re.search(rf"\b{name} (\d+)/(\d+)MB", line)
         if match:
             value[key] = [int(match.group(1)), int(match.group(2))]
     match = re.search(r"\bCPU \[([^\]]*)\]", line)
@@ -82,7 +82,7 @@ def parse_nvpmodel(text: str) -> Optional[str]:
     match = re.search(r"NV Power Mode:[ \t]*(\S+)[ \t]*(?:\n\s*(\d+))?", text)
     if not match:
         return None
-    return "{} ({})".format(match.group(1), match.group(2)) if match.group(2) else match.group(1)
+    return f"{match.group(1)} ({match.group(2)})" if match.group(2) else match.group(1)
 
 
 def total_power(power_mw: Dict[str, int]) -> Optional[int]:
@@ -145,7 +145,7 @@ def read_sysfs(root: str = "/") -> Dict[str, Any]:
     # Nano and TX (L4T r32): iio with ready milliwatts.
     for path in at("sys/bus/i2c/drivers/ina3221x/*/iio:device*/rail_name_*"):
         number = path.rsplit("_", 1)[1]
-        watts = _number(os.path.join(os.path.dirname(path), "in_power{}_input".format(number)))
+        watts = _number(os.path.join(os.path.dirname(path), f"in_power{number}_input"))
         name = _text(path)
         if name and watts is not None:
             power[name] = int(watts)
@@ -153,8 +153,8 @@ def read_sysfs(root: str = "/") -> Dict[str, Any]:
     for path in at("sys/bus/i2c/drivers/ina3221/*/hwmon/hwmon*/in*_label"):
         number = re.sub(r"\D", "", os.path.basename(path))
         folder, name = os.path.dirname(path), _text(path)
-        volts = _number(os.path.join(folder, "in{}_input".format(number)))
-        amperes = _number(os.path.join(folder, "curr{}_input".format(number)))
+        volts = _number(os.path.join(folder, f"in{number}_input"))
+        amperes = _number(os.path.join(folder, f"curr{number}_input"))
         if name and volts is not None and amperes is not None and not name.startswith("sum"):
             power[name] = int(round(volts * amperes / 1000))
     load = next(

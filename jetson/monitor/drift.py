@@ -60,7 +60,7 @@ def sharpness(image: np.ndarray) -> float:
 
 def identity(source: Any) -> str:
     """What a camera is called in the file: its options (size, rate) may change without its being another one."""
-    return source.label if source.kind == "rtsp" else "{}:{}".format(source.kind, source.path)
+    return source.label if source.kind == "rtsp" else f"{source.kind}:{source.path}"
 
 
 def default_path() -> Optional[str]:
@@ -71,7 +71,7 @@ def default_path() -> Optional[str]:
 
 def model_key(variant: Any, runtime: str) -> str:
     """What finds the faces; histograms of two models are never compared."""
-    return "{} {}x{} {}".format(variant.sha256[:16], variant.input_wh[0], variant.input_wh[1], runtime)
+    return f"{variant.sha256[:16]} {variant.input_wh[0]}x{variant.input_wh[1]} {runtime}"
 
 
 def open_for(
@@ -115,7 +115,7 @@ class Drift:
         self.path = path
         self.days = days
         self.error = ""
-        self._names = ["{} {}".format(number, name) for number, name in enumerate(cameras)]
+        self._names = [f"{number} {name}" for number, name in enumerate(cameras)]
         self._slice_s = days * 86400.0 / REFERENCE
         self._tell = tell
         self._wall = wall
@@ -179,10 +179,10 @@ class Drift:
             look = ratio >= 1.0 or before and now - self._odd_at[number] < CALM_SLICES * self._slice_s
             self._verdicts[number], self._looks[number] = verdicts, look
             if look != before:
-                self._tell(number, look, self._reasons[number] if look else "as in the first {}".format(self._span()))
+                self._tell(number, look, self._reasons[number] if look else f"as in the first {self._span()}")
 
     def _span(self) -> str:
-        return "{:.0f} days".format(self.days) if self.days >= 2 else "{:.1f} hours".format(24 * self.days)
+        return f"{self.days:.0f} days" if self.days >= 2 else f"{24 * self.days:.1f} hours"
 
     def state(self, camera: int) -> Dict[str, Any]:
         """{"ratio", "look", "reason", "state", "learned"} of one camera; ratio from 1 on is drift, None: not yet."""
@@ -221,9 +221,7 @@ class Drift:
     def warnings(self) -> List[str]:
         """What an operator should know, in words."""
         found = [
-            "Camera {} is not as in its first {}: {}. Then and now: /drift".format(
-                number, self._span(), self._reasons[number]
-            )
+            f"Camera {number} is not as in its first {self._span()}: {self._reasons[number]}. Then and now: /drift"
             for number, look in enumerate(self._looks)
             if look
         ]
@@ -293,11 +291,11 @@ class Drift:
             raise BadInput(
                 "this file was learnt with --drift-days {}".format(contents.get("days")),
                 path,
-                "--drift-days {}".format(self.days),
+                f"--drift-days {self.days}",
                 remedy,
             )
         for name, camera in contents["cameras"].items():
-            where = "{}, camera {}".format(path, name)
+            where = f"{path}, camera {name}"
             if (
                 not isinstance(camera, dict)
                 or not isinstance(camera.get("signals"), dict)
@@ -310,7 +308,7 @@ class Drift:
             for scale in SCALES:
                 if scale.name in camera["signals"]:
                     series = Series.from_json(
-                        scale, self._slice_s, camera["signals"][scale.name], "{}, {}".format(where, scale.name)
+                        scale, self._slice_s, camera["signals"][scale.name], f"{where}, {scale.name}"
                     )
                     series.forget_old(self._wall())
                     self._series[self._names.index(name)][scale.name] = series

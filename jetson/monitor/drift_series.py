@@ -24,18 +24,15 @@ _FEWEST = 20  # values in a window of NOW slices; below that it says nothing
 _DAY_S, _HOUR_S = 86400.0, 3600.0
 _MOST_COUNT = 1 << 40
 
-Scale = NamedTuple(
-    "Scale",
-    [
-        ("name", str),
-        ("title", str),
-        ("low", float),
-        ("high", float),
-        ("bins", int),
-        ("floor", float),  # differences below this never count, however steady the reference was
-        ("falls", bool),  # only less than before is a reason to look; more is not
-    ],
-)
+
+class Scale(NamedTuple):
+    name: str
+    title: str
+    low: float
+    high: float
+    bins: int
+    floor: float
+    falls: bool
 
 
 class Slice:
@@ -215,13 +212,13 @@ class Series:
         def rows(name: str, most: int) -> List[Slice]:
             found = []
             if not isinstance(value.get(name), list) or len(value[name]) > most:
-                raise ValueError("{} is not a list of up to {} slices".format(name, most))
+                raise ValueError(f"{name} is not a list of up to {most} slices")
             for began, text in value[name]:
                 counts = np.array([int(n) for n in text.split(" ")], np.int64)
                 if len(counts) != scale.bins or counts.min() < 0 or counts.max() > _MOST_COUNT:
-                    raise ValueError("{} has a slice that is not {} counts".format(name, scale.bins))
+                    raise ValueError(f"{name} has a slice that is not {scale.bins} counts")
                 if not 0 <= float(began) < 1e11:
-                    raise ValueError("{} has a slice without a time".format(name))
+                    raise ValueError(f"{name} has a slice without a time")
                 found.append(Slice(float(began), counts))
             return found
 
@@ -231,7 +228,7 @@ class Series:
             made.open = (rows("open", 1) or [None])[0]
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise BadInput(
-                "not histograms of jetmask: {}".format(error),
+                f"not histograms of jetmask: {error}",
                 where,
                 "what `serve` wrote there itself",
                 "move the file away to learn anew",

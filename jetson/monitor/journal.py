@@ -56,11 +56,11 @@ class Journal:
                 # watched matters more. A file that was never there is a mistake.
                 if error.errno != errno.EROFS or not os.path.exists(path):
                     raise BadInput(
-                        "the events file cannot be written: {}".format(error.strerror),
+                        f"the events file cannot be written: {error.strerror}",
                         path,
                         "a file in a folder that this user may write to",
                     )
-                self.error = "events are not written: {}".format(error.strerror)
+                self.error = f"events are not written: {error.strerror}"
 
     def add(self, kind: str, **fields: Any) -> Dict[str, Any]:
         """Keep an event and tell of it; returns it with its `number`."""
@@ -76,7 +76,7 @@ class Journal:
                     self.error = ""
                 except OSError as error:
                     # A full disk must not end the service; the page says that events are no longer written.
-                    self.error = "events are not written: {}".format(error.strerror)
+                    self.error = f"events are not written: {error.strerror}"
             self._events.append(event)
         self._tell(event)
         return event
@@ -153,7 +153,7 @@ def _mend(path: str) -> int:
     except FileNotFoundError:
         return 0
     except OSError as error:
-        raise BadInput("the events file cannot be opened: {}".format(error.strerror), path)
+        raise BadInput(f"the events file cannot be opened: {error.strerror}", path)
     for line in reversed(lines):
         try:
             return int(json.loads(line.decode())["number"])

@@ -64,13 +64,13 @@ class Status:
         runner = self.runner
         silent = now - runner.beat
         # By number: /healthz is told without a token, and where the cameras are is nobody's business.
-        lost = ["camera {}".format(view.camera.index) for view in runner.views if view.camera.status == "lost"]
+        lost = [f"camera {view.camera.index}" for view in runner.views if view.camera.status == "lost"]
         unanswered = any(_unanswered_s(view.camera, runner.last_result) > STUCK_S for view in runner.views)
         reason = ""
         if silent > STUCK_S:
-            reason = "the inference loop has not moved for {:.0f} s".format(silent)
+            reason = f"the inference loop has not moved for {silent:.0f} s"
         elif unanswered:
-            reason = "frames come in, but no result for {:.0f} s".format(now - runner.last_result)
+            reason = f"frames come in, but no result for {now - runner.last_result:.0f} s"
         status = "stuck" if reason else "degraded" if lost else "ok"
         if lost and not reason:
             reason = "no picture from " + ", ".join(lost)
@@ -87,17 +87,17 @@ class Status:
         found = []
         for view in self.runner.views:
             camera = view.camera
-            name = "Camera {} ({})".format(camera.index, camera.source.label)
+            name = f"Camera {camera.index} ({camera.source.label})"
             if camera.status == "lost":
-                found.append("{}: no picture. {}".format(name, camera.last_error))
+                found.append(f"{name}: no picture. {camera.last_error}")
             elif camera.frozen:
-                found.append("{}: the picture does not change; the camera may be frozen.".format(name))
+                found.append(f"{name}: the picture does not change; the camera may be frozen.")
             elif camera.dark:
-                found.append("{}: the picture is black (night, or a covered lens).".format(name))
+                found.append(f"{name}: the picture is black (night, or a covered lens).")
         runner = self.runner
         # Not a fault of last week, where there is no result because no camera sends.
         if runner.last_error > runner.last_result and (runner.last_result < time.monotonic() - 2 or not runner.results):
-            found.append("The engine fails: {}".format(runner.engine_error))
+            found.append(f"The engine fails: {runner.engine_error}")
         if self.journal.error:
             found.append(self.journal.error)
         if self.notice:

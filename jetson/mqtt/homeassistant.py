@@ -48,19 +48,19 @@ def configs(
     found: Dict[str, bytes] = {}
     entities = _device(base, sorted(set(event_types)))
     for number, places in enumerate(cameras):
-        topic = "{}/camera/{}".format(base, number)
+        topic = f"{base}/camera/{number}"
         entities += _camera(topic, number) + _places(topic, number, places)
     for component, name, keys in entities:
         config = dict(
             keys,
-            unique_id="{}_{}".format(device, name),
+            unique_id=f"{device}_{name}",
             availability_topic=base + "/status",
             payload_available="online",
             payload_not_available="offline",
             device=owner,
             origin={"name": "jetmask", "sw_version": __version__},
         )
-        found["{}/{}/{}/{}/config".format(discovery, component, device, name)] = json.dumps(config).encode()
+        found[f"{discovery}/{component}/{device}/{name}/config"] = json.dumps(config).encode()
     return found
 
 
@@ -154,9 +154,9 @@ def _camera(topic: str, number: int) -> List[Tuple[str, str, Dict[str, Any]]]:
     entities = [
         (
             "binary_sensor",
-            "camera{}".format(number),
+            f"camera{number}",
             {
-                "name": "Camera {}".format(number),
+                "name": f"Camera {number}",
                 "state_topic": topic,
                 "device_class": "connectivity",
                 "value_template": "{{ 'ON' if value_json.status == 'live' else 'OFF' }}",
@@ -165,10 +165,10 @@ def _camera(topic: str, number: int) -> List[Tuple[str, str, Dict[str, Any]]]:
         ),
         (
             "sensor",
-            "camera{}_persons".format(number),
+            f"camera{number}_persons",
             {
                 # Never falls but by a new start, which total_increasing takes for a new cycle.
-                "name": "Camera {} persons".format(number),
+                "name": f"Camera {number} persons",
                 "state_topic": topic,
                 "state_class": "total_increasing",
                 "value_template": "{{ value_json.persons.total }}",
@@ -181,12 +181,12 @@ def _camera(topic: str, number: int) -> List[Tuple[str, str, Dict[str, Any]]]:
         entities.append(
             (
                 "sensor",
-                "camera{}_{}".format(number, label),
+                f"camera{number}_{label}",
                 {
-                    "name": "Camera {} {}, now".format(number, words),
+                    "name": f"Camera {number} {words}, now",
                     "state_topic": topic,
                     "state_class": "measurement",
-                    "value_template": "{{ value_json.now.%s }}" % label,
+                    "value_template": f"{{{{ value_json.now.{label} }}}}",
                     "icon": "mdi:face-mask",
                 },
             )
@@ -195,12 +195,12 @@ def _camera(topic: str, number: int) -> List[Tuple[str, str, Dict[str, Any]]]:
         entities.append(
             (
                 "sensor",
-                "camera{}_persons_{}".format(number, label),
+                f"camera{number}_persons_{label}",
                 {
-                    "name": "Camera {} {}, persons".format(number, words),
+                    "name": f"Camera {number} {words}, persons",
                     "state_topic": topic,
                     "state_class": "total",
-                    "value_template": "{{ value_json.persons.%s }}" % label,
+                    "value_template": f"{{{{ value_json.persons.{label} }}}}",
                     "icon": "mdi:counter",
                     "last_reset_value_template": "{{ value_json.since }}",
                 },
@@ -218,12 +218,12 @@ def _places(topic: str, number: int, places: Places) -> List[Tuple[str, str, Dic
             entities.append(
                 (
                     "sensor",
-                    "camera{}_line_{}_{}".format(number, _word(name), way),
+                    f"camera{number}_line_{_word(name)}_{way}",
                     {
-                        "name": "Camera {} {} {}".format(number, name, way),
+                        "name": f"Camera {number} {name} {way}",
                         "state_topic": topic,
                         "icon": "mdi:door",
-                        "value_template": "{{ %s['%s'].total }}" % (pick.format("lines", name), way),
+                        "value_template": "{{{{ {}['{}'].total }}}}".format(pick.format("lines", name), way),
                         "state_class": "total_increasing",
                     },
                 )
@@ -232,12 +232,12 @@ def _places(topic: str, number: int, places: Places) -> List[Tuple[str, str, Dic
         entities.append(
             (
                 "sensor",
-                "camera{}_zone_{}".format(number, _word(name)),
+                f"camera{number}_zone_{_word(name)}",
                 {
-                    "name": "Camera {} {}, now".format(number, name),
+                    "name": f"Camera {number} {name}, now",
                     "state_topic": topic,
                     "state_class": "measurement",
-                    "value_template": "{{ %s.now.total }}" % pick.format("zones", name),
+                    "value_template": "{{{{ {}.now.total }}}}".format(pick.format("zones", name)),
                     "icon": "mdi:account-group",
                 },
             )
@@ -248,4 +248,4 @@ def _places(topic: str, number: int, places: Places) -> List[Tuple[str, str, Dic
 def _word(name: str) -> str:
     """A name of a line or polygon as a part of a topic and an id, where only ASCII letters, digits, _ and - may be."""
     word = re.sub(r"[^A-Za-z0-9_-]", "_", name)
-    return word if word == name else "{}_{:08x}".format(word, zlib.crc32(name.encode()))
+    return word if word == name else f"{word}_{zlib.crc32(name.encode()):08x}"

@@ -82,7 +82,7 @@ class Mqtt:
             # A copied card. With one id two devices would throw each other out of the broker, and be one for Home
             # Assistant; and what the other one has announced is not this one's to take back.
             self.device, self.announced = "jetmask_" + secrets.token_hex(6), []
-            self.say("mqtt: this folder was another device's (a copied card?): known as {} now".format(self.device))
+            self.say(f"mqtt: this folder was another device's (a copied card?): known as {self.device} now")
 
     def start(self, cameras: List[homeassistant.Places], model: str = "") -> "Mqtt":
         """Begin to connect. `cameras`: the names of each one's lines and zones; `model`: the board's."""
@@ -122,7 +122,7 @@ class Mqtt:
         """What an operator should look at, in words."""
         found = []
         if not self.connected:
-            found.append("MQTT: no connection to {}: {}".format(self.settings.broker, self.error))
+            found.append(f"MQTT: no connection to {self.settings.broker}: {self.error}")
         if self.spool.error:
             found.append("MQTT: " + self.spool.error)
         return found
@@ -148,7 +148,7 @@ class Mqtt:
             if self.stopping.is_set():
                 return
             if self.error != told or self.connects != connects:
-                self.say("mqtt: {}: {}; events are kept meanwhile".format(self.settings.broker, self.error))
+                self.say(f"mqtt: {self.settings.broker}: {self.error}; events are kept meanwhile")
             told, connects = self.error, self.connects
             if time.monotonic() - began > 30.0:
                 wait = 0.5
@@ -166,7 +166,7 @@ class Mqtt:
                 self._remembered, {"device": self.device, "announced": announced, "network": self._network}
             )
         except (OSError, JetmaskError) as error:  # a full disk: events can be published all the same
-            self.say("mqtt: cannot remember what was announced: {}".format(error))
+            self.say(f"mqtt: cannot remember what was announced: {error}")
 
 
 def _addresses(root: str = "/") -> List[str]:
@@ -195,5 +195,5 @@ def _text(path: str) -> str:
 def _words(error: BaseException) -> str:
     # A wrong name is a CertificateError of its own in Python 3.6.
     if isinstance(error, ssl.CertificateError) or "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return "its certificate is not trusted ({}); name its CA as ca_file in --mqtt-config".format(error)
+        return f"its certificate is not trusted ({error}); name its CA as ca_file in --mqtt-config"
     return str(error) or type(error).__name__

@@ -189,7 +189,7 @@ class Cursor:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         self._turn += 1
         text = json.dumps(dict(values, turn=self._turn)).encode()
-        slot = "{:08x} ".format(zlib.crc32(text)).encode() + text
+        slot = f"{zlib.crc32(text):08x} ".encode() + text
         os.pwrite(self._handle, slot.ljust(self.SLOT), self._turn % 2 * self.SLOT)
         os.fdatasync(self._handle)
         self.values = values

@@ -26,7 +26,7 @@ class Session:
     def __init__(self, owner: Any) -> None:
         self.owner = owner
         self.settings = owner.settings
-        self.base = "{}/{}".format(self.settings.prefix, self.settings.node)
+        self.base = f"{self.settings.prefix}/{self.settings.node}"
         self._answer: Any = None  # of the broker to our CONNECT
         self._ended = False
         self._under_way: OrderedDict = OrderedDict()  # message id -> [number in the spool, acknowledged, sent when]
@@ -68,7 +68,7 @@ class Session:
             self.owner.spool.acknowledge(done)
         oldest = next(iter(self._under_way.values()), None)
         if oldest is not None and time.monotonic() - oldest[2] > ACKNOWLEDGE_S:
-            raise Gone("the broker has not acknowledged an event for {:.0f} s".format(ACKNOWLEDGE_S))
+            raise Gone(f"the broker has not acknowledged an event for {ACKNOWLEDGE_S:.0f} s")
 
     def run(self) -> None:
         """Connect, publish until the connection ends (Gone, OSError) or the owner stops."""
@@ -80,7 +80,7 @@ class Session:
             self.owner.spool.rewind()
             self.owner.error, self.owner.connected = "", True
             self.owner.connects += 1
-            self.owner.say("mqtt: connected to {}".format(self.settings.broker))
+            self.owner.say(f"mqtt: connected to {self.settings.broker}")
             while not self.owner.stopping.is_set():
                 self._step(client, 0.1)
             self._say_goodbye(client)
@@ -95,7 +95,7 @@ class Session:
         refused = self._answer is not None and getattr(self._answer, "value", self._answer) != 0
         if refused:
             text = self._answer if hasattr(self._answer, "value") else self.owner.paho.connack_string(self._answer)
-            raise Gone("the broker refuses: {}".format(text))
+            raise Gone(f"the broker refuses: {text}")
         if code or self._ended:
             raise Gone("the connection is lost ({})".format(self.owner.paho.error_string(code) if code else "closed"))
 
@@ -109,7 +109,7 @@ class Session:
     def _publish(self, client: Any, topic: str, payload: bytes, qos: int, retain: bool) -> int:
         info = client.publish(topic, payload, qos, retain)
         if info.rc != 0:
-            raise Gone("the connection is lost ({})".format(self.owner.paho.error_string(info.rc)))
+            raise Gone(f"the connection is lost ({self.owner.paho.error_string(info.rc)})")
         return info.mid
 
     def _announce(self, client: Any) -> None:
@@ -131,7 +131,7 @@ class Session:
         # Counts are retained, too: those of a camera that is no more, or under a former name, would stay for ever.
         own = [
             self.base + end
-            for end in ["/status", "/state"] + ["/camera/{}".format(number) for number in range(len(owner.cameras))]
+            for end in ["/status", "/state"] + [f"/camera/{number}" for number in range(len(owner.cameras))]
         ]
         for topic in owner.announced:
             if topic not in found and topic not in own:
@@ -203,7 +203,7 @@ class Session:
         at, before = self._sent.get(name, (-1e9, None))
         if value != before or now - at >= REFRESH_S:
             self._sent[name] = (now, value)
-            self._publish(client, "{}/{}".format(self.base, name), json.dumps(dict(value, **more)).encode(), 0, True)
+            self._publish(client, f"{self.base}/{name}", json.dumps(dict(value, **more)).encode(), 0, True)
 
     def _say_goodbye(self, client: Any) -> None:
         end = time.monotonic() + FAREWELL_S

@@ -20,27 +20,27 @@ from jetson.errors import BadInput, UsageError
 from jetson.net import loopback
 
 _URL = "mqtt://HOST or mqtts://HOST, with :PORT where it is not 1883 or 8883"
-_Settings = NamedTuple(
-    "_Settings",
-    [
-        ("host", str),
-        ("port", int),
-        ("tls", bool),
-        ("prefix", str),
-        ("node", str),
-        ("discovery", str),
-        ("username", str),
-        ("password", str),
-        ("ca_file", str),
-        ("cert_file", str),
-        ("key_file", str),
-        ("spool", str),
-        ("spool_events", int),
-        ("spool_mb", int),
-        ("counts_every_s", float),
-        ("notes", List[str]),
-    ],
-)
+
+
+class _Settings(NamedTuple):
+    host: str
+    port: int
+    tls: bool
+    prefix: str
+    node: str
+    discovery: str
+    username: str
+    password: str
+    ca_file: str
+    cert_file: str
+    key_file: str
+    spool: str
+    spool_events: int
+    spool_mb: int
+    counts_every_s: float
+    notes: List[str]
+
+
 _DEFAULTS: Dict[str, Any] = {
     "username": "",
     "password": "",
@@ -63,7 +63,7 @@ class Settings(_Settings):
     @property
     def broker(self) -> str:
         """The broker's address as it may be shown."""
-        host = "[{}]".format(self.host) if ":" in self.host else self.host
+        host = f"[{self.host}]" if ":" in self.host else self.host
         return "{}://{}:{}".format("mqtts" if self.tls else "mqtt", host, self.port)
 
     def context(self) -> ssl.SSLContext:
@@ -108,14 +108,12 @@ def read(args: argparse.Namespace) -> Optional[Settings]:
     if not values["tls"] and values["password"] and not loopback(values["host"]):
         notes.append("warning: the MQTT password goes over the network unencrypted; mqtts:// would encrypt it")
     if values["password"] and os.stat(args.mqtt_config).st_mode & 0o077:
-        notes.append("warning: others may read the password in {}: chmod 600".format(args.mqtt_config))
+        notes.append(f"warning: others may read the password in {args.mqtt_config}: chmod 600")
     settings = Settings(notes=notes, **values)
     try:
         settings.context()
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        raise BadInput(
-            "the TLS files cannot be used: {}".format(error), where, "ca_file, cert_file and key_file in PEM form"
-        )
+        raise BadInput(f"the TLS files cannot be used: {error}", where, "ca_file, cert_file and key_file in PEM form")
     return settings
 
 
@@ -142,7 +140,7 @@ def _address(url: str) -> Dict[str, Any]:
             "put username and password into a file: --mqtt-config FILE",
         )
     if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path.strip("/") or parts.query:
-        raise UsageError("not a broker's address: {}".format(url), "--mqtt", _URL)
+        raise UsageError(f"not a broker's address: {url}", "--mqtt", _URL)
     tls = parts.scheme == "mqtts"
     return {"host": parts.hostname, "port": port or (8883 if tls else 1883), "tls": tls}
 
@@ -155,21 +153,21 @@ def _file(path: str) -> Dict[str, Any]:
         if key not in _DEFAULTS:
             near = difflib.get_close_matches(key, _DEFAULTS, 1)
             raise BadInput(
-                "there is no such key: {}".format(key),
+                f"there is no such key: {key}",
                 path,
                 "one of " + ", ".join(sorted(_DEFAULTS)),
-                "did you mean {}?".format(near[0]) if near else None,
+                f"did you mean {near[0]}?" if near else None,
             )
         kind = type(_DEFAULTS[key])
         if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
             raise BadInput(
-                "{} is {!r}".format(key, value) if key != "password" else "password is not a text",
+                f"{key} is {value!r}" if key != "password" else "password is not a text",
                 path,
                 {"str": "a text", "int": "a whole number", "float": "a number"}[kind.__name__],
             )
         low, high = _LIMITS.get(key, (None, None))
         if low is not None and not low <= value <= high:
-            raise BadInput("{} is {!r}".format(key, value), path, "{} to {}".format(low, high))
+            raise BadInput(f"{key} is {value!r}", path, f"{low} to {high}")
     folder = os.path.dirname(os.path.abspath(path))
     return {
         key: os.path.join(folder, value) if value and (key.endswith("_file") or key == "spool") else value
@@ -180,7 +178,7 @@ def _file(path: str) -> Dict[str, Any]:
 def _topic(text: str, where: str) -> str:
     if not text or re.search(r"[+#$\s\x00-\x1f]", text) or not all(text.split("/")) or len(text) > 100:
         raise UsageError(
-            "not the beginning of a topic: {!r}".format(text),
+            f"not the beginning of a topic: {text!r}",
             where,
             "names with / between them, without blanks, +, # and $",
         )

@@ -64,7 +64,7 @@ class Spool:
         except OSError as error:
             self._held.close()
             raise BadInput(
-                "the spool cannot be used: {}".format(error.strerror or error),
+                f"the spool cannot be used: {error.strerror or error}",
                 self.folder,
                 "a folder that this user may write to, on a disk with room",
             )
@@ -98,7 +98,7 @@ class Spool:
     def offer(self, payload: bytes) -> int:
         """Append a record; its number. Waits for no disk. ValueError over 1 MiB."""
         if len(payload) > segment.MAX_PAYLOAD:
-            raise ValueError("a record of {} bytes".format(len(payload)))
+            raise ValueError(f"a record of {len(payload)} bytes")
         with self._lock:
             number = self._next
             self._next += 1
@@ -198,7 +198,7 @@ class Spool:
                 self._append()
             self.error = ""
         except OSError as error:
-            self.error = "events are not kept on disk: {}".format(error.strerror or error)
+            self.error = f"events are not kept on disk: {error.strerror or error}"
             with self._lock:
                 self._pending.extendleft(r for r in reversed(self._batch) if r[0] >= self._head)
                 self._batch.clear()
@@ -233,7 +233,7 @@ class Spool:
         if self._handle is not None:
             self._sync()
             self._end()
-        fresh = Segment(os.path.join(self.folder, "{:016x}{}".format(first, segment.SUFFIX)), first)
+        fresh = Segment(os.path.join(self.folder, f"{first:016x}{segment.SUFFIX}"), first)
         self._handle = segment.create(fresh.path, self._written)
         with self._lock:
             self._segments.append(fresh)
@@ -279,7 +279,7 @@ class Spool:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(one.path)
         except OSError as error:
-            self.error = "events are not kept on disk: {}".format(error.strerror or error)
+            self.error = f"events are not kept on disk: {error.strerror or error}"
             with self._lock:
                 self._dead = dead + self._dead
                 self._dirty = True

@@ -115,7 +115,7 @@ def read_token(args: argparse.Namespace) -> Optional[str]:
             with open(args.token_file) as file:
                 token = file.read().strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise BadInput("the token file cannot be read: {}".format(error), args.token_file)
+            raise BadInput(f"the token file cannot be read: {error}", args.token_file)
         if len(token) < 16 or not token.isprintable() or " " in token:
             raise BadInput(
                 "the token is too short or has blanks",
@@ -139,11 +139,11 @@ def _end_in_time(code: int) -> None:
 def command(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; 0 after a wished end, 1 when the loop is stuck."""
     if args.threads < 0 or args.threads > 64:
-        raise UsageError("not a number of threads: {}".format(args.threads), "--threads", "1 to 64, or 0: cores - 1")
+        raise UsageError(f"not a number of threads: {args.threads}", "--threads", "1 to 64, or 0: cores - 1")
     if not 0 <= args.port <= 65535:
-        raise UsageError("not a port: {}".format(args.port), "--port", "0 to 65535")
+        raise UsageError(f"not a port: {args.port}", "--port", "0 to 65535")
     if not 0 < args.budget <= 50:
-        raise UsageError("not a budget: {}".format(args.budget), "--budget", "percent of the time, over 0 up to 50")
+        raise UsageError(f"not a budget: {args.budget}", "--budget", "percent of the time, over 0 up to 50")
     if args.governor:
         governor.parse(args.governor)
         if args.tradeoff == "off":
@@ -151,9 +151,9 @@ def command(args: argparse.Namespace) -> int:
     if args.eval and args.tradeoff == "off":
         raise UsageError("true AP is measured beside the trade-off, which is off", "--eval")
     if not 0.01 <= args.drift_days <= 90:
-        raise UsageError("not a number of days: {}".format(args.drift_days), "--drift-days", "0.01 to 90")
+        raise UsageError(f"not a number of days: {args.drift_days}", "--drift-days", "0.01 to 90")
     if args.score is not None and not 0 < args.score < 1:
-        raise UsageError("not a score: {}".format(args.score), "--score", "between 0 and 1")
+        raise UsageError(f"not a score: {args.score}", "--score", "between 0 and 1")
     sys.setswitchinterval(0.0002)  # threads hand frames on; the default of 5 ms would be felt
     service = Live(args, settings.read(args))
     interrupted: List[int] = []

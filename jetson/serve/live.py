@@ -181,8 +181,8 @@ class Live:
         if detector is None or comparing is None or entry not in comparing.entries:
             return  # its engine has died, or a reload has brought others, since the governor looked
         self.runner.swap(entry.variant, detector, own=False)
-        self.journal.add("switched", reason="{} to {}: {}".format(before, entry.variant.name, reason))
-        say("governor: {} to {}: {}".format(before, entry.variant.name, reason))
+        self.journal.add("switched", reason=f"{before} to {entry.variant.name}: {reason}")
+        say(f"governor: {before} to {entry.variant.name}: {reason}")
 
     def _handle(self, request: Any) -> Any:
         return self.site.handle(request)
@@ -211,29 +211,27 @@ class Live:
             )
         )
         if token is None:
-            say("live page: {}".format(url))
+            say(f"live page: {url}")
             if loopback(self.args.host):
                 say(
-                    "from another machine: ssh -L {0}:127.0.0.1:{0} USER@THIS-MACHINE, then open that address".format(
-                        self.door.port
-                    )
+                    f"from another machine: ssh -L {self.door.port}:127.0.0.1:{self.door.port} USER@THIS-MACHINE, then open that address"
                 )
             else:
                 say("warning: --insecure: everybody who reaches this port can look in")
         else:
             self._say_code(guard, url)
             if not self.args.token_file:
-                say("token for programs (Authorization: Bearer …): {}".format(token))
+                say(f"token for programs (Authorization: Bearer …): {token}")
         if self.args.ready_file:
             here = "127.0.0.1" if self.args.host in ("0.0.0.0", "::") else self.args.host
             files.write_json(self.args.ready_file, {"url": self._url(here), "pid": os.getpid()})
 
     def _url(self, host: str) -> str:
-        return "http://{}:{}/".format("[{}]".format(host) if ":" in host else host, self.door.port)
+        return "http://{}:{}/".format(f"[{host}]" if ":" in host else host, self.door.port)
 
     def _say_code(self, guard: access.Access, url: str) -> None:
         self.guard, self.url, self.said = guard, url, guard.code
-        say("live page, this address works once: {}{}?code={}".format(url, access.CODE_PATH[1:], guard.code))
+        say(f"live page, this address works once: {url}{access.CODE_PATH[1:]}?code={guard.code}")
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 
@@ -262,7 +260,7 @@ class Live:
                 if face.confirmed and face.seen >= result.arrived:
                     quality = face.confidence * float(face.xyxy[3] - face.xyxy[1])
                     self.journal.keep_crop(
-                        "{}-{}".format(camera.index, face.number),
+                        f"{camera.index}-{face.number}",
                         quality,
                         functools.partial(crop, frame.image, face.xyxy),
                     )
@@ -281,7 +279,7 @@ class Live:
         known = ["" for _ in self.runner.views]
         state_due = beat_due = look_due = beat = 0.0
         awake = time.monotonic()
-        self.notifier.ready("serving on port {}".format(self.door.port))
+        self.notifier.ready(f"serving on port {self.door.port}")
         while not self.stop.wait(0.1):
             now = time.monotonic()
             if now - awake > _ASLEEP_S:
@@ -318,7 +316,7 @@ class Live:
             if getattr(self, "said", None) is not None and self.said != self.guard.code:
                 self._say_code(self.guard, self.url)
             if self.args.once and self.runner.ended:
-                say("the source has ended after {} results".format(self.runner.results))
+                say(f"the source has ended after {self.runner.results} results")
                 break
             if self.args.once and not self.args.wait_for_source and self._beyond_help():
                 return BadInput.exit_code
@@ -336,7 +334,7 @@ class Live:
         ):
             return False
         for camera in bad:
-            say("error: {}: {}".format(camera.source.label, camera.last_error))
+            say(f"error: {camera.source.label}: {camera.last_error}")
         return True
 
     def _watch_cameras(self, known: List[str]) -> None:
@@ -347,10 +345,10 @@ class Live:
             before, known[number] = known[number], camera.status
             if camera.status == "lost":
                 self.journal.add("camera lost", camera=number, source=camera.source.label, reason=camera.last_error)
-                say("camera {} lost: {}".format(number, camera.last_error))
+                say(f"camera {number} lost: {camera.last_error}")
             elif camera.status == "live" and before == "lost":
                 self.journal.add("camera back", camera=number, source=camera.source.label)
-                say("camera {} is back".format(number))
+                say(f"camera {number} is back")
             if camera.status == "lost":
                 self.site.no_picture(number, ["No picture", camera.source.label, camera.last_error])
             elif camera.status == "starting":

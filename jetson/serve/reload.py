@@ -27,14 +27,14 @@ def reload(live: Any) -> None:
             _zones(live)
         _bundle(live)
     finally:
-        live.notifier.ready("serving on port {}".format(live.door.port))
+        live.notifier.ready(f"serving on port {live.door.port}")
 
 
 def _refused(live: Any, what: str, error: Exception) -> None:
     reason = (str(error) or type(error).__name__).splitlines()[0]
     if isinstance(error, BadInput) and error.where is not None:
-        reason += " ({})".format(error.where)
-    live.notice("The new {} refused, the old one goes on: {}".format(what, reason))
+        reason += f" ({error.where})"
+    live.notice(f"The new {what} refused, the old one goes on: {reason}")
     live.journal.add("reload refused", reason=reason)
     say("reload refused, the old {} goes on: {}".format(what.partition(" was")[0], error))
 
@@ -58,13 +58,13 @@ def _zones(live: Any) -> None:
             live.journal.add(one.kind, **dict(fields, **one.place()))
     if live.mqtt is not None:
         live.mqtt.cameras = [one.names() for one in live.zones]
-    live.journal.add("reloaded", reason="{} lines and zones".format(len(places)))
-    say("now counting at the {} lines and zones of {}".format(len(places), live.args.zones))
+    live.journal.add("reloaded", reason=f"{len(places)} lines and zones")
+    say(f"now counting at the {len(places)} lines and zones of {live.args.zones}")
 
 
 def _bundle(live: Any) -> None:
     args = live.args
-    say("reloading {}".format(args.bundle))
+    say(f"reloading {args.bundle}")
     try:
         manifest.verify(args.bundle)
         fresh = manifest.load(args.bundle)
@@ -93,4 +93,4 @@ def _bundle(live: Any) -> None:
         closing.start()
     live.status.reloads += 1
     live.journal.add("reloaded", bundle=fresh.name, variant=variant.name)
-    say("now running {} {}".format(fresh.name, variant.name))
+    say(f"now running {fresh.name} {variant.name}")

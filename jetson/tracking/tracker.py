@@ -24,7 +24,12 @@ VOTE_MEMORY_S = 8.0  # votes fade, so that a mask put on after entering changes 
 VOTE_LEAD = 0.6  # the share of the votes a new class needs to take over
 
 
-Event = NamedTuple("Event", [("kind", str), ("track", int), ("label", int), ("began", float), ("at", float)])
+class Event(NamedTuple):
+    kind: str
+    track: int
+    label: int
+    began: float
+    at: float
 
 
 class Track:

@@ -30,7 +30,12 @@ _SHORTEST = 0.01
 _SMALLEST = 1e-4
 _FORM = "line|polygon CAMERA NAME x,y x,y …"
 
-Zone = NamedTuple("Zone", [("kind", str), ("camera", int), ("name", str), ("points", np.ndarray)])
+
+class Zone(NamedTuple):
+    kind: str
+    camera: int
+    name: str
+    points: np.ndarray
 
 
 # `began`: of a "zone left", when it was entered; of the others, when the track began. Times are monotonic seconds.
@@ -63,7 +68,7 @@ def load(path: str, cameras: int) -> List[Zone]:
         with open(path, "rb") as file:
             text = file.read().decode("utf-8-sig")  # Windows editors put a mark before it
     except OSError as error:
-        raise BadInput("the file of lines and polygons cannot be read: {}".format(error.strerror), path, _FORM)
+        raise BadInput(f"the file of lines and polygons cannot be read: {error.strerror}", path, _FORM)
     except UnicodeDecodeError:
         raise BadInput("the file of lines and polygons is not text in UTF-8", path, _FORM)
     return parse(text, path, cameras)
@@ -76,7 +81,7 @@ def parse(text: str, path: str = "zones", cameras: int = 1000) -> List[Zone]:
     names: Dict[Tuple[int, str], int] = {}
     for number, line in enumerate(text.split("\n"), 1):
         words = line.partition("#")[0].split()
-        where = "{}, line {}".format(path, number)
+        where = f"{path}, line {number}"
         if not words:
             continue
         if words[0] == "pixels":
@@ -86,42 +91,42 @@ def parse(text: str, path: str = "zones", cameras: int = 1000) -> List[Zone]:
             scale = (float(match.group(1)), float(match.group(2)))
             continue
         if words[0] not in ("line", "polygon"):
-            raise BadInput("unknown kind: {}".format(words[0]), where, _FORM)
+            raise BadInput(f"unknown kind: {words[0]}", where, _FORM)
         if len(words) < 3 or not re.match(r"^[0-9]{1,3}$", words[1]):
-            raise BadInput("no camera's number and name after {}".format(words[0]), where, _FORM)
+            raise BadInput(f"no camera's number and name after {words[0]}", where, _FORM)
         camera, name = int(words[1]), words[2]
         if camera >= cameras:
             raise BadInput(
-                "there is no camera {}".format(camera),
+                f"there is no camera {camera}",
                 where,
-                "0 to {}: the cameras in the order of --source".format(cameras - 1),
+                f"0 to {cameras - 1}: the cameras in the order of --source",
             )
         if not re.match(r"^\w[\w.-]{0,39}$", name):
-            raise BadInput("not a name: {}".format(name), where, "letters, digits, '_', '-' and '.', at most 40")
+            raise BadInput(f"not a name: {name}", where, "letters, digits, '_', '-' and '.', at most 40")
         if (camera, name) in names:
             raise BadInput(
-                "camera {} has a {} already".format(camera, name),
+                f"camera {camera} has a {name} already",
                 where,
-                "another name than in line {}".format(names[camera, name]),
+                f"another name than in line {names[camera, name]}",
             )
         names[camera, name] = number
         points = np.array([_point(word, scale, where) for word in words[3:]], np.float64).reshape(-1, 2)
         (_check_line if words[0] == "line" else _check_polygon)(points, scale, where)
         found.append(Zone(words[0], camera, name, points))
         if sum(1 for zone in found if zone.camera == camera) > MOST:
-            raise BadInput("too many for camera {}".format(camera), where, "at most {}".format(MOST))
+            raise BadInput(f"too many for camera {camera}", where, f"at most {MOST}")
     return found
 
 
 def _point(word: str, scale: Tuple[float, float], where: str) -> List[float]:
     match = re.match(r"^(-?\d{1,6}(?:\.\d{1,9})?),(-?\d{1,6}(?:\.\d{1,9})?)$", word)
     if not match:
-        raise BadInput("not a point: {}".format(word), where, "x,y without a blank, as 0.5,0.25")
+        raise BadInput(f"not a point: {word}", where, "x,y without a blank, as 0.5,0.25")
     point = [float(part) / side for part, side in zip(match.groups(), scale)]
     if not all(0 <= part <= 1 for part in point):
         remedy = "for points in pixels, write a line before it: pixels WIDTHxHEIGHT" if scale == (1.0, 1.0) else None
         raise BadInput(
-            "the point {} is outside the picture".format(word),
+            f"the point {word} is outside the picture",
             where,
             "x from 0 to {:g}, y from 0 to {:g}".format(*scale),
             remedy,
@@ -131,25 +136,25 @@ def _point(word: str, scale: Tuple[float, float], where: str) -> List[float]:
 
 def _check_line(points: np.ndarray, scale: Tuple[float, float], where: str) -> None:
     if len(points) != 2:
-        raise BadInput("a line has two points, not {}".format(len(points)), where, _FORM)
+        raise BadInput(f"a line has two points, not {len(points)}", where, _FORM)
     if np.hypot(*(points[1] - points[0])) < _SHORTEST:
         raise BadInput("the line is too short", where, "at least a hundredth of the picture")
 
 
 def _check_polygon(points: np.ndarray, scale: Tuple[float, float], where: str) -> None:
     if not 3 <= len(points) <= MOST_POINTS:
-        raise BadInput("a polygon has 3 to {} points, not {}".format(MOST_POINTS, len(points)), where, _FORM)
+        raise BadInput(f"a polygon has 3 to {MOST_POINTS} points, not {len(points)}", where, _FORM)
     pixels = points * scale  # the numbers as they were written, so that exact ones are compared exactly
     for number in range(len(points)):
         if (points[number] == points[number - 1]).all():
             raise BadInput(
-                "a point stands there twice: point {}".format(number or len(points)),
+                f"a point stands there twice: point {number or len(points)}",
                 where,
                 "each point once; the last is joined to the first by itself",
             )
     crossing = geometry.crossing_edges(pixels)
     if crossing:
-        sides = ["{} to {}".format(edge + 1, (edge + 1) % len(points) + 1) for edge in crossing]
+        sides = [f"{edge + 1} to {(edge + 1) % len(points) + 1}" for edge in crossing]
         raise BadInput(
             "the polygon crosses itself: the sides from point {} and from point {} meet".format(*sides),
             where,

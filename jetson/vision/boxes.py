@@ -61,7 +61,7 @@ def decode(outputs: Mapping[str, np.ndarray], recipe: Mapping[str, Any], score: 
     best, boxes, logits = [], [], []
     threshold = np.float32(_logit(score))
     for stride in recipe["strides"]:
-        maps = outputs["cls_{}".format(stride)][0]
+        maps = outputs[f"cls_{stride}"][0]
         columns = maps.shape[2]
         classes = maps.reshape(maps.shape[0], -1)
         # The threshold is applied to logits: the sigmoid is paid for the few cells that pass, not for the map.
@@ -73,7 +73,7 @@ def decode(outputs: Mapping[str, np.ndarray], recipe: Mapping[str, Any], score: 
             keep = np.argpartition(top[cells], -CANDIDATES)[-CANDIDATES:]
             keep.sort()
             cells = cells[keep]
-        distance = outputs["box_{}".format(stride)][0].reshape(4, -1)[:, cells]
+        distance = outputs[f"box_{stride}"][0].reshape(4, -1)[:, cells]
         distance = np.exp(np.minimum(distance, _MAX_LOG)) * stride
         x = (cells % columns + 0.5) * stride
         y = (cells // columns + 0.5) * stride

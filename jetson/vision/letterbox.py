@@ -51,7 +51,7 @@ def letterbox(
     ValueError when the frame is not uint8 (h, w, 3).
     """
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
-        raise ValueError("a frame is uint8 (h, w, 3), not {} {}".format(frame.dtype, frame.shape))
+        raise ValueError(f"a frame is uint8 (h, w, 3), not {frame.dtype} {frame.shape}")
     width, height = input_wh
     frame_h, frame_w = frame.shape[:2]
     fit_w, fit_h = fit((frame_w, frame_h), input_wh)
@@ -59,7 +59,7 @@ def letterbox(
     if out is None:
         out = np.empty((1, 3, height, width), np.float32)
     elif out.shape != (1, 3, height, width) or out.dtype != np.float32:
-        raise ValueError("out is float32 {}, not {} {}".format((1, 3, height, width), out.dtype, out.shape))
+        raise ValueError(f"out is float32 {(1, 3, height, width)}, not {out.dtype} {out.shape}")
     planes = out[0]
     for plane, channel in zip(planes, cv2.split(small)):
         plane[:fit_h, :fit_w] = channel

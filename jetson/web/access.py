@@ -103,10 +103,8 @@ class Access:
                     403, b"this address was used already or is not right; the server has printed a new one to its log\n"
                 )
             self.code = secrets.token_urlsafe(16)
-        text = "{}.{}".format(int(time.time()) + COOKIE_S, secrets.token_hex(8))
-        cookie = "{}={}.{}; Max-Age={}; Path=/; HttpOnly; SameSite=Strict".format(
-            COOKIE, text, self._sign(text), COOKIE_S
-        )
+        text = f"{int(time.time()) + COOKIE_S}.{secrets.token_hex(8)}"
+        cookie = f"{COOKIE}={text}.{self._sign(text)}; Max-Age={COOKIE_S}; Path=/; HttpOnly; SameSite=Strict"
         # A redirect by refresh, not 303: with SameSite=Strict a browser that came from a mail program's link would
         # not send the new cookie along the redirect chain.
         return Response(

@@ -4,17 +4,14 @@ from http.client import responses
 from typing import Dict, NamedTuple, Optional
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-Request = NamedTuple(
-    "Request",
-    [
-        ("method", str),
-        ("path", str),
-        ("query", Dict[str, str]),
-        ("headers", Dict[str, str]),
-        ("peer", str),
-        ("keep_alive", bool),
-    ],
-)
+
+class Request(NamedTuple):
+    method: str
+    path: str
+    query: Dict[str, str]
+    headers: Dict[str, str]
+    peer: str
+    keep_alive: bool
 
 
 class Response:
@@ -62,7 +59,7 @@ def compose(
     if not stream:
         fields["Content-Length"] = str(len(response.body))
     lines = ["HTTP/1.1 {} {}".format(response.status, responses.get(response.status, "Error"))]
-    lines += ["{}: {}".format(name, value) for name, value in fields.items()]
+    lines += [f"{name}: {value}" for name, value in fields.items()]
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
     return head if request is not None and request.method == "HEAD" else head + response.body
 

@@ -141,7 +141,7 @@ class Door:
         except BadRequest as error:
             response = Response(error.status, (str(error) + "\n").encode())
         except Exception as error:  # whatever is wrong there: no answer would look like a dead process
-            response = Response(500, "{}: {}\n".format(type(error).__name__, error).encode("utf-8", "replace"))
+            response = Response(500, f"{type(error).__name__}: {error}\n".encode("utf-8", "replace"))
         sock = self._let_go(caller)
         # A few hundred bytes always fit into the buffer of a new socket.
         with contextlib.suppress(OSError):

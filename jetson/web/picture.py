@@ -43,7 +43,7 @@ def draw(image: np.ndarray, tracks: List[tracker.Track], at: float, scale: float
         cv2.rectangle(image, (x0, y0), (x1, y1), colour, thickness, cv2.LINE_AA)
         text = NAMES[face.label]
         if face.confirmed:
-            text = "#{} {}".format(face.number, text)
+            text = f"#{face.number} {text}"
         (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
         if width > 3 * (x1 - x0) + 40:
             text = NAMES[face.label]
@@ -83,7 +83,7 @@ def encode(image: np.ndarray, quality: int = QUALITY) -> bytes:
     """A JPEG of uint8 (h, w, 3) BGR."""
     good, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not good:
-        raise ValueError("OpenCV cannot encode a picture of {}".format(image.shape))
+        raise ValueError(f"OpenCV cannot encode a picture of {image.shape}")
     return data.tobytes()
 
 

@@ -128,11 +128,11 @@ class _Collector:
         state = self._state
         if state["server"]:
             for name in ("connections", "streams"):
-                metric = Gauge("jetmask_http_" + name, "Open {}.".format(name))
+                metric = Gauge("jetmask_http_" + name, f"Open {name}.")
                 metric.add_metric([], state["server"][name])
                 yield metric
             for name in ("requests", "refused", "dropped"):
-                metric = Counter("jetmask_http_" + name, "HTTP {}.".format(name))
+                metric = Counter("jetmask_http_" + name, f"HTTP {name}.")
                 metric.add_metric([], state["server"][name])
                 yield metric
         board = state["board"]

@@ -238,7 +238,7 @@ class Server:
                 )
                 request = None
             except Exception as error:  # a fault in one answer must not end the service
-                response = Response(500, "{}: {}\n".format(type(error).__name__, error).encode("utf-8", "replace"))
+                response = Response(500, f"{type(error).__name__}: {error}\n".encode("utf-8", "replace"))
             self._answer(connection, request, response)
 
     def _answer(self, connection: _Connection, request: Optional[Request], response: Response) -> None:

@@ -20,19 +20,19 @@ FILES = {
     "/drift.js": ("drift.js", "text/javascript; charset=utf-8"),
 }
 BOUNDARY = "jetmaskframe"
-_NEXT = "\r\n--{}\r\n".format(BOUNDARY).encode()
+_NEXT = f"\r\n--{BOUNDARY}\r\n".encode()
 _JPEG_TYPE = "image/jpeg"
 
 
 def event_part(name: str, value: Any) -> bytes:
     """One server-sent event; one of the journal has its number as the id, by which a browser goes on."""
     number = "id: {}\n".format(value["number"]) if name == "event" else ""
-    return "event: {}\n{}data: {}\n\n".format(name, number, json.dumps(value)).encode()
+    return f"event: {name}\n{number}data: {json.dumps(value)}\n\n".encode()
 
 
 def picture_part(jpeg: bytes) -> bytes:
     """One part of the MJPEG stream, with the boundary behind it: browsers show a part only when it has ended."""
-    head = "Content-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n".format(len(jpeg))
+    head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
     return head.encode() + jpeg + _NEXT
 
 
@@ -54,16 +54,16 @@ class Site:
     def picture(self, camera: int, jpeg: bytes, marked: bool = False) -> None:
         """A new picture of a camera is encoded; `marked`: with lines and zones, which only a snapshot has."""
         if marked:
-            self.server.publish("marked {}".format(camera), jpeg)
+            self.server.publish(f"marked {camera}", jpeg)
             return
         self._pictures[camera] = jpeg
-        self.server.publish("picture {}".format(camera), picture_part(jpeg))
-        self.server.publish("snapshot {}".format(camera), jpeg)
+        self.server.publish(f"picture {camera}", picture_part(jpeg))
+        self.server.publish(f"snapshot {camera}", jpeg)
 
     def no_picture(self, camera: int, lines: List[str]) -> None:
         """Show a card to those who watch; a snapshot that is waited for is not answered with it."""
         self._pictures[camera] = card(lines)
-        self.server.publish("picture {}".format(camera), picture_part(self._pictures[camera]))
+        self.server.publish(f"picture {camera}", picture_part(self._pictures[camera]))
 
     def tell(self, name: str, value: Any) -> None:
         """Send an event to everybody who listens."""
@@ -110,7 +110,7 @@ class Site:
             200,
             _NEXT + first,
             "multipart/x-mixed-replace; boundary=" + BOUNDARY,
-            topic="picture {}".format(camera),
+            topic=f"picture {camera}",
             latest_only=True,
         )
 

@@ -49,7 +49,7 @@ def make(name, path, folder, images, calibration_wh, litert_whs=(), say=print, m
     folder.mkdir(parents=True, exist_ok=True)
     model = load(str(path))
     onnx = {kind: str(folder / pattern.format(name)) for kind, pattern in writer.KINDS.items()}
-    say("%s: ONNX, parity with Keras" % name)
+    say(f"{name}: ONNX, parity with Keras")
     export.export(model, onnx["fp32"])
     findings = lint.lint(onnx["fp32"], "nano")
     if findings:
@@ -64,7 +64,7 @@ def make(name, path, folder, images, calibration_wh, litert_whs=(), say=print, m
         table.layer_precisions["fp16"] = dict.fromkeys(keep, "fp32")
     table_path = str(folder / (name + ".json"))
     tables.write(table_path, table)
-    say("%s: fp16, int8" % name)
+    say(f"{name}: fp16, int8")
     quantize.fp16(onnx["fp32"], onnx["fp16"], keep)
     quantize.int8_cpu(onnx["fp32"], table, onnx["int8-cpu"])
     quantize.int8_tensorrt(onnx["fp32"], table, onnx["int8"])
@@ -147,7 +147,7 @@ def measure(bundle_dir, split_dir, split_name, only=None, threads=None, say=prin
                 }
             results.append(result)
             p50 = result["latency_ms"]["total_ms"]["p50"]
-            ap = "    -" if result["map50"] is None else "%5.1f" % result["map50"]
+            ap = "    -" if result["map50"] is None else "{:5.1f}".format(result["map50"])
             say("%-28s %-11s AP %s  %6.2f ms" % (variant.name, runtime, ap, p50))
     order = {variant.name: number for number, variant in enumerate(contents)}
     return sorted(results, key=lambda r: order[r["variant"]])
@@ -216,8 +216,9 @@ def write_bundle(
     failed = lost_too_much(results)
     for name, lost in failed.items():
         say(
-            "%s is left out: mAP50 %+.2f against fp32 (95 %% bounds %+.2f to %+.2f), at most %.1f may be lost"
-            % (name, lost["difference"], lost["low"], lost["high"], max_drop)
+            "{} is left out: mAP50 {:+.2f} against fp32 (95 % bounds {:+.2f} to {:+.2f}), at most {:.1f} may be lost".format(
+                name, lost["difference"], lost["low"], lost["high"], max_drop
+            )
         )
     digest = writer.write(
         str(folder),

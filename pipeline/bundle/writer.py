@@ -189,7 +189,7 @@ def _copy(source: str, target: str) -> None:
 
 def tflite_name(model: str, wh: Sequence[int], precision: str) -> str:
     """How a LiteRT file is called inside a bundle."""
-    return "{}-{}x{}.{}.tflite".format(model, wh[0], wh[1], precision)
+    return f"{model}-{wh[0]}x{wh[1]}.{precision}.tflite"
 
 
 def _copy_models(part: str, models: Mapping[str, Mapping[str, Any]]) -> None:

@@ -19,7 +19,7 @@ MAX_DROP = 0.5  # points of two-class mAP50
 def finite(points):
     """UsageError for a --max-drop that is no number: nothing is over NaN, and so every gate would hold or none."""
     if points is not None and not math.isfinite(points):
-        raise UsageError("--max-drop %r" % points, "--max-drop", "points of mAP50, for instance 0.5")
+        raise UsageError(f"--max-drop {points!r}", "--max-drop", "points of mAP50, for instance 0.5")
 
 
 class Verdict(NamedTuple):
@@ -77,9 +77,9 @@ def require(verdict, name):
     """QualityGate (exit 5) with the figures, unless the verdict is passed."""
     if not verdict.passed:
         raise QualityGate(
-            "%s loses too much: %s" % (name, verdict),
+            f"{name} loses too much: {verdict}",
             where=name,
-            expected="at most %.2f points of two-class mAP50 lost" % verdict.max_drop,
+            expected=f"at most {verdict.max_drop:.2f} points of two-class mAP50 lost",
             remedy="keep the sensitive layers in higher precision (--precision auto), calibrate on more "
             "images or with another method, or allow more with --max-drop",
         )

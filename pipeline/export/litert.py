@@ -30,7 +30,7 @@ def convert(model, input_wh, precision, images, dst, fold_residuals=True):
     here, raw 0..255 BGR; the outputs carry the model's names in the signature.
     """
     if precision not in PRECISIONS:
-        raise UsageError("LiteRT has no precision %r here" % precision, expected="one of " + ", ".join(PRECISIONS))
+        raise UsageError(f"LiteRT has no precision {precision!r} here", expected="one of " + ", ".join(PRECISIONS))
     images = [] if images is None else [str(path) for path in images]
     if precision == "int8" and not images:
         raise BadInput(
@@ -90,7 +90,7 @@ def _apply(tf, graph, image):
         elif node.op_type == "Concat":
             y = tf.concat([tensors[name] for name in node.input], axis=3)
         else:
-            raise JetmaskError("no LiteRT form for %s" % node.op_type, where="node " + node.name)
+            raise JetmaskError(f"no LiteRT form for {node.op_type}", where="node " + node.name)
         tensors[node.output[0]] = y
     return {output.name: tf.identity(tensors[output.name], name=output.name) for output in graph.output}
 
@@ -125,7 +125,7 @@ def _quiet():
         except Exception as error:
             log.seek(0)
             lines = log.read().decode("utf-8", "replace").splitlines()
-            raise JetmaskError("LiteRT's converter failed: %s" % error, where="; ".join(lines[-3:]) or None) from error
+            raise JetmaskError(f"LiteRT's converter failed: {error}", where="; ".join(lines[-3:]) or None) from error
         finally:
             sys.stderr.flush()
             os.dup2(saved, 2)

@@ -94,12 +94,12 @@ def _detector(model, where):
     picture = graph is not None and len(graph.inputs) == 1 and len(graph.inputs[0].shape) == 4
     if not picture or graph.inputs[0].shape[-1] != 3 or any(len(t.shape) != 4 for t in graph.outputs):
         what = (
-            "inputs %s, outputs %s" % (shapes(model.inputs), shapes(model.outputs))
+            f"inputs {shapes(model.inputs)}, outputs {shapes(model.outputs)}"
             if graph is not None
             else (type(model).__name__)
         )
         raise BadInput(
-            "not a detector that can be exported: %s" % what,
+            f"not a detector that can be exported: {what}",
             where=where,
             expected="a functional model of one input (batch, height, width, 3) that gives maps (batch, "
             "height, width, channels)",
@@ -155,7 +155,7 @@ def _exportable(layer):
         if tuple(layer.size) != (2, 2) or layer.interpolation != "nearest":
             raise JetmaskError(
                 "this upsampling cannot be exported",
-                where="layer %s" % layer.name,
+                where=f"layer {layer.name}",
                 expected="UpSampling2D(2, interpolation='nearest')",
                 remedy="change the model",
             )
@@ -173,8 +173,8 @@ def _settle(graph, path):
     for node in graph.node:
         if node.op_type not in OPERATORS:
             raise JetmaskError(
-                "export left a %s in the graph" % node.op_type,
-                where="%s, node %s" % (path, node.name),
+                f"export left a {node.op_type} in the graph",
+                where=f"{path}, node {node.name}",
                 expected="only " + ", ".join(OPERATORS),
                 remedy="build the model from the layers that pipeline/models/detector.py uses",
             )
@@ -185,7 +185,7 @@ def _settle(graph, path):
             if list(scales) != [1, 1, 2, 2]:
                 raise JetmaskError(
                     "a Resize that is not by constant scales",
-                    where="%s, node %s" % (path, node.name),
+                    where=f"{path}, node {node.name}",
                     expected="scales 1, 1, 2, 2",
                     remedy="upsample by UpSampling2D(2)",
                 )
@@ -206,7 +206,7 @@ def _settle_conv(node, weight_shape, path):
     # of 2 reads is even when the input is a multiple of 32, so the traced pads hold for all sizes; this checks it.
     total = [pads[i] + pads[i + 2] for i in (0, 1)]
     if graphs.attribute(node, "auto_pad", "NOTSET") != "NOTSET" or total != [k - s for k, s in zip(kernel, strides)]:
-        where = "%s, node %s: kernel %s, strides %s, pads %s" % (path, node.name, kernel, strides, pads)
+        where = f"{path}, node {node.name}: kernel {kernel}, strides {strides}, pads {pads}"
         raise JetmaskError(
             "a convolution whose padding does not hold for all sizes",
             where=where,
@@ -253,7 +253,7 @@ def _compare(proto, model, input_whs, tolerance, path):
                 theirs = np.asarray(theirs).transpose(0, 3, 1, 2)
                 if theirs.shape != ours.shape:
                     raise JetmaskError(
-                        "an output's shape differs from Keras: %s, not %s" % (ours.shape, theirs.shape),
+                        f"an output's shape differs from Keras: {ours.shape}, not {theirs.shape}",
                         where="%s, output %s at %dx%d" % (path, name, width, height),
                     )
                 difference = float(np.abs(theirs - ours).max())
@@ -261,9 +261,9 @@ def _compare(proto, model, input_whs, tolerance, path):
                     worst, where = difference, "output %s at %dx%d" % (name, width, height)
         if not worst <= tolerance:
             raise JetmaskError(
-                "the exported model differs from Keras by %.3g" % worst,
-                where="%s, %s" % (path, where),
-                expected="at most %g" % tolerance,
+                f"the exported model differs from Keras by {worst:.3g}",
+                where=f"{path}, {where}",
+                expected=f"at most {tolerance:g}",
                 remedy="report the model's layers; nothing was written",
             )
         parity[(width, height)] = worst
@@ -352,7 +352,7 @@ def command(args):
         print("%s  %d bytes, %d nodes, sha256 %s" % (result.path, result.size_bytes, result.nodes, result.sha256[:16]))
         for (width, height), difference in result.parity.items():
             print("equal to Keras at %dx%d within %.2g" % (width, height, difference))
-        print("%s: %s" % (args.target, "no findings" if not findings else "%d findings" % len(findings)))
+        print("{}: {}".format(args.target, "no findings" if not findings else "%d findings" % len(findings)))
     for finding in findings:
         print(lint.describe(finding), file=sys.stderr)
     return 4 if findings else 0

@@ -27,7 +27,7 @@ def read(path):
         ) from error
     except Exception as error:  # protobuf's DecodeError has no public base class that all its versions share
         raise BadInput(
-            "not an ONNX model: %s" % error,
+            f"not an ONNX model: {error}",
             where=path,
             expected="an ONNX file written by jetmask export",
             remedy="export the model again",
@@ -48,7 +48,7 @@ def write(model, path):
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise BadInput(
-            "the graph is not what ONNX allows: %s" % str(error).splitlines()[0],
+            f"the graph is not what ONNX allows: {str(error).splitlines()[0]}",
             where=path,
             expected="a valid ONNX model, outputs with their shapes among it",
             remedy="export the model again: jetmask export",
@@ -241,7 +241,7 @@ def own_constants(graph):
         for i in range(1, len(node.input)) if node.op_type == "Conv" else ():
             name = node.input[i]
             if name in seen and name in values:
-                node.input[i] = "%s.of.%s" % (name, node.output[0])
+                node.input[i] = f"{name}.of.{node.output[0]}"
                 set_constant(graph, node.input[i], values[name])
             seen.add(name)
 
@@ -280,13 +280,13 @@ def layer_names(graph, known):
         layer = _layer_of(node.input[1] if is_conv else node.name, known)
         if layer is None:
             source = names.get(node.input[0], node.input[0])
-            layer = "%s.%s" % (source.split(".")[0], node.op_type.lower())
+            layer = "{}.{}".format(source.split(".")[0], node.op_type.lower())
         if node.output[0] not in taken:
             names[node.output[0]] = free(layer)
         parts = ("weight", "bias") if is_conv else ("roi", "scales")
         for part, name in zip(parts, node.input[1:] if is_conv or node.op_type == "Resize" else ()):
             if name and name not in names and name not in taken:
-                names[name] = free("%s.%s" % (layer if is_conv else "upsample", part))
+                names[name] = free("{}.{}".format(layer if is_conv else "upsample", part))
         node.name = layer if is_conv or node.output[0] in taken else names[node.output[0]]
     return names
 

@@ -174,7 +174,7 @@ class Finding(NamedTuple):
 
 def describe(finding):
     """One finding as the lines a user reads."""
-    return "%s: %s\n  rule: %s (%s)\n  do: %s" % (
+    return "{}: {}\n  rule: {} ({})\n  do: {}".format(
         finding.node or "the file",
         finding.what,
         finding.rule,
@@ -187,7 +187,7 @@ def require_tensorrt(device):
     """UsageError where a target has no TensorRT whose rules could be asked."""
     if not device.tensorrt:
         raise UsageError(
-            "%s has no TensorRT to lint for" % device.name,
+            f"{device.name} has no TensorRT to lint for",
             where="--target",
             expected="one of " + ", ".join(t.name for t in targets.TARGETS.values() if t.tensorrt),
         )
@@ -246,7 +246,7 @@ class _Linter:
                 self.add(
                     None,
                     "no uint8 input before 8.5",
-                    "input %s is uint8" % entry.name,
+                    f"input {entry.name} is uint8",
                     "onnx-tensorrt 8.2 convertDtype: 'Unsupported ONNX data type: UINT8 (2)'",
                     "feed float32, raw 0..255",
                 )
@@ -255,7 +255,7 @@ class _Linter:
             self.add(
                 None,
                 "layer names are unique",
-                "two nodes are called %s" % name,
+                f"two nodes are called {name}",
                 "TensorRT network validation",
                 "export again: jetmask export names them",
             )
@@ -263,7 +263,7 @@ class _Linter:
             self.add(
                 None,
                 "no Q/DQ without INT8 hardware",
-                "%s has no INT8: %s" % (self.device.title, self.device.slow_precision_reason),
+                f"{self.device.title} has no INT8: {self.device.slow_precision_reason}",
                 "NVIDIA/TensorRT issue 3399: 'Networks with QuantizeLayer/DequantizeLayer layers require hardware "
                 "with Int8 support'",
                 "use the float32 file with FP16 there",
@@ -274,11 +274,11 @@ class _Linter:
         ours = node.domain in ("", "ai.onnx")
         if ours and (node.op_type in OPERATORS or (since and self.version >= since)):
             return True
-        name = node.op_type if ours else "%s.%s" % (node.domain, node.op_type)
+        name = node.op_type if ours else f"{node.domain}.{node.op_type}"
         self.add(
             node,
-            "only operators that %s parses" % self._named(),
-            "operator %s %s" % (name, "comes with %d.%d" % since if since else "is not known to be parsed"),
+            f"only operators that {self._named()} parses",
+            "operator {} {}".format(name, "comes with %d.%d" % since if since else "is not known to be parsed"),
             OPERATORS_MD,
             MENDS.get(node.op_type, "build the model from Conv, Relu, Add and Resize"),
         )
@@ -353,14 +353,14 @@ class _Linter:
         nearest = graphs.attribute(node, "nearest_mode", "round_prefer_floor")
         source, mend = OPERATORS_MD + ", Resize", "resize by scales, nearest, asymmetric, floor"
         if mode not in ("nearest", "linear"):
-            self.add(node, "nearest or linear only", "its mode is %s" % mode, source, mend)
+            self.add(node, "nearest or linear only", f"its mode is {mode}", source, mend)
         if coordinates not in RESIZE_COORDINATES:
-            self.add(node, "known coordinates only", "its coordinates are %s" % coordinates, source, mend)
+            self.add(node, "known coordinates only", f"its coordinates are {coordinates}", source, mend)
         if coordinates == "tf_half_pixel_for_nn" and nearest != "round_prefer_floor":
             self.add(
                 node,
                 "tf_half_pixel_for_nn rounds round_prefer_floor",
-                "it rounds %s" % nearest,
+                f"it rounds {nearest}",
                 "onnx-tensorrt 8.2 importResize",
                 mend,
             )
@@ -419,7 +419,7 @@ class _Linter:
                     node,
                     "three inputs: x, scale and zero point",
                     "it has %d" % len(node.input),
-                    source + ": 'This version of TensorRT requires 3 inputs for the %s operator'" % node.op_type,
+                    source + f": 'This version of TensorRT requires 3 inputs for the {node.op_type} operator'",
                     mend,
                 )
         elif zero is None:
@@ -433,12 +433,12 @@ class _Linter:
                 mend,
             )
         elif zero.dtype != np.int8:
-            self.add(node, "signed int8 only", "its type is %s" % zero.dtype, "NvInfer.h 8.2.1, IQuantizeLayer", mend)
+            self.add(node, "signed int8 only", f"its type is {zero.dtype}", "NvInfer.h 8.2.1, IQuantizeLayer", mend)
         if scale is None:
             self.add(node, "scales are build-time constants", "its scale is computed", source, mend)
             return
         if not np.all(scale > 0):
-            self.add(node, "scales are positive", "a scale is %g" % float(scale.min()), source, mend)
+            self.add(node, "scales are positive", f"a scale is {float(scale.min()):g}", source, mend)
         if zero is not None and zero.size != scale.size:
             self.add(
                 node, "scale and zero point have the same size", "%d and %d" % (scale.size, zero.size), source, mend

@@ -82,7 +82,7 @@ def build(size="s", dropout=0.0):
             return detector(*mobilenet.body(), mobilenet.NECK, mobilenet.HEADS, dropout)
         if size not in FAMILY:
             raise UsageError(
-                "unknown model size %r" % size,
+                f"unknown model size {size!r}",
                 expected="a .keras file or one of " + ", ".join(SIZES),
                 remedy="set model.size to one of them",
             )
@@ -179,7 +179,7 @@ def load(path):
     except (OSError, ValueError, TypeError, KeyError, AttributeError, zlib.error, zipfile.BadZipFile) as error:
         own = "Lambda" in str(error) or "custom" in str(error)  # code of the user's, which a file alone does not bring
         raise BadInput(
-            "not a model this version can read: %s" % error,
+            f"not a model this version can read: {error}",
             where=path,
             expected=expected,
             remedy="load it in Python with its own code and call pipeline.pruning.pruner.prune(model, plan)"

@@ -41,16 +41,16 @@ def transfer(net, weights=IMAGENET):
         source = _application(weights)
     except (ValueError, KeyError, OSError) as error:  # h5py raises OSError
         raise BadInput(
-            "not weights of MobileNetV2: %s" % str(error).splitlines()[0],
+            f"not weights of MobileNetV2: {str(error).splitlines()[0]}",
             where=weights,
-            expected="keras.applications' %s" % FILE,
+            expected=f"keras.applications' {FILE}",
             remedy="download it again",
         ) from error
     except Exception as error:  # Keras says "URL fetch failure" in a plain Exception
         raise JetmaskError(
-            "ImageNet weights cannot be downloaded: %s" % str(error).splitlines()[0],
+            f"ImageNet weights cannot be downloaded: {str(error).splitlines()[0]}",
             where="model.init=imagenet",
-            expected="a network, or %s in ~/.keras/models" % FILE,
+            expected=f"a network, or {FILE} in ~/.keras/models",
             remedy="fetch that file from keras.io's storage elsewhere and name it: --set model.init=FILE.h5",
         ) from error
     names = {layer.name for layer in net.layers}

@@ -42,8 +42,8 @@ def renewed(operation, counts, keep, name=None):
         if not isinstance(operation, keras.Layer):
             return operation  # a bare operation has no weights and no counts: it can serve in both graphs
         raise JetmaskError(
-            "a layer cannot be made anew from its configuration: %s" % error,
-            where="layer %r (%s)" % (operation.name, type(operation).__name__),
+            f"a layer cannot be made anew from its configuration: {error}",
+            where=f"layer {operation.name!r} ({type(operation).__name__})",
             expected="get_config and from_config that fit each other",
             remedy="add the missing arguments to its get_config",
         ) from error
@@ -72,7 +72,7 @@ def copy(record, new, keep):
     if len(old.variables) != len(new.variables):
         raise JetmaskError(
             "a layer has other weights when it is made anew",
-            where="layer %r" % old.name,
+            where=f"layer {old.name!r}",
             expected="%d variables, not %d" % (len(old.variables), len(new.variables)),
         )
     for source, target in zip(old.variables, new.variables):
@@ -85,9 +85,8 @@ def copy(record, new, keep):
                 value = np.compress(keep[cut.ids], value, axis=cut.axis)
         if tuple(target.shape) != value.shape:
             raise JetmaskError(
-                "a weight of a layer cannot be cut: %r has shape %s, and the smaller layer wants %s"
-                % (source.name, value.shape, tuple(target.shape)),
-                where="layer %r (%s)" % (old.name, type(old).__name__),
+                f"a weight of a layer cannot be cut: {source.name!r} has shape {value.shape}, and the smaller layer wants {tuple(target.shape)}",
+                where=f"layer {old.name!r} ({type(old).__name__})",
                 expected="only the weights of its base class",
                 remedy="leave the group of this layer out of the plan",
             )
@@ -113,8 +112,8 @@ def settle(old, new):
                 heir.finalize_state()
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise JetmaskError(
-                "what a layer has learned cannot be handed on: %s" % str(error).split("\n")[0],
-                where="layer %r (%s)" % (layer.name, type(layer).__name__),
+                "what a layer has learned cannot be handed on: {}".format(str(error).split("\n")[0]),
+                where=f"layer {layer.name!r} ({type(layer).__name__})",
             ) from error
 
 

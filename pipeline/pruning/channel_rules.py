@@ -118,7 +118,7 @@ def _refuse(reason):
 
 def _channels_last(layer):
     if getattr(layer, "data_format", "channels_last") not in (None, "channels_last"):
-        raise Unknown("its channels are not the last axis (data_format=%r)" % layer.data_format)
+        raise Unknown(f"its channels are not the last axis (data_format={layer.data_format!r})")
     # Weights in other forms than a plain kernel: cutting them is not understood.
     if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
         raise Unknown("its kernel is quantized or carries LoRA weights")
@@ -128,7 +128,7 @@ def _activated(channels, record, ids):
     """The numbers themselves; fixed where the layer's own activation mixes them."""
     reason = _mixes(record.layer.activation)
     if reason:
-        channels.fix(ids, "layer %r (%s): %s" % (record.layer.name, type(record.layer).__name__, reason))
+        channels.fix(ids, f"layer {record.layer.name!r} ({type(record.layer).__name__}): {reason}")
     return ids
 
 
@@ -137,7 +137,7 @@ def _mixes(activation):
         return None
     name = getattr(activation, "__name__", type(activation).__name__)
     known = getattr(activation, "__module__", "").startswith("keras.src.") and name in ELEMENTWISE
-    return None if known else "activation %r may mix channels" % name
+    return None if known else f"activation {name!r} may mix channels"
 
 
 def _conv(channels, record, inputs, shape, args, kwargs):
@@ -198,7 +198,7 @@ def _dense(channels, record, inputs, shape, args, kwargs):
 def _batch_norm(channels, record, inputs, shape, args, kwargs):
     axis = record.layer.axis
     if axis not in (-1, len(shape) - 1):
-        raise Unknown("it normalises axis %r, not the last one" % (axis,))
+        raise Unknown(f"it normalises axis {axis!r}, not the last one")
     variables = ("gamma", "beta", "moving_mean", "moving_variance")
     channels.carries(record, inputs[0].ids, *((name, 0) for name in variables))
     return inputs[0].ids
@@ -238,7 +238,7 @@ def _merge(channels, record, inputs, shape, args, kwargs):
         raise Unknown("none of its inputs has the channels of its output")
     for value in inputs:
         if len(value.ids) != shape[-1]:  # one channel broadcast over all
-            channels.fix(value.ids, "layer %r: broadcast over all channels" % record.layer.name)
+            channels.fix(value.ids, f"layer {record.layer.name!r}: broadcast over all channels")
     for ids in wide[1:]:
         channels.tie(wide[0], ids)
     return wide[0]

@@ -96,7 +96,7 @@ class Channels:
         if graph is None:
             raise UsageError(
                 "not a functional model",
-                where="model %r (%s)" % (model.name, type(model).__name__),
+                where=f"model {model.name!r} ({type(model).__name__})",
                 expected="a Keras model made from inputs and outputs, or a built Sequential",
                 remedy="build the model with keras.Model(inputs, outputs)",
             )
@@ -184,7 +184,7 @@ class Channels:
             ids = rule_for(operation)(self, record, inputs, shape, args, kwargs)
         except Unknown as error:
             record.unknown = str(error)
-            reason = "layer %r (%s): %s" % (operation.name, type(operation).__name__, error)
+            reason = f"layer {operation.name!r} ({type(operation).__name__}): {error}"
             # What an earlier use of the layer tied to its weights must stay too.
             touched = [v.ids for v in inputs] + [s.ids for s in record.slices] + list(record.counts.values())
             for ids in touched:
@@ -205,7 +205,7 @@ class Channels:
             for part in _parts(own) if len(own) > 1 else ():
                 why = rebuild.differs(record, record.given, ~np.isin(roots, part))
                 if why:
-                    self.fix(ids, "layer %r (%s): not as its base class: %s" % (layer.name, type(layer).__name__, why))
+                    self.fix(ids, f"layer {layer.name!r} ({type(layer).__name__}): not as its base class: {why}")
                     break
 
     def _roots(self):

@@ -151,14 +151,15 @@ def command(args):
         print(_sparse_text(result))
     else:
         print(describe(Plan.from_dict(files.read_json(result["plan"]))))
-        print("\nmultiply-adds  %.1f M, %.1f %% of before" % (result["macs"] / 1e6, 100 * result["macs_share"]))
+        print("\nmultiply-adds  {:.1f} M, {:.1f} % of before".format(result["macs"] / 1e6, 100 * result["macs_share"]))
     if result["map50"] is not None:
         change = result["change"]
         print(
-            "val mAP50      %.1f, before %.1f (change %+.1f, 95 %% bounds %+.1f to %+.1f)"
-            % (change["after"], change["before"], change["difference"], change["low"], change["high"])
+            "val mAP50      {:.1f}, before {:.1f} (change {:+.1f}, 95 % bounds {:+.1f} to {:+.1f})".format(
+                change["after"], change["before"], change["difference"], change["low"], change["high"]
+            )
         )
-    print("model          %s" % result["model"])
+    print("model          {}".format(result["model"]))
 
 
 def _sparse_text(result):
@@ -183,12 +184,12 @@ def _check(args):
         ("--floor", args.floor, -1e-9, 1),
     ):
         if value is not None and not low < value <= high:
-            raise UsageError("%s %g" % (name, value), expected="a share from %g to 1" % max(low, 0))
+            raise UsageError(f"{name} {value:g}", expected=f"a share from {max(low, 0):g} to 1")
     if args.ratio == 1:
         raise UsageError("--ratio 1 leaves no channel", expected="a share from 0 to under 1")
     for name, value in (("--max-drop", args.max_drop), ("--distill", args.distill)):
         if value is not None and not math.isfinite(value):
-            raise UsageError("%s %g" % (name, value), name, "a number")
+            raise UsageError(f"{name} {value:g}", name, "a number")
     for name, value, least in (
         ("--rounds", args.rounds, 1),
         ("--probes", args.probes, 1),
@@ -207,7 +208,7 @@ def _check(args):
     if args.save == "latency" or args.target != "nano":
         targets.target(args.target)
     if args.precision not in ("fp32", "fp16", "int8", "int8-cpu"):
-        raise UsageError("--precision %s" % args.precision, "--precision", "fp32, fp16, int8 or int8-cpu")
+        raise UsageError(f"--precision {args.precision}", "--precision", "fp32, fp16, int8 or int8-cpu")
     if args.two_four and args.importance:
         raise UsageError("--two-four judges single weights by their size", "--importance", None, "leave it away")
     if args.rounds > 1 and args.macs_ratio is None:
@@ -217,10 +218,10 @@ def _check(args):
 def _scan_table(found):
     ratios = sorted({float(ratio) for row in found["groups"].values() for ratio in row})
     rows = [
-        [name, *["%.1f" % row[str(r)] if str(r) in row else "-" for r in ratios]]
+        [name, *[f"{row[str(r)]:.1f}" if str(r) in row else "-" for r in ratios]]
         for name, row in found["groups"].items()
     ]
-    return "val mAP50 %.1f; with this share of one group's channels dropped:\n\n%s" % (
+    return "val mAP50 {:.1f}; with this share of one group's channels dropped:\n\n{}".format(
         found["baseline"],
-        table(["group", *["%g" % r for r in ratios]], rows),
+        table(["group", *[f"{r:g}" for r in ratios]], rows),
     )

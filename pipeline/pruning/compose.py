@@ -47,7 +47,7 @@ def _traced(model, plan):
         if opens is None:
             raise UsageError(
                 "a grouped convolution with one channel in each of its groups cannot be pruned again",
-                where="layer %r" % record.layer.name,
+                where=f"layer {record.layer.name!r}",
                 expected="two or more left in each",
                 remedy="raise --multiple-of or --floor, or prune in one round",
             )

@@ -85,7 +85,7 @@ def _products(record, taken, given):
     if None in given[1:-1] or None in taken[1:-1]:
         raise UsageError(
             "the size of what this layer gives is not known",
-            "layer %r" % layer.name,
+            f"layer {layer.name!r}",
             "a model whose sizes follow from its input",
             "give the layers before it their sizes, or build the model with a fixed input",
         )
@@ -120,7 +120,7 @@ class PredictedLatency(_Cost):
         from pipeline.latency import roofline
 
         super().__init__(model if isinstance(model, Channels) else Channels(model))
-        self.name = "predicted %s %s" % (target, precision)
+        self.name = f"predicted {target} {precision}"
         self.rates = roofline.rates(targets.target(target), precision)
         with tempfile.TemporaryDirectory(prefix="jetmask-prune-") as folder:
             path = os.path.join(folder, "model.onnx")

@@ -28,10 +28,10 @@ def score(model, kind, batches=None, loss=None, seed=0):
     """
     channels = model if isinstance(model, Channels) else Channels(model)
     if kind not in KINDS:
-        raise UsageError("unknown importance %r" % kind, expected="one of " + ", ".join(KINDS))
+        raise UsageError(f"unknown importance {kind!r}", expected="one of " + ", ".join(KINDS))
     if kind in FROM_DATA and (batches is None or kind == "taylor" and loss is None):
         raise UsageError(
-            "importance %r needs data" % kind,
+            f"importance {kind!r} needs data",
             expected="batches" + (" and a loss" if kind == "taylor" else ""),
             remedy="pass them to score(), or take one of " + ", ".join(FROM_WEIGHTS),
         )

@@ -51,7 +51,7 @@ class Plan(NamedTuple):
             return cls(kept, {str(k): int(v) for k, v in document["sizes"].items()}, dict(document.get("how", {})))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadInput(
-                "not a pruning plan: %s" % error,
+                f"not a pruning plan: {error}",
                 expected="kept and sizes per group",
                 remedy="make one with jetmask prune",
             ) from error
@@ -76,7 +76,7 @@ def cut(model, channels, keep):
         if record.lost:
             raise JetmaskError(
                 "a layer made anew is not the same: " + record.lost,
-                where="layer %r (%s)" % (operation.name, type(operation).__name__),
+                where=f"layer {operation.name!r} ({type(operation).__name__})",
                 expected="all that it knows in get_config and in its variables",
                 remedy="add what was set later to its get_config",
             )
@@ -87,8 +87,8 @@ def cut(model, channels, keep):
             return made[id(operation)](*args, **kwargs)
         except Exception as error:  # Keras' and the backend's own kinds
             raise JetmaskError(
-                "a layer does not take what is left: %s" % str(error).strip().split("\n")[0],
-                where="layer %r (%s)" % (operation.name, type(operation).__name__),
+                "a layer does not take what is left: {}".format(str(error).strip().split("\n")[0]),
+                where=f"layer {operation.name!r} ({type(operation).__name__})",
                 remedy="leave its group, and those of its inputs, out of the plan",
             ) from error
 
@@ -126,7 +126,7 @@ def keep_mask(channels, plan):
         at = channels.index(name)
         if at is None:
             raise UsageError(
-                "the model has no channel group %r" % name,
+                f"the model has no channel group {name!r}",
                 where="plan",
                 expected="one of " + ", ".join(g.name for g in channels.groups if not g.fixed),
                 remedy="make the plan for this model",
@@ -135,7 +135,7 @@ def keep_mask(channels, plan):
         if sizes.get(name, group.size) != group.size:
             raise UsageError(
                 "the plan is for a group of %d channels" % sizes[name],
-                where="plan, group %r" % name,
+                where=f"plan, group {name!r}",
                 expected="%d" % group.size,
                 remedy="make the plan for this model",
             )
@@ -149,13 +149,13 @@ def keep_mask(channels, plan):
         ):
             raise UsageError(
                 "the plan's indices do not fit",
-                where="plan, group %r" % name,
+                where=f"plan, group {name!r}",
                 expected="at least one of 0..%d, each once" % (group.size - 1),
             )
         if group.fixed and len(indices) < group.size:
             raise UsageError(
                 "these channels cannot be removed: " + group.fixed,
-                where="group %r" % name,
+                where=f"group {name!r}",
                 expected="a plan that keeps all %d" % group.size,
                 remedy="leave the group out of the plan",
             )
@@ -202,7 +202,7 @@ def plan_uniform(model, ratio, importance="l1", multiple_of=8, floor=0.0):
     `floor`, and at least multiple_of channels (all of them where it has fewer).
     """
     if not 0 <= ratio < 1:
-        raise UsageError("a ratio of %r" % ratio, where="ratio", expected="0 (keep all) to under 1")
+        raise UsageError(f"a ratio of {ratio!r}", where="ratio", expected="0 (keep all) to under 1")
     channels = Channels(model)
     scored = _scores(channels, importance)
     kept = {}
@@ -228,7 +228,7 @@ def plan_global(
     before. UsageError where the floor does not allow that much.
     """
     if not 0 < macs_ratio <= 1:
-        raise UsageError("a share of %r" % macs_ratio, where="macs_ratio", expected="over 0 (nothing left) to 1 (all)")
+        raise UsageError(f"a share of {macs_ratio!r}", where="macs_ratio", expected="over 0 (nothing left) to 1 (all)")
     channels = Channels(model)
     scored = _scores(channels, importance)
     cost = cost or Macs(channels, input_wh)
@@ -257,7 +257,7 @@ def plan_global(
         if not useful.any():
             raise UsageError(
                 "the model cannot be pruned that far: %.3f of its cost is the least" % (total / whole),
-                where="a share of %g" % macs_ratio,
+                where=f"a share of {macs_ratio:g}",
                 expected="a larger share",
                 remedy="lower the floor (now %g) or multiple_of (now %d)" % (floor, multiple_of),
             )
@@ -292,7 +292,7 @@ def counts_allowed(size, multiple_of, floor, whole=None):
     floor: share of `whole`, the group's size before any pruning (None: its size now)."""
     if multiple_of < 1 or not 0 <= floor <= 1:
         raise UsageError(
-            "a multiple of %r, a floor of %r" % (multiple_of, floor),
+            f"a multiple of {multiple_of!r}, a floor of {floor!r}",
             where="multiple_of, floor",
             expected="1 or more, and a share from 0 to 1",
         )
@@ -326,14 +326,14 @@ def _scores(channels, importance) -> dict[str, Any]:
         if len(found.get(group.name, ())) != group.size:
             raise UsageError(
                 "importance does not fit the model",
-                where="group %r" % group.name,
+                where=f"group {group.name!r}",
                 expected="%d scores" % group.size,
                 remedy="score this model: pipeline.pruning.importance.score",
             )
         if not np.isfinite(np.asarray(found[group.name], float)).all():
             raise UsageError(
                 "the importance of a channel is no finite number",
-                where="group %r, made by %s" % (group.name, ", ".join(group.layers)),
+                where="group {!r}, made by {}".format(group.name, ", ".join(group.layers)),
                 expected="finite scores",
                 remedy="look for weights that are no numbers, which a training that failed leaves"
                 if isinstance(importance, str)

@@ -101,7 +101,7 @@ class Pruning:
                     self._nothing()
                     if self._least() >= 1
                     else UsageError(
-                        "--ratio %g takes no channel of any group" % ratio,
+                        f"--ratio {ratio:g} takes no channel of any group",
                         where=str(self.path),
                         expected="half of --multiple-of (%d) or more of some group" % s.multiple_of,
                         remedy="raise --ratio, or lower --multiple-of",
@@ -126,12 +126,14 @@ class Pruning:
             share = round((low + high) / 2, 4)
             if share in (low, high):
                 break
-            folder = self.folder / ("share-%.4f" % share)
+            folder = self.folder / (f"share-{share:.4f}")
             plan = self._plan(folder, lambda share=share: self._global(self.original, share))
             self.say("probe %d of %d: %.0f %% of the cost" % (number + 1, probes, 100 * share))
             result = self._step(folder, self.original, plan)
             drop = before - result["map50"]
-            self.say("%.1f -> %.1f: %s" % (before, result["map50"], "passes" if drop <= max_drop else "too much"))
+            self.say(
+                "{:.1f} -> {:.1f}: {}".format(before, result["map50"], "passes" if drop <= max_drop else "too much")
+            )
             if drop <= max_drop:
                 high, best = share, (result, plan)
             else:
@@ -141,8 +143,8 @@ class Pruning:
         if best is None:
             raise QualityGate(
                 "no pruning that was tried stays within the allowed loss",
-                where="%s: %.1f before, last %.1f" % (self.folder, before, result["map50"]),
-                expected="a fall of at most %g points" % max_drop,
+                where="{}: {:.1f} before, last {:.1f}".format(self.folder, before, result["map50"]),
+                expected=f"a fall of at most {max_drop:g} points",
                 remedy="fine-tune longer (--epochs), more probes, or allow more",
             )
         return self.finish(*best)

@@ -86,7 +86,7 @@ def collect(onnx_path, images, input_wh, method="percentile", progress=None):
     progress: called with (done, total). The order of the images does not change the table.
     """
     if method not in tables.METHODS:
-        raise UsageError("unknown calibration method %r" % method, expected="one of " + ", ".join(tables.METHODS))
+        raise UsageError(f"unknown calibration method {method!r}", expected="one of " + ", ".join(tables.METHODS))
     images = [str(path) for path in images]
     if not images:
         raise BadInput("no images to calibrate with", expected="%d or more" % MIN_IMAGES)
@@ -103,7 +103,7 @@ def collect(onnx_path, images, input_wh, method="percentile", progress=None):
     bad = sorted(name for name, value in largest.items() if not np.isfinite(value))
     if bad:
         raise BadInput(
-            "tensor %s is not finite on these images" % bad[0],
+            f"tensor {bad[0]} is not finite on these images",
             where=onnx_path,
             expected="finite activations",
             remedy="check the weights; train again",
@@ -128,7 +128,7 @@ def _digest(path):
         return files.sha256(path)
     except OSError as error:
         raise BadInput(
-            "cannot read a calibration image: %s" % error.strerror,
+            f"cannot read a calibration image: {error.strerror}",
             where=path,
             expected="a photograph",
             remedy="take it out of the list",
@@ -156,14 +156,14 @@ def observed(onnx_path, input_wh):
         session = ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own classes have no public base
         raise BadInput(
-            "ONNX Runtime does not take the model: %s" % str(error).splitlines()[0],
+            f"ONNX Runtime does not take the model: {str(error).splitlines()[0]}",
             where=onnx_path,
             expected="a float32 model written by jetmask export",
         ) from error
     taken = [(value.name, value.type) for value in session.get_inputs()]
     if taken != [("image", "tensor(float)")]:
         raise BadInput(
-            "the model has another input: " + ", ".join("%s %s" % pair for pair in taken),
+            "the model has another input: " + ", ".join("{} {}".format(*pair) for pair in taken),
             where=onnx_path,
             expected="one float32 input called image, as jetmask export writes it",
             remedy="rename the input, or export the model again",
@@ -171,7 +171,7 @@ def observed(onnx_path, input_wh):
     shape, wanted = session.get_inputs()[0].shape, [1, 3, input_wh[1], input_wh[0]]
     if len(shape) != 4 or any(isinstance(n, int) and n != want for n, want in zip(shape, wanted)):
         raise BadInput(
-            "the model's input is %s" % " x ".join(map(str, shape)),
+            "the model's input is {}".format(" x ".join(map(str, shape))),
             where=onnx_path,
             expected="1 x 3 x %d x %d for --input-wh %dx%d" % (*wanted[2:], *input_wh),
             remedy="give the size that the model was made for, or export it for all sizes",
@@ -261,7 +261,7 @@ def size(text):
     parts = str(text).lower().split("x")
     if len(parts) != 2 or not all(p.isdecimal() and int(p) >= 32 and int(p) % 32 == 0 for p in parts):
         raise UsageError(
-            "not an input size: %r" % text, expected="WIDTHxHEIGHT, multiples of 32", remedy="for instance 416x256"
+            f"not an input size: {text!r}", expected="WIDTHxHEIGHT, multiples of 32", remedy="for instance 416x256"
         )
     return int(parts[0]), int(parts[1])
 
@@ -290,7 +290,7 @@ def command(args):
     if args.cache and os.path.realpath(args.cache) == os.path.realpath(args.out):
         raise UsageError("the cache would take the table's place", "--cache", "another file than --out")
     if not re.match(r"^[0-9]+(\.[0-9]+)*$", args.tensorrt):
-        raise UsageError("not a version of TensorRT: %r" % args.tensorrt, "--tensorrt", "numbers with dots, as 8.2.1")
+        raise UsageError(f"not a version of TensorRT: {args.tensorrt!r}", "--tensorrt", "numbers with dots, as 8.2.1")
     graphs.read(args.onnx)
 
     def progress(what):

@@ -101,9 +101,7 @@ class _Writer:
         return model
 
     def _emit(self, op, inputs, output, domain="", **attributes):
-        self.nodes.append(
-            helper.make_node(op, inputs, [output], name="%s/%s" % (output, op), domain=domain, **attributes)
-        )
+        self.nodes.append(helper.make_node(op, inputs, [output], name=f"{output}/{op}", domain=domain, **attributes))
         return output
 
     def _constant(self, name, value):
@@ -126,7 +124,7 @@ class _Writer:
         name = self.same_scale.get(name, name)
         if name not in self.ranges:
             raise BadInput(
-                "the calibration table has no range for tensor %r" % name,
+                f"the calibration table has no range for tensor {name!r}",
                 expected="a table of this model",
                 remedy="calibrate again: jetmask calibrate",
             )

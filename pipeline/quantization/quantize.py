@@ -76,7 +76,7 @@ def fp16(src, dst, keep=()):
 def _halved(value, node, where):
     if np.abs(value).max(initial=0) > np.finfo(np.float16).max:
         raise BadInput(
-            "a weight of node %r is too large for fp16" % node,
+            f"a weight of node {node!r} is too large for fp16",
             where=where,
             expected="weights up to 65504",
             remedy="keep that node in float32",
@@ -175,8 +175,8 @@ def range_of(table, name):
         return table.ranges[name]
     except KeyError:
         raise BadInput(
-            "the calibration table has no range for tensor %r" % name,
-            where="table of %s" % table.model,
+            f"the calibration table has no range for tensor {name!r}",
+            where=f"table of {table.model}",
             expected="a table of this model",
             remedy="calibrate again: jetmask calibrate",
         ) from None
@@ -187,7 +187,7 @@ def require_nodes(graph, names, where):
     unknown = sorted(set(names) - {node.name for node in graph.node})
     if unknown:
         raise UsageError(
-            "no node is called %r" % unknown[0],
+            f"no node is called {unknown[0]!r}",
             where=where,
             expected="names of nodes of the model",
             remedy="jetmask predict MODEL.onnx --layers lists them",
@@ -196,5 +196,5 @@ def require_nodes(graph, names, where):
 
 def _checked(src, table):
     model = graphs.read(src)
-    tables.require(table, "the table given for %s" % src, onnx_sha256=files.sha256(str(src)))
+    tables.require(table, f"the table given for {src}", onnx_sha256=files.sha256(str(src)))
     return model

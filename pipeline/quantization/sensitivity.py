@@ -140,7 +140,7 @@ def auto(ranking, ask, start=()):
     count = min(count, len(order))
     if not verdict(order[:count]).passed:
         raise QualityGate(
-            "no mix of precisions holds the gate: %s" % verdict(order[:count]),
+            f"no mix of precisions holds the gate: {verdict(order[:count])}",
             expected="a model that passes with every layer in higher precision",
             remedy="calibrate on other images, or allow a larger --max-drop",
         )
@@ -170,7 +170,7 @@ def mix(src, dst, form, table, images, truths, input_wh, max_drop=gate.MAX_DROP,
     a line of text. QualityGate where no mix holds the gate; `dst` is not written then.
     """
     if form not in FORMS:
-        raise UsageError("no int8 form is called %r" % form, expected="one of " + ", ".join(FORMS))
+        raise UsageError(f"no int8 form is called {form!r}", expected="one of " + ", ".join(FORMS))
     say = progress or (lambda text: None)
     labels = [(truth.file, truth.xyxy.tolist(), truth.labels.tolist(), truth.ignore.tolist()) for truth in truths]
     known = _Known(cache, src, table, form, input_wh, labels, [str(path) for path in images])

@@ -77,7 +77,7 @@ def read_split(split_dir, keep=lambda name: True):
     for truth in average_precision.load_split(str(split_dir)):
         if not keep(truth.file):
             continue
-        ignore = _xyxy([m[:4] for m in mined.get("%s/%s" % (split_dir.name, Path(truth.file).name), [])])
+        ignore = _xyxy([m[:4] for m in mined.get(f"{split_dir.name}/{Path(truth.file).name}", [])])
         photos.append(
             Photo(
                 Path(truth.file),

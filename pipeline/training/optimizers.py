@@ -73,10 +73,10 @@ def make_optimizer(train, total_steps):
     for what, name, known in (("optimizer", train.optimizer, optimizers), ("schedule", train.schedule, schedules)):
         if name not in known:
             raise UsageError(
-                "unknown %s %r" % (what, name),
+                f"unknown {what} {name!r}",
                 where="train." + what,
                 expected="one of " + ", ".join(known),
-                remedy="change train.%s" % what,
+                remedy=f"change train.{what}",
             )
     options = {"weight_decay": train.weight_decay} if train.weight_decay and train.optimizer in ("adamw", "sgd") else {}
     if train.optimizer == "sgd":

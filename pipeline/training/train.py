@@ -226,7 +226,7 @@ class Run:
                 self.average.values = [stored["average/%d" % i].copy() for i in range(len(self.average.values))]
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise BadInput(
-                "this checkpoint does not fit: %s" % error,
+                f"this checkpoint does not fit: {error}",
                 where=str(path),
                 expected="a checkpoint of the same model and optimizer",
                 remedy="resume with the config of the run, or start a new folder",
@@ -256,8 +256,8 @@ class Run:
                         "the loss is no number any more",
                         where="%s, step %d" % (name, step + 1),
                         expected="a rate of learning that the network bears",
-                        remedy="lower train.learning_rate (now %g); --resume goes on from the last "
-                        "whole epoch" % self.config.train.learning_rate,
+                        remedy=f"lower train.learning_rate (now {self.config.train.learning_rate:g}); --resume goes on from the last "
+                        "whole epoch",
                     )
                 callbacks.on_train_batch_end(step, logs)
                 bar.update()

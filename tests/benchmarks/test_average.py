@@ -13,7 +13,7 @@ def test_each_weight_is_the_weighted_average(tmp_path):
     paths = [tmp_path / name for name in ("a.keras", "b.keras")]
     for net, path in zip(nets, paths):
         save(net, path)
-    average.main([str(tmp_path / "out.keras"), "0.75=%s" % paths[0], "0.25=%s" % paths[1]])
+    average.main([str(tmp_path / "out.keras"), f"0.75={paths[0]}", f"0.25={paths[1]}"])
     for got, a, b in zip(load(tmp_path / "out.keras").get_weights(), *(net.get_weights() for net in nets)):
         np.testing.assert_allclose(got, 0.75 * a + 0.25 * b, rtol=1e-5, atol=1e-7)
     with pytest.raises(UsageError, match="1.25"):

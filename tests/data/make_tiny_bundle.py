@@ -80,7 +80,7 @@ def build():
     levels = {4: graph.conv("level_4", "image", stem, [0, 0, 0], 4, relu=True)}
     for stride in STRIDES[1:]:
         levels[stride] = graph.conv(
-            "level_{}".format(stride), levels[stride // 2], _per_channel(np.full((2, 2), 0.25)), [0, 0, 0], 2, relu=True
+            f"level_{stride}", levels[stride // 2], _per_channel(np.full((2, 2), 0.25)), [0, 0, 0], 2, relu=True
         )
     # The top-down step of the real net, here at 16 only: what the coarse level sees whole is damped a little.
     graph.weights.append(numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales"))
@@ -108,15 +108,15 @@ def build():
         kernels = [ring, -ring, -centre, across, -across, across.T, -across.T]
         hidden = np.concatenate([_per_channel(kernel) for kernel in kernels])
         bias = np.repeat([-3, 3, 1, 0, 0, 0, 0], 3)
-        name = graph.conv("hidden_{}".format(stride), levels[stride], hidden, bias, relu=True)
+        name = graph.conv(f"hidden_{stride}", levels[stride], hidden, bias, relu=True)
         mix = np.concatenate([np.eye(3) * -w for w in (1, 1, 5, 1, 1, 1, 1)], axis=1)[:, :, None, None]
-        graph.conv("cls_{}".format(stride), name, mix, [3] * 3)
-        graph.conv("box_{}".format(stride), levels[stride], np.zeros((4, 3, 1, 1)), [0] * 4)
+        graph.conv(f"cls_{stride}", name, mix, [3] * 3)
+        graph.conv(f"box_{stride}", levels[stride], np.zeros((4, 3, 1, 1)), [0] * 4)
     outputs = [
         helper.make_tensor_value_info(
-            "{}_{}".format(kind, stride),
+            f"{kind}_{stride}",
             TensorProto.FLOAT,
-            [1, channels, "height_{}".format(stride), "width_{}".format(stride)],
+            [1, channels, f"height_{stride}", f"width_{stride}"],
         )
         for stride in STRIDES
         for kind, channels in (("cls", 3), ("box", 4))
@@ -275,7 +275,7 @@ def write(folder):
             path = os.path.join(folder, "models", file)
             variants.append(
                 {
-                    "name": "t-{}x{}-{}".format(wh[0], wh[1], suffix),
+                    "name": f"t-{wh[0]}x{wh[1]}-{suffix}",
                     "model": "t",
                     "file": "models/" + file,
                     "sha256": files.sha256(path),

@@ -67,7 +67,7 @@ def test_a_value_that_makes_no_sense_is_refused_before_anything_starts(text):
 
 def test_some_kind_of_canvas_must_be_left():
     with pytest.raises(BadInput, match="mosaic"):
-        config.load(None, ["augment.%s=0" % name for name in ("single", "mosaic", "paste", "large", "drawn")])
+        config.load(None, [f"augment.{name}=0" for name in ("single", "mosaic", "paste", "large", "drawn")])
 
 
 def test_a_file_that_is_no_utf8_is_named(tmp_path):

@@ -128,8 +128,8 @@ def parsed(root, line):
     module = "pipeline.cli" if "pipeline.cli" in words else "jetson.__main__"
     verb, rest = words[3], words[4:]
     code = (
-        "import sys; from jetson import cli; import %s as m; "
-        "cli.parser_for(sys.argv[1], 'x', m.VERBS).parse_args(sys.argv[2:])" % module
+        f"import sys; from jetson import cli; import {module} as m; "
+        "cli.parser_for(sys.argv[1], 'x', m.VERBS).parse_args(sys.argv[2:])"
     )
     run([sys.executable, "-c", code, verb, *rest], root, root)
 

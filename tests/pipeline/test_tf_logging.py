@@ -17,7 +17,7 @@ def start(folder, root, package, more="", words=""):
     """Run Python with `package` as the tensorflow that it finds."""
     (folder / "tensorflow").mkdir()
     (folder / "tensorflow" / "__init__.py").write_text(package)
-    code = "from pipeline import quiet\nquiet.tensorflow(%s)\n%s" % (words, more)
+    code = f"from pipeline import quiet\nquiet.tensorflow({words})\n{more}"
     code += "import tensorflow\nprint(tensorflow.here)"
     return subprocess.run(
         [sys.executable, "-c", code],
@@ -25,7 +25,7 @@ def start(folder, root, package, more="", words=""):
         capture_output=True,
         text=True,
         timeout=60,
-        env=dict(os.environ, PYTHONPATH="%s:%s" % (folder, root)),
+        env=dict(os.environ, PYTHONPATH=f"{folder}:{root}"),
     )
 
 
@@ -33,14 +33,14 @@ def test_notes_are_left_out_and_an_error_is_not(root, tmp_path):
     done = start(
         tmp_path,
         root,
-        "import os, sys\nos.write(2, %r)\nprint('a warning', file=sys.stderr)\n"
-        "os.write(1, b'told at once\\n')\nhere = 1\n" % (NOTES + ERROR).encode(),
+        f"import os, sys\nos.write(2, {(NOTES + ERROR).encode()!r})\nprint('a warning', file=sys.stderr)\n"
+        "os.write(1, b'told at once\\n')\nhere = 1\n",
     )
     assert (done.returncode, done.stderr, done.stdout) == (0, ERROR + "a warning\n", "told at once\n1\n")
 
 
 def test_an_import_that_fails_says_why(root, tmp_path):
-    package = "import os\nos.write(2, %r)\nraise ImportError('no wheel for this')\n" % NOTES.encode()
+    package = f"import os\nos.write(2, {NOTES.encode()!r})\nraise ImportError('no wheel for this')\n"
     done = start(tmp_path, root, package)
     assert done.returncode == 1 and "no wheel for this" in done.stderr
     assert "absl" not in done.stderr and "port.cc" not in done.stderr

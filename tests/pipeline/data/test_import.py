@@ -189,7 +189,7 @@ def test_a_bad_box_is_named_with_its_line_and_stops_the_import(broken, kind, lin
     draw_images(source / "images")
     rows = ",\n".join(json.dumps(a) for a in document["annotations"])
     rest = json.dumps({k: v for k, v in document.items() if k != "annotations"})[1:-1]
-    (source / "annotations.json").write_text('{%s,\n"annotations": [\n%s\n]\n}\n' % (rest, rows))
+    (source / "annotations.json").write_text(f'{{{rest},\n"annotations": [\n{rows}\n]\n}}\n')
     done = jetmask("import", source, tmp_path / "out", code=3)
     line = next(line for line in done.stderr.splitlines() if f": error: {kind}: " in line)
     place = line.split(": error: ")[0]

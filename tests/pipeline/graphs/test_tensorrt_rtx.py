@@ -29,7 +29,7 @@ def trt():
         except DeviceMismatch:
             continue
         if module.__version__ != "1.7.1.116":
-            pytest.skip("TensorRT for RTX is {}, the texts below are of 1.7.1.116".format(module.__version__))
+            pytest.skip(f"TensorRT for RTX is {module.__version__}, the texts below are of 1.7.1.116")
         return module
     pytest.skip("TensorRT for RTX is not installed: pip install tensorrt-rtx-cu12==1.7.1.116")
 

@@ -208,7 +208,7 @@ def test_a_subclass_that_is_not_like_its_base_class_stays(layer, fixed, free):
     """Cut as its base class is, it would give other numbers, and nobody would be told."""
     model = small(layer)
     groups = {g.name: g for g in channel_groups(model)}
-    assert "'odd' (%s)" % type(layer).__name__ in groups[fixed].fixed
+    assert f"'odd' ({type(layer).__name__})" in groups[fixed].fixed
     with pytest.raises(UsageError, match="odd"):
         prune(model, {fixed: [0, 1]})
     if free:  # what it does allow is still done

@@ -159,8 +159,8 @@ def test_what_is_trained_on_is_what_is_measured(tmp_path):
 def test_without_names_the_folders_that_are_there_are_trained_on(there, folders, tmp_path):
     for name in there:
         (tmp_path / name).mkdir()
-    assert dataset.folders_of(config.load(None, ["data.root=%s" % tmp_path]).data) == folders
-    named = config.load(None, ["data.root=%s" % tmp_path, "data.train=[train, typo]"]).data
+    assert dataset.folders_of(config.load(None, [f"data.root={tmp_path}"]).data) == folders
+    named = config.load(None, [f"data.root={tmp_path}", "data.train=[train, typo]"]).data
     with pytest.raises(BadInput, match="typo|train"):
         dataset.read_pool(tmp_path, dataset.folders_of(named))
 

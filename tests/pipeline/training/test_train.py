@@ -121,7 +121,7 @@ def test_killed_and_resumed_ends_like_an_unbroken_run(drawn, tmp_path):
 
 
 def settings(drawn, *more):
-    return configuration.load(None, [*SETTINGS, "data.root=%s" % drawn, *more])
+    return configuration.load(None, [*SETTINGS, f"data.root={drawn}", *more])
 
 
 @pytest.mark.parametrize("change", [{"annotations": []}, {"annotations": [], "images": []}])
@@ -259,7 +259,7 @@ def test_a_teacher_adds_the_distance_to_its_answers(drawn, tmp_path):
     x, y = dataset.Batches(teacher.pool, teacher.config, 0, teacher.steps, False)[0]
 
     def begun(weight, *more):
-        taught = "model.teacher=%s" % path, "model.teacher_weight=%g" % weight
+        taught = f"model.teacher={path}", f"model.teacher_weight={weight:g}"
         return train.Run(settings(drawn, *taught, *more), tmp_path)
 
     def losses(run):
@@ -270,7 +270,7 @@ def test_a_teacher_adds_the_distance_to_its_answers(drawn, tmp_path):
             found.append(float(run.learner.compute_loss(x, y, answer)))
         return found
 
-    none, _, thrice = losses(begun(1, "model.init=%s" % path))
+    none, _, thrice = losses(begun(1, f"model.init={path}"))
     assert abs(thrice - none) < 1e-5
     run = begun(3)
     assert run.learner.weight == 3
@@ -294,7 +294,7 @@ def test_shipped_weights_go_by_their_name_and_a_file_goes_first(drawn, tmp_path,
     assert configuration.weights("s") == "s"
     for key in ("init", "teacher"):
         with pytest.raises(BadInput, match="no such model"):
-            train.Run(settings(drawn, "model.%s=nowhere.keras" % key), tmp_path / "b")
+            train.Run(settings(drawn, f"model.{key}=nowhere.keras"), tmp_path / "b")
 
 
 def test_a_plateau_is_counted_across_an_interruption(drawn, tmp_path, monkeypatch):
