@@ -44,7 +44,7 @@ TEACHER_WEIGHTS = (1,)
 # A preset's warm-up and average are made for trainings thirty times as long; and the baseline is the same whatever a
 # preset says by now.
 SHORT = [
-    "train.epochs=%d" % EPOCHS,
+    f"train.epochs={EPOCHS}",
     "train.batch_size=16",
     "train.decay_share=0.45",
     "train.warmup_steps=40",
@@ -52,7 +52,7 @@ SHORT = [
     "train.closing_epochs=1",
     "train.sizes=[[256, 0.35], [320, 0.40], [416, 0.25]]",
     "train.val_wh=[320, 320]",
-    "train.val_every=%d" % EPOCHS,
+    f"train.val_every={EPOCHS}",
 ]
 OFF = {
     "mosaic": "augment.mosaic",
@@ -106,7 +106,7 @@ def choices(model):
     # The plateau is seen by validating each epoch.
     rows.append(Choice("schedule", "plateau", ("train.schedule=plateau", "train.val_every=1")))
     rows += [Choice("dropout", f"{rate:g}", (f"model.dropout={rate:g}",)) for rate in (0.1, 0.2)]
-    rows += [Choice("batch", str(size), ("train.batch_size=%d" % size,)) for size in (8, 32)]
+    rows += [Choice("batch", str(size), (f"train.batch_size={size}",)) for size in (8, 32)]
     rows += [Choice(name, "off", (key + "=0",)) for name, key in OFF.items()]
     rows.append(Choice("augmentation", "all off", ("augment.single=1", *(f"augment.{name}=0" for name in PLAIN))))
     rows.append(Choice("average", "off", ("train.ema=0",)))
@@ -160,15 +160,15 @@ class Ablation:
         from pipeline.models.detector import load
         from pipeline.training import train
 
-        self.say("%s: %s, seed %d" % (choice.choice, choice.value, seed))
+        self.say(f"{choice.choice}: {choice.value}, seed {seed}")
         config = configuration.load(
             self.args.model,
             [
                 *SHORT,
-                "train.images_per_epoch=%d" % max(1, self.args.images // EPOCHS),
+                f"train.images_per_epoch={int(max(1, self.args.images // EPOCHS))}",
                 *choice.overrides,
                 *self.args.set,
-                "train.seed=%d" % seed,
+                f"train.seed={seed}",
             ],
         )
         if config.model.init == configuration.IMAGENET:
@@ -196,11 +196,11 @@ class Ablation:
         ap = found[416]["map50"]
         row = {
             **key,
-            "minutes": "{:.2f}".format(result["minutes"]),
-            "map50_320": "{:.2f}".format(found[320]["map50"]),
+            "minutes": f"{result['minutes']:.2f}",
+            "map50_320": f"{found[320]['map50']:.2f}",
             "map50_416": f"{ap:.2f}",
-            **{c: "{:.2f}".format(found[416]["per_class"][c]) for c in FIELDS[7:9]},
-            "difference": "%.2f" % (round(ap, 2) - float(baseline["map50_416"])) if baseline else "0.00",
+            **{c: f"{found[416]['per_class'][c]:.2f}" for c in FIELDS[7:9]},
+            "difference": f"{round(ap, 2) - float(baseline['map50_416']):.2f}" if baseline else "0.00",
             "machine": describe("keras", "tensorflow-cpu"),
         }
         self.rows.append(row)
@@ -248,13 +248,13 @@ def main(argv=None):
             if name not in names:
                 raise UsageError(f"no choice is called {name!r}", where="--only", expected="one of " + ", ".join(names))
         if args.images < EPOCHS:
-            raise UsageError("%d images" % args.images, where="--images", expected="%d or more" % EPOCHS)
+            raise UsageError(f"{args.images} images", where="--images", expected=f"{EPOCHS} or more")
         ablation = Ablation(args, lambda text: print(text, file=sys.stderr, flush=True))
         ablation.run([row for row in wanted if not args.only or row.choice in args.only])
     except JetmaskError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    print("wrote %s, %d rows" % (args.out, len(ablation.rows)))
+    print(f"wrote {args.out}, {len(ablation.rows)} rows")
     return 0
 
 

@@ -44,7 +44,7 @@ def forms(onnx, table, blobs, folder):
     made = {"fp32": onnx}
 
     def add(name, write, *rest, **more):
-        made[name] = write(onnx, *rest, os.path.join(folder, "%d.onnx" % len(made)), **more)
+        made[name] = write(onnx, *rest, os.path.join(folder, f"{len(made)}.onnx"), **more)
 
     add("fp16 typed", quantize.fp16)
     add("int8-cpu (as shipped)", quantize.int8_cpu, table)
@@ -131,8 +131,8 @@ def main(argv=None):
                     name,
                     f"{median:.2f}",
                     f"{least:.2f}",
-                    "%.2f" % (base[0] / median),
-                    "%.2f" % (base[1] / least),
+                    f"{base[0] / median:.2f}",
+                    f"{base[1] / least:.2f}",
                     "" if name == "fp32" else f"{noise[name]:.1f}",
                     os.path.getsize(paths[name]),
                     size,
@@ -141,7 +141,7 @@ def main(argv=None):
                     here,
                 ]
                 writer.writerow(dict(zip(FIELDS, row)))
-                print("%-45s %-8s %6.2f ms  %.2f times faster" % (name, size, median, base[0] / median), flush=True)
+                print(f"{name:45} {size:8} {median:6.2f} ms  {base[0] / median:.2f} times faster", flush=True)
     files.write_text(args.out, text.getvalue())
 
 

@@ -153,7 +153,7 @@ def main():
     args = parser.parse_args()
     wh = predict.parse_wh(args.input_wh)
     config = configuration.load(
-        None, [*prune_cli.TUNE, "train.val_wh=[%d, %d]" % wh, "train.epochs=%d" % args.epochs, *args.set]
+        None, [*prune_cli.TUNE, "train.val_wh=[%d, %d]" % wh, f"train.epochs={args.epochs}", *args.set]
     )
     config.data.root = args.data
     kept = rows_there(args) if args.add else []
@@ -162,8 +162,8 @@ def main():
         images = calibrate.select(str(Path(args.data) / "train"), 16, 1)
         timed = [e for e in entries if e.row["kind"] != "channels" or e.row["importance"] in args.timed]
         for number, entry in enumerate(timed):
-            say("exporting {} {} {}".format(entry.row["kind"], entry.row["importance"], entry.row["ratio"]))
-            own = "%s/%d" % (folder, number)
+            say(f"exporting {entry.row['kind']} {entry.row['importance']} {entry.row['ratio']}")
+            own = f"{folder}/{number}"
             os.mkdir(own)
             entry.open(own, wh, images, args.litert)
         time_in_turns(timed)
@@ -185,7 +185,7 @@ def measure(args, wh, config):
     weights = judge.original.get_weights()
     first.row["map50_untuned"] = round(judge.baseline()["map50"], 2)
     first.row["map50_sizes"] = mean_over_sizes(original, args, config) if args.beside else ""
-    say("unpruned: mAP50 {:.1f}".format(first.row["map50_untuned"]))
+    say(f"unpruned: mAP50 {first.row['map50_untuned']:.1f}")
     for kind in () if args.add else args.importance:
         scored = pruning(kind, runs / ("scores-" + kind)).scores(original)
         for ratio in args.ratios:
@@ -203,11 +203,7 @@ def measure(args, wh, config):
                     tuning_images=result["epochs"] * config.train.images_per_epoch,
                 )
             entries.append(entry)
-            say(
-                "{} {:g}: mAP50 {}, tuned {}".format(
-                    kind, ratio, entry.row["map50_untuned"], entry.row.get("map50_tuned")
-                )
-            )
+            say(f"{kind} {ratio:g}: mAP50 {entry.row['map50_untuned']}, tuned {entry.row.get('map50_tuned')}")
     for kind, name, path in beside(args.beside):
         model = load(path)
         entry = Entry(kind, name, 0, model, wh)
@@ -218,13 +214,13 @@ def measure(args, wh, config):
             map50_sizes=mean_over_sizes(model, args, config),
         )
         entries.append(entry)
-        say("{} {}: mAP50 {}, {} over sizes".format(kind, name, entry.row["map50_tuned"], entry.row["map50_sizes"]))
+        say(f"{kind} {name}: mAP50 {entry.row['map50_tuned']}, {entry.row['map50_sizes']} over sizes")
     for sparsity in () if args.add else SPARSITIES:
         sparse = magnitude.sparsify(load(args.model), sparsity)
         entry = Entry("magnitude", "l1", sparsity, sparse, wh)
         entry.row["map50_untuned"] = round(judge.map50(sparse), 2)
         entries.append(entry)
-        say("magnitude {:g}: mAP50 {}".format(sparsity, entry.row["map50_untuned"]))
+        say(f"magnitude {sparsity:g}: mAP50 {entry.row['map50_untuned']}")
     for entry in entries:
         entry.row["macs_share"] = round(entry.row["macs"] / first.row["macs"], 4)
     return entries
@@ -312,7 +308,7 @@ def plot(rows, path):
     kinds = list(dict.fromkeys(row["importance"] for row in rows if row["kind"] == "channels"))
     for number, kind in enumerate(kinds):
         own = [whole] + [row for row in rows if row["kind"] == "channels" and row["importance"] == kind]
-        colour = "C%d" % number
+        colour = f"C{number}"
         axes.plot(
             [r["macs_share"] for r in own],
             [r["map50_untuned"] for r in own],
@@ -331,7 +327,7 @@ def plot(rows, path):
             markersize=4,
             label=kind + ", fine-tuned" if tuned else None,
         )
-    axes.set(xlabel="multiply-adds left, as a share", ylabel="val mAP50 at {}, points".format(whole["input_wh"]))
+    axes.set(xlabel="multiply-adds left, as a share", ylabel=f"val mAP50 at {whole['input_wh']}, points")
     axes.invert_xaxis()
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)

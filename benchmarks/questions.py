@@ -44,7 +44,7 @@ def int8_targets():
             continue
         rates = target.peak_flops
         gain = (
-            "x %.1f at most" % (rates["int8"] / rates["fp16"])
+            f"x {rates['int8'] / rates['fp16']:.1f} at most"
             if "int8" in rates
             else "no: " + (target.slow_precision_reason or "no such instructions")
         )
@@ -65,7 +65,7 @@ def int8_cpu():
                 row["input_wh"],
                 ms(row["cpu_ms_p50"]),
                 times(row["times_faster_p50"]),
-                "%.2f" % (int(row["bytes"]) / _fp32_bytes(row)),
+                f"{int(row['bytes']) / _fp32_bytes(row):.2f}",
             ]
             for row in rows
         ],
@@ -174,11 +174,11 @@ def pruned_tuned():
         [
             [
                 row["importance"],
-                "%.0f %%" % (100 * float(row["macs_share"])),
+                f"{100 * float(row['macs_share']):.0f} %",
                 row["tuning_images"] or "–",
                 points(row["map50_untuned"]),
                 points(row["map50_tuned"]),
-                "%+.1f" % (float(row["map50_tuned"]) - float(whole["map50_untuned"])),
+                f"{float(row['map50_tuned']) - float(whole['map50_untuned']):+.1f}",
                 times(row["ort_fp32_ratio"]),
                 ms(row["nano_fp16_predicted_ms"]),
             ]
@@ -225,10 +225,10 @@ def pruned_beside():
             [
                 row["importance"] or "unpruned",
                 {"pruned": "pruning", "trained": "training", "unpruned": "training"}[row["kind"]],
-                "%.0f %%" % (100 * float(row["macs_share"])),
+                f"{100 * float(row['macs_share']):.0f} %",
                 row["parameters"],
                 row["tuning_images"] or "–",
-                "{:.0f}".format(float(row["tuning_minutes"])) if row["tuning_minutes"] else "–",
+                f"{float(row['tuning_minutes']):.0f}" if row["tuning_minutes"] else "–",
                 points(row["map50_sizes"]),
                 points(row["map50_tuned"] or row["map50_untuned"]),
                 times(row["ort_fp32_ratio"]),
@@ -268,10 +268,10 @@ def pruned_magnitude():
         ["share of weights set to zero", "mAP50", "fp32 time, ratio", "compressed bytes, ratio"],
         [
             [
-                "%.0f %%" % (100 * float(row["ratio"])),
+                f"{100 * float(row['ratio']):.0f} %",
                 points(row["map50_untuned"]),
                 times(row["ort_fp32_ratio"]),
-                "%.2f" % (int(row["onnx_bytes_zlib"]) / int(whole["onnx_bytes_zlib"])),
+                f"{int(row['onnx_bytes_zlib']) / int(whole['onnx_bytes_zlib']):.2f}",
             ]
             for row in rows
         ],
@@ -324,7 +324,7 @@ def methods_training():
                     word,
                 ]
             )
-        out.append("Model `{}`, {} images a training, {}:\n\n".format(model, images, cpu_of(own[0]["machine"])))
+        out.append(f"Model `{model}`, {images} images a training, {cpu_of(own[0]['machine'])}:\n\n")
         out.append(
             markdown(
                 ["choice", "value", "seeds", "mAP50 at 320", "at 416", "mask", "no mask", "difference", "verdict"],
@@ -346,7 +346,7 @@ def methods_training():
         out.append("\n")
     missing = [name for name in known if name not in {row["choice"] for row in rows}]
     if missing:
-        out.append("Not measured: {}.\n".format(", ".join(missing)))
+        out.append(f"Not measured: {', '.join(missing)}.\n")
     return "".join(out).rstrip("\n") + "\n"
 
 
@@ -369,9 +369,9 @@ def methods_size():
                 model,
                 row["input_wh"],
                 points(row["map50"]),
-                "%+.1f" % (float(row["map50"]) - float(first["map50"])),
+                f"{float(row['map50']) - float(first['map50']):+.1f}",
                 points(row["small"]),
-                "x %.2f" % (int(row["macs"]) / int(first["macs"])),
+                f"x {int(row['macs']) / int(first['macs']):.2f}",
             ]
             for row in own
         ]
@@ -394,18 +394,18 @@ def methods_deployed():
             out.append(
                 [
                     name,
-                    "x %.2f" % (1 / float(row["ort_fp32_ratio"])) if row["ort_fp32_ratio"] else "–",
-                    "%+.1f" % (float(best) - float(whole["map50_untuned"])),
-                    "{}/ at {}".format(row["split"], row["input_wh"]),
+                    f"x {1 / float(row['ort_fp32_ratio']):.2f}" if row["ort_fp32_ratio"] else "–",
+                    f"{float(best) - float(whole['map50_untuned']):+.1f}",
+                    f"{row['split']}/ at {row['input_wh']}",
                 ]
             )
         if whole and row["kind"] == "magnitude":
             out.append(
                 [
-                    "magnitude pruning, %.0f %% zeros, no fine-tuning" % (100 * float(row["ratio"])),
-                    "x %.2f" % (1 / float(row["ort_fp32_ratio"])),
-                    "%+.1f" % (float(row["map50_untuned"]) - float(whole["map50_untuned"])),
-                    "{}/ at {}".format(row["split"], row["input_wh"]),
+                    f"magnitude pruning, {100 * float(row['ratio']):.0f} % zeros, no fine-tuning",
+                    f"x {1 / float(row['ort_fp32_ratio']):.2f}",
+                    f"{float(row['map50_untuned']) - float(whole['map50_untuned']):+.1f}",
+                    f"{row['split']}/ at {row['input_wh']}",
                 ]
             )
     shapes = [row for row in read("int8_shape") if row["form"] == "int8-cpu (as shipped)"]
@@ -419,9 +419,9 @@ def methods_deployed():
         if all(pair):
             out.append(
                 [
-                    "int8 on {}".format(cpu_of(row["machine"])),
+                    f"int8 on {cpu_of(row['machine'])}",
                     "x " + times(row["times_faster_p50"]),
-                    "%+.1f" % (float(pair[0]["map50"]) - float(pair[1]["map50"])),
+                    f"{float(pair[0]['map50']) - float(pair[1]['map50']):+.1f}",
                     "val/ at " + row["input_wh"],
                 ]
             )
@@ -449,7 +449,7 @@ def main():
         after = filled(before, str(path), TABLES)
         if after != before:
             files.write_text(str(path), after)
-        print("{}: {}".format(name, "changed" if after != before else "as before"))
+        print(f"{name}: {'changed' if after != before else 'as before'}")
     return 0
 
 

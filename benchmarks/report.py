@@ -79,7 +79,7 @@ def variants():
         out.setdefault(
             key,
             {
-                "name": "{} {} {}".format(row["system"], row["input_wh"], row["precision"]),
+                "name": f"{row['system']} {row['input_wh']} {row['precision']}",
                 "runtime": row["runtime"],
                 "precision": row["precision"],
                 "input_wh": [int(n) for n in row["input_wh"].split("x")],
@@ -166,7 +166,7 @@ def scan():
     return {
         "baseline": float(rows[0]["baseline"]),
         "groups": groups,
-        "note": "Channels by {}, val mAP50 at {}.".format(rows[0]["importance"], rows[0]["input_wh"]),
+        "note": f"Channels by {rows[0]['importance']}, val mAP50 at {rows[0]['input_wh']}.",
     }
 
 
@@ -174,7 +174,7 @@ def agreement():
     """Each network as it is predicted by a model fitted without it."""
     out = [
         {
-            "network": "{} {}".format(row["network"], row["input_wh"]),
+            "network": f"{row['network']} {row['input_wh']}",
             "device": "Jetson Nano, published",
             "precision": row["precision"],
             "measured_ms": number(row["measured_ms"]),
@@ -208,7 +208,7 @@ def ablations(rows):
                     "name": f"{choice} {value}" if choice != "baseline" else "baseline",
                     "map50": _mean(own, "map50_416"),
                     "delta": _mean(own, "difference"),
-                    "note": value if choice == "baseline" else "%d seeds" % len(own) if len(own) > 1 else "",
+                    "note": value if choice == "baseline" else f"{len(own)} seeds" if len(own) > 1 else "",
                 }
             )
     return out
@@ -223,7 +223,7 @@ def comparisons(rows):
                 choice: value,
                 "map50 at 320": round(_mean(part, "map50_320"), 1),
                 "map50": _mean(part, "map50_416"),
-                "to the baseline": "{:+.1f}".format(_mean(part, "difference")),
+                "to the baseline": f"{_mean(part, 'difference'):+.1f}",
                 "seeds": len(part),
             }
             for value in dict.fromkeys(row["value"] for row in own)
@@ -306,7 +306,7 @@ def side_by_side(bundle, split, out, photos):
     return [
         row
         for number_, pictures in found.items()
-        for row in report.contact_sheet(out, pictures, "photograph %d" % (number_ + 1))
+        for row in report.contact_sheet(out, pictures, f"photograph {number_ + 1}")
     ]
 
 

@@ -65,7 +65,7 @@ def one_by_one(args, wh):
     onnx = Path(args.bundle) / variant.file
     table = tables.read(str(Path(args.bundle) / "calibration" / (variant.model + ".json")))
     images = calibrate.select(str(Path(args.data) / "train"), IMAGES, 1)
-    for layer in sensitivity.layers(str(onnx), table, images, wh, lambda done, of: say("layer %d of %d" % (done, of))):
+    for layer in sensitivity.layers(str(onnx), table, images, wh, lambda done, of: say(f"layer {done} of {of}")):
         yield {
             "layer": layer.name,
             "snr_db": round(layer.snr_db, 2),

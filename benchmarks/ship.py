@@ -105,7 +105,7 @@ def main(argv=None):
             DECODE,
         )
         decode = dict(DECODE, score=threshold(trial, f"{first}-416x416-fp32", data, say))
-        say("threshold {:.2f}".format(decode["score"]))
+        say(f"threshold {decode['score']:.2f}")
         rows, tests = [], {}
         for m, _ in made:
             for wh in variants.SQUARE_WHS:
@@ -115,7 +115,7 @@ def main(argv=None):
                         trial, average_precision.load_split(str(data / "test")), name, runtime
                     ).result
                     tests[name] = result
-                    say("test: {} {:.1f}".format(name, result["map50"]))
+                    say(f"test: {name} {result['map50']:.1f}")
         digest, results = variants.write_bundle(
             ROOT / "jetson" / "models",
             made,
@@ -256,7 +256,7 @@ def card(paths, results, tests, decode, note):
         % (
             "–"
             if three["three_class"]["per_class"]["mask_worn_incorrect"] is None
-            else "{:.1f}".format(three["three_class"]["per_class"]["mask_worn_incorrect"]),
+            else f"{three['three_class']['per_class']['mask_worn_incorrect']:.1f}",
             three["counts"]["per_class"]["mask_worn_incorrect"],
         ),
         "",

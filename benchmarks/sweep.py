@@ -84,7 +84,7 @@ def main(argv=None):
             time.sleep(0.2)
         started.send_signal(signal.SIGKILL)
         started.wait()
-        print("killed with %d trials ended" % len(rows_of(folder)), file=sys.stderr, flush=True)
+        print(f"killed with {len(rows_of(folder))} trials ended", file=sys.stderr, flush=True)
     code = subprocess.run(command).returncode
     if code:
         return code
@@ -97,7 +97,7 @@ def main(argv=None):
     writer.writeheader()
     writer.writerows(rows)
     files.write_text(str(OUT), text.getvalue())
-    print("wrote %s, %d trials" % (OUT.name, len(rows)))
+    print(f"wrote {OUT.name}, {len(rows)} trials")
     return 0
 
 

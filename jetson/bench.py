@@ -131,7 +131,7 @@ def frames_of(uri: str, count: int = FRAMES) -> List[np.ndarray]:
     finally:
         camera.stop()
     if not kept:
-        raise BadInput("no frame came from the source: {}".format(camera.last_error or "it is empty"), where.label)
+        raise BadInput(f"no frame came from the source: {camera.last_error or 'it is empty'}", where.label)
     return kept[:count] if len(kept) <= count else kept[:: len(kept) // count][:count]
 
 
@@ -192,7 +192,7 @@ def through_runner(
         while not all(view.results for view in runner.views):
             if time.monotonic() > end:
                 raise BadInput(
-                    "no result in 30 s: {}".format("; ".join(view.camera.last_error for view in runner.views)),
+                    f"no result in 30 s: {'; '.join(view.camera.last_error for view in runner.views)}",
                     ", ".join(uris),
                 )
             time.sleep(0.01)
@@ -352,9 +352,9 @@ def text_table(result: Dict[str, Any]) -> str:
                 row["runtime"],
                 "{p50:.2f}".format(**row["latency_ms"]),
                 "{p99:.2f}".format(**row["latency_ms"]),
-                "{:.1f}".format(end["fps"] if end else row["fps"]),
+                f"{(end['fps'] if end else row['fps']):.1f}",
                 "reference" if row["reference"] else "-" if agreement is None else f"{100 * agreement:.1f} %",
-                "{:.1f}".format(row["ap"]["map50"]) if row["ap"] and row["ap"]["map50"] is not None else "-",
+                f"{row['ap']['map50']:.1f}" if row["ap"] and row["ap"]["map50"] is not None else "-",
             ]
         )
     machine = result["board"]
@@ -369,7 +369,7 @@ def text_table(result: Dict[str, Any]) -> str:
         )
     ]
     lines.append(table(["variant", "runtime", "p50 ms", "p99 ms", "frames/s", "agreement", "AP50"], rows))
-    reasons = sorted({"{}: {}".format(row["runtime"], row["skipped"]) for row in result["rows"] if row["skipped"]})
+    reasons = sorted({f"{row['runtime']}: {row['skipped']}" for row in result["rows"] if row["skipped"]})
     return "\n".join(lines + ["- not run here: " + reason for reason in reasons])
 
 

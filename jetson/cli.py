@@ -43,14 +43,14 @@ class _Parser(argparse.ArgumentParser):
             option = word.split("=")[0]
             if option.startswith("--") and not any(name.startswith(option) for name in names):
                 near = difflib.get_close_matches(option, names, 1)
-                self.error("there is no option {}{}".format(option, f" (did you mean {near[0]}?)" if near else ""))
+                self.error(f"there is no option {option}{(f' (did you mean {near[0]}?)' if near else '')}")
         return super().parse_args(args, namespace)
 
 
 def _listing(prog: str, verbs: Mapping[str, Tuple[str, str]]) -> str:
     width = max(len(verb) for verb in verbs)
     lines = [f"usage: {prog} VERB [options]", ""]
-    lines += ["  {:<{}}  {}".format(verb, width, text) for verb, (_, text) in verbs.items()]
+    lines += [f"  {verb:<{ {} }}  {width}" for verb, (_, text) in verbs.items()]
     lines += ["", f"{prog} VERB --help shows a verb's options with an example; {prog} --version the version."]
     return "\n".join(lines)
 

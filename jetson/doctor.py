@@ -111,7 +111,7 @@ def board(root: str = "/") -> List[Finding]:
         level, remedy = "info", ""
         if model and "Jetson" in model and in_container(root):
             level, remedy = "warn", "mount the file: -v /etc/nv_tegra_release:/etc/nv_tegra_release:ro"
-        found.append(Finding(level, "board", "{}; no L4T release file".format(model or "not a Jetson"), remedy))
+        found.append(Finding(level, "board", f"{model or 'not a Jetson'}; no L4T release file", remedy))
     else:
         jetpack, tensorrt = jetpack_of(release)
         text = "{}, L4T r{}.{}.{}, JetPack {}, TensorRT {}".format(model or "Jetson", *release + (jetpack, tensorrt))
@@ -182,7 +182,7 @@ def python() -> List[Finding]:
                 Finding(
                     "info",
                     name,
-                    "not installed; only {} needs it".format("--mqtt" if name == "paho.mqtt" else "/metrics"),
+                    f"not installed; only {'--mqtt' if name == 'paho.mqtt' else '/metrics'} needs it",
                     f"python3 -m pip install -r {requirements_file()}",
                 )
             )
@@ -319,7 +319,7 @@ def runtimes() -> List[Finding]:
         except ImportError as error:
             reason = str(error)
         usable += reason is None
-        found.append(Finding("info" if reason else "ok", "engine", "{}: {}".format(name, reason or "usable"), ""))
+        found.append(Finding("info" if reason else "ok", "engine", f"{name}: {reason or 'usable'}", ""))
     if not usable:
         found.append(
             Finding("bad", "engine", "no engine can run here", f"python3 -m pip install -r {requirements_file()}")
@@ -523,7 +523,7 @@ def show(found: List[Finding]) -> str:
     for finding in found:
         lines.append(f"{finding.level:<5} {finding.topic:<18} {finding.found}")
         if finding.remedy and finding.level != "ok":
-            lines.append("{:<24} do: {}".format("", finding.remedy))
+            lines.append(f"{'':<24} do: {finding.remedy}")
     return "\n".join(lines)
 
 
@@ -545,11 +545,7 @@ def answer(found: List[Finding], as_json: bool, what: str) -> int:
     else:
         print(show(found))
         counts = {level: sum(finding.level == level for finding in found) for level in ("bad", "warn")}
-        print(
-            "\n{} of {} checks need something done, {} could be better".format(
-                counts["bad"], len(found), counts["warn"]
-            )
-        )
+        print(f"\n{counts['bad']} of {len(found)} checks need something done, {counts['warn']} could be better")
     return DeviceMismatch.exit_code if bad else 0
 
 

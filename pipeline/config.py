@@ -177,7 +177,7 @@ def _check(config):
             _refuse(key, _at(config, key), "one of " + ", ".join(known))
     model = config.model
     if model.size not in SIZES and not model.size.endswith(".keras"):
-        _refuse("model.size", model.size, "{} or a .keras file".format(", ".join(SIZES)))
+        _refuse("model.size", model.size, f"{', '.join(SIZES)} or a .keras file")
     if (model.init == IMAGENET or model.init.endswith(".h5")) and model.size != TRANSFER:
         _refuse(
             "model.init",

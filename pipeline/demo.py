@@ -70,7 +70,7 @@ class Progress:
         self.start = time.time()
 
     def __call__(self, text):
-        print("[%3d s] %s" % (time.time() - self.start, text), file=sys.stderr, flush=True)
+        print(f"[{int(time.time() - self.start):3} s] {text}", file=sys.stderr, flush=True)
 
 
 class Demo:
@@ -131,14 +131,14 @@ class Demo:
             for seed, (split, count) in enumerate((("train", 240), ("val", 60)), 1):
                 if (self.root / split / "annotations.json").exists():
                     continue
-                self.say("drawing %d labelled images: %s/" % (count, split))
+                self.say(f"drawing {count} labelled images: {split}/")
                 self.root.mkdir(exist_ok=True)
                 with layout.folder_aside(self.root / split) as part:
                     draw.write(part, count, seed=seed)
         truths = average_precision.load_split(str(self.root / "val"))
         self.folders = [f for f in ("train", "crops", "extra", "negatives") if (self.root / f).is_dir()]
         self.kind = "drawn images" if self.drawn else "val/"
-        self.say("data: %s; validating on %d images of %s" % (", ".join(self.folders), len(truths), self.kind))
+        self.say(f"data: {', '.join(self.folders)}; validating on {len(truths)} images of {self.kind}")
         self.report["data"] = {"kind": "drawn" if self.drawn else "photographs", "split": "val", "images": len(truths)}
         if self.drawn:
             self.report["warnings"] = [
@@ -154,9 +154,9 @@ class Demo:
                 *TUNE,
                 f"data.root={self.root}",
                 "data.apart_from=[]",
-                "data.train=[{}]".format(", ".join(self.folders)),
+                f"data.train=[{', '.join(self.folders)}]",
                 f"train.learning_rate={rate:g}",
-                "train.epochs=%d" % epochs,
+                f"train.epochs={epochs}",
             ],
         )
 
@@ -257,7 +257,7 @@ class Demo:
                 max_drop=MAX_DROP,
             )
             self.predict(made, results)
-        self.say("bundle: %s" % (self.folder / "bundle"))
+        self.say(f"bundle: {self.folder / 'bundle'}")
         return digest, results
 
     def predict(self, made, results):
@@ -295,7 +295,7 @@ class Demo:
                     return
                 if "error" in outcome:
                     raise JetmaskError(
-                        "NVIDIA's builder refuses a file: {}".format(outcome["error"]), where=f"{built.name} {kind}"
+                        f"NVIDIA's builder refuses a file: {outcome['error']}", where=f"{built.name} {kind}"
                     )
                 self.say(
                     "TensorRT for RTX %s builds %s %s (%d KB; a check, not run)"
@@ -347,9 +347,9 @@ class Demo:
                     [
                         r["variant"],
                         r["runtime"],
-                        "{:.1f}".format(r["map50"]),
-                        "{:.2f}".format(r["latency_ms"]["total_ms"]["p50"]),
-                        "%.0f" % (1000 / r["latency_ms"]["total_ms"]["p50"]),
+                        f"{r['map50']:.1f}",
+                        f"{r['latency_ms']['total_ms']['p50']:.2f}",
+                        f"{1000 / r['latency_ms']['total_ms']['p50']:.0f}",
                         r["bytes"] // 1024,
                     ]
                     for r in results
@@ -370,7 +370,7 @@ def environment():
 
     return {
         "python": platform.python_version(),
-        "machine": "%s, %d cores" % (platform.machine(), os.cpu_count()),
+        "machine": f"{platform.machine()}, {int(os.cpu_count())} cores",
         "system": platform.platform(),
         "keras": keras.__version__,
         "tensorflow": tensorflow.__version__,
@@ -400,7 +400,7 @@ def serve_command(bundle, source):
 
 def run_live(bundle, source, seconds, say):
     """Run the device's own program on a source for some seconds and read what it measured, as an operator would."""
-    say("running the on-device program on %s for %d s" % (source, seconds))
+    say(f"running the on-device program on {source} for {int(seconds)} s")
     with tempfile.TemporaryDirectory(prefix="jetmask-live-") as folder:
         ready, log = Path(folder) / "ready.json", Path(folder) / "log"
         with open(log, "wb") as out:

@@ -129,7 +129,7 @@ class Governor:
         if not words:
             self.text = f"no goal can be kept here; {name} stays"
             return
-        self.text = "{} with {}".format(", ".join(words), name)
+        self.text = f"{', '.join(words)} with {name}"
         # Right after a switch the rate still tells of the variant before.
         if now - self._last_switch < 2.0:
             return

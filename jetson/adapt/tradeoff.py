@@ -331,9 +331,7 @@ class TradeOff:
             note += f" Labelled images so far: {sum(done)} of {len(done) * len(self._truths)}."
         note += self._eval_error
         note += "".join(
-            " {} is left out: {}.".format(entry.variant.name, entry.error.rstrip("."))
-            for entry in self.entries
-            if entry.error
+            f" {entry.variant.name} is left out: {entry.error.rstrip('.')}." for entry in self.entries if entry.error
         )
         return {
             "reference": self.reference.variant.name,

@@ -108,7 +108,7 @@ def _ap_problem(ap: Any) -> Optional[str]:
         return "an object with a key per runtime"
     for runtime, entry in ap.items():
         if runtime not in RUNTIMES:
-            return "keys from {}, not {!r}".format(", ".join(RUNTIMES), runtime)
+            return f"keys from {', '.join(RUNTIMES)}, not {runtime!r}"
         if entry is not None and not (isinstance(entry, dict) and _number(entry.get("map50"), 0, 100)):
             return f"for {runtime} null, or an object with map50 in 0..100"
     return None
@@ -155,7 +155,7 @@ _TOP = {
 
 def _check(value: Any, rules: Dict[str, Any], at: str) -> List[str]:
     if not isinstance(value, dict):
-        return ["{}: an object is expected, not {!r}".format(at or "manifest", value)]
+        return [f"{at or 'manifest'}: an object is expected, not {value!r}"]
     problems = []
     for key, (right, expected) in rules.items():
         if key not in value:
@@ -190,7 +190,7 @@ def problems(value: Any) -> List[str]:
         if not isinstance(reasons, dict) or not all(isinstance(reason, str) for reason in reasons.values()):
             found.append(f"{at}ap_reason: expected an object of texts")
         if variant.get("sparsity") not in (None, "2:4"):
-            found.append('{}sparsity: {!r:.40} is not "2:4"'.format(at, variant["sparsity"]))
+            found.append(f'{at}sparsity: {variant["sparsity"]!r:.40} is not "2:4"')
         targets = variant.get("targets", [])
         if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
             found.append(f"{at}targets: expected a list of names")
@@ -200,7 +200,7 @@ def problems(value: Any) -> List[str]:
                 found.append(f"{at}name: {name} stands there twice")
             names.add(name)
     if not found and value["default_variant"] not in names:
-        found.append("default_variant: {} is not among the variants".format(value["default_variant"]))
+        found.append(f"default_variant: {value['default_variant']} is not among the variants")
     return found
 
 

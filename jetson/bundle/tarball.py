@@ -134,9 +134,7 @@ def extract(path: str, folder: str) -> None:
             raise BadInput("the members are not in order", path, None, _REPACK)
         absent = [name for name in announced if name not in seen]
         if absent:
-            raise BadInput(
-                "announced in {}, but not there: {}".format(MANIFEST, ", ".join(absent[:5])), path, None, _REPACK
-            )
+            raise BadInput(f"announced in {MANIFEST}, but not there: {', '.join(absent[:5])}", path, None, _REPACK)
 
 
 _REPACK = "make the file with `jetmask bundle pack`, and copy it again"
@@ -159,7 +157,7 @@ def _members(source: BinaryIO, path: str) -> Iterator[Tuple[str, int]]:
         raw_name = block[:100].rstrip(b"\0")
         if kind not in (b"0", b"\0"):
             raise BadInput(
-                "{} is in the tar file: {:.100}".format(_KINDS.get(kind, f"an entry of kind {kind!r}"), repr(raw_name)),
+                f"{_KINDS.get(kind, f'an entry of kind {kind!r}')} is in the tar file: {repr(raw_name):.100}",
                 where,
                 "plain files only",
                 _REPACK,
@@ -262,13 +260,13 @@ def check_sizes(bundle_dir: str) -> None:
                 os.path.join(bundle_dir, name),
                 f"at most {limit}"
                 if limit is not None
-                else "{} (manifest.json)".format(announced.get(name, "not to be there")),
+                else f"{announced.get(name, 'not to be there')} (manifest.json)",
                 AGAIN,
             )
     absent = sorted(set(announced) - set(names))
     if absent:
         raise BadInput(
-            "announced in manifest.json, but not there: {}".format(", ".join(absent[:5])),
+            f"announced in manifest.json, but not there: {', '.join(absent[:5])}",
             bundle_dir,
             "every file of the bundle",
             AGAIN,

@@ -141,7 +141,7 @@ def parse(uri: str, size: Optional[Tuple[int, int]] = None, fps: Optional[float]
     if kind == "csi" and not re.match(r"^\d{1,2}$", path):
         raise UsageError("not a CSI camera", uri, "csi://0, csi://1, …")
     if "flip" in options and options["flip"] not in tuple("01234567"):
-        raise UsageError("not a flip method: {!r}".format(options["flip"]), uri, "0 to 7 (nvvidconv's flip-method)")
+        raise UsageError(f"not a flip method: {options['flip']!r}", uri, "0 to 7 (nvvidconv's flip-method)")
     for key in ("seed", "frames", "faces"):
         if key in options and not re.match(r"^\d{1,9}$", options[key]):
             raise UsageError(f"{key} is not a whole number", uri, f"{key}=7")

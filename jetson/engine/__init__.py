@@ -50,7 +50,7 @@ def open_engine(
             f"variant {variant.name} does not run on {runtime}",
             bundle_dir,
             "one of " + ", ".join(variant.runtimes),
-            "choose a variant for {}: {}".format(runtime, ", ".join(fitting) or "this bundle has none"),
+            f"choose a variant for {runtime}: {', '.join(fitting) or 'this bundle has none'}",
         )
     reasons = []
     for name in wanted:

@@ -229,7 +229,7 @@ def _run_worker(
     killed = status == -signal.SIGKILL
     ended = "was killed" if killed else f"ended with status {status}"
     raise JetmaskError(
-        "the build's process {} while {}{}".format(ended, worker.phase, ": " + last if last else ""),
+        f"the build's process {ended} while {worker.phase}{': ' + last if last else ''}",
         log_path,
         "a process that ends by itself",
         "most likely the kernel was out of memory (see dmesg): stop other programs, add swap, or give a smaller "
@@ -421,7 +421,7 @@ def command(args: argparse.Namespace) -> int:
             "no engine could be built",
             args.bundle,
             "a variant that this machine can run",
-            "; ".join("{}: {}".format(row["variant"], row["reason"]) for row in rows)
+            "; ".join(f"{row['variant']}: {row['reason']}" for row in rows)
             or "use the onnxruntime variants: this bundle has none for TensorRT",
         )
     return 0

@@ -107,7 +107,7 @@ def load(folder: str, recipe: Recipe, machine: Machine) -> Tuple[Optional[bytes]
                 for key in set(wanted) | set(found if isinstance(found, dict) else ())
                 if not isinstance(found, dict) or found.get(key) != wanted.get(key)
             )
-            return None, "its sidecar names another {} ({})".format(part, ", ".join(names))
+            return None, f"its sidecar names another {part} ({', '.join(names)})"
     try:
         handle = os.open(plan, os.O_RDONLY | os.O_NOFOLLOW)
         with os.fdopen(handle, "rb") as file:

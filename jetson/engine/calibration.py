@@ -243,7 +243,7 @@ def parse_cache(text: str, where: str = "calibration cache") -> Cache:
         (scale,) = struct.unpack(">f", struct.pack(">I", int(digits, 16)))
         if not math.isfinite(scale) or scale < 0 or name in scales:
             raise BadInput(
-                "tensor {!r} {}".format(name, "is there twice" if name in scales else f"has the scale {scale}"),
+                f"tensor {name!r} {('is there twice' if name in scales else f'has the scale {scale}')}",
                 f"{where}, line {number}",
                 "one finite scale from 0 up per tensor",
             )

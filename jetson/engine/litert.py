@@ -64,7 +64,7 @@ class LiteRtEngine:
             ) from error
         inputs = self._interpreter.get_input_details()
         if len(inputs) != 1 or list(inputs[0]["shape"]) != [1, height, width, 3]:
-            found = ", ".join("{} {}".format(i["name"], list(i["shape"])) for i in inputs)
+            found = ", ".join(f"{i['name']} {list(i['shape'])}" for i in inputs)
             raise BadInput(
                 "the model has another input: " + found,
                 path,

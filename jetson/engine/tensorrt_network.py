@@ -180,7 +180,7 @@ def set_input(trt: Any, network: Any, input_wh: Tuple[int, int], path: str) -> N
     names = [network.get_input(i).name for i in range(network.num_inputs)]
     shape = (1, 3, height, width)
     if len(names) != 1:
-        raise BadInput("the model has {} inputs: {}".format(len(names), ", ".join(names)), path, "one input, image")
+        raise BadInput(f"the model has {len(names)} inputs: {', '.join(names)}", path, "one input, image")
     tensor = network.get_input(0)
     found = _shape(tensor, path)
     if len(found) != 4 or any(have not in (-1, want) for have, want in zip(found, shape)):
@@ -241,7 +241,7 @@ def _failure(trt: Any, log: Any, since: int, what: str, path: str) -> JetmaskErr
     words = "; ".join(said[-4:])
     kind = DeviceMismatch if "require hardware with Int8 support" in words else JetmaskError
     return kind(
-        "TensorRT {}: {}{}".format(trt.__version__, what, ": " + words if words else ""),
+        f"TensorRT {trt.__version__}: {what}{': ' + words if words else ''}",
         path,
         None,
         remedy_for(words) or "see the build's log",

@@ -66,7 +66,7 @@ def load_split(split_dir: str) -> List[Truth]:
         for entry in data["categories"]:
             if entry["name"] not in CLASSES:
                 raise BadInput(
-                    "no class is called {!r}".format(entry["name"]),
+                    f"no class is called {entry['name']!r}",
                     path + ", categories",
                     "only " + ", ".join(CLASSES),
                     "rename or map it with `jetmask data import`",
@@ -76,7 +76,7 @@ def load_split(split_dir: str) -> List[Truth]:
         for number, entry in enumerate(data["images"]):
             at = f"images[{number}]"
             if entry["id"] in rows:
-                raise BadInput("image id {!r} stands there twice".format(entry["id"]), f"{path}, {at}")
+                raise BadInput(f"image id {entry['id']!r} stands there twice", f"{path}, {at}")
             rows[entry["id"]] = ([], [], [_corners(box) for box in entry.get("ignore_boxes") or ()])
         for number, entry in enumerate(data["annotations"]):
             at = f"annotations[{number}]"

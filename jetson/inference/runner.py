@@ -332,7 +332,7 @@ class Runner:
     def _trouble(self, error: Exception, active: Active, failures: int) -> None:
         self.engine_errors += 1
         self.last_error = time.monotonic()
-        self.engine_error = "{}: {}".format(type(error).__name__, str(error).splitlines()[0] if str(error) else "")
+        self.engine_error = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         if failures % _ERRORS_BEFORE_REOPEN or self._reopen is None or active is not self.active:
             return  # not the time yet, or another engine has its place already
         self._stop.wait(min(5.0, 0.2 * failures))

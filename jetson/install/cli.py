@@ -186,7 +186,7 @@ def activate(
         say(f"failed: {problem}; going back")
         worse = _undo(where, spec, start_s, say)
         was = where.link("current")
-        message = "{}; {}".format(problem, "back on " + was[:16] if was else "nothing was installed before")
+        message = f"{problem}; {'back on ' + was[:16] if was else 'nothing was installed before'}"
         if worse is not None:
             message += ", but its runner does not come up either: " + worse
         where.write_result(
@@ -206,7 +206,7 @@ def _restart(where, old, spec, start_s, watch_s, say):
             service.stop(old, where.folder)
         service.stop(spec, where.folder)
         service.start(spec, where.folder)
-        say("runner started ({})".format(spec["kind"]))
+        say(f"runner started ({spec['kind']})")
         return service.watch(spec, where.folder, start_s, watch_s, say)
     except (JetmaskError, OSError) as error:  # whatever it is, the old runner has been stopped and must come back
         return str(error.what if isinstance(error, JetmaskError) else error)

@@ -58,12 +58,8 @@ def remove(where: Store, keep: int, root: Optional[str] = None, docker: str = "d
 
 def show(found: Dict[str, Any]) -> str:
     """What `remove` returned, in one line, and one more for each problem."""
-    parts = [
-        "{} {}{}".format(len(found[key]), name, "" if len(found[key]) == 1 else "s")
-        for key, name in _KINDS
-        if found[key]
-    ]
-    text = "removed of older releases: {}; {:.1f} MiB freed".format(", ".join(parts), found["freed_bytes"] / 2**20)
+    parts = [f"{len(found[key])} {name}{'' if len(found[key]) == 1 else 's'}" for key, name in _KINDS if found[key]]
+    text = f"removed of older releases: {', '.join(parts)}; {found['freed_bytes'] / 2**20:.1f} MiB freed"
     lines = [text if parts else "nothing of older releases to remove"]
     return "\n".join(lines + ["not removed: " + problem for problem in found["problems"]])
 

@@ -36,7 +36,7 @@ def _run(command: List[str], quiet: bool = False) -> str:
         )
     except subprocess.TimeoutExpired:
         raise JetmaskError(
-            "`{}` hangs: it was ended after {:.0f} s".format(" ".join(command)[:200], _TOOL_S),
+            f"`{' '.join(command)[:200]}` hangs: it was ended after {_TOOL_S:.0f} s",
             None,
             None,
             "sudo systemctl restart docker, or restart the device; then the same again",
@@ -50,9 +50,7 @@ def _run(command: List[str], quiet: bool = False) -> str:
         ) from error
     text = done.stdout.decode("utf-8", "replace").strip()
     if done.returncode and not quiet:
-        raise JetmaskError(
-            "`{}` failed with exit code {}: {}".format(" ".join(command)[:200], done.returncode, text[-500:])
-        )
+        raise JetmaskError(f"`{' '.join(command)[:200]}` failed with exit code {done.returncode}: {text[-500:]}")
     return text
 
 

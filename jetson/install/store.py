@@ -250,12 +250,12 @@ def show(status: Dict[str, Any]) -> str:
             ).rstrip()
         )
     if not lines:
-        lines.append("no bundle is installed in {}".format(status["state"]))
+        lines.append(f"no bundle is installed in {status['state']}")
     if status["trial"]:
         trial = status["trial"]
-        lines.append("on trial: {} (was {})".format(trial["digest"][:16], (trial["was"] or "none")[:16]))
+        lines.append(f"on trial: {trial['digest'][:16]} (was {(trial['was'] or 'none')[:16]})")
     if status["service"]:
-        lines.append("service: {}  {}".format(status["service"]["kind"], status["service"].get("url", "")))
+        lines.append(f"service: {status['service']['kind']}  {status['service'].get('url', '')}")
     if status["result"]:
-        lines.append("last switch: {}".format(json.dumps(status["result"].get("message"))))
+        lines.append(f"last switch: {json.dumps(status['result'].get('message'))}")
     return "\n".join(lines)

@@ -289,7 +289,7 @@ class Drift:
             raise BadInput("not histograms of jetmask", path, "what `serve` wrote there itself", remedy)
         if contents.get("days") != self.days:
             raise BadInput(
-                "this file was learnt with --drift-days {}".format(contents.get("days")),
+                f"this file was learnt with --drift-days {contents.get('days')}",
                 path,
                 f"--drift-days {self.days}",
                 remedy,
@@ -326,6 +326,5 @@ def reason(verdicts: Dict[str, Dict[str, Any]]) -> str:
         key=lambda name: -verdicts[name]["ratio"],
     )
     return ", ".join(
-        "{} {:.4g} instead of {:.4g}".format(name, verdicts[name]["mean_now"], verdicts[name]["mean_then"])
-        for name in moved
+        f"{name} {verdicts[name]['mean_now']:.4g} instead of {verdicts[name]['mean_then']:.4g}" for name in moved
     )

@@ -223,7 +223,7 @@ def _places(topic: str, number: int, places: Places) -> List[Tuple[str, str, Dic
                         "name": f"Camera {number} {name} {way}",
                         "state_topic": topic,
                         "icon": "mdi:door",
-                        "value_template": "{{{{ {}['{}'].total }}}}".format(pick.format("lines", name), way),
+                        "value_template": f"{{{{ {pick.format('lines', name)}['{way}'].total }}}}",
                         "state_class": "total_increasing",
                     },
                 )
@@ -237,7 +237,7 @@ def _places(topic: str, number: int, places: Places) -> List[Tuple[str, str, Dic
                     "name": f"Camera {number} {name}, now",
                     "state_topic": topic,
                     "state_class": "measurement",
-                    "value_template": "{{{{ {}.now.total }}}}".format(pick.format("zones", name)),
+                    "value_template": f"{{{{ {pick.format('zones', name)}.now.total }}}}",
                     "icon": "mdi:account-group",
                 },
             )

@@ -97,7 +97,7 @@ class Session:
             text = self._answer if hasattr(self._answer, "value") else self.owner.paho.connack_string(self._answer)
             raise Gone(f"the broker refuses: {text}")
         if code or self._ended:
-            raise Gone("the connection is lost ({})".format(self.owner.paho.error_string(code) if code else "closed"))
+            raise Gone(f"the connection is lost ({self.owner.paho.error_string(code) if code else 'closed'})")
 
     def _wait_for_answer(self, client: Any) -> None:
         end = time.monotonic() + _CONNECT_S
@@ -169,7 +169,7 @@ class Session:
                 ]
             self._send(
                 client,
-                "camera/{}".format(camera["index"]),
+                f"camera/{camera['index']}",
                 value,
                 now,
                 {"fps": camera["result_fps"], "since": owner.since},

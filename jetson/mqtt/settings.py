@@ -64,7 +64,7 @@ class Settings(_Settings):
     def broker(self) -> str:
         """The broker's address as it may be shown."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return "{}://{}:{}".format("mqtts" if self.tls else "mqtt", host, self.port)
+        return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
 
     def context(self) -> ssl.SSLContext:
         """TLS as it is used: certificate and name are checked, nothing below TLS 1.2."""

@@ -131,7 +131,7 @@ class Live:
     def _tell_drift(self, camera: int, look: bool, reason: str) -> None:
         label = self.runner.views[camera].camera.source.label
         self.journal.add("camera drifted" if look else "camera as before", camera=camera, source=label, reason=reason)
-        say("camera {} {}: {}".format(camera, "is not as it was, look at it" if look else "is as before", reason))
+        say(f"camera {camera} {'is not as it was, look at it' if look else 'is as before'}: {reason}")
 
     def choose(self, contents: manifest.Manifest, variant: Any) -> List[tradeoff.Entry]:
         """The variants to compare while `variant` runs; UsageError for one that is not in this bundle."""
@@ -150,7 +150,7 @@ class Live:
         names = [] if args.tradeoff in ("auto", "off") else [name.strip() for name in args.tradeoff.split(",")]
         absent = [name for name in names if name and name not in [entry.variant.name for entry in entries]]
         if absent:
-            self._warn("Not compared, since no engine here runs it: {}.".format(", ".join(absent)))
+            self._warn(f"Not compared, since no engine here runs it: {', '.join(absent)}.")
         self.alone = len(entries) < 2 and not (entries and self.truths)
         if self.alone:
             return
@@ -227,7 +227,7 @@ class Live:
             files.write_json(self.args.ready_file, {"url": self._url(here), "pid": os.getpid()})
 
     def _url(self, host: str) -> str:
-        return "http://{}:{}/".format(f"[{host}]" if ":" in host else host, self.door.port)
+        return f"http://{(f'[{host}]' if ':' in host else host)}:{self.door.port}/"
 
     def _say_code(self, guard: access.Access, url: str) -> None:
         self.guard, self.url, self.said = guard, url, guard.code
@@ -309,9 +309,9 @@ class Live:
                 health = self.status.health()
                 if health["ok"] and self.runner.beat > beat:  # the keeper hears the loop's heartbeat, not this one's
                     beat = self.runner.beat
-                    self.notifier.beat("{}, {:.1f} frames/s".format(health["status"], self.runner.rate.value(now)))
+                    self.notifier.beat(f"{health['status']}, {self.runner.rate.value(now):.1f} frames/s")
                 elif not health["ok"]:
-                    say("error: {}; ending, so that the keeper starts a new process".format(health["reason"]))
+                    say(f"error: {health['reason']}; ending, so that the keeper starts a new process")
                     return 1
             if getattr(self, "said", None) is not None and self.said != self.guard.code:
                 self._say_code(self.guard, self.url)

@@ -36,7 +36,7 @@ def _refused(live: Any, what: str, error: Exception) -> None:
         reason += f" ({error.where})"
     live.notice(f"The new {what} refused, the old one goes on: {reason}")
     live.journal.add("reload refused", reason=reason)
-    say("reload refused, the old {} goes on: {}".format(what.partition(" was")[0], error))
+    say(f"reload refused, the old {what.partition(' was')[0]} goes on: {error}")
 
 
 def _zones(live: Any) -> None:

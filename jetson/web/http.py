@@ -58,7 +58,7 @@ def compose(
     fields["Connection"] = "keep-alive" if keep else "close"
     if not stream:
         fields["Content-Length"] = str(len(response.body))
-    lines = ["HTTP/1.1 {} {}".format(response.status, responses.get(response.status, "Error"))]
+    lines = [f"HTTP/1.1 {response.status} {responses.get(response.status, 'Error')}"]
     lines += [f"{name}: {value}" for name, value in fields.items()]
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
     return head if request is not None and request.method == "HEAD" else head + response.body

@@ -34,12 +34,12 @@ def draw(image: np.ndarray, places: Dict[str, Any]) -> None:
         cv2.fillPoly(image, [np.round(arrow).astype(np.int32)], _LINE, cv2.LINE_AA)
     for zone, outline in zones:
         at = outline.mean(axis=0)[0], outline[:, 1].min()
-        _label(image, "{}: {}".format(zone["name"], zone["now"]["total"]), at, thick)
+        _label(image, f"{zone['name']}: {zone['now']['total']}", at, thick)
     for line, (a, b) in lines:
         low, high = (a, b) if a[1] > b[1] else (b, a)
         _label(
             image,
-            "{}: {} in, {} out".format(line["name"], line["in"]["total"], line["out"]["total"]),
+            f"{line['name']}: {line['in']['total']} in, {line['out']['total']} out",
             tuple(low + 0.1 * (high - low)),
             thick,
         )

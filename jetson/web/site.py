@@ -26,7 +26,7 @@ _JPEG_TYPE = "image/jpeg"
 
 def event_part(name: str, value: Any) -> bytes:
     """One server-sent event; one of the journal has its number as the id, by which a browser goes on."""
-    number = "id: {}\n".format(value["number"]) if name == "event" else ""
+    number = f"id: {value['number']}\n" if name == "event" else ""
     return f"event: {name}\n{number}data: {json.dumps(value)}\n\n".encode()
 
 
@@ -126,9 +126,7 @@ class Site:
             return Response(503, self._pictures[camera], _JPEG_TYPE, {"Retry-After": "2"})
         marked = request.query.get("overlay", "0") == "1"
         self.studio.want_one(camera, marked)
-        return Response(
-            200, b"", _JPEG_TYPE, topic="{} {}".format("marked" if marked else "snapshot", camera), once=True
-        )
+        return Response(200, b"", _JPEG_TYPE, topic=f"{'marked' if marked else 'snapshot'} {camera}", once=True)
 
     def _state(self, request: Request) -> Response:
         return Response(200, json.dumps(self.status.state()).encode(), "application/json")

@@ -338,7 +338,7 @@ def command(args: Any) -> int:
         print(_summary(rows))
     failed = [row for row in rows if "failed" in row]
     if failed:
-        said = "; ".join("{}: {}".format(row.get("variant", row["precision"]), row["failed"]) for row in failed)
+        said = "; ".join(f"{row.get('variant', row['precision'])}: {row['failed']}" for row in failed)
         raise QualityGate(
             said,
             None,
@@ -360,7 +360,7 @@ def _summary(rows: Sequence[dict[str, Any]]) -> str:
     def change(row: dict[str, Any]) -> str:
         if "difference" not in row:
             return "not measured"
-        return "{:+.2f} ({:+.2f} to {:+.2f})".format(row["difference"], row["low"], row["high"])
+        return f"{row['difference']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
 
     return cli.table(
         ["result", "precision", "bytes", "mAP50", "against fp32", ""],

@@ -218,7 +218,7 @@ def _create(args: argparse.Namespace) -> str:
         raise QualityGate(
             "left out of the bundle: "
             + "; ".join(
-                "{} {:+.2f} ({:+.2f} to {:+.2f})".format(name, lost["difference"], lost["low"], lost["high"])
+                f"{name} {lost['difference']:+.2f} ({lost['low']:+.2f} to {lost['high']:+.2f})"
                 for name, lost in failed.items()
             ),
             args.folder,

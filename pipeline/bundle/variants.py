@@ -56,11 +56,11 @@ def make(name, path, folder, images, calibration_wh, litert_whs=(), say=print, m
         raise BadInput(
             "a Nano's TensorRT would refuse this model:\n" + "\n".join(map(lint.describe, findings)), where=onnx["fp32"]
         )
-    say("%s: calibration on %d images" % (name, len(images)))
+    say(f"{name}: calibration on {len(images)} images")
     table = calibrate.collect(onnx["fp32"], images, calibration_wh, method)
     keep = sensitivity.overflows(onnx["fp32"], images[:OVERFLOW_IMAGES], calibration_wh)
     if keep:
-        say("%s: %d nodes stay float32 in fp16: their values come near 65504" % (name, len(keep)))
+        say(f"{name}: {len(keep)} nodes stay float32 in fp16: their values come near 65504")
         table.layer_precisions["fp16"] = dict.fromkeys(keep, "fp32")
     table_path = str(folder / (name + ".json"))
     tables.write(table_path, table)
@@ -147,8 +147,8 @@ def measure(bundle_dir, split_dir, split_name, only=None, threads=None, say=prin
                 }
             results.append(result)
             p50 = result["latency_ms"]["total_ms"]["p50"]
-            ap = "    -" if result["map50"] is None else "{:5.1f}".format(result["map50"])
-            say("%-28s %-11s AP %s  %6.2f ms" % (variant.name, runtime, ap, p50))
+            ap = "    -" if result["map50"] is None else f"{result['map50']:5.1f}"
+            say(f"{variant.name:28} {runtime:11} AP {ap}  {p50:6.2f} ms")
     order = {variant.name: number for number, variant in enumerate(contents)}
     return sorted(results, key=lambda r: order[r["variant"]])
 

@@ -255,7 +255,7 @@ def make_symbolic(graph, input_wh):
         for axis, name, full in ((2, "height", input_wh[1]), (3, "width", input_wh[0])):
             dim = entry.type.tensor_type.shape.dim[axis]
             stride = full // dim.dim_value
-            dim.dim_param = name if stride == 1 else "%s_%d" % (name, stride)
+            dim.dim_param = name if stride == 1 else f"{name}_{stride}"
 
 
 def layer_names(graph, known):
@@ -271,7 +271,7 @@ def layer_names(graph, known):
         unique, count = name, 1
         while unique in taken:
             count += 1
-            unique = "%s.%d" % (name, count)
+            unique = f"{name}.{count}"
         taken.add(unique)
         return unique
 
@@ -280,13 +280,13 @@ def layer_names(graph, known):
         layer = _layer_of(node.input[1] if is_conv else node.name, known)
         if layer is None:
             source = names.get(node.input[0], node.input[0])
-            layer = "{}.{}".format(source.split(".")[0], node.op_type.lower())
+            layer = f"{source.split('.')[0]}.{node.op_type.lower()}"
         if node.output[0] not in taken:
             names[node.output[0]] = free(layer)
         parts = ("weight", "bias") if is_conv else ("roi", "scales")
         for part, name in zip(parts, node.input[1:] if is_conv or node.op_type == "Resize" else ()):
             if name and name not in names and name not in taken:
-                names[name] = free("{}.{}".format(layer if is_conv else "upsample", part))
+                names[name] = free(f"{layer if is_conv else 'upsample'}.{part}")
         node.name = layer if is_conv or node.output[0] in taken else names[node.output[0]]
     return names
 

@@ -234,8 +234,8 @@ class _Linter:
             if entry.domain in ("", "ai.onnx") and entry.version > limit:
                 self.add(
                     None,
-                    "opset at most %d for %s" % (limit, self._named()),
-                    "opset %d" % entry.version,
+                    f"opset at most {limit} for {self._named()}",
+                    f"opset {entry.version}",
                     OPERATORS_MD,
                     "export with opset 13: jetmask export",
                 )
@@ -296,7 +296,7 @@ class _Linter:
                 self.add(
                     node,
                     "weights are an initializer, or Q/DQ of one",
-                    "weights come from %s" % (maker.op_type if maker is not None else "an input"),
+                    f"weights come from {maker.op_type if maker is not None else 'an input'}",
                     OPERATORS_MD + ", Conv",
                     "fold them into a constant",
                 )
@@ -313,7 +313,7 @@ class _Linter:
             self.add(
                 node,
                 "2D or 3D only",
-                "its weights have %d dimensions" % dims,
+                f"its weights have {dims} dimensions",
                 OPERATORS_MD + ", Conv",
                 "use 2D convolutions",
             )
@@ -377,7 +377,7 @@ class _Linter:
             self.add(
                 node,
                 "K at most 3840",
-                "its K is %d" % int(count.reshape(-1)[0]),
+                f"its K is {int(count.reshape(-1)[0])}",
                 "NvInfer.h, ITopKLayer",
                 "choose candidates on the CPU: jetson.vision.boxes does",
             )
@@ -418,7 +418,7 @@ class _Linter:
                 self.add(
                     node,
                     "three inputs: x, scale and zero point",
-                    "it has %d" % len(node.input),
+                    f"it has {len(node.input)}",
                     source + f": 'This version of TensorRT requires 3 inputs for the {node.op_type} operator'",
                     mend,
                 )
@@ -440,9 +440,7 @@ class _Linter:
         if not np.all(scale > 0):
             self.add(node, "scales are positive", f"a scale is {float(scale.min()):g}", source, mend)
         if zero is not None and zero.size != scale.size:
-            self.add(
-                node, "scale and zero point have the same size", "%d and %d" % (scale.size, zero.size), source, mend
-            )
+            self.add(node, "scale and zero point have the same size", f"{scale.size} and {zero.size}", source, mend)
         if scale.size > 1:
             of_weights = node.input[0] in self.fixed or (
                 node.input[0] in self.made
@@ -450,12 +448,12 @@ class _Linter:
                 and self.made[node.input[0]].input[0] in self.fixed
             )
             if not of_weights:
-                self.add(node, "one scale per activation", "it has %d scales" % scale.size, source, mend)
+                self.add(node, "one scale per activation", f"it has {scale.size} scales", source, mend)
             elif graphs.attribute(node, "axis", 1) != 0:
                 self.add(
                     node,
                     "weights are scaled along axis 0",
-                    "axis %d" % graphs.attribute(node, "axis", 1),
+                    f"axis {int(graphs.attribute(node, 'axis', 1))}",
                     "onnx-tensorrt 8.2 takes axis 0 for a vector; ONNX's default is 1",
                     mend,
                 )

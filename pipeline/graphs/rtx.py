@@ -37,7 +37,7 @@ def check(path, input_wh, precision):
         [sys.executable, "-m", "pipeline.graphs.rtx", job], capture_output=True, text=True, timeout=300
     )
     if done.returncode:
-        return {"error": "the builder ended with %d: %s" % (done.returncode, done.stderr.strip()[-300:])}
+        return {"error": f"the builder ended with {done.returncode}: {done.stderr.strip()[-300:]}"}
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 

@@ -92,9 +92,9 @@ def build(size="s", dropout=0.0):
     x = _conv_bn(x, size.stem, "stem", stride=2)
     maps = []
     for stride, (channels, blocks) in zip(STRIDES, size.stages):
-        x = _conv_bn(x, channels, "down_%d" % stride, stride=2)
+        x = _conv_bn(x, channels, f"down_{stride}", stride=2)
         for i in range(blocks):
-            x = _residual(x, channels, "block_%d_%d" % (stride, i))
+            x = _residual(x, channels, f"block_{stride}_{i}")
         maps.append(x)
     return detector(image, maps, size.neck, size.heads, dropout)
 
@@ -105,19 +105,19 @@ def detector(image, maps, neck, heads, dropout=0.0):
     fused = None
     levels = []
     for stride, feature, channels in reversed(list(zip(STRIDES, maps, neck))):
-        lateral = _conv_bn(feature, channels, "lateral_%d" % stride, kernel=1, activate=False)
+        lateral = _conv_bn(feature, channels, f"lateral_{stride}", kernel=1, activate=False)
         if fused is not None:
-            up = _conv_bn(fused, channels, "up_%d" % stride, kernel=1, activate=False)
-            up = layers.UpSampling2D(2, name="upsample_%d" % stride)(up)
-            lateral = layers.Add(name="fuse_%d" % stride)([lateral, up])
-        fused = layers.ReLU(name="fuse_%d_relu" % stride)(lateral)
+            up = _conv_bn(fused, channels, f"up_{stride}", kernel=1, activate=False)
+            up = layers.UpSampling2D(2, name=f"upsample_{stride}")(up)
+            lateral = layers.Add(name=f"fuse_{stride}")([lateral, up])
+        fused = layers.ReLU(name=f"fuse_{stride}_relu")(lateral)
         levels.insert(0, fused)
     outputs = []
     for stride, feature, widths in zip(STRIDES, levels, heads):
-        branches = [_conv_bn(feature, w, "head_%d_%d" % (stride, i)) for i, w in enumerate(widths)]
+        branches = [_conv_bn(feature, w, f"head_{stride}_{i}") for i, w in enumerate(widths)]
         if dropout:
             branches = [
-                layers.SpatialDropout2D(dropout, name="dropout_%d_%d" % (stride, i))(b) for i, b in enumerate(branches)
+                layers.SpatialDropout2D(dropout, name=f"dropout_{stride}_{i}")(b) for i, b in enumerate(branches)
             ]
         # The prior of a face at a cell is about 1 %: without it the first steps are lost on the background.
         cls_bias = keras.initializers.Constant(-4.6)
@@ -132,7 +132,7 @@ def detector(image, maps, neck, heads, dropout=0.0):
                     bias_initializer=bias,
                     kernel_initializer=_small(),
                     dtype="float32",
-                    name="%s_%d" % (kind, stride),
+                    name=f"{kind}_{stride}",
                 )(branch)
             )
     return keras.Model(image, outputs, name="jetmask")

@@ -73,7 +73,7 @@ def copy(record, new, keep):
         raise JetmaskError(
             "a layer has other weights when it is made anew",
             where=f"layer {old.name!r}",
-            expected="%d variables, not %d" % (len(old.variables), len(new.variables)),
+            expected=f"{len(old.variables)} variables, not {len(new.variables)}",
         )
     for source, target in zip(old.variables, new.variables):
         if "seed" in str(source.dtype) or source.shape == () and target.shape == ():

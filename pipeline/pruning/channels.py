@@ -236,7 +236,7 @@ class Channels:
         for (made_by, reason), roots in sets.items():
             first = self._opened[made_by[0][0]][0]
             names[first] = names.get(first, 0) + 1
-            name = first if names[first] == 1 else "%s#%d" % (first, names[first])
+            name = first if names[first] == 1 else f"{first}#{int(names[first])}"
             unique = tuple(dict.fromkeys(self._opened[index][0] for index, _ in made_by))
             for element, root in enumerate(roots):
                 group_of[root], element_of[root] = len(self.groups), element

@@ -107,7 +107,7 @@ def command(args):
     from pipeline.pruning.pruner import MULTIPLE_OF, Plan, describe
     from pipeline.pruning.schedule import Pruning, Settings
 
-    epochs = [] if args.epochs is None else ["train.epochs=%d" % args.epochs]
+    epochs = [] if args.epochs is None else [f"train.epochs={args.epochs}"]
     config = configuration.load(args.config, [*epochs, *args.set], configuration.load(None, ["train.epochs=8", *TUNE]))
     if args.data:
         config.data.root = args.data
@@ -151,7 +151,7 @@ def command(args):
         print(_sparse_text(result))
     else:
         print(describe(Plan.from_dict(files.read_json(result["plan"]))))
-        print("\nmultiply-adds  {:.1f} M, {:.1f} % of before".format(result["macs"] / 1e6, 100 * result["macs_share"]))
+        print(f"\nmultiply-adds  {result['macs'] / 1000000.0:.1f} M, {100 * result['macs_share']:.1f} % of before")
     if result["map50"] is not None:
         change = result["change"]
         print(
@@ -159,15 +159,13 @@ def command(args):
                 change["after"], change["before"], change["difference"], change["low"], change["high"]
             )
         )
-    print("model          {}".format(result["model"]))
+    print(f"model          {result['model']}")
 
 
 def _sparse_text(result):
     from pipeline.graphs.sparsity import dense_lines
 
-    lines = [
-        "2:4 pattern in %d layers, %.1f %% of all weights are zero" % (len(result["sparse"]), 100 * result["zeros"])
-    ]
+    lines = [f"2:4 pattern in {len(result['sparse'])} layers, {100 * result['zeros']:.1f} % of all weights are zero"]
     return "\n".join(
         [
             *lines,
@@ -197,7 +195,7 @@ def _check(args):
         ("--multiple-of", args.multiple_of, 1),
     ):
         if value is not None and value < least:
-            raise UsageError("%s %d" % (name, value), expected="%d or more" % least)
+            raise UsageError(f"{name} {int(value)}", expected=f"{least} or more")
     if args.save == "latency" and args.macs_ratio is None and args.max_drop is None:
         raise UsageError(
             "--save latency goes with --macs-ratio and --max-drop only",

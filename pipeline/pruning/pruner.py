@@ -134,9 +134,9 @@ def keep_mask(channels, plan):
         group = channels.groups[at]
         if sizes.get(name, group.size) != group.size:
             raise UsageError(
-                "the plan is for a group of %d channels" % sizes[name],
+                f"the plan is for a group of {int(sizes[name])} channels",
                 where=f"plan, group {name!r}",
-                expected="%d" % group.size,
+                expected=f"{group.size}",
                 remedy="make the plan for this model",
             )
         indices = np.asarray(indices).reshape(-1)
@@ -150,13 +150,13 @@ def keep_mask(channels, plan):
             raise UsageError(
                 "the plan's indices do not fit",
                 where=f"plan, group {name!r}",
-                expected="at least one of 0..%d, each once" % (group.size - 1),
+                expected=f"at least one of 0..{group.size - 1}, each once",
             )
         if group.fixed and len(indices) < group.size:
             raise UsageError(
                 "these channels cannot be removed: " + group.fixed,
                 where=f"group {name!r}",
-                expected="a plan that keeps all %d" % group.size,
+                expected=f"a plan that keeps all {group.size}",
                 remedy="leave the group out of the plan",
             )
         stays[at][:] = False
@@ -171,7 +171,7 @@ def _free(full, name, names):
         if candidate not in names:
             break
     else:
-        candidate = next(c for c in ("%s_%d" % (name, i) for i in range(1, 10**6)) if c not in names)
+        candidate = next(c for c in (f"{name}_{i}" for i in range(1, 10**6)) if c not in names)
     names.add(candidate)
     return candidate
 
@@ -256,10 +256,10 @@ def plan_global(
         useful = gain > 1e-9 * whole
         if not useful.any():
             raise UsageError(
-                "the model cannot be pruned that far: %.3f of its cost is the least" % (total / whole),
+                f"the model cannot be pruned that far: {total / whole:.3f} of its cost is the least",
                 where=f"a share of {macs_ratio:g}",
                 expected="a larger share",
-                remedy="lower the floor (now %g) or multiple_of (now %d)" % (floor, multiple_of),
+                remedy=f"lower the floor (now {floor:g}) or multiple_of (now {multiple_of})",
             )
         rate = np.where(useful, price / np.where(useful, gain, 1), np.inf)
         at = int(np.argmin(rate))
@@ -327,13 +327,13 @@ def _scores(channels, importance) -> dict[str, Any]:
             raise UsageError(
                 "importance does not fit the model",
                 where=f"group {group.name!r}",
-                expected="%d scores" % group.size,
+                expected=f"{group.size} scores",
                 remedy="score this model: pipeline.pruning.importance.score",
             )
         if not np.isfinite(np.asarray(found[group.name], float)).all():
             raise UsageError(
                 "the importance of a channel is no finite number",
-                where="group {!r}, made by {}".format(group.name, ", ".join(group.layers)),
+                where=f"group {group.name!r}, made by {', '.join(group.layers)}",
                 expected="finite scores",
                 remedy="look for weights that are no numbers, which a training that failed leaves"
                 if isinstance(importance, str)

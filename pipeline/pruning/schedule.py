@@ -78,12 +78,12 @@ class Pruning:
         whole = self._cost(self.original)({})
         for number in range(1, rounds + 1):
             wanted = macs_ratio ** (number / rounds)
-            folder = self.folder / ("round-%d" % number)
+            folder = self.folder / (f"round-{number}")
             left = wanted * whole / self._cost(model)({})  # rounding in the round before is made up for here
             sizes = compose.sizes_before(self.original, total) if total else None  # the floor is a share of those
             plan = self._plan(folder, lambda m=model, share=left, n=sizes: self._global(m, min(1.0, share), n))
             total = compose.compose(self.original, total, plan) if total else plan
-            self.say("round %d of %d: to %.0f %% of the cost" % (number, rounds, 100 * wanted))
+            self.say(f"round {number} of {rounds}: to {100 * wanted:.0f} % of the cost")
             result = self._step(folder, model, plan)
             if number < rounds:
                 model = load(result["model"])
@@ -103,7 +103,7 @@ class Pruning:
                     else UsageError(
                         f"--ratio {ratio:g} takes no channel of any group",
                         where=str(self.path),
-                        expected="half of --multiple-of (%d) or more of some group" % s.multiple_of,
+                        expected=f"half of --multiple-of ({s.multiple_of}) or more of some group",
                         remedy="raise --ratio, or lower --multiple-of",
                     )
                 )
@@ -128,12 +128,10 @@ class Pruning:
                 break
             folder = self.folder / (f"share-{share:.4f}")
             plan = self._plan(folder, lambda share=share: self._global(self.original, share))
-            self.say("probe %d of %d: %.0f %% of the cost" % (number + 1, probes, 100 * share))
+            self.say(f"probe {number + 1} of {probes}: {100 * share:.0f} % of the cost")
             result = self._step(folder, self.original, plan)
             drop = before - result["map50"]
-            self.say(
-                "{:.1f} -> {:.1f}: {}".format(before, result["map50"], "passes" if drop <= max_drop else "too much")
-            )
+            self.say(f"{before:.1f} -> {result['map50']:.1f}: {'passes' if drop <= max_drop else 'too much'}")
             if drop <= max_drop:
                 high, best = share, (result, plan)
             else:
@@ -143,7 +141,7 @@ class Pruning:
         if best is None:
             raise QualityGate(
                 "no pruning that was tried stays within the allowed loss",
-                where="{}: {:.1f} before, last {:.1f}".format(self.folder, before, result["map50"]),
+                where=f"{self.folder}: {before:.1f} before, last {result['map50']:.1f}",
                 expected=f"a fall of at most {max_drop:g} points",
                 remedy="fine-tune longer (--epochs), more probes, or allow more",
             )
@@ -172,7 +170,7 @@ class Pruning:
                 row[str(ratio)] = self.map50(self.original)
                 self.original.set_weights(weights)
                 files.write_json(str(path), found)
-                self.say("%s: %d of %d channels, mAP50 %.1f" % (group.name, count, group.size, row[str(ratio)]))
+                self.say(f"{group.name}: {count} of {group.size} channels, mAP50 {row[str(ratio)]:.1f}")
         files.write_json(str(path), found)
         return found
 

@@ -36,9 +36,9 @@ def select(split_dir, count, seed, progress=None):
     BadInput where an image cannot be read.
     """
     if count < 1:
-        raise UsageError("no calibration image asked for", where="count %d" % count, expected="1 or more")
+        raise UsageError("no calibration image asked for", where=f"count {count}", expected="1 or more")
     if seed < 0:
-        raise UsageError("a seed below zero", where="seed %d" % seed, expected="a whole number from 0")
+        raise UsageError("a seed below zero", where=f"seed {seed}", expected="a whole number from 0")
     truths = average_precision.load_split(split_dir)
     if not truths:
         raise BadInput("a split without images", where=split_dir, expected="images to calibrate on")
@@ -89,7 +89,7 @@ def collect(onnx_path, images, input_wh, method="percentile", progress=None):
         raise UsageError(f"unknown calibration method {method!r}", expected="one of " + ", ".join(tables.METHODS))
     images = [str(path) for path in images]
     if not images:
-        raise BadInput("no images to calibrate with", expected="%d or more" % MIN_IMAGES)
+        raise BadInput("no images to calibrate with", expected=f"{MIN_IMAGES} or more")
     digests = tuple((os.path.basename(path), _digest(path)) for path in images)
     session, names = observed(onnx_path, input_wh)
     passes = 1 if method == "minmax" else 2
@@ -171,7 +171,7 @@ def observed(onnx_path, input_wh):
     shape, wanted = session.get_inputs()[0].shape, [1, 3, input_wh[1], input_wh[0]]
     if len(shape) != 4 or any(isinstance(n, int) and n != want for n, want in zip(shape, wanted)):
         raise BadInput(
-            "the model's input is {}".format(" x ".join(map(str, shape))),
+            f"the model's input is {' x '.join(map(str, shape))}",
             where=onnx_path,
             expected="1 x 3 x %d x %d for --input-wh %dx%d" % (*wanted[2:], *input_wh),
             remedy="give the size that the model was made for, or export it for all sizes",
@@ -295,12 +295,12 @@ def command(args):
 
     def progress(what):
         return lambda done, total: print(
-            "\r%s %d/%d" % (what, done, total), end="\n" if done == total else "", file=sys.stderr, flush=True
+            f"\r{what} {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True
         )
 
     images = select(args.data, args.count, args.seed, progress("looking at photographs"))
     if len(images) < MIN_IMAGES:
-        print("only %d images: the ranges will be those of single pictures" % len(images), file=sys.stderr)
+        print(f"only {len(images)} images: the ranges will be those of single pictures", file=sys.stderr)
     table = collect(args.onnx, images, input_wh, args.method, progress("calibrating"))
     tables.write(args.out, table)
     if args.cache:
@@ -317,5 +317,7 @@ def command(args):
     if args.json:
         print(json.dumps(result))
     else:
-        print("%(path)s: %(tensors)d tensors from %(images)d images by %(method)s" % result)
+        print(
+            f"{result['path']}: {int(result['tensors'])} tensors from {int(result['images'])} images by {result['method']}"
+        )
     return 0

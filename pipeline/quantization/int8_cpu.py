@@ -261,7 +261,7 @@ class _Writer:
             return
         channels = self._channels(source)
         twice = self._emit("Concat", [data, data], output + ".wide", axis=3)
-        shape = self._constant("upsample.rows.%d" % channels, np.array([0, 0, -1, channels], np.int64))
+        shape = self._constant(f"upsample.rows.{channels}", np.array([0, 0, -1, channels], np.int64))
         rows = self._emit("Reshape", [twice, shape], output + ".rows")
         both = self._emit("Concat", [rows, rows], output + ".tall", axis=2)
         size = self._emit("Shape", [partner], output + ".shape")

@@ -188,7 +188,7 @@ def mix(src, dst, form, table, images, truths, input_wh, max_drop=gate.MAX_DROP,
             return list(gate.compare(truths, before, after, max_drop))
 
         verdict = gate.Verdict(*known.get("keep " + " ".join(keep), measured))._replace(max_drop=max_drop)
-        say("%d layers kept in float: %s" % (len(keep), verdict))
+        say(f"{len(keep)} layers kept in float: {verdict}")
         return verdict
 
     mixed = auto(ranking, ask, start)

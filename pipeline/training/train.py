@@ -35,7 +35,7 @@ from pipeline.training.optimizers import Average, Plateau, make_optimizer
 AHEAD = 6  # batches prepared while a step runs
 # Threads that prepare them: one makes some 270 images a second, more than two cores train on; a GPU waits for more.
 PREPARING = max(1, min(4, (os.cpu_count() or 1) // 3))
-NAMES = ["%s_%d" % (kind, s) for s in STRIDES for kind in ("cls", "box")]  # the outputs, in their order
+NAMES = [f"{kind}_{int(s)}" for s in STRIDES for kind in ("cls", "box")]  # the outputs, in their order
 FEW = 0.01  # scores at or under this do not count in the metric
 
 
@@ -190,9 +190,9 @@ class Run:
 
     def save(self, epoch):
         """Checkpoint after `epoch` epochs, in one file, so that a kill leaves the old one or the new one."""
-        arrays = {"net/%d" % i: np.array(w) for i, w in enumerate(self.net.variables)}
-        arrays.update({"optimizer/%d" % i: np.array(w) for i, w in enumerate(self.learner.optimizer.variables)})
-        arrays.update({"average/%d" % i: w for i, w in enumerate(self.average.values)})
+        arrays = {f"net/{i}": np.array(w) for i, w in enumerate(self.net.variables)}
+        arrays.update({f"optimizer/{i}": np.array(w) for i, w in enumerate(self.learner.optimizer.variables)})
+        arrays.update({f"average/{i}": w for i, w in enumerate(self.average.values)})
         minutes = (time.time() - self.started) / 60 + self.minutes
         state = {
             "epoch": epoch,
@@ -222,8 +222,8 @@ class Run:
                 groups = (("net", self.net.variables), ("optimizer", self.learner.optimizer.variables))
                 for prefix, variables in groups:
                     for i, variable in enumerate(variables):
-                        variable.assign(stored["%s/%d" % (prefix, i)])
-                self.average.values = [stored["average/%d" % i].copy() for i in range(len(self.average.values))]
+                        variable.assign(stored[f"{prefix}/{i}"])
+                self.average.values = [stored[f"average/{i}"].copy() for i in range(len(self.average.values))]
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise BadInput(
                 f"this checkpoint does not fit: {error}",
@@ -254,7 +254,7 @@ class Run:
                 if not all(math.isfinite(value) for value in logs.values()):
                     raise JetmaskError(
                         "the loss is no number any more",
-                        where="%s, step %d" % (name, step + 1),
+                        where=f"{name}, step {step + 1}",
                         expected="a rate of learning that the network bears",
                         remedy=f"lower train.learning_rate (now {self.config.train.learning_rate:g}); --resume goes on from the last "
                         "whole epoch",
@@ -264,8 +264,8 @@ class Run:
                 for key, value in logs.items():
                     sums[key] = sums.get(key, 0.0) + float(value)
                 bar.set_postfix(
-                    cls="%.3f" % (sums["cls_loss"] / (step + 1)),
-                    box="%.3f" % (sums["box_loss"] / (step + 1)),
+                    cls=f"{sums['cls_loss'] / (step + 1):.3f}",
+                    box=f"{sums['box_loss'] / (step + 1):.3f}",
                     refresh=False,
                 )
         return {key: value / len(batches) for key, value in sums.items()}
@@ -288,7 +288,7 @@ class Run:
             closing = epoch >= train.epochs - train.closing_epochs
             batches = dataset.Batches(self.pool, self.config, epoch, self.steps, closing)
             callbacks.on_epoch_begin(epoch)
-            logs = self.epoch(batches, callbacks, progress, "epoch %d/%d" % (epoch + 1, train.epochs))
+            logs = self.epoch(batches, callbacks, progress, f"epoch {epoch + 1}/{train.epochs}")
             callbacks.on_epoch_end(epoch, logs)
             if self.learner.stop_training:
                 break
@@ -312,7 +312,7 @@ def fit(config, run_dir, model=None, report=None, resume=False, progress=0, lear
     epoch. learner(net): makes the network with its loss, in place of what config.model.teacher says; callbacks: more of
     Keras' callbacks, for that. Returns a dict with map50 (val, the best), best and last (paths), rows (the log)."""
     if config.train.epochs < 1:
-        raise UsageError("train.epochs is %d" % config.train.epochs, where="train.epochs", expected="1 or more")
+        raise UsageError(f"train.epochs is {config.train.epochs}", where="train.epochs", expected="1 or more")
     keras.config.set_dtype_policy(config.train.precision)
     run_dir = made(run_dir)
     if resume and not (run_dir / "checkpoint.npz").exists() and not (run_dir / "config.json").exists():

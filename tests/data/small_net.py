@@ -53,7 +53,7 @@ class Net:
             "small",
             [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, *shapes["image"]])],
             [
-                helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, "h%d" % i, "w%d" % i])
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, f"h{i}", f"w{i}"])
                 for i, (name, channels) in enumerate(self.outputs)
             ],
             [numpy_helper.from_array(value, name) for name, value in self.weights.items()],

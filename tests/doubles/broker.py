@@ -17,7 +17,7 @@ def program(name):
     """The path of a program of mosquitto's; Missing where it is not installed."""
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
     if found is None:
-        raise Missing("no {} (Debian: apt-get install mosquitto mosquitto-clients)".format(name))
+        raise Missing(f"no {name} (Debian: apt-get install mosquitto mosquitto-clients)")
     return found
 
 
@@ -40,11 +40,11 @@ class Broker:
             file.write(
                 "\n".join(
                     [
-                        "listener {} 127.0.0.1".format(self.port),
+                        f"listener {self.port} 127.0.0.1",
                         "user root",
                         "max_queued_messages 0",
                         "persistence true",
-                        "persistence_location {}/".format(folder),
+                        f"persistence_location {folder}/",
                         "autosave_interval 0",
                     ]
                     + (list(lines) or ["allow_anonymous true"])
@@ -85,7 +85,7 @@ class Broker:
 
     @property
     def url(self):
-        return "mqtt://127.0.0.1:{}".format(self.port)
+        return f"mqtt://127.0.0.1:{self.port}"
 
 
 class Listener:
@@ -153,7 +153,7 @@ class Listener:
         """Until so many events came; then a moment more, for those that should not come."""
         wait_for(
             lambda: sum(topic.endswith("/event") for topic, _, _ in self.messages) >= count,
-            "{} events".format(count),
+            f"{count} events",
             patience_s,
         )
         time.sleep(0.5)

@@ -55,7 +55,7 @@ class Browser:
         with contextlib.suppress(OSError, ValueError):
             with open(os.path.join(self.folder.name, "DevToolsActivePort")) as file:
                 port = int(file.readline())
-            with urllib.request.urlopen("http://127.0.0.1:{}/json".format(port), timeout=10) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=10) as answer:
                 tabs = json.loads(answer.read().decode())
             return next((tab for tab in tabs if tab["type"] == "page"), None)
 

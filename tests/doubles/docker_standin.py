@@ -93,7 +93,7 @@ class Docker:
         part = self.image(options["-t"]) + ".part"
         shutil.rmtree(part, ignore_errors=True)
         for number, step in enumerate(("FROM " + arguments["BASE"], "RUN pip", "COPY jetson"), 1):
-            print("Step {}/3 : {}".format(number, step), flush=True)
+            print(f"Step {number}/3 : {step}", flush=True)
             time.sleep(0.3)
         shutil.copytree(os.path.join(words[0], "jetson"), os.path.join(part, "jetson"))
         with open(os.path.join(part, "arguments.json"), "w") as file:
@@ -112,7 +112,7 @@ class Docker:
     def rmi(self, words):
         records = [self.record(name[: -len(".json")]) for name in os.listdir(self.containers) if name.endswith(".json")]
         if words[0] != "-f" and any(record and record["words"][0] == words[-1] for record in records):
-            fail('conflict: unable to remove repository reference "{}"'.format(words[-1]), 1)
+            fail(f'conflict: unable to remove repository reference "{words[-1]}"', 1)
         shutil.rmtree(self.image(words[-1]), ignore_errors=True)
 
     def tag(self, words):
@@ -146,7 +146,7 @@ class Docker:
                 fail("unknown flag: " + words[0])
         folder = self.image(words[0])
         if not os.path.isdir(folder):
-            fail("Unable to find image '{}' locally".format(words[0]))
+            fail(f"Unable to find image '{words[0]}' locally")
         given = [flag for flag, _ in flags]
         needed = {"--read-only", "--cap-drop", "--security-opt", "--user", "--network"} - set(given)
         if needed:
@@ -184,9 +184,9 @@ class Docker:
                 here, there, *mode = value.split(":")
                 if not os.path.exists(here):
                     os.makedirs(here)  # as docker does, to many a user's surprise
-                mounts.append("mount --bind '{}' '{}'".format(here, there))
+                mounts.append(f"mount --bind '{here}' '{there}'")
                 if mode == ["ro"]:
-                    mounts.append("mount -o remount,bind,ro '{}'".format(there))
+                    mounts.append(f"mount -o remount,bind,ro '{there}'")
         uid, gid = user.split(":")
         script = INSIDE.format(
             mounts="\n".join(mounts),
@@ -212,7 +212,7 @@ class Docker:
             os.execvpe(line[0], line, env)
         name = dict(flags)["--name"]
         if self.alive(self.record(name)):
-            fail('Conflict. The container name "/{}" is already in use'.format(name))
+            fail(f'Conflict. The container name "/{name}" is already in use')
         if os.fork():
             print("0123456789ab")
             return
@@ -254,7 +254,7 @@ class Docker:
 def born(pid):
     """When the process began; None when it has ended."""
     try:
-        with open("/proc/{}/stat".format(pid)) as file:
+        with open(f"/proc/{pid}/stat") as file:
             fields = file.read().rpartition(")")[2].split()
     except OSError:
         return None
@@ -267,7 +267,7 @@ def main():
     command, words = sys.argv[2], sys.argv[3:]
     call = getattr(docker, {"image": "image_"}.get(command, command), None)
     if call is None or command.startswith("_"):
-        fail("'{}' is not a docker command".format(command), 1)
+        fail(f"'{command}' is not a docker command", 1)
     call(words)
 
 

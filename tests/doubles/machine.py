@@ -112,11 +112,11 @@ class Machine:
         except subprocess.TimeoutExpired:
             process.kill()
             out, err = process.communicate()
-            raise AssertionError("no end after {} s: {}\n{}".format(timeout, out, err)) from None
+            raise AssertionError(f"no end after {timeout} s: {out}\n{err}") from None
         return process.returncode, out, err
 
     def python(self, code, *arguments, timeout=120):
         """Run Python code that prints one JSON value last; that value."""
         status, out, err = self.run("-c", code, *arguments, timeout=timeout)
-        assert status == 0, "status {}\n{}\n{}".format(status, out, err)
+        assert status == 0, f"status {status}\n{out}\n{err}"
         return json.loads(out.splitlines()[-1])

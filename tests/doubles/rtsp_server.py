@@ -32,7 +32,7 @@ def main():
             break
         time.sleep(0.1)  # the port is still held by what was killed
     else:
-        sys.exit("port %s can not be had" % sys.argv[1])
+        sys.exit(f"port {sys.argv[1]} can not be had")
     print("ready", flush=True)
     GLib.MainLoop().run()
 

@@ -22,7 +22,7 @@ def wait_for(check, what, patience_s=PATIENCE_S):
         if value:
             return value
         time.sleep(0.05)
-    raise AssertionError("not in {:.0f} s: {}".format(patience_s, what))
+    raise AssertionError(f"not in {patience_s:.0f} s: {what}")
 
 
 class Serving:
@@ -62,13 +62,13 @@ class Serving:
     def listening(self):
         """Whether it has its port already, ready or not; the port is then known."""
         inodes = set()
-        for number in os.listdir("/proc/{}/fd".format(self.process.pid)):
+        for number in os.listdir(f"/proc/{self.process.pid}/fd"):
             with contextlib.suppress(OSError):
-                inodes.add(os.readlink("/proc/{}/fd/{}".format(self.process.pid, number)))
+                inodes.add(os.readlink(f"/proc/{self.process.pid}/fd/{number}"))
         with open("/proc/net/tcp") as file:
             for row in list(file)[1:]:
                 fields = row.split()
-                if fields[3] == "0A" and "socket:[{}]".format(fields[9]) in inodes:
+                if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
                     self.port = int(fields[1].split(":")[1], 16)
                     return True
         return False
@@ -96,7 +96,7 @@ class Serving:
     def wait_results(self, count=1, index=0):
         """Until `count` further results are there."""
         before = self.camera(index)["results"]
-        return wait_for(lambda: self.camera(index)["results"] >= before + count, "{} results".format(count))
+        return wait_for(lambda: self.camera(index)["results"] >= before + count, f"{count} results")
 
     def wait_status(self, status, index=0):
         return wait_for(lambda: self.camera(index)["status"] == status, "camera " + status)
@@ -128,14 +128,14 @@ def children(pid):
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
-            with contextlib.suppress(OSError, IndexError), open("/proc/{}/stat".format(name)) as file:
+            with contextlib.suppress(OSError, IndexError), open(f"/proc/{name}/stat") as file:
                 if int(file.read().rsplit(")", 1)[1].split()[1]) == pid:
                     found.append(int(name))
     return found
 
 
 def alive(pid):
-    with contextlib.suppress(OSError), open("/proc/{}/stat".format(pid)) as file:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
         return file.read().rsplit(")", 1)[1].split()[0] != "Z"
     return False
 

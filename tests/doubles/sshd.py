@@ -40,24 +40,24 @@ class Sshd:
         os.makedirs(self._path("bin"))
         search = path or os.environ["PATH"]
         lines = [
-            "ListenAddress {}".format(address),
-            "Port {}".format(self.port),
-            "HostKey {}".format(self._path("host")),
-            "AuthorizedKeysFile {}".format(self._path("user.pub")),
+            f"ListenAddress {address}",
+            f"Port {self.port}",
+            f"HostKey {self._path('host')}",
+            f"AuthorizedKeysFile {self._path('user.pub')}",
             "StrictModes no",
             "UsePAM no",
             "PidFile none",
             "PasswordAuthentication no",
             "LogLevel ERROR",
             "MaxStartups 100",
-            "SetEnv HOME={} PATH={}:{}".format(self.home, self._path("bin"), search),
+            f"SetEnv HOME={self.home} PATH={self._path('bin')}:{search}",
         ]
         with open(self._path("sshd_config"), "w") as file:
             file.write("\n".join(lines) + "\n")
         with open(self._path("host.pub")) as file:
             key = " ".join(file.read().split()[:2])
         with open(self._path("known_hosts"), "w") as file:
-            file.write("[{}]:{} {}\n".format(address, self.port, key))
+            file.write(f"[{address}]:{self.port} {key}\n")
         self.config = self._path("ssh_config")
         with open(self.config, "w") as file:
             file.write(

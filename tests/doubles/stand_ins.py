@@ -91,7 +91,7 @@ class RtspServer:
         if not os.path.exists(SYSTEM_PYTHON) or subprocess.call(probe, env=self._env, stderr=subprocess.DEVNULL):
             raise Missing("GStreamer's RTSP server is not installed (python3-gi, gir1.2-gst-rtsp-server-1.0)")
         self._port = _lasting_port()
-        self.uri = "rtsp://127.0.0.1:{}/cam".format(self._port)
+        self.uri = f"rtsp://127.0.0.1:{self._port}/cam"
         self._servers = []
 
     def start(self):

@@ -25,7 +25,7 @@ def alive(name):
     try:
         with open(os.path.join(STATE, name + ".json")) as file:
             pid, born = json.load(file)
-        with open("/proc/{}/stat".format(pid)) as file:
+        with open(f"/proc/{pid}/stat") as file:
             fields = file.read().rpartition(")")[2].split()
     except (OSError, ValueError):
         return None
@@ -65,7 +65,7 @@ def restart(name):
             stderr=log,
             start_new_session=True,
         )
-    with open("/proc/{}/stat".format(process.pid)) as file:
+    with open(f"/proc/{process.pid}/stat") as file:
         born = file.read().rpartition(")")[2].split()[19]
     with open(os.path.join(STATE, name + ".json"), "w") as file:
         json.dump([process.pid, born], file)
@@ -87,10 +87,10 @@ def main():
         print(
             active
             if words[0] == "is-active"
-            else "ActiveState={}\nSubState={}".format(active, "running" if alive(name) else "dead")
+            else f"ActiveState={active}\nSubState={'running' if alive(name) else 'dead'}"
         )
         return 0 if alive(name) or words[0] == "show" else 3
-    sys.stderr.write("this stand-in knows no {}\n".format(words))
+    sys.stderr.write(f"this stand-in knows no {words}\n")
     return 1
 
 

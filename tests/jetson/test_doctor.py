@@ -42,7 +42,7 @@ def hide(folder, *modules):
     """A folder for PYTHONPATH in which these modules cannot be imported."""
     for name in modules:
         with open(os.path.join(str(folder), name + ".py"), "w") as file:
-            file.write("raise ImportError('no {} here')\n".format(name))
+            file.write(f"raise ImportError('no {name} here')\n")
     return str(folder)
 
 
@@ -176,4 +176,4 @@ def test_cameras(tmp_path):
 def test_the_list_of_modules_fits_the_python_of_each_jetpack(monkeypatch, python, name):
     monkeypatch.setattr(sys, "version_info", python)
     path = doctor.requirements_file()
-    assert os.path.basename(path) == "requirements-jetpack{}.txt".format(name) and os.path.isfile(path)
+    assert os.path.basename(path) == f"requirements-jetpack{name}.txt" and os.path.isfile(path)

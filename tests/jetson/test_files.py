@@ -85,7 +85,7 @@ def test_bad_json_is_named_with_its_line(tmp_path, content, line, word):
     assert word in str(caught.value)
     assert str(path) in str(caught.value)
     if line:
-        assert "line {}".format(line) in caught.value.where
+        assert f"line {line}" in caught.value.where
 
 
 def test_a_missing_json_file_is_bad_input(tmp_path):
@@ -173,7 +173,7 @@ def test_kill_9_leaves_a_whole_file_two_hundred_times(tmp_path):
 
 
 def test_sweeping_spares_the_living_and_what_is_not_ours(tmp_path):
-    mine = tmp_path / ".a.{}.0123abcd.part".format(os.getpid())
+    mine = tmp_path / f".a.{os.getpid()}.0123abcd.part"
     dead = tmp_path / ".a.4194303.0123abcd.part"
     for path in (mine, dead, tmp_path / "b.part", tmp_path / ".hidden"):
         path.write_text("x")

@@ -42,9 +42,9 @@ class Tegrastats:
     def __init__(self, folder, line, monkeypatch):
         self.line, self.said = line, str(folder / "line")
         tool = str(folder / "bin" / "tegrastats")
-        write(tool, '#!/bin/sh\nwhile sleep 0.03; do cat "{}" || exit; done\n'.format(self.said))
+        write(tool, f'#!/bin/sh\nwhile sleep 0.03; do cat "{self.said}" || exit; done\n')
         os.chmod(tool, stat.S_IRWXU)
-        monkeypatch.setenv("PATH", "{}:{}".format(os.path.dirname(tool), os.environ["PATH"]))
+        monkeypatch.setenv("PATH", f"{os.path.dirname(tool)}:{os.environ['PATH']}")
         self.set(4.0, 50.0)
         self.board = board.Board(str(folder / "root"), interval_s=0.02).start()
 
@@ -60,7 +60,7 @@ class Tegrastats:
             told = state.get("total_mw"), board.hottest(state.get("temperature_c", {}))
             return state if told == self.want else None
 
-        return wait_for(there, "the reading {}".format(self.want))
+        return wait_for(there, f"the reading {self.want}")
 
     def stop(self):
         self.board.stop()
@@ -76,13 +76,13 @@ class Sysfs:
     def set(self, watts, celsius):
         rails = self.root + "/sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0/"
         for number, (name, mw) in enumerate([("POM_5V_IN", 1000 * watts), ("POM_5V_GPU", 80), ("POM_5V_CPU", 400)]):
-            write(rails + "rail_name_{}".format(number), name + "\n")
-            write(rails + "in_power{}_input".format(number), "{:.0f}\n".format(mw))
+            write(rails + f"rail_name_{number}", name + "\n")
+            write(rails + f"in_power{number}_input", f"{mw:.0f}\n")
         zones = [("AO-therm", celsius + 15), ("CPU-therm", celsius), ("GPU-therm", celsius - 1), ("PMIC-Die", 100)]
         for number, (name, degrees) in enumerate(zones):
-            zone = self.root + "/sys/class/thermal/thermal_zone{}/".format(number)
+            zone = self.root + f"/sys/class/thermal/thermal_zone{number}/"
             write(zone + "type", name)
-            write(zone + "temp", "{:.0f}".format(1000 * degrees))
+            write(zone + "temp", f"{1000 * degrees:.0f}")
 
     def read(self):
         return self.board.read()

@@ -100,8 +100,8 @@ def test_true_ap_on_labelled_images(tiny_bundle, tmp_path, draw):
     (tmp_path / "images").mkdir()
     images, annotations = [], []
     for number in range(3):
-        cv2.imwrite(str(tmp_path / "images" / "{}.png".format(number)), draw((320, 240), [(0, 100, 100, 48)], number))
-        images.append({"id": number, "file_name": "images/{}.png".format(number), "width": 320, "height": 240})
+        cv2.imwrite(str(tmp_path / "images" / f"{number}.png"), draw((320, 240), [(0, 100, 100, 48)], number))
+        images.append({"id": number, "file_name": f"images/{number}.png", "width": 320, "height": 240})
         annotations.append({"id": number, "image_id": number, "category_id": 1, "bbox": [76, 76, 48, 48]})
     (tmp_path / "annotations.json").write_text(
         json.dumps(
@@ -298,7 +298,7 @@ def test_an_engine_that_dies_stops_no_other(doubles, which):
         wait_for_samples(made)
     else:
         assert sampled(made) == 0
-    assert "{} is left out: the engine's process has ended with -9.".format(victim.variant.name) in made.state()["note"]
+    assert f"{victim.variant.name} is left out: the engine's process has ended with -9." in made.state()["note"]
     made.stop()
     assert all(double.closed == 1 for double in detectors.values())
 

@@ -27,7 +27,7 @@ def _entry(info, data):
     block[156:157] = info.type
     block[157:257] = link.ljust(100, b"\0")
     block[148:156] = b" " * 8
-    block[148:156] = "{:06o}\0 ".format(sum(block)).encode()
+    block[148:156] = f"{sum(block):06o}\x00 ".encode()
     return bytes(block) + data + b"\0" * (-len(data) % 512)
 
 
@@ -225,7 +225,7 @@ def test_padding_cut_and_tail_are_refused(packed, tmp_path):
         with open(packed, "wb") as file:
             file.write(data)
         with pytest.raises(BadInput):
-            tarball.extract(packed, str(tmp_path / "out{}".format(number)))
+            tarball.extract(packed, str(tmp_path / f"out{number}"))
 
 
 def test_a_tail_of_gigabytes_is_not_read_into_memory(packed, tmp_path):

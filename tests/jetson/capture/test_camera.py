@@ -156,7 +156,7 @@ def test_no_signal_goes_to_a_number_that_is_free_again(clip, monkeypatch):
 def test_a_rate_of_0_is_as_fast_as_possible(clip, tmp_path, draw):
     """3 s of a clip, and five images of a folder that would take 5 s."""
     for number in range(5):
-        cv2.imwrite(str(tmp_path / "{}.png".format(number)), draw((64, 48), [], number))
+        cv2.imwrite(str(tmp_path / f"{number}.png"), draw((64, 48), [], number))
     for path, rest_s in ((clip, 2.0), (str(tmp_path), 4.0)):
         with Watching(path, parse={"fps": 0, "loop": False}) as cam:
             wait_for(lambda cam=cam: cam.frames, "a frame")

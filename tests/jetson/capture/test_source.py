@@ -124,7 +124,7 @@ def test_an_element_is_asked_for_again_when_there_was_no_answer(tmp_path, monkey
     tool = tmp_path / "gst-inspect-1.0"
     tool.write_text('#!/bin/sh\n[ "$1" = slow ] && exec sleep 600\n[ "$1" = there ]\n')
     tool.chmod(0o755)
-    monkeypatch.setenv("PATH", "{}:{}".format(tmp_path, os.environ["PATH"]))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(source, "_elements", {})
     monkeypatch.setattr(source, "ASK_S", 0.5)
     assert (source.have_element("there"), source.have_element("gone"), source.have_element("slow")) == (

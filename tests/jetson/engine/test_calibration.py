@@ -209,7 +209,7 @@ def test_callbacks_never_raise_and_finish_tells(version, tmp_path):
     got = machine.Machine("/nonexistent", str(tmp_path), version).python(CALIBRATORS)
     digits = {"8.2.1": "8201", "10.3.0": "100300"}[version]
     assert got["kind"] and got["minmax"]
-    assert got["cache"] == "TRT-{}-EntropyCalibration2\nimage: 40008102\n".format(digits)
+    assert got["cache"] == f"TRT-{digits}-EntropyCalibration2\nimage: 40008102\n"
     assert got["cache_taken"] is None and got["asked"] is None
     assert got["cache_refused"][0] == "JetmaskError" and "did not take the calibration cache" in got["cache_refused"][1]
     assert "--calibration-images" in got["cache_refused"][1]

@@ -162,7 +162,7 @@ def test_workspace_reaches_the_builder(nano, tiny_bundle):
 def test_progress_names_the_phases_and_the_time(nano, tiny_bundle):
     _, _, err = build(nano, tiny_bundle, *ONE)
     for phase in ("loading TensorRT", "parsing", "building", "saving"):
-        assert "t-320x192-fp32: {} (".format(phase) in err
+        assert f"t-320x192-fp32: {phase} (" in err
 
 
 # ------------------------------------------------------------------------------------------- never a stale one
@@ -327,7 +327,7 @@ def test_a_build_that_eats_the_memory_is_stopped_before_the_kernel_does(nano, ti
     log = nano.engines + "/*.log"
     wait_until(lambda: any("timing tactics" in read(found) for found in glob.glob(log)))
     (child,) = children(process.pid)
-    score, own = (int(read("/proc/{}/oom_score_adj".format(pid))) for pid in (child, process.pid))
+    score, own = (int(read(f"/proc/{pid}/oom_score_adj")) for pid in (child, process.pid))
     assert score == 900 and score > own, "the kernel would kill another process first"
     meminfo(path, 40)
     _, err = process.communicate(timeout=60)
@@ -484,7 +484,7 @@ def read(path):
 
 def alive(pid):
     try:
-        with open("/proc/{}/stat".format(pid)) as file:
+        with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
@@ -533,7 +533,7 @@ def kill_many(nano, bundle, count, capsys):
     duration = time.monotonic() - started
     seed = random.randrange(1 << 30)
     with capsys.disabled():
-        print("\nkill seed {}, build {:.2f} s".format(seed, duration))
+        print(f"\nkill seed {seed}, build {duration:.2f} s")
     drawn = random.Random(seed)
     finished = 0
     for index in range(count):
@@ -612,7 +612,7 @@ def test_full_disk(nano, tiny_bundle, tmp_path, kib):
         "-m",
         "sh",
         "-c",
-        'mount -t tmpfs -o size={}k,mode=700 none "$1" && shift && "$@"; s=$?; ls -A "$0"; exit $s'.format(kib),
+        f'mount -t tmpfs -o size={kib}k,mode=700 none "$1" && shift && "$@"; s=$?; ls -A "$0"; exit $s',
         folder,
         folder,
     ]
@@ -660,4 +660,4 @@ def test_an_engine_that_is_there_needs_no_disk_to_write_to(nano, tiny_bundle):
 def test_the_bundles_own_int8_file_is_in_the_manifest(tiny_bundle):
     """The matrix above rests on these variants being there."""
     names = {v.name: v.precision for v in manifest.load(tiny_bundle).variants if "tensorrt" in v.runtimes}
-    assert names == {"t-{}-{}".format(wh, p): p for wh in ("320x192", "416x256") for p in ("fp32", "fp16", "int8")}
+    assert names == {f"t-{wh}-{p}": p for wh in ("320x192", "416x256") for p in ("fp32", "fp16", "int8")}

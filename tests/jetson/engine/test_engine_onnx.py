@@ -28,9 +28,9 @@ def test_one_file_opens_at_each_size(tiny_bundle, name):
         assert opened.input.shape == (1, 3, height, width) and opened.input.dtype == np.float32
         outputs = opened.infer()
         for stride in contents.decode["strides"]:
-            assert outputs["cls_{}".format(stride)].shape == (1, 3, height // stride, width // stride)
-            assert outputs["box_{}".format(stride)].shape == (1, 4, height // stride, width // stride)
-            assert outputs["cls_{}".format(stride)].dtype == np.float32
+            assert outputs[f"cls_{stride}"].shape == (1, 3, height // stride, width // stride)
+            assert outputs[f"box_{stride}"].shape == (1, 4, height // stride, width // stride)
+            assert outputs[f"cls_{stride}"].dtype == np.float32
         assert opened.timings["infer_ms"] > 0
 
 

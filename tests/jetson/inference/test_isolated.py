@@ -93,7 +93,7 @@ def test_a_small_dev_shm_is_no_limit(tiny_bundle):
         "from jetson import apart\nengine = apart.ApartEngine({!r}, {!r}, 'onnxruntime')\n"
         "for image in engine.spare_inputs:\n    image[...] = 1\n    engine.infer(image)\nprint('fine')"
     )
-    words = 'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec {} -c "$SCRIPT"'.format(sys.executable)
+    words = f'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec {sys.executable} -c "$SCRIPT"'
     env = dict(os.environ, PYTHONPATH=ROOT, SCRIPT=script.format(str(tiny_bundle), VARIANT))
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, timeout=60

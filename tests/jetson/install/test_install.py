@@ -53,7 +53,7 @@ def spec(store):
     return {
         "kind": "process",
         "name": "jetmask",
-        "url": "http://127.0.0.1:{}/healthz".format(port),
+        "url": f"http://127.0.0.1:{port}/healthz",
         "start": [sys.executable, RUNNER, store.path("current"), str(port)],
     }
 
@@ -269,7 +269,7 @@ def test_a_detached_switch_outlives_its_caller(store, tiny_bundle, spec):
 def test_pruning_keeps_current_previous_and_the_newest(store, tiny_bundle, tmp_path):
     digests = []
     for number in range(5):
-        folder = renamed(tiny_bundle, str(tmp_path / str(number)), "b{}".format(number))
+        folder = renamed(tiny_bundle, str(tmp_path / str(number)), f"b{number}")
         digests.append(install.install(store, folder))
         os.utime(store.bundle(digests[-1]), (number, number))
     install.activate(store, digests[0])

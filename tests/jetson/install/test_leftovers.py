@@ -93,7 +93,7 @@ def bundle(source, target, name):
 
 def package(root, text):
     """A device package as `jetmask deploy` brings it; its id."""
-    sums = "{}  jetson/a.py\n".format(hashlib.sha256(text.encode()).hexdigest())
+    sums = f"{hashlib.sha256(text.encode()).hexdigest()}  jetson/a.py\n"
     code = "0.1.0-" + hashlib.sha256(sums.encode()).hexdigest()[:10]
     os.makedirs(os.path.join(root, code, "jetson"))
     files.write_text(os.path.join(root, code, "jetson", "a.py"), text)
@@ -121,7 +121,7 @@ def machine(tmp_path, tiny_bundle):
 
 def test_the_current_and_the_previous_release_stay_whole(machine):
     old, was, now = (machine.codes[name] for name in ("old", "was", "now"))
-    half = os.path.join(machine.root, ".venv-{}.old".format(old), "bin")
+    half = os.path.join(machine.root, f".venv-{old}.old", "bin")
     broken_off = [
         os.path.join(machine.root, "incoming", old),
         os.path.join(machine.root, "incoming", "wheels"),
@@ -190,10 +190,11 @@ def test_images_that_no_release_uses(tmp_path, tiny_bundle):
     held = package(os.path.join(machine.folder, "aside"), "held")  # a container of somebody's still has this image
     names = ["jetmask:" + code for code in (old, was, now, held)] + ["jetmask:r32.7", "jetmask:mine", "jetmask:<none>"]
     machine.set_docker(
-        """echo "$@" >>{0}/calls
-case $1 in image) printf '%s\\n' {1};; esac
-case "$*" in *{2}) echo conflict: a container is using it >&2; exit 1;; esac
-""".format(machine.folder, " ".join("'{}'".format(name) for name in names), held)
+        f"""echo "$@" >>{machine.folder}/calls
+case $1 in image) printf '%s\
+' {" ".join(("'{}'".format(name) for name in names))};; esac
+case "$*" in *{held}) echo conflict: a container is using it >&2; exit 1;; esac
+"""
     )
     found = machine.clean()
     assert found["images"] == ["jetmask:" + old]
@@ -275,4 +276,4 @@ def test_what_cannot_be_removed_is_told_and_the_rest_is_done(machine, monkeypatc
     assert found["packages"] == [] and found["venvs"] == ["venv-" + machine.codes["old"]]
     lines = leftovers.show(found).splitlines()
     assert lines[0].startswith("removed of older releases: 1 bundle, 1 venv; ") and lines[0].endswith("MiB freed")
-    assert lines[1:] == ["not removed: {}: Permission denied".format(os.path.join(machine.root, machine.codes["old"]))]
+    assert lines[1:] == [f"not removed: {os.path.join(machine.root, machine.codes['old'])}: Permission denied"]

@@ -105,17 +105,17 @@ def write(root, path, text):
 def test_sysfs_of_a_nano(tmp_path):
     rails = "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0/"
     for number, (name, watts) in enumerate([("POM_5V_IN", 2100), ("POM_5V_GPU", 80), ("POM_5V_CPU", 400)]):
-        write(tmp_path, rails + "rail_name_{}".format(number), name + "\n")
-        write(tmp_path, rails + "in_power{}_input".format(number), "{}\n".format(watts))
+        write(tmp_path, rails + f"rail_name_{number}", name + "\n")
+        write(tmp_path, rails + f"in_power{number}_input", f"{watts}\n")
     for number, (name, degrees) in enumerate([("CPU-therm", 41500), ("PMIC-Die", 100000), ("off", -256000)]):
-        write(tmp_path, "sys/class/thermal/thermal_zone{}/type".format(number), name)
-        write(tmp_path, "sys/class/thermal/thermal_zone{}/temp".format(number), str(degrees))
+        write(tmp_path, f"sys/class/thermal/thermal_zone{number}/type", name)
+        write(tmp_path, f"sys/class/thermal/thermal_zone{number}/temp", str(degrees))
     write(tmp_path, "sys/devices/gpu.0/load", "345\n")
     write(tmp_path, "sys/devices/gpu.0/devfreq/57000000.gpu/cur_freq", "921600000")
     write(tmp_path, "proc/device-tree/model", "NVIDIA Jetson Nano Developer Kit\0")
     for number, (name, level) in enumerate([("pwm-fan", 3), ("gpu-balanced", 0)]):
-        write(tmp_path, "sys/class/thermal/cooling_device{}/type".format(number), name)
-        write(tmp_path, "sys/class/thermal/cooling_device{}/cur_state".format(number), str(level))
+        write(tmp_path, f"sys/class/thermal/cooling_device{number}/type", name)
+        write(tmp_path, f"sys/class/thermal/cooling_device{number}/cur_state", str(level))
     value = board.read_sysfs(str(tmp_path))
     assert value["model"] == "NVIDIA Jetson Nano Developer Kit"
     assert value["power_mw"] == {"POM_5V_IN": 2100, "POM_5V_GPU": 80, "POM_5V_CPU": 400}
@@ -129,9 +129,9 @@ def test_sysfs_of_a_nano(tmp_path):
 def test_sysfs_of_an_orin(tmp_path):
     for number, (name, volts, amperes) in enumerate([("VDD_IN", 5000, 960), ("VDD_SOC", 5000, 280)], 1):
         at = "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon7/"
-        write(tmp_path, at + "in{}_label".format(number), name)
-        write(tmp_path, at + "in{}_input".format(number), str(volts))
-        write(tmp_path, at + "curr{}_input".format(number), str(amperes))
+        write(tmp_path, at + f"in{number}_label", name)
+        write(tmp_path, at + f"in{number}_input", str(volts))
+        write(tmp_path, at + f"curr{number}_input", str(amperes))
     assert board.read_sysfs(str(tmp_path))["power_mw"] == {"VDD_IN": 4800, "VDD_SOC": 1400}
 
 
@@ -142,9 +142,9 @@ def test_a_machine_that_tells_nothing(tmp_path):
 
 def test_tegrastats_is_read_and_an_old_line_forgotten(tmp_path, monkeypatch):
     tool = tmp_path / "bin" / "tegrastats"
-    write(tmp_path, "bin/tegrastats", "#!/bin/sh\necho '{}'\nexec sleep 600\n".format(NANO))
+    write(tmp_path, "bin/tegrastats", f"#!/bin/sh\necho '{NANO}'\nexec sleep 600\n")
     os.chmod(str(tool), 0o755)
-    monkeypatch.setenv("PATH", "{}:{}".format(tool.parent, os.environ["PATH"]))
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
     reader = board.Board(str(tmp_path / "root"), interval_s=0.05).start()
     from serving import wait_for
 
@@ -174,9 +174,9 @@ def test_an_odd_file_of_the_board_does_not_end_the_readings(tmp_path):
 
 
 def test_tegrastats_that_stands_still_is_not_believed_for_ever(tmp_path, monkeypatch):
-    write(tmp_path, "bin/tegrastats", "#!/bin/sh\necho '{}'\nexec sleep 600\n".format(NANO))
+    write(tmp_path, "bin/tegrastats", f"#!/bin/sh\necho '{NANO}'\nexec sleep 600\n")
     os.chmod(str(tmp_path / "bin" / "tegrastats"), 0o755)
-    monkeypatch.setenv("PATH", "{}:{}".format(tmp_path / "bin", os.environ["PATH"]))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     reader = board.Board(str(tmp_path / "root"), interval_s=0.05).start()
     from serving import wait_for
 

@@ -403,10 +403,10 @@ def test_a_real_hour_as_before_then_worn(tmp_path):
             most, fired = max(most, value.get("jetmask_drift", 0)), fired + value["jetmask_drift_look"]
             time.sleep(2)
         made.end(signal.SIGKILL)
-    print("unchanged for an hour: at most {:.3f}".format(most))
+    print(f"unchanged for an hour: at most {most:.3f}")
     assert 0 < most < 1 and fired == 0
     with Serving(MODELS, WORN, options=options) as made:
         wait_for(lambda: metrics(made)["jetmask_drift_look"] == 1, "the metric", 180)
-        print("worn: {:.2f}, {}".format(metrics(made)["jetmask_drift"], made.camera()["drift"]["reason"]))
+        print(f"worn: {metrics(made)['jetmask_drift']:.2f}, {made.camera()['drift']['reason']}")
         assert any("/drift" in warning for warning in made.state()["warnings"])
         assert any(event["kind"] == "camera drifted" for event in made.state()["events"])

@@ -106,7 +106,7 @@ def test_dashboard_can_be_imported():
             for x in range(place["x"], place["x"] + place["w"])
             for y in range(place["y"], place["y"] + place["h"])
         ):
-            assert cell[0] < 24 and cell not in taken, "{} lies over {}".format(panel["title"], taken.get(cell))
+            assert cell[0] < 24 and cell not in taken, f"{panel['title']} lies over {taken.get(cell)}"
             taken[cell] = panel["title"]
         for target in [panel, *panel["targets"]]:
             assert target["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
@@ -168,7 +168,7 @@ def test_every_metric_that_is_asked_for_is_exposed(runner):
     names, labels = exposed(runner)
     for what, query in [*dashboard_queries(), *((rule["alert"], rule["expr"]) for rule in rules())]:
         missing = names_in(query) - names
-        assert not missing, "{} asks for {}, which /metrics does not have".format(what, missing)
+        assert not missing, f"{what} asks for {missing}, which /metrics does not have"
     assert names_in(json.dumps(read("grafana-dashboard.json"))) <= names
     # The words of alerts speak of labels that are there.
     for rule in rules():
@@ -205,7 +205,7 @@ def prometheus(runner, tmp_path_factory):
     (folder / "jetmask.token").write_text(TOKEN)
     config = read("prometheus.yml")
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    config["scrape_configs"][0]["static_configs"][0]["targets"] = ["127.0.0.1:{}".format(runner.port)]
+    config["scrape_configs"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{runner.port}"]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     port = free_port()
     process = subprocess.Popen(
@@ -213,7 +213,7 @@ def prometheus(runner, tmp_path_factory):
             "prometheus",
             "--config.file=prometheus.yml",
             "--storage.tsdb.path=data",
-            "--web.listen-address=127.0.0.1:{}".format(port),
+            f"--web.listen-address=127.0.0.1:{port}",
         ],
         cwd=str(folder),
         stdin=subprocess.DEVNULL,
@@ -222,7 +222,7 @@ def prometheus(runner, tmp_path_factory):
     )
 
     def ask(path, **query):
-        url = "http://127.0.0.1:{}/api/v1/{}?{}".format(port, path, urllib.parse.urlencode(query))
+        url = f"http://127.0.0.1:{port}/api/v1/{path}?{urllib.parse.urlencode(query)}"
         with urllib.request.urlopen(url, timeout=30) as answer:
             return json.load(answer)["data"]
 
@@ -265,7 +265,7 @@ def test_every_panel_has_data(runner, prometheus):
         if title in NO_DATA:
             prometheus("query", query=query)  # an error would be an HTTP error
         else:
-            wait_for(lambda: prometheus("query", query=query)["result"], "{}: {}".format(title, query))  # noqa: B023
+            wait_for(lambda: prometheus("query", query=query)["result"], f"{title}: {query}")  # noqa: B023
 
 
 def test_the_rules_are_evaluated(prometheus):

@@ -78,7 +78,7 @@ class Publisher:
             self.mqtt.event({"kind": "enter", "camera": 0, "source": "csi://0", "label": "with_mask"})
 
     def wait(self, connected=True):
-        wait_for(lambda: self.mqtt.connected == connected, "connected: {}".format(connected))
+        wait_for(lambda: self.mqtt.connected == connected, f"connected: {connected}")
         return self
 
     def wait_written(self):
@@ -227,7 +227,7 @@ def test_a_broker_that_acknowledges_nothing_is_left_and_told(tmp_path, monkeypat
                             sock.sendall(b"\x40\x02" + body[at : at + 2])
 
     threading.Thread(target=serve, daemon=True).start()
-    one = publish(settings(tmp_path, "mqtt://127.0.0.1:{}".format(listener.getsockname()[1]), discovery=""))
+    one = publish(settings(tmp_path, f"mqtt://127.0.0.1:{listener.getsockname()[1]}", discovery=""))
     one.offer(3)
     wait_for(lambda: len(got) > 1 and not one.mqtt.state()["waiting"], "the events acknowledged")
     assert got[:2] == [[1, 2, 3], [1, 2, 3]] and one.mqtt.state()["published"] == 3
@@ -356,7 +356,7 @@ def serve(tiny_bundle, *options, **env):
 def test_without_paho_it_is_told_what_to_install(tmp_path, tiny_bundle):
     (tmp_path / "paho").mkdir()
     (tmp_path / "paho" / "__init__.py").write_text("raise ImportError('not here')")
-    code, text = serve(tiny_bundle, "--mqtt", "mqtt://127.0.0.1", PYTHONPATH="{}:{}".format(tmp_path, ROOT))
+    code, text = serve(tiny_bundle, "--mqtt", "mqtt://127.0.0.1", PYTHONPATH=f"{tmp_path}:{ROOT}")
     assert code == 4 and "pip install" in text and "Traceback" not in text
 
 
@@ -446,15 +446,15 @@ def certificates(tmp_path_factory):
 def tls_lines(folder, name, *more):
     return [
         "allow_anonymous true",
-        "certfile {}/{}.pem".format(folder, name),
-        "keyfile {}/{}.key".format(folder, name),
-        "cafile {}/ca.pem".format(folder),
+        f"certfile {folder}/{name}.pem",
+        f"keyfile {folder}/{name}.key",
+        f"cafile {folder}/ca.pem",
     ] + list(more)
 
 
 def test_tls_with_a_ca_from_a_file_and_a_client_certificate(tmp_path, certificates, make_broker, publish):
     broker = make_broker(*tls_lines(certificates, "server", "require_certificate true"))
-    url = "mqtts://127.0.0.1:{}".format(broker.port)
+    url = f"mqtts://127.0.0.1:{broker.port}"
     paths = {
         key: os.path.join(str(certificates), name)
         for key, name in (("ca_file", "ca.pem"), ("cert_file", "device.pem"), ("key_file", "device.key"))
@@ -471,7 +471,7 @@ def test_tls_with_a_ca_from_a_file_and_a_client_certificate(tmp_path, certificat
 def test_a_broker_that_cannot_show_who_it_is_gets_nothing(tmp_path, certificates, make_broker, publish, name, ca):
     broker = make_broker(*tls_lines(certificates, name))
     values = {"ca_file": os.path.join(str(certificates), ca)} if ca else {}
-    one = publish(settings(tmp_path, "mqtts://127.0.0.1:{}".format(broker.port), **values))
+    one = publish(settings(tmp_path, f"mqtts://127.0.0.1:{broker.port}", **values))
     wait_for(lambda: "ca_file" in one.mqtt.error, "the refusal")
     assert not one.mqtt.connected and "certificate is not trusted" in one.mqtt.error
 
@@ -557,7 +557,7 @@ def test_a_line_is_the_same_sensor_wherever_it_stands_in_the_file():
     for topic, config in one.items():
         assert all(re.match(r"^[a-zA-Z0-9_-]+$", part) for part in topic.split("/")), topic
         if "_line_" in topic:
-            assert "'{}'".format("door" if "door" in topic else "gate") in config["value_template"]
+            assert f"'{'door' if 'door' in topic else 'gate'}'" in config["value_template"]
 
 
 def retained(listener, start):
@@ -786,7 +786,7 @@ def test_only_the_network_devices_of_the_machine_itself_are_known(tmp_path):
         folder = tmp_path / "sys" / "class" / "net" / name
         folder.mkdir(parents=True)
         (folder / "address").write_text(address + "\n")
-        (folder / "addr_assign_type").write_text("%d\n" % kind)
+        (folder / "addr_assign_type").write_text(f"{kind}\n")
         if own:
             (folder / "device").mkdir()
     assert publisher._addresses(str(tmp_path)) == ["00:04:4b:aa:bb:cc", "00:e0:4c:00:00:01"]

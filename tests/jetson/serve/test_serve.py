@@ -111,7 +111,7 @@ def test_what_the_board_does_not_tell_is_no_figure(serving):
 @pytest.mark.parametrize("camera", ["-1", "2", "9999", "x", "", "%C2%B2", "%D9%A9"])
 def test_a_camera_that_is_none(serving, camera):
     for page in ("/snapshot.jpg", "/stream.mjpg"):
-        assert serving.get("{}?camera={}".format(page, camera))[0] == 404
+        assert serving.get(f"{page}?camera={camera}")[0] == 404
 
 
 def test_snapshot_is_a_picture(serving):
@@ -167,7 +167,7 @@ def test_events_stream_goes_on_where_it_was(serving):
 def test_nothing_can_be_changed_over_http(serving):
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):
         with socket.create_connection(("127.0.0.1", serving.port), timeout=10) as sock:
-            sock.sendall("{} / HTTP/1.1\r\nHost: localhost\r\n\r\n".format(method).encode())
+            sock.sendall(f"{method} / HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             assert sock.recv(100).split(b" ")[1] == b"405"
 
 
@@ -210,7 +210,7 @@ def test_a_disk_that_has_become_read_only_does_not_keep_it_from_starting(tiny_bu
     segments = sorted((state / "mqtt").glob("*.seg"))
     with open(str(segments[-1]), "ab") as file:
         file.write(b"JMR1 what a power cut left")
-    (state / "mqtt" / "{:016x}.seg".format(int(segments[-1].stem, 16) + 500)).write_bytes(b"")
+    (state / "mqtt" / f"{int(segments[-1].stem, 16) + 500:016x}.seg").write_bytes(b"")
     mount = ["-m", "sh", "-c", 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"', str(state)]
     if subprocess.run(["unshare"] + mount + ["true"], stdout=subprocess.PIPE, stderr=subprocess.PIPE).returncode:
         pytest.skip("no mount namespace here")
@@ -272,7 +272,7 @@ def test_sigterm_while_a_start_hangs(tiny_bundle, stuck_open):
 
 def caught(pid, number):
     """Whether the process has a handler for this signal."""
-    with open("/proc/{}/status".format(pid)) as file:
+    with open(f"/proc/{pid}/status") as file:
         mask = [int(line.split()[1], 16) for line in file if line.startswith("SigCgt")]
     return bool(mask and mask[0] >> (number - 1) & 1)
 
@@ -415,7 +415,7 @@ def test_once_with_a_file_that_cannot_be_read_ends_with_its_name(tiny_bundle, cl
         "--tradeoff",
         "off",
     )
-    assert code == 3 and "error: {}: not a video that OpenCV can open".format(tmp_path / "bad.mp4") in text, text
+    assert code == 3 and f"error: {tmp_path / 'bad.mp4'}: not a video that OpenCV can open" in text, text
 
 
 # -- faults ---------------------------------------------------------------------------------------------------------
@@ -622,7 +622,7 @@ def test_blurred_faces_cannot_be_recognised(tiny_bundle, tmp_path, draw):
             pictures.append(cv2.imdecode(np.frombuffer(made.get("/snapshot.jpg")[2], np.uint8), 1))
             face = made.camera()["faces"][0]
             # With blurring on, no sharp crop is handed out either.
-            assert made.get("/api/crops/0-{}".format(face["id"]))[0] == 404
+            assert made.get(f"/api/crops/0-{face['id']}")[0] == 404
             assert made.state()["privacy"]["crops_kept"] is False
     # The corner of the square inside the box is sharp in one picture and mosaic in the other.
     x0, y0, x1, y1 = (int(v) for v in face["xyxy"])
@@ -633,7 +633,7 @@ def test_blurred_faces_cannot_be_recognised(tiny_bundle, tmp_path, draw):
 def test_crops_only_when_switched_on(tiny_bundle, clip):
     with Serving(tiny_bundle, clip, options=["--keep-crops"]) as made:
         event = wait_for(lambda: [e for e in made.state()["events"] if e["kind"] == "enter"], "a person")[-1]
-        key = "/api/crops/{}-{}".format(event["camera"], event["person"])
+        key = f"/api/crops/{event['camera']}-{event['person']}"
         status, _, body = wait_for(lambda: made.get(key) if made.get(key)[0] == 200 else None, "the crop")
         assert cv2.imdecode(np.frombuffer(body, np.uint8), 1) is not None
         assert made.state()["privacy"]["crops_kept"] is True
@@ -672,7 +672,7 @@ class Keeper:
 
 def test_systemd_is_told(tiny_bundle, keeper):
     with Serving(tiny_bundle, "synthetic://?size=160x120", env=keeper.env) as made:
-        assert keeper.hear("READY=1") == [["READY=1", "STATUS=serving on port {}".format(made.port)]]
+        assert keeper.hear("READY=1") == [["READY=1", f"STATUS=serving on port {made.port}"]]
         for _ in range(3):
             assert keeper.hear("WATCHDOG=1")[-1][1].startswith("STATUS=ok, ")
         made.process.send_signal(signal.SIGHUP)

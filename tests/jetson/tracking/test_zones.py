@@ -165,13 +165,13 @@ def test_comments_pixels_and_cameras():
         ("polygon 0 a 0,0 1,0 1,1 0,0", 1, "twice"),
         ("polygon 0 a 0,0 1,0 1,0.00001", 1, "area"),
         ("polygon 0 a 0,0 0.5,0.5 1,1", 1, "crosses itself"),
-        ("\n".join("line 0 n{} 0,0 1,1".format(n) for n in range(33)), 33, "too many"),
+        ("\n".join(f"line 0 n{n} 0,0 1,1" for n in range(33)), 33, "too many"),
     ],
 )
 def test_a_mistake_is_told_with_its_line(text, line, words):
     with pytest.raises(BadInput) as told:
         zones.parse(text, "zones.txt", 2)
-    assert words in str(told.value) and "zones.txt, line {}".format(line) in str(told.value)
+    assert words in str(told.value) and f"zones.txt, line {line}" in str(told.value)
 
 
 def test_a_file_that_is_none(tmp_path):

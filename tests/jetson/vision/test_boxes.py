@@ -13,8 +13,8 @@ def heads(seed, wh=(160, 96), classes=3):
     outputs = {}
     for stride in RECIPE["strides"]:
         shape = (wh[1] // stride, wh[0] // stride)
-        outputs["cls_{}".format(stride)] = random.normal(-3, 2, (1, classes) + shape).astype(np.float32)
-        outputs["box_{}".format(stride)] = random.normal(0.5, 0.5, (1, 4) + shape).astype(np.float32)
+        outputs[f"cls_{stride}"] = random.normal(-3, 2, (1, classes) + shape).astype(np.float32)
+        outputs[f"box_{stride}"] = random.normal(0.5, 0.5, (1, 4) + shape).astype(np.float32)
     return outputs
 
 
@@ -22,7 +22,7 @@ def slow_decode(outputs, recipe, score):
     """One cell at a time, as the contract reads."""
     found = []
     for stride in recipe["strides"]:
-        logits, box = outputs["cls_{}".format(stride)][0], outputs["box_{}".format(stride)][0]
+        logits, box = outputs[f"cls_{stride}"][0], outputs[f"box_{stride}"][0]
         for i in range(logits.shape[1]):
             for j in range(logits.shape[2]):
                 scores = [1 / (1 + math.exp(-float(v))) for v in logits[:, i, j]]
@@ -84,7 +84,7 @@ def test_decode_equals_the_slow_one(seed, score):
 def test_decode_finds_nothing_in_an_empty_frame():
     outputs = heads(0)
     for stride in RECIPE["strides"]:
-        outputs["cls_{}".format(stride)][:] = -20
+        outputs[f"cls_{stride}"][:] = -20
     xyxy, scores = boxes.decode(outputs, RECIPE, 0.01)
     assert xyxy.shape == (0, 4) and scores.shape == (0, 3)
 
@@ -92,7 +92,7 @@ def test_decode_finds_nothing_in_an_empty_frame():
 def test_decode_keeps_the_thousand_best():
     outputs = heads(1, (640, 384))
     xyxy, scores = boxes.decode(outputs, RECIPE, 0.0)
-    best = np.sort(np.concatenate([outputs["cls_{}".format(s)].max(axis=1).ravel() for s in RECIPE["strides"]]))[::-1]
+    best = np.sort(np.concatenate([outputs[f"cls_{s}"].max(axis=1).ravel() for s in RECIPE["strides"]]))[::-1]
     assert len(xyxy) == 1000
     np.testing.assert_allclose(scores.max(axis=1), 1 / (1 + np.exp(-best[:1000])), atol=1e-6)
 

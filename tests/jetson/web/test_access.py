@@ -95,7 +95,7 @@ def test_forged_and_old_cookies(monkeypatch):
     pair = enter(guard, guard.code).headers["Set-Cookie"].split(";")[0]
     name, value = pair.split("=")
     expires, nonce, signature = value.split(".")
-    later = "{}.{}.{}".format(int(expires) + 9, nonce, signature)
+    later = f"{int(expires) + 9}.{nonce}.{signature}"
     for forged in (later, "x", "..", value[:-1], "9" * 40 + "." + signature):
         assert status(guard, cookie=COOKIE + "=" + forged) == 401
     late = time.time() + 40 * 24 * 3600

@@ -64,7 +64,7 @@ def read_all(sock):
 
 
 def get(port, path="/", timeout=10.0):
-    return talk_close(port, "GET {} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".format(path).encode(), timeout)
+    return talk_close(port, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode(), timeout)
 
 
 def talk_close(port, data, timeout=10.0):
@@ -80,7 +80,7 @@ def test_answers(running):
 
 def test_keep_alive_and_pipelining(running):
     with socket.create_connection(("127.0.0.1", running.port), timeout=10) as sock:
-        sock.sendall(b"".join("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n".format(n).encode() for n in range(100)))
+        sock.sendall(b"".join(f"GET /{n} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for n in range(100)))
         data = b""
         while data.count(b"ok /") < 100:
             part = sock.recv(65536)
@@ -241,7 +241,7 @@ def test_a_viewer_whose_network_is_gone_is_asked(running):
     with socket.create_connection(("127.0.0.1", running.port), timeout=10) as sock:
         sock.sendall(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
         wait_for(lambda: running.counts()["streams"] == 1, "the viewer")
-        theirs = "{:04X}".format(sock.getsockname()[1])
+        theirs = f"{sock.getsockname()[1]:04X}"
 
         def timer():
             with open("/proc/net/tcp") as file:

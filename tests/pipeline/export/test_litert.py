@@ -24,7 +24,7 @@ def made(tmp_path_factory):
     net = randomised(models.build(SMALL), seed=2)
     images = []
     for seed in range(4):
-        images.append(str(folder / ("%d.png" % seed)))
+        images.append(str(folder / (f"{seed}.png")))
         cv2.imwrite(images[-1], np.random.default_rng(seed).integers(0, 256, (64, 96, 3)).astype(np.uint8))
     return net, export.to_onnx(net)[0], images
 

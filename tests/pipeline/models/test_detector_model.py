@@ -18,7 +18,7 @@ def test_outputs_are_one_map_of_logits_and_distances_per_stride():
     outputs = net(np.zeros((2, 64, 96, 3), np.float32))
     shapes = [tuple(o.shape) for o in outputs]
     assert shapes == [(2, 64 // s, 96 // s, c) for s in detector.STRIDES for c in (3, 4)]
-    assert list(net.output_names) == ["%s_%d" % (k, s) for s in detector.STRIDES for k in ("cls", "box")]
+    assert list(net.output_names) == [f"{k}_{int(s)}" for s in detector.STRIDES for k in ("cls", "box")]
 
 
 def test_macs_by_hand():

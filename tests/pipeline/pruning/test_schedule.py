@@ -48,8 +48,8 @@ def drawn(tmp_path_factory):
             image = rng.integers(0, 80, (64, 64, 3), np.uint8)
             x, y, side = (int(v) for v in rng.integers(12, 30, 3))
             image[y : y + side, x : x + side] = (0, 200, 0) if i % 2 else (0, 0, 200)
-            cv2.imwrite(str(top / split / "images" / ("%d.png" % i)), image)
-            images.append({"id": i, "file_name": "images/%d.png" % i, "width": 64, "height": 64})
+            cv2.imwrite(str(top / split / "images" / (f"{i}.png")), image)
+            images.append({"id": i, "file_name": f"images/{i}.png", "width": 64, "height": 64})
             annotations.append(
                 {
                     "id": i,
@@ -79,7 +79,7 @@ def trained(tmp_path_factory):
 
 
 def pruning(trained, folder, drawn, epochs=0, say=lambda text: None, **settings):
-    config = configuration.load(None, [*prune_cli.TUNE, *SETTINGS, "train.epochs=%d" % epochs])
+    config = configuration.load(None, [*prune_cli.TUNE, *SETTINGS, f"train.epochs={epochs}"])
     config.data.root = str(drawn)
     return Pruning(trained, folder, config, Settings(multiple_of=2, input_wh=(64, 64), **settings), say=say)
 
@@ -200,7 +200,7 @@ def three(path, width=64):
     """A model of three equal convolutions as a file."""
     image = x = keras.Input((8, 8, 3))
     for number in range(3):
-        x = keras.layers.Conv2D(width, 3, padding="same", name="c%d" % number)(x)
+        x = keras.layers.Conv2D(width, 3, padding="same", name=f"c{number}")(x)
     keras.Model(image, keras.layers.Conv2D(2, 1)(x)).save(path)
     return path
 
@@ -393,7 +393,7 @@ def test_killed_and_started_again_ends_with_the_same_plan(trained, drawn, tmp_pa
     assert whole.returncode == 0, whole.stderr
     signs = ("round-1/train/checkpoint.npz", "round-2/plan.json", "round-2/train/checkpoint.npz")
     for number, sign in enumerate(signs):
-        folder = tmp_path / ("broken-%d" % number)
+        folder = tmp_path / (f"broken-{number}")
         process = subprocess.Popen(
             command(*line, "--out", folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT
         )

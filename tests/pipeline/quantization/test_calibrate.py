@@ -26,7 +26,7 @@ def split(tmp_path_factory):
     images, annotations = [], []
     for i in range(60):
         frame = random.integers(0, 40, (60, 80, 3)) + 80 * (i % 3)
-        name = "images/%02d.png" % i
+        name = f"images/{i:02}.png"
         assert cv2.imwrite(str(folder / name), frame.astype(np.uint8))
         images.append({"id": i, "file_name": name, "width": 80, "height": 60, "source": "few" if i < 6 else "many"})
         side = (0, 6, 20, 50)[i % 4]
@@ -114,7 +114,7 @@ def test_minmax_is_the_largest_of_every_tensor(split, model):
     assert table.ranges["image"] == 255.0
     assert {"stem_relu", "block_4_add", "up_4_resize", "fuse_4_relu"} <= set(table.ranges)
     assert table.onnx_sha256 == files.sha256(model) and table.preprocessing == tables.PREPROCESSING
-    assert [name for name, _ in table.images] == ["%02d.png" % i for i in numbers(images)]
+    assert [name for name, _ in table.images] == [f"{i:02}.png" for i in numbers(images)]
 
 
 @pytest.mark.parametrize("method", tables.METHODS)

@@ -24,7 +24,7 @@ def made(tmp_path_factory):
     path = detector().save(folder / "net.onnx")
     images = []
     for seed in range(4):
-        images.append(str(folder / ("%d.png" % seed)))
+        images.append(str(folder / (f"{seed}.png")))
         frame = np.random.default_rng(seed).integers(0, 256, (64, 96, 3)).astype(np.uint8)
         assert cv2.imwrite(images[-1], frame)
     return path, calibrate.collect(path, images, (96, 64), "minmax")

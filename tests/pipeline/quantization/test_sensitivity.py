@@ -52,7 +52,7 @@ def made(tmp_path_factory):
     path = net.save(folder / "net.onnx")
     images = []
     for seed in range(3):
-        images.append(str(folder / ("%d.png" % seed)))
+        images.append(str(folder / (f"{seed}.png")))
         cv2.imwrite(images[-1], np.random.default_rng(seed).integers(0, 256, (64, 96, 3)).astype(np.uint8))
     return folder, path, calibrate.collect(path, images, (96, 64), "minmax"), images
 
@@ -90,7 +90,7 @@ def test_fp16_scan_finds_what_overflows(made, tmp_path):
 def truth(number):
     return average_precision.Truth(
         number,
-        "%d.png" % number,
+        f"{number}.png",
         (100, 100),
         np.array([[10.0, 10, 50, 50]]),
         np.array([number % 2]),

@@ -82,7 +82,7 @@ def test_what_is_empty_has_no_section(tmp_path, data):
 
 def test_names_of_the_front_do_not_lie_on_one_another(tmp_path):
     rows = [
-        {"name": "variant-%d" % i, "map50": 70 + 0.1 * i, "latency_ms": 5 + 0.01 * i, "bytes": 1000 + i}
+        {"name": f"variant-{i}", "map50": 70 + 0.1 * i, "latency_ms": 5 + 0.01 * i, "bytes": 1000 + i}
         for i in range(12)
     ]
     rows.append({"name": "far", "map50": 1.0, "latency_ms": 1.0, "bytes": 1000})  # so that those twelve lie together

@@ -83,7 +83,7 @@ def test_a_real_trial_trains_prunes_and_is_not_done_twice(tmp_path, monkeypatch,
     if start == "trained":
         keras.utils.set_random_seed(3)
         models.build(TINY).save(tmp_path / "tiny.keras")
-        overrides.append("model.init=%s" % (tmp_path / "tiny.keras"))
+        overrides.append(f"model.init={tmp_path / 'tiny.keras'}")
     else:
         monkeypatch.setitem(models.FAMILY, "n", TINY)
         overrides.append("model.size=n")

@@ -28,11 +28,11 @@ def root(tmp_path_factory):
         images, annotations = [], []
         for i in range(count):
             h, w = rng.integers(60, 200, 2)
-            cv2.imwrite(str(top / split / "images" / ("%d.png" % i)), rng.integers(0, 255, (h, w, 3), np.uint8))
+            cv2.imwrite(str(top / split / "images" / (f"{i}.png")), rng.integers(0, 255, (h, w, 3), np.uint8))
             images.append(
                 {
                     "id": i,
-                    "file_name": "images/%d.png" % i,
+                    "file_name": f"images/{i}.png",
                     "width": int(w),
                     "height": int(h),
                     "ignore_boxes": [[1, 1, 5, 5]],

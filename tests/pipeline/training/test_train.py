@@ -48,8 +48,8 @@ def drawn(tmp_path_factory):
             image = rng.integers(0, 80, (96, 96, 3), np.uint8)
             x, y, side = (int(v) for v in rng.integers(20, 40, 3))
             image[y : y + side, x : x + side] = (0, 200, 0) if i % 2 else (0, 0, 200)
-            cv2.imwrite(str(top / split / "images" / ("%d.png" % i)), image)
-            images.append({"id": i, "file_name": "images/%d.png" % i, "width": 96, "height": 96})
+            cv2.imwrite(str(top / split / "images" / (f"{i}.png")), image)
+            images.append({"id": i, "file_name": f"images/{i}.png", "width": 96, "height": 96})
             annotations.append(
                 {
                     "id": i,
@@ -216,7 +216,7 @@ def test_a_model_of_another_kind_and_a_broken_checkpoint_are_told(drawn, tmp_pat
     image = keras.Input((None, None, 3))
     keras.Model(image, keras.layers.Conv2D(3, 1, name="other")(image)).save(tmp_path / "other.keras")
     with pytest.raises(BadInput, match="cls_4"):
-        train.Run(settings(drawn, "model.init=%s" % (tmp_path / "other.keras")), tmp_path)
+        train.Run(settings(drawn, f"model.init={tmp_path / 'other.keras'}"), tmp_path)
     run = train.Run(settings(drawn), tmp_path)
     run.save(1)
     whole = (tmp_path / "checkpoint.npz").read_bytes()
@@ -329,7 +329,7 @@ def test_a_pruned_network_s_shape_is_trained_from_random_weights(drawn, tmp_path
     plan = pruner.plan_uniform(whole, 0.5, "l1")
     save(pruner.prune(whole, plan), tmp_path / "half.keras")
     half = load(tmp_path / "half.keras")
-    new = train.Run(settings(drawn, "model.size=%s" % (tmp_path / "half.keras")), tmp_path).net
+    new = train.Run(settings(drawn, f"model.size={tmp_path / 'half.keras'}"), tmp_path).net
     assert [w.shape for w in new.weights] == [w.shape for w in half.weights]
     kernels = [(a, b) for a, b in zip(new.get_weights(), half.get_weights()) if a.ndim == 4]
     assert all(np.abs(a - b).max() > 1e-3 for a, b in kernels)

@@ -58,7 +58,7 @@ def _callback(function, *arguments):
             sys.stderr.write("terminate called after throwing an instance of 'pybind11::error_already_set'\n")
             sys.stderr.flush()
             os._exit(134)
-        sys.stderr.write("[ERROR] Exception caught in {}: {}\n".format(getattr(function, "__name__", "?"), error))
+        sys.stderr.write(f"[ERROR] Exception caught in {getattr(function, '__name__', '?')}: {error}\n")
         return None
 
 
@@ -88,7 +88,7 @@ def _assign(logger, creator):
     elif _logger[0] is not logger:
         _log(
             "WARNING",
-            "The logger passed into {} differs from one already assigned, 0x55d0, logger not updated.".format(creator),
+            f"The logger passed into {creator} differs from one already assigned, 0x55d0, logger not updated.",
         )
 
 
@@ -99,7 +99,7 @@ class Logger(ILogger):
 
     def log(self, severity, msg):
         if int(severity) <= int(self.min_severity):
-            print("[TRT] [{}] {}".format(severity.name[0], msg))
+            print(f"[TRT] [{severity.name[0]}] {msg}")
 
 
 class IHostMemory(Base):
@@ -251,7 +251,7 @@ class ParserError(Base):
         return 8
 
     def __str__(self):
-        return "In node {} (parseGraph): UNSUPPORTED_NODE: {}".format(self._node, self._words)
+        return f"In node {self._node} (parseGraph): UNSUPPORTED_NODE: {self._words}"
 
 
 class OnnxParser(Base):
@@ -290,14 +290,14 @@ class OnnxParser(Base):
                     index,
                     node.name,
                     node.op,
-                    "No importer registered for op: {}. Attempting to import as plugin.".format(node.op),
+                    f"No importer registered for op: {node.op}. Attempting to import as plugin.",
                 )
             if node.op in ("QuantizeLinear", "DequantizeLinear") and len(node.inputs) != 3:
                 yield ParserError(
                     index,
                     node.name,
                     node.op,
-                    "This version of TensorRT requires 3 inputs for the {} operator.".format(node.op),
+                    f"This version of TensorRT requires 3 inputs for the {node.op} operator.",
                 )
             if node.op == "Conv" and len(node.inputs) > 2 and node.inputs[2] not in facts.initializers:
                 yield ParserError(
@@ -414,7 +414,7 @@ class Builder(Base):
         kind = "EntropyCalibration2" if isinstance(calibrator, IInt8EntropyCalibrator2) else "MinMaxCalibration"
         digits = {"8.2.1": "8201", "8.4.3": "8403", "8.5.3": "8503", "8.6.1": "8601", "10.3.0": "100300"}[VERSION]
         digits = os.environ.get("TENSORRT_DOUBLE_CACHE_VERSION", digits)
-        header = "TRT-{}-{}".format(digits, kind)
+        header = f"TRT-{digits}-{kind}"
         if cache is not None:
             if bytes(cache).decode().split("\n")[0] == header:  # 3.2, taken strictly
                 return bytes(cache)
@@ -435,7 +435,7 @@ class Builder(Base):
             _log("ERROR", "Calibration failure occurred with no scaling factors detected.")
             return None
         lines = [header] + [
-            "{}: {:x}".format(name, struct.unpack(">I", struct.pack(">f", 2.0))[0])
+            f"{name}: {struct.unpack('>I', struct.pack('>f', 2.0))[0]:x}"
             for node in network._facts.nodes
             for name in node.outputs
         ]

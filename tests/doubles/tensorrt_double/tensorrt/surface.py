@@ -37,7 +37,7 @@ class Enum:
     __index__ = __int__
 
     def __str__(self):
-        return "{}.{}".format(self.owner, self.name)
+        return f"{self.owner}.{self.name}"
 
     __repr__ = __str__
 
@@ -63,7 +63,7 @@ class _Strict(type):
     def __call__(cls, *args, **kwargs):
         made = super().__call__(*args, **kwargs)
         if not made.__dict__.get("_made"):
-            raise TypeError("{}.__init__() must be called when overriding __init__".format(cls.__mro__[1].__name__))
+            raise TypeError(f"{cls.__mro__[1].__name__}.__init__() must be called when overriding __init__")
         return made
 
 
@@ -77,13 +77,13 @@ class Base(metaclass=_Strict):
         # Python subclasses have a __dict__; the bindings' own classes have not.
         ours = type(self).__module__ == __name__.rpartition(".")[0] + ".behaviour"
         if ours and not name.startswith("_") and name not in MEMBERS.get(type(self).__name__, ()):
-            raise AttributeError("'{}' object has no attribute '{}'".format(type(self).__name__, name))
+            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
         object.__setattr__(self, name, value)
 
 
 def _not_done(owner, name):
     def absent(self):
-        raise NotImplementedError("the double does not do {}.{}".format(owner, name))
+        raise NotImplementedError(f"the double does not do {owner}.{name}")
 
     return property(absent)
 
