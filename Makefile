@@ -22,8 +22,10 @@ test: setup setup36  ## the tests, a few minutes
 test-full: setup setup36  ## the long counts: kills, mutations, soaks, emulation
 	$(PYTEST) -m full $(TESTS)
 
-lint: setup  ## ruff, types of the public surface
+lint: setup  ## format, ruff, the directions of imports, types
+	$(VENV)/bin/ruff format --check -q .
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/lint-imports
 	$(VENV)/bin/mypy
 
 setup: $(VENV)/.ready

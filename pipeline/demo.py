@@ -380,7 +380,7 @@ def environment():
 
 
 def manifest_shipped():
-    from pipeline.run import SHIPPED
+    from pipeline.paths import SHIPPED
 
     return Path(SHIPPED)
 

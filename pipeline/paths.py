@@ -8,9 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import jetson
 from jetson import files
 from jetson.bundle import tarball
 from jetson.errors import BadInput, UsageError
+
+# The bundle that ships with jetmask.
+SHIPPED = os.path.join(os.path.dirname(os.path.abspath(jetson.__file__)), "models")
 
 
 def made(path: str | os.PathLike) -> Path:

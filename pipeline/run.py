@@ -1,12 +1,9 @@
 """The verb `run`: the device's runner in the foreground, on this machine."""
 
 import argparse
-import os
 
-import jetson
 from jetson.serve import cli as serve
-
-SHIPPED = os.path.join(os.path.dirname(os.path.abspath(jetson.__file__)), "models")
+from pipeline.paths import SHIPPED
 
 
 def options(parser: argparse.ArgumentParser) -> None:

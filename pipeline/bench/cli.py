@@ -5,7 +5,7 @@ import argparse
 from jetson import bench
 from pipeline.bench import trtexec_import
 from pipeline.deploy import device_bench
-from pipeline.run import SHIPPED
+from pipeline.paths import SHIPPED
 
 
 def options(parser: argparse.ArgumentParser) -> None:
