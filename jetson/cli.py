@@ -50,7 +50,7 @@ class _Parser(argparse.ArgumentParser):
 def _listing(prog: str, verbs: Mapping[str, Tuple[str, str]]) -> str:
     width = max(len(verb) for verb in verbs)
     lines = [f"usage: {prog} VERB [options]", ""]
-    lines += [f"  {verb:<{ {} }}  {width}" for verb, (_, text) in verbs.items()]
+    lines += [f"  {verb:<{width}}  {text}" for verb, (_, text) in verbs.items()]
     lines += ["", f"{prog} VERB --help shows a verb's options with an example; {prog} --version the version."]
     return "\n".join(lines)
 
