@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from jetson import files
 from jetson.bundle import manifest
+from jetson.errors import JetmaskError
 from pipeline.detect import results
 from pipeline.detect.inputs import Item
 from pipeline.detect.worker import Settings, Worker, start, work
@@ -87,6 +88,13 @@ def _run(
     seconds = time.monotonic() - started
     if left and done:
         say(f"{done} of {len(left)} files, {done / max(seconds, 1e-9):.1f} a second")
+    if done < len(left):
+        raise JetmaskError(
+            f"{len(left) - done} of {len(left)} files were lost with the workers that had them",
+            settings.out,
+            None,
+            "run the same command again: it does those alone",
+        )
     if coco:
         names = list(manifest.load(settings.bundle).classes)
         files.write_json(
