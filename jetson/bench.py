@@ -19,7 +19,8 @@ from jetson.adapt.tradeoff import Entry
 from jetson.bundle import manifest
 from jetson.bundle.manifest import Manifest, Variant
 from jetson.capture import source
-from jetson.capture.camera import Camera
+from jetson.capture.camera import Camera, Frame
+from jetson.capture.check import check
 from jetson.cli import table
 from jetson.errors import BadInput, JetmaskError, UsageError
 from jetson.evaluation import average_precision
@@ -27,7 +28,7 @@ from jetson.evaluation.agreement import Agreement
 from jetson.inference import golden
 from jetson.inference.detector import Detector, Faces, open_detector
 from jetson.inference.isolated import open_for_threads
-from jetson.inference.runner import Runner
+from jetson.inference.runner import Result, Runner, Sink, View
 from jetson.monitor import board
 from jetson.vision import letterbox
 
@@ -106,7 +107,7 @@ def time_rounds(
 def frames_of(uri: str, count: int = FRAMES) -> List[np.ndarray]:
     """Up to `count` frames of a source, spread over its length where it has an end; BadInput when none comes."""
     where = source.parse(uri, loop=False)
-    source.check(where)
+    check(where)
     kept: List[np.ndarray] = []
     step = seen = 0
     camera = Camera(where, every_frame=not where.live).start()
@@ -159,6 +160,16 @@ def bare(detector: Detector, frame: np.ndarray, seconds: float) -> float:
     return count / (time.perf_counter() - began)
 
 
+class _Offer(Sink):
+    """Gives the live trade-off its frames."""
+
+    def __init__(self, sampling: tradeoff.TradeOff) -> None:
+        self._sampling = sampling
+
+    def result(self, view: View, frame: Frame, result: Result) -> None:
+        self._sampling.offer(frame.image)
+
+
 def through_runner(
     bundle_dir: str,
     variant: Variant,
@@ -181,7 +192,7 @@ def through_runner(
         variant,
         detector,
         every_frame=every_frame,
-        on_result=None if sampling is None else lambda view, frame, result: sampling.offer(frame.image),
+        sink=None if sampling is None else _Offer(sampling),
         spare=None if sampling is None else sampling.spare,
     )
     before = sys.getswitchinterval()
