@@ -3,4 +3,10 @@
 Runs under Python 3.6 and everything newer. Never imports `pipeline`.
 """
 
+import os
+
 __version__ = "0.1.0"
+
+# Before anybody imports cv2: what it decodes at most, in pixels. Its own limit of 2^30 lets a file of under a megabyte
+# take four gigabytes (jetson/imagefile.py looks at the announced size first, with a clear message).
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(100 * 1000 * 1000))

@@ -138,14 +138,7 @@ def frames_of(uri: str, count: int = FRAMES) -> List[np.ndarray]:
 
 def golden_frames(bundle_dir: str) -> List[np.ndarray]:
     """The bundle's drawn images; what is measured when neither a source nor data is given."""
-    import cv2
-
-    names = files.read_json(os.path.join(bundle_dir, golden.FILE)).get("images", [])
-    frames = [cv2.imread(os.path.join(bundle_dir, "golden", name)) for name in names]
-    frames = [frame for frame in frames if frame is not None]
-    if not frames:
-        raise BadInput("the bundle has no golden images", os.path.join(bundle_dir, golden.FILE))
-    return frames
+    return golden.read(bundle_dir).frames
 
 
 def bare(detector: Detector, frame: np.ndarray, seconds: float) -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from jetson.errors import BadInput
+from pipeline import yaml_file
 
 SIZES = ("n", "s", "m", "mobilenetv2")
 TRANSFER, IMAGENET = SIZES[-1], "imagenet"  # the size that can start from ImageNet's weights, and their name
@@ -95,7 +96,7 @@ def load(path=None, overrides=(), start=None):
         if not path.exists() and (PRESETS / (path.name + ".yaml")).exists():
             path = PRESETS / (path.name + ".yaml")
         try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            document = yaml_file.parse(path.read_text(encoding="utf-8"), str(path)) or {}
         except FileNotFoundError:
             names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
             raise BadInput(
@@ -118,7 +119,7 @@ def load(path=None, overrides=(), start=None):
                 remedy="write --set KEY=VALUE",
             )
         try:
-            node = yaml.safe_load(text)
+            node = yaml_file.parse(text, f"--set {override}")
         except (yaml.YAMLError, ValueError) as error:
             raise BadInput(
                 f"not YAML: {error}",

@@ -72,6 +72,8 @@ def read(path: str, options: Callable[[argparse.ArgumentParser], None], base: ar
             document = yaml.compose(file, yaml.SafeLoader)
     except OSError as error:
         raise BadInput(f"cannot read the fleet file: {error.strerror}", path, "a YAML file with hosts") from error
+    except RecursionError:
+        raise BadInput("the fleet file is nested too deeply", path, "a YAML file with hosts") from None
     except UnicodeDecodeError as error:
         raise BadInput("the fleet file is not UTF-8", path, "a YAML file with hosts") from error
     except yaml.YAMLError as error:
