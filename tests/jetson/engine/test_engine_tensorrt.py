@@ -13,9 +13,7 @@ HEAD = """
 import ctypes, glob, json, sys, threading
 import cv2
 import numpy as np
-from jetson.bundle import manifest
-from jetson.engine import cuda
-from jetson.inference import detector
+from jetson.engine import cuda; from jetson.inference import detector; from jetson.bundle import manifest
 from jetson.engine import tensorrt, tensorrt_module
 from jetson.errors import JetmaskError
 bundle = sys.argv[1]
