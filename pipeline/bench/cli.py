@@ -2,7 +2,7 @@
 
 import argparse
 
-from jetson import bench
+from jetson.bench import cli as bench
 from pipeline.bench import trtexec_import
 from pipeline.deploy import device_bench
 from pipeline.paths import SHIPPED

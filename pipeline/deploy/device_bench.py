@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from jetson import bench, files
+from jetson import files
+from jetson.bench.result import text_table
 from jetson.bundle import manifest
 from jetson.cli import table
 from jetson.errors import BadInput, UsageError
@@ -143,7 +144,7 @@ def command(args: argparse.Namespace) -> int:
         found = beside_predictions(found, args.bundle, args.target)
     if args.out:
         files.write_json(args.out, found)
-    print(json.dumps(found) if args.json else bench.text_table(found))
+    print(json.dumps(found) if args.json else text_table(found))
     if args.target and not args.json:
         print(text_predictions(found))
     return 0
