@@ -32,11 +32,13 @@ class Plan(NamedTuple):
         """The plan in words, before it begins."""
         if all(entry.error for entry in self.entries):
             return []
-        text = f"{len(self.entries)} of {self.of} combinations of variant and runtime, about {self.minutes:.0f} min"
+        count = sum(not entry.error for entry in self.entries)
+        text = f"{count} of {self.of} combinations of variant and runtime, about {self.minutes:.0f} min"
         if self.to_build:
             text += f" (predicted; {self.to_build} engines are built first, {self.build_basis})"
-        names = ", ".join(f"{entry.variant.name} ({entry.runtime})" for entry in self.entries if not entry.error)
-        return [text + ": " + names]
+        names = [f"{entry.variant.name} ({entry.runtime})" for entry in self.entries if not entry.error]
+        more = f" and {len(names) - 2 * MOST} more" if len(names) > 2 * MOST else ""
+        return [f"{text}: {', '.join(names[: 2 * MOST])}{more}"]
 
 
 def pairs(contents: Manifest, names: Sequence[str], runtime: Optional[str]) -> List[Entry]:

@@ -121,15 +121,19 @@ class Installed:
             )
 
     def _await(self, token: str, say: Callable[[str], None]) -> dict[str, Any]:
-        end = time.monotonic() + self.args.start + self.args.watch + 90
-        shown, pause_s = None, 0.2
+        allowed_s = self.args.start + self.args.watch + 90
+        end = time.monotonic() + allowed_s
+        shown, pause_s, starting = None, 0.2, None
         while time.monotonic() < end:
             # A runner that starts may keep a small board so busy that even a question takes its time.
             status = self.status(limit_s=max(QUICK_S, end - time.monotonic()))
             result = status["result"] or {}
             if result.get("token") == token:
                 return result
-            phase = "on trial, watching" if status["trial"] else "waiting"
+            trial = status["trial"] or {}
+            if trial.get("starting") != starting:  # it builds its engine there, and the watch there counts on
+                starting, end = trial.get("starting"), time.monotonic() + allowed_s
+            phase = "on trial, building its engine" if starting else "on trial, watching" if trial else "waiting"
             if phase != shown:
                 say(f"  {phase}")
                 shown = phase
