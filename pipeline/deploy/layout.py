@@ -3,12 +3,13 @@
 import hashlib
 import os
 import shlex
+import urllib.parse
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jetson
 from jetson.doctor import parse_release
-from jetson.errors import BadInput
+from jetson.errors import BadInput, UsageError
 from jetson.install.cli import opened
 
 ROOT = "/opt/jetmask"
@@ -160,6 +161,7 @@ def unit_text(layout: Layout, start: Sequence[str], python: str, user: str | Non
     code, state = (folder.replace("%", "%%") for folder in (layout.code, layout.state))
     values = {
         "CODE": code,
+        "URI": urllib.parse.quote(layout.code).replace("%", "%%"),
         "STATE": state,
         "PYTHON": _unit_words([python]),
         "START": _unit_words(start),
@@ -183,6 +185,8 @@ def _unit_words(words: Sequence[str]) -> str:
     """Words for a unit's command line: `%` and `$`, which addresses of cameras may hold, are systemd's own there."""
     quoted = []
     for word in words:
+        if not word.isprintable():  # a newline would end the line, and what follows it would be a line of its own
+            raise UsageError(f"{word!r} cannot stand in a systemd unit", None, "words without newlines and tabs")
         text = word.replace("%", "%%").replace("$", "$$")
         if not text or any(c.isspace() or c in "'\"\\;" for c in text):
             text = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

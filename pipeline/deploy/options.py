@@ -3,10 +3,14 @@
 import argparse
 import math
 import os
+import re
 import shlex
 
 from jetson.bundle import signing
 from jetson.errors import BadInput, UsageError
+
+
+_PLAIN = re.compile(r"^[\w/.+@=,~%-]+$")
 
 
 def words(text: str, option: str) -> list[str]:
@@ -36,6 +40,16 @@ def check(args: argparse.Namespace, sends: bool) -> None:
                 "a folder there from / on, such as /home/user/jetmask",
                 "commands run in several folders there, and `~` is yours, not the device's",
             )
+        if not _PLAIN.match(getattr(args, name)):
+            raise UsageError(
+                f"--{name} {getattr(args, name)!r}: a path that shells, docker and systemd would each read differently",
+                None,
+                "letters, digits and / . _ - + @ = , ~ %",
+                "choose a folder without blanks and quotes",
+            )
+    for word in [*(args.source or ()), *words(args.serve_args, "serve-args"), args.host, args.variant or ""]:
+        if not word.isprintable():
+            raise UsageError(f"{word!r} holds a newline or another control character", None, "plain text")
     if not 1 <= args.port <= 65535:
         raise UsageError(f"--port {args.port}", None, "1 to 65535")
     if not (math.isfinite(args.start) and args.start > 0 and math.isfinite(args.watch) and args.watch >= 0):
