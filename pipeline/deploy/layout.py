@@ -5,6 +5,7 @@ import os
 import shlex
 import urllib.parse
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jetson
@@ -90,11 +91,6 @@ def write_package(folder: str) -> str:
     with open(os.path.join(folder, "SHA256SUMS"), "w", encoding="ascii") as file:
         file.write(text)
     return f"{jetson.__version__}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
-
-
-def has_dockerfile() -> bool:
-    """Whether an image can be built from this installation."""
-    return "Dockerfile.l4t" in package_files()
 
 
 def jetpack(facts: dict[str, str]) -> tuple[str, str, str]:
@@ -266,7 +262,7 @@ def in_code(layout: Layout, words: Sequence[str]) -> str:
     return f"cd {shlex.quote(layout.code)} && {variables} exec {shlex.join(words)}"
 
 
-def unpack(bundle: str):
+def unpack(bundle: str) -> AbstractContextManager[str]:
     """A bundle's folder for a `with`: the folder itself, or where its tar file is unpacked meanwhile."""
     if not os.path.exists(bundle):
         raise BadInput(

@@ -1,6 +1,5 @@
 """Ask a device, before anything of ours is there, whether it can run what is to be deployed."""
 
-import argparse
 import re
 import shlex
 import time
@@ -11,6 +10,7 @@ from jetson.capture.source import redact
 from jetson.doctor import Finding
 from jetson.engine.build import WORKSPACE_BYTES
 from pipeline.deploy.layout import Layout
+from pipeline.deploy.settings import Settings
 
 # Beside the bundle: an image on the device's disk, a venv, or the package alone.
 MIN_FREE_KB = {"docker": 1 << 20, "systemd": 600 << 10, "systemd-user": 600 << 10, "process": 50 << 10}
@@ -97,14 +97,14 @@ def parse(text: str) -> dict[str, str]:
     return facts
 
 
-def gpu_wanted(facts: dict[str, str], args: argparse.Namespace) -> bool:
+def gpu_wanted(facts: dict[str, str], settings: Settings) -> bool:
     """Whether the deployment uses a GPU there: a Jetson's, or one that docker can hand on."""
-    return not args.no_gpu and (bool(facts.get("release")) or "nvidia" in facts.get("docker_runtimes", ""))
+    return not settings.no_gpu and (bool(facts.get("release")) or "nvidia" in facts.get("docker_runtimes", ""))
 
 
 def judge(
     facts: dict[str, str],
-    args: argparse.Namespace,
+    settings: Settings,
     kind: str,
     layout: Layout,
     bundle_kb: int,
@@ -117,9 +117,9 @@ def judge(
     """
     return [
         *_board(facts),
-        *_programs(facts, args),
-        *_tensorrt(facts, args, kind),
-        *_keeper(facts, args, kind),
+        *_programs(facts, settings),
+        *_tensorrt(facts, settings, kind),
+        *_keeper(facts, settings, kind),
         *_rights_and_disk(facts, kind, layout, bundle_kb),
         _memory(facts, engines),
         *_cameras(facts, kind, sources),
@@ -146,11 +146,11 @@ def _board(facts: dict[str, str]) -> list[Finding]:
     return [Finding("ok", "board", text, "")]
 
 
-def _programs(facts: dict[str, str], args: argparse.Namespace) -> list[Finding]:
+def _programs(facts: dict[str, str], settings: Settings) -> list[Finding]:
     found = []
     if not facts.get("python"):
         found.append(
-            Finding("bad", "python", f"no {args.python} there", "sudo apt-get install python3, or give --python")
+            Finding("bad", "python", f"no {settings.python} there", "sudo apt-get install python3, or give --python")
         )
     elif tuple(int(part) for part in facts["python"].split(".")) < (3, 6):
         found.append(
@@ -164,9 +164,9 @@ def _programs(facts: dict[str, str], args: argparse.Namespace) -> list[Finding]:
     return found
 
 
-def _tensorrt(facts: dict[str, str], args: argparse.Namespace, kind: str) -> list[Finding]:
+def _tensorrt(facts: dict[str, str], settings: Settings, kind: str) -> list[Finding]:
     release = doctor.parse_release(facts.get("release", ""))
-    if release is None or args.no_gpu:
+    if release is None or settings.no_gpu:
         return []
     if kind == "docker" and release[0] > 32:
         return [Finding("ok", "tensorrt", "comes in the image", "")]
@@ -192,12 +192,12 @@ def _tensorrt(facts: dict[str, str], args: argparse.Namespace, kind: str) -> lis
             Finding(
                 "bad",
                 "tensorrt",
-                f"{version}, but {args.python} has no module tensorrt",
+                f"{version}, but {settings.python} has no module tensorrt",
                 "sudo apt-get install python3-libnvinfer, or --no-gpu",
             )
         ]
     found = [Finding("ok", "tensorrt", version, "")]
-    if kind != "docker" and not facts.get("pycuda") and (args.use_python or not facts.get("nvcc")):
+    if kind != "docker" and not facts.get("pycuda") and (settings.use_python or not facts.get("nvcc")):
         found.append(
             Finding(
                 "bad",
@@ -210,7 +210,7 @@ def _tensorrt(facts: dict[str, str], args: argparse.Namespace, kind: str) -> lis
     return found
 
 
-def _keeper(facts: dict[str, str], args: argparse.Namespace, kind: str) -> list[Finding]:
+def _keeper(facts: dict[str, str], settings: Settings, kind: str) -> list[Finding]:
     if kind.startswith("systemd"):
         if facts.get("systemd") != "yes":
             return [Finding("bad", "systemd", "systemd does not run there", "--service process")]
@@ -243,7 +243,7 @@ def _keeper(facts: dict[str, str], args: argparse.Namespace, kind: str) -> list[
             Finding(
                 "bad",
                 "docker",
-                f"no {args.docker} there",
+                f"no {settings.docker} there",
                 "sudo apt-get install docker.io nvidia-docker2, or --no-container",
             )
         ]
@@ -258,7 +258,7 @@ def _keeper(facts: dict[str, str], args: argparse.Namespace, kind: str) -> list[
                 "sudo usermod -aG docker $USER, then log in again; or --no-container",
             )
         ]
-    if facts.get("release") and not args.no_gpu and "nvidia" not in facts.get("docker_runtimes", ""):
+    if facts.get("release") and not settings.no_gpu and "nvidia" not in facts.get("docker_runtimes", ""):
         return [
             Finding(
                 "bad",
@@ -268,7 +268,7 @@ def _keeper(facts: dict[str, str], args: argparse.Namespace, kind: str) -> list[
             )
         ]
     release = doctor.parse_release(facts.get("release", ""))
-    to_build = not args.no_gpu and not args.image_tar and facts.get("image") != "yes"
+    to_build = not settings.no_gpu and not settings.image_tar and facts.get("image") != "yes"
     if release and release[0] == 32 and to_build and facts.get("docker_default") != "nvidia":
         # JetPack 4's CUDA is mounted into containers, and `docker build` knows no --runtime.
         return [

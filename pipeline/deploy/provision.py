@@ -1,10 +1,10 @@
 """What a runner runs in on a device, made there once per device package: a container image, or a venv."""
 
-import argparse
 import shlex
 from collections.abc import Callable, Mapping
 
 from pipeline.deploy.layout import Layout
+from pipeline.deploy.settings import Settings
 from pipeline.deploy.ssh import LONG_S, Remote
 
 Say = Callable[[str], None]
@@ -15,46 +15,44 @@ def follower(say: Say) -> Callable[[str], None]:
     return lambda line: say("  | " + line[:200])
 
 
-def image(remote: Remote, args: argparse.Namespace, layout: Layout, arguments: Mapping[str, str], say: Say) -> None:
+def image(remote: Remote, settings: Settings, layout: Layout, arguments: Mapping[str, str], say: Say) -> None:
     """See that the image of `layout` is there: from `--image-tar`, or built with these build arguments."""
-    docker = args.docker
+    docker = settings.docker
     if not remote.dry_run and remote.code([docker, "image", "inspect", layout.image]) == 0:
         return
-    if args.image_tar:
+    if settings.image_tar:
         arriving = f"{layout.state}/incoming/image.tar"
         remote.run(["mkdir", "-p", f"{layout.state}/incoming"])
-        remote.copy(args.image_tar, arriving)
+        remote.copy(settings.image_tar, arriving)
         loaded = remote.run([docker, "load", "-i", arriving], limit_s=LONG_S)
         name = loaded.strip().rpartition("Loaded image")[2].split(":", 1)[-1].strip()
         remote.run([docker, "tag", name or "IMAGE", layout.image])
         remote.run(["rm", "-f", arriving])
         return
     words = [docker, "build", "-f", "Dockerfile.l4t", "-t", layout.image]
-    for key, value in {**arguments, **dict(pair.split("=", 1) for pair in args.build_arg)}.items():
+    for key, value in {**arguments, **dict(pair.split("=", 1) for pair in settings.build_arg)}.items():
         words += ["--build-arg", f"{key}={value}"]
     say("  building the image on the device: this takes minutes, once")
     remote.run(f"cd {shlex.quote(layout.code)} && {shlex.join([*words, '.'])}", follow=follower(say), limit_s=LONG_S)
 
 
-def modules(
-    remote: Remote, args: argparse.Namespace, layout: Layout, pins: str, gpu: bool, ready: bool, say: Say
-) -> None:
+def modules(remote: Remote, settings: Settings, layout: Layout, pins: str, gpu: bool, ready: bool, say: Say) -> None:
     """See that the venv of `layout` is there. `pins`: which list of modules it gets; `ready`: it is known to be."""
     pinned = f"{layout.code}/jetson/requirements-jetpack{pins}.txt"
     cuda = f"{layout.code}/jetson/requirements-pycuda-jetpack{pins}.txt"
     venv, python = shlex.quote(layout.venv), shlex.quote(f"{layout.venv}/bin/python")
     source = ""
-    if args.wheels and not ready:
+    if settings.wheels and not ready:
         arriving = f"{layout.root}/incoming/wheels"
         remote.run(["mkdir", "-p", arriving])
-        remote.copy(args.wheels.rstrip("/") + "/", arriving + "/")
+        remote.copy(settings.wheels.rstrip("/") + "/", arriving + "/")
         source = f"--no-index --find-links {shlex.quote(arriving)} "
     # With the system's packages in sight: JetPack's TensorRT module and OpenCV with GStreamer live there.
     lines = [
         "set -e",
         f"test -e {venv}/.ready && exit 0",
         f"rm -rf {venv}",
-        f"{shlex.quote(args.python)} -m venv --system-site-packages {venv}",
+        f"{shlex.quote(settings.python)} -m venv --system-site-packages {venv}",
         f"{python} -m pip install -q {source}-U 'pip==21.3.1' 'setuptools==59.6.0' 'wheel==0.37.1'",
         f"{python} -m pip install --no-deps --require-hashes {source}-r {shlex.quote(pinned)}",
     ]

@@ -1,6 +1,5 @@
 """What a device is asked before anything is sent, and how it is judged."""
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -8,9 +7,9 @@ import tempfile
 
 import pytest
 
-from pipeline.deploy import cli as deploy
 from pipeline.deploy import preflight
 from pipeline.deploy.layout import Layout
+from pipeline.deploy.settings import Settings
 
 LAYOUT = Layout("/opt/jetmask", "/var/lib/jetmask", "0.1.0-x")
 FACTS = {
@@ -33,10 +32,7 @@ FACTS = {
 
 
 def judge(kind, sources=(), **facts):
-    parser = argparse.ArgumentParser()
-    deploy.options(parser)
-    args = parser.parse_args(["bundle", "user@nano"])
-    found = preflight.judge({**FACTS, **facts}, args, kind, LAYOUT, 3000, sources, False)
+    found = preflight.judge({**FACTS, **facts}, Settings(), kind, LAYOUT, 3000, sources, False)
     return {finding.topic: finding for finding in found}
 
 
