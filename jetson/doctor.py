@@ -437,8 +437,7 @@ def camera(root: str = "/") -> List[Finding]:
                 "argus socket " + ("there" if socket else "not there"),
                 ""
                 if socket
-                else "for a CSI camera: nvargus-daemon must run on the host; in a container: "
-                "-v /tmp/argus_socket:/tmp/argus_socket",
+                else "for a CSI camera: nvargus-daemon must run on the host; in a container: -v /tmp:/run/host-tmp:ro",
             )
         )
     if shutil.which("gst-launch-1.0"):

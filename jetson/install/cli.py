@@ -372,7 +372,13 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--stage", action="store_true", help="install only; do not switch to it")
     parser.add_argument("--service", metavar="FILE.json", help="how the runner is started from now on")
-    parser.add_argument("--start", type=float, default=120.0, metavar="S", help="seconds it may take until healthy, not counting the building of engines")
+    parser.add_argument(
+        "--start",
+        type=float,
+        default=120.0,
+        metavar="S",
+        help="seconds it may take until healthy, not counting the building of engines",
+    )
     parser.add_argument("--watch", type=float, default=20.0, metavar="S", help="seconds it must stay healthy")
     parser.add_argument("--token", default="", help=argparse.SUPPRESS)
     parser.add_argument("--detach", action="store_true", help="switch in a process of its own and return at once")

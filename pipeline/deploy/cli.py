@@ -46,7 +46,12 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     add("--lines", type=int, default=100, metavar="N", help="with --logs: how many (default: %(default)s)")
     add("--dry-run", action="store_true", help="print each command for the device instead of running it")
-    add("--source", action="append", metavar="URI", help="what the runner watches (default: /dev/video0)")
+    add(
+        "--source",
+        action="append",
+        metavar="URI",
+        help="what the runner watches there: csi://0, /dev/video0, rtsp://...; may be given several times",
+    )
     add("--host", default=Settings.host, help="address that the live page listens on there (default: %(default)s)")
     add("--port", type=int, default=Settings.port, help="its port (default: %(default)s)")
     add("--serve-args", default="", metavar="'...'", help="further arguments for `serve`: --serve-args='--blur-faces'")

@@ -82,7 +82,7 @@ class Deployment:
         self.remote, self.settings, self.parcel, self.lazy, self._say = remote, settings, contents, lazy, say
         self._on_stage = on_stage or (lambda number, count, title: say(f"[{number}/{count}] {title}"))
         self.kind = service_kind(settings)
-        self.sources = settings.source or ["/dev/video0"]
+        self.sources = list(settings.source)
         self.layout = Layout(settings.root, settings.state, contents.code_id)
         self.installed = Installed(remote, settings, self.layout)
         self.facts: dict[str, str] = {}
@@ -139,9 +139,12 @@ class Deployment:
         if self.remote.dry_run:
             self.facts = {"uid": "1000", "gid": "1000", "user": "user", "python": "3.6", "home": "~"}
             self.gpu = not self.settings.no_gpu
+            self.sources = self.sources or ["SOURCE"]
         else:
             self.facts = preflight.parse(answer)
             self.gpu = preflight.gpu_wanted(self.facts, self.settings)
+            if not self.sources:
+                raise preflight.ask_for_source(self.facts)
             found = preflight.judge(
                 self.facts, self.settings, self.kind, layout, _size_kb(folder), self.sources, self.builds_engines()
             )
@@ -206,6 +209,7 @@ class Deployment:
                 "JETPACK": self.jetpack,
                 "GPU": str(int(self.gpu)),
                 "VERSION": layout.code_id,
+                **dict(pair.split("=", 1) for pair in device.csv_mounts(self.facts)[1:]),
             },
             self._say,
         )

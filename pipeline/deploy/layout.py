@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shlex
 import urllib.parse
 from collections.abc import Sequence
@@ -16,6 +17,10 @@ from jetson.install.cli import opened
 ROOT = "/opt/jetmask"
 STATE = "/var/lib/jetmask"
 NAME = "jetmask"
+CSV_MOUNTS = "NVIDIA_REQUIRE_JETPACK=csv-mounts=all"
+# The folder in which nvargus-daemon makes its socket, not the socket: that one is another after each start of the
+# daemon, and docker makes a folder of its name where it starts first. jetson/container.py leads there from /tmp.
+HOST_TMP = "/tmp:/run/host-tmp:ro"
 # From which L4T release on -> JetPack, and NVIDIA's images to run in and to build in.
 _NGC = "nvcr.io/nvidia/"
 BASES = (
@@ -54,6 +59,11 @@ class Layout(NamedTuple):
     def venv(self) -> str:
         """The venv of this device package, where there is no container."""
         return f"{self.root}/venv-{self.code_id}"
+
+    @property
+    def pycuda_wheels(self) -> str:
+        """The folder for the wheel of pycuda that was compiled on the device, kept over releases."""
+        return f"{self.root}/wheels"
 
     def bundle(self, digest: str) -> str:
         """The folder of an installed bundle."""
@@ -107,6 +117,17 @@ def pins(python: str) -> str:
     return next((name for least, name in sorted(PINS.items(), reverse=True) if version >= least), "4")
 
 
+def csv_mounts(facts: dict[str, str]) -> list[str]:
+    """What libnvidia-container from 0.11 on wants on JetPack 4, to mount CUDA and TensorRT and not the driver alone.
+
+    Of the versions before it nobody says what they make of the word, so they do not get it. Untested on hardware;
+    source: an answer of NVIDIA's staff, nvidia-container-runtime#173.
+    """
+    release = parse_release(facts.get("release", ""))
+    version = tuple(int(part) for part in re.findall(r"\d+", facts.get("nvidia_container", ""))[:2])
+    return ["-e", CSV_MOUNTS] if release and release[0] == 32 and version >= (0, 11) else []
+
+
 def container_flags(layout: Layout, facts: dict[str, str], sources: Sequence[str], gpu: bool) -> list[str]:
     """The `docker run` flags that camera, GPU and state need, and no more: no root, no capability, read-only."""
     flags = [
@@ -127,15 +148,15 @@ def container_flags(layout: Layout, facts: dict[str, str], sources: Sequence[str
         f"{layout.state}:{STATE}",
     ]
     if gpu:
-        flags = ["--runtime", "nvidia", *flags]
+        flags = ["--runtime", "nvidia", *csv_mounts(facts), *flags]
     if facts.get("release"):
         flags += ["-v", "/etc/nv_tegra_release:/etc/nv_tegra_release:ro"]
     for source in sources:
         device = source.split("?")[0]
         if device.startswith("/dev/"):
             flags += ["--device", device]
-        elif device.startswith("csi:"):
-            flags += ["-v", "/tmp/argus_socket:/tmp/argus_socket"]
+        elif device.startswith("csi:") and HOST_TMP not in flags:
+            flags += ["-v", HOST_TMP]
         elif device.startswith("/"):
             flags += ["-v", f"{device}:{device}:ro"]
     return flags

@@ -36,6 +36,25 @@ def image(remote: Remote, settings: Settings, layout: Layout, arguments: Mapping
     remote.run(f"cd {shlex.quote(layout.code)} && {shlex.join([*words, '.'])}", follow=follower(say), limit_s=LONG_S)
 
 
+def pycuda_lines(python: str, pins: str, wheels: str, source: str) -> str:
+    """Shell lines that see that `python` has a pycuda with primary contexts: the device's own, or a wheel.
+
+    The wheel is compiled once and kept in `wheels`, for this Python and these pins, over releases of the package.
+    """
+    wheels, pins = shlex.quote(wheels), shlex.quote(pins)
+    return f"""
+if ! {python} -c 'import pycuda.driver as d; d.Device.retain_primary_context' 2>/dev/null; then
+    kept={wheels}/$({python} -c 'import sys; print("py%d%d" % sys.version_info[:2])')-$(sha256sum {pins} | cut -c1-12)
+    if ! test -e "$kept/.ready"; then
+        rm -rf "$kept"; mkdir -p "$kept"
+        PATH="/usr/local/cuda/bin:$PATH" {python} -m pip wheel --no-deps --no-build-isolation \\
+            --require-hashes {source}-w "$kept" -r {pins}
+        touch "$kept/.ready" {wheels}/.ready
+    fi
+    {python} -m pip install --no-deps --no-index "$kept"/*.whl
+fi"""
+
+
 def modules(remote: Remote, settings: Settings, layout: Layout, pins: str, gpu: bool, ready: bool, say: Say) -> None:
     """See that the venv of `layout` is there. `pins`: which list of modules it gets; `ready`: it is known to be."""
     pinned = f"{layout.code}/jetson/requirements-jetpack{pins}.txt"
@@ -59,11 +78,6 @@ def modules(remote: Remote, settings: Settings, layout: Layout, pins: str, gpu: 
     if gpu:
         # TensorRT's engines run through pycuda, which has no wheel for a Jetson: it is compiled there, once.
         say("  compiling pycuda on the device: this takes minutes, once")
-        lines.append(
-            f"{python} -c 'import pycuda.driver' 2>/dev/null || "
-            'PATH="/usr/local/cuda/bin:$PATH" '  # it finds CUDA beside nvcc
-            f"{python} -m pip install --no-deps --no-build-isolation --require-hashes {source}"
-            f"-r {shlex.quote(cuda)}"
-        )
+        lines.append(pycuda_lines(python, cuda, layout.pycuda_wheels, source))
     lines.append(f"touch {venv}/.ready")
     remote.run("\n".join(lines), follow=follower(say), limit_s=LONG_S)
