@@ -308,7 +308,7 @@ def test_killed_forty_times(folder, mode):
 
 FULL_DISK = """
 import json, resource, sys, time
-from jetson import spool as module
+from jetson.mqtt import spool as module
 from jetson.spool import Spool
 
 def wait(check):
