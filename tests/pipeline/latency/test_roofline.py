@@ -345,7 +345,7 @@ def test_a_layers_compute_and_memory_add_as_the_sides_of_a_right_angle():
 
 def convolution(**changes):
     """A 1x1 convolution of 64 to 64 channels on 10 x 10, as the fusion describes it."""
-    values = {field: None for field in roofline.Layer._fields}
+    values = dict.fromkeys(roofline.Layer._fields)
     values.update(
         name="c", kind="conv", macs=64 * 64 * 100, read=6400, written=6400, weights=4096,
         rows=100, columns=64, depth=64, groups=1, window=(1, 1), stride=(1, 1), dilation=(1, 1),
