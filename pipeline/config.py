@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import difflib
 import math
+import reprlib
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,6 +106,10 @@ def load(path=None, overrides=(), start=None):
                 expected="a YAML file, or a preset: " + names,
                 remedy="check the path",
             ) from None
+        except RecursionError:
+            raise BadInput(
+                "not usable YAML: nested too deeply", where=str(path), expected="keys and values", remedy="write it flat"
+            ) from None
         except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that there is not
             raise BadInput(
                 f"not YAML: {error}", where=str(path), expected="keys and values", remedy="mend the line named above"
@@ -120,7 +125,7 @@ def load(path=None, overrides=(), start=None):
             )
         try:
             node = yaml_file.parse(text, f"--set {override}")
-        except (yaml.YAMLError, ValueError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise BadInput(
                 f"not YAML: {error}",
                 where=f"--set {override}",
@@ -213,8 +218,12 @@ def _share(value):
     return type(value) in (int, float) and 0 <= value < math.inf
 
 
+_SHORT = reprlib.Repr()  # a few aliases of YAML can make a value that fills the memory when it is written out
+_SHORT.maxlevel, _SHORT.maxstring = 3, 120
+
+
 def _refuse(key, value, expected):
-    raise BadInput(f"{key} is {value!r}", where=key, expected=expected, remedy="change the value")
+    raise BadInput(f"{key} is {_SHORT.repr(value)}", where=key, expected=expected, remedy="change the value")
 
 
 def _merge(target, document, where, prefix):
@@ -258,7 +267,7 @@ def _typed(value, default, key, where):
     if type(value) is kind:
         return value
     raise BadInput(
-        f"{key} is {value!r}",
+        f"{key} is {_SHORT.repr(value)}",
         where=where,
         expected=f"{kind.__name__}, as {default!r}",
         remedy="change the value",
