@@ -202,8 +202,8 @@ class Store:
                 )
             if not done.rowcount:
                 break
-        self._connection.execute("PRAGMA incremental_vacuum")
-        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._connection.execute("PRAGMA incremental_vacuum").fetchall()  # it frees a page a step
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _size(self) -> float:
         """Bytes of what is used; free pages are used again."""
