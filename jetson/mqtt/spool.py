@@ -67,7 +67,7 @@ class Spool:
                 f"the spool cannot be used: {error.strerror or error}",
                 self.folder,
                 "a folder that this user may write to, on a disk with room",
-            )
+            ) from error
 
     def _open(self) -> None:
         self._cursor: Optional[segment.Cursor] = segment.Cursor(os.path.join(self.folder, "cursor"))
@@ -208,16 +208,18 @@ class Spool:
         """Write the batch's first records, as many as belong into one segment."""
         first = self._batch[0][0]
         newest = self._segments[-1] if self._segments else None
-        if self._handle is None or newest is None or newest.size >= self._segment_bytes or newest.last + 1 != first:
-            newest = self._begin(first)
-        parts, size = [], newest.size
+        handle = self._handle
+        if handle is None or newest is None or newest.size >= self._segment_bytes or newest.last + 1 != first:
+            newest, handle = self._begin(first)
+        parts: List[bytes] = []
+        size = newest.size
         for number, payload in self._batch:
             if number != first + len(parts) or size >= self._segment_bytes:
                 break
             parts.append(segment.encode(number, payload))
             size += len(parts[-1])
         try:
-            segment.append(self._handle, b"".join(parts))
+            segment.append(handle, b"".join(parts))
         except OSError:
             self._end()  # half a record at a segment's end hurts nobody; the next goes into a new one
             raise
@@ -228,20 +230,25 @@ class Spool:
                 self._batch.popleft()
             self._dirty = True
 
-    def _begin(self, first: int) -> Segment:
-        """A new segment. A full one is synced first, and old ones go, so that the disk's share stays bounded."""
+    def _begin(self, first: int) -> Tuple[Segment, int]:
+        """A new segment and its handle.
+
+        A full one is synced first, and old ones go, so that the disk's share stays bounded.
+        """
         if self._handle is not None:
             self._sync()
             self._end()
         fresh = Segment(os.path.join(self.folder, f"{first:016x}{segment.SUFFIX}"), first)
-        self._handle = segment.create(fresh.path, self._written)
+        handle = self._handle = segment.create(fresh.path, self._written)
         with self._lock:
             self._segments.append(fresh)
             self._advance(self._head)
-        return fresh
+        return fresh, handle
 
     def _end(self) -> None:
         handle, self._handle = self._handle, None
+        if handle is None:
+            return
         with contextlib.suppress(OSError):
             os.fsync(handle)
         os.close(handle)
@@ -262,7 +269,7 @@ class Spool:
             self._dirty = False
             dead, self._dead = self._dead, []
             newest = self._segments[-1] if self._segments else None
-            needed = self._handle is not None and newest is not None and newest.count(self._head, _FOREVER) > 0
+            wanted = newest is not None and newest.count(self._head, _FOREVER) > 0
             values = dict(
                 self.dropped,
                 head=self._head,
@@ -272,9 +279,10 @@ class Spool:
                 published=self.published,
             )
         try:
-            if needed:
+            if wanted and self._handle is not None:
                 os.fsync(self._handle)
-            self._cursor.write(values)
+            if self._cursor is not None:
+                self._cursor.write(values)
             for one in dead:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(one.path)

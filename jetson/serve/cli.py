@@ -2,19 +2,20 @@
 
 import argparse
 import os
-import secrets
 import signal
 import sys
 import threading
-from typing import Any, List, Optional
+from typing import Any, List
 
 from jetson.adapt import governor, tradeoff
 from jetson.capture import source
-from jetson.errors import BadInput, UsageError
+from jetson.errors import UsageError
 from jetson.monitor import drift
+from jetson.monitor.watchdog import say
 from jetson.mqtt import settings
 from jetson.net import loopback
 from jetson.serve.live import Live
+from jetson.web import users
 
 DRAIN_S = 2.5  # SIGTERM is answered within 3 s
 
@@ -44,6 +45,14 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
     add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)")
     add("--port", type=int, default=8080, help="port to listen on (default 8080; 0: any free one)")
     add("--token-file", metavar="FILE", help="file with the access token (default off loopback: a new one each start)")
+    add("--users", metavar="FILE", help="further users, one a line: NAME ROLE TOKEN; roles operator, viewer, scraper")
+    add(
+        "--frame-ancestors",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="a site that may show the page in a frame, as https://homeassistant.lan:8123; may be given several times",
+    )
     add("--insecure", action="store_true", help="off loopback without a token: everybody who reaches the port looks in")
     add("--allow-host", action="append", default=[], metavar="NAME", help="a further name this server is called by")
     add("--stream-fps", type=float, default=15.0, metavar="N", help="pictures a second for viewers (default 15)")
@@ -108,25 +117,14 @@ def parse_sources(args: argparse.Namespace) -> List[source.Source]:
     return found
 
 
-def read_token(args: argparse.Namespace) -> Optional[str]:
-    """The token to demand, None where none is needed. UsageError when it would be unsafe."""
-    if args.token_file:
-        try:
-            with open(args.token_file) as file:
-                token = file.read().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"the token file cannot be read: {error}", args.token_file)
-        if len(token) < 16 or not token.isprintable() or " " in token:
-            raise BadInput(
-                "the token is too short or has blanks",
-                args.token_file,
-                "a line of at least 16 characters",
-                "python3 -c 'import secrets; print(secrets.token_urlsafe(24))' > FILE",
-            )
-        return token
-    if loopback(args.host) or args.insecure:
-        return None
-    return secrets.token_urlsafe(24)
+def read_users(args: argparse.Namespace) -> List[users.User]:
+    """Whose tokens are demanded, [] where none is needed. BadInput when a file of them is no good."""
+    found, warnings = users.gather(args.token_file, args.users)
+    for text in warnings:
+        say(text)
+    if not found and not loopback(args.host) and not args.insecure:
+        return [users.new_owner()]
+    return found
 
 
 def _end_in_time(code: int) -> None:
@@ -182,7 +180,7 @@ def command(args: argparse.Namespace) -> int:
 
     def start() -> None:
         try:
-            service.open(parse_sources(args), read_token(args))
+            service.open(parse_sources(args), read_users(args))
         except BaseException as error:
             trouble.append(error)
 

@@ -33,6 +33,7 @@ from jetson.web.listener import Door
 from jetson.web.picture import Studio, crop
 from jetson.web.server import Server
 from jetson.web.site import Site
+from jetson.web.users import User
 
 _ASLEEP_S = 10.0
 
@@ -59,8 +60,8 @@ class Live:
 
     # -- start ----------------------------------------------------------------------------------------------------
 
-    def open(self, sources: List[source.Source], token: Optional[str]) -> None:
-        """Read the bundle, open the engine, start everything; `token` None: open to all. JetmaskError on a mistake."""
+    def open(self, sources: List[source.Source], users: List[User]) -> None:
+        """Read the bundle, open the engine, start everything; no `users`: open to all. JetmaskError on a mistake."""
         args = self.args
         self.truths = average_precision.load_split(args.eval) if args.eval else []
         self.threads = args.threads or default_threads()
@@ -72,11 +73,12 @@ class Live:
         self.journal = Journal(args.events, crops, self._tell_event)
         if self.publishing is not None:
             self.mqtt = Mqtt(self.publishing, say)
-        guard = access.Access(token, args.allow_host)
+        headers = access.headers(args.frame_ancestors)
         self.site: Optional[Site] = None
         # The port is taken before the engine is opened: a wrong port is told at once, not after minutes of building.
-        self.server = Server(self._handle, self._viewers, access.HEADERS)
-        self.door = Door(args.host, args.port, self._healthz, self.server.admit, access.HEADERS).start()
+        self.server = Server(self._handle, self._viewers, headers)
+        self.door = Door(args.host, args.port, self._healthz, self.server.admit, headers).start()
+        guard = access.Access(users, args.allow_host, str(self.door.port), bool(args.frame_ancestors))
         detector = self.detector(variant)
         self.runner = Runner(
             sources, variant, detector, args.score, args.every_frame, self._on_result, reopen=self.detector
@@ -115,7 +117,7 @@ class Live:
         self.server.start()
         if self.mqtt is not None:
             self.mqtt.start([one.names() for one in self.zones], self.board.state().get("model") or "")
-        self._announce(guard, token)
+        self._announce(guard)
 
     def detector(self, variant: Any, runtime: Optional[str] = None) -> Detector:
         return open_for_threads(self.args.bundle, variant, runtime or self.args.runtime, self.threads)
@@ -200,7 +202,7 @@ class Live:
     def _viewers(self, topic: str, count: int) -> None:
         self.site.viewers(topic, count)
 
-    def _announce(self, guard: access.Access, token: Optional[str]) -> None:
+    def _announce(self, guard: access.Access) -> None:
         url = self._url(address(self.args.host))
         active = self.runner.active
         say(
@@ -210,7 +212,7 @@ class Live:
                 active.detector.engine.runtime,
             )
         )
-        if token is None:
+        if not guard.users:
             say(f"live page: {url}")
             if loopback(self.args.host):
                 say(
@@ -220,8 +222,8 @@ class Live:
                 say("warning: --insecure: everybody who reaches this port can look in")
         else:
             self._say_code(guard, url)
-            if not self.args.token_file:
-                say(f"token for programs (Authorization: Bearer …): {token}")
+            if not self.args.token_file and not self.args.users:
+                say(f"token for programs (Authorization: Bearer …): {guard.users[0].token}")
         if self.args.ready_file:
             here = "127.0.0.1" if self.args.host in ("0.0.0.0", "::") else self.args.host
             files.write_json(self.args.ready_file, {"url": self._url(here), "pid": os.getpid()})
