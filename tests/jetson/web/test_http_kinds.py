@@ -112,10 +112,11 @@ def test_head_of_a_stream_leaves_the_connection_for_the_next(runner):
 
 
 WORDS = [
-    b"GET ", b"HEAD ", b"/", b"/healthz", b" HTTP/1.1", b" HTTP/1.0", b"\r\n", b"\r\n\r\n", b"Host: ", b"127.0.0.1", b"Cookie: ",
-    b"jetmask=", b"a.b.c", b":", b"%00", b"%ff", b"?code=", b"camera=0", b"/snapshot.jpg", b"/stream.mjpg",
+    b"GET ", b"HEAD ", b"/", b"/healthz", b" HTTP/1.1", b" HTTP/1.0", b"\r\n", b"\r\n\r\n", b"Host: ", b"127.0.0.1",
+    b"Cookie: ", b"jetmask=", b"a.b.c", b":", b"%00", b"%ff", b"?code=", b"camera=0", b"/snapshot.jpg", b"/stream.mjpg",
     b"/api/events", b"Last-Event-ID: ", b"-1", b"\xff", b"\0", b"[", b"]", b"@", b"#", b"//", b"http://", b"https://[",
-    b"Connection: keep-alive", b"Origin: ", b"http://[", b"Authorization: Bearer ", b"Authorization: Basic ", b"\xc3\xa4",
+    b"Connection: keep-alive", b"Origin: ", b"http://[", b"Authorization: Bearer ", b"Authorization: Basic ",
+    b"\xc3\xa4",
     b"X-Forwarded-Prefix: /a", b"X-Forwarded-Proto: https", b"Sec-Fetch-Site: cross-site", b"\xb2", b"9" * 30,
 ]  # fmt: skip
 
@@ -144,7 +145,8 @@ def drawn(seed):
         b"Sec-Fetch-Site",
     ]
     fields = b"".join(
-        draw.choice(names) + b": " + b"".join(draw.choice(WORDS) for _ in range(draw.randrange(3))).replace(b"\r\n", b"")
+        draw.choice(names) + b": "
+        + b"".join(draw.choice(WORDS) for _ in range(draw.randrange(3))).replace(b"\r\n", b"")
         + b"\r\n"
         for _ in range(draw.randrange(4))
     )  # fmt: skip

@@ -76,6 +76,7 @@ def behind(tiny_bundle, tmp_path_factory):
     token.chmod(0o600)
     with Serving(tiny_bundle, SCENE, options=["--tradeoff", "off", "--token-file", str(token)]) as made:
         proxy = Proxy(folder, made.port)
+        proxy.runner = made
         yield proxy
         proxy.close()
 
@@ -106,10 +107,27 @@ def fields_of_basic():
     return "Authorization: Basic " + base64.b64encode(b"me:" + TOKEN.encode()).decode() + "\r\n"
 
 
-def test_the_page_lives_below_a_path_in_a_browser(behind, tiny_bundle, tmp_path):
+chromium = pytest.mark.skipif(
+    not (shutil.which("chromium") or shutil.which("chromium-browser")), reason="needs chromium"
+)
+
+
+@chromium
+@pytest.mark.parametrize("prefix", ["/jetmask/", "/untold/", "/whole/"])
+def test_a_browser_enters_below_a_path_by_the_one_time_address(behind, prefix):
+    """It keeps the cookie, whoever chose its path, and shows the picture, for which no other header could be sent."""
+    from browser import Browser
+
+    code = behind.runner.log().rsplit("code=", 1)[1].split()[0]
+    with Browser(f"http://127.0.0.1:{behind.port}{prefix}enter?code={code}") as page:
+        wait_for(lambda: page.js("location.pathname") == prefix, "the page")
+        wait_for(lambda: page.js("document.getElementById('picture').naturalWidth") == 320, "the picture")
+    wait_for(lambda: not behind.runner.log().rsplit("code=", 1)[1].startswith(code), "a new address in the log")
+
+
+@chromium
+def test_the_page_lives_below_a_path_in_a_browser(tiny_bundle, tmp_path):
     """Picture, events and figures of a page at /jetmask/ come, and so does the page of drift."""
-    if not (shutil.which("chromium") or shutil.which("chromium-browser")):
-        pytest.skip("needs chromium")
     from browser import Browser
 
     with Serving(tiny_bundle, SCENE, options=["--tradeoff", "off"]) as made:
