@@ -32,8 +32,8 @@ _FOREVER = 1 << 62
 class Spool:
     """The queue in a folder of its own. One process at a time; one consumer. BadInput when the folder cannot be used.
 
-    `dropped` counts, over all runs, by reason: "limit" (see above), "disk" (it took no more) and "damaged" (records
-    whose checksum is wrong or that are gone).
+    `dropped` counts, over all runs, by reason: "limit" (see above), "disk" (it took no more), "damaged" (records
+    whose checksum is wrong or that are gone) and "refused" (see `drop`).
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Spool:
         self._cursor: Optional[segment.Cursor] = segment.Cursor(os.path.join(self.folder, "cursor"))
         values = self._cursor.values
         self.published = int(values.get("published", 0))
-        self.dropped = {name: int(values.get(name, 0)) for name in ("limit", "disk", "damaged")}
+        self.dropped = {name: int(values.get(name, 0)) for name in ("limit", "disk", "damaged", "refused")}
         self._written = int(values.get("written", 0))
         self._head = int(values.get("head", 1))  # everything below is done with
         self._segments = segment.scan(self.folder, self._written)
@@ -135,6 +135,14 @@ class Spool:
         """The consumer has everything up to `number`: it is removed and counted as published."""
         with self._lock:
             self.published += self._advance(number + 1)
+            if not self._dirty:
+                self._dirty = True
+                self._lock.notify_all()
+
+    def drop(self, number: int) -> None:
+        """Be done with everything up to `number`, which the consumer can never take: counted as refused."""
+        with self._lock:
+            self.dropped["refused"] += self._advance(number + 1)
             if not self._dirty:
                 self._dirty = True
                 self._lock.notify_all()
