@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import difflib
 import math
+import reprlib
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from jetson.errors import BadInput
+from pipeline import yaml_file
 
 SIZES = ("n", "s", "m", "mobilenetv2")
 TRANSFER, IMAGENET = SIZES[-1], "imagenet"  # the size that can start from ImageNet's weights, and their name
@@ -95,7 +97,7 @@ def load(path=None, overrides=(), start=None):
         if not path.exists() and (PRESETS / (path.name + ".yaml")).exists():
             path = PRESETS / (path.name + ".yaml")
         try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            document = yaml_file.parse(path.read_text(encoding="utf-8"), str(path)) or {}
         except FileNotFoundError:
             names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
             raise BadInput(
@@ -103,6 +105,10 @@ def load(path=None, overrides=(), start=None):
                 where=str(path),
                 expected="a YAML file, or a preset: " + names,
                 remedy="check the path",
+            ) from None
+        except RecursionError:
+            raise BadInput(
+                "not usable YAML: nested too deeply", where=str(path), expected="keys and values", remedy="write it flat"
             ) from None
         except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that there is not
             raise BadInput(
@@ -118,8 +124,8 @@ def load(path=None, overrides=(), start=None):
                 remedy="write --set KEY=VALUE",
             )
         try:
-            node = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError) as error:
+            node = yaml_file.parse(text, f"--set {override}")
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise BadInput(
                 f"not YAML: {error}",
                 where=f"--set {override}",
@@ -212,8 +218,12 @@ def _share(value):
     return type(value) in (int, float) and 0 <= value < math.inf
 
 
+_SHORT = reprlib.Repr()  # a few aliases of YAML can make a value that fills the memory when it is written out
+_SHORT.maxlevel, _SHORT.maxstring = 3, 120
+
+
 def _refuse(key, value, expected):
-    raise BadInput(f"{key} is {value!r}", where=key, expected=expected, remedy="change the value")
+    raise BadInput(f"{key} is {_SHORT.repr(value)}", where=key, expected=expected, remedy="change the value")
 
 
 def _merge(target, document, where, prefix):
@@ -257,7 +267,7 @@ def _typed(value, default, key, where):
     if type(value) is kind:
         return value
     raise BadInput(
-        f"{key} is {value!r}",
+        f"{key} is {_SHORT.repr(value)}",
         where=where,
         expected=f"{kind.__name__}, as {default!r}",
         remedy="change the value",

@@ -1,4 +1,4 @@
-"""A paho client, 1.6.1 or 2.x, for one connection: what the broker answers, in one form for both and either protocol."""
+"""A paho client, 1.6.1 or 2.x, for one connection: what the broker answers, in one form, whatever the protocol."""
 
 from typing import Any, Callable, Dict, NamedTuple, Optional
 
