@@ -37,6 +37,7 @@ from jetson.web.listener import Door
 from jetson.web.picture import Pictures, Studio
 from jetson.web.server import Server
 from jetson.web.site import Site
+from jetson.web.users import User
 
 _ASLEEP_S = 10.0
 _STARTING = b'{"ok": false, "status": "starting", "reason": "the engine is being opened"}\n'
@@ -94,8 +95,8 @@ class Live:
 
     # -- start ----------------------------------------------------------------------------------------------------
 
-    def open(self, sources: Sequence[Source], token: Optional[str]) -> None:
-        """Read the bundle, open the engine, start everything; `token` None: open to all. JetmaskError on a mistake."""
+    def open(self, sources: Sequence[Source], users: Sequence[User]) -> None:
+        """Read the bundle, open the engine, start everything; no `users`: open to all. JetmaskError on a mistake."""
         settings, ending = self.settings, self._parts.callback
         truths = average_precision.load_split(settings.eval) if settings.eval else []
         places = zones.load(settings.zones, len(sources)) if settings.zones else []
@@ -113,12 +114,13 @@ class Live:
         ending(journal.close)
         if mqtt is not None:
             ending(mqtt.stop)
-        guard = access.Access(token, settings.allow_host)
+        headers = access.headers(settings.frame_ancestors)
         # The port is taken before the engine is opened: a wrong port is told at once, not after minutes of building.
-        server = Server(front.handle, front.viewers, access.HEADERS)
+        server = Server(front.handle, front.viewers, headers)
         ending(server.stop)
-        door = Door(settings.host, settings.port, front.handle, server.admit, access.HEADERS).start()
+        door = Door(settings.host, settings.port, front.handle, server.admit, headers).start()
         ending(door.stop)
+        guard = access.Access(users, settings.allow_host, str(door.port), bool(settings.frame_ancestors))
         detector = self._open_variant(variant, None)
         unused = self._parts.enter_context(contextlib.ExitStack())
         unused.callback(detector.close)  # until the runner has it
@@ -187,7 +189,7 @@ class Live:
         server.start()
         if mqtt is not None:
             mqtt.start([view.zones.names() for view in runner.views], board.state().get("model") or "")
-        self._announce(self._service, token)
+        self._announce(self._service, users)
 
     def _open_variant(self, variant: manifest.Variant, runtime: Optional[str]) -> Detector:
         settings = self.settings
@@ -195,13 +197,13 @@ class Live:
             settings.bundle, variant, runtime or settings.runtime, settings.threads or default_threads()
         )
 
-    def _announce(self, service: Service, token: Optional[str]) -> None:
+    def _announce(self, service: Service, users: Sequence[User]) -> None:
         settings = self.settings
         url = self._url(service, address(settings.host))
         active = service.runner.active
         names = ", ".join(view.camera.source.label for view in service.runner.views)
         say(f"serving {names} with {active.variant.name} on {active.detector.engine.runtime}")
-        if token is None:
+        if not users:
             say(f"live page: {url}")
             if loopback(settings.host):
                 say(
@@ -212,8 +214,8 @@ class Live:
                 say("warning: --insecure: everybody who reaches this port can look in")
         else:
             self._say_code(service)
-            if not settings.token_file:
-                say(f"token for programs (Authorization: Bearer …): {token}")
+            if not settings.token_file and not settings.users:
+                say(f"token for programs (Authorization: Bearer …): {users[0].token}")
         if settings.ready_file:
             here = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
             files.write_json(settings.ready_file, {"url": self._url(service, here), "pid": os.getpid()})

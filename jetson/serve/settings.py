@@ -20,6 +20,8 @@ class Settings(NamedTuple):
     host: str = "127.0.0.1"
     port: int = 8080
     token_file: Optional[str] = None
+    users: Optional[str] = None
+    frame_ancestors: Sequence[str] = ()
     insecure: bool = False
     allow_host: Sequence[str] = ()
     stream_fps: float = 15.0

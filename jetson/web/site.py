@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from typing import Any, Dict, Optional
 
 from jetson.monitor.journal import Journal
@@ -63,6 +64,7 @@ class Site:
 
     def handle(self, request: Request) -> Response:
         """Answer one request; called in the server's thread, so it must not wait for anything."""
+        request = access.without_prefix(request)
         refusal = self.guard.refuse(request)
         if refusal is not None:
             return refusal
@@ -115,7 +117,8 @@ class Site:
         if card is not None:
             return Response(503, card, _JPEG_TYPE, {"Retry-After": "2"})
         marked = request.query.get("overlay", "0") == "1"
-        self.studio.want_one(camera, marked)
+        if request.method == "GET":  # for HEAD none is drawn
+            self.studio.want_one(camera, marked)
         return Response(200, b"", _JPEG_TYPE, topic=f"{'marked' if marked else 'snapshot'} {camera}", once=True)
 
     def _state(self, request: Request) -> Response:
@@ -123,7 +126,7 @@ class Site:
 
     def _events(self, request: Request) -> Response:
         text = request.headers.get("last-event-id", "0")
-        after = int(text) if text.isdigit() else 0
+        after = int(text) if re.match(r"^[0-9]{1,15}$", text) else 0
         first = b"retry: 2000\n\n"
         if after:  # before the state, whose newest events the page would take for all
             first += b"".join(event_part("event", e) for e in reversed(self.journal.latest(100, after)))
