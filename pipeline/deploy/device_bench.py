@@ -135,6 +135,7 @@ def run(where: DeviceBench, what: Settings) -> int:
     words += ["--runtime", what.runtime] if what.runtime else []
     words += [word for name in what.variants for word in ("--variant", name)]
     words += ["--all"] if what.everything else []
+    words += ["--int8-anyway"] if what.int8_anyway else []
     with Remote(where.device, options.words(where.ssh, "ssh")) as remote:
         spec = parse(remote.fetch(f"{where.state}/service.json"), "the device's service.json")
         inside = layout.STATE if spec["kind"] == "docker" else where.state
