@@ -62,7 +62,7 @@ def job_for(
     """What to build for a variant on this machine; refuses (BadInput, DeviceMismatch) what cannot be, before any work.
 
     A TensorRT without an FP16 flag takes the typed FP16 file of the same model, where the bundle has it. INT8 on a GPU
-    without INT8 arithmetic is refused; where somebody has asked for it (int8.py), it is calibrated from the float32 file.
+    without INT8 arithmetic is refused; asked for all the same (int8.py) it is calibrated from the float32 file.
     """
     if "tensorrt" not in variant.runtimes:
         fitting = [other.name for other in contents.variants if "tensorrt" in other.runtimes]
