@@ -9,10 +9,11 @@ import numpy as np
 from jetson.adapt import tradeoff
 from jetson.bundle.manifest import Variant
 from jetson.capture import source
+from jetson.capture.camera import Frame
 from jetson.errors import BadInput
 from jetson.inference.detector import Detector
 from jetson.inference.isolated import open_for_threads
-from jetson.inference.runner import Runner
+from jetson.inference.runner import Result, Runner, Sink, View
 from jetson.vision import letterbox
 
 WARM_UP = 5
@@ -28,6 +29,16 @@ def bare(detector: Detector, frame: np.ndarray, seconds: float) -> float:
         detector.engine.infer(blob)
         count += 1
     return count / (time.perf_counter() - began)
+
+
+class _Offer(Sink):
+    """Gives the live trade-off its frames."""
+
+    def __init__(self, sampling: tradeoff.TradeOff) -> None:
+        self._sampling = sampling
+
+    def result(self, view: View, frame: Frame, result: Result) -> None:
+        self._sampling.offer(frame.image)
 
 
 def through_runner(
@@ -52,7 +63,7 @@ def through_runner(
         variant,
         detector,
         every_frame=every_frame,
-        on_result=None if sampling is None else lambda view, frame, result: sampling.offer(frame.image),
+        sink=None if sampling is None else _Offer(sampling),
         spare=None if sampling is None else sampling.spare,
     )
     before = sys.getswitchinterval()

@@ -1,14 +1,13 @@
 """The frames that `bench` measures on: of a source, of labelled images, or the bundle's own drawn ones."""
 
-import os
 import time
 from typing import List, Sequence
 
 import numpy as np
 
-from jetson import files
 from jetson.capture import source
 from jetson.capture.camera import Camera
+from jetson.capture.check import check
 from jetson.errors import BadInput
 from jetson.evaluation import average_precision
 from jetson.inference import golden
@@ -28,7 +27,7 @@ def frames_of(uri: str, count: int = FRAMES) -> List[np.ndarray]:
     Fewer where frames are large: they are all held, and a Nano has 4 GB for everything.
     """
     where = source.parse(uri, loop=False)
-    source.check(where)
+    check(where)
     kept: List[np.ndarray] = []
     step = seen = 0
     camera = Camera(where, every_frame=not where.live).start()
@@ -61,14 +60,7 @@ def frames_of(uri: str, count: int = FRAMES) -> List[np.ndarray]:
 
 def golden_frames(bundle_dir: str) -> List[np.ndarray]:
     """The bundle's drawn images; what is measured when neither a source nor data is given."""
-    import cv2
-
-    names = files.read_json(os.path.join(bundle_dir, golden.FILE)).get("images", [])
-    read = [cv2.imread(os.path.join(bundle_dir, "golden", name)) for name in names]
-    frames = [np.asarray(frame) for frame in read if frame is not None]
-    if not frames:
-        raise BadInput("the bundle has no golden images", os.path.join(bundle_dir, golden.FILE))
-    return frames
+    return golden.read(bundle_dir).frames
 
 
 def labelled_frames(truths: Sequence[average_precision.Truth], count: int = FRAMES) -> List[np.ndarray]:

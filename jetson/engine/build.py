@@ -10,6 +10,7 @@ import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from jetson import files, memory
+from jetson.bundle import paths
 from jetson.bundle.manifest import Manifest, Variant
 from jetson.engine import build_process, cache, calibration, cuda, int8, onnx_facts, tensorrt_module, tensorrt_network
 from jetson.engine.cache import Machine, Recipe
@@ -77,8 +78,7 @@ def job_for(
     path, digest = contents.path(source), source.sha256
     try:
         found = files.sha256(path)
-        with open(path, "rb") as file:
-            model = onnx_facts.parse(file.read(), path)
+        _, model = onnx_facts.read(path)
     except OSError as error:
         raise BadInput(
             f"the model file cannot be read: {error.strerror}", path, "an ONNX file", "verify the bundle"
@@ -91,10 +91,9 @@ def job_for(
         for other in contents.variants:
             if other.model == variant.model and other.precision == "fp16" and other.file.endswith(".fp16.onnx"):
                 path, digest = contents.path(other), other.sha256
-                with open(path, "rb") as file:
-                    model = onnx_facts.parse(file.read(), path)
+                _, model = onnx_facts.read(path)
                 break
-    table_path = os.path.join(contents.folder, "calibration", variant.model + ".json")
+    table_path = paths.inside(contents.folder, f"calibration/{variant.model}.json")
     table = table_digest = None
     kept: Dict[str, str] = {}
     if os.path.isfile(table_path):

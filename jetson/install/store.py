@@ -100,6 +100,9 @@ class Store:
             held.__exit__(None, None, None)
 
     def _sweep(self) -> None:
+        for folder in (self.folder, self.path("measured")):
+            if os.path.isdir(folder):
+                files.sweep_aside(folder)
         # Under the lock no other installer lives, so every unfinished folder is a dead one's.
         for name in os.listdir(self.bundles):
             if not DIGEST.match(name):

@@ -117,8 +117,7 @@ def make(settings: Settings, device: targets.Target) -> list[dict[str, Any]]:
     """
     onnx = settings.model
     name = os.path.splitext(os.path.basename(onnx))[0]
-    with open(onnx, "rb") as file:
-        facts = onnx_facts.parse(file.read(), onnx)
+    _, facts = onnx_facts.read(onnx)
     if facts.quantized or facts.half:
         raise BadInput("the file is not a float32 model", onnx, "what `jetmask export` writes", "give <model>.onnx")
     precisions = wanted(device, settings.precision)

@@ -106,8 +106,7 @@ def lines(settings: Settings, device: Target) -> list[str]:
     for version in versions(device):
         label = ".".join(map(str, version))
         for title, onnx, input_wh, precision in _recipes(settings, device):
-            with open(onnx, "rb") as file:
-                facts = onnx_facts.parse(file.read(), onnx)
+            _, facts = onnx_facts.read(onnx)
             cache = settings.calibration if settings.calibration and settings.calibration.endswith(".cache") else None
             found_lines.append(f"# {title}, {device.title}, TensorRT {label}")
             found_lines.append(

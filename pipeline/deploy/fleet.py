@@ -73,6 +73,8 @@ def read(path: str, options: Callable[[argparse.ArgumentParser], None], base: Se
             document = yaml.compose(file, yaml.SafeLoader)
     except OSError as error:
         raise BadInput(f"cannot read the fleet file: {error.strerror}", path, "a YAML file with hosts") from error
+    except RecursionError:
+        raise BadInput("the fleet file is nested too deeply", path, "a YAML file with hosts") from None
     except UnicodeDecodeError as error:
         raise BadInput("the fleet file is not UTF-8", path, "a YAML file with hosts") from error
     except yaml.YAMLError as error:
@@ -81,8 +83,6 @@ def read(path: str, options: Callable[[argparse.ArgumentParser], None], base: Se
         raise BadInput(
             f"not YAML: {said}", f"{path}, line {mark.line + 1}" if mark else path, "a YAML file with hosts"
         ) from error
-    except RecursionError as error:
-        raise BadInput("not usable YAML: nested too deeply", path, "a YAML file with hosts") from error
     return _Reader(path, options, base).fleet(document)
 
 
