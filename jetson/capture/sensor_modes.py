@@ -25,7 +25,8 @@ class Mode(NamedTuple):
 
 class Chosen(NamedTuple):
     """What is asked of the camera: `mode`; `crop` (left, top, right, bottom) in the mode's pixels, None for all of it;
-    `fps`: at most the mode's."""
+    `fps`: at most the mode's.
+    """
 
     mode: Mode
     crop: Optional[Tuple[int, int, int, int]]
@@ -72,6 +73,11 @@ def centred(frame: Size, shape: Size) -> Tuple[int, int, int, int]:
     return left, top, left + width, top + height
 
 
+def crop_for(mode: Mode, size: Size) -> Optional[Tuple[int, int, int, int]]:
+    """The part of a mode's picture with the aspect of `size`; None for all of it."""
+    return None if same_aspect(mode[:2], size) else centred(mode[:2], size)
+
+
 def choose(modes: Sequence[Mode], size: Size, fps: Optional[float] = None) -> Chosen:
     """The mode for frames of `size` at `fps` (None: 30, or what the mode has).
 
@@ -91,8 +97,7 @@ def choose(modes: Sequence[Mode], size: Size, fps: Optional[float] = None) -> Ch
 
     best = min(modes, key=rank)
     wanted = 30.0 if fps is None else fps
-    crop = None if same_aspect(best[:2], size) else centred((best.width, best.height), size)
-    return Chosen(best, crop, min(wanted, best.fps) if wanted else best.fps)
+    return Chosen(best, crop_for(best, size), min(wanted, best.fps) if wanted else best.fps)
 
 
 _SIZE = re.compile(r"Size: Discrete (\d+)x(\d+)")
@@ -102,7 +107,7 @@ _FPS = re.compile(r"\((\d+(?:\.\d+)?) fps\)")
 def parse_v4l2(text: str) -> List[Mode]:
     """The modes in what `v4l2-ctl --list-formats-ext` prints, each size with its fastest rate.
 
-    >>> parse_v4l2("Size: Discrete 1920x1080\\n  Interval: Discrete 0.017s (60.000 fps)\\n  Discrete 0.033s (30.000 fps)")
+    >>> parse_v4l2("Size: Discrete 1920x1080\\n Interval: Discrete 0.017s (60.000 fps)\\n Discrete 0.033s (30.0 fps)")
     [Mode(width=1920, height=1080, fps=60.0)]
     """
     found: Dict[Size, float] = {}
@@ -119,8 +124,10 @@ def parse_v4l2(text: str) -> List[Mode]:
 
 
 def modes_of(name: str, device: str) -> Sequence[Mode]:
-    """The modes of the sensor whose driver calls its node `name` ("vi-output, imx219 7-0010"): from the table, else what
-    the driver of `device` (/dev/video0) lists, else those of the sensor that is assumed."""
+    """The modes of the sensor whose driver calls its node `name`, for instance "vi-output, imx219 7-0010".
+
+    From the table, else what the driver of `device` (/dev/video0) lists, else those of the sensor that is assumed.
+    """
     for sensor, modes in SENSORS.items():
         if sensor in name.lower():
             return modes
@@ -139,7 +146,7 @@ def modes_of(name: str, device: str) -> Sequence[Mode]:
 
 
 def sensor(index: int, folder: str = "/sys/class/video4linux") -> Tuple[str, str]:
-    """(the driver's name, the device node) of the CSI sensor `index`, as csi://0 counts; ("", "") when it is not seen.
+    """(the driver's name, the node) of the CSI sensor `index`, as csi://0 counts; ("", "") when it is not seen.
 
     In a container the folder may be hidden: then the assumed sensor's table is taken.
     """
@@ -160,3 +167,12 @@ def sensor(index: int, folder: str = "/sys/class/video4linux") -> Tuple[str, str
 def for_camera(index: int, size: Size, fps: Optional[float] = None) -> Chosen:
     """What to ask of csi://`index` for frames of this size."""
     return choose(modes_of(*sensor(index)), size, fps)
+
+
+def numbered(index: int, number: int) -> Optional[Mode]:
+    """The mode `number` of csi://`index`, as nvarguscamerasrc counts; None where its sensor is in no table."""
+    name = sensor(index)[0].lower()
+    for known, modes in SENSORS.items():
+        if known in name and number < len(modes):
+            return modes[number]
+    return None

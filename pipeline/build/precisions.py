@@ -153,7 +153,7 @@ def make(settings: Settings, device: targets.Target) -> list[dict[str, Any]]:
             else:
                 row.update(_make(precision, onnx, part, table, images, truths, settings, settings.out))
             _lint(part, device, precision)
-            if before is not None:
+            if before is not None and truths is not None:
                 after = gate.of_onnx(part, truths, input_wh, settings.threads)
                 verdict = gate.compare(truths, before, after, settings.max_drop)
                 row.update(
