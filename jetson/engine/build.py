@@ -224,6 +224,8 @@ def ensure(contents: Manifest, variant: Variant, trt: Any) -> Tuple[bytes, Recip
     """The plan for a variant on this machine, built first if need be (minutes; progress on stderr)."""
     machine = machine_of(trt)
     job = job_for(contents, variant, trt, machine)
+    if INT8_ANYWAY in job.recipe.flags:
+        print(f"{variant.name}: {int8.NO_ARITHMETIC}", file=sys.stderr)
     return build(job, machine, cache.default_folder(), say(variant.name)).plan, job.recipe
 
 
