@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jetson import files
+from jetson.cli import add_meanings
 from jetson.errors import BadInput, JetmaskError, UsageError
 from jetson.evaluation import average_precision
 from jetson.inference.detector import find
@@ -340,6 +341,7 @@ def fit(config, run_dir, model=None, report=None, resume=False, progress=0, lear
 
 def options(parser):
     parser.epilog = "example: jetmask train s --data data/facemask --set train.epochs=5 --out runs/s"
+    add_meanings(parser, configuration.option_meanings())
     parser.add_argument("config", nargs="?", help="YAML file, or preset: n, s, m")
     parser.add_argument("--data", help="folder with the split folders (default: data.root, then JETMASK_DATA)")
     parser.add_argument("--out", default="runs/train", help="run folder")
