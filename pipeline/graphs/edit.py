@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 
 from jetson import files
 from jetson.errors import BadInput
+from pipeline.graphs.load import load
 
 OPSET = 13  # the newest that TensorRT 8.2 parses
 IR_VERSION = 7  # the newest that ONNX Runtime 1.10 (Python 3.6) reads
@@ -20,22 +21,7 @@ IR_VERSION = 7  # the newest that ONNX Runtime 1.10 (Python 3.6) reads
 
 def read(path: str | os.PathLike[str]) -> onnx.ModelProto:
     """The ONNX model in a file; BadInput where it is none."""
-    try:
-        model = onnx.load(str(path))
-    except OSError as error:
-        raise BadInput(
-            "cannot read the model: %s" % (error.strerror or error),
-            where=path,
-            expected="an ONNX file",
-            remedy="check the path, or write it with `jetmask export`",
-        ) from error
-    except Exception as error:  # protobuf's DecodeError has no public base class that all its versions share
-        raise BadInput(
-            f"not an ONNX model: {error}",
-            where=path,
-            expected="an ONNX file written by jetmask export",
-            remedy="export the model again",
-        ) from error
+    model = load(path)
     if not model.graph.node or not model.graph.output:
         raise BadInput(
             "an ONNX model without nodes or outputs",

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, shape_inference
 
 from jetson.errors import BadInput, UsageError
 from pipeline.graphs.inline import inlined
+from pipeline.graphs.load import load
 
 # Tensors above this many elements are never shape arguments, so their data is not needed to infer shapes.
 _SHAPE_DATA_LIMIT = 4096
@@ -67,14 +68,11 @@ def read(path: str, input_wh: tuple[int, int] | None = None) -> Graph:
     Without `input_wh` the file's own size is taken. BadInput: not an ONNX file, or a shape that cannot be known;
     UsageError: the file leaves its size open and none was given.
     """
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except FileNotFoundError:
-        raise BadInput("the model does not exist", path, "an ONNX file") from None
-    except IsADirectoryError:
-        raise BadInput("the model is a folder", path, "an ONNX file", "name the .onnx file in it") from None
-    except Exception as error:  # protobuf's DecodeError has no public base; anything here means: not readable
-        raise BadInput(f"not an ONNX file ({type(error).__name__})", path, "a file written by an exporter") from None
+    if not os.path.exists(path):
+        raise BadInput("the model does not exist", path, "an ONNX file")
+    if os.path.isdir(path):
+        raise BadInput("the model is a folder", path, "an ONNX file", "name the .onnx file in it")
+    model = load(path)
     if not model.graph.node:
         raise BadInput("the file holds no graph", path, "an ONNX model", "export it again")
     return from_model(model, input_wh, where=path)
@@ -197,8 +195,6 @@ def _run_for_shapes(
     _fix_input(probe, size, where)
     del probe.graph.value_info[:]
     try:
-        if os.path.isfile(where):
-            onnx.load_external_data_for_model(probe, os.path.dirname(os.path.abspath(where)))
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         session = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
