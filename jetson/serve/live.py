@@ -306,6 +306,8 @@ class Live:
         return 0
 
     def _tell_state(self, service: Service) -> None:
+        if not service.site.listened and service.mqtt is None:
+            return  # nobody asks
         state = service.status.state()
         service.site.tell("state", state)
         if service.mqtt is not None:
