@@ -9,6 +9,7 @@ import difflib
 import errno
 import importlib
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -46,6 +47,14 @@ class _Parser(argparse.ArgumentParser):
                 self.error(f"there is no option {option}{(f' (did you mean {near[0]}?)' if near else '')}")
         return super().parse_args(args, namespace)
 
+    def error(self, message: str) -> Any:
+        # argparse repeats what it does not understand, and an address may hold a camera's password.
+        return super().error(_without_addresses(message))
+
+
+def _without_addresses(text: str) -> str:
+    return re.sub(r"://.*", "://…", text, flags=re.DOTALL)
+
 
 def _listing(prog: str, verbs: Mapping[str, Tuple[str, str]]) -> str:
     width = max(len(verb) for verb in verbs)
@@ -71,7 +80,9 @@ def _log_traceback() -> Optional[str]:
     try:
         handle, path = tempfile.mkstemp(prefix="jetmask-error-", suffix=".log")
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"jetmask {__version__} on Python {sys.version}\n{sys.argv}\n\n")
+            file.write(
+                f"jetmask {__version__} on Python {sys.version}\n{[_without_addresses(word) for word in sys.argv]}\n\n"
+            )
             traceback.print_exc(file=file)
     except OSError:
         return None
