@@ -263,7 +263,9 @@ def gpu(root: str = "/") -> List[Finding]:
     missing_level = "bad" if jetson_board else "info"
     flag = ""
     if in_container(root):
-        flag = f"start the container with {GPU_FLAGS} (on JetPack 4 with libnvidia-container 0.11 or later also {CSV_FLAG})"
+        flag = (
+            f"start the container with {GPU_FLAGS} (JetPack 4 with libnvidia-container 0.11 or later: also {CSV_FLAG})"
+        )
     found = []
     driver, reason = _library(["libcuda.so.1"])
     if driver is None:
@@ -330,7 +332,7 @@ def _pycuda() -> List[Finding]:
         remedy = preload(why) if STATIC_TLS in why else "use the container, or: " + INSTALL_PYCUDA
         return [Finding("warn", "pycuda", f"no TensorRT engine can run: it cannot be imported ({why})", remedy)]
     # By what it has, as jetson.engine.cuda does.
-    old = "import pycuda, pycuda.driver as d; print('' if hasattr(d.Device, 'retain_primary_context') else pycuda.VERSION)"
+    old = "import pycuda, pycuda.driver as d\nif not hasattr(d.Device, 'retain_primary_context'): print(pycuda.VERSION)"
     answer = (_output([sys.executable, "-c", old]) or "").strip()
     if answer:
         number = ".".join(re.findall(r"\d+", answer))

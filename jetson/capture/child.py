@@ -137,6 +137,7 @@ class Capture:
         self.broken = False  # the source has ended before its end
         self._where = where
         self._live = where.live
+        self._gentle = where.kind == "csi"
         self._buffer = buffer
         self._deliver = deliver
         self._hear = hear
@@ -201,14 +202,21 @@ class Capture:
         return self._child.pid if self._child.poll() is None else None
 
     def kill(self) -> None:
-        """End the child; callable from any thread."""
-        if self._child.poll() is not None:
-            return  # its number may be another's by now
-        with contextlib.suppress(OSError):
-            os.killpg(self._child.pid, signal.SIGKILL)
+        """End the child; callable from any thread.
+
+        A CSI camera's is asked first: whoever is killed while it holds a session can wedge nvargus-daemon, and then no
+        camera comes back before that is restarted.
+        """
         # One that is stuck in a driver dies when the driver lets go.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(5.0)
+        for number, wait_s in ((signal.SIGINT, 1.0), (signal.SIGTERM, 0.5), (signal.SIGKILL, 5.0)):
+            if number != signal.SIGKILL and not self._gentle:
+                continue
+            if self._child.poll() is not None:
+                return  # its number may be another's by now
+            with contextlib.suppress(OSError):
+                os.killpg(self._child.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(wait_s)
 
     def close(self) -> None:
         """End the child and close the pipes."""

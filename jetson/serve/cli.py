@@ -95,6 +95,14 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--events", metavar="FILE", help="append events to this file, one JSON object a line (default: kept in memory)")
     add(
+        "--history",
+        metavar="FILE",
+        help="keep the events in this SQLite file, for /history (default: events.sqlite3 in $JETMASK_STATE, if that is "
+        "set); off: not kept",
+    )
+    add("--history-days", type=float, default=30.0, metavar="DAYS", help="remove older events (default %(default).0f)")
+    add("--history-mb", type=float, default=200.0, metavar="MB", help="its largest size (default %(default).0f)")
+    add(
         "--zones",
         metavar="FILE",
         help="lines to count at and polygons to watch, one a line: `line 0 door 0.5,0 0.5,1` (kind, camera, name, "
@@ -136,6 +144,10 @@ def settings_of(args: argparse.Namespace) -> Settings:
             raise UsageError("the governor goes by the measured trade-off, which is off", "--governor")
     if args.eval and args.tradeoff == "off":
         raise UsageError("true AP is measured beside the trade-off, which is off", "--eval")
+    if not 0 < args.history_days <= 3650:
+        raise UsageError(f"not a number of days: {args.history_days}", "--history-days", "over 0 up to 3650")
+    if not 1 <= args.history_mb <= 100000:
+        raise UsageError(f"not a size: {args.history_mb}", "--history-mb", "1 to 100000 MB")
     if not 0.01 <= args.drift_days <= 90:
         raise UsageError(f"not a number of days: {args.drift_days}", "--drift-days", "0.01 to 90")
     if args.score is not None and not 0 < args.score < 1:
@@ -168,6 +180,9 @@ def settings_of(args: argparse.Namespace) -> Settings:
         governor=args.governor,
         events=args.events,
         zones=args.zones,
+        history=args.history,
+        history_days=args.history_days,
+        history_mb=args.history_mb,
         drift=args.drift,
         drift_days=args.drift_days,
         keep_crops=args.keep_crops,

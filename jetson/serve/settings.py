@@ -32,6 +32,9 @@ class Settings(NamedTuple):
     eval: Optional[str] = None
     governor: Optional[str] = None
     events: Optional[str] = None
+    history: Optional[str] = None  # None: events.sqlite3 in $JETMASK_STATE, if that is set; off
+    history_days: float = 30.0
+    history_mb: float = 200.0
     zones: Optional[str] = None
     drift: Optional[str] = None
     drift_days: float = 7.0

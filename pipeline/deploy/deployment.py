@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from jetson import doctor, files
 from jetson.bundle import manifest, signing
+from jetson.engine import int8
 from jetson.errors import DeviceMismatch, JetmaskError, UsageError
 from jetson.install import cli as install
 from jetson.install import leftovers
@@ -196,6 +197,8 @@ class Deployment:
     def _prepare_image(self, layout: Layout) -> None:
         docker = self.settings.docker
         flags = device.container_flags(layout, self.facts, self.sources, self.gpu)
+        if self.settings.int8_anyway:
+            flags += ["-e", f"{int8.ENVIRONMENT}=1"]
         self.run_words = [docker, "run", "--rm", *flags, layout.image]
         self.inside = device.STATE
         base, build_base = self.bases
@@ -216,10 +219,11 @@ class Deployment:
 
     def _prepare_python(self, layout: Layout) -> None:
         self.inside = layout.state
+        first = ["/usr/bin/env", f"{int8.ENVIRONMENT}=1"] if self.settings.int8_anyway else []
         if self.settings.use_python:
-            self.run_words = [self.settings.python, "-m", "jetson"]
+            self.run_words = [*first, self.settings.python, "-m", "jetson"]
             return
-        self.run_words = [f"{layout.venv}/bin/python", "-m", "jetson"]
+        self.run_words = [*first, f"{layout.venv}/bin/python", "-m", "jetson"]
         provision.modules(
             self.remote,
             self.settings,
