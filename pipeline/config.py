@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import difflib
 import math
 import reprlib
 import sys
@@ -11,8 +10,9 @@ from pathlib import Path
 
 import yaml
 
+from jetson import hints
 from jetson.errors import BadInput
-from pipeline import yaml_file
+from pipeline import meanings, yaml_file
 
 SIZES = ("n", "s", "m", "mobilenetv2")
 TRANSFER, IMAGENET = SIZES[-1], "imagenet"  # the size that can start from ImageNet's weights, and their name
@@ -111,12 +111,22 @@ def load(path=None, overrides=(), start=None):
             ) from None
         except RecursionError:
             raise BadInput(
-                "not usable YAML: nested too deeply", where=str(path), expected="keys and values", remedy="write it flat"
+                "not usable YAML: nested too deeply",
+                where=str(path),
+                expected="keys and values",
+                remedy="write it flat",
             ) from None
         except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that there is not
             raise BadInput(
                 f"not YAML: {error}", where=str(path), expected="keys and values", remedy="mend the line named above"
             ) from None
+        if isinstance(document, dict) and not {"names", "nc"}.isdisjoint(document):
+            raise BadInput(
+                "this YAML describes a data set, not a training",
+                where=str(path),
+                expected="a training's configuration, with sections such as train and augment",
+                remedy="`jetmask data import FOLDER OUT` reads the data set; then `jetmask train --data OUT`",
+            )
         _merge(config, document, str(path), "")
     for override in overrides:
         key, separator, text = override.partition("=")
@@ -242,15 +252,15 @@ def _merge(target, document, where, prefix):
     for key, value in document.items():
         full = prefix + str(key)
         if key not in names:
-            known = _keys(Config())
-            near = difflib.get_close_matches(full, known, 1, 0.5) or difflib.get_close_matches(
-                str(key), [k.rpartition(".")[2] for k in known], 1, 0.5
-            )
+            known = keys()
+            words = meanings.keys(known)
+            near = hints.nearest(str(key) if key in words and full not in words else full, known, words)
+            near = near or hints.nearest(str(key), known, words)
             raise BadInput(
                 f"unknown key {full!r}",
                 where=where,
                 expected="one of " + ", ".join(sorted(names)),
-                remedy=f"did you mean {near[0]!r}?" if near else "remove it",
+                remedy=hints.question(near, "'") or "remove it",
             )
         current = getattr(target, key)
         if dataclasses.is_dataclass(current):
@@ -276,6 +286,16 @@ def _typed(value, default, key, where):
         expected=f"{kind.__name__}, as {default!r}",
         remedy="change the value",
     )
+
+
+def keys() -> list[str]:
+    """Every key, as `train.epochs`."""
+    return _keys(Config())
+
+
+def option_meanings() -> dict[str, str]:
+    """For a verb with --set: {an option that sets one of these keys elsewhere: how it is set here}."""
+    return meanings.options(keys())
 
 
 def _keys(config, prefix=""):

@@ -178,7 +178,7 @@ class Store:
             label, zone = event.get("label"), event.get("zone")
             body = json.dumps({key: value for key, value in event.items() if key != "number"})
             rows.append((event["number"], at, event["kind"], camera, label, zone, body))
-            if event["kind"] == "entered" and label is not None:
+            if event["kind"] == "enter" and label is not None:
                 key = (int(at // 3600), camera or "", label)
                 persons[key] = persons.get(key, 0) + 1
         with self._connection:
@@ -202,7 +202,7 @@ class Store:
                 )
             if not done.rowcount:
                 break
-        self._connection.execute("PRAGMA incremental_vacuum").fetchall()  # it frees a page a step
+        self._connection.executescript("PRAGMA incremental_vacuum")  # goes on to its end, a page a step
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _size(self) -> float:

@@ -2,21 +2,22 @@
 
 import argparse
 import os
-import secrets
 import signal
 import sys
 import threading
-from typing import Any, List, Optional
+from typing import Any, List
 
 from jetson.adapt import governor, tradeoff
 from jetson.capture import source
 from jetson.capture.check import check
-from jetson.errors import BadInput, UsageError
+from jetson.errors import UsageError
 from jetson.monitor import drift
+from jetson.monitor.watchdog import say
 from jetson.mqtt import settings as broker
 from jetson.net import loopback
 from jetson.serve.live import Live
 from jetson.serve.settings import Settings
+from jetson.web import users
 
 DRAIN_S = 2.5  # SIGTERM is answered within 3 s
 
@@ -50,6 +51,14 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
     add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)")
     add("--port", type=int, default=8080, help="port to listen on (default 8080; 0: any free one)")
     add("--token-file", metavar="FILE", help="file with the access token (default off loopback: a new one each start)")
+    add("--users", metavar="FILE", help="further users, one a line: NAME ROLE TOKEN; roles operator, viewer, scraper")
+    add(
+        "--frame-ancestors",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="a site that may show the page in a frame, as https://homeassistant.lan:8123; may be given several times",
+    )
     add("--insecure", action="store_true", help="off loopback without a token: everybody who reaches the port looks in")
     add("--allow-host", action="append", default=[], metavar="NAME", help="a further name this server is called by")
     add("--stream-fps", type=float, default=15.0, metavar="N", help="pictures a second for viewers (default 15)")
@@ -74,6 +83,14 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
         help="switch to the most accurate variant that keeps fps=25, watts=5 or celsius=70; several with commas",
     )
     add("--events", metavar="FILE", help="append events to this file, one JSON object a line (default: kept in memory)")
+    add(
+        "--history",
+        metavar="FILE",
+        help="keep the events in this SQLite file, for /history (default: events.sqlite3 in $JETMASK_STATE, if that is "
+        "set); off: not kept",
+    )
+    add("--history-days", type=float, default=30.0, metavar="DAYS", help="remove older events (default %(default).0f)")
+    add("--history-mb", type=float, default=200.0, metavar="MB", help="its largest size (default %(default).0f)")
     add(
         "--zones",
         metavar="FILE",
@@ -116,6 +133,10 @@ def settings_of(args: argparse.Namespace) -> Settings:
             raise UsageError("the governor goes by the measured trade-off, which is off", "--governor")
     if args.eval and args.tradeoff == "off":
         raise UsageError("true AP is measured beside the trade-off, which is off", "--eval")
+    if not 0 < args.history_days <= 3650:
+        raise UsageError(f"not a number of days: {args.history_days}", "--history-days", "over 0 up to 3650")
+    if not 1 <= args.history_mb <= 100000:
+        raise UsageError(f"not a size: {args.history_mb}", "--history-mb", "1 to 100000 MB")
     if not 0.01 <= args.drift_days <= 90:
         raise UsageError(f"not a number of days: {args.drift_days}", "--drift-days", "0.01 to 90")
     if args.score is not None and not 0 < args.score < 1:
@@ -135,6 +156,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
         host=args.host,
         port=args.port,
         token_file=args.token_file,
+        users=args.users,
+        frame_ancestors=tuple(args.frame_ancestors),
         insecure=args.insecure,
         allow_host=tuple(args.allow_host),
         stream_fps=args.stream_fps,
@@ -145,6 +168,9 @@ def settings_of(args: argparse.Namespace) -> Settings:
         governor=args.governor,
         events=args.events,
         zones=args.zones,
+        history=args.history,
+        history_days=args.history_days,
+        history_mb=args.history_mb,
         drift=args.drift,
         drift_days=args.drift_days,
         keep_crops=args.keep_crops,
@@ -168,26 +194,14 @@ def parse_sources(settings: Settings) -> List[source.Source]:
     return found
 
 
-def read_token(settings: Settings) -> Optional[str]:
-    """The token to demand, None where none is needed. UsageError when it would be unsafe."""
-    path = settings.token_file
-    if path:
-        try:
-            with open(path) as file:
-                token = file.read().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"the token file cannot be read: {error}", path) from error
-        if len(token) < 16 or not token.isprintable() or " " in token:
-            raise BadInput(
-                "the token is too short or has blanks",
-                path,
-                "a line of at least 16 characters",
-                "python3 -c 'import secrets; print(secrets.token_urlsafe(24))' > FILE",
-            )
-        return token
-    if loopback(settings.host) or settings.insecure:
-        return None
-    return secrets.token_urlsafe(24)
+def read_users(settings: Settings) -> List[users.User]:
+    """Whose tokens are demanded, [] where none is needed. BadInput when a file of them is no good."""
+    found, warnings = users.gather(settings.token_file, settings.users)
+    for text in warnings:
+        say(text)
+    if not found and not loopback(settings.host) and not settings.insecure:
+        return [users.new_owner()]
+    return found
 
 
 def _end_in_time(code: int) -> None:
@@ -228,7 +242,7 @@ def command(args: argparse.Namespace) -> int:
 
     def start() -> None:
         try:
-            service.open(parse_sources(wanted), read_token(wanted))
+            service.open(parse_sources(wanted), read_users(wanted))
         except BaseException as error:
             trouble.append(error)
 

@@ -4,7 +4,7 @@ import contextlib
 import os
 import threading
 import time
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from jetson import files
 from jetson.bundle import manifest
@@ -12,6 +12,7 @@ from jetson.capture.camera import Camera
 from jetson.capture.source import Source
 from jetson.errors import BadInput
 from jetson.evaluation import average_precision
+from jetson.events.store import Store
 from jetson.inference.detector import Detector
 from jetson.inference.isolated import open_for_threads
 from jetson.inference.runner import Runner
@@ -32,12 +33,15 @@ from jetson.serve.settings import Settings
 from jetson.tracking import zones
 from jetson.tracking.zones import Counter
 from jetson.web import access
+from jetson.web.history import History
 from jetson.web.http import Request, Response
 from jetson.web.listener import Door
 from jetson.web.picture import Pictures, Studio
 from jetson.web.server import Server
 from jetson.web.site import Site
+from jetson.web.users import User
 
+HISTORY = "events.sqlite3"
 _ASLEEP_S = 10.0
 _STARTING = b'{"ok": false, "status": "starting", "reason": "the engine is being opened"}\n'
 
@@ -65,17 +69,40 @@ class _Front:
 
 
 class _Teller:
-    """Events of the journal, to the page and the broker."""
+    """Events of the journal, to the store, the page and the broker."""
 
-    def __init__(self, front: _Front, mqtt: Optional[Mqtt]) -> None:
+    def __init__(self, front: _Front, mqtt: Optional[Mqtt], store: Optional[Store]) -> None:
         self._front = front
         self._mqtt = mqtt
+        self._store = store
 
     def event(self, event: Dict[str, Any]) -> None:
+        if self._store is not None:
+            self._store.add(event)
         if self._front.site is not None:
             self._front.site.tell("event", event)
         if self._mqtt is not None:
             self._mqtt.event(event)
+
+
+def _store_for(settings: Settings, warn: Callable[[str], None]) -> Optional[Store]:
+    """The file of events that was asked for, or the usual one where there is a place for it; None: none is kept.
+
+    A file that was named and is no use is an error; the usual one is only warned about, for the camera matters more.
+    """
+    path, state = settings.history, os.environ.get("JETMASK_STATE")
+    if path == "off" or (path is None and not state):
+        return None
+    try:
+        store = Store(path or os.path.join(state or "", HISTORY), settings.history_days, settings.history_mb).start()
+    except BadInput as error:
+        if path:
+            raise
+        warn("Events are not kept: {}".format(", ".join(str(error).split("\n  "))))
+        return None
+    if store.damaged:
+        warn(f"The file of events was damaged; it is now {store.damaged}, and a new one was begun.")
+    return store
 
 
 class Live:
@@ -94,8 +121,8 @@ class Live:
 
     # -- start ----------------------------------------------------------------------------------------------------
 
-    def open(self, sources: Sequence[Source], token: Optional[str]) -> None:
-        """Read the bundle, open the engine, start everything; `token` None: open to all. JetmaskError on a mistake."""
+    def open(self, sources: Sequence[Source], users: Sequence[User]) -> None:
+        """Read the bundle, open the engine, start everything; no `users`: open to all. JetmaskError on a mistake."""
         settings, ending = self.settings, self._parts.callback
         truths = average_precision.load_split(settings.eval) if settings.eval else []
         places = zones.load(settings.zones, len(sources)) if settings.zones else []
@@ -109,16 +136,20 @@ class Live:
             say("warning: " + text)
 
         mqtt = Mqtt(self.publishing, say) if self.publishing is not None else None
-        journal = Journal(settings.events, settings.crops, _Teller(front, mqtt).event)
+        store = _store_for(settings, warn)
+        if store is not None:
+            ending(store.close)
+        journal = Journal(settings.events, settings.crops, _Teller(front, mqtt, store).event)
         ending(journal.close)
         if mqtt is not None:
             ending(mqtt.stop)
-        guard = access.Access(token, settings.allow_host)
+        headers = access.headers(settings.frame_ancestors)
         # The port is taken before the engine is opened: a wrong port is told at once, not after minutes of building.
-        server = Server(front.handle, front.viewers, access.HEADERS)
+        server = Server(front.handle, front.viewers, headers)
         ending(server.stop)
-        door = Door(settings.host, settings.port, front.handle, server.admit, access.HEADERS).start()
+        door = Door(settings.host, settings.port, front.handle, server.admit, headers).start()
         ending(door.stop)
+        guard = access.Access(users, settings.allow_host, str(door.port), bool(settings.frame_ancestors))
         detector = self._open_variant(variant, None)
         unused = self._parts.enter_context(contextlib.ExitStack())
         unused.callback(detector.close)  # until the runner has it
@@ -163,10 +194,12 @@ class Live:
             "faces_blurred": settings.blur_faces,
             "frames_stored": False,
             "crops_kept": settings.crops,
-            "events_file": bool(settings.events),
+            "events_file": bool(settings.events or store),
         }
         status = Status(contents, runner, journal, board, comparing, server, mqtt, seen, privacy, notices)
-        site = Site(status, journal, guard, server, pictures, studio)
+        history = History(store, server.publish)
+        ending(history.close)
+        site = Site(status, journal, guard, server, pictures, studio, history)
         self._service = Service(
             settings,
             runner,
@@ -187,7 +220,7 @@ class Live:
         server.start()
         if mqtt is not None:
             mqtt.start([view.zones.names() for view in runner.views], board.state().get("model") or "")
-        self._announce(self._service, token)
+        self._announce(self._service, users)
 
     def _open_variant(self, variant: manifest.Variant, runtime: Optional[str]) -> Detector:
         settings = self.settings
@@ -195,13 +228,13 @@ class Live:
             settings.bundle, variant, runtime or settings.runtime, settings.threads or default_threads()
         )
 
-    def _announce(self, service: Service, token: Optional[str]) -> None:
+    def _announce(self, service: Service, users: Sequence[User]) -> None:
         settings = self.settings
         url = self._url(service, address(settings.host))
         active = service.runner.active
         names = ", ".join(view.camera.source.label for view in service.runner.views)
         say(f"serving {names} with {active.variant.name} on {active.detector.engine.runtime}")
-        if token is None:
+        if not users:
             say(f"live page: {url}")
             if loopback(settings.host):
                 say(
@@ -212,8 +245,8 @@ class Live:
                 say("warning: --insecure: everybody who reaches this port can look in")
         else:
             self._say_code(service)
-            if not settings.token_file:
-                say(f"token for programs (Authorization: Bearer …): {token}")
+            if not settings.token_file and not settings.users:
+                say(f"token for programs (Authorization: Bearer …): {users[0].token}")
         if settings.ready_file:
             here = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
             files.write_json(settings.ready_file, {"url": self._url(service, here), "pid": os.getpid()})

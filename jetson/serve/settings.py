@@ -20,6 +20,8 @@ class Settings(NamedTuple):
     host: str = "127.0.0.1"
     port: int = 8080
     token_file: Optional[str] = None
+    users: Optional[str] = None
+    frame_ancestors: Sequence[str] = ()
     insecure: bool = False
     allow_host: Sequence[str] = ()
     stream_fps: float = 15.0
@@ -29,6 +31,9 @@ class Settings(NamedTuple):
     eval: Optional[str] = None
     governor: Optional[str] = None
     events: Optional[str] = None
+    history: Optional[str] = None  # None: events.sqlite3 in $JETMASK_STATE, if that is set; off
+    history_days: float = 30.0
+    history_mb: float = 200.0
     zones: Optional[str] = None
     drift: Optional[str] = None
     drift_days: float = 7.0

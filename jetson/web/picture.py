@@ -204,13 +204,16 @@ class Studio:
                     return
                 waiting = [index for index, job in enumerate(self._jobs) if job is not None]
             for index in waiting:
+                job, image = self._jobs[index], self._buffers[index]
+                if job is None or image is None:  # not so: an offer fills both
+                    self._jobs[index] = None
+                    continue
                 try:
-                    result, plain, marked = self._jobs[index]
+                    result, plain, marked = job
                     if marked:
-                        copy = self._buffers[index].copy()
-                        self._publish(index, self.render(copy, result, self._places(index)), True)
+                        self._publish(index, self.render(image.copy(), result, self._places(index)), True)
                     if plain:
-                        self._publish(index, self.render(self._buffers[index], result))
+                        self._publish(index, self.render(image, result))
                     self.encoded += plain + marked
                 except Exception:  # whatever it was: this picture is missing, the next one comes
                     pass

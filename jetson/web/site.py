@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 from typing import Any, Dict, Optional
 
 from jetson.monitor.journal import Journal
 from jetson.monitor.status import Status
 from jetson.web import access, prometheus
+from jetson.web.history import History
 from jetson.web.http import Request, Response
 from jetson.web.picture import BOUNDARY, NEXT, Pictures, Studio, picture_part
 from jetson.web.server import Server
@@ -19,6 +21,8 @@ FILES = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
     "/drift": ("drift.html", "text/html; charset=utf-8"),
     "/drift.js": ("drift.js", "text/javascript; charset=utf-8"),
+    "/history": ("history.html", "text/html; charset=utf-8"),
+    "/history.js": ("history.js", "text/javascript; charset=utf-8"),
 }
 _JPEG_TYPE = "image/jpeg"
 
@@ -40,6 +44,7 @@ class Site:
         server: Server,
         pictures: Pictures,
         studio: Studio,
+        history: History,
     ) -> None:
         self.status = status
         self.journal = journal
@@ -47,6 +52,7 @@ class Site:
         self.server = server
         self.pictures = pictures
         self.studio = studio
+        self.history = history
         self._files: Dict[str, bytes] = {}
         for path, (name, _) in FILES.items():
             with open(os.path.join(WEB, name), "rb") as file:
@@ -63,6 +69,7 @@ class Site:
 
     def handle(self, request: Request) -> Response:
         """Answer one request; called in the server's thread, so it must not wait for anything."""
+        request = access.without_prefix(request)
         refusal = self.guard.refuse(request)
         if refusal is not None:
             return refusal
@@ -79,6 +86,10 @@ class Site:
         }.get(request.path)
         if answer is not None:
             return answer(request)
+        if request.path.startswith("/api/v1/"):
+            kept = self.history.handle(request)
+            if kept is not None:
+                return kept
         if request.path.startswith("/api/crops/"):
             return self._crop(request.path[len("/api/crops/") :])
         return Response(404, b"there is no such page\n")
@@ -115,7 +126,8 @@ class Site:
         if card is not None:
             return Response(503, card, _JPEG_TYPE, {"Retry-After": "2"})
         marked = request.query.get("overlay", "0") == "1"
-        self.studio.want_one(camera, marked)
+        if request.method == "GET":  # for HEAD none is drawn
+            self.studio.want_one(camera, marked)
         return Response(200, b"", _JPEG_TYPE, topic=f"{'marked' if marked else 'snapshot'} {camera}", once=True)
 
     def _state(self, request: Request) -> Response:
@@ -123,7 +135,7 @@ class Site:
 
     def _events(self, request: Request) -> Response:
         text = request.headers.get("last-event-id", "0")
-        after = int(text) if text.isdigit() else 0
+        after = int(text) if re.match(r"^[0-9]{1,15}$", text) else 0
         first = b"retry: 2000\n\n"
         if after:  # before the state, whose newest events the page would take for all
             first += b"".join(event_part("event", e) for e in reversed(self.journal.latest(100, after)))

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jetson.cli import add_meanings
 from pipeline import config as configuration
 
 
@@ -22,6 +23,7 @@ def options(parser: Any) -> None:
     """The arguments of `jetmask train`."""
     presets = ", ".join(sorted(path.stem for path in configuration.PRESETS.glob("*.yaml")))
     parser.epilog = "example: jetmask train s --data data/facemask --set train.epochs=5 --out runs/s"
+    add_meanings(parser, configuration.option_meanings())
     parser.add_argument("config", nargs="?", help="YAML file, or preset: " + presets)
     parser.add_argument("--data", help="folder with the split folders (default: data.root, then JETMASK_DATA)")
     parser.add_argument("--out", default="runs/train", help="run folder")
