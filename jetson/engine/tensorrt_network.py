@@ -345,8 +345,8 @@ def build_plan(
     `calibrator`: see jetson.engine.calibration.make_calibrator. `capability`, `device`: of the GPU, for the refusals.
     `target_capabilities`: TensorRT for RTX only, e.g. ("SM86",): builds for GPUs that are not here. `sparse`: the
     weights have the 2:4 pattern, and `takes_sparse` says that this pays.
-    is no call that is safe.
-    is no call that is safe: the object is its own until then.
+    `keep_timings`: gets the timing cache as soon as TensorRT returns, whether it has built or not; while it builds
+    there is no safe way to ask for it.
     BadInput, DeviceMismatch or JetmaskError carry the parser's or the builder's own words.
     """
     with warnings.catch_warnings():
