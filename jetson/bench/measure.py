@@ -105,10 +105,13 @@ def measure(settings: Settings, say: Say, tell: Say = lambda text: None) -> Dict
 
 
 def _identity(settings: Settings, about: Dict[str, Any]) -> Dict[str, Any]:
-    """What must be the same for a run to go on where one was cut off."""
+    """What must be the same for a run to go on where one was cut off.
+
+    The choice of variants too: agreement is with the most accurate of them.
+    """
     return {
         "bundle": files.sha256(os.path.join(settings.bundle, "manifest.json")),
-        "settings": settings._replace(bundle="", everything=False, fresh=False, variants=())._asdict(),
+        "settings": settings._replace(bundle="", fresh=False)._asdict(),
         "machine": about["machine"],
         "power_mode": about["power_mode"],
         "version": __version__,
