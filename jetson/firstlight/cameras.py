@@ -11,7 +11,7 @@ import time
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from jetson.capture import source
-from jetson.capture.camera import Camera
+from jetson.capture.camera import LOST_S, Camera
 from jetson.errors import JetmaskError
 from jetson.firstlight.step import FAIL, PASS, SKIPPED, Known, Outcome, Say, Settings
 
@@ -154,7 +154,11 @@ def _opened(where: source.Source, mode: Optional[Mode]) -> Dict[str, Any]:
             return row
         row["first_frame_s"] = round(time.monotonic() - began, 2)
         before, began = camera.frames, time.monotonic()
-        time.sleep(WATCH_S)
+        # At least one more, however slow the machine is at pictures of eight megapixels.
+        while time.monotonic() - began < WATCH_S or (
+            camera.frames == before and time.monotonic() - began < WATCH_S + LOST_S
+        ):
+            time.sleep(0.05)
         row["fps"] = round((camera.frames - before) / (time.monotonic() - began), 2)
         row["frame_wh"], row["dark"] = list(camera.frame_wh or ()), camera.dark
         if camera.lost_count or row["fps"] == 0:
