@@ -1,8 +1,8 @@
-"""The process that builds one engine: `python -m jetson.engine.build_worker`, a job as JSON on stdin, progress on stderr.
+"""The process that builds one engine: `python -m jetson.engine.build_worker`.
 
-It is a process of its own because a build takes minutes and hundreds of megabytes, can be killed by the kernel for
-memory, and cannot be interrupted from Python. It writes the plan to the file named in the job and one line of JSON to
-stdout. It dies with its parent.
+It gets a job as JSON on stdin and tells its progress on stderr. It is a process of its own because a build takes
+minutes and hundreds of megabytes, can be killed by the kernel for memory, and cannot be interrupted from Python. It
+writes the plan to the file named in the job and one line of JSON to stdout. It dies with its parent.
 """
 
 import contextlib
@@ -107,6 +107,7 @@ def run(job: Dict[str, Any]) -> Dict[str, Any]:
             tuple(job["capability"]),
             job["gpu"],
             sparse=job["sparse"],
+            int8_anyway=job["int8_anyway"],
             phase=phase,
         )
         cache = calibrator.finish() if calibrator is not None else None

@@ -4,12 +4,13 @@ Of weights only the dimensions matter, so a graph whose initializers carry no da
 """
 
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import onnx
 from onnx import TensorProto, helper, shape_inference
 
 from jetson.errors import BadInput, UsageError
+from pipeline.graphs.inline import inlined
 from pipeline.graphs.load import load
 
 # Tensors above this many elements are never shape arguments, so their data is not needed to infer shapes.
@@ -42,24 +43,26 @@ class Node(NamedTuple):
 
     name: str
     op: str
-    inputs: tuple
-    outputs: tuple
-    weights: dict
-    attributes: dict
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    weights: dict[int, tuple[int, ...]]
+    attributes: dict[str, Any]
     stored: str = ""
 
 
 class Graph(NamedTuple):
-    """nodes in topological order; shapes: tensor name -> tuple of ints; input_wh: (width, height) that was assumed."""
+    """nodes in topological order, those of If, Loop and Scan bodies among them; shapes: tensor name -> tuple of ints;
+    input_wh: (width, height) that was assumed; notes: what was assumed of If, Loop and Scan."""
 
-    nodes: tuple
-    shapes: dict
-    inputs: tuple
-    outputs: tuple
-    input_wh: tuple | None
+    nodes: tuple[Node, ...]
+    shapes: dict[str, tuple[int, ...]]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    input_wh: tuple[int, int] | None
+    notes: tuple[str, ...] = ()
 
 
-def read(path: str, input_wh: tuple | None = None) -> Graph:
+def read(path: str, input_wh: tuple[int, int] | None = None) -> Graph:
     """The graph in the ONNX file `path`, batch 1, its image input at `input_wh` = (width, height).
 
     Without `input_wh` the file's own size is taken. BadInput: not an ONNX file, or a shape that cannot be known;
@@ -75,8 +78,9 @@ def read(path: str, input_wh: tuple | None = None) -> Graph:
     return from_model(model, input_wh, where=path)
 
 
-def from_model(model: onnx.ModelProto, input_wh: tuple | None = None, where: str = "model") -> Graph:
+def from_model(model: onnx.ModelProto, input_wh: tuple[int, int] | None = None, where: str = "model") -> Graph:
     """As `read`, for a model in memory; the model is not changed."""
+    model, notes = inlined(model)
     light = onnx.ModelProto()
     light.CopyFrom(model)
     size = _fix_input(light, input_wh, where)
@@ -108,10 +112,10 @@ def from_model(model: onnx.ModelProto, input_wh: tuple | None = None, where: str
     if unknown:
         shapes.update(_run_for_shapes(model, size, unknown, where))
     inputs = tuple(item.name for item in light.graph.input if item.name not in constant)
-    return Graph(tuple(nodes), shapes, inputs, tuple(item.name for item in light.graph.output), size)
+    return Graph(tuple(nodes), shapes, inputs, tuple(item.name for item in light.graph.output), size, notes)
 
 
-def _fix_input(model: onnx.ModelProto, input_wh: tuple | None, where: str) -> tuple | None:
+def _fix_input(model: onnx.ModelProto, input_wh: tuple[int, int] | None, where: str) -> tuple[int, int] | None:
     """Give every input fixed dimensions, batch 1; returns the image's (width, height), None without an image."""
     initializers = {tensor.name for tensor in model.graph.initializer}
     size = None
@@ -143,7 +147,7 @@ def _fix_input(model: onnx.ModelProto, input_wh: tuple | None, where: str) -> tu
     return size
 
 
-def _infer(model: onnx.ModelProto, where: str) -> dict:
+def _infer(model: onnx.ModelProto, where: str) -> dict[str, tuple[int, ...]]:
     """Shapes of all tensors that shape inference can tell; empties the big initializers of `model`."""
     graph = model.graph
     for tensor in graph.initializer:
@@ -177,7 +181,9 @@ def _infer(model: onnx.ModelProto, where: str) -> dict:
     return shapes
 
 
-def _run_for_shapes(model: onnx.ModelProto, size: tuple | None, names: list, where: str) -> dict:
+def _run_for_shapes(
+    model: onnx.ModelProto, size: tuple[int, int] | None, names: list[str], where: str
+) -> dict[str, tuple[int, ...]]:
     """Shapes that inference could not tell, from one run on zeros."""
     import numpy as np
     import onnxruntime
