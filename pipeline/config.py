@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import difflib
 import math
 import reprlib
 import sys
@@ -11,7 +10,9 @@ from pathlib import Path
 
 import yaml
 
+from jetson import hints
 from jetson.errors import BadInput
+from pipeline import meanings, yaml_file
 
 SIZES = ("n", "s", "m", "mobilenetv2")
 TRANSFER, IMAGENET = SIZES[-1], "imagenet"  # the size that can start from ImageNet's weights, and their name
@@ -22,9 +23,10 @@ WEIGHTS = Path(__file__).parent / "weights"  # those that ship
 @dataclass
 class Data:
     root: str = ""  # folder with the split folders; "": the environment's JETMASK_DATA
-    train: list = field(default_factory=list)  # folders; []: train and, where they are, crops, extra, negatives
+    train: list = field(default_factory=list)  # folders; []: train and, where there, crops, extra, extra2, negatives
     val: str = "val"  # chosen on; test/ is never read in training, except for the next key
     apart_from: list = field(default_factory=lambda: ["val", "test"])  # near-duplicates of these are left out
+    most_per_person: int = 12  # photographs of one person or video, where the files' names tell; 0: all
 
 
 @dataclass
@@ -48,6 +50,8 @@ class Augment:
     scale: float = 1.0  # strength of zoom and stretch
     flip: float = 0.5  # probabilities from here on
     photometric: float = 1.0  # strength of light, contrast and colour
+    grey: float = 0.12  # made grey, whatever collection it is from: grey must mean nothing
+    dark: float = 0.12  # with .3 to 1 of its light
     blur: float = 0.12
     noise: float = 0.08
     jpeg: float = 0.12
@@ -96,7 +100,7 @@ def load(path=None, overrides=(), start=None):
         if not path.exists() and (PRESETS / (path.name + ".yaml")).exists():
             path = PRESETS / (path.name + ".yaml")
         try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            document = yaml_file.parse(path.read_text(encoding="utf-8"), str(path)) or {}
         except FileNotFoundError:
             names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
             raise BadInput(
@@ -107,12 +111,22 @@ def load(path=None, overrides=(), start=None):
             ) from None
         except RecursionError:
             raise BadInput(
-                "not usable YAML: nested too deeply", where=str(path), expected="keys and values", remedy="write it flat"
+                "not usable YAML: nested too deeply",
+                where=str(path),
+                expected="keys and values",
+                remedy="write it flat",
             ) from None
         except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that there is not
             raise BadInput(
                 f"not YAML: {error}", where=str(path), expected="keys and values", remedy="mend the line named above"
             ) from None
+        if isinstance(document, dict) and not {"names", "nc"}.isdisjoint(document):
+            raise BadInput(
+                "this YAML describes a data set, not a training",
+                where=str(path),
+                expected="a training's configuration, with sections such as train and augment",
+                remedy="`jetmask data import FOLDER OUT` reads the data set; then `jetmask train --data OUT`",
+            )
         _merge(config, document, str(path), "")
     for override in overrides:
         key, separator, text = override.partition("=")
@@ -123,7 +137,7 @@ def load(path=None, overrides=(), start=None):
                 remedy="write --set KEY=VALUE",
             )
         try:
-            node = yaml.safe_load(text)
+            node = yaml_file.parse(text, f"--set {override}")
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise BadInput(
                 f"not YAML: {error}",
@@ -164,6 +178,7 @@ _RANGES = {
     "train.val_every": (1, math.inf),
     "train.seed": (0, 2**32 - 1),
     "model.dropout": (0, 0.99),
+    "data.most_per_person": (0, math.inf),
     "model.teacher_weight": (0, math.inf),
 }
 _CHOICES = {"train.precision": ("float32", "mixed_bfloat16")}
@@ -237,15 +252,15 @@ def _merge(target, document, where, prefix):
     for key, value in document.items():
         full = prefix + str(key)
         if key not in names:
-            known = _keys(Config())
-            near = difflib.get_close_matches(full, known, 1, 0.5) or difflib.get_close_matches(
-                str(key), [k.rpartition(".")[2] for k in known], 1, 0.5
-            )
+            known = keys()
+            words = meanings.keys(known)
+            near = hints.nearest(str(key) if key in words and full not in words else full, known, words)
+            near = near or hints.nearest(str(key), known, words)
             raise BadInput(
                 f"unknown key {full!r}",
                 where=where,
                 expected="one of " + ", ".join(sorted(names)),
-                remedy=f"did you mean {near[0]!r}?" if near else "remove it",
+                remedy=hints.question(near, "'") or "remove it",
             )
         current = getattr(target, key)
         if dataclasses.is_dataclass(current):
@@ -271,6 +286,16 @@ def _typed(value, default, key, where):
         expected=f"{kind.__name__}, as {default!r}",
         remedy="change the value",
     )
+
+
+def keys() -> list[str]:
+    """Every key, as `train.epochs`."""
+    return _keys(Config())
+
+
+def option_meanings() -> dict[str, str]:
+    """For a verb with --set: {an option that sets one of these keys elsewhere: how it is set here}."""
+    return meanings.options(keys())
 
 
 def _keys(config, prefix=""):

@@ -41,8 +41,9 @@ def int8_refusal(device: str, capability: Tuple[int, int], tensorrt: str = "Tens
             capability[0], capability[1], f" ({board})" if board else "", tensorrt
         ),
         "fp16, which this GPU runs at twice the rate of fp32" if capability in NO_INT8 else "a precision it has",
-        f"build fp16: `jetmask build MODEL.onnx --target {target} --precision fp16`, on the device `python3 -m jetson build "
-        "DIR` with an fp16 variant; for 8 bits on its CPU use an int8-cpu variant with ONNX Runtime",
+        f"build fp16: `jetmask build MODEL.onnx --target {target} --precision fp16`, on the device `python3 -m jetson "
+        "build DIR` with an fp16 variant; for 8 bits on its CPU use an int8-cpu variant with ONNX Runtime; "
+        "--int8-anyway, on the device, builds and measures it all the same",
     )
 
 
@@ -62,10 +63,12 @@ def check_precision(
     device: str,
     where: str,
     fast_int8: Optional[bool] = None,
+    int8_anyway: bool = False,
 ) -> None:
     """Refuse what this TensorRT, this GPU and this file cannot be together; the reason and the way out are named.
 
     `capability`: of the GPU, None when it is not known. `fast_int8`: the builder's own word, None when it has none.
+    `int8_anyway`: INT8 by calibration also on a GPU without INT8 arithmetic.
     """
     name = f"TensorRT {trt.__version__}"
     if precision not in ("fp32", "fp16", "int8"):
@@ -73,7 +76,7 @@ def check_precision(
     if precision == "int8" or model.quantized:
         if fast_int8 is None and capability is not None:
             fast_int8 = has_int8(capability)
-        if fast_int8 is False:
+        if fast_int8 is False and (model.quantized or not int8_anyway):
             raise int8_refusal(device, capability or (0, 0), name)
     if model.quantized and precision != "int8":
         raise BadInput(
@@ -333,6 +336,7 @@ def build_plan(
     target_capabilities: Tuple[str, ...] = (),
     sparse: bool = False,
     phase: Callable[[str], None] = lambda name: None,
+    int8_anyway: bool = False,
 ) -> Result:
     """Build the plan of one ONNX file at one input size.
 
@@ -359,6 +363,7 @@ def build_plan(
             target_capabilities,
             sparse,
             phase,
+            int8_anyway,
         )
 
 
@@ -376,14 +381,13 @@ def _build_plan(
     target_capabilities: Tuple[str, ...],
     sparse: bool,
     phase: Callable[[str], None],
+    int8_anyway: bool,
 ) -> Result:
     phase("reading the model")
-    with open(path, "rb") as file:
-        data = file.read()
-    model = onnx_facts.parse(data, path)
+    data, model = onnx_facts.read(path)
     log = log_for(trt)
     since = log.count
-    check_precision(trt, model, precision, calibrator is not None, capability, device, path)
+    check_precision(trt, model, precision, calibrator is not None, capability, device, path, int8_anyway=int8_anyway)
     try:
         builder = trt.Builder(log)
     except (TypeError, RuntimeError) as error:  # pybind's nullptr from the factory: no CUDA, no driver
@@ -403,6 +407,7 @@ def _build_plan(
         device,
         path,
         builder.platform_has_fast_int8 if hasattr(builder, "platform_has_fast_int8") else None,
+        int8_anyway,
     )
     phase("parsing")
     network, parser, typed = parse(trt, builder, log, model, data, path)

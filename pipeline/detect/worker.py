@@ -38,6 +38,7 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._made: set[str] = set()
         self.names = list(manifest.load(settings.bundle).classes)
         self.detector: Detector = open_detector(settings.bundle, settings.variant, settings.runtime, settings.threads)
 
@@ -137,7 +138,9 @@ class Worker:
     def _write(self, folder: str, name: str, data: bytes) -> None:
         # Renamed, so that no half picture is left; not synced: it can be made again, and a sync costs more than a face.
         path = os.path.join(self.settings.out, folder, name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if os.path.dirname(path) not in self._made:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            self._made.add(os.path.dirname(path))
         part = f"{path}.{os.getpid()}.part"
         try:
             with open(part, "wb") as file:

@@ -178,7 +178,7 @@ def _negatives(numbers: dict[str, Any], alarms: Sequence[str]) -> str:
 def page(
     split: str, result: dict[str, Any], numbers: dict[str, Any], sheet: Sequence[str], alarms: Sequence[str]
 ) -> str:
-    """The whole page. `result`: of `pipeline.evaluation.evaluate`; `numbers`: of `error_analysis.analyse`; tiles as HTML."""
+    """The whole page. `result`: of `evaluate.measure`; `numbers`: of `error_analysis.analyse`; tiles as HTML."""
     best, now, third = numbers["recommended"], numbers["at_score"], result["counts"]["per_class"][CLASSES[2]]
     limit = (
         " It is higher than the one with the best F1, to keep false masks on the negatives rare."

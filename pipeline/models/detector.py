@@ -17,7 +17,7 @@ from keras import layers
 from jetson import files
 from jetson.errors import BadInput, UsageError
 from pipeline.config import SIZES, TRANSFER
-from pipeline.models import mobilenet
+from pipeline.models import keras_file, mobilenet
 from pipeline.models.batchnorm import FusedBatchNorm
 
 CLASSES = ("with_mask", "without_mask", "mask_worn_incorrect")
@@ -174,6 +174,7 @@ def load(path):
             expected=expected,
             remedy='copy it again, or save it with model.save("NAME.keras")',
         )
+    keras_file.check(path)
     try:
         return keras.saving.load_model(path, compile=False)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, zlib.error, zipfile.BadZipFile) as error:

@@ -1,11 +1,12 @@
 """`jetmask prune`: remove channels from a trained model and fine-tune what is left."""
 
+import argparse
 import json
 import math
 import sys
 
 from jetson import files
-from jetson.cli import table
+from jetson.cli import add_meanings, table
 from jetson.errors import UsageError
 from pipeline import targets
 
@@ -25,7 +26,10 @@ EXAMPLES = """examples:
 TUNE = ["train.learning_rate=2e-3", "train.schedule=cosine", "train.warmup_steps=50", "train.closing_epochs=1"]
 
 
-def options(parser):
+def options(parser: argparse.ArgumentParser) -> None:
+    from pipeline.config import option_meanings
+
+    add_meanings(parser, {**option_meanings(), "--amount": "--ratio SHARE", "--sparsity": "--ratio SHARE"})
     parser.description, parser.epilog = DESCRIPTION, EXAMPLES
     parser.add_argument(
         "--model",

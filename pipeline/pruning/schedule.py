@@ -17,7 +17,7 @@ from jetson.evaluation import average_precision
 from pipeline.config import to_dict
 from pipeline.models.detector import load, save
 from pipeline.paths import made
-from pipeline.pruning import compose, importance, pruner
+from pipeline.pruning import compose, importance, pruner, trainable
 from pipeline.pruning import cost as prune_cost
 from pipeline.pruning.pruner import Plan
 from pipeline.training import dataset, train
@@ -52,6 +52,8 @@ class Pruning:
         self.path, self.folder, self.config, self.settings = Path(model), Path(folder), config, settings or Settings()
         self.say, self.progress = say, progress
         self.original = load(str(model))
+        if config.train.epochs or self.settings.importance in importance.FROM_DATA:
+            trainable.require(self.original, str(model))
         made(self.folder)
         self.claims = {}
         tuning = to_dict(config)
@@ -216,6 +218,7 @@ class Pruning:
     def baseline(self):
         """{"map50": val mAP50 of the unpruned model}, cached."""
         path = self.folder / "baseline.json"
+        trainable.require(self.original, str(self.path))
         value = None if path.exists() else {"map50": self.map50(self.original)}
         self.begin()
         if value:

@@ -58,6 +58,8 @@ def section(device: dict[str, Any]) -> str:
         f"Measured there on {device.get('measured_on', 'its bundle')}{', power mode ' + mode if mode else ''}; "
         "the prediction is of inference alone"
     )
+    notes = sorted({f"{row['variant']}: {row['note']}" for row in device.get("rows") or () if row.get("note")})
+    caption = ". ".join([caption, *notes])
     return f"<h3>{escape(machine_of(device))}</h3><p>{escape(verdict(device, offs, inside))}</p>" + table(
         columns, lines, caption
     )

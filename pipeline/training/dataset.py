@@ -7,8 +7,10 @@ import hashlib
 import json
 import math
 import os
+import re
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import keras
@@ -16,12 +18,16 @@ import numpy as np
 
 from jetson.errors import BadInput
 from jetson.evaluation import average_precision
+from pipeline.config import Config, Data
 from pipeline.data import leak
 from pipeline.models.detector import CLASSES
 from pipeline.training import augment, image_cache
 
 PASTED_FACE_PX = 40  # a smaller face, enlarged, would teach blur
 MINED_IGNORES = Path(__file__).with_name("mined_ignores.json")
+HELD_OUT = Path(__file__).with_name("held_out.json")  # people whom only validation sees: benchmarks/held_out.py
+FEW_PEOPLE = {"video_frames_few_people", "few_people", "grayscale"}  # tags of extra2/
+WEIGHTS = {"train": 0.6, "extra": 0.17, "extra2": 0.1, "crops": 0.13, "negatives": 0.1}  # of scenes; others: .6
 
 
 class Photo(NamedTuple):
@@ -34,14 +40,14 @@ class Photo(NamedTuple):
     ignore: np.ndarray
     wh: tuple | None = None
 
-    def image(self):
+    def image(self) -> np.ndarray:
         """uint8 (h, w, 3) BGR, read-only. BadInput where it cannot be decoded or has another size than `wh`."""
         image = _kept.get(self.path, _read)
         if self.wh and image.shape[1::-1] != tuple(self.wh):  # its boxes would be somewhere else
             raise BadInput(
-                "an image is %d x %d" % image.shape[1::-1],
+                f"an image is {image.shape[1]} x {image.shape[0]}",
                 where=str(self.path),
-                expected="%d x %d, as annotations.json says" % tuple(self.wh),
+                expected=f"{self.wh[0]} x {self.wh[1]}, as annotations.json says",
                 remedy="`jetmask data check` on its folder lists all such files",
             )
         return image
@@ -50,7 +56,7 @@ class Photo(NamedTuple):
 _kept = image_cache.Kept()  # decoding is half of a sample's cost
 
 
-def _read(path):
+def _read(path: Path) -> np.ndarray:
     # Labels are in pixels of the stored image, so an orientation tag must not turn it.
     image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
@@ -63,20 +69,18 @@ def _read(path):
     return image
 
 
-def held_out(file_name, parts=3):
+def held_out(file_name: str, parts: int = 3) -> bool:
     """Whether a hard negative belongs to the third that training never sees (a fixed hash of its name)."""
     return hashlib.sha256(Path(file_name).name.encode()).digest()[0] % parts == 0
 
 
-def read_split(split_dir, keep=lambda name: True):
+def read_split(split_dir: str | Path) -> list[Photo]:
     """Photos of one split folder (images/ and a COCO-style annotations.json), in the file's order, read as the metric
     reads them: classes by their names, crowds as ignore regions."""
     split_dir = Path(split_dir)
     mined = json.loads(MINED_IGNORES.read_text(encoding="utf-8")) if MINED_IGNORES.exists() else {}
     photos = []
     for truth in average_precision.load_split(str(split_dir)):
-        if not keep(truth.file):
-            continue
         ignore = _xyxy([m[:4] for m in mined.get(f"{split_dir.name}/{Path(truth.file).name}", [])])
         photos.append(
             Photo(
@@ -90,7 +94,7 @@ def read_split(split_dir, keep=lambda name: True):
     return photos
 
 
-def _xyxy(xywh):
+def _xyxy(xywh: Sequence[Sequence[float]]) -> np.ndarray:
     boxes = np.array(xywh, np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return boxes
@@ -99,36 +103,44 @@ def _xyxy(xywh):
 class Pool(NamedTuple):
     """The photographs by the role they play in a training canvas."""
 
-    scenes: list  # (photos, weight) groups that fill canvases and mosaic tiles
-    faces: list  # per class, (photo, index of its box) of faces large enough to be pasted and zoomed
-    backgrounds: list  # photos without any labelled face
+    scenes: list[tuple[list[Photo], float]]  # (photos, weight) groups that fill canvases and mosaic tiles
+    faces: list[
+        list[tuple[Photo, int]]
+    ]  # per class, (photo, index of its box) of faces large enough to be pasted and zoomed
+    backgrounds: list[Photo]  # photos without any labelled face
 
 
-def folders_of(data):
+def folders_of(data: Data) -> list[str]:
     """The folders below data.root that are trained on, by the config's `data` section: those that it names, else train
-    and, of crops, extra and negatives, those that are there."""
+    and, of crops, extra, extra2 and negatives, those that are there."""
     root = Path(data.root or os.environ.get("JETMASK_DATA", ""))
-    return data.train or ["train", *(name for name in ("crops", "extra", "negatives") if (root / name).is_dir())]
+    return data.train or [
+        "train",
+        *(name for name in ("crops", "extra", "extra2", "negatives") if (root / name).is_dir()),
+    ]
 
 
-def read_pool(root, folders, apart_from=()):
+def read_pool(
+    root: str | Path, folders: Sequence[str], apart_from: Iterable[str] = (), most_per_person: int = 0
+) -> Pool:
     """All training photographs in the split folders below root.
 
-    A folder called `crops` holds one face an image; of one called `negatives` a third is held out. Near-duplicates of
-    photographs in the folders `apart_from` (those that exist) are left out, so that nothing is judged on what it saw.
+    A folder called `crops` holds one face an image; of one called `negatives` a third is held out, and so are the
+    people in held_out.json. Near-duplicates of photographs in the folders `apart_from` (those that exist) are left out,
+    so that nothing is judged on what it saw. most_per_person: photographs of one person or video, where the file names
+    tell (see `series`); 0: all.
     """
+    not_trained_on = json.loads(HELD_OUT.read_text(encoding="utf-8"))["not_trained_on"] if HELD_OUT.exists() else {}
     judges = [Path(root) / name for name in apart_from if (Path(root) / name).is_dir()]
     groups = {}
     for folder in folders:
-        known = leak.keep_out(Path(root) / folder, judges) if judges else {}
-        groups[folder] = read_split(
-            Path(root) / folder,
-            lambda name, known=known, folder=folder: (
-                not (Path(name).name in known or folder == "negatives" and held_out(name))
-            ),
-        )
-    weights = {"train": 0.6, "extra": 0.17, "crops": 0.13, "negatives": 0.1}
-    scenes = [(photos, weights.get(name, 0.6)) for name, photos in groups.items() if photos]
+        known = set(leak.keep_out(Path(root) / folder, judges) if judges else ())
+        known.update(not_trained_on.get(folder, ()))
+        if most_per_person:
+            known.update(too_many(Path(root) / folder, most_per_person, known))
+        photos = [photo for photo in read_split(Path(root) / folder) if photo.path.name not in known]
+        groups[folder] = [p for p in photos if folder != "negatives" or not held_out(p.path.name)]
+    scenes = [(photos, WEIGHTS.get(name, 0.6)) for name, photos in groups.items() if photos]
     everything = [p for photos in groups.values() for p in photos]
     if not everything:
         raise BadInput(
@@ -140,11 +152,11 @@ def read_pool(root, folders, apart_from=()):
     return Pool(scenes, _faces(groups), [p for p in everything if not len(p.boxes)])
 
 
-def _faces(groups):
+def _faces(groups: dict[str, list[Photo]]) -> list[list[tuple[Photo, int]]]:
     """Faces to paste, per class; where all of a data set's faces are small, the small ones. A speck under a pixel,
     enlarged to a face, would take more memory than there is."""
     for smallest in (PASTED_FACE_PX, 1):
-        out = [[] for _ in CLASSES]
+        out: list[list[tuple[Photo, int]]] = [[] for _ in CLASSES]
         for name, photos in groups.items():
             for photo in one_person_capped(photos) if name == "crops" else photos:
                 for k in np.flatnonzero((photo.boxes[:, 2:] - photo.boxes[:, :2]).min(axis=1, initial=1e9) >= smallest):
@@ -154,10 +166,39 @@ def _faces(groups):
     return out
 
 
-def one_person_capped(photos, run=16, most=8):
+def series(orig_name: str) -> str | None:
+    """What the photographs of one person or video have in common: their original name without its numbers; None where
+    nothing but numbers is there, as in a collection of portraits."""
+    stem = re.split(r"\.rf\.", Path(orig_name).name, maxsplit=1)[0]
+    stem = re.sub(r"[._](jpe?g|png|heic)$", "", stem, flags=re.IGNORECASE)
+    stem = re.sub(r"[._](jpe?g|png|heic)$", "", stem, flags=re.IGNORECASE)
+    stem = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "", stem)  # a UUID
+    return re.sub(r"\d+", "", stem).strip("-_. ") or None
+
+
+def too_many(split_dir: Path, most: int, gone: Collection[str] = ()) -> set[str]:
+    """Names of the photographs with faces, of a split folder, that are over `most` of one series and tagged as grey or
+    of few people, as collections of video frames are; what stays is evenly spread. Those in `gone` are out already."""
+    document = json.loads((Path(split_dir) / "annotations.json").read_text(encoding="utf-8"))
+    with_faces = {annotation["image_id"] for annotation in document["annotations"]}
+    groups: dict[tuple[Any, str], list[str]] = {}
+    for entry in document["images"]:
+        if entry["id"] not in with_faces:
+            continue
+        name, common = Path(entry["file_name"]).name, series(entry.get("orig_name") or "")
+        if common and name not in gone and FEW_PEOPLE & set(entry.get("tags") or ()):
+            groups.setdefault((entry.get("source"), common), []).append(name)
+    out: set[str] = set()
+    for names in map(sorted, groups.values()):
+        if len(names) > most:
+            out.update(set(names) - {names[i * len(names) // most] for i in range(most)})
+    return out
+
+
+def one_person_capped(photos: Sequence[Photo], run: int = 16, most: int = 8) -> list[Photo]:
     """At most `most` bare faces of any `run` in a row: where a collection holds many photographs of one person, as
     chandrikadeb7's bare faces do (99 people in about 1,600), they follow one another."""
-    bare = [p for p in photos if (p.labels == 1).any()]
+    bare = sorted((p for p in photos if (p.labels == 1).any()), key=lambda photo: photo.path.name)
     left_out = {id(p) for i, p in enumerate(bare) if i % run * most // run == (i - 1) % run * most // run and i % run}
     return [p for p in photos if id(p) not in left_out]
 
@@ -169,7 +210,7 @@ class Batches(keras.utils.PyDataset):
     same: `batch_size` is the number at 320 x 320.
     """
 
-    def __init__(self, pool, config, epoch, steps, closing=False):
+    def __init__(self, pool: Pool, config: Config, epoch: int, steps: int, closing: bool = False) -> None:
         super().__init__()
         self.pool, self.config, self.epoch, self.steps, self.closing = pool, config, epoch, steps, closing
         sizes = np.array([s for s, _ in config.train.sizes])
@@ -177,10 +218,10 @@ class Batches(keras.utils.PyDataset):
         rng = np.random.default_rng([config.train.seed, epoch, 0xB47C])
         self.sizes = rng.choice(sizes, steps, p=shares / shares.sum())
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.steps
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         size = int(self.sizes[index])
         rng = np.random.default_rng([self.config.train.seed, self.epoch, index])
         samples = [
@@ -195,21 +236,21 @@ class Batches(keras.utils.PyDataset):
         }
 
 
-def batch_count(batch_size, size):
+def batch_count(batch_size: int, size: int) -> int:
     """Images in a batch of size x size that costs what batch_size images of 320 x 320 cost."""
     return max(1, round(batch_size * (320 / size) ** 2))
 
 
-def mean_batch(config):
+def mean_batch(config: Config) -> float:
     total = sum(w for _, w in config.train.sizes)
     return sum(w * batch_count(config.train.batch_size, s) for s, w in config.train.sizes) / total
 
 
-def steps_per_epoch(config):
+def steps_per_epoch(config: Config) -> int:
     return max(1, math.ceil(config.train.images_per_epoch / mean_batch(config)))
 
 
-def pad(arrays, value):
+def pad(arrays: Sequence[np.ndarray], value: int) -> np.ndarray:
     """Stack arrays (N_i, …) to (B, max N, …), filled up with value; the length is a multiple of 8, at least 8."""
     length = max(8, -(-max(len(a) for a in arrays) // 8) * 8)
     out = np.full((len(arrays), length) + arrays[0].shape[1:], value, arrays[0].dtype)

@@ -1,10 +1,16 @@
 """Augmentation that leaves every box where it is: light, colour, blur, noise, compression, and what hides a face."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
+from pipeline.config import Augment
 
-def photometric(image, config, rng):
+DARKEST = 0.3  # share of the light that is left
+
+
+def photometric(image: np.ndarray, config: Augment, rng: np.random.Generator) -> np.ndarray:
     """Light, colour, blur, noise and compression; returns a new contiguous array."""
     image = np.ascontiguousarray(image)
     strength = config.photometric
@@ -20,6 +26,11 @@ def photometric(image, config, rng):
             gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
             saturation = rng.uniform(0, 1.5) if rng.random() < 0.7 else 0.0
             image = cv2.addWeighted(image, saturation, gray, 1 - saturation, 0)
+    if rng.random() < config.grey:
+        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    if rng.random() < config.dark:
+        # As a camera gives a dark room, before its noise: fewer levels, and no gamma that would save some.
+        image = cv2.LUT(image, (np.arange(256) * np.exp(rng.uniform(np.log(DARKEST), 0))).astype(np.uint8))
     if rng.random() < config.low_resolution:
         # A far or cheap camera: detail is lost before the picture reaches the network, as no blur kernel imitates.
         h, w = image.shape[:2]
@@ -39,11 +50,12 @@ def photometric(image, config, rng):
         image = np.clip(image + noise, 0, 255).astype(np.uint8)
     if rng.random() < config.jpeg:
         quality = int(rng.integers(25, 80))
-        image = cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+        data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
     return image
 
 
-def erase(image, boxes, rng):
+def erase(image: np.ndarray, boxes: Sequence[np.ndarray], rng: np.random.Generator) -> None:
     """A flat or noisy rectangle over a quarter of some face: hair, a phone, a hand before it."""
     for box in boxes:
         if rng.random() < 0.4:

@@ -1,5 +1,5 @@
-"""Training: `jetmask train`. Every epoch ends with a checkpoint written aside and renamed; `--resume` goes on from it
-and gives what an unbroken run gives, since batches depend on (seed, epoch, index) alone."""
+"""Training, as `jetmask train` (cli.py) does it. Every epoch ends with a checkpoint written aside and renamed;
+`--resume` goes on from it and gives what an unbroken run gives, since batches depend on (seed, epoch, index) alone."""
 
 import csv
 import json
@@ -10,8 +10,10 @@ import time
 import zipfile
 import zlib
 from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -39,7 +41,7 @@ NAMES = [f"{kind}_{int(s)}" for s in STRIDES for kind in ("cls", "box")]  # the 
 FEW = 0.01  # scores at or under this do not count in the metric
 
 
-def _checked(net, source):
+def _checked(net: Any, source: str) -> Any:
     """The network, where it is one of this detector; BadInput otherwise."""
     if getattr(net, "output_names", None) != NAMES:  # a Sequential has none
         raise BadInput(
@@ -51,7 +53,7 @@ def _checked(net, source):
     return net
 
 
-def _start(model):
+def _start(model: configuration.Model) -> Any:
     """The network that the config's `model` section begins with."""
     if model.init and not (model.init == configuration.IMAGENET or model.init.endswith(".h5")):
         return load(configuration.weights(model.init))
@@ -59,13 +61,13 @@ def _start(model):
     return mobilenet.transfer(net, model.init) if model.init else net
 
 
-def predict(net, photos, input_wh, batch=8):
+def predict(net: Any, photos: Sequence[dataset.Photo], input_wh: Sequence[int], batch: int = 8) -> list[Any]:
     """Faces of every photo by a Keras model: list of (xyxy in photo pixels, class scores (N, 3)); the plain way that
     training validates by. Decoding and NMS are the device's."""
     results = []
     for start in range(0, len(photos), batch):
         frames = [photo.image() for photo in photos[start : start + batch]]
-        boxed = [letterbox.letterbox(frame, input_wh) for frame in frames]
+        boxed = [letterbox.letterbox(frame, (input_wh[0], input_wh[1])) for frame in frames]
         x = np.concatenate([blob for blob, _ in boxed]).transpose(0, 2, 3, 1)
         outputs = [np.asarray(o).transpose(0, 3, 1, 2) for o in net.predict_on_batch(x)]
         for i, (frame, (_, scale)) in enumerate(zip(frames, boxed)):
@@ -74,24 +76,24 @@ def predict(net, photos, input_wh, batch=8):
     return results
 
 
-def validate(net, split_dir, input_wh):
+def validate(net: Any, split_dir: str | Path, input_wh: Sequence[int]) -> dict[str, Any]:
     """The metric of jetson/evaluation/average_precision.py for a Keras model on a split folder."""
-    truths = average_precision.load_split(split_dir)
-    photos = [dataset.Photo(Path(t.file), None, None, None, t.wh) for t in truths]
+    truths = average_precision.load_split(str(split_dir))
+    photos = [dataset.Photo(Path(t.file), t.xyxy, t.labels, t.ignore, t.wh) for t in truths]
     return average_precision.evaluate(truths, predict(net, photos, input_wh))
 
 
 class Validate(keras.callbacks.Callback):
     """After each epoch: validate the averaged weights and keep the best."""
 
-    def __init__(self, run):
+    def __init__(self, run: "Run") -> None:
         super().__init__()
         self.run = run
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         run, logs = self.run, logs or {}
         train = run.config.train
-        row = {
+        row: dict[str, Any] = {
             "epoch": epoch + 1,
             "minutes": round((time.time() - run.started) / 60 + run.minutes, 2),
             "learning_rate": float(np.asarray(run.learner.optimizer.learning_rate)),
@@ -112,11 +114,11 @@ class Validate(keras.callbacks.Callback):
 class Checkpoint(keras.callbacks.Callback):
     """After each epoch, and after all that its end changes: write the checkpoint and the log."""
 
-    def __init__(self, run):
+    def __init__(self, run: "Run") -> None:
         super().__init__()
         self.run = run
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         run = self.run
         run.save(epoch + 1)
         if run.report:
@@ -129,7 +131,15 @@ class Run:
     """One training in a folder: checkpoint.npz (everything needed to go on), best.keras, last.keras, log.csv,
     config.json, and TensorBoard's logs/."""
 
-    def __init__(self, config, run_dir, net=None, report=None, learner=None, callbacks=()):
+    def __init__(
+        self,
+        config: configuration.Config,
+        run_dir: str | Path,
+        net: Any = None,
+        report: Callable[[int, dict[str, Any]], None] | None = None,
+        learner: Callable[[Any], Learner] | None = None,
+        callbacks: Sequence[Any] = (),
+    ) -> None:
         keras.utils.set_random_seed(config.train.seed)
         self.config, self.folder, self.report = config, Path(run_dir), report
         self.callbacks = list(callbacks)
@@ -153,7 +163,9 @@ class Run:
                 expected="labels of with_mask or without_mask",
                 remedy="split again: jetmask data split",
             )
-        self.pool = dataset.read_pool(root, dataset.folders_of(config.data), config.data.apart_from)
+        self.pool = dataset.read_pool(
+            root, dataset.folders_of(config.data), config.data.apart_from, config.data.most_per_person
+        )
         if not any(self.pool.faces):
             raise BadInput(
                 "there is no face to train on",
@@ -176,21 +188,22 @@ class Run:
         optimizer.build(self.net.trainable_variables)
         self.average = Average(self.net, config.train.ema)
         self.plateau = Plateau() if config.train.schedule == "plateau" else None
-        self.rows, self.best, self.best_epoch, self.done, self.minutes = [], -1.0, 0, 0, 0.0
+        self.rows: list[dict[str, Any]] = []
+        self.best, self.best_epoch, self.done, self.minutes = -1.0, 0, 0, 0.0
         self.started = time.time()
 
-    def stopped_early(self):
+    def stopped_early(self) -> bool:
         """Whether the last validation was as long after the best one as train.early_stop_epochs allows."""
         allowed = self.config.train.early_stop_epochs
         validated = [row["epoch"] for row in self.rows if row["map50"] is not None]
         return bool(allowed and validated and validated[-1] - self.best_epoch >= allowed)
 
-    def save_model(self, name):
+    def save_model(self, name: str) -> None:
         save(self.averaged, self.folder / name)
 
-    def save(self, epoch):
+    def save(self, epoch: int) -> None:
         """Checkpoint after `epoch` epochs, in one file, so that a kill leaves the old one or the new one."""
-        arrays = {f"net/{i}": np.array(w) for i, w in enumerate(self.net.variables)}
+        arrays: dict[str, Any] = {f"net/{i}": np.array(w) for i, w in enumerate(self.net.variables)}
         arrays.update({f"optimizer/{i}": np.array(w) for i, w in enumerate(self.learner.optimizer.variables)})
         arrays.update({f"average/{i}": w for i, w in enumerate(self.average.values)})
         minutes = (time.time() - self.started) / 60 + self.minutes
@@ -205,15 +218,15 @@ class Run:
             "config": configuration.to_dict(self.config),
         }
         arrays["state"] = np.frombuffer(json.dumps(state).encode(), np.uint8)
-        with files.aside(self.folder / "checkpoint.npz") as path, open(path, "wb") as out:
+        with files.aside(str(self.folder / "checkpoint.npz")) as path, open(path, "wb") as out:
             np.savez(out, **arrays)
         if self.rows:
-            with files.aside(self.folder / "log.csv") as path, open(path, "w", newline="") as out:
+            with files.aside(str(self.folder / "log.csv")) as path, open(path, "w", newline="") as out:
                 writer = csv.DictWriter(out, list(self.rows[0]))
                 writer.writeheader()
                 writer.writerows(self.rows)
 
-    def resume(self):
+    def resume(self) -> None:
         path = self.folder / "checkpoint.npz"
         try:
             with np.load(path) as stored:
@@ -237,9 +250,9 @@ class Run:
         self.rows, self.best, self.best_epoch = state["rows"], state["best"], state["best_epoch"]
         self.minutes = state["minutes"]
 
-    def epoch(self, batches, callbacks, progress, name):
+    def epoch(self, batches: dataset.Batches, callbacks: Any, progress: int, name: str) -> dict[str, float]:
         """One epoch's steps. Not keras' own loop: that takes every batch to have the shapes of its first two."""
-        sums = {}
+        sums: dict[str, float] = {}
         bar = tqdm(total=len(batches), desc=name, unit="step", disable=not progress, file=sys.stderr, mininterval=1)
         with bar, ThreadPoolExecutor(PREPARING) as pool:
             first = min(AHEAD * PREPARING, len(batches))
@@ -256,8 +269,8 @@ class Run:
                         "the loss is no number any more",
                         where=f"{name}, step {step + 1}",
                         expected="a rate of learning that the network bears",
-                        remedy=f"lower train.learning_rate (now {self.config.train.learning_rate:g}); --resume goes on from the last "
-                        "whole epoch",
+                        remedy=f"lower train.learning_rate (now {self.config.train.learning_rate:g}); --resume goes on "
+                        "from the last whole epoch",
                     )
                 callbacks.on_train_batch_end(step, logs)
                 bar.update()
@@ -270,7 +283,7 @@ class Run:
                 )
         return {key: value / len(batches) for key, value in sums.items()}
 
-    def fit(self, progress=1):
+    def fit(self, progress: int = 1) -> dict[str, Any]:
         train = self.config.train
         # The caller's go first: what they do to the weights is what is averaged.
         callbacks = [
@@ -307,7 +320,16 @@ class Run:
         }
 
 
-def fit(config, run_dir, model=None, report=None, resume=False, progress=0, learner=None, callbacks=()):
+def fit(
+    config: configuration.Config,
+    run_dir: str | Path,
+    model: Any = None,
+    report: Callable[[int, dict[str, Any]], None] | None = None,
+    resume: bool = False,
+    progress: int = 0,
+    learner: Callable[[Any], Learner] | None = None,
+    callbacks: Sequence[Any] = (),
+) -> dict[str, Any]:
     """Train as config says in run_dir; `model` goes first over config.model. report(epoch, row) is called after each
     epoch. learner(net): makes the network with its loss, in place of what config.model.teacher says; callbacks: more of
     Keras' callbacks, for that. Returns a dict with map50 (val, the best), best and last (paths), rows (the log)."""
@@ -330,39 +352,9 @@ def fit(config, run_dir, model=None, report=None, resume=False, progress=0, lear
             remedy="go on with --resume, or name another folder with --out",
         )
     # Two trainings in one folder would go on from one another's checkpoints.
-    with files.lock(run_dir / "train.lock", wait=False):
+    with files.lock(str(run_dir / "train.lock"), wait=False):
         run = Run(config, run_dir, model, report, learner, callbacks)
         if (run_dir / "checkpoint.npz").exists():
             run.resume()
-        files.write_json(run_dir / "config.json", configuration.to_dict(config))
+        files.write_json(str(run_dir / "config.json"), configuration.to_dict(config))
         return run.fit(progress)
-
-
-def options(parser):
-    parser.epilog = "example: jetmask train s --data data/facemask --set train.epochs=5 --out runs/s"
-    parser.add_argument("config", nargs="?", help="YAML file, or preset: n, s, m")
-    parser.add_argument("--data", help="folder with the split folders (default: data.root, then JETMASK_DATA)")
-    parser.add_argument("--out", default="runs/train", help="run folder")
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on where a stopped run in --out was, by its own config where none is named",
-    )
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key")
-    parser.add_argument("--json", action="store_true")
-
-
-def command(args):
-    own = Path(args.out) / "config.json"
-    start = configuration.load(own) if args.resume and not args.config and own.exists() else None
-    config = configuration.load(args.config, args.set, start)
-    if args.data:
-        config.data.root = args.data
-    result = fit(config, args.out, resume=args.resume, progress=1)
-    if args.json:
-        print(json.dumps(result))
-    else:
-        print(
-            "val mAP50 %.1f (two-class, epoch %d of %d)\nmodel     %s"
-            % (result["map50"], result["best_epoch"], result["epochs"], result["best"])
-        )

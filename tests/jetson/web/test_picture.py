@@ -22,7 +22,7 @@ def result(*faces, at=1.0):
     xyxy = np.array([box for box, _ in faces], np.float32).reshape(-1, 4)
     scores = np.array([score for _, score in faces], np.float32).reshape(-1, 3)
     tracker.update(xyxy, scores, at)
-    return Result(0, 1, at, at, (320, 240), Faces(xyxy, scores), tracker.visible(at), [], {}, {})
+    return Result(0, 1, at, at, at, (320, 240), Faces(xyxy, scores), tracker.visible(at), [], [], {}, {}, None)
 
 
 def decoded(data):
@@ -96,7 +96,7 @@ def test_a_picture_that_cannot_be_drawn_ends_no_other():
         studio.want(0, True)
         wild = result(((10, 10, 60, 60), (0.9, 0, 0)))
         wild.tracks[0].velocity[:] = np.inf  # no pixel is there
-        studio.offer(0, noise(), wild._replace(arrived=2.0))
+        studio.offer(0, noise(), wild._replace(at=2.0))
         wait_for(lambda: studio._jobs[0] is None or not studio._thread.is_alive(), "the picture's end")
         studio.offer(0, noise(), result())
         wait_for(lambda: made, "the next picture", 20.0)

@@ -21,7 +21,7 @@ from jetson.errors import BadInput, JetmaskError, UsageError
 from pipeline import config as configuration
 from pipeline.models.detector import build, load, save
 from pipeline.pruning import pruner
-from pipeline.training import dataset, train
+from pipeline.training import cli, dataset, train
 
 SETTINGS = [
     "model.size=n",
@@ -163,8 +163,8 @@ def test_a_resumed_run_goes_by_its_own_config_and_tells_what_is_otherwise(drawn,
 
     def resume(*words):
         parser = argparse.ArgumentParser()
-        train.options(parser)
-        train.command(parser.parse_args([*words, "--out", str(tmp_path), "--resume"]))
+        cli.options(parser)
+        cli.command(parser.parse_args([*words, "--out", str(tmp_path), "--resume"]))
         return asked[-1]
 
     own = settings(drawn, "train.learning_rate=1e-3", "augment.mosaic=0.1")
