@@ -10,6 +10,7 @@ from typing import Any, List, Optional
 import jetson
 from jetson.bundle import manifest
 from jetson.capture import source
+from jetson.capture.check import check
 from jetson.collect.collector import Collector, Settings
 from jetson.engine import available
 from jetson.errors import DeviceMismatch, UsageError
@@ -58,9 +59,12 @@ def command(args: argparse.Namespace) -> int:
     if args.count < 0 or not 1 <= args.threads <= 64:
         raise UsageError("--count or --threads is out of range", None, "0 or more; 1 to 64")
     size = source.parse_size(args.size) if args.size else None
-    where = [source.parse(uri, size, loop=False) for uri in args.source]
+    addresses: List[str] = []
+    for uri in args.source:
+        addresses += source.read_list(uri) if source.is_list(uri) else [uri]
+    where = [source.parse(uri, size, loop=False) for uri in addresses]
     for one in where:
-        source.check(one)
+        check(one)
     needed = bool(args.only or args.blur_faces)
     score = float(manifest.load(args.bundle).decode["score"]) if needed else 0.4
     settings = Settings(

@@ -117,6 +117,6 @@ def test_the_verbs_are_those_that_the_design_names(prog, module):
     expected = {
         "jetmask": "demo data train prune export calibrate build bundle evaluate detect predict bench report sweep choose run "
         "deploy doctor",
-        "python3 -m jetson": "build serve bench verify install collect doctor",
+        "python3 -m jetson": "build serve bench verify install collect first-light doctor",
     }[prog]
     assert sorted(listed) == sorted(expected.split())
