@@ -8,6 +8,7 @@ import sys
 from typing import Any, List, Optional
 
 import jetson
+from jetson import doctor
 from jetson.bundle import manifest
 from jetson.capture import source
 from jetson.capture.check import check
@@ -37,7 +38,11 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="keep only frames that the detector is unsure about, or that two variants disagree on; may be given twice",
     )
     add("--blur-faces", action="store_true", help="make faces unrecognisable in what is kept")
-    add("--bundle", metavar="DIR", default=SHIPPED, help="the detector for --only and --blur-faces (default: shipped)")
+    add(
+        "--bundle",
+        metavar="DIR",
+        help="the detector for --only and --blur-faces (default: the one installed here, else the one that ships)",
+    )
     add("--variant", metavar="NAME", help="its variant (default: the bundle's default)")
     add("--against", metavar="NAME", help="the variant to compare with (default: the largest other that runs here)")
     add("--runtime", metavar="R", help="tensorrt, onnxruntime or litert (default: the first that is here)")
@@ -65,12 +70,13 @@ def command(args: argparse.Namespace) -> int:
     where = [source.parse(uri, size, loop=False) for uri in addresses]
     for one in where:
         check(one)
+    bundle = args.bundle or _installed()
     needed = bool(args.only or args.blur_faces)
-    score = float(manifest.load(args.bundle).decode["score"]) if needed else 0.4
+    score = float(manifest.load(bundle).decode["score"]) if needed else 0.4
     settings = Settings(
         where, args.out, args.every, int(args.limit * 1e6), tuple(args.only), args.blur_faces, args.count, score
     )
-    detectors = _detectors(args.bundle, args.variant, args.against, args.runtime, args.threads, settings)
+    detectors = _detectors(bundle, args.variant, args.against, args.runtime, args.threads, settings)
     try:
         collector = Collector(settings, detectors, lambda text: print(text, file=sys.stderr, flush=True))
         _tell(settings)
@@ -78,6 +84,12 @@ def command(args: argparse.Namespace) -> int:
     finally:
         for detector in detectors:
             detector.close()
+
+
+def _installed() -> str:
+    """The bundle that runs on this device; the shipped one where none is installed (a device has no other)."""
+    current = os.path.join(doctor.state_folder(), "current")
+    return current if os.path.isdir(current) else SHIPPED
 
 
 def _detectors(
