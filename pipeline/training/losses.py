@@ -7,6 +7,9 @@ a small part of a training step on a CPU. The class loss is the quality focal lo
 GIoU (arXiv:1902.09630).
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from keras import ops
 
 from pipeline.models.detector import MAX_LOG_DISTANCE, STRIDES
@@ -18,21 +21,21 @@ AROUND = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
 CLS_WEIGHT, BOX_WEIGHT = 1.5, 2.0
 
 
-def flatten(outputs):
-    """List [cls_4, box_4, cls_8, …] -> logits (B, A, 3), log distances (B, A, 4) and the grid sizes [(h, w), …]."""
+def flatten(outputs: Sequence[Any]) -> tuple[Any, Any, list[tuple[Any, Any]]]:
+    """List [cls_4, box_4, cls_8, …] -> logits (B, A, C), log distances (B, A, 4) and the grid sizes [(h, w), …]."""
     grids = [(ops.shape(t)[1], ops.shape(t)[2]) for t in outputs[0::2]]
     batch = ops.shape(outputs[0])[0]
 
-    def join(maps):
+    def join(maps: Sequence[Any]) -> Any:
         return ops.concatenate([ops.reshape(ops.cast(m, "float32"), (batch, -1, m.shape[-1])) for m in maps], axis=1)
 
     return join(outputs[0::2]), join(outputs[1::2]), grids
 
 
-def cell_centres(grids):
+def cell_centres(grids: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
     """Centres of all cells in input pixels (A, 2) as x, y and their strides (A,), in the order of `flatten`."""
     centres, strides = [], []
-    for (h, w), stride in zip(grids, STRIDES):
+    for (h, w), stride in zip(grids, STRIDES, strict=True):
         y = (ops.cast(ops.arange(h), "float32") + 0.5) * stride
         x = (ops.cast(ops.arange(w), "float32") + 0.5) * stride
         gx, gy = ops.meshgrid(x, y)
@@ -41,7 +44,7 @@ def cell_centres(grids):
     return ops.concatenate(centres, axis=0), ops.concatenate(strides, axis=0)
 
 
-def candidates(boxes, grids):
+def candidates(boxes: Any, grids: Sequence[tuple[Any, Any]]) -> tuple[Any, Any, Any, Any]:
     """Candidate cells of every truth box.
 
     boxes: (B, G, 4) xyxy input pixels. Returns cell index (B, G, K) into all cells, its centre (B, G, K, 2), its
@@ -52,8 +55,8 @@ def candidates(boxes, grids):
     cy = (boxes[..., 1] + boxes[..., 3]) / 2
     size = ops.sqrt(ops.maximum((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]), 0.0))
     index, centre, good, stride_of = [], [], [], []
-    start = 0
-    for (h, w), stride in zip(grids, STRIDES):
+    start: Any = 0
+    for (h, w), stride in zip(grids, STRIDES, strict=True):
         low, high = SIZE_RANGES[stride]
         fits = ops.logical_and(size >= low, size < high)
         j, i = ops.floor(cx / stride), ops.floor(cy / stride)
@@ -80,13 +83,13 @@ def candidates(boxes, grids):
     )
 
 
-def decode(centre, stride, log_distance):
+def decode(centre: Any, stride: Any, log_distance: Any) -> Any:
     """Boxes xyxy in input pixels from cell centres (…, 2), strides (…,) and log distances (…, 4)."""
     d = ops.exp(ops.clip(log_distance, -MAX_LOG_DISTANCE, MAX_LOG_DISTANCE)) * ops.expand_dims(stride, -1)
     return ops.concatenate([centre - d[..., :2], centre + d[..., 2:]], axis=-1)
 
 
-def iou_and_giou(a, b):
+def iou_and_giou(a: Any, b: Any) -> tuple[Any, Any]:
     """IoU and GIoU of boxes (…, 4) xyxy, elementwise."""
     overlap = ops.maximum(ops.minimum(a[..., 2:], b[..., 2:]) - ops.maximum(a[..., :2], b[..., :2]), 0.0)
     inter = overlap[..., 0] * overlap[..., 1]
@@ -99,7 +102,7 @@ def iou_and_giou(a, b):
     return iou, iou - (hull - union) / hull
 
 
-def assign(align, iou, good, index, cells):
+def assign(align: Any, iou: Any, good: Any, index: Any, cells: Any) -> Any:
     """Which candidates are positive.
 
     align, iou, good, index: (B, G, K); cells: number of cells A. Every truth takes its k best candidates by
@@ -109,7 +112,10 @@ def assign(align, iou, good, index, cells):
     good_f = ops.cast(good, "float32")
     align = ops.where(good, align, -1.0)
     top_iou, _ = ops.top_k(iou * good_f, 9)
-    k = ops.clip(ops.round(ops.sum(top_iou, axis=-1, keepdims=True)), 1.0, 9.0)
+    total = ops.sum(top_iou, axis=-1, keepdims=True)
+    # A diverged network's boxes are NaN. What a cast makes of NaN depends on the processor (without AVX-512 it is
+    # 2147483647, and TensorFlow ends in an internal error at the gather): the loss itself says that it is NaN.
+    k = ops.clip(ops.round(ops.where(total >= 1.0, total, 1.0)), 1.0, 9.0)
     sorted_align, _ = ops.top_k(align, 9)
     place = ops.cast(k, "int32") - 1
     threshold = ops.take_along_axis(sorted_align, place, axis=-1)
@@ -123,7 +129,7 @@ def assign(align, iou, good, index, cells):
     return ops.cast(chosen & (align >= won), "float32")
 
 
-def detection_loss(outputs, boxes, labels, ignore):
+def detection_loss(outputs: Sequence[Any], boxes: Any, labels: Any, ignore: Any) -> tuple[Any, Any]:
     """Class and box loss of one batch.
 
     outputs: the model's list; boxes (B, G, 4) xyxy input pixels; labels (B, G) int, -1 for padding;
