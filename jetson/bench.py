@@ -183,6 +183,7 @@ def through_runner(
         every_frame=every_frame,
         on_result=None if sampling is None else lambda view, frame, result: sampling.offer(frame.image),
         spare=None if sampling is None else sampling.spare,
+        classes=manifest.load(bundle_dir).class_list,
     )
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.0002)
@@ -224,7 +225,10 @@ def _agreement(entries: Sequence[Entry], reference: Entry, frames: Sequence[np.n
 
 
 def _average_precision(
-    entries: Sequence[Entry], truths: Sequence[average_precision.Truth], say: Callable[[str], None]
+    entries: Sequence[Entry],
+    truths: Sequence[average_precision.Truth],
+    classes: Sequence[str],
+    say: Callable[[str], None],
 ) -> None:
     for entry in entries:
         found: List[Faces] = []
@@ -232,14 +236,14 @@ def _average_precision(
             found.append(entry.detector.detect(average_precision.read_image(truth), average_precision.MIN_SCORE))
             if number % 20 == 0:
                 say(f"{entry.variant.name}: image {number + 1} of {len(truths)}")
-        entry.eval_result = average_precision.evaluate(truths, found)
+        entry.eval_result = average_precision.evaluate(truths, found, classes)
 
 
 def measure(args: argparse.Namespace, say: Callable[[str], None]) -> Dict[str, Any]:
     """Everything `bench` measures, ready for JSON."""
     contents = manifest.load(args.bundle)
     entries = entries_of(contents, args.variant, args.runtime)
-    truths = average_precision.load_split(args.data) if args.data else []
+    truths = average_precision.load_split(args.data, contents.classes) if args.data else []
     if truths:
         frames = [average_precision.read_image(truth) for truth in truths[:FRAMES]]
     else:

@@ -5,11 +5,14 @@ import dataclasses
 import difflib
 import math
 import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from jetson.bundle import classes as class_list
 from jetson.errors import BadInput
 
 SIZES = ("n", "s", "m", "mobilenetv2")
@@ -21,9 +24,14 @@ WEIGHTS = Path(__file__).parent / "weights"  # those that ship
 @dataclass
 class Data:
     root: str = ""  # folder with the split folders; "": the environment's JETMASK_DATA
-    train: list = field(default_factory=list)  # folders; []: train and, where they are, crops, extra, negatives
+    train: list[str] = field(default_factory=list)  # folders; []: train and, where they are, crops, extra, negatives
     val: str = "val"  # chosen on; test/ is never read in training, except for the next key
-    apart_from: list = field(default_factory=lambda: ["val", "test"])  # near-duplicates of these are left out
+    apart_from: list[str] = field(default_factory=lambda: ["val", "test"])  # near-duplicates of these are left out
+    classes: list[str] = field(default_factory=list)  # names of the classes, 1 to 80, in the order of the network's
+    # outputs; []: the categories of the data, or the three mask classes where it has no others
+    roles: dict[str, str] = field(default_factory=dict)  # what a class means to who watches: ok, alert, attention or
+    # ignore, as {head: alert}; it sets colours and alarms. Not named: alert for without_mask, attention for
+    # mask_worn_incorrect, ok for any other
 
 
 @dataclass
@@ -61,7 +69,9 @@ class Train:
     epochs: int = 60
     images_per_epoch: int = 4000
     batch_size: int = 16  # at 320 x 320; larger sizes get fewer images for the same cost
-    sizes: list = field(default_factory=lambda: [[256, 0.25], [320, 0.30], [416, 0.25], [512, 0.12], [640, 0.08]])
+    sizes: list[list[float]] = field(
+        default_factory=lambda: [[256, 0.25], [320, 0.30], [416, 0.25], [512, 0.12], [640, 0.08]]
+    )
     optimizer: str = "adamw"  # adamw, adam, sgd, rmsprop, adagrad
     learning_rate: float = 2e-3
     schedule: str = "trapezoid"  # trapezoid, cosine, fixed, plateau
@@ -72,7 +82,7 @@ class Train:
     ema: float = 0.9985  # decay of the averaged weights a step; 0: none
     closing_epochs: int = 4  # last epochs without mosaic and paste
     early_stop_epochs: int = 0  # end after so many epochs without a better val figure; 0: never
-    val_wh: list = field(default_factory=lambda: [416, 416])
+    val_wh: list[int] = field(default_factory=lambda: [416, 416])
     val_every: int = 1  # epochs between validations
     precision: str = "float32"  # float32 or mixed_bfloat16 (pays only on processors with BF16)
     seed: int = 1
@@ -86,7 +96,7 @@ class Config:
     train: Train = field(default_factory=Train)
 
 
-def load(path=None, overrides=(), start=None):
+def load(path: str | Path | None = None, overrides: Iterable[str] = (), start: Config | None = None) -> Config:
     """Config from a YAML file (or a preset's name) and `key=value` overrides such as "train.epochs=5"; what neither
     names is as in `start` (default: as declared above)."""
     config = copy.deepcopy(start) if start else Config()
@@ -118,7 +128,7 @@ def load(path=None, overrides=(), start=None):
                 remedy="write --set KEY=VALUE",
             )
         try:
-            node = yaml.safe_load(text)
+            node: Any = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError) as error:
             raise BadInput(
                 f"not YAML: {error}",
@@ -133,12 +143,12 @@ def load(path=None, overrides=(), start=None):
     return config
 
 
-def shipped():
+def shipped() -> list[str]:
     """Names of the weights that ship."""
     return sorted(path.stem for path in WEIGHTS.glob("*.keras"))
 
 
-def weights(name):
+def weights(name: str) -> str:
     """The path of a model's weights: `name` itself, or the shipped ones where it is their name (s, sp) and no file."""
     return str(WEIGHTS / (name + ".keras")) if name in shipped() and not Path(name).exists() else name
 
@@ -165,7 +175,7 @@ _CHOICES = {"train.precision": ("float32", "mixed_bfloat16")}
 _SHARES = ("single", "mosaic", "paste", "large", "drawn")
 
 
-def _check(config):
+def _check(config: Config) -> None:
     """BadInput for a value that would stop the training later, or would let it go on without sense."""
     values = {**_RANGES, **{"augment." + name: (0, math.inf) for name in dataclasses.asdict(config.augment)}}
     for key, (low, high) in values.items():
@@ -197,29 +207,34 @@ def _check(config):
         or not sum(share for _, share in sizes) > 0
     ):
         _refuse("train.sizes", sizes, "[[size, share], ...]: multiples of 32, shares of which one is over 0")
+    data = config.data
+    if data.classes and (found := class_list.problems(data.classes)):
+        _refuse("data.classes", data.classes, "; ".join(found))
+    if wrong := [role for role in data.roles.values() if role not in class_list.ROLES]:
+        _refuse("data.roles", wrong[0], "one of " + ", ".join(class_list.ROLES) + " for each class")
 
 
-def _at(config, key):
+def _at(config: Config, key: str) -> Any:
     section, name = key.split(".")
     return getattr(getattr(config, section), name)
 
 
-def _side(value):
+def _side(value: Any) -> bool:
     return type(value) is int and value > 0 and value % 32 == 0
 
 
-def _share(value):
+def _share(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value < math.inf
 
 
-def _refuse(key, value, expected):
+def _refuse(key: str, value: Any, expected: str) -> None:
     raise BadInput(f"{key} is {value!r}", where=key, expected=expected, remedy="change the value")
 
 
-def _merge(target, document, where, prefix):
+def _merge(target: Any, document: Any, where: str, prefix: str) -> None:
     if not isinstance(document, dict):
         raise BadInput(
-            "%s is not a section" % (prefix or "the file"),
+            f"{prefix or 'the file'} is not a section",
             where=where,
             expected="keys and values",
             remedy="write it as `section:` with indented keys",
@@ -245,7 +260,7 @@ def _merge(target, document, where, prefix):
             setattr(target, key, _typed(value, current, full, where))
 
 
-def _typed(value, default, key, where):
+def _typed(value: Any, default: Any, key: str, where: str) -> Any:
     kind = type(default)
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
@@ -264,19 +279,19 @@ def _typed(value, default, key, where):
     )
 
 
-def _keys(config, prefix=""):
-    out = []
+def _keys(config: Any, prefix: str = "") -> list[str]:
+    out: list[str] = []
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         out += _keys(value, prefix + f.name + ".") if dataclasses.is_dataclass(value) else [prefix + f.name]
     return out
 
 
-def to_dict(config):
+def to_dict(config: Config) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def gone_on_with(before, config, where):
+def gone_on_with(before: Mapping[str, Any], config: Config, where: Any) -> None:
     """Tell on stderr what is otherwise than in the run that `config` goes on with. BadInput where its checkpoint means
     nothing then: one optimizer's variables can have the shapes of another's.
 

@@ -14,6 +14,7 @@ from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional
 import cv2
 import numpy as np
 
+from jetson.bundle.classes import MASK_CLASSES, Classes
 from jetson.capture import source
 from jetson.capture.camera import Camera, Frame
 from jetson.inference.detector import Detector, Faces
@@ -48,9 +49,9 @@ class Active(NamedTuple("Active", [("variant", Any), ("detector", Detector), ("g
 class View:
     """One camera with its tracker and its newest result."""
 
-    def __init__(self, camera: Camera, score: float) -> None:
+    def __init__(self, camera: Camera, score: float, classes: Classes = MASK_CLASSES) -> None:
         self.camera = camera
-        self.tracker = tracker.Tracker(score)
+        self.tracker = tracker.Tracker(score, len(classes.names), classes.ignored())
         self.latest: Optional[Result] = None
         self.results = 0
         self.rate = Rate()
@@ -91,12 +92,14 @@ class Runner:
         on_result: Optional[Callable[[View, Frame, Result], None]] = None,
         spare: Optional[Callable[[bool], bool]] = None,
         reopen: Optional[Callable[[Any], Detector]] = None,
+        classes: Classes = MASK_CLASSES,
     ) -> None:
         self.score = detector.decode["score"] if score is None else score
         self._score_of_bundle = score is None
         self._change = threading.Condition()
         self.views = [
-            View(Camera(where, index, self._wake, every_frame), self.score) for index, where in enumerate(sources)
+            View(Camera(where, index, self._wake, every_frame), self.score, classes)
+            for index, where in enumerate(sources)
         ]
         self.active = Active(variant, detector, 0, True)
         self.histograms = {stage: Histogram() for stage in STAGES}

@@ -20,9 +20,10 @@ import secrets
 import ssl
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from jetson import files
+from jetson.bundle.manifest import CLASSES
 from jetson.errors import DeviceMismatch, JetmaskError
 from jetson.monitor.journal import stamp
 from jetson.mqtt import homeassistant
@@ -63,6 +64,7 @@ class Mqtt:
         self.connects = 0
         self.cameras: List[homeassistant.Places] = []
         self.model = ""
+        self.classes: Sequence[str] = CLASSES
         self.newest: Optional[Dict[str, Any]] = None
         self.types = set(homeassistant.EVENT_TYPES)
         self.stopping = threading.Event()

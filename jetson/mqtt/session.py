@@ -127,6 +127,7 @@ class Session:
                 owner.cameras,
                 owner.model,
                 self._known,
+                owner.classes,
             )
         # Counts are retained, too: those of a camera that is no more, or under a former name, would stay for ever.
         own = [

@@ -62,11 +62,14 @@ class Live:
     def open(self, sources: List[source.Source], token: Optional[str]) -> None:
         """Read the bundle, open the engine, start everything; `token` None: open to all. JetmaskError on a mistake."""
         args = self.args
-        self.truths = average_precision.load_split(args.eval) if args.eval else []
+        self.manifest = manifest.load(args.bundle)
+        classes = self.manifest.class_list
+        self.truths = average_precision.load_split(args.eval, classes.names) if args.eval else []
         self.threads = args.threads or default_threads()
         places = zones.load(args.zones, len(sources)) if args.zones else []
-        self.zones = [Counter([one for one in places if one.camera == camera]) for camera in range(len(sources))]
-        self.manifest = manifest.load(args.bundle)
+        self.zones = [
+            Counter([one for one in places if one.camera == camera], classes.names) for camera in range(len(sources))
+        ]
         variant = self.manifest.variant(args.variant)
         crops = args.keep_crops and not args.blur_faces
         self.journal = Journal(args.events, crops, self._tell_event)
@@ -79,7 +82,14 @@ class Live:
         self.door = Door(args.host, args.port, self._healthz, self.server.admit, access.HEADERS).start()
         detector = self.detector(variant)
         self.runner = Runner(
-            sources, variant, detector, args.score, args.every_frame, self._on_result, reopen=self.detector
+            sources,
+            variant,
+            detector,
+            args.score,
+            args.every_frame,
+            self._on_result,
+            reopen=self.detector,
+            classes=classes,
         )
         self.board = Board().start()
         self.status = Status(
@@ -102,6 +112,7 @@ class Live:
             args.blur_faces,
             self.runner.score,
             lambda camera: self.zones[camera].state(),
+            classes,
         )
         self.site.server, self.site.studio = self.server, self.studio
         self.status.server = self.server
@@ -114,6 +125,7 @@ class Live:
         self.runner.start()
         self.server.start()
         if self.mqtt is not None:
+            self.mqtt.classes = classes.names
             self.mqtt.start([one.names() for one in self.zones], self.board.state().get("model") or "")
         self._announce(guard, token)
 
@@ -161,6 +173,7 @@ class Live:
             args.budget / 100,
             self.truths,
             lambda: self.board.state().get("total_mw"),
+            self.manifest.classes,
         ).start()
         self.tradeoff.in_use = lambda detector: self.runner.active.detector is detector
         if self.drift is not None:
@@ -267,11 +280,12 @@ class Live:
         with view.tracking:  # a reload may bring other lines
             passed = self.zones[camera.index].update(view.tracker.tracks, result.frame_wh, result.arrived)
         if result.events or passed:
-            wall, monotonic = time.time(), time.monotonic()
+            wall, monotonic, classes = time.time(), time.monotonic(), self.manifest.class_list
             for event in result.events:
-                self.journal.add(event.kind, **from_track(event, camera.index, camera.source.label, wall, monotonic))
+                fields = from_track(event, camera.index, camera.source.label, wall, monotonic, classes)
+                self.journal.add(event.kind, **fields)
             for one in passed:
-                fields = from_track(one, camera.index, camera.source.label, wall, monotonic)
+                fields = from_track(one, camera.index, camera.source.label, wall, monotonic, classes)
                 self.journal.add(one.kind, **dict(fields, **one.place()))
 
     def run(self) -> int:

@@ -45,7 +45,8 @@ def _zones(live: Any) -> None:
     except BadInput as error:
         _refused(live, "file of lines and zones was", error)
         return
-    counters = [Counter([one for one in places if one.camera == camera]) for camera in range(len(live.zones))]
+    names = live.manifest.classes
+    counters = [Counter([one for one in places if one.camera == camera], names) for camera in range(len(live.zones))]
     if all(new.same_places(old) for new, old in zip(counters, live.zones)):
         return
     for number, view in enumerate(live.runner.views):
@@ -54,7 +55,7 @@ def _zones(live: Any) -> None:
             live.zones[number] = counters[number]
         wall, monotonic = time.time(), time.monotonic()
         for one in left:
-            fields = from_track(one, number, view.camera.source.label, wall, monotonic)
+            fields = from_track(one, number, view.camera.source.label, wall, monotonic, live.manifest.class_list)
             live.journal.add(one.kind, **dict(fields, **one.place()))
     if live.mqtt is not None:
         live.mqtt.cameras = [one.names() for one in live.zones]
@@ -68,6 +69,13 @@ def _bundle(live: Any) -> None:
     try:
         manifest.verify(args.bundle)
         fresh = manifest.load(args.bundle)
+        if fresh.class_list != live.manifest.class_list:  # counts and votes so far are of the old ones
+            raise BadInput(
+                "the new bundle has other classes or roles",
+                args.bundle,
+                ", ".join(live.manifest.classes),
+                "start the runner again: its counts begin anew then",
+            )
         variant = fresh.variant(args.variant)
         entries = live.choose(fresh, variant)
         golden.require(args.bundle, variant.name, args.runtime)

@@ -201,12 +201,13 @@ class Counter:
     counted then. A person who was lost and found again is another one: counts are of tracks.
     """
 
-    def __init__(self, zones: Sequence[Zone]) -> None:
+    def __init__(self, zones: Sequence[Zone], classes: Sequence[str] = CLASSES) -> None:
+        self.classes = tuple(classes)
         self.lines = [zone for zone in zones if zone.kind == "line"]
         self.polygons = [zone for zone in zones if zone.kind == "polygon"]
-        self._crossed = np.zeros((len(self.lines), 2, len(CLASSES)), np.int64)
-        self._entered = np.zeros((len(self.polygons), len(CLASSES)), np.int64)
-        self._present = np.zeros((len(self.polygons), len(CLASSES)), np.int64)
+        self._crossed = np.zeros((len(self.lines), 2, len(classes)), np.int64)
+        self._entered = np.zeros((len(self.polygons), len(classes)), np.int64)
+        self._present = np.zeros((len(self.polygons), len(classes)), np.int64)
         self._seen: Dict[int, _Seen] = {}
 
     def update(self, tracks: Sequence[Track], frame_wh: Tuple[int, int], now: float) -> List[ZoneEvent]:
@@ -327,7 +328,7 @@ class Counter:
         """
 
         def counts(row: np.ndarray) -> Dict[str, int]:
-            return dict(zip(CLASSES, (int(n) for n in row)), total=int(row.sum()))
+            return dict(zip(self.classes, (int(n) for n in row)), total=int(row.sum()))
 
         crossed, entered, present = self._crossed.copy(), self._entered.copy(), self._present
         lines = [

@@ -14,10 +14,10 @@ import cv2
 import keras
 import numpy as np
 
+from jetson.bundle.manifest import CLASSES
 from jetson.errors import BadInput
 from jetson.evaluation import average_precision
 from pipeline.data import leak
-from pipeline.models.detector import CLASSES
 from pipeline.training import augment, image_cache
 
 PASTED_FACE_PX = 40  # a smaller face, enlarged, would teach blur
