@@ -24,9 +24,10 @@ WEIGHTS = Path(__file__).parent / "weights"  # those that ship
 @dataclass
 class Data:
     root: str = ""  # folder with the split folders; "": the environment's JETMASK_DATA
-    train: list[str] = field(default_factory=list)  # folders; []: train and, where they are, crops, extra, negatives
+    train: list[str] = field(default_factory=list)  # folders; []: train and, where there, crops, extra, extra2, negatives
     val: str = "val"  # chosen on; test/ is never read in training, except for the next key
     apart_from: list[str] = field(default_factory=lambda: ["val", "test"])  # near-duplicates of these are left out
+    most_per_person: int = 12  # photographs of one person or video, where the files' names tell; 0: all
     classes: list[str] = field(default_factory=list)  # names of the classes, 1 to 80, in the order of the network's
     # outputs; []: the categories of the data, or the three mask classes where it has no others
     roles: dict[str, str] = field(default_factory=dict)  # what a class means to who watches: ok, alert, attention or
@@ -55,6 +56,8 @@ class Augment:
     scale: float = 1.0  # strength of zoom and stretch
     flip: float = 0.5  # probabilities from here on
     photometric: float = 1.0  # strength of light, contrast and colour
+    grey: float = 0.12  # made grey, whatever collection it is from: grey must mean nothing
+    dark: float = 0.12  # with .3 to 1 of its light
     blur: float = 0.12
     noise: float = 0.08
     jpeg: float = 0.12
@@ -169,6 +172,7 @@ _RANGES = {
     "train.val_every": (1, math.inf),
     "train.seed": (0, 2**32 - 1),
     "model.dropout": (0, 0.99),
+    "data.most_per_person": (0, math.inf),
     "model.teacher_weight": (0, math.inf),
 }
 _CHOICES = {"train.precision": ("float32", "mixed_bfloat16")}

@@ -15,7 +15,8 @@ from pipeline.training.canvas import Sheet, draw_masks, overlap
 from pipeline.training.photometric import erase, photometric
 
 FACE_ODDS = (0.42, 0.46, 0.12)  # of pasted and large faces: masked, bare (some get a drawn mask), worn incorrectly
-MAX_FACE_PX = 520  # larger faces than this are of no use to a detector whose largest input is 640
+MAX_FACE_PX = 600  # larger faces than this are of no use to a detector whose largest input is 640
+ENLARGED = 2.0  # a large face is rather taken from a photograph that need not be enlarged more: blur is no feature
 
 
 def canvas(pool, size, config, rng, closing=False):
@@ -205,8 +206,11 @@ def _print(sheet, rng):
 
 def _large(sheet, pool, rng):
     """One face that fills 35 to 95 % of the canvas: what a visitor in front of the camera looks like."""
-    photo, k = _pick_face(pool, rng)
-    box = photo.boxes[k]
     face = min(MAX_FACE_PX, rng.uniform(0.35, 0.95) * sheet.size)
-    scale = face / max(box[2] - box[0], box[3] - box[1])
+    for _ in range(4):
+        photo, k = _pick_face(pool, rng)
+        box = photo.boxes[k]
+        scale = face / max(box[2] - box[0], box[3] - box[1])
+        if scale <= ENLARGED:
+            break
     sheet.place(photo, rng, (scale, scale), (0, 0, sheet.size, sheet.size))

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,9 @@ from pipeline.training import augment, image_cache
 
 PASTED_FACE_PX = 40  # a smaller face, enlarged, would teach blur
 MINED_IGNORES = Path(__file__).with_name("mined_ignores.json")
+HELD_OUT = Path(__file__).with_name("held_out.json")  # people whom only validation sees: benchmarks/held_out.py
+FEW_PEOPLE = {"video_frames_few_people", "few_people", "grayscale"}  # tags of extra2/
+WEIGHTS = {"train": 0.6, "extra": 0.17, "extra2": 0.1, "crops": 0.13, "negatives": 0.1}  # of scenes; others: .6
 
 
 class Photo(NamedTuple):
@@ -106,29 +110,37 @@ class Pool(NamedTuple):
 
 def folders_of(data):
     """The folders below data.root that are trained on, by the config's `data` section: those that it names, else train
-    and, of crops, extra and negatives, those that are there."""
+    and, of crops, extra, extra2 and negatives, those that are there."""
     root = Path(data.root or os.environ.get("JETMASK_DATA", ""))
-    return data.train or ["train", *(name for name in ("crops", "extra", "negatives") if (root / name).is_dir())]
+    return data.train or [
+        "train",
+        *(name for name in ("crops", "extra", "extra2", "negatives") if (root / name).is_dir()),
+    ]
 
 
-def read_pool(root, folders, apart_from=()):
+def read_pool(root, folders, apart_from=(), most_per_person=0):
     """All training photographs in the split folders below root.
 
-    A folder called `crops` holds one face an image; of one called `negatives` a third is held out. Near-duplicates of
-    photographs in the folders `apart_from` (those that exist) are left out, so that nothing is judged on what it saw.
+    A folder called `crops` holds one face an image; of one called `negatives` a third is held out, and so are the
+    people in held_out.json. Near-duplicates of photographs in the folders `apart_from` (those that exist) are left out,
+    so that nothing is judged on what it saw. most_per_person: photographs of one person or video, where the file names
+    tell (see `series`); 0: all.
     """
+    not_trained_on = json.loads(HELD_OUT.read_text(encoding="utf-8"))["not_trained_on"] if HELD_OUT.exists() else {}
     judges = [Path(root) / name for name in apart_from if (Path(root) / name).is_dir()]
     groups = {}
     for folder in folders:
-        known = leak.keep_out(Path(root) / folder, judges) if judges else {}
+        known = set(leak.keep_out(Path(root) / folder, judges) if judges else ())
+        known.update(not_trained_on.get(folder, ()))
+        if most_per_person:
+            known.update(too_many(Path(root) / folder, most_per_person, known))
         groups[folder] = read_split(
             Path(root) / folder,
             lambda name, known=known, folder=folder: (
                 not (Path(name).name in known or folder == "negatives" and held_out(name))
             ),
         )
-    weights = {"train": 0.6, "extra": 0.17, "crops": 0.13, "negatives": 0.1}
-    scenes = [(photos, weights.get(name, 0.6)) for name, photos in groups.items() if photos]
+    scenes = [(photos, WEIGHTS.get(name, 0.6)) for name, photos in groups.items() if photos]
     everything = [p for photos in groups.values() for p in photos]
     if not everything:
         raise BadInput(
@@ -154,10 +166,39 @@ def _faces(groups):
     return out
 
 
+def series(orig_name):
+    """What the photographs of one person or video have in common: their original name without its numbers; None where
+    nothing but numbers is there, as in a collection of portraits."""
+    stem = re.split(r"\.rf\.", Path(orig_name).name, maxsplit=1)[0]
+    stem = re.sub(r"[._](jpe?g|png|heic)$", "", stem, flags=re.IGNORECASE)
+    stem = re.sub(r"[._](jpe?g|png|heic)$", "", stem, flags=re.IGNORECASE)
+    stem = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "", stem)  # a UUID
+    return re.sub(r"\d+", "", stem).strip("-_. ") or None
+
+
+def too_many(split_dir, most, gone=()):
+    """Names of the photographs with faces, of a split folder, that are over `most` of one series and tagged as grey or
+    of few people, as collections of video frames are; what stays is evenly spread. Those in `gone` are out already."""
+    document = json.loads((Path(split_dir) / "annotations.json").read_text(encoding="utf-8"))
+    with_faces = {annotation["image_id"] for annotation in document["annotations"]}
+    groups = {}
+    for entry in document["images"]:
+        if entry["id"] not in with_faces:
+            continue
+        name, common = Path(entry["file_name"]).name, series(entry.get("orig_name") or "")
+        if common and name not in gone and FEW_PEOPLE & set(entry.get("tags") or ()):
+            groups.setdefault((entry.get("source"), common), []).append(name)
+    out = set()
+    for names in map(sorted, groups.values()):
+        if len(names) > most:
+            out.update(set(names) - {names[i * len(names) // most] for i in range(most)})
+    return out
+
+
 def one_person_capped(photos, run=16, most=8):
     """At most `most` bare faces of any `run` in a row: where a collection holds many photographs of one person, as
     chandrikadeb7's bare faces do (99 people in about 1,600), they follow one another."""
-    bare = [p for p in photos if (p.labels == 1).any()]
+    bare = sorted((p for p in photos if (p.labels == 1).any()), key=lambda photo: photo.path.name)
     left_out = {id(p) for i, p in enumerate(bare) if i % run * most // run == (i - 1) % run * most // run and i % run}
     return [p for p in photos if id(p) not in left_out]
 

@@ -3,6 +3,8 @@
 import cv2
 import numpy as np
 
+DARKEST = 0.3  # share of the light that is left
+
 
 def photometric(image, config, rng):
     """Light, colour, blur, noise and compression; returns a new contiguous array."""
@@ -20,6 +22,11 @@ def photometric(image, config, rng):
             gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
             saturation = rng.uniform(0, 1.5) if rng.random() < 0.7 else 0.0
             image = cv2.addWeighted(image, saturation, gray, 1 - saturation, 0)
+    if rng.random() < config.grey:
+        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    if rng.random() < config.dark:
+        # As a camera gives a dark room, before its noise: fewer levels, and no gamma that would save some.
+        image = cv2.LUT(image, (np.arange(256) * np.exp(rng.uniform(np.log(DARKEST), 0))).astype(np.uint8))
     if rng.random() < config.low_resolution:
         # A far or cheap camera: detail is lost before the picture reaches the network, as no blur kernel imitates.
         h, w = image.shape[:2]

@@ -153,7 +153,9 @@ class Run:
                 expected="labels of with_mask or without_mask",
                 remedy="split again: jetmask data split",
             )
-        self.pool = dataset.read_pool(root, dataset.folders_of(config.data), config.data.apart_from)
+        self.pool = dataset.read_pool(
+            root, dataset.folders_of(config.data), config.data.apart_from, config.data.most_per_person
+        )
         if not any(self.pool.faces):
             raise BadInput(
                 "there is no face to train on",

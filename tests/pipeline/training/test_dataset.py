@@ -259,3 +259,95 @@ def test_a_speck_is_no_face_to_enlarge(tmp_path):
     )
     pool = dataset.read_pool(tmp_path, ["train"])
     assert [[k for _, k in faces] for faces in pool.faces] == [[1], [], []]
+
+
+@pytest.mark.parametrize(
+    "name, common",
+    [
+        ("Face-Detection-2/train/images/IMG_4920_mov-21_jpg.rf.ceb23ea67c4085.jpg", "IMG__mov"),
+        ("Face-Detection-2/train/images/IMG_4920_mov-7_jpg.rf.0000.jpg", "IMG__mov"),
+        ("data/test/images/closed-eye-19134b22-3044-11ec-8940-302432df5bc8_jpg.rf.ee96.jpg", "closed-eye"),
+        ("Face-Detection-2/valid/images/1-6532-_jpg.rf.3824d824245a1b05.jpg", None),
+        ("0001.png", None),
+        ("", None),
+    ],
+)
+def test_frames_of_one_video_are_known_by_their_names(name, common):
+    assert dataset.series(name) == common
+
+
+def split_of(folder, entries):
+    """A split of plain images; entries: (file name, original name, tags, number of faces)."""
+    (folder / "images").mkdir(parents=True)
+    images, annotations = [], []
+    for number, (name, orig, tags, faces) in enumerate(entries):
+        cv2.imwrite(str(folder / "images" / name), np.zeros((40, 60, 3), np.uint8))
+        images.append({"id": number, "file_name": f"images/{name}", "width": 60, "height": 40, "source": "one",
+                       "orig_name": orig, "tags": tags})  # fmt: skip
+        annotations += [{"image_id": number, "category_id": 2, "bbox": [10, 10, 20, 20]}] * faces
+    (folder / "annotations.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": CATEGORIES})
+    )
+
+
+def test_one_person_gives_no_more_photographs_than_the_cap(tmp_path):
+    """A video of ten frames is thinned evenly; scenes without a face, portraits and untagged pictures are not."""
+    few = ["few_people"]
+    split_of(
+        tmp_path / "extra2",
+        [(f"v{i}.jpg", f"man_mp4-{i}_jpg.rf.{i}.jpg", few, 1) for i in range(10)]
+        + [(f"s{i}.jpg", f"street_mp4-{i}_jpg.rf.{i}.jpg", few, 0) for i in range(5)]
+        + [(f"p{i}.jpg", f"1-{i}-_jpg.rf.{i}.jpg", few, 1) for i in range(5)]
+        + [(f"u{i}.jpg", f"web_{i}.jpg", [], 1) for i in range(5)],
+    )
+
+    def names(most):
+        ((photos, weight),) = dataset.read_pool(tmp_path, ["extra2"], (), most).scenes
+        assert weight == dataset.WEIGHTS["extra2"] < dataset.WEIGHTS["train"]
+        return [p.path.stem for p in photos]
+
+    assert [n for n in names(3) if n[0] == "v"] == ["v0", "v3", "v6"]
+    assert [n for n in names(3) if n[0] != "v"] == [n for n in names(0) if n[0] != "v"] and len(names(0)) == 25
+
+
+def test_the_people_of_the_validation_lists_are_not_trained_on(tmp_path, monkeypatch):
+    split_of(tmp_path / "extra2", [("a.jpg", "", [], 1), ("b.jpg", "", [], 1)])
+    split_of(tmp_path / "train", [("a.jpg", "", [], 1)])
+    (tmp_path / "held_out.json").write_text(json.dumps({"not_trained_on": {"extra2": ["a.jpg"]}}))
+    monkeypatch.setattr(dataset, "HELD_OUT", tmp_path / "held_out.json")
+    scenes = dataset.read_pool(tmp_path, ["train", "extra2"]).scenes
+    assert [p.path.relative_to(tmp_path).as_posix() for photos, _ in scenes for p in photos] == [
+        "train/images/a.jpg",
+        "extra2/images/b.jpg",
+    ]
+
+
+def test_grey_and_dark_are_for_every_picture_when_asked_for():
+    picture = np.full((8, 8, 3), (40, 120, 200), np.uint8)
+    off = ["photometric", "blur", "noise", "jpeg", "low_resolution", "grey", "dark"]
+    plain = {f"augment.{name}": 0 for name in off}
+
+    def seen(**on):
+        values = [f"{k}={v}" for k, v in {**plain, **{f"augment.{k}": v for k, v in on.items()}}.items()]
+        return augment.photometric(picture, config.load(None, values).augment, np.random.default_rng(1))
+
+    np.testing.assert_array_equal(seen(), picture)
+    assert np.ptp(seen(grey=1), axis=2).max() == 0 and abs(int(seen(grey=1)[0, 0, 0]) - 135) <= 2
+    dark = seen(dark=1)
+    share = dark[0, 0] / picture[0, 0]
+    assert (share < 1).all() and np.ptp(share) < 0.03 and share.min() > 0.27
+
+
+def test_a_large_face_is_rather_one_that_need_not_be_enlarged(monkeypatch):
+    """Of a small crop and a sharp portrait, the portrait, whatever the draw begins with."""
+    none = np.zeros((0, 4), np.float32)
+    small = Plain(np.zeros((60, 60, 3), np.uint8), np.array([[10, 10, 40, 40]], np.float32), np.array([1]), none)
+    sharp = Plain(
+        np.full((600, 600, 3), 255, np.uint8), np.array([[100, 100, 500, 500]], np.float32), small.labels, none
+    )
+    pool = dataset.Pool([], [[], [(small, 0), (sharp, 0)], []], [])
+    taken = []
+    monkeypatch.setattr(Sheet, "place", lambda self, photo, *_: taken.append(photo is sharp))
+    for seed in range(60):
+        augment._large(Sheet(320, config.load().augment), pool, np.random.default_rng(seed))
+    assert np.mean(taken) > 0.85
