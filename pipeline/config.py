@@ -24,7 +24,9 @@ WEIGHTS = Path(__file__).parent / "weights"  # those that ship
 @dataclass
 class Data:
     root: str = ""  # folder with the split folders; "": the environment's JETMASK_DATA
-    train: list[str] = field(default_factory=list)  # folders; []: train and, where there, crops, extra, extra2, negatives
+    train: list[str] = field(
+        default_factory=list
+    )  # folders; []: train and, where there, crops, extra, extra2, negatives
     val: str = "val"  # chosen on; test/ is never read in training, except for the next key
     apart_from: list[str] = field(default_factory=lambda: ["val", "test"])  # near-duplicates of these are left out
     most_per_person: int = 12  # photographs of one person or video, where the files' names tell; 0: all
@@ -121,6 +123,8 @@ def load(path: str | Path | None = None, overrides: Iterable[str] = (), start: C
             raise BadInput(
                 f"not YAML: {error}", where=str(path), expected="keys and values", remedy="mend the line named above"
             ) from None
+        if isinstance(document, dict) and path.parent == PRESETS:
+            document.pop("about", None)
         _merge(config, document, str(path), "")
     for override in overrides:
         key, separator, text = override.partition("=")
@@ -149,6 +153,14 @@ def load(path: str | Path | None = None, overrides: Iterable[str] = (), start: C
 def shipped() -> list[str]:
     """Names of the weights that ship."""
     return sorted(path.stem for path in WEIGHTS.glob("*.keras"))
+
+
+def presets() -> list[tuple[str, dict[str, str]]]:
+    """Each preset with what is told of it: {"macs", "time", "ap"}, as text."""
+    found = []
+    for path in sorted(PRESETS.glob("*.yaml")):
+        found.append((path.stem, dict(yaml.safe_load(path.read_text(encoding="utf-8")).get("about") or {})))
+    return found
 
 
 def weights(name: str) -> str:

@@ -5,10 +5,13 @@ one large face, or a drawn scene with beards, hands, scarves and cups at bare mo
 smaller than `min_face_px`, is kept out of the loss (ignored), not called background.
 """
 
+from typing import Any
+
 import cv2
 import numpy as np
 
 from jetson.synthetic import scene
+from pipeline.config import Augment
 from pipeline.data.prints import TALLEST as TALLEST_PRINT
 from pipeline.data.prints import draw_print
 from pipeline.training.canvas import Sheet, draw_masks, overlap
@@ -19,7 +22,9 @@ MAX_FACE_PX = 600  # larger faces than this are of no use to a detector whose la
 ENLARGED = 2.0  # a large face is rather taken from a photograph that need not be enlarged more: blur is no feature
 
 
-def canvas(pool, size, config, rng, closing=False):
+def canvas(
+    pool: Any, size: int, config: Augment, rng: np.random.Generator, closing: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """One training image: (size, size, 3) uint8, boxes (N, 4) float32, labels (N,) int32, ignore (M, 4) float32."""
     kinds = [config.single, 0 if closing else config.mosaic, 0 if closing else config.paste, config.large, config.drawn]
     total = sum(kinds)
@@ -48,10 +53,12 @@ def canvas(pool, size, config, rng, closing=False):
     return (image, *sheet.truth())
 
 
-def _pick(pool, rng):
+def _pick(pool: Any, rng: np.random.Generator) -> Any:
     weights = np.array([w for _, w in pool.scenes])
     photos = pool.scenes[rng.choice(len(weights), p=weights / weights.sum())][0]
     photo = photos[rng.integers(len(photos))]
+    if not pool.masks:
+        return _with_a_rare_one(pool, photos, photo, rng)
     # Class 3 is rare: a second and third draw may replace a photo without one.
     for _ in range(2):
         if (photo.labels == 2).any():
@@ -67,7 +74,19 @@ def _pick(pool, rng):
     return photo
 
 
-def _zoom(photo, size, rng, config, low=0.55, high=1.7):
+def _with_a_rare_one(pool: Any, photos: list[Any], photo: Any, rng: np.random.Generator) -> Any:
+    """The photo, or another one that holds the class of fewest boxes: one more draw, so that it is not drowned."""
+    counts = [len(faces) or 1e9 for faces in pool.faces]
+    rare = int(np.argmin(counts))
+    if len(counts) == 1 or (photo.labels == rare).any():
+        return photo
+    other = photos[rng.integers(len(photos))]
+    return other if (other.labels == rare).any() else photo
+
+
+def _zoom(
+    photo: Any, size: float, rng: np.random.Generator, config: Augment, low: float = 0.55, high: float = 1.7
+) -> tuple[float, float]:
     """Scale (x, y) that brings the photo's long side to low..high of size, its largest face under MAX_FACE_PX."""
     h, w = photo.image().shape[:2]
     scale = size / max(w, h) * np.exp(rng.uniform(np.log(low), np.log(high)) * config.scale)
@@ -78,7 +97,7 @@ def _zoom(photo, size, rng, config, low=0.55, high=1.7):
     return scale * stretch, scale / stretch
 
 
-def _mosaic(sheet, pool, rng):
+def _mosaic(sheet: Sheet, pool: Any, rng: np.random.Generator) -> None:
     size = sheet.size
     cx, cy = (int(size * rng.uniform(0.25, 0.75)) for _ in range(2))
     for region in ((0, 0, cx, cy), (cx, 0, size, cy), (0, cy, cx, size), (cx, cy, size, size)):
@@ -87,7 +106,7 @@ def _mosaic(sheet, pool, rng):
         sheet.place(photo, rng, _zoom(photo, room, rng, sheet.config, 0.7, 1.9), region)
 
 
-def _pasted(sheet, pool, rng):
+def _pasted(sheet: Sheet, pool: Any, rng: np.random.Generator) -> None:
     """A background with 2 to 10 faces pasted at many sizes, and patches without faces as distractors."""
     size = sheet.size
     if pool.backgrounds and rng.random() < 0.6:
@@ -105,14 +124,15 @@ def _pasted(sheet, pool, rng):
         _distract(sheet, pool, rng)
 
 
-def _pick_face(pool, rng):
+def _pick_face(pool: Any, rng: np.random.Generator) -> tuple[Any, int]:
     """(photo, index of its box): the class first, so that bare and badly covered faces are not drowned by masks."""
-    odds = np.array([share * bool(faces) for share, faces in zip(FACE_ODDS, pool.faces)])
+    shares = FACE_ODDS if pool.masks else [1.0] * len(pool.faces)
+    odds = np.array([share * bool(faces) for share, faces in zip(shares, pool.faces, strict=True)])
     faces = pool.faces[rng.choice(len(odds), p=odds / odds.sum())]
     return faces[rng.integers(len(faces))]
 
 
-def _paste(sheet, photo, k, face_px, rng):
+def _paste(sheet: Sheet, photo: Any, k: int, face_px: float, rng: np.random.Generator) -> None:
     """Paste face k of photo, with what surrounds it, so that it is face_px high; its edge feathered or hard."""
     image, boxes = photo.image(), photo.boxes
     box = boxes[k]
@@ -155,7 +175,7 @@ def _paste(sheet, photo, k, face_px, rng):
     )
 
 
-def _distract(sheet, pool, rng):
+def _distract(sheet: Sheet, pool: Any, rng: np.random.Generator) -> None:
     """A patch of a photograph that holds no face: skin, hands, clothes and heads seen from behind teach what not to
     find."""
     photo = _pick(pool, rng)
@@ -176,7 +196,7 @@ def _distract(sheet, pool, rng):
     sheet.image[cy : cy + px, cx : cx + px] = patch
 
 
-def _print(sheet, rng):
+def _print(sheet: Sheet, rng: np.random.Generator) -> None:
     """A skull or another face of ink: on the chest under some face, one to two faces wide, or anywhere free."""
     size = sheet.size
     for _ in range(3):
@@ -204,7 +224,7 @@ def _print(sheet, rng):
         return
 
 
-def _large(sheet, pool, rng):
+def _large(sheet: Sheet, pool: Any, rng: np.random.Generator) -> None:
     """One face that fills 35 to 95 % of the canvas: what a visitor in front of the camera looks like."""
     face = min(MAX_FACE_PX, rng.uniform(0.35, 0.95) * sheet.size)
     for _ in range(4):

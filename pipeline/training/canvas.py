@@ -1,20 +1,30 @@
 """A training image being put together, with its truth: photographs placed, cut, covered and flipped."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import cv2
 import numpy as np
 
 from jetson.vision.letterbox import PAD
+from pipeline.config import Augment
+
+Region = tuple[float, float, float, float]
 
 
 class Sheet:
     """A canvas being filled, with its truth."""
 
-    def __init__(self, size, config):
+    def __init__(self, size: int, config: Augment) -> None:
         self.size, self.config = size, config
         self.image = np.full((size, size, 3), PAD, np.uint8)
-        self.boxes, self.labels, self.ignore = [], [], []
+        self.boxes: list[np.ndarray] = []
+        self.labels: list[int] = []
+        self.ignore: list[np.ndarray] = []
 
-    def place(self, photo, rng, scale, region):
+    def place(
+        self, photo: Any, rng: np.random.Generator, scale: tuple[float, float], region: tuple[int, int, int, int]
+    ) -> None:
         """Draw a photo scaled by scale (x, y) at a random offset into region (x0, y0, x1, y1), cut at its edges."""
         image, boxes, labels = photo.image(), photo.boxes, photo.labels
         image, labels = draw_masks(image, boxes, labels, self.config.drawn_masks, rng)
@@ -46,12 +56,12 @@ class Sheet:
         factor = np.array([sx, sy] * 2, np.float32)
         self.add(boxes * factor + shift, labels, photo.ignore * factor + shift, (cx0, cy0, cx1, cy1))
 
-    def add(self, boxes, labels, ignore, region):
+    def add(self, boxes: np.ndarray, labels: Sequence[int] | np.ndarray, ignore: np.ndarray, region: Region) -> None:
         """Truth in canvas pixels, cut to region; too small or too much cut becomes an ignore region."""
         x0, y0, x1, y1 = region
         limit = np.array([x1, y1, x1, y1], np.float32)
         low = np.array([x0, y0, x0, y0], np.float32)
-        for box, label in zip(boxes, labels):
+        for box, label in zip(boxes, labels, strict=True):
             cut = np.minimum(np.maximum(box, low), limit)
             w, h = cut[2:] - cut[:2]
             if w <= 0 or h <= 0:
@@ -67,11 +77,11 @@ class Sheet:
             if (cut[2:] > cut[:2]).all():
                 self.ignore.append(cut)
 
-    def cover(self, region):
+    def cover(self, region: Region) -> None:
         """Something was drawn over region: truth mostly under it is no longer there."""
         x0, y0, x1, y1 = region
         keep_boxes, keep_labels = [], []
-        for box, label in zip(self.boxes, self.labels):
+        for box, label in zip(self.boxes, self.labels, strict=True):
             w = min(box[2], x1) - max(box[0], x0)
             h = min(box[3], y1) - max(box[1], y0)
             share = max(0, w) * max(0, h) / max(1e-6, (box[2] - box[0]) * (box[3] - box[1]))
@@ -82,13 +92,15 @@ class Sheet:
                 self.ignore.append(box)
         self.boxes, self.labels = keep_boxes, keep_labels
 
-    def flip(self):
+    def flip(self) -> None:
+        """Left becomes right."""
         self.image = self.image[:, ::-1]
         for boxes in (self.boxes, self.ignore):
             for i, box in enumerate(boxes):
                 boxes[i] = np.array([self.size - box[2], box[1], self.size - box[0], box[3]], np.float32)
 
-    def truth(self):
+    def truth(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Boxes (N, 4) float32 xyxy, labels (N,) int32, ignore regions (M, 4) float32, in canvas pixels."""
         return (
             np.array(self.boxes, np.float32).reshape(-1, 4),
             np.array(self.labels, np.int32),
@@ -96,18 +108,20 @@ class Sheet:
         )
 
 
-def _offset(room, length, rng):
+def _offset(room: int, length: int, rng: np.random.Generator) -> int:
     return int(rng.integers(min(0, room - length), max(0, room - length) + 1))
 
 
-def overlap(box, region):
+def overlap(box: Any, region: Any) -> float:
     """Share of box that lies in region."""
     w = min(box[2], region[2]) - max(box[0], region[0])
     h = min(box[3], region[3]) - max(box[1], region[1])
     return max(0.0, w) * max(0.0, h) / max(1e-6, float((box[2] - box[0]) * (box[3] - box[1])))
 
 
-def draw_masks(image, boxes, labels, share, rng):
+def draw_masks(
+    image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, share: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Bare faces of at least 24 px may get a drawn mask. Returns image and labels, copied only where changed."""
     if not share or not (labels == 1).any() or rng.random() >= share:
         return image, labels

@@ -1,5 +1,8 @@
 """Learning from a teacher: a network also learns to answer as a better one does, at every cell."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from keras import ops
 
 from pipeline.models.batchnorm import folded
@@ -13,17 +16,19 @@ SMOOTH = 0.1  # of a log distance: under it the box term is quadratic
 class Distilled(Learner):
     """The detector's loss plus the distance to a teacher's outputs."""
 
-    def __init__(self, net, teacher, weight=1.0):
+    def __init__(self, net: Any, teacher: Any, weight: float = 1.0) -> None:
         super().__init__(net)
         teacher.trainable = False
         self.teacher, self.weight = teacher, weight
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: Any = True
+    ) -> Any:
         own = super().compute_loss(x, y, y_pred, sample_weight, training)
         return own + self.weight * distance(y_pred, self.teacher(x, training=False))
 
 
-def distance(student, teacher):
+def distance(student: Sequence[Any], teacher: Sequence[Any]) -> Any:
     """How far the student's outputs are from the teacher's, a scalar.
 
     Classes: the quality focal loss (arXiv:2006.04388) with the teacher's probabilities as the target; boxes: smooth L1
@@ -45,7 +50,7 @@ def distance(student, teacher):
     return (CLS_WEIGHT * ops.sum(focal) + BOX_WEIGHT * ops.sum(box)) / norm
 
 
-def with_teacher(teacher, weight=1.0):
-    """What `pipeline.training.train.fit` takes as `learner`: the network with a loss that has a copy of this teacher in it."""
+def with_teacher(teacher: Any, weight: float = 1.0) -> Callable[[Any], Distilled]:
+    """What `pipeline.training.train.fit` takes as `learner`: the network with a loss that has a copy of it in it."""
     copy = folded(teacher)
     return lambda net: Distilled(net, copy, weight)

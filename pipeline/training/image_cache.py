@@ -4,6 +4,10 @@ and a training that is killed by the kernel after an hour says nothing."""
 import contextlib
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
 
 from jetson import memory
 
@@ -12,7 +16,7 @@ LEFT = 0.25  # of it must stay free, for whatever else runs here: other trials o
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container
 
 
-def total():
+def total() -> int:
     """Bytes of memory that this process may have: the machine's, or what its control group allows."""
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in LIMITS:
@@ -25,16 +29,18 @@ class Kept:
     """{path: read-only image}, as long as there is room. What does not fit is decoded again at every use: to drop
     another for it would gain nothing, since all are asked for equally often."""
 
-    def __init__(self):
-        self.images, self.bytes, self.told = {}, 0, False
-        self.last = None, None  # what was decoded last is mostly asked for again at once, for its size first
+    def __init__(self) -> None:
+        self.images: dict[Path, np.ndarray] = {}
+        self.bytes, self.told = 0, False
+        self.last: tuple[Path | None, np.ndarray | None] = None, None
+        # what was decoded last is mostly asked for again at once, for its size first
 
-    def get(self, path, decode):
+    def get(self, path: Path, decode: Callable[[Path], np.ndarray]) -> np.ndarray:
         """The image of `path`, by `decode(path)` where it is not kept."""
         image = self.images.get(path)
         if image is None:
             known, image = self.last
-            if known == path:
+            if known == path and image is not None:
                 return image
             image = decode(path)
             image.setflags(write=False)  # so that no augmentation edits a photograph
@@ -44,15 +50,15 @@ class Kept:
                 self.bytes += image.nbytes
         return image
 
-    def _room(self, more):
+    def _room(self, more: int) -> bool:
         limit, free = total(), memory.left()
         if self.bytes + more <= SHARE * limit and (free is None or free - more >= LEFT * limit):
             return True
         if not self.told:
             self.told = True
             print(
-                "mind: memory holds %d of the photographs (%.1f GB decoded), the others are decoded at every use; "
-                "copies of some 1000 px train faster" % (len(self.images), self.bytes / 1e9),
+                f"mind: memory holds {len(self.images)} of the photographs ({self.bytes / 1e9:.1f} GB decoded), the "
+                "others are decoded at every use; copies of some 1000 px train faster",
                 file=sys.stderr,
             )
         return False

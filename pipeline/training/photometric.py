@@ -1,12 +1,16 @@
 """Augmentation that leaves every box where it is: light, colour, blur, noise, compression, and what hides a face."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
+
+from pipeline.config import Augment
 
 DARKEST = 0.3  # share of the light that is left
 
 
-def photometric(image, config, rng):
+def photometric(image: np.ndarray, config: Augment, rng: np.random.Generator) -> np.ndarray:
     """Light, colour, blur, noise and compression; returns a new contiguous array."""
     image = np.ascontiguousarray(image)
     strength = config.photometric
@@ -46,11 +50,12 @@ def photometric(image, config, rng):
         image = np.clip(image + noise, 0, 255).astype(np.uint8)
     if rng.random() < config.jpeg:
         quality = int(rng.integers(25, 80))
-        image = cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+        data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
     return image
 
 
-def erase(image, boxes, rng):
+def erase(image: np.ndarray, boxes: Sequence[np.ndarray], rng: np.random.Generator) -> None:
     """A flat or noisy rectangle over a quarter of some face: hair, a phone, a hand before it."""
     for box in boxes:
         if rng.random() < 0.4:
