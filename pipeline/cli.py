@@ -15,6 +15,7 @@ VERBS = {
     "build": ("pipeline.build.cli", "make the variants of a model: fp32, fp16, int8"),
     "bundle": ("pipeline.bundle.cli", "write everything a device needs into one folder"),
     "evaluate": ("pipeline.evaluation.cli", "measure AP of a bundle on a labelled split"),
+    "detect": ("pipeline.detect.cli", "find faces on photographs and videos of your own"),
     "predict": ("pipeline.latency.cli", "predict a model's latency on a device that is not here"),
     "bench": ("pipeline.bench.cli", "measure latency and throughput of a bundle on this machine"),
     "report": ("pipeline.report.cli", "write a run's report as one HTML file"),

@@ -32,15 +32,7 @@ def read(path: Path) -> ImageFile:
         data = path.read_bytes()
     except OSError as error:
         raise BrokenImage(f"cannot be read: {error.strerror}") from None
-    suffix = _suffix(data)
-    if not data or suffix is None:
-        raise BrokenImage("is empty" if not data else "is no JPEG, PNG, BMP, WebP or TIFF")
-    if suffix == ".jpg":
-        _whole_jpeg(data)
-    elif suffix == ".png":
-        _whole_png(data)
-    elif len(data) < {".webp": 8 + _size(data, 4), ".bmp": _size(data, 2)}.get(suffix, 0):
-        raise BrokenImage("is truncated")
+    suffix = whole(data)
     try:
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:  # more pixels than OpenCV is willing to decode
@@ -51,6 +43,20 @@ def read(path: Path) -> ImageFile:
     if suffix == ".tif" and turned != 1:  # OpenCV turns some in spite of the flag, and cannot read the others from disk
         raise BrokenImage("is a TIFF that its reader has to turn: save it as PNG")
     return ImageFile((picture.shape[1], picture.shape[0]), suffix, turned, data)
+
+
+def whole(data: bytes) -> str:
+    """The suffix that the content of an image file asks for; BrokenImage where it is none, or not all of it is there."""
+    suffix = _suffix(data)
+    if not data or suffix is None:
+        raise BrokenImage("is empty" if not data else "is no JPEG, PNG, BMP, WebP or TIFF")
+    if suffix == ".jpg":
+        _whole_jpeg(data)
+    elif suffix == ".png":
+        _whole_png(data)
+    elif len(data) < {".webp": 8 + _size(data, 4), ".bmp": _size(data, 2)}.get(suffix, 0):
+        raise BrokenImage("is truncated")
+    return suffix
 
 
 def _suffix(data):

@@ -17,7 +17,7 @@ def start(folder, root, package, more="", words=""):
     """Run Python with `package` as the tensorflow that it finds."""
     (folder / "tensorflow").mkdir()
     (folder / "tensorflow" / "__init__.py").write_text(package)
-    code = f"from pipeline import quiet\nquiet.tensorflow({words})\n{more}"
+    code = f"from pipeline import tf_logging as quiet\nquiet.tensorflow({words})\n{more}"
     code += "import tensorflow\nprint(tensorflow.here)"
     return subprocess.run(
         [sys.executable, "-c", code],

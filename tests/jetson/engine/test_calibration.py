@@ -154,7 +154,7 @@ CALIBRATORS = """
 import json, sys
 import numpy as np
 import tensorrt as trt
-from jetson import calibrate
+from jetson.engine import calibration as calibrate
 from jetson.errors import JetmaskError
 out = {}
 def attempt(name, function):

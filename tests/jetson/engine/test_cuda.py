@@ -8,7 +8,7 @@ from jetson.engine import cuda
 STATS = """
 import ctypes, json, sys
 import numpy as np
-from jetson import cuda
+from jetson.engine import cuda
 from jetson.errors import DeviceMismatch, JetmaskError
 def stats():
     v = (ctypes.c_ulong * 7)()

@@ -296,7 +296,7 @@ def meminfo(path, available_mib, swap_mib=0):
 
 BY_MEMINFO = """
 import sys
-from jetson import build, engine_cache, manifest
+from jetson.engine import build; from jetson.engine import cache as engine_cache; from jetson.bundle import manifest
 from jetson.engine import tensorrt_module
 from jetson.errors import JetmaskError
 contents, trt = manifest.load(sys.argv[1]), tensorrt_module.load()

@@ -12,10 +12,8 @@ pytestmark = pytest.mark.skipif(engine.reason("litert") is not None, reason=str(
 
 def test_litert_gives_what_onnx_runtime_gives(tiny_bundle, draw):
     frame = draw((640, 480), [(0, 100, 100, 24), (2, 300, 200, 48), (1, 500, 400, 96)])
-    with (
-        open_detector(tiny_bundle, "t-416x256-fp32") as onnx,
-        open_detector(tiny_bundle, "t-416x256-fp32-litert", threads=2) as litert,
-    ):
+    name = "t-416x256-fp32-litert"
+    with open_detector(tiny_bundle, "t-416x256-fp32") as onnx, open_detector(tiny_bundle, name, threads=2) as litert:
         assert litert.engine.runtime == "litert"
         blob, _ = onnx.prepare(frame)
         expected = {name: value.copy() for name, value in onnx.infer(blob).items()}

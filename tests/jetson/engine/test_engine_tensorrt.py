@@ -13,7 +13,7 @@ HEAD = """
 import ctypes, glob, json, sys, threading
 import cv2
 import numpy as np
-from jetson import cuda, detector, manifest
+from jetson.engine import cuda; from jetson.inference import detector; from jetson.bundle import manifest
 from jetson.engine import tensorrt, tensorrt_module
 from jetson.errors import JetmaskError
 bundle = sys.argv[1]
@@ -23,7 +23,7 @@ def stats():
     ctypes.CDLL("libcuda.so.1").fakecuda_stats(v)
     return dict(zip(["blocks", "device_bytes", "host_bytes", "streams", "events", "contexts"], v))
 def plan_of(name):
-    from jetson import build
+    from jetson.engine import build
     contents = manifest.load(bundle)
     return build.ensure(contents, contents.variant(name), tensorrt_module.load())[0]
 """
@@ -88,7 +88,7 @@ result["four_engines"] = results == [[boxes] * 10 for boxes in want]
 result["closed_four"] = stats()
 
 broken = {}
-from jetson import build
+from jetson.engine import build
 plan = plan_of("t-320x192-fp32")
 head, _, model = plan[10:].partition(b"\\n")
 for name, data in (("truncated", plan[:5]), ("garbage", b"not an engine" * 99),
@@ -176,7 +176,7 @@ def test_ap_on_photographs_is_onnx_runtimes_to_the_last_digit(pycuda, tmp_path):
     got = machine.Machine(library, str(tmp_path / "e"), "8.2.1", site).python(
         HEAD
         + """
-from jetson import metrics
+from jetson.evaluation import average_precision as metrics
 truths = metrics.load_split(sys.argv[2])
 found = []
 for runtime in ("onnxruntime", "tensorrt"):

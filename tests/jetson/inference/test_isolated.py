@@ -20,10 +20,9 @@ VARIANT = "t-320x192-fp32"
 
 def test_same_outputs_as_here(tiny_bundle, draw):
     frame = draw((320, 240), [(0, 100, 100, 32)])
-    with (
-        open_detector(tiny_bundle, VARIANT, "onnxruntime") as here,
-        isolated.ApartEngine(tiny_bundle, VARIANT, "onnxruntime") as there,
-    ):
+    with open_detector(tiny_bundle, VARIANT, "onnxruntime") as here, isolated.ApartEngine(
+        tiny_bundle, VARIANT, "onnxruntime"
+    ) as there:
         assert there.input_wh == here.input_wh and there.runtime == "onnxruntime"
         blob, _ = here.prepare(frame)
         wanted = here.infer(blob)
@@ -36,10 +35,9 @@ def test_same_outputs_as_here(tiny_bundle, draw):
 
 def test_frames_prepared_in_the_shared_inputs_are_each_inferred(tiny_bundle, draw):
     frames = [draw((320, 240), [(0, 60 + 50 * number, 100, 32)]) for number in range(6)]
-    with (
-        open_detector(tiny_bundle, VARIANT, "onnxruntime") as here,
-        Detector(isolated.ApartEngine(tiny_bundle, VARIANT, "onnxruntime"), here.decode) as there,
-    ):
+    with open_detector(tiny_bundle, VARIANT, "onnxruntime") as here, Detector(
+        isolated.ApartEngine(tiny_bundle, VARIANT, "onnxruntime"), here.decode
+    ) as there:
         # More are borrowed than are shared: those are copied.
         blobs = [there.prepare(frame, there.borrow_input())[0] for frame in frames]
         assert len({blob.ctypes.data for blob in blobs}) == len(frames) > isolated.INPUTS
@@ -90,7 +88,7 @@ def test_no_signal_goes_to_a_number_that_is_free_again(tiny_bundle, monkeypatch)
 def test_a_small_dev_shm_is_no_limit(tiny_bundle):
     """A container's /dev/shm holds 64 MiB; five inputs of a few engines are more."""
     script = (
-        "from jetson import apart\nengine = apart.ApartEngine({!r}, {!r}, 'onnxruntime')\n"
+        "from jetson.inference import isolated as apart\nengine = apart.ApartEngine({!r}, {!r}, 'onnxruntime')\n"
         "for image in engine.spare_inputs:\n    image[...] = 1\n    engine.infer(image)\nprint('fine')"
     )
     words = f'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec {sys.executable} -c "$SCRIPT"'
@@ -121,10 +119,9 @@ def test_open_for_threads_chooses_by_what_the_runtime_does(tiny_bundle, monkeypa
 
 def test_images_submitted_ahead_come_back_in_their_order(tiny_bundle, draw):
     frames = [draw((320, 240), [(0, 60 + 50 * number, 100, 32)]) for number in range(4)]
-    with (
-        open_detector(tiny_bundle, VARIANT, "onnxruntime") as here,
-        Detector(isolated.ApartEngine(tiny_bundle, VARIANT, "onnxruntime"), here.decode) as there,
-    ):
+    with open_detector(tiny_bundle, VARIANT, "onnxruntime") as here, Detector(
+        isolated.ApartEngine(tiny_bundle, VARIANT, "onnxruntime"), here.decode
+    ) as there:
         assert there.ahead and not here.ahead
         blobs = [there.prepare(frame, there.borrow_input())[0] for frame in frames]
         wanted = [{n: v.copy() for n, v in here.infer(here.prepare(frame)[0]).items()} for frame in frames]

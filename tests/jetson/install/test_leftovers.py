@@ -191,8 +191,7 @@ def test_images_that_no_release_uses(tmp_path, tiny_bundle):
     names = ["jetmask:" + code for code in (old, was, now, held)] + ["jetmask:r32.7", "jetmask:mine", "jetmask:<none>"]
     machine.set_docker(
         f"""echo "$@" >>{machine.folder}/calls
-case $1 in image) printf '%s\
-' {" ".join(("'{}'".format(name) for name in names))};; esac
+case $1 in image) printf '%s\\n' {" ".join(("'{}'".format(name) for name in names))};; esac
 case "$*" in *{held}) echo conflict: a container is using it >&2; exit 1;; esac
 """
     )

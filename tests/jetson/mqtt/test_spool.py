@@ -252,7 +252,7 @@ def test_without_a_cursor_everything_is_given_out_again(folder):
 
 VICTIM = """
 import sys, time
-from jetson.spool import Spool
+from jetson.mqtt.spool import Spool
 spool = Spool(sys.argv[1], segment_bytes=2000).start()
 while True:
     for _ in range(5):
@@ -308,8 +308,8 @@ def test_killed_forty_times(folder, mode):
 
 FULL_DISK = """
 import json, resource, sys, time
-from jetson import spool as module
-from jetson.spool import Spool
+from jetson.mqtt import spool as module
+from jetson.mqtt.spool import Spool
 
 def wait(check):
     end = time.monotonic() + 50

@@ -15,7 +15,7 @@ LIMITS = {"max_records": 40, "segment_bytes": 200}
 def drain(spool, step):
     spool.rewind()
     found = []
-    while part := spool.read(step):
+    for part in iter(lambda: spool.read(step), []):
         assert len(part) <= step
         found += part
     return found

@@ -379,7 +379,7 @@ def test_a_log_that_nobody_reads_any_more_is_no_reason_to_end():
             sys.executable,
             "-c",
             "from jetson.monitor import watchdog; watchdog.say('hello'); import sys; sys.stdin.read(); "
-            "notify.say('nobody hears this'); print('well')",
+            "watchdog.say('nobody hears this'); print('well')",
         ],
         cwd=ROOT,
         env=dict(os.environ, PYTHONPATH=ROOT),

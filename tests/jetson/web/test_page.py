@@ -37,10 +37,9 @@ def test_a_runner_that_was_restarted_at_once_is_shown_again(tiny_bundle, clip):
 
 
 def test_a_paused_picture_stays_while_the_page_is_hidden(tiny_bundle, clip):
-    with (
-        Serving(tiny_bundle, clip, options=["--tradeoff", "off"]) as made,
-        Browser(f"http://127.0.0.1:{made.port}/") as page,
-    ):
+    with Serving(tiny_bundle, clip, options=["--tradeoff", "off"]) as made, Browser(
+        f"http://127.0.0.1:{made.port}/"
+    ) as page:
         wait_for(lambda: page.js("document.getElementById('picture').naturalWidth") == 320, "the picture")
         page.js("document.getElementById('pause').click()")
         for hidden in ("true", "false"):
@@ -57,10 +56,7 @@ def test_a_hidden_page_asks_for_no_picture_when_the_runner_comes_back(tiny_bundl
         "Object.defineProperty(document, 'hidden', {value: %s, configurable: true}); "
         "document.dispatchEvent(new Event('visibilitychange'))"
     )
-    with (
-        Serving(tiny_bundle, clip, options=options) as first,
-        Browser(f"http://127.0.0.1:{first.port}/") as page,
-    ):
+    with Serving(tiny_bundle, clip, options=options) as first, Browser(f"http://127.0.0.1:{first.port}/") as page:
         wait_for(lambda: first.state()["server"]["streams"] == 2, "picture and events")
         page.js(hide % "true")
         wait_for(lambda: first.state()["server"]["streams"] == 1, "events alone")
@@ -75,10 +71,9 @@ def test_a_hidden_page_asks_for_no_picture_when_the_runner_comes_back(tiny_bundl
 
 
 def test_what_was_on_another_day_is_told_with_the_day(tiny_bundle, clip):
-    with (
-        Serving(tiny_bundle, clip, options=["--tradeoff", "off"]) as made,
-        Browser(f"http://127.0.0.1:{made.port}/") as page,
-    ):
+    with Serving(tiny_bundle, clip, options=["--tradeoff", "off"]) as made, Browser(
+        f"http://127.0.0.1:{made.port}/"
+    ) as page:
         state = wait_for(lambda: made.state()["events"] and made.state(), "a state with events")
         wait_for(lambda: page.js("Boolean(document.querySelector('#events time'))"), "the page")
         # The page once more, fed by hand: nobody wants to wait three days.

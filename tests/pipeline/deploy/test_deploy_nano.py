@@ -44,7 +44,7 @@ def test_container_engines_status_logs_rollback_and_image_tar(jetson, tiny_bundl
     digest = install.root_digest(tiny_bundle)
     done = jetson.deploy(tiny_bundle, "device", "--source", "/dev/video0", "--measured", str(tmp_path / "m.json"))
     assert done.returncode == 0, done.stderr
-    assert jetson.install.store.link("current") == digest and jetson.running()["variant"]["runtime"] == "onnxruntime"
+    assert jetson.store.link("current") == digest and jetson.running()["variant"]["runtime"] == "onnxruntime"
     assert "Step 3/3" in done.stderr and ": building (" in done.stderr, "progress is shown here"
     # FP16 is tried first on a GPU; TensorRT does not work in this container, and the device is served all the same.
     assert "t-416x256-fp16 does not work there" in done.stderr and "t-416x256-fp32 will run instead" in done.stderr
@@ -86,7 +86,7 @@ def test_container_engines_status_logs_rollback_and_image_tar(jetson, tiny_bundl
     left = os.listdir(os.path.join(jetson.docker_folder, "images"))
     now = jetson.containers()["jetmask"]["words"][0]
     assert {now.replace(":", "@"), "jetmask@mine"} <= set(left) and older.replace(":", "@") not in left
-    assert (jetson.install.store.link("current"), jetson.install.store.link("previous")) == (second[1], digest)
+    assert (jetson.store.link("current"), jetson.store.link("previous")) == (second[1], digest)
 
     done = jetson.deploy("--status", "device")
     assert done.returncode == 0 and '"ok": true' in done.stdout and "docker" in done.stdout
@@ -94,7 +94,7 @@ def test_container_engines_status_logs_rollback_and_image_tar(jetson, tiny_bundl
     assert done.returncode == 0 and "live page" in done.stdout
     done = jetson.deploy("--rollback", "device")
     assert done.returncode == 0 and digest[:16] in done.stdout, done.stderr
-    assert jetson.install.store.link("current") == digest and jetson.running()
+    assert jetson.store.link("current") == digest and jetson.running()
     assert ("--device", "/dev/video0") in [tuple(pair) for pair in jetson.containers()["jetmask"]["flags"]]
     done = jetson.deploy("--prune-old", "0", "device", "--json")
     assert json.loads(done.stdout)["removed"] == []
@@ -105,7 +105,7 @@ def test_container_engines_status_logs_rollback_and_image_tar(jetson, tiny_bundl
     done = jetson.deploy(second[0], "device", "--no-bench", "--serve-args=--no-such-option")
     assert done.returncode == 1 and "back on " + digest[:16] in done.stderr, done.stderr
     assert "there is no option --no-such-option" in done.stderr, "the container and its log are gone by now"
-    assert jetson.install.store.link("current") == digest and jetson.running()
+    assert jetson.store.link("current") == digest and jetson.running()
 
 
 def test_bench_on_the_device_stands_beside_its_prediction_in_a_report(jetson, tiny_bundle, tmp_path):
@@ -290,7 +290,7 @@ def test_without_a_container_a_venv_and_a_systemd_unit(tiny_bundle, second, tmp_
         assert done.returncode == 0, done.stderr
         assert "ok    systemd" in done.stderr
         first = json.loads(done.stdout)["times_s"]["prepare Python"]
-        spec = jetson.install.store.service()
+        spec = jetson.store.service()
         assert spec["kind"] == "systemd" and "/venv-" in spec["start"][0]
         unit = jetson.sshd.run("cat /etc/systemd/system/jetmask.service")
         assert f"ExecStart={' '.join(spec['start'])}\n" in unit and "NoNewPrivileges=true" in unit
@@ -305,9 +305,9 @@ def test_without_a_container_a_venv_and_a_systemd_unit(tiny_bundle, second, tmp_
         assert '"ok": true' in done.stdout and "systemd" in done.stdout
         assert "live page" in jetson.deploy("--logs", "device").stdout
         done = jetson.deploy("--rollback", "device")
-        assert done.returncode == 0 and jetson.install.store.link("current") == install.root_digest(tiny_bundle)
+        assert done.returncode == 0 and jetson.store.link("current") == install.root_digest(tiny_bundle)
         done = jetson.deploy(second[0], "device", *words, "--serve-args=--no-such-option")
         assert done.returncode == 1 and "back on" in done.stderr, done.stderr
-        assert jetson.running() and jetson.install.store.link("current") == install.root_digest(tiny_bundle)
+        assert jetson.running() and jetson.store.link("current") == install.root_digest(tiny_bundle)
     finally:
         jetson.close()

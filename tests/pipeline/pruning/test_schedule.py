@@ -344,7 +344,7 @@ def test_a_file_that_is_no_model_says_what_is_wrong_with_it(tmp_path):
     keras.Model(image, keras.layers.Lambda(lambda x: 2 * x)(image)).save(tmp_path / "own.keras")
     whole = (tmp_path / "own.keras").read_bytes()
     (tmp_path / "cut.keras").write_bytes(whole[: len(whole) // 2])
-    for name, word in (("none.keras", "no such model"), ("cut.keras", "cut off"), ("own.keras", "prune.prune")):
+    for name, word in (("none.keras", "no such model"), ("cut.keras", "cut off"), ("own.keras", "pruner.prune")):
         with pytest.raises(BadInput, match=word):
             models.load(str(tmp_path / name))
 

@@ -1,0 +1,1 @@
+"""Detection on photographs and videos of one's own."""
