@@ -21,6 +21,7 @@ from pipeline import paths, targets
 from pipeline.build import engines, trtexec
 from pipeline.bundle import writer
 from pipeline.evaluation import gate
+from pipeline.graphs import classes as onnx_classes
 from pipeline.graphs import lint, sparsity
 from pipeline.quantization import calibrate, quantize, sensitivity
 
@@ -130,7 +131,8 @@ def make_files(args: Any, device: targets.Target) -> list[dict[str, Any]]:
         )
     if not args.out:
         raise UsageError("where to?", None, "--out DIR")
-    truths = average_precision.load_split(args.data) if args.data else None
+    names = onnx_classes.of_file(onnx).names
+    truths = average_precision.load_split(args.data, names) if args.data else None
     if truths is not None and not truths:
         raise BadInput("there is no image to measure on", args.data)
     paths.made(args.out)
@@ -156,7 +158,7 @@ def make_files(args: Any, device: targets.Target) -> list[dict[str, Any]]:
             _lint(part, device, precision)
             if before is not None:
                 after = gate.of_onnx(part, truths, input_wh, args.threads)
-                verdict = gate.compare(truths, before, after, args.max_drop)
+                verdict = gate.compare(truths, before, after, args.max_drop, classes=names)
                 row.update(
                     map50=round(verdict.after, 2),
                     difference=round(verdict.difference, 2),

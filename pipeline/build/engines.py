@@ -47,7 +47,7 @@ def build(args: Any) -> list[dict[str, Any]]:
 
 
 def _measure_engines(args: Any, contents: manifest.Manifest, rows: list[dict[str, Any]]) -> None:
-    truths = average_precision.load_split(args.data)
+    truths = average_precision.load_split(args.data, contents.classes)
     split = os.path.basename(os.path.abspath(args.data))
     references: dict[tuple[str, tuple[int, int]], Any] = {}
     for row in rows:
@@ -69,7 +69,7 @@ def _measure_engines(args: Any, contents: manifest.Manifest, rows: list[dict[str
             row["note"] = "no float32 file in the bundle to compare with"
             continue
         measured = evaluate.measure(args.model, truths, variant.name, "tensorrt", args.threads)
-        verdict = gate.compare(truths, references[key], measured.detections, args.max_drop)
+        verdict = gate.compare(truths, references[key], measured.detections, args.max_drop, classes=contents.classes)
         row.update(
             map50=round(verdict.after, 2),
             difference=round(verdict.difference, 2),

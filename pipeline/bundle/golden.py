@@ -10,6 +10,7 @@ import numpy as np
 
 from jetson import engine, files
 from jetson.bundle import manifest
+from jetson.errors import BadInput
 from jetson.inference import golden
 from jetson.inference.detector import open_detector
 
@@ -89,7 +90,16 @@ def write(bundle_dir: str, frames: Sequence[np.ndarray] | None = None) -> dict[s
 def _record(
     bundle_dir: str, name: str, frames: Sequence[np.ndarray], runtime: str | None = None
 ) -> list[dict[str, Any]]:
+    classes = manifest.load(bundle_dir).classes
     with open_detector(bundle_dir, name, runtime or "onnxruntime") as detector:
+        given = detector.detect(frames[0], 0.0).scores.shape[1] if len(frames) else len(classes)
+        if given != len(classes):
+            raise BadInput(
+                f"the model gives {given} classes, and the bundle has {len(classes)}",
+                f"{bundle_dir}, variant {name}",
+                ", ".join(classes),
+                "give the files of one training",
+            )
         return [golden.record(detector, frame) for frame in frames]
 
 

@@ -5,18 +5,21 @@ float32 engine's by a paired bootstrap over images. What cannot run here has no 
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+from jetson.bundle.manifest import CLASSES
 from jetson.engine.onnx import OnnxEngine
 from jetson.errors import QualityGate, UsageError
 from jetson.evaluation import average_precision
-from jetson.inference.detector import Detector
+from jetson.evaluation.average_precision import Truth
+from jetson.inference.detector import Detector, Faces
 from pipeline.models.decode import DECODE
 
 MAX_DROP = 0.5  # points of two-class mAP50
 
 
-def finite(points):
+def finite(points: float | None) -> None:
     """UsageError for a --max-drop that is no number: nothing is over NaN, and so every gate would hold or none."""
     if points is not None and not math.isfinite(points):
         raise UsageError(f"--max-drop {points!r}", "--max-drop", "points of mAP50, for instance 0.5")
@@ -34,46 +37,57 @@ class Verdict(NamedTuple):
     max_drop: float
 
     @property
-    def passed(self):
+    def passed(self) -> bool:
+        """Whether no more than max_drop is lost."""
         return -self.difference <= self.max_drop
 
-    def __str__(self):
-        return "mAP50 %.2f -> %.2f (%+.2f, 95 %% bounds %+.2f to %+.2f, %d images, at most %.2f may be lost): %s" % (
-            self.before,
-            self.after,
-            self.difference,
-            self.low,
-            self.high,
-            self.images,
-            self.max_drop,
-            "passed" if self.passed else "failed",
+    def __str__(self) -> str:
+        return (
+            f"mAP50 {self.before:.2f} -> {self.after:.2f} ({self.difference:+.2f}, 95 % bounds {self.low:+.2f} to "
+            f"{self.high:+.2f}, {self.images} images, at most {self.max_drop:.2f} may be lost): "
+            f"{'passed' if self.passed else 'failed'}"
         )
 
 
-def detections(engine, truths, decode=DECODE):
+def detections(engine: Any, truths: Sequence[Truth], decode: Mapping[str, Any] = DECODE) -> list[Faces]:
     """What an engine finds on labelled images: a Faces per image, every face over metrics.MIN_SCORE."""
     detector = Detector(engine, decode)
     return [detector.detect(average_precision.read_image(truth), average_precision.MIN_SCORE) for truth in truths]
 
 
-def of_onnx(path, truths, input_wh, threads=1, decode=DECODE):
+def of_onnx(
+    path: Any,
+    truths: Sequence[Truth],
+    input_wh: Sequence[int],
+    threads: int = 1,
+    decode: Mapping[str, Any] = DECODE,
+) -> list[Faces]:
     """`detections` of an ONNX file by ONNX Runtime.
 
     A Q/DQ file for TensorRT gives what its arithmetic gives in float32 here: a simulation, to be called that.
     """
-    with OnnxEngine(str(path), tuple(input_wh), threads) as engine:
+    width, height = input_wh
+    with OnnxEngine(str(path), (width, height), threads) as engine:
         return detections(engine, truths, decode)
 
 
-def compare(truths, before, after, max_drop=MAX_DROP, resamples=1000, seed=0):
+def compare(
+    truths: Sequence[Truth],
+    before: Sequence[Faces],
+    after: Sequence[Faces],
+    max_drop: float = MAX_DROP,
+    resamples: int = 1000,
+    seed: int = 0,
+    classes: Sequence[str] = CLASSES,
+) -> Verdict:
     """The Verdict on two lists of detections over the same images."""
-    found = average_precision.paired_bootstrap(truths, before, after, resamples, seed)
+    found = average_precision.paired_bootstrap(truths, before, after, resamples, seed, classes)
     return Verdict(
         found["before"], found["after"], found["difference"], found["low"], found["high"], len(truths), max_drop
     )
 
 
-def require(verdict, name):
+def require(verdict: Verdict, name: str) -> None:
     """QualityGate (exit 5) with the figures, unless the verdict is passed."""
     if not verdict.passed:
         raise QualityGate(

@@ -234,6 +234,7 @@ def _int8(path: Path, config: Any, wh: tuple) -> tuple[Path, float]:
     from jetson.evaluation import average_precision
     from jetson.inference.detector import Detector
     from pipeline.evaluation.evaluate import detect_split
+    from pipeline.graphs import classes as onnx_classes
     from pipeline.models.decode import DECODE
     from pipeline.quantization import calibrate, quantize
 
@@ -241,6 +242,7 @@ def _int8(path: Path, config: Any, wh: tuple) -> tuple[Path, float]:
     table = calibrate.collect(str(path), calibrate.select(str(root / dataset.folders_of(config.data)[0]), 48, 1), wh)
     small = path.with_name("model.int8-cpu.onnx")
     quantize.int8_cpu(str(path), table, str(small))
-    truths = average_precision.load_split(str(root / config.data.val))
+    names = onnx_classes.of_file(str(path)).names
+    truths = average_precision.load_split(str(root / config.data.val), names)
     with Detector(OnnxEngine(str(small), wh), DECODE) as detector:
-        return small, average_precision.evaluate(truths, detect_split(detector, truths))["map50"]
+        return small, average_precision.evaluate(truths, detect_split(detector, truths), names)["map50"]

@@ -78,6 +78,10 @@ class Judge:
             for t in self.truths
         ]
 
+    def find(self, net: Any) -> list[Faces]:
+        """What a model finds in each photograph."""
+        return predict(net, self.photos, self.input_wh)
+
     def judge(self, net: Any) -> Judged:
         """AP, precision, recall and loss of a model."""
         answers = list(_answers(net, self.photos, self.input_wh, BATCH, with_loss=True))
