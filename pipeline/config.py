@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import difflib
 import math
+import reprlib
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -119,6 +120,10 @@ def load(path: str | Path | None = None, overrides: Iterable[str] = (), start: C
                 expected="a YAML file, or a preset: " + names,
                 remedy="check the path",
             ) from None
+        except RecursionError:
+            raise BadInput(
+                "not usable YAML: nested too deeply", where=str(path), expected="keys and values", remedy="write it flat"
+            ) from None
         except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that there is not
             raise BadInput(
                 f"not YAML: {error}", where=str(path), expected="keys and values", remedy="mend the line named above"
@@ -136,7 +141,7 @@ def load(path: str | Path | None = None, overrides: Iterable[str] = (), start: C
             )
         try:
             node: Any = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise BadInput(
                 f"not YAML: {error}",
                 where=f"--set {override}",
@@ -243,8 +248,12 @@ def _share(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value < math.inf
 
 
+_SHORT = reprlib.Repr()  # a few aliases of YAML can make a value that fills the memory when it is written out
+_SHORT.maxlevel, _SHORT.maxstring = 3, 120
+
+
 def _refuse(key: str, value: Any, expected: str) -> None:
-    raise BadInput(f"{key} is {value!r}", where=key, expected=expected, remedy="change the value")
+    raise BadInput(f"{key} is {_SHORT.repr(value)}", where=key, expected=expected, remedy="change the value")
 
 
 def _merge(target: Any, document: Any, where: str, prefix: str) -> None:
@@ -288,7 +297,7 @@ def _typed(value: Any, default: Any, key: str, where: str) -> Any:
     if type(value) is kind:
         return value
     raise BadInput(
-        f"{key} is {value!r}",
+        f"{key} is {_SHORT.repr(value)}",
         where=where,
         expected=f"{kind.__name__}, as {default!r}",
         remedy="change the value",

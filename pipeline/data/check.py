@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 from pipeline.data import imagefile
-from pipeline.data.labels import CLASSES, IGNORE, Collection, Finding, class_of, nearest_class
+from pipeline.data.classes import IGNORE, MASKS, ClassSet
+from pipeline.data.labels import Box, Collection, Finding, Labelled
 
 ROUNDING_PX = 1.0  # boxes over the edge by this much come from rounding, not from a mistake
 DUST_PX = 0.05  # and of this much, from rounding to a digit or two, nothing needs to be said
@@ -28,22 +31,35 @@ class Entry:
     name: str
     wh: tuple[int, int]
     boxes: list[list[float]] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)  # 0, 1, 2 as in CLASSES
+    labels: list[int] = field(default_factory=list)  # numbers of the class set, by default 0, 1, 2 as in CLASSES
     ignore: list[list[float]] = field(default_factory=list)
-    extra: dict = field(default_factory=dict)
-    extra_of_box: list[Mapping] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
+    extra_of_box: list[Mapping[str, Any]] = field(default_factory=list)
     turned: bool = False  # by EXIF: the copy is written without
     upright: bool = False  # its labels were made on the picture as EXIF turns it: so is the copy
 
 
+class Tell(Protocol):
+    """Adds a finding of the image at hand."""
+
+    def __call__(self, kind: str, what: str, remedy: str, line: int | None = ..., error: bool = ...) -> None: ...
+
+
+_Picture = imagefile.ImageFile | imagefile.BrokenImage | None
+
+
 def check(
-    collection: Collection, mapping: Mapping[str, str] | None = None, quiet: bool = True, exif: str | None = None
+    collection: Collection,
+    mapping: Mapping[str, str] | None = None,
+    quiet: bool = True,
+    exif: str | None = None,
+    classes: ClassSet = MASKS,
 ) -> tuple[list[Entry], list[Finding]]:
     """-> the images fit to be used, with their mended boxes, and all findings in order of the files.
 
-    `mapping`: class names of the source to CLASSES or "ignore", before the names that are known anyway. `exif`: what
-    the labels of photographs that EXIF turns were made on, "stored" or "turned"; None: as their label's size says, and
-    where that leaves it open it is an error.
+    `mapping`: class names of the source to those of `classes` or "ignore", before the names that are known anyway.
+    `exif`: what the labels of photographs that EXIF turns were made on, "stored" or "turned"; None: as their label's
+    size says, and where that leaves it open it is an error.
     """
     mapping, findings, entries = mapping or {}, list(collection.findings), []
     seen: dict[str, Entry] = {}
@@ -52,24 +68,29 @@ def check(
         if not quiet and (number % 200 == 0 or number == len(collection.images)):
             print(f"checked {number}/{len(collection.images)} images", file=sys.stderr)
 
-        def found(kind, what, remedy, line=labelled.line, error=True, file=labelled.file):
+        def found(
+            kind: str,
+            what: str,
+            remedy: str,
+            line: int | None = labelled.line,
+            error: bool = True,
+            file: str = labelled.file,
+        ) -> None:
             findings.append(Finding(file, line, kind, what, remedy, error))
 
         if labelled.image is None:
-            found("image missing", f"{labelled.name} is not there", "the image is left out")
+            seen_instead = f" ({labelled.missing})" if labelled.missing else ""
+            found("image missing", f"{labelled.name or 'an image'} is not there{seen_instead}", "the image is left out")
             continue
-        if isinstance(picture, imagefile.BrokenImage):
+        if picture is None or isinstance(picture, imagefile.BrokenImage):
             found("image broken", f"{labelled.image} {picture}", "the image is left out")
             continue
         ways = _ways(labelled, picture, exif)
         if not ways:
             turned = " (one of them was turned)" if labelled.wh == picture.wh[::-1] else ""
-            found(
-                "image size",
-                f"the label says {labelled.wh[0]}x{labelled.wh[1]}, {labelled.image.name} is "
-                f"{picture.wh[0]}x{picture.wh[1]}{turned}",
-                "the image is left out",
-            )
+            said = "x".join(map(str, labelled.wh or ()))
+            what = f"the label says {said}, {labelled.image.name} is {picture.wh[0]}x{picture.wh[1]}{turned}"
+            found("image size", what, "the image is left out")
             continue
         upright = "turned" in ways
         name = labelled.image.name
@@ -95,11 +116,11 @@ def check(
         name = _free(name, names)
         wh = _turned(picture) if upright else picture.wh
         entry = Entry(labelled.image, name, wh, extra=dict(labelled.extra), turned=picture.turned != 1, upright=upright)
-        _boxes(labelled, entry, mapping, found)
+        _boxes(labelled, entry, mapping, classes, found)
         digest = hashlib.sha256(picture.data).hexdigest()
         twin = seen.setdefault(digest, entry)
         if twin is not entry:
-            alike = sorted(zip(twin.labels, twin.boxes)) == sorted(zip(entry.labels, entry.boxes))
+            alike = _labels(twin) == _labels(entry)
             found(
                 "image duplicate",
                 f"{labelled.image.name} is the same file as {twin.image.name}"
@@ -113,11 +134,15 @@ def check(
     return entries, sorted(findings, key=lambda f: (f.file, f.line or 0))
 
 
-def _pictures(images) -> Iterator[tuple]:
+def _labels(entry: Entry) -> list[tuple[int, list[float]]]:
+    return sorted(zip(entry.labels, entry.boxes, strict=True))
+
+
+def _pictures(images: Sequence[Labelled]) -> Iterator[tuple[Labelled, _Picture]]:
     """Each labelled image with what its file is (None, an ImageFile or a BrokenImage), in order; some are read ahead on
     all cores, since decoding is nearly all that a check takes."""
 
-    def read(path):
+    def read(path: Path | None) -> _Picture:
         try:
             return None if path is None else imagefile.read(path)
         except imagefile.BrokenImage as error:
@@ -125,17 +150,17 @@ def _pictures(images) -> Iterator[tuple]:
 
     cores = os.cpu_count() or 1
     with ThreadPoolExecutor(cores) as pool:
-        ahead: deque = deque()
+        ahead: deque[tuple[Labelled, Future[_Picture]]] = deque()
         for labelled in images:
             ahead.append((labelled, pool.submit(read, labelled.image)))
             if len(ahead) > 2 * cores:
-                labelled, picture = ahead.popleft()
-                yield labelled, picture.result()
-        for labelled, picture in ahead:
-            yield labelled, picture.result()
+                first, picture = ahead.popleft()
+                yield first, picture.result()
+        for first, picture in ahead:
+            yield first, picture.result()
 
 
-def _ways(labelled, picture, exif):
+def _ways(labelled: Labelled, picture: imagefile.ImageFile, exif: str | None) -> list[str]:
     """Which of "stored" and "turned" (by EXIF, as viewers and most tools show it) the labels can have been made on."""
     if picture.turned == 1 or (not labelled.boxes and exif is None and labelled.wh in (None, picture.wh)):
         return ["stored"] if labelled.wh in (None, picture.wh) else []
@@ -143,14 +168,15 @@ def _ways(labelled, picture, exif):
     return [way for way, wh in known.items() if labelled.wh in (None, wh) and exif in (None, way)]
 
 
-def _turned(picture):
+def _turned(picture: imagefile.ImageFile) -> tuple[int, int]:
     """(width, height) as EXIF turns it."""
-    return picture.wh[::-1] if picture.turned >= 5 else picture.wh
+    width, height = picture.wh
+    return (height, width) if picture.turned >= 5 else (width, height)
 
 
-def _boxes(labelled, entry, mapping, found):
+def _boxes(labelled: Labelled, entry: Entry, mapping: Mapping[str, str], classes: ClassSet, found: Tell) -> None:
     width, height = entry.wh
-    at = {}  # the box -> its number
+    at: dict[tuple[float, ...], int] = {}  # the box -> its number
     for box in labelled.boxes:
         x, y, w, h = box.xywh
         if box.normalised:
@@ -178,20 +204,14 @@ def _boxes(labelled, entry, mapping, found):
         if not min(xywh[2:]) > 0:
             found("box empty", f"{shown} has no area", "the box is left out", box.line)
             continue
-        name = class_of(box.name, mapping)
+        name = classes.of(box.name, mapping)
         if name is None:
-            near = nearest_class(box.name)
-            found(
-                "class unknown",
-                f"{box.name!r} " + (f"(the nearest is {near})" if near else f"is none of {', '.join(CLASSES)}"),
-                f"it becomes an ignore region; --map '{box.name}={near or 'CLASS'}' gives it a class",
-                box.line,
-            )
+            _unknown(box, classes, found)
             name = IGNORE
         if name == IGNORE:
             entry.ignore.append(xywh)
             continue
-        label = CLASSES.index(name)
+        label = classes.names.index(name)
         twin = at.setdefault(tuple(xywh), len(entry.boxes))
         if twin < len(entry.boxes):
             if entry.labels[twin] == label:
@@ -199,7 +219,7 @@ def _boxes(labelled, entry, mapping, found):
             else:
                 found(
                     "box contradicts",
-                    f"{shown} is also labelled {CLASSES[entry.labels[twin]]}",
+                    f"{shown} is also labelled {classes.names[entry.labels[twin]]}",
                     "the first is kept",
                     box.line,
                 )
@@ -209,12 +229,24 @@ def _boxes(labelled, entry, mapping, found):
         entry.extra_of_box.append(box.extra)
 
 
-def _same_suffix(a, b):
-    alike = {".jpeg": ".jpg", ".tiff": ".tif"}
+def _unknown(box: Box, classes: ClassSet, found: Tell) -> None:
+    near = classes.suggest(box.name)
+    shown = ", ".join(classes.names[:8])
+    what = f"{box.name!r} " + (f"(the nearest is {near})" if near else f"is none of {shown}")
+    pair = f"{box.name}={near or 'CLASS'}"
+    option = shlex.quote(pair) if "'" in pair else f"'{pair}'"  # quoted in any case: names hold signs of the shell
+    remedy = f"it becomes an ignore region; --map {option} gives it a class"
+    if not classes.own:
+        remedy += ", --classes all keeps the names of the source"
+    found("class unknown", what, remedy, box.line)
+
+
+def _same_suffix(a: str, b: str) -> bool:
+    alike = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tiff": ".tif"}
     return alike.get(a.lower(), a.lower()) == b
 
 
-def _free(name, taken):
+def _free(name: str, taken: set[str]) -> str:
     """`name`, or with a number where another folder's image already has it (file systems may ignore case)."""
     stem, suffix, number = Path(name).stem, Path(name).suffix, 1
     while name.lower() in taken:

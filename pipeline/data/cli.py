@@ -1,31 +1,167 @@
-"""`jetmask data VERB`: lists its verbs; each lives in the module that does the work."""
+"""`jetmask data VERB`: its verbs and their options; each verb's module does the work, by a settings object."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from pathlib import Path
 
 from jetson.errors import UsageError
-from pipeline.data import draw, fetch, importer, split, stats
+from pipeline.data import draw, fetch, importer, leak, split, stats
+from pipeline.data.classes import CLASSES, IGNORE
 
-_VERBS = {
-    "import": (
-        importer.import_options,
-        importer.import_command,
-        "COCO, Pascal VOC, YOLO or KITTI labels into one layout, every finding listed",
-    ),
+
+def _source_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", type=Path, help="a folder with labels in any of the formats that are read, or one label file"
+    )
+    parser.add_argument(
+        "--format",
+        choices=sorted(importer.FORMATS),
+        help="where it is not recognised rightly (docs/labels.md lists all)",
+    )
+    parser.add_argument(
+        "--images", type=Path, action="append", default=[], metavar="DIR", help="where the images are, if elsewhere"
+    )
+    parser.add_argument(
+        "--classes",
+        metavar="NAMES",
+        help="mask: the three mask classes, other names are errors. helmet,no_helmet: these, in this order. all: "
+        "every name of the source. Not given: mask, but its own where no name is about masks or faces",
+    )
+    parser.add_argument(
+        "--map",
+        action="append",
+        default=[],
+        metavar="NAME=CLASS",
+        help=f"a class of the source; CLASS is {', '.join(CLASSES)}, {IGNORE}, or one of --classes",
+    )
+    parser.add_argument(
+        "--exif",
+        choices=("stored", "turned"),
+        help="what labels were made on where EXIF turns a photograph and the label's size does not tell: the stored "
+        "pixels, or the picture as viewers show it",
+    )
+    parser.add_argument("--json", action="store_true", help="findings and counts as JSON")
+
+
+def _source_settings(args: argparse.Namespace) -> importer.Settings:
+    return importer.Settings(
+        args.source, args.format, tuple(args.images), tuple(args.map), args.classes, args.exif, args.json
+    )
+
+
+def _import_options(parser: argparse.ArgumentParser) -> None:
+    _source_options(parser)
+    parser.add_argument("out", type=Path, help="the folder to write: images/ and annotations.json")
+    parser.add_argument("--mend", action="store_true", help="write in spite of errors, each mended as its line says")
+    parser.epilog = "example: jetmask data import downloads/mask.v1.yolo data/mine --map 'no-mask=without_mask'"
+
+
+def _import(args: argparse.Namespace) -> int:
+    return importer.run_import(_source_settings(args), args.out, args.mend)
+
+
+def _check_options(parser: argparse.ArgumentParser) -> None:
+    _source_options(parser)
+    parser.add_argument(
+        "--against",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="SPLIT_DIR",
+        help="also name the images that are near-duplicates of one there (val, test)",
+    )
+    parser.epilog = "example: jetmask data check data/mine --against data/facemask/test"
+
+
+def _check(args: argparse.Namespace) -> int:
+    return importer.run_check(_source_settings(args), args.against)
+
+
+def _split_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, help="a split folder, as `data import` writes it")
+    parser.add_argument("out", type=Path, help="the folder to write train/, val/ and test/ into")
+    parser.add_argument("--train", type=float, default=0.8, metavar="SHARE")
+    parser.add_argument("--val", type=float, default=0.1, metavar="SHARE")
+    parser.add_argument("--test", type=float, default=0.1, metavar="SHARE")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--bits",
+        type=int,
+        default=leak.NEAR_BITS,
+        help="hashes that differ in at most so many of 64 bits are one photograph",
+    )
+    parser.add_argument("--json", action="store_true")
+    parser.epilog = "example: jetmask data split data/mine data/mine_parts --train 0.7 --val 0.15 --test 0.15 --seed 1"
+
+
+def _split(args: argparse.Namespace) -> int:
+    shares = {"train": args.train, "val": args.val, "test": args.test}
+    return split.run(split.Settings(args.source, args.out, shares, args.seed, args.bits, args.json))
+
+
+def _draw_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, help="the folder to write: images/ and annotations.json")
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", default="480x360", metavar="WxH")
+    parser.add_argument("--faces", type=int, help="heads an image; by lot 0 to 12 where not given")
+    parser.add_argument("--json", action="store_true")
+    parser.epilog = "example: jetmask data draw data/drawn/train --images 300 --seed 1"
+
+
+def _draw(args: argparse.Namespace) -> int:
+    wh = _size(args.size)
+    return draw.run(draw.Settings(args.out, args.images, args.seed, wh, args.faces, args.json))
+
+
+def _size(text: str) -> tuple[int, int]:
+    words = text.lower().split("x")
+    if len(words) == 2 and all(word.isdecimal() and 32 <= int(word) <= 4096 for word in words):
+        return int(words[0]), int(words[1])
+    raise UsageError(f"--size {text}", None, "WIDTHxHEIGHT, 32 to 4096 each, for instance 480x360")
+
+
+def _stats_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, nargs="+", help="split folders; more than one are shown beside each other")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="write the plots of all of them together")
+    parser.add_argument("--json", action="store_true")
+    parser.epilog = "example: jetmask data stats data/facemask/train data/facemask/val --plot stats.png"
+
+
+def _stats(args: argparse.Namespace) -> int:
+    return stats.run(stats.Settings(tuple(args.source), args.plot, args.json))
+
+
+def _fetch_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", help="which; without it, all are listed")
+    parser.add_argument("--to", type=Path, default=Path("downloads"), metavar="DIR", help="default: downloads/")
+    parser.add_argument("--accept", action="store_true", help="you have read the licence and agree to it")
+    parser.add_argument("--json", action="store_true")
+    parser.epilog = "example: jetmask data fetch darun18 --accept"
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    return fetch.run(fetch.Settings(args.name, args.to, args.accept, args.json))
+
+
+_VERBS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int], str]] = {
+    "import": (_import_options, _import, "labels of COCO, VOC, YOLO, CVAT, Label Studio and others into one layout"),
     "check": (
-        importer.check_options,
-        importer.check_command,
+        _check_options,
+        _check,
         "list every finding of a data set; with --against, near-duplicates too",
     ),
-    "split": (split.split_options, split.split_command, "train, val and test that share no photograph"),
-    "draw": (draw.draw_options, draw.draw_command, "a labelled set drawn from nothing"),
-    "stats": (stats.stats_options, stats.stats_command, "boxes by class and size, as a table and plots"),
-    "fetch": (fetch.fetch_options, fetch.fetch_command, "download a public collection, or say how to place it by hand"),
+    "split": (_split_options, _split, "train, val and test that share no photograph"),
+    "draw": (_draw_options, _draw, "a labelled set drawn from nothing"),
+    "stats": (_stats_options, _stats, "boxes by class and size, as a table and plots"),
+    "fetch": (_fetch_options, _fetch, "download a public collection, or say how to place it by hand"),
 }
 
 
-def options(parser) -> None:
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the verbs of `jetmask data`, each with its options."""
     parser.epilog = "example: jetmask data draw data/drawn/train --images 300"
     verbs = parser.add_subparsers(dest="data_verb", metavar="VERB", title="verbs")
     for name, (add, command, text) in _VERBS.items():
@@ -34,9 +170,10 @@ def options(parser) -> None:
         verb.set_defaults(data_command=command)
 
 
-def command(args) -> int:
+def command(args: argparse.Namespace) -> int:
+    """Run the verb that was named; UsageError where none was."""
     if args.data_verb is None:
         raise UsageError(
             "which of the data verbs?", None, "one of " + ", ".join(_VERBS), "`jetmask data --help` says what each does"
         )
-    return args.data_command(args)
+    return int(args.data_command(args))

@@ -1,31 +1,96 @@
-"""Read a COCO json, with the line of every entry, so that a finding can be found again."""
+"""Read COCO json files: jetmask's own, COCO's, and those of CVAT, Label Studio and Roboflow."""
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import json
 import math
-import re
-from json import JSONDecodeError
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jetson.errors import BadInput
-from pipeline.data.labels import IGNORE, Box, Collection, Finding, Labelled, find_image
+from pipeline.data import jsonfile, pictures
+from pipeline.data.classes import IGNORE
+from pipeline.data.labels import Box, Collection, Finding, Labelled, outline, size_of
+from pipeline.data.source import Source
 
-_SPACE = re.compile(r"[ \t\n\r]*")
 _KEPT = ("source", "license", "orig_name", "orig_size", "tags", "x_scale")
 _KEPT_OF_BOX = ("box_made_by", "score")
+_EXPECTED = "a COCO json"
 
 
-def read(path: Path, image_folders: list[Path]) -> Collection:
-    """`path`: the json. Images are looked for relative to it and in `image_folders`. BadInput where it is no COCO."""
-    entries, line_of = _entries(path)
-    file, findings = str(path), []
-    folders = [*image_folders, path.parent, path.parent / "images"]
-    names: dict = {}
-    for value, offset in _list(entries, "categories", path):
+def read(source: Source, paths: Sequence[Path]) -> Collection:
+    """`paths`: the jsons. BadInput where one is no COCO."""
+    found = [read_file(path, source) for path in paths]
+    images = [image for one in found for image in one.images]
+    findings = [finding for one in found for finding in one.findings]
+    if len(paths) > 1:
+        shown = ", ".join(source.shown(path) for path in paths[:6]) + (", ..." if len(paths) > 6 else "")
+        remedy = "all are read into one set; to keep them apart import each json alone"
+        findings.append(Finding(str(source.path), None, "several label files", shown, remedy, False))
+    looked_for = "not named in " + ", ".join(path.name for path in paths[:3])
+    used = {image.image for image in images if image.image}
+    if not all(one.own for one in found) and not any(path.parent == source.path for path in paths):
+        findings += pictures.unlabelled(
+            source.pictures,
+            used,
+            source.path,
+            looked_for,
+            "they are left out",
+            source.whole and not source.image_folders,
+        )
+    licenses = found[0].licenses if len(found) == 1 else []
+    names = list(dict.fromkeys(name for one in found for name in one.names))
+    return Collection(images, findings, licenses, names, all(one.own for one in found))
+
+
+def read_file(path: Path, source: Source) -> Collection:
+    """One json with the line of each of its entries."""
+    document = jsonfile.read(path, _EXPECTED)
+    if not isinstance(document.top, dict):
+        raise BadInput("not a COCO file: the top is no object", path, "images, annotations and categories")
+    line_of, findings = document.line_of, list[Finding]()
+    names, above = _categories(document, path)
+    images: dict[Any, Labelled] = {}
+    for value, offset in _list(document, "images", path):
         line = line_of(offset)
+        key, name = _need(value, "id", path, "images", line), str(_need(value, "file_name", path, "images", line))
+        if key in images:
+            findings.append(Finding(str(path), line, "image id twice", f"id {key!r}", f"{name} is left out", True))
+            continue
+        ignored = value.get("ignore_boxes") or []
+        if not isinstance(ignored, list):
+            raise BadInput(f"ignore_boxes is {str(ignored)[:80]}", f"{path}, line {line}", "a list of boxes")
+        boxes = [Box(IGNORE, _four(box, path, line), line) for box in ignored]
+        wh = size_of(value.get("width"), value.get("height"))
+        hit = source.pictures.find(name, path, line, findings)
+        images[key] = Labelled(hit.image, name, str(path), line, boxes, wh, _kept(value, _KEPT), hit.missing)
+    for value, offset in _list(document, "annotations", path):
+        line = line_of(offset)
+        key, category = (_need(value, k, path, "annotations", line) for k in ("image_id", "category_id"))
+        if key not in images:
+            what = f"no image has the id {key!r}"
+            findings.append(Finding(str(path), line, "image missing", what, "the box is left out", True))
+            continue
+        xywh = _box(value, path, line, findings)
+        if xywh is None:
+            continue
+        name = IGNORE if value.get("iscrowd") else names.get(category, f"category {category}")
+        images[key].boxes.append(Box(name, xywh, line, extra=_kept(value, _KEPT_OF_BOX)))
+    licenses = _licenses(document, path, findings)
+    declared = [name for key, name in names.items() if key not in above]
+    info = document.value("info")
+    own = isinstance(info, dict) and info.get("classes") == declared
+    return Collection(list(images.values()), findings, licenses, declared, own)
+
+
+def _categories(document: jsonfile.Document, path: Path) -> tuple[dict[Any, str], set[Any]]:
+    """-> {id: name}, and the ids of those that only stand above others (Roboflow writes one that no box has)."""
+    names: dict[Any, str] = {}
+    groups: dict[Any, str] = {}
+    for value, offset in _list(document, "categories", path):
+        line = document.line_of(offset)
         key, name = (_need(value, k, path, "categories", line) for k in ("id", "name"))
         if names.setdefault(key, str(name)) != str(name):  # whichever were taken, half of the labels would be wrong
             raise BadInput(
@@ -34,116 +99,27 @@ def read(path: Path, image_folders: list[Path]) -> Collection:
                 "one name for each category id",
                 "export the labels again, or give one of the two another id",
             )
-    images, order = {}, []
-    known: dict = {}
-    for value, offset in _list(entries, "images", path):
-        line, key = line_of(offset), _need(value, "id", path, "images", line_of(offset))
-        name = str(_need(value, "file_name", path, "images", line))
-        if key in images:
-            findings.append(Finding(file, line, "image id twice", f"id {key!r}", f"{name} is left out", True))
-            continue
-        ignored = value.get("ignore_boxes") or []
-        if not isinstance(ignored, list):
-            raise BadInput(f"ignore_boxes is {str(ignored)[:80]}", f"{path}, line {line}", "a list of boxes")
-        boxes = [Box(IGNORE, _four(box, path, line), line) for box in ignored]
-        wh = (value.get("width"), value.get("height"))
-        images[key] = Labelled(
-            find_image(folders, name, file, line, findings, known),
-            name,
-            file,
-            line,
-            boxes,
-            (int(wh[0]), int(wh[1])) if all(map(_finite, wh)) else None,
-            _kept(value, _KEPT),
-        )
-        order.append(key)
-    for value, offset in _list(entries, "annotations", path):
-        line = line_of(offset)
-        key, category = (_need(value, k, path, "annotations", line) for k in ("image_id", "category_id"))
-        if key not in images:
-            findings.append(
-                Finding(file, line, "image missing", f"no image has the id {key!r}", "the box is left out", True)
-            )
-            continue
-        box = _four(_need(value, "bbox", path, "annotations", line), path, line)
-        name = IGNORE if value.get("iscrowd") else names.get(category, f"category {category}")
-        images[key].boxes.append(Box(name, box, line, extra=_kept(value, _KEPT_OF_BOX)))
-    licenses, offset = entries.get("licenses", ([], 0))
+        groups[key] = str(value.get("supercategory"))
+    used = {value.get("category_id") for value, _ in _list(document, "annotations", path) if _hashable(value)}
+    parents = set(groups.values())
+    return names, {key for key in names if key not in used and names[key] in parents and groups[key] != names[key]}
+
+
+def _hashable(value: Mapping[str, Any]) -> bool:
+    return not isinstance(value.get("category_id"), (list, dict))
+
+
+def _licenses(document: jsonfile.Document, path: Path, findings: list[Finding]) -> list[dict[str, Any]]:
+    licenses, offset = document.top.get("licenses", ([], 0))
     if licenses and (not isinstance(licenses, list) or any(not isinstance(v, dict) for v, _ in licenses)):
-        line = line_of(offset)
-        findings.append(Finding(file, line, "licences", "licenses is no list of objects", "they are left out", False))
-        licenses = []
-    return Collection([images[key] for key in order], findings, [_kept(v, v) for v, _ in licenses or ()])
+        line, what = document.line_of(offset), "licenses is no list of objects"
+        findings.append(Finding(str(path), line, "licences", what, "they are left out", False))
+        return []
+    return [_kept(v, v) for v, _ in licenses or ()]
 
 
-def _entries(path):
-    """-> {key: (value or [(element, offset), ...], offset)} of the top object, and offset -> line.
-
-    The json module tells no positions, so the top object and its lists are walked here, and each element decoded
-    where it begins.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"the annotations cannot be read: {error}", path, "a COCO json in UTF-8") from None
-    breaks = [m.start() for m in re.finditer("\n", text)]
-
-    def line_of(offset):
-        return bisect.bisect_left(breaks, offset) + 1
-
-    def skip(at):
-        return _SPACE.match(text, at).end()
-
-    def expect(sign, at):
-        if text[at : at + 1] != sign:
-            raise JSONDecodeError(f"expected {sign!r}", text, at)
-        return skip(at + 1)
-
-    decoder = json.JSONDecoder()
-    entries = {}
-    try:
-        at = skip(0)
-        if text[at : at + 1] != "{":
-            json.loads(text)
-            raise BadInput("not a COCO file: the top is no object", path, "images, annotations and categories")
-        at = expect("{", at)
-        while text[at : at + 1] != "}":
-            at = at if not entries else expect(",", at)
-            if text[at : at + 1] != '"':
-                raise JSONDecodeError("expected a key in quotes", text, at)
-            key, at = decoder.raw_decode(text, at)
-            at = expect(":", skip(at))
-            start = at
-            if text[at : at + 1] == "[":
-                value, at = [], expect("[", at)
-                while text[at : at + 1] != "]":
-                    at = at if not value else expect(",", at)
-                    element, end = decoder.raw_decode(text, at)
-                    value.append((element, at))
-                    at = skip(end)
-                at = skip(at + 1)
-            else:
-                value, at = decoder.raw_decode(text, at)
-                at = skip(at)
-            entries[key] = value, start
-        if skip(at + 1) != len(text):
-            raise JSONDecodeError("something follows the end", text, at + 1)
-    except JSONDecodeError as error:
-        raise BadInput(
-            f"not JSON: {error.msg}",
-            f"{path}, line {error.lineno}",
-            "a COCO json",
-            "export the labels again, or mend the file at that line",
-        ) from None
-    except ValueError as error:  # a number of thousands of digits
-        raise BadInput(f"not usable JSON: {error}", path, "a COCO json") from None
-    except RecursionError:
-        raise BadInput("not usable JSON: nested too deeply", path, "a COCO json") from None
-    return entries, line_of
-
-
-def _list(entries, key, path):
-    value = entries.get(key, (None, 0))[0]
+def _list(document: jsonfile.Document, key: str, path: Path) -> list[tuple[dict[str, Any], int]]:
+    value = document.top.get(key, (None, 0))[0]
     if not isinstance(value, list) or any(not isinstance(element, dict) for element, _ in value):
         raise BadInput(
             f"not a COCO file: {key} is missing or no list of objects",
@@ -153,30 +129,56 @@ def _list(entries, key, path):
     return value
 
 
-def _need(value, key, path, where, line=None):
-    if key not in value or isinstance(value[key], dict) or (key != "bbox" and isinstance(value[key], list)):
+def _need(value: Mapping[str, Any], key: str, path: Path, where: str, line: int) -> Any:
+    if key not in value or isinstance(value[key], (dict, list)):
         raise BadInput(
-            f"an entry of {where} has no usable {key}",
-            f"{path}, line {line}" if line else path,
-            f"{key} in every entry of {where}",
+            f"an entry of {where} has no usable {key}", f"{path}, line {line}", f"{key} in every entry of {where}"
         )
     return value[key]
 
 
-def _four(box, path, line):
+def _box(
+    value: Mapping[str, Any], path: Path, line: int, findings: list[Finding]
+) -> tuple[float, float, float, float] | None:
+    """The box of an annotation; of its segmentation, where a tool left the box empty."""
+    box = value.get("bbox")
+    if box is not None and box != []:
+        return _four(box, path, line)
+    points = _outline(value.get("segmentation"))
+    what = "no bbox"
+    if points is None:
+        findings.append(Finding(str(path), line, "box empty", what, "the box is left out", True))
+        return None
+    findings.append(Finding(str(path), line, "box empty", what, "the box around its segmentation is taken", False))
+    return points
+
+
+def _outline(segmentation: object) -> tuple[float, float, float, float] | None:
+    if not isinstance(segmentation, list) or not segmentation:
+        return None
+    points: list[tuple[float, float]] = []
+    for polygon in segmentation:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2 or not all(map(_finite, polygon)):
+            return None
+        points += zip(map(float, polygon[::2]), map(float, polygon[1::2]), strict=True)
+    return outline(points)
+
+
+def _four(box: object, path: Path, line: int) -> tuple[float, float, float, float]:
     if not isinstance(box, list) or len(box) != 4 or not all(map(_finite, box)):
         raise BadInput(f"not a box: {str(box)[:80]}", f"{path}, line {line}", "four numbers: x, y, width, height")
-    return tuple(float(v) for v in box)
+    x, y, width, height = (float(v) for v in box)
+    return x, y, width, height
 
 
-def _finite(value):
+def _finite(value: object) -> bool:
     try:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:  # a whole number that no float holds
         return False
 
 
-def _kept(value, keys):
+def _kept(value: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
     """What is carried over as it is; not what strict JSON cannot hold (NaN, as pandas writes what is missing)."""
     kept = {}
     for key in keys:

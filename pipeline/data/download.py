@@ -13,17 +13,20 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from jetson import files
 from jetson.errors import BadInput, JetmaskError
 from pipeline.data import layout
 
+Progress = Callable[[int, int | None], None]  # bytes that are there, and of how many (None: not told)
+
 _WAIT_S = 20
 _TRIES = 5
 
 
-def fetch(url: str, path: Path, sha256: str | None = None, progress=None) -> str:
+def fetch(url: str, path: Path, sha256: str | None = None, progress: Progress | None = None) -> str:
     """Download `url` to `path`, going on from what an earlier try left in `path`.part; -> its sha256.
 
     The part is taken up only where the server answers with the same ETag or date, else it begins anew. A connection
@@ -74,11 +77,11 @@ def fetch(url: str, path: Path, sha256: str | None = None, progress=None) -> str
     return digest
 
 
-def _no_network(error):
+def _no_network(error: BaseException) -> bool:
     return isinstance(getattr(error, "reason", None), socket.gaierror)
 
 
-def _append(url, part, note, progress):
+def _append(url: str, part: Path, note: Path, progress: Progress | None) -> None:
     known = json.loads(note.read_text()) if note.exists() and part.exists() else {}
     request = urllib.request.Request(url, headers={"User-Agent": "jetmask"})
     start = part.stat().st_size if known.get("url") == url and known.get("version") else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -13,9 +14,21 @@ from jetson.cli import table
 from jetson.errors import UsageError
 from jetson.synthetic import scene
 from pipeline.data import check, layout
-from pipeline.data.labels import CLASSES
+from pipeline.data.classes import CLASSES
 
 LICENSE = {"id": 1, "name": "none needed: drawn by jetmask, no photograph", "url": ""}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to draw: `images` of size `wh`, `faces` heads in each (None: by lot)."""
+
+    out: Path
+    images: int = 200
+    seed: int = 0
+    wh: tuple[int, int] = (480, 360)
+    faces: int | None = None
+    json: bool = False
 
 
 def write(
@@ -51,30 +64,15 @@ def write(
     return entries
 
 
-def draw_options(parser) -> None:
-    parser.add_argument("out", type=Path, help="the folder to write: images/ and annotations.json")
-    parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--size", default="480x360", metavar="WxH")
-    parser.add_argument("--faces", type=int, help="heads an image; by lot 0 to 12 where not given")
-    parser.add_argument("--json", action="store_true")
-    parser.epilog = "example: jetmask data draw data/drawn/train --images 300 --seed 1"
-
-
-def draw_command(args) -> int:
-    try:
-        wh = tuple(int(v) for v in args.size.lower().split("x"))
-    except ValueError:
-        wh = ()
-    if len(wh) != 2 or not all(32 <= v <= 4096 for v in wh):
-        raise UsageError(f"--size {args.size}", None, "WIDTHxHEIGHT, 32 to 4096 each, for instance 480x360")
-    if args.images < 1 or (args.faces is not None and not 0 <= args.faces <= 200):
+def run(settings: Settings) -> int:
+    """Draw a split folder, and say how many of each class are in it."""
+    if settings.images < 1 or (settings.faces is not None and not 0 <= settings.faces <= 200):
         raise UsageError("--images or --faces is out of range", None, "at least one image, 0 to 200 faces")
-    with layout.folder_aside(args.out) as part:
-        entries = write(part, args.images, args.seed, wh, args.faces, quiet=False)
+    with layout.folder_aside(settings.out) as part:
+        entries = write(part, settings.images, settings.seed, settings.wh, settings.faces, quiet=False)
     counts = [sum(e.labels.count(k) for e in entries) for k in range(len(CLASSES))]
-    if args.json:
+    if settings.json:
         print(json.dumps({"images": len(entries), **dict(zip(CLASSES, counts, strict=True))}))
     else:
-        print(table(["drawn", "images", *CLASSES], [[str(args.out), len(entries), *counts]]))
+        print(table(["drawn", "images", *CLASSES], [[str(settings.out), len(entries), *counts]]))
     return 0

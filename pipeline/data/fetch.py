@@ -11,8 +11,10 @@ import difflib
 import json
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jetson import files
 from jetson.cli import table
@@ -89,7 +91,7 @@ SOURCES = {
         "stated by its authors for research; check the page before any other use, and before you ship weights",
         "the authors' terms",
         (Download("WIDER_train.zip", None), Download("wider_face_split.zip", None)),
-        "its label file is none of the four formats: convert to COCO first, every face as without_mask",
+        "its label file is none of the formats that are read: convert to COCO first, every face as without_mask",
     ),
     "maskedface-net": Source(
         "MaskedFace-Net, 137,016 portraits with masks drawn on, worn well and badly, one face each, no boxes",
@@ -115,17 +117,20 @@ SOURCES = {
 }
 
 
-def fetch_options(parser) -> None:
-    parser.add_argument("name", nargs="?", help="which; without it, all are listed")
-    parser.add_argument("--to", type=Path, default=Path("downloads"), metavar="DIR", help="default: downloads/")
-    parser.add_argument("--accept", action="store_true", help="you have read the licence and agree to it")
-    parser.add_argument("--json", action="store_true")
-    parser.epilog = "example: jetmask data fetch darun18 --accept"
+@dataclass(frozen=True)
+class Settings:
+    """`name`: of SOURCES, or None to list them; `accept`: its licence was read."""
+
+    name: str | None
+    to: Path = Path("downloads")
+    accept: bool = False
+    json: bool = False
 
 
-def fetch_command(args) -> int:
-    if args.name is None:
-        if args.json:
+def run(settings: Settings) -> int:
+    """Download one collection, or list all; what cannot be downloaded is said with where to place it."""
+    if settings.name is None:
+        if settings.json:
             print(json.dumps({name: source._asdict() for name, source in SOURCES.items()}))
         else:
             width = max(map(len, SOURCES))
@@ -133,29 +138,30 @@ def fetch_command(args) -> int:
                 how = "by hand" if any(d.url is None for d in source.downloads) else "download"
                 print(f"{name:<{width}}  {how:<8}  {source.title}")
         return 0
-    if args.name not in SOURCES:
-        near = difflib.get_close_matches(args.name, SOURCES, 1, 0.3)
+    if settings.name not in SOURCES:
+        near = difflib.get_close_matches(settings.name, SOURCES, 1, 0.3)
         raise UsageError(
-            f"no collection is called {args.name!r}",
+            f"no collection is called {settings.name!r}",
             None,
             "one of " + ", ".join(SOURCES),
             f"did you mean {near[0]}?" if near else None,
         )
-    source = SOURCES[args.name]
+    source = SOURCES[settings.name]
     print(
         f"{source.title}\n  page: {source.page}\n  licence: {source.licence}\n  you need: {source.accept}",
         file=sys.stderr,
     )
-    if not args.accept:
+    if not settings.accept:
         raise UsageError(
             "the licence has not been accepted",
             source.page,
             "--accept, after reading it there",
-            f"jetmask data fetch {args.name} --to {args.to} --accept",
+            f"jetmask data fetch {settings.name} --to {settings.to} --accept",
         )
-    got, missing = [], []
+    got: list[dict[str, Any]] = []
+    missing: list[Path] = []
     for download in source.downloads:
-        path = args.to / download.file
+        path = settings.to / download.file
         if path.is_file():
             digest = files.sha256(str(path))
             if download.sha256 not in (None, digest):
@@ -170,21 +176,22 @@ def fetch_command(args) -> int:
         )
     if missing:
         raise JetmaskError(
-            f"{args.name} can only be downloaded by hand",
+            f"{settings.name} can only be downloaded by hand",
             source.page,
             ", ".join(str(p) for p in missing),
             f"download it there, place it so, and run this again; then: {source.then}",
         )
-    args.to.mkdir(parents=True, exist_ok=True)
+    settings.to.mkdir(parents=True, exist_ok=True)
     files.write_json(
-        str(args.to / f"{args.name}.fetched.json"), {"page": source.page, "licence": source.licence, "files": got}
+        str(settings.to / f"{settings.name}.fetched.json"),
+        {"page": source.page, "licence": source.licence, "files": got},
     )
     for one in got:
         path = Path(one["file"])
         folder = path.with_suffix("")
         if path.suffix == ".zip" and not folder.exists():
             print(f"unpacked {unpack(path, folder)} files into {folder}", file=sys.stderr)
-    if args.json:
+    if settings.json:
         print(json.dumps(got))
     else:
         print(
@@ -193,14 +200,14 @@ def fetch_command(args) -> int:
                 [[o["file"], o["bytes"], o["sha256"][:16], "yes" if o["checked"] else "no"] for o in got],
             )
         )
-        print(f"next: {source.then.replace('DIR', str(args.to))}")
+        print(f"next: {source.then.replace('DIR', str(settings.to))}")
     return 0
 
 
-def _progress(name):
+def _progress(name: str) -> Callable[[int, int | None], None]:
     last = [0.0]
 
-    def show(done, total):
+    def show(done: int, total: int | None) -> None:
         if time.monotonic() - last[0] > 1 or done == total:
             last[0] = time.monotonic()
             print(f"{name}: {done / 1e6:.1f}" + (f" of {total / 1e6:.1f} MB" if total else " MB"), file=sys.stderr)

@@ -14,16 +14,15 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from pipeline.data import jpegfile
+from pipeline.data.jpegfile import BrokenImage
+
 
 class ImageFile(NamedTuple):
     wh: tuple[int, int]  # as stored, before any EXIF turn
     suffix: str  # that of the content: .jpg .png .bmp .webp .tif
     turned: int  # EXIF orientation, 1 where there is none
     data: bytes
-
-
-class BrokenImage(Exception):
-    """Says in a few words what is wrong with the file."""
 
 
 def read(path: Path) -> ImageFile:
@@ -39,6 +38,8 @@ def read(path: Path) -> ImageFile:
         picture = None
     if picture is None:
         raise BrokenImage("cannot be decoded")
+    if suffix == ".jpg":
+        jpegfile.require_all_data(data, picture)
     turned = _orientation(data, suffix)
     if suffix == ".tif" and turned != 1:  # OpenCV turns some in spite of the flag, and cannot read the others from disk
         raise BrokenImage("is a TIFF that its reader has to turn: save it as PNG")
@@ -51,7 +52,7 @@ def whole(data: bytes) -> str:
     if not data or suffix is None:
         raise BrokenImage("is empty" if not data else "is no JPEG, PNG, BMP, WebP or TIFF")
     if suffix == ".jpg":
-        _whole_jpeg(data)
+        jpegfile.require_whole(data)
     elif suffix == ".png":
         _whole_png(data)
     elif len(data) < {".webp": 8 + _size(data, 4), ".bmp": _size(data, 2)}.get(suffix, 0):
@@ -59,7 +60,7 @@ def whole(data: bytes) -> str:
     return suffix
 
 
-def _suffix(data):
+def _suffix(data: bytes) -> str | None:
     if data[:3] == b"\xff\xd8\xff":
         return ".jpg"
     if data[:8] == b"\x89PNG\r\n\x1a\n":
@@ -71,37 +72,11 @@ def _suffix(data):
     return ".tif" if data[:4] in (b"II*\0", b"MM\0*") else None
 
 
-def _size(data, at):
+def _size(data: bytes, at: int) -> int:
     return int.from_bytes(data[at : at + 4], "little")
 
 
-def jpeg_segments(data: bytes):
-    """-> (marker, start, end) of each segment before the picture's own data, and (0xDA, start, end of the file)."""
-    at = 2
-    while at + 4 <= len(data):
-        if data[at] != 0xFF:
-            raise BrokenImage("is damaged: no JPEG marker where one must be")
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill bytes
-            at += 1
-            continue
-        length = struct.unpack(">H", data[at + 2 : at + 4])[0]
-        if marker == 0xDA:
-            yield marker, at, len(data)
-            return
-        yield marker, at, at + 2 + length
-        at += 2 + length
-    raise BrokenImage("is truncated")
-
-
-def _whole_jpeg(data):
-    start = [begin for _, begin, _ in jpeg_segments(data)][-1]
-    # Within the picture's data an FF is always followed by 00 or a restart marker: FF D9 is its end, nothing else.
-    if data.find(b"\xff\xd9", start) < 0:
-        raise BrokenImage("is truncated")
-
-
-def _whole_png(data):
+def _whole_png(data: bytes) -> None:
     at = 8
     while at + 12 <= len(data):
         length, kind = struct.unpack(">I4s", data[at : at + 8])
@@ -116,22 +91,22 @@ def _whole_png(data):
     raise BrokenImage("is truncated")
 
 
-def _exif(data):
+def _exif(data: bytes) -> list[tuple[int, int]]:
     """-> the (start, end) of the EXIF segments."""
     return [
         (start, end)
-        for marker, start, end in jpeg_segments(data)
+        for marker, start, end in jpegfile.segments(data)
         if marker == 0xE1 and data[start + 4 : start + 8] == b"Exif"
     ]
 
 
-def _tiffs(data, suffix):
+def _tiffs(data: bytes, suffix: str | None) -> list[bytes]:
     """What may hold an orientation: the TIFF inside each EXIF block, or the file itself."""
     if suffix == ".jpg":
         return [data[start + 10 : end] for start, end in _exif(data)]
     if suffix == ".tif":
         return [data]
-    found, at = [], {".png": 8, ".webp": 12}.get(suffix, len(data))
+    found, at = [], 8 if suffix == ".png" else 12 if suffix == ".webp" else len(data)
     while at + 8 <= len(data):
         # A chunk of PNG is its length, its kind, its body and a checksum; of WebP its kind, its length and its body.
         kind, length, after = data[at : at + 4], _size(data, at + 4), 0
@@ -144,16 +119,16 @@ def _tiffs(data, suffix):
     return found
 
 
-def _orientation(data, suffix):
+def _orientation(data: bytes, suffix: str | None) -> int:
     for tiff in _tiffs(data, suffix):
-        order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+        order = {b"II": "<", b"MM": ">"}.get(tiff[:2], "?")
         try:
             (first,) = struct.unpack(order + "I", tiff[4:8])
             (count,) = struct.unpack(order + "H", tiff[first : first + 2])
             for at in range(first + 2, first + 2 + 12 * count, 12):
                 tag, _, _, value = struct.unpack(order + "HHIH", tiff[at : at + 10])
                 if tag == 0x0112 and 1 <= value <= 8:
-                    return value
+                    return int(value)
         except (struct.error, TypeError):
             continue
     return 1
@@ -165,10 +140,12 @@ def plain(data: bytes, upright: bool) -> bytes:
     A JPEG as it is stored is untouched but for that; turned, it is coded anew, at a quality that costs nothing to see.
     Others lose nothing.
     """
-    suffix = _suffix(data)
+    suffix = _suffix(data) or ""
     if suffix == ".jpg" and not upright:
         return without_exif(data)
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if picture is None:
+        raise BrokenImage("cannot be decoded")
     turned = _orientation(data, suffix) if upright else 1
     if turned >= 5:
         picture = picture.transpose(1, 0, 2)

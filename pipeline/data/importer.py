@@ -1,4 +1,4 @@
-"""`jetmask data import` and `data check`: any of four formats into the one layout, every finding listed."""
+"""`jetmask data import` and `data check`: labels of any known format into the one layout, every finding listed."""
 
 from __future__ import annotations
 
@@ -6,114 +6,115 @@ import difflib
 import json
 import sys
 from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from jetson.errors import BadInput, UsageError
-from pipeline.data import check, coco, kitti, layout, voc, yolo
-from pipeline.data.labels import CLASSES, IGNORE, Collection, Finding, class_of, folders_in, labels_in
+from pipeline.data import (
+    check,
+    coco,
+    createml,
+    cvat,
+    kitti,
+    labelme,
+    labelstudio,
+    layout,
+    leak,
+    recognise,
+    tfcsv,
+    via,
+    voc,
+    yolo,
+)
+from pipeline.data.classes import CLASSES, IGNORE, ClassSet, chosen, class_of
+from pipeline.data.labels import Collection, Finding
+from pipeline.data.source import Source
 
-FORMATS = {"coco": coco, "voc": voc, "yolo": yolo, "kitti": kitti}
-
-COCO_NAMES = ("annotations.json", "_annotations.coco.json")  # jetmask's own, and that of a Roboflow export
-
-
-def guess(source: Path) -> str:
-    """The format of `source` (a COCO json, or a folder), from what lies in it; BadInput where nothing tells."""
-    if not source.exists():
-        raise BadInput(
-            "there is no such data folder",
-            source,
-            "a folder of images and labels, or a COCO json",
-            "check the path; `jetmask data fetch` names public collections",
-        )
-    if source.is_file():
-        return "coco"
-    form = next(_formats(source), None)
-    if form:
-        return form
-    if any(source.glob("*.y*ml")):
-        return "yolo"
-    below = folders_in(source)
-    below += [q for p in below for q in folders_in(p)]
-    sets = [p for p in below if any((p / name).is_file() for name in COCO_NAMES)]
-    if sets:
-        as_it_is = (
-            f"; train/ and val/ of this layout need no import: --data {source}"
-            if ((sets[0] / COCO_NAMES[0]).is_file())
-            else ""
-        )
-        raise BadInput(
-            "these are the folders of several data sets",
-            f"{source}: {', '.join(p.name for p in sets)}",
-            "one data set",
-            f"import each: `jetmask data import {sets[0]} OUT/{sets[0].name}`{as_it_is}",
-        )
-    raise BadInput(
-        "no labels found",
-        source,
-        "annotations.json, Pascal VOC *.xml, YOLO or KITTI *.txt",
-        "name the format with --format, or the json itself",
-    )
+FORMATS: dict[str, Callable[[Source, Sequence[Path]], Collection]] = {
+    "coco": coco.read,
+    "cvat": cvat.read,
+    "labelstudio": labelstudio.read,
+    "labelme": labelme.read,
+    "via": via.read,
+    "createml": createml.read,
+    "voc": voc.read,
+    "tfcsv": tfcsv.read,
+    "kitti": kitti.read,
+    "yolo": yolo.read,
+}
 
 
-def _formats(source):
-    """The formats that a folder has labels of, the one to take first; of YOLO and KITTI only what comes first."""
-    below = [source, *folders_in(source)]
-    if any((source / name).is_file() for name in COCO_NAMES):
-        yield "coco"
-    if any(labels_in(p, ".xml") for p in below):
-        yield "voc"
-    below += [q for p in below[1:] for q in folders_in(p)]
-    for path in (q for p in below for q in labels_in(p, ".txt")):
-        with open(path, encoding="utf-8-sig", errors="replace") as file:
-            line = file.readline(1024)
-        for form, pattern in (("kitti", kitti.LINE), ("yolo", yolo.LINE)):
-            if pattern.match(line):
-                yield form
-                return
+@dataclass(frozen=True)
+class Settings:
+    """What to read and how. `classes`: mask, all, names with commas between, or None (see classes.chosen)."""
+
+    source: Path
+    format: str | None = None
+    images: tuple[Path, ...] = ()
+    map: tuple[str, ...] = ()
+    classes: str | None = None
+    exif: str | None = None
+    json: bool = False
 
 
-def mixed(source: Path, form: str | None) -> list[Finding]:
-    """A note where the format is guessed and the folder has labels of others, too: those are not read."""
-    found = [] if form or source.is_file() else list(_formats(source))
-    if len(found) < 2:
-        return []
-    what = f"labels of {' and '.join(found[1:])} are there, too, and are not read"
-    return [Finding(str(source), None, "formats mixed", what, f"taken as {found[0]}; another: --format", False)]
+def guess(path: Path) -> str:
+    """The format of a label file or a folder, from what lies in it; BadInput where nothing tells."""
+    return next(iter(recognise.recognise(Source(path))))
 
 
-def read(source: Path, form: str | None = None, image_folders: list[Path] | None = None) -> Collection:
-    """Read `source` as `form` (guessed where None)."""
-    form = form or guess(source)
-    if not source.exists():
-        guess(source)
-    for folder in image_folders or []:
-        if not folder.is_dir():
-            raise BadInput("there is no such folder of images", folder)
-    if form == "coco" and source.is_dir():
-        found = labels_in(source, ".json")
-        named = [p for p in found if p.name in COCO_NAMES]
-        if not found or (len(found) > 1 and not named):
-            raise BadInput(
-                "which json?" if found else "there is no json", source, "one COCO json", "name the file itself"
-            )
-        source = (named or found)[0]
-    elif form != "coco" and source.is_file():
-        raise UsageError(f"--format {form} reads a folder", source)
-    return FORMATS[form].read(source, image_folders or [])
+def read(path: Path, form: str | None = None, image_folders: Sequence[Path] | None = None) -> Collection:
+    """Read `path` as `form` (recognised where None). Labels of other formats beside it are told, and not read."""
+    source = Source(Path(path), image_folders or ())
+    if form is None:
+        found = recognise.recognise(source)
+        form = next(iter(found))
+        paths = found[form]
+    else:
+        found, paths = {}, _of_format(source, form)
+    collection = FORMATS[form](source, paths)
+    others = [other for other in found if other != form]
+    if others:
+        what = f"labels of {' and '.join(others)} are there, too, and are not read"
+        remedy = f"taken as {form}; another: --format"
+        collection.findings.append(Finding(str(path), None, "formats mixed", what, remedy, False))
+    return collection
 
 
-def mapping_of(pairs: list[str]) -> dict[str, str]:
-    """["mask=with_mask", ...] -> {"mask": "with_mask"}; UsageError for a class that is none."""
+def _of_format(source: Source, form: str) -> list[Path]:
+    """The label files of a format that was asked for by name."""
+    if source.path.is_file() and not source.whole:
+        return [source.path]
+    try:
+        found = recognise.recognise(source).get(form, [])
+    except BadInput as error:
+        if "several data sets" in str(error.what):
+            raise
+        found = []
+    suffixes = {"voc": (".xml",), "cvat": (".xml",), "kitti": (".txt",), "yolo": (".txt",), "tfcsv": (".csv",)}
+    paths = found or source.tree.ending(*suffixes.get(form, (".json",)))
+    if not paths and form != "yolo":
+        raise BadInput(f"no labels of {form} there", source.path, recognise.READS[form])
+    if form == "coco" and not found and len(paths) > 1:
+        raise BadInput("which json?", source.path, "one COCO json", "name the file itself")
+    return paths
+
+
+def mapping_of(pairs: Sequence[str], classes: str | None = None) -> dict[str, str]:
+    """["mask=with_mask", ...] -> {"mask": "with_mask"}; UsageError for a class that is none. With classes of one's own
+    a name may become any other."""
     mapping = {}
+    allowed = (
+        (*(name.strip() for name in classes.split(",")), IGNORE) if classes and "," in classes else (*CLASSES, IGNORE)
+    )
     for pair in pairs:
         name, sign, target = pair.rpartition("=")
-        if not sign or (target not in CLASSES and target != IGNORE):
+        if not sign or not target or (classes != "all" and target not in allowed and target != classes):
             near = class_of(target, {})
             raise UsageError(
                 f"--map {pair!r}",
                 None,
-                f"NAME=CLASS, CLASS one of {', '.join(CLASSES)}, {IGNORE}",
+                f"NAME=CLASS, CLASS one of {', '.join(allowed)}",
                 f"did you mean {name}={near}?" if near else None,
             )
         mapping[name] = target
@@ -137,114 +138,90 @@ def unused(mapping: dict[str, str], collection: Collection, source: Path) -> lis
     ]
 
 
-def report(findings, entries, as_json: bool, done: str, failed: bool) -> None:
-    """All findings to stderr (with --json to stdout), and one line of what was done."""
+@dataclass
+class Checked:
+    """A source that was read and held against its images."""
+
+    collection: Collection
+    classes: ClassSet
+    entries: list[check.Entry]
+    findings: list[Finding]
+
+    @property
+    def errors(self) -> int:
+        return sum(f.error for f in self.findings)
+
+
+def checked(settings: Settings, quiet: bool = False) -> Checked:
+    """Read the source and check every image and every box of it."""
+    mapping = mapping_of(settings.map, settings.classes)
+    collection = read(settings.source, settings.format, settings.images)
+    used = [box.name for image in collection.images for box in image.boxes]
+    if collection.own and settings.classes is None:
+        classes, note = ClassSet(tuple(collection.names), True), None
+    else:
+        classes, note = chosen(settings.classes, collection.names, used, mapping)
+    entries, findings = check.check(collection, mapping, quiet, settings.exif, classes)
+    findings += unused(mapping, collection, settings.source)
+    if note:
+        findings.append(Finding(str(settings.source), None, "own classes", note, "imported with them", False))
+    return Checked(collection, classes, entries, findings)
+
+
+def report(
+    findings: Sequence[Finding], entries: Sequence[check.Entry], classes: ClassSet, as_json: bool, done: str | None
+) -> None:
+    """All findings to stderr (with --json to stdout), and one line of what was done (None: nothing was)."""
     boxes = Counter(label for e in entries for label in e.labels)
+    counts = {name: boxes[i] for i, name in enumerate(classes.names)}
     summary = {
         "images": len(entries),
-        "boxes": {name: boxes[i] for i, name in enumerate(CLASSES)},
+        "boxes": counts,
         "ignore_boxes": sum(len(e.ignore) for e in entries),
         "errors": sum(f.error for f in findings),
         "notes": sum(not f.error for f in findings),
     }
     if as_json:
         # In ASCII: a file name that is no UTF-8 could not be printed otherwise.
-        done_so = {"done": None if failed else done, "findings": [f._asdict() for f in findings]}
-        print(json.dumps({**summary, **done_so}))
+        print(json.dumps({**summary, "done": done, "findings": [f._asdict() for f in findings]}))
         return
     for finding in findings:
         print(finding, file=sys.stderr)
-    for kind, count in sorted(Counter((f.error, f.kind) for f in findings).items(), reverse=True):
-        print(f"{count:5d} {'error' if kind[0] else 'note'}{'' if count == 1 else 's'}: {kind[1]}", file=sys.stderr)
-        if kind[1] == "class unknown":  # one slip in a name is one line for every box above: here it is one for all
-            names = Counter(f"{f.what} -> {f.remedy}" for f in findings if (f.error, f.kind) == kind)
+    for (error, kind), count in sorted(Counter((f.error, f.kind) for f in findings).items(), reverse=True):
+        print(f"{count:5d} {'error' if error else 'note'}{'' if count == 1 else 's'}: {kind}", file=sys.stderr)
+        if kind == "class unknown":  # one slip in a name is one line for every box above: here it is one for all
+            names = Counter(f"{f.what} -> {f.remedy}" for f in findings if (f.error, f.kind) == (error, kind))
             for text, boxes_so in names.most_common(10):
                 print(f"{boxes_so:9d} x {text}", file=sys.stderr)
+    if done is not None:
+        shown = ", ".join(f"{n} {name}" for name, n in counts.items())
+        print(f"{done}: {summary['images']} images, {shown}, {summary['ignore_boxes']} ignore regions")
+
+
+def run_import(settings: Settings, out: Path, mend: bool) -> int:
+    """Write the source as a split folder `out`; BadInput where an error is left and `mend` is not asked for."""
+    found = checked(settings)
+    failed = bool(found.errors and not mend) or not found.entries
     if not failed:
-        print(
-            f"{done}: {summary['images']} images, "
-            + ", ".join(f"{n} {name}" for name, n in summary["boxes"].items())
-            + f", {summary['ignore_boxes']} ignore regions"
-        )
-
-
-def import_options(parser) -> None:
-    parser.add_argument("source", type=Path, help="a COCO json, or a folder with labels in one of the formats")
-    parser.add_argument("out", type=Path, help="the folder to write: images/ and annotations.json")
-    parser.add_argument("--format", choices=sorted(FORMATS), help="where it is not guessed rightly")
-    parser.add_argument(
-        "--images", type=Path, action="append", default=[], metavar="DIR", help="where the images are, if elsewhere"
-    )
-    parser.add_argument(
-        "--map",
-        action="append",
-        default=[],
-        metavar="NAME=CLASS",
-        help=f"a class of the source; CLASS is {', '.join(CLASSES)} or {IGNORE}",
-    )
-    _exif_option(parser)
-    parser.add_argument("--mend", action="store_true", help="write in spite of errors, each mended as its line says")
-    parser.add_argument("--json", action="store_true", help="findings and counts as JSON")
-    parser.epilog = "example: jetmask data import downloads/mask.v1.yolo data/mine --map 'no-mask=without_mask'"
-
-
-def _exif_option(parser) -> None:
-    parser.add_argument(
-        "--exif",
-        choices=("stored", "turned"),
-        help="what labels were made on where EXIF turns a photograph and the label's size does not tell: the stored "
-        "pixels, or the picture as viewers show it",
-    )
-
-
-def import_command(args) -> int:
-    collection = read(args.source, args.format, args.images)
-    mapping = mapping_of(args.map)
-    entries, findings = check.check(collection, mapping, quiet=False, exif=args.exif)
-    findings += unused(mapping, collection, args.source) + mixed(args.source, args.format)
-    errors = sum(f.error for f in findings)
-    failed = bool(errors and not args.mend) or not entries
-    if not failed:
-        with layout.folder_aside(args.out) as part:
-            layout.write(part, entries, collection.licenses, f"imported by jetmask from {args.source.name}")
-    report(findings, entries, args.json, f"wrote {args.out}", failed)
+        with layout.folder_aside(out) as part:
+            what = f"imported by jetmask from {settings.source.name}"
+            layout.write(part, found.entries, found.collection.licenses, what, found.classes)
+    report(found.findings, found.entries, found.classes, settings.json, None if failed else f"wrote {out}")
     if failed:
         raise BadInput(
-            f"{errors} errors in the labels, listed above; nothing was written"
-            if errors
+            f"{found.errors} errors in the labels, listed above; nothing was written"
+            if found.errors
             else "no image is left to import",
-            args.source,
+            settings.source,
             "labels without an error",
             "mend the source, or let --mend do what each line says",
         )
     return 0
 
 
-def check_options(parser) -> None:
-    parser.add_argument("source", type=Path, help="a folder with labels in any of the formats, or a COCO json")
-    parser.add_argument("--format", choices=sorted(FORMATS))
-    parser.add_argument("--images", type=Path, action="append", default=[], metavar="DIR")
-    parser.add_argument("--map", action="append", default=[], metavar="NAME=CLASS")
-    _exif_option(parser)
-    parser.add_argument(
-        "--against",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="SPLIT_DIR",
-        help="also name the images that are near-duplicates of one there (val, test)",
-    )
-    parser.add_argument("--json", action="store_true")
-    parser.epilog = "example: jetmask data check data/mine --against data/facemask/test"
-
-
-def check_command(args) -> int:
-    from pipeline.data import leak
-
-    mapping, collection = mapping_of(args.map), read(args.source, args.format, args.images)
-    entries, findings = check.check(collection, mapping, quiet=False, exif=args.exif)
-    findings += unused(mapping, collection, args.source) + mixed(args.source, args.format)
-    findings += leak.findings([e.image for e in entries], args.against)
-    errors = sum(f.error for f in findings)
-    report(findings, entries, args.json, f"checked {args.source}", False)
-    return BadInput.exit_code if errors else 0
+def run_check(settings: Settings, against: Sequence[Path]) -> int:
+    """List every finding of the source, and its images that are near to one of the folders `against`."""
+    found = checked(settings)
+    found.findings += leak.findings([e.image for e in found.entries], against)
+    report(found.findings, found.entries, found.classes, settings.json, f"checked {settings.source}")
+    return BadInput.exit_code if found.errors else 0

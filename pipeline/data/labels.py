@@ -2,57 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
-
-CLASSES = ("with_mask", "without_mask", "mask_worn_incorrect")
-IGNORE = "ignore"  # as a class: a region that neither rewards nor punishes a detector
-
-# How the public collections call the three; letters and digits only, lower case. "face" alone is left out on purpose:
-# it says nothing about a mask.
-_SYNONYMS = {
-    "with_mask": (
-        "withmask",
-        "mask",
-        "masked",
-        "facemask",
-        "masks",
-        "maskon",
-        "wearingmask",
-        "withfacemask",
-        "goodmask",
-        "maskworncorrect",
-    ),
-    "without_mask": (
-        "withoutmask",
-        "nomask",
-        "unmasked",
-        "maskoff",
-        "nofacemask",
-        "notwearingmask",
-        "withoutfacemask",
-        "barefaced",
-    ),
-    "mask_worn_incorrect": (
-        "maskwornincorrect",
-        "maskwearedincorrect",
-        "incorrectmask",
-        "maskincorrect",
-        "incorrect",
-        "badmask",
-        "maskwornincorrectly",
-        "wrongmask",
-        "improperlywornmask",
-        "improperfacemask",
-        "incorrectlywornmask",
-    ),
-    IGNORE: ("ignore", "dontcare", "ignored"),
-}
-_CLASS_OF = {word: name for name, words in _SYNONYMS.items() for word in words}
+from typing import Any, NamedTuple
 
 
 class Finding(NamedTuple):
@@ -68,7 +21,7 @@ class Finding(NamedTuple):
     remedy: str  # what the import does about it
     error: bool
 
-    def __str__(self):
+    def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         return f"{place}: {'error' if self.error else 'note'}: {self.kind}: {self.what} -> {self.remedy}"
 
@@ -80,7 +33,7 @@ class Box(NamedTuple):
     xywh: tuple[float, float, float, float]  # px of the stored image
     line: int | None
     normalised: bool = False  # xywh are fractions of the image's size, which the label file does not tell
-    extra: Mapping = {}  # kept as it is: box_made_by, score
+    extra: Mapping[str, Any] = {}  # kept as it is: box_made_by, score
 
 
 @dataclass
@@ -93,7 +46,8 @@ class Labelled:
     line: int | None
     boxes: list[Box]
     wh: tuple[int, int] | None = None  # as the label says
-    extra: dict = field(default_factory=dict)  # source, license, tags, orig_name: kept as they are
+    extra: dict[str, Any] = field(default_factory=dict)  # source, license, tags, orig_name: kept as they are
+    missing: str = ""  # where there is no image: what was seen instead
 
 
 class Collection(NamedTuple):
@@ -101,91 +55,21 @@ class Collection(NamedTuple):
 
     images: list[Labelled]
     findings: list[Finding]
-    licenses: list[dict] = []
+    licenses: list[dict[str, Any]] = []
+    names: Sequence[str] = ()  # the class names that the source declares, in its order; empty where it declares none
+    own: bool = False  # jetmask wrote it, with these names as classes of their own
 
 
-def class_of(name: str, mapping: Mapping[str, str]) -> str | None:
-    """-> one of CLASSES or IGNORE for a source's class name; None for one that nobody knows."""
-    if name in mapping:
-        return mapping[name]
-    return _CLASS_OF.get(re.sub(r"[^a-z0-9]", "", name.lower()))
+def outline(points: Sequence[tuple[float, float]]) -> tuple[float, float, float, float]:
+    """Points (x, y) -> the x, y, width and height of the box around them."""
+    xs, ys = [p[0] for p in points], [p[1] for p in points]
+    return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
 
 
-def nearest_class(name: str) -> str | None:
-    """The class whose name is most like `name`, for an error message; None where none is ("class 0", "kid")."""
-    near = difflib.get_close_matches(re.sub(r"[^a-z0-9]", "", name.lower()), list(_CLASS_OF), 1, 0.6)
-    return _CLASS_OF[near[0]] if near else None
-
-
-def find_image(
-    folders: list[Path],
-    name: str,
-    file: str,
-    line: int | None,
-    findings: list[Finding],
-    known: dict[Path, dict[str, list[Path]]],
-) -> Path | None:
-    """The image called `name` in one of `folders`; one of the same stem where only the extension differs.
-
-    `known`: what was listed of the folders already, empty at first: to list one for every name would take hours where
-    thousands of names have another extension.
-    """
-    name = name.replace("\\", "/")
-    if name.startswith("/") or ".." in Path(name).parts:
-        name = Path(name).name  # a label file must not fetch pictures from elsewhere on this machine
-    for folder in folders:
-        for candidate in (folder / name, folder / Path(name).name):
-            if _is_file(candidate):
-                return candidate
-    for folder in folders:
-        if folder not in known:
-            known[folder] = {}
-            for image in images_in(folder) if folder.is_dir() else ():
-                known[folder].setdefault(image.stem, []).append(image)
-        for candidate in known[folder].get(Path(name).stem, ())[:1]:
-            what = f"{name} is not there, {candidate.name} is"
-            findings.append(Finding(file, line, "extension", what, "that one is taken", False))
-            return candidate
-    return None
-
-
-def _is_file(path):
+def size_of(width: object, height: object) -> tuple[int, int] | None:
+    """(width, height) as a label file gives it; None where it says nothing of use: a size of 0 is no size."""
     try:
-        return path.is_file()
-    except OSError:  # a name that no file can have, such as a long URL
-        return False
-
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-
-
-def glob_escape(text: str) -> str:
-    """`text` with the signs that glob reads as patterns made plain ("masked (1452)[1].jpg" is a real name)."""
-    return re.sub(r"([*?[])", r"[\1]", text)
-
-
-def images_in(folder: Path) -> list[Path]:
-    """The image files directly in `folder`, by name; not the hidden ones."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and _shown(p) and p.is_file())
-
-
-def labels_in(folder: Path, suffix: str) -> list[Path]:
-    """The label files directly in `folder`, by name; not the hidden ones."""
-    return sorted(p for p in folder.glob("*" + suffix) if _shown(p))
-
-
-def folders_in(folder: Path) -> list[Path]:
-    """The folders directly in `folder`, by name; not the hidden ones."""
-    return sorted(p for p in folder.iterdir() if p.is_dir() and _shown(p))
-
-
-def _shown(path):
-    # macOS puts a "._NAME" beside every file that it zips or copies to another file system, or all into one folder.
-    return not path.name.startswith(".") and path.name != "__MACOSX"
-
-
-def shared(image: Path, other: Path) -> Finding:
-    """What is wrong with a second image of the same stem: whose the label is cannot be told, and an image of faces that
-    is taken for one without teaches a detector to miss them."""
-    what = f"{other.name} has the label {image.stem}.txt already"
-    return Finding(str(image), None, "label shared", what, "the image is left out", True)
+        wh = round(float(width)), round(float(height))  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return wh if min(wh) > 0 else None

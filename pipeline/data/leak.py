@@ -20,7 +20,8 @@ import cv2
 import numpy as np
 
 from jetson.errors import BadInput
-from pipeline.data.labels import Finding, images_in
+from pipeline.data.labels import Finding
+from pipeline.data.tree import images_in
 
 NEAR_BITS = 10
 _BLOCK = 1 << 22  # pairs of hashes that are compared at once: some 40 MB
@@ -48,7 +49,7 @@ def hashes(paths: Iterable[Path]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([plain for plain, _ in found], np.uint64), np.array([mirror for _, mirror in found], np.uint64)
 
 
-def _both(path):
+def _both(path: Path) -> tuple[int, int]:
     try:
         known = os.stat(path)
     except OSError:
@@ -57,7 +58,7 @@ def _both(path):
 
 
 @functools.cache  # the trainings of one pruning ask for the same photographs again and again
-def _decoded(path, _version):
+def _decoded(path: str, _version: tuple[int, int] | None) -> tuple[int, int]:
     grey = cv2.imread(path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
     if grey is None:
         raise BadInput("not a readable image", path, "JPEG or PNG", "`jetmask data check` lists all such files")

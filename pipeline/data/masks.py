@@ -118,7 +118,7 @@ def draw_mask(image: np.ndarray, xyxy: np.ndarray, rng: np.random.Generator, inc
     return WITH_MASK if worn == "well" else MASK_WORN_INCORRECT
 
 
-def _fit(rng, incorrect, room_below):
+def _fit(rng: np.random.Generator, incorrect: float, room_below: float) -> str:
     if rng.random() >= incorrect:
         return "well"
     return "nose out" if room_below < 0.15 or rng.random() < 0.6 else "under chin"
@@ -126,13 +126,13 @@ def _fit(rng, incorrect, room_below):
 
 class _Shape(NamedTuple):
     outline: np.ndarray  # this and all that follows: (n, 2) float, in canvas px
-    straps: list
-    folds: list
-    wire: list
+    straps: list[np.ndarray]
+    folds: list[np.ndarray]
+    wire: list[np.ndarray]
     line_px: float  # a thin line
 
 
-def _shape(rng, worn, kind, scale, origin):
+def _shape(rng: np.random.Generator, worn: str, kind: int, scale: np.ndarray, origin: np.ndarray) -> _Shape:
     """The mask in lines and outlines: designed in fractions of the face box, turned as a head turns, scaled."""
     # the upper edge at the nose, at the sides; the mouth, the chin; half the width
     nose, side, mouth, chin, half = {
@@ -168,7 +168,8 @@ def _shape(rng, worn, kind, scale, origin):
         [(0.5 - low, mouth), (-out, ear + 0.2)],
     ]
     straps = straps[: rng.choice((0, 2, 4), p=(0.25, 0.3, 0.45))]
-    folds, wire = [], []
+    folds: list[list[tuple[float, float]]] = []
+    wire: list[list[tuple[float, float]]] = []
     if kind == SURGICAL:
         for y in nose + (chin - nose) * (np.array([0.3, 0.5, 0.7]) + rng.uniform(-0.03, 0.03, 3)):
             folds.append([(0.1, y), (0.3, y + bend), (0.5, y + 1.3 * bend), (0.7, y + bend), (0.9, y)])
@@ -178,7 +179,7 @@ def _shape(rng, worn, kind, scale, origin):
         wire.append([(0.38, nose + 0.05), (0.62, nose + 0.05)])
 
     yaw, roll = rng.normal(0, 0.10), rng.normal(0, 0.05)
-    lines = [outline, *straps, *folds, *wire]
+    lines = [np.asarray(line, float) for line in (outline, *straps, *folds, *wire)]
     points = np.concatenate(lines) - (0.5, 0.6)
     points[:, 0] += yaw * (1 - (2 * points[:, 0]).clip(-1, 1) ** 2)  # the middle moves, the sides stay on the box
     points = points @ np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]]) + (0.5, 0.6)
@@ -187,13 +188,15 @@ def _shape(rng, worn, kind, scale, origin):
     return _Shape(_rounded(lines[0]), lines[1:s], lines[s:f], lines[f:], 0.012 * scale[0])
 
 
-def _rounded(polygon):
+def _rounded(polygon: np.ndarray) -> np.ndarray:
     """Corners cut once (Chaikin): (n, 2) -> (2n, 2)."""
     following = np.roll(polygon, -1, 0)
     return np.stack([0.8 * polygon + 0.2 * following, 0.2 * polygon + 0.8 * following], 1).reshape(-1, 2)
 
 
-def _drawing(rng, kind, shape, size):
+def _drawing(
+    rng: np.random.Generator, kind: int, shape: _Shape, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
     """-> colour uint8 (h, w, 3), alpha uint8 (h, w): the mask, evenly lit."""
     base = _colour(rng, kind)
     cloth = _cloth(rng, kind, base, size)
@@ -218,17 +221,17 @@ def _drawing(rng, kind, shape, size):
     return colour, alpha
 
 
-def _sixteenths(points):
+def _sixteenths(points: np.ndarray) -> np.ndarray:
     return np.round(points * 16).astype(np.int32)
 
 
-def _colour(rng, kind):
+def _colour(rng: np.random.Generator, kind: int) -> np.ndarray:
     if kind == CLOTH and rng.random() < 0.25:
         return rng.uniform(15, 245, 3)  # any colour at all
     return (COLOURS[kind][rng.integers(len(COLOURS[kind]))] + rng.normal(0, 8, 3)).clip(8, 250)
 
 
-def _cloth(rng, kind, base, size):
+def _cloth(rng: np.random.Generator, kind: int, base: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """-> uint8 (h, w, 3): what the material looks like, flat and evenly lit."""
     w, h = size
     colour = np.empty((h, w, 3), np.uint8)
@@ -251,16 +254,17 @@ def _cloth(rng, kind, base, size):
         colour[level > 0.75] = _colour(rng, CLOTH).astype(np.uint8)
         which = level < 0.4
     else:  # on the front: a logo, teeth, a grin
-        which = np.zeros((h, w), np.uint8)
+        print_ = np.zeros((h, w), np.uint8)
         middle = int(rng.uniform(0.35, 0.65) * w), int(rng.uniform(0.45, 0.7) * h)
         axes = max(1, int(rng.uniform(0.06, 0.22) * w)), max(1, int(rng.uniform(0.02, 0.1) * h))
-        cv2.ellipse(which, middle, axes, 0, 0, int(rng.choice((180, 360))), 1, int(rng.choice((-1, max(1, w // 40)))))
-        which = which > 0
+        arc, thick = int(rng.choice((180, 360))), int(rng.choice((-1, max(1, w // 40))))
+        cv2.ellipse(print_, middle, axes, 0, 0, arc, 1, thick)
+        which = print_ > 0
     colour[which] = _colour(rng, CLOTH).astype(np.uint8)
     return colour
 
 
-def _light(rng, patch):
+def _light(rng: np.random.Generator, patch: np.ndarray) -> np.ndarray:
     """-> uint8 (16, 16, 3), 128 means 1: the brightness, the lit side and the tint of the face, round like a face."""
     small = cv2.resize(patch, (4, 4), interpolation=cv2.INTER_AREA).astype(np.float32)
     grey = small @ GREY
@@ -274,18 +278,18 @@ def _light(rng, patch):
     return (light[..., None] * tint * 128).clip(0, 255).astype(np.uint8)
 
 
-def _is_grey(patch):
+def _is_grey(patch: np.ndarray) -> bool:
     small = cv2.resize(patch, (6, 6), interpolation=cv2.INTER_AREA).astype(np.int16)
     return bool(np.ptp(small, axis=2).mean() < 5)
 
 
 @functools.cache
-def _grain_tile():
+def _grain_tile() -> np.ndarray:
     noise = np.random.default_rng(0).normal(128, 24, (512, 512)).clip(0, 255).astype(np.uint8)
     return np.ascontiguousarray(np.repeat(noise[..., None], 3, 2))
 
 
-def _grain(rng, colour):
+def _grain(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
     """Grain of the weave and of the sensor: a smooth patch on a noisy photograph would give the drawing away."""
     tile = _grain_tile()
     h, w = colour.shape[:2]

@@ -9,6 +9,8 @@ Positions are fractions of the print's width: x from the middle, y downwards fro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -44,10 +46,13 @@ def draw_print(width_px: float, rng: np.random.Generator) -> tuple[np.ndarray, n
     )
 
 
+Points = np.ndarray | Sequence[tuple[float, float]]  # (n, 2), in widths of the print
+
+
 class _Pen:
     """Draws in widths of the print on cloth of one colour."""
 
-    def __init__(self, rng):
+    def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
         self.px = CANVAS_PX / (1 + 2 * MARGIN)
         self.shape = round(self.px * (HEIGHT + 2 * MARGIN)), CANVAS_PX
@@ -61,34 +66,34 @@ class _Pen:
         self.colour[:] = self.cloth
         self.alpha = _cloth_shape(self.shape, rng)
 
-    def points(self, xy):
+    def points(self, xy: Points) -> np.ndarray:
         """(n, 2) widths -> (n, 1, 2) int32, in sixteenths of a pixel."""
         middle = np.array([0.5 + MARGIN, MARGIN])
         return np.round((np.asarray(xy, float) + middle) * self.px * 16).astype(np.int32)[:, None]
 
-    def fill(self, xy, colour):
+    def fill(self, xy: Points, colour: np.ndarray) -> None:
         cv2.fillPoly(self.colour, [self.points(xy)], colour.tolist(), cv2.LINE_AA, 4)
 
-    def ellipse(self, x, y, rx, ry, colour, turn=0.0):
+    def ellipse(self, x: float, y: float, rx: float, ry: float, colour: np.ndarray, turn: float = 0.0) -> None:
         angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
         dx, dy = rx * np.cos(angle), ry * np.sin(angle)
         self.fill(
             np.stack([x + dx * np.cos(turn) - dy * np.sin(turn), y + dx * np.sin(turn) + dy * np.cos(turn)], 1), colour
         )
 
-    def line(self, xy, colour, width):
+    def line(self, xy: Points, colour: np.ndarray, width: float) -> None:
         cv2.polylines(
             self.colour, [self.points(xy)], False, colour.tolist(), max(1, round(width * self.px)), cv2.LINE_AA, 4
         )
 
 
-def _tinted(level, rng, strength):
+def _tinted(level: float, rng: np.random.Generator, strength: float) -> np.ndarray:
     return np.clip(level * (1 + rng.uniform(-strength, strength, 3)), 0, 255)
 
 
-def _cloth_shape(shape, rng):
+def _cloth_shape(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """The weight of the cloth: all of a rectangle, a rounded one, or a blot whose edge melts into what is there."""
-    alpha = np.zeros(shape, np.float32)
+    alpha: np.ndarray = np.zeros(shape, np.float32)
     h, w = shape
     kind = rng.integers(3)
     if kind == 0:
@@ -102,7 +107,7 @@ def _cloth_shape(shape, rng):
     return alpha
 
 
-def _skull(pen, rng):
+def _skull(pen: _Pen, rng: np.random.Generator) -> None:
     wide, jaw = rng.uniform(0.42, 0.5), rng.uniform(0.24, 0.36)
     chin, cheek = rng.uniform(1.1, 1.32), rng.uniform(0.68, 0.8)
     pen.ellipse(0, 0.46, wide, rng.uniform(0.44, 0.5), pen.ink)
@@ -144,12 +149,12 @@ def _skull(pen, rng):
         pen.line(np.cumsum([(x, y), *rng.normal(0, 0.06, (4, 2))], 0), dark, rng.uniform(0.008, 0.03))
 
 
-def _teeth(pen, rng, jaw, top, chin, dark):
+def _teeth(pen: _Pen, rng: np.random.Generator, jaw: float, top: float, chin: float, dark: np.ndarray) -> None:
     rows, low = int(rng.integers(1, 3)), min(chin - 0.06, top + rng.uniform(0.12, 0.26))
     half, count = jaw * rng.uniform(0.8, 1.2), int(rng.integers(5, 11))
     bend = rng.uniform(-0.05, 0.09)  # a grin bends up at the ends
 
-    def curve(y, x):
+    def curve(y: float, x: float) -> float:
         return y - bend * (x / half) ** 2
 
     across = np.linspace(-half, half, 13)
@@ -168,7 +173,7 @@ def _teeth(pen, rng, jaw, top, chin, dark):
             pen.line([(x, curve(top, x)), (x, curve(low, x))], dark, rng.uniform(0.01, 0.03))
 
 
-def _comic(pen, rng):
+def _comic(pen: _Pen, rng: np.random.Generator) -> None:
     """A round face of few lines: eyes and a mouth, perhaps a snout, ears or a moustache."""
     wide, high = rng.uniform(0.4, 0.5), rng.uniform(0.42, 0.6)
     if rng.random() < 0.4:
@@ -191,7 +196,7 @@ def _comic(pen, rng):
     pen.line(mouth, dark, rng.uniform(0.02, 0.06))
 
 
-def _lettering(pen, rng, top, lines):
+def _lettering(pen: _Pen, rng: np.random.Generator, top: float, lines: int) -> None:
     for k in range(lines):
         word = str(rng.choice(WORDS))
         font, thick = int(rng.choice([cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX])), int(rng.integers(2, 6))
@@ -200,7 +205,7 @@ def _lettering(pen, rng, top, lines):
         cv2.putText(pen.colour, word, at, font, scale, pen.ink.tolist(), thick, cv2.LINE_AA)
 
 
-def _folded(colour, alpha, rng):
+def _folded(colour: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Cloth is not flat: waves move the ink, folds shade it, it hangs askew and may be worn."""
     h, w = alpha.shape
     y, x = np.mgrid[:h, :w].astype(np.float32)

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,19 @@ import numpy as np
 from jetson.cli import table
 from jetson.errors import UsageError
 from pipeline.data import check, layout, leak
-from pipeline.data.labels import CLASSES
+from pipeline.data.classes import MASKS, ClassSet
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to split, into what, and by which shares of each part."""
+
+    source: Path
+    out: Path
+    shares: Mapping[str, float]
+    seed: int = 0
+    bits: int = leak.NEAR_BITS
+    json: bool = False
 
 
 def groups(hashed: np.ndarray, bits: int = leak.NEAR_BITS, mirrored: np.ndarray | None = None) -> np.ndarray:
@@ -24,10 +37,10 @@ def groups(hashed: np.ndarray, bits: int = leak.NEAR_BITS, mirrored: np.ndarray 
     """
     root = np.arange(len(hashed))
 
-    def find(i):
+    def find(i: int) -> int:
         while root[i] != i:
             root[i] = root[root[i]]
-            i = root[i]
+            i = int(root[i])
         return i
 
     for other in (hashed, mirrored):
@@ -43,7 +56,11 @@ def groups(hashed: np.ndarray, bits: int = leak.NEAR_BITS, mirrored: np.ndarray 
 
 
 def split(
-    entries: Sequence[check.Entry], shares: Mapping[str, float], seed: int = 0, bits: int = leak.NEAR_BITS
+    entries: Sequence[check.Entry],
+    shares: Mapping[str, float],
+    seed: int = 0,
+    bits: int = leak.NEAR_BITS,
+    classes: ClassSet = MASKS,
 ) -> dict[str, list[check.Entry]]:
     """Deal entries out to the parts named in `shares`, whole groups at a time, so that images and boxes of each class
     come near to the shares; a part with a share of 0 is not made. Depends on the images' content, the labels, the
@@ -61,14 +78,13 @@ def split(
     paths = [e.image for e in entries]
     hashed, mirrored = leak.hashes(paths)
     number = groups(hashed, bits, mirrored)
-    counts = np.array([[1] + [e.labels.count(k) for k in range(len(CLASSES))] for e in entries], float).reshape(
-        -1, 1 + len(CLASSES)
-    )
+    kinds = range(len(classes.names))
+    counts = np.array([[1] + [e.labels.count(k) for k in kinds] for e in entries], float).reshape(-1, 1 + len(kinds))
     members: dict[int, list[int]] = {}
     for i, group in enumerate(number):
         members.setdefault(int(group), []).append(i)
 
-    def lot(group):
+    def lot(group: list[int]) -> bytes:
         content = min(hashlib.sha256(paths[i].read_bytes()).digest() for i in group)
         return hashlib.sha256(seed.to_bytes(8, "big", signed=True) + content).digest()
 
@@ -91,44 +107,24 @@ def split(
     return parts
 
 
-def split_options(parser) -> None:
-    parser.add_argument("source", type=Path, help="a split folder, as `data import` writes it")
-    parser.add_argument("out", type=Path, help="the folder to write train/, val/ and test/ into")
-    parser.add_argument("--train", type=float, default=0.8, metavar="SHARE")
-    parser.add_argument("--val", type=float, default=0.1, metavar="SHARE")
-    parser.add_argument("--test", type=float, default=0.1, metavar="SHARE")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--bits",
-        type=int,
-        default=leak.NEAR_BITS,
-        help="hashes that differ in at most so many of 64 bits are one photograph",
-    )
-    parser.add_argument("--json", action="store_true")
-    parser.epilog = "example: jetmask data split data/mine data/mine_parts --train 0.7 --val 0.15 --test 0.15 --seed 1"
-
-
-def split_command(args) -> int:
-    entries, licenses = layout.load(args.source)
-    parts = split(entries, {"train": args.train, "val": args.val, "test": args.test}, args.seed, args.bits)
-    with layout.folder_aside(args.out) as part:
+def run(settings: Settings) -> int:
+    """Write the parts of a split folder, and say what each got."""
+    entries, licenses, classes = layout.load(settings.source)
+    parts = split(entries, settings.shares, settings.seed, settings.bits, classes)
+    with layout.folder_aside(settings.out) as part:
         for name, chosen in parts.items():
             (part / name).mkdir()
-            layout.write(
-                part / name,
-                chosen,
-                licenses,
-                f"{name} of {args.source.name}, split by jetmask with seed {args.seed}, {args.bits} bits",
-            )
+            how = f"{name} of {settings.source.name}, split by jetmask with seed {settings.seed}, {settings.bits} bits"
+            layout.write(part / name, chosen, licenses, how, classes)
+    kinds = range(len(classes.names))
     rows = [
-        [name, len(chosen)] + [sum(e.labels.count(k) for e in chosen) for k in range(len(CLASSES))]
-        for name, chosen in parts.items()
+        [name, len(chosen)] + [sum(e.labels.count(k) for e in chosen) for k in kinds] for name, chosen in parts.items()
     ]
-    if args.json:
-        print(json.dumps({row[0]: dict(zip(("images", *CLASSES), row[1:], strict=True)) for row in rows}))
+    if settings.json:
+        print(json.dumps({row[0]: dict(zip(("images", *classes.names), row[1:], strict=True)) for row in rows}))
     else:
-        print(table(["part", "images", *CLASSES], rows))
-        print(f"wrote {args.out}", file=sys.stderr)
+        print(table(["part", "images", *classes.names], rows))
+        print(f"wrote {settings.out}", file=sys.stderr)
     for name, chosen in parts.items():
         if not chosen:
             print(f"mind: {name} got no image; there are few, or they belong together", file=sys.stderr)

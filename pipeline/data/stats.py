@@ -5,24 +5,37 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jetson import files
 from jetson.cli import table
+from jetson.errors import BadInput
 from pipeline.data import check, layout
-from pipeline.data.labels import CLASSES
+from pipeline.data.classes import MASKS, ClassSet
 
 # COCO's areas of a box in pixels of the stored image, as in jetson/evaluation/average_precision.py.
 SIZES = (("small", 0, 32**2), ("medium", 32**2, 96**2), ("large", 96**2, float("inf")))
-COLOURS = ("#2a7f4f", "#c0392b", "#d68910")
+COLOURS = ("#2a7f4f", "#c0392b", "#d68910")  # the three mask classes, and then those of matplotlib's
 
 
-def counts(entries: list[check.Entry]) -> dict:
+@dataclass(frozen=True)
+class Settings:
+    """Which split folders to describe; `plot`: the PNG to write, or none."""
+
+    source: tuple[Path, ...]
+    plot: Path | None = None
+    json: bool = False
+
+
+def counts(entries: Sequence[check.Entry], classes: ClassSet = MASKS) -> dict[str, Any]:
     """-> {"images", "images_without_boxes", "ignore_boxes", "sources": {name: images}, "tags": {tag: images},
     "classes": {class: {"boxes", "images", "small", "medium", "large", "height_px": {"p5", "p50", "p95"} or None}}}"""
-    found: dict = {
+    found: dict[str, Any] = {
         "images": len(entries),
         "images_without_boxes": sum(not e.boxes for e in entries),
         "ignore_boxes": sum(len(e.ignore) for e in entries),
@@ -30,7 +43,7 @@ def counts(entries: list[check.Entry]) -> dict:
         "tags": dict(Counter(str(tag) for e in entries for tag in _tags(e)).most_common()),
         "classes": {},
     }
-    for number, name in enumerate(CLASSES):
+    for number, name in enumerate(classes.names):
         boxes = np.array(
             [box for e in entries for box, label in zip(e.boxes, e.labels, strict=True) if label == number]
         ).reshape(-1, 4)
@@ -46,37 +59,40 @@ def counts(entries: list[check.Entry]) -> dict:
     return found
 
 
-def _tags(entry):
+def _tags(entry: check.Entry) -> list[Any]:
     tags = entry.extra.get("tags")
     return tags if isinstance(tags, list) else [] if tags is None else [tags]
 
 
-def plot(entries: list[check.Entry], title: str, path: Path) -> None:
+def plot(entries: Sequence[check.Entry], title: str, path: Path, classes: ClassSet = MASKS) -> None:
     """Write one PNG: boxes by class and size, heights of boxes, boxes an image, where their centres are."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    by_class = counts(entries)["classes"]
+    by_class = counts(entries, classes)["classes"]
+    colours = [*COLOURS, *(f"C{i % 10}" for i in range(len(classes.names)))][: len(classes.names)]
+    wide = 0.81 / len(classes.names)
     figure, axes = pyplot.subplots(2, 2, figsize=(11, 8), constrained_layout=True)
     figure.suptitle(f"{title}: {len(entries)} images, {sum(len(e.boxes) for e in entries)} boxes")
     sizes, heights, each, where = axes.flat
-    for number, name in enumerate(CLASSES):
-        x = np.arange(len(SIZES)) + (number - 1) * 0.27
+    for number, name in enumerate(classes.names):
+        x = np.arange(len(SIZES)) + (number - (len(classes.names) - 1) / 2) * wide
         values = [by_class[name][size] for size, _, _ in SIZES]
-        bars = sizes.bar(x, values, 0.25, color=COLOURS[number], label=f"{name} ({by_class[name]['boxes']})")
-        sizes.bar_label(bars, fontsize=8)
+        bars = sizes.bar(x, values, wide * 0.93, color=colours[number], label=f"{name} ({by_class[name]['boxes']})")
+        if len(classes.names) <= 6:  # more would lie on each other
+            sizes.bar_label(bars, fontsize=8)
     sizes.set_xticks(range(len(SIZES)), ["small\nunder 32² px", "medium\n32² to 96² px", "large\nover 96² px"])
     sizes.set(title="boxes by class and size", ylabel="boxes")
-    sizes.legend(fontsize=8)
+    sizes.legend(fontsize=8 if len(classes.names) <= 12 else 5, ncols=1 + len(classes.names) // 13)
 
     tall = [
         [box[3] for e in entries for box, label in zip(e.boxes, e.labels, strict=True) if label == n]
-        for n in range(len(CLASSES))
+        for n in range(len(classes.names))
     ]
     edges = 2.0 ** np.arange(2, 10.01, 0.5)
-    heights.hist([np.clip(t, edges[0], edges[-1]) for t in tall], edges, stacked=True, color=COLOURS)
+    heights.hist([np.clip(t, edges[0], edges[-1]) for t in tall], edges, stacked=True, color=colours)
     heights.set_xscale("log", base=2)
     heights.set_xticks(
         [4, 8, 16, 32, 64, 128, 256, 512, 1024], ["4", "8", "16", "32", "64", "128", "256", "512", "1024"]
@@ -101,20 +117,20 @@ def plot(entries: list[check.Entry], title: str, path: Path) -> None:
         pyplot.close(figure)
 
 
-def stats_options(parser) -> None:
-    parser.add_argument("source", type=Path, nargs="+", help="split folders; more than one are shown beside each other")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="write the plots of all of them together")
-    parser.add_argument("--json", action="store_true")
-    parser.epilog = "example: jetmask data stats data/facemask/train data/facemask/val --plot stats.png"
-
-
-def stats_command(args) -> int:
-    loaded = {str(folder): layout.load(folder)[0] for folder in args.source}
-    found = {name: counts(entries) for name, entries in loaded.items()}
-    if args.plot:
-        plot([e for entries in loaded.values() for e in entries], ", ".join(Path(n).name for n in loaded), args.plot)
-        print(f"wrote {args.plot}", file=sys.stderr)
-    if args.json:
+def run(settings: Settings) -> int:
+    """Print what the split folders hold; BadInput where they are not of the same classes and are to be one plot."""
+    loaded = {str(folder): layout.load(folder) for folder in settings.source}
+    found = {name: counts(split.entries, split.classes) for name, split in loaded.items()}
+    if settings.plot:
+        sets = {split.classes.names for split in loaded.values()}
+        if len(sets) > 1:
+            shown = "; ".join(", ".join(names) for names in sorted(sets))
+            raise BadInput(f"the folders have other classes: {shown}", None, "the same classes", "plot them one by one")
+        entries = [e for split in loaded.values() for e in split.entries]
+        classes = next(iter(loaded.values())).classes
+        plot(entries, ", ".join(Path(n).name for n in loaded), settings.plot, classes)
+        print(f"wrote {settings.plot}", file=sys.stderr)
+    if settings.json:
         print(json.dumps(found))
         return 0
     rows = []

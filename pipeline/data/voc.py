@@ -1,121 +1,109 @@
-"""Read a folder of Pascal VOC XML files, with the line of every object."""
+"""Read Pascal VOC XML files, with the line of every object: VOCdevkit, labelImg, and what others export under that
+name."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from xml.parsers import expat
 
 from jetson.errors import BadInput
-from pipeline.data.labels import Box, Collection, Finding, Labelled, find_image, folders_in, images_in, labels_in
+from pipeline.data import pictures, xmlfile
+from pipeline.data.labels import Box, Collection, Finding, Labelled, outline, size_of
+from pipeline.data.source import Source
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
-class _Element:
-    """An XML element with the line it begins on, which ElementTree does not keep."""
-
-    def __init__(self, tag, line):
-        self.tag, self.line, self.text, self.children = tag, line, "", []
-
-    def child(self, tag):
-        return next((c for c in self.children if c.tag == tag), None)
-
-    def value(self, tag):
-        found = self.child(tag)
-        return None if found is None else found.text.strip()
-
-
-def read(folder: Path, image_folders: list[Path]) -> Collection:
-    """`folder` holds the XML files: directly, in annotations/, or in one folder for each of its splits. An XML that
-    cannot be parsed is a finding."""
-    near = [f for f in (folder / "annotations", folder / "Annotations", folder) if labels_in(f, ".xml")][:1]
-    places = near or [f for f in folders_in(folder) if labels_in(f, ".xml")]
+def read(source: Source, paths: Sequence[Path]) -> Collection:
+    """`paths`: the XML files. One that cannot be parsed is a finding."""
     images: list[Labelled] = []
     findings: list[Finding] = []
-    known: dict = {}
-    for place in places:
-        folders = [*image_folders, place] + [
-            f for f in (folder / "images", folder / "JPEGImages", folder) if f.is_dir() and near
-        ]
-        used = set()
-        for path in labels_in(place, ".xml"):
-            try:
-                labelled = _labelled(path, _parse(path), folders, findings, known)
-            except BadInput as error:
-                findings.append(Finding(str(path), None, "label broken", str(error.what), "the file is left out", True))
-                continue
-            images.append(labelled)
-            used.add(labelled.image)
-        for image in (i for f in dict.fromkeys(folders) for i in images_in(f)):
-            if image not in used:
-                findings.append(
-                    Finding(str(image), None, "label missing", "no XML names this image", "it is left out", False)
-                )
+    for path in paths or source.tree.ending(".xml"):
+        try:
+            top = xmlfile.read(path, "Pascal VOC")
+            if top.tag != "annotation":
+                raise BadInput(f"the top element is <{top.tag}>", path, "<annotation>")
+        except BadInput as error:
+            findings.append(Finding(str(path), None, "label broken", str(error.what), "the file is left out", True))
+            continue
+        images.append(_labelled(path, top, source, findings))
+    used = {labelled.image for labelled in images if labelled.image}
+    where = source.shown(paths[0].parent) if paths else str(source.path)
+    findings += pictures.unlabelled(
+        source.pictures, used, source.path, f"no XML in {where} names it", "it is left out", source.whole
+    )
     return Collection(images, findings)
 
 
-def _parse(path):
-    parser, stack = expat.ParserCreate(), [_Element("", 0)]
-
-    def start(tag, _):
-        element = _Element(tag, parser.CurrentLineNumber)
-        stack[-1].children.append(element)
-        stack.append(element)
-
-    def text(data):
-        stack[-1].text += data
-
-    def entity(*_):
-        # Labels need none, and a few nested ones can fill the memory.
-        raise BadInput("the XML declares entities", path, "plain Pascal VOC")
-
-    parser.StartElementHandler, parser.CharacterDataHandler, parser.EntityDeclHandler = start, text, entity
-    parser.EndElementHandler = lambda _: stack.pop()
-    try:
-        parser.Parse(path.read_bytes(), True)
-    except expat.ExpatError as error:
-        raise BadInput(f"not XML: {error}", path, "Pascal VOC") from None
-    except (ValueError, LookupError) as error:  # an encoding that the parser does not know, such as GBK
-        raise BadInput(f"cannot be read: {error}", path, "Pascal VOC in UTF-8") from None
-    top = stack[0].children[0]
-    if top.tag != "annotation":
-        raise BadInput(f"the top element is <{top.tag}>", path, "<annotation>")
-    return top
-
-
-def _labelled(path, top, folders, findings, known):
-    file = str(path)
+def _labelled(path: Path, top: xmlfile.Element, source: Source, findings: list[Finding]) -> Labelled:
     named = top.child("filename")
     name = named.text.strip() if named is not None and named.text.strip() else path.stem + ".jpg"
     line = named.line if named is not None else top.line
-    image = find_image(folders, name, file, line, findings, known)
-    if image is None and Path(name).stem != path.stem:
-        # Renamed exports keep the old name inside; the XML's own name is then the better one.
-        image = find_image(folders, path.stem + ".jpg", file, line, findings, known)
-        if image is not None:
-            findings.append(
-                Finding(file, line, "image name", f"<filename> says {name}", f"{image.name} is taken", False)
-            )
+    hit = _picture(path, name, line, source, findings)
     boxes = []
-    for entry in (c for c in top.children if c.tag == "object"):
-        box = entry.child("bndbox")
-        sides = [None if box is None else _number(box.value(side)) for side in _SIDES]
-        if any(side is None for side in sides):
-            findings.append(
-                Finding(file, entry.line, "box empty", "no four numbers in <bndbox>", "the box is left out", True)
-            )
-            continue
-        x1, y1, x2, y2 = sides
-        boxes.append(Box(entry.value("name") or "", (x1, y1, x2 - x1, y2 - y1), entry.line))
+    for entry in top.all("object"):
+        xywh = _box(entry, path, findings)
+        if xywh is not None:
+            boxes.append(Box(entry.value("name") or "", xywh, entry.line))
     size = top.child("size")
-    wh = [None if size is None else _number(size.value(side)) for side in ("width", "height")]
-    return Labelled(image, name, file, line, boxes, (int(wh[0]), int(wh[1])) if all(wh) else None, {"orig_name": name})
+    wh = None if size is None else size_of(size.value("width"), size.value("height"))
+    return Labelled(hit.image, name, str(path), line, boxes, wh, {"orig_name": name}, hit.missing)
 
 
-def _number(text):
-    try:
-        value = float(text)
-    except (TypeError, ValueError):
-        return None
-    return value if math.isfinite(value) else None
+def _picture(path: Path, name: str, line: int, source: Source, findings: list[Finding]) -> pictures.Hit:
+    """The picture that <filename> names; where it is not there, that of the XML's own name. Both: nothing is taken."""
+    here: list[Finding] = []
+    hit = source.pictures.find(name, path, line, here)
+    if Path(name.replace("\\", "/")).stem == path.stem:
+        findings += here
+        return hit
+    # Renamed exports keep the old name inside; copies of an XML, too, and then the labels are of another picture.
+    quiet: list[Finding] = []
+    own = source.pictures.find(path.stem + ".jpg", path, line, quiet)
+    if hit.image is None and own.image is not None:
+        what = f"<filename> says {name}"
+        findings.append(Finding(str(path), line, "image name", what, f"{own.image.name} is taken", False))
+        return own
+    if own.image is not None and hit.image is not None and own.image != hit.image:
+        what = f"<filename> says {hit.image.name}, and {own.image.name} is there, too: which is meant?"
+        return pictures.Hit(None, what)
+    findings += here
+    return hit
+
+
+def _box(entry: xmlfile.Element, path: Path, findings: list[Finding]) -> tuple[float, float, float, float] | None:
+    def refuse(what: str, line: int) -> None:
+        findings.append(Finding(str(path), line, "box empty", what, "the box is left out", True))
+
+    box, turned, polygon = entry.child("bndbox"), entry.child("robndbox"), entry.child("polygon")
+    if box is not None:
+        sides = [xmlfile.number(box.value(side)) for side in _SIDES]
+        if all(side is not None for side in sides):
+            x1, y1, x2, y2 = (side for side in sides if side is not None)
+            return x1, y1, x2 - x1, y2 - y1
+        for side in _SIDES:
+            text = box.value(side) or ""
+            if "," in text and xmlfile.number(text.replace(",", ".")) is not None:
+                found = box.child(side)
+                refuse(f"<{side}> is {text!r}: a comma where a point is expected", found.line if found else box.line)
+                return None
+    if turned is not None:  # of roLabelImg: a box that is turned about its middle
+        values = [xmlfile.number(turned.value(key)) for key in ("cx", "cy", "w", "h", "angle")]
+        if all(value is not None for value in values):
+            cx, cy, w, h, angle = (value for value in values if value is not None)
+            return around(cx, cy, w, h, angle)
+    if box is None and polygon is not None:
+        corners = [(xmlfile.number(p.value("x")), xmlfile.number(p.value("y"))) for p in polygon.all("pt", "point")]
+        points = [(x, y) for x, y in corners if x is not None and y is not None]
+        if len(points) > 2:
+            return outline(points)
+    refuse("no four numbers in <bndbox>", entry.line)
+    return None
+
+
+def around(cx: float, cy: float, w: float, h: float, radians: float) -> tuple[float, float, float, float]:
+    """The upright box around one of `w` x `h` that is turned about its middle."""
+    cos, sin = abs(math.cos(radians)), abs(math.sin(radians))
+    width, height = w * cos + h * sin, w * sin + h * cos
+    return cx - width / 2, cy - height / 2, width, height

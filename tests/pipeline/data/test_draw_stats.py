@@ -13,7 +13,7 @@ from jetson.errors import UsageError
 from jetson.evaluation.average_precision import load_split
 from pipeline.cli import VERBS
 from pipeline.data import check, draw, layout, stats
-from pipeline.data.labels import CLASSES
+from pipeline.data.classes import CLASSES
 
 
 def run(*words):
@@ -82,7 +82,7 @@ def test_kill_while_drawing_leaves_no_set_and_the_next_run_clears_up(tmp_path):
 
 
 def test_the_numbers_are_those_of_a_plain_count(drawn_set):
-    entries, _ = layout.load(drawn_set)
+    entries, _, _ = layout.load(drawn_set)
     found = stats.counts(entries)
     document = json.loads((drawn_set / "annotations.json").read_text())
     for number, name in enumerate(CLASSES, 1):

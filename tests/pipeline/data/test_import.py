@@ -22,8 +22,8 @@ from jetson import cli
 from jetson.errors import BadInput, UsageError
 from jetson.evaluation.average_precision import load_split
 from pipeline.cli import VERBS
-from pipeline.data import check, coco, importer, layout
-from pipeline.data.labels import CLASSES, class_of, nearest_class
+from pipeline.data import check, importer, jsonfile, layout
+from pipeline.data.classes import CLASSES, class_of, nearest_class
 
 # file: (wh, [(class, x, y, w, h)])
 TRUTH = {
@@ -228,11 +228,11 @@ def test_mended_boxes_are_cut_or_left_out_or_ignored(tmp_path):
 
 def test_a_class_can_be_mapped_and_a_wrong_map_names_the_nearest(tmp_path):
     source = as_yolo(tmp_path / "s")
-    (source / "data.yaml").write_text("names: {0: Gesicht mit Maske, 1: bare, 2: half}\n")
+    (source / "data.yaml").write_text("names: {0: Maskierter Mensch, 1: bare, 2: half}\n")
     unknown = [f for f in errors_of(source) if f.kind == "class unknown"]
     assert len(unknown) == 4 and all(f.file.endswith(".txt") and f.line for f in unknown)
     entries, findings = check.check(
-        importer.read(source), importer.mapping_of(["Gesicht mit Maske=with_mask", "bare=without_mask", "half=ignore"])
+        importer.read(source), importer.mapping_of(["Maskierter Mensch=with_mask", "bare=without_mask", "half=ignore"])
     )
     assert not findings and sum(len(e.boxes) for e in entries) == 3 and sum(len(e.ignore) for e in entries) == 1
     with pytest.raises(UsageError, match="with_mask"):
@@ -471,8 +471,9 @@ def test_what_cannot_be_read_at_all(tmp_path):
     (tmp_path / "empty").mkdir()
     assert "no labels found" in jetmask("import", tmp_path / "empty", tmp_path / "out", code=3).stderr
     as_coco(tmp_path / "two" / "train")
+    as_coco(tmp_path / "two" / "val")
     told = jetmask("import", tmp_path / "two", tmp_path / "out", code=3).stderr
-    assert "several data sets" in told and "two: train" in told and "--data" in told
+    assert "several data sets" in told and "two: train, val" in told and "--data" in told
     as_coco(tmp_path / "s")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("keep me")
@@ -517,7 +518,7 @@ _values = st.recursive(
 def test_the_walk_over_the_top_object_reads_what_json_reads(tmp_path_factory, document, indent):
     path = tmp_path_factory.mktemp("coco") / "a.json"
     path.write_text(json.dumps(document, indent=indent))
-    entries, line_of = coco._entries(path)
+    entries, line_of = jsonfile.read(path, "JSON")
     plain = {k: [e for e, _ in v] if isinstance(v, list) else v for k, (v, _) in entries.items()}
     assert plain == json.loads(path.read_text())
     lines = path.read_text().split("\n")
@@ -533,7 +534,7 @@ def test_no_text_breaks_the_json_reader(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("coco") / "a.json"
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
     with pytest.raises(BadInput):
-        coco.read(path, [])
+        jsonfile.read(path, "JSON")
 
 
 def with_exif(path, orientation):
@@ -590,7 +591,7 @@ def test_what_nothing_tells_is_asked_for(make, tmp_path):
     jetmask("import", source, tmp_path / "mended", "--mend", code=0)
     mended = cv2.imread(str(tmp_path / "mended" / "images" / "a.jpg")).astype(int)
     assert np.abs(mended - cv2.imread(str(next(source.rglob("a.jpg"))))).mean() < 40
-    entries, _ = layout.load(tmp_path / "stored")  # what was written is clean
+    entries, _, _ = layout.load(tmp_path / "stored")  # what was written is clean
     assert len(entries) == len(TRUTH)
 
 

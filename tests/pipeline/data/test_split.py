@@ -141,7 +141,7 @@ def test_keep_out_needs_its_folders(scenes, tmp_path):
 
 def entries_with_copies(scenes, folder):
     """The scenes, and of each third one two copies under other names."""
-    entries, _ = layout.load(scenes)
+    entries, _, _ = layout.load(scenes)
     (folder / "images").mkdir(parents=True)
     out = []
     for number, entry in enumerate(entries):
