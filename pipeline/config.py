@@ -122,7 +122,7 @@ def load(path: str | Path | None = None, overrides: Iterable[str] = (), start: C
             ) from None
         except RecursionError:
             raise BadInput(
-                "not usable YAML: nested too deeply", where=str(path), expected="keys and values", remedy="write it flat"
+                "not usable YAML: nested too deeply", where=str(path), expected="keys, values", remedy="write it flat"
             ) from None
         except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that there is not
             raise BadInput(

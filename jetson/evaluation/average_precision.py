@@ -347,10 +347,14 @@ def interval(
     seed: int = 0,
 ) -> Optional[Tuple[float, float]]:
     """95 % bounds of the figure by a bootstrap over images (percentiles 2.5 and 97.5); None without truth."""
-    parts = _scored(truths, detections, classes)
-    if not truths or not any(part.positives.any() for part in parts):
+    return bounds(_scored(truths, detections, classes), resamples, seed)
+
+
+def bounds(parts: Sequence[Tally], resamples: int = 200, seed: int = 0) -> Optional[Tuple[float, float]]:
+    """95 % bounds of the mean AP of these tallies of the same images; None without truth."""
+    if not parts or not any(part.positives.any() for part in parts):
         return None
-    values = _resampled(parts, _draws(len(truths), resamples, seed))
+    values = _resampled(parts, _draws(len(parts[0].positives), resamples, seed))
     low, high = np.percentile(values[np.isfinite(values)], [2.5, 97.5])
     return float(low), float(high)
 
