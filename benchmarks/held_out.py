@@ -14,8 +14,9 @@ FOLDER/incorrect are written as splits that `jetmask evaluate --data` takes.
 import argparse
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from jetson import files
 from pipeline.data import leak
@@ -91,10 +92,11 @@ def lists(data: Path) -> dict[str, dict[str, list[str]]]:
     }
 
 
-def write_split(data: Path, target: Path, chosen: dict[str, Iterable[str]]) -> int:
+def write_split(data: Path, target: Path, chosen: Mapping[str, Iterable[str]]) -> int:
     """A split folder whose images are links to those of `data`; the number of its images."""
     (target / "images").mkdir(parents=True, exist_ok=True)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for folder, names in chosen.items():
         document = json.loads((data / folder / "annotations.json").read_text(encoding="utf-8"))
         wanted = set(names)

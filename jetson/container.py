@@ -1,5 +1,6 @@
 """What the image starts: say which library a container does not see and which flag brings it, then run the verb."""
 
+import contextlib
 import http.client
 import os
 import sys
@@ -9,6 +10,8 @@ from jetson.errors import JetmaskError
 from jetson.install import cli as install
 from jetson.install.store import Store
 
+HOST_TMP = "/run/host-tmp"  # the host's /tmp, read-only
+ARGUS = "argus_socket"
 _VERBS_WITH_GPU = ("serve", "build", "bench")
 
 
@@ -23,6 +26,19 @@ def probe() -> int:
     return len(missing)
 
 
+def lead_to_argus(host: str = HOST_TMP, own: str = "/tmp") -> bool:
+    """Lead from where NVIDIA's library looks for nvargus-daemon's socket to the host's folder; whether that is mounted.
+
+    A socket that is mounted itself stays the old one when the daemon starts anew, and docker makes a folder of its name
+    where it starts before the daemon. By a link it is looked up at each attempt.
+    """
+    if not os.path.isdir(host):
+        return False
+    with contextlib.suppress(OSError):  # FileExistsError: a container that is started again
+        os.symlink(os.path.join(host, ARGUS), os.path.join(own, ARGUS))
+    return True
+
+
 def recover() -> None:
     """After a power cut in the middle of a switch: back to the bundle that was known to work."""
     try:
@@ -32,7 +48,11 @@ def recover() -> None:
 
 
 def health(port: int, host: str = "127.0.0.1", timeout_s: float = 4.0) -> int:
-    """0 if the runner on this machine answers /healthz with 200, else 1: the image's HEALTHCHECK."""
+    """0 if the runner on this machine answers /healthz with 200, else 1: the image's HEALTHCHECK.
+
+    `host`: what the runner listens on; where that is every address, its own loopback is asked.
+    """
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "localhost": "127.0.0.1", "::": "::1"}.get(host, host)
     connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
     try:
         connection.request("GET", "/healthz")
@@ -52,6 +72,7 @@ def main() -> int:
     if argv and argv[0] in _VERBS_WITH_GPU and os.environ.get("JETMASK_EXPECT_GPU") == "1":
         probe()
     if argv[:1] == ["serve"]:
+        lead_to_argus()
         recover()
     # A new process image: the runner gets PID 1's signals itself, and a crash of the probe's libraries stays here.
     os.execv(sys.executable, [sys.executable, "-m", "jetson"] + argv)

@@ -20,6 +20,7 @@ from typing import Any, List, NamedTuple, Optional, Tuple
 
 from jetson import __version__
 from jetson.bundle import manifest
+from jetson.engine.cuda import INSTALL_PYCUDA, PYCUDA_SINCE
 from jetson.errors import DeviceMismatch, JetmaskError
 
 
@@ -48,6 +49,8 @@ MIN_RAM_BYTES = 1 << 30
 MIN_DISK_BYTES = 1 << 30
 GPU_FLAGS = "--runtime nvidia"
 CSV_FLAG = "-e NVIDIA_REQUIRE_JETPACK=csv-mounts=all"
+STATIC_TLS = "cannot allocate memory in static TLS block"
+LIBGOMP = "/usr/lib/aarch64-linux-gnu/libgomp.so.1"
 ENVIRONMENT_STATE = "JETMASK_STATE"
 STATE = "/var/lib/jetmask"
 
@@ -69,6 +72,40 @@ def _output(command: List[str], timeout_s: float = 15) -> Optional[str]:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
+
+
+def _import(name: str, timeout_s: float = 60) -> Tuple[Optional[str], str]:
+    """(the version of a module, "") or (None, why it cannot be imported: the last line that Python says).
+
+    In a process of its own: a wheel built for another processor kills the one that imports it.
+    """
+    code = f"import {name}; print(getattr({name}, '__version__', 'present'))"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            timeout=timeout_s,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return None, str(error)
+    lines = (done.stdout if done.returncode == 0 else done.stderr).decode("utf-8", "replace").strip().splitlines()
+    if done.returncode == 0:
+        return (lines or ["present"])[-1], ""
+    return None, f"killed by signal {-done.returncode}" if done.returncode < 0 else (lines or [""])[-1]
+
+
+def preload(why: str) -> str:
+    """What to do where the loader has no room left for a library's thread-local data (glibc before 2.32, aarch64).
+
+    The library that it names must be loaded before all others.
+
+    >>> preload("ImportError: /usr/lib/aarch64-linux-gnu/libgomp.so.1: cannot allocate memory in static TLS block")
+    'export LD_PRELOAD=/usr/lib/aarch64-linux-gnu/libgomp.so.1 before Python starts'
+    """
+    match = re.search(r"(/\S+?\.so[.\d]*): " + STATIC_TLS, why)
+    return f"export LD_PRELOAD={match.group(1) if match else LIBGOMP} before Python starts"
 
 
 def l4t_release(root: str = "/") -> Optional[Tuple[int, int, int]]:
@@ -158,34 +195,18 @@ def python() -> List[Finding]:
             "",
         )
     ]
-    aarch64 = platform.machine() == "aarch64"
-    if aarch64 and sys.version_info < (3, 7) and os.environ.get("OPENBLAS_CORETYPE") != "ARMV8":
-        found.append(
-            Finding(
-                "warn",
-                "numpy",
-                "OPENBLAS_CORETYPE is not set",
-                "export OPENBLAS_CORETYPE=ARMV8 before Python starts: numpy 1.19.5 may otherwise "
-                "die of an illegal instruction here",
-            )
-        )
     for name, need in (("numpy", True), ("cv2", True), ("prometheus_client", False), ("paho.mqtt", False)):
-        # In a process of its own: a wheel built for another processor kills the one that imports it.
-        code = f"import {name}; print(getattr({name}, '__version__', 'present'))"
-        out = _output([sys.executable, "-c", code])
-        if out is not None:
-            found.append(Finding("ok", name, out.strip().splitlines()[-1], ""))
+        version, why = _import(name)
+        install = f"python3 -m pip install -r {requirements_file()}"
+        if version is not None:
+            found.append(Finding("ok", name, version, ""))
+        elif STATIC_TLS in why:
+            found.append(Finding("bad" if need else "warn", name, "cannot be imported: " + why, preload(why)))
         elif need:
-            found.append(Finding("bad", name, "cannot be imported", f"python3 -m pip install -r {requirements_file()}"))
+            found.append(Finding("bad", name, f"cannot be imported{': ' + why if why else ''}", install))
         else:
-            found.append(
-                Finding(
-                    "info",
-                    name,
-                    f"not installed; only {'--mqtt' if name == 'paho.mqtt' else '/metrics'} needs it",
-                    f"python3 -m pip install -r {requirements_file()}",
-                )
-            )
+            use = "--mqtt" if name == "paho.mqtt" else "/metrics"
+            found.append(Finding("info", name, f"not installed; only {use} needs it", install))
     foreign = foreign_package()
     if foreign:
         found.append(
@@ -298,16 +319,30 @@ def gpu(root: str = "/") -> List[Finding]:
                 "sudo apt-get install python3-libnvinfer; in a venv: --system-site-packages",
             )
         )
-    if version and _output([sys.executable, "-c", "import pycuda.driver"]) is None:
-        found.append(
+    if version:
+        found += _pycuda()
+    return found
+
+
+def _pycuda() -> List[Finding]:
+    version, why = _import("pycuda.driver")
+    if version is None:
+        remedy = preload(why) if STATIC_TLS in why else "use the container, or: " + INSTALL_PYCUDA
+        return [Finding("warn", "pycuda", f"no TensorRT engine can run: it cannot be imported ({why})", remedy)]
+    # By what it has, as jetson.engine.cuda does.
+    old = "import pycuda, pycuda.driver as d; print('' if hasattr(d.Device, 'retain_primary_context') else pycuda.VERSION)"
+    answer = (_output([sys.executable, "-c", old]) or "").strip()
+    if answer:
+        number = ".".join(re.findall(r"\d+", answer))
+        return [
             Finding(
                 "warn",
                 "pycuda",
-                "cannot be imported: no TensorRT engine can run",
-                "use the container, or: PATH=/usr/local/cuda/bin:$PATH python3 -m pip install 'pycuda==2022.1'",
+                f"no TensorRT engine can run: {number} is older than {PYCUDA_SINCE}",
+                "use the container, or: " + INSTALL_PYCUDA,
             )
-        )
-    return found
+        ]
+    return []
 
 
 def runtimes() -> List[Finding]:
@@ -402,8 +437,7 @@ def camera(root: str = "/") -> List[Finding]:
                 "argus socket " + ("there" if socket else "not there"),
                 ""
                 if socket
-                else "for a CSI camera: nvargus-daemon must run on the host; in a container: "
-                "-v /tmp/argus_socket:/tmp/argus_socket",
+                else "for a CSI camera: nvargus-daemon must run on the host; in a container: -v /tmp:/run/host-tmp:ro",
             )
         )
     if shutil.which("gst-launch-1.0"):

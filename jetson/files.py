@@ -12,6 +12,11 @@ from typing import Any, Iterator, List, Tuple
 
 from jetson.errors import BadInput, JetmaskError
 
+JSON_BYTES = 256 << 20  # 50,000 labelled photographs have 20 MB
+JSON_DEPTH = 64
+JSON_DIGITS = 1000
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _ASIDE = re.compile(r"^\..+\.(\d+)\.[0-9a-f]{8}\.part(\.keras)?$")
 
 
@@ -76,29 +81,70 @@ def write_json(path: str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: str) -> Any:
-    """Read a JSON file; BadInput names the file and the line."""
+def read_json(path: str, limit_bytes: int = JSON_BYTES) -> Any:
+    """Read a JSON file of at most `limit_bytes`; BadInput names the file and the line.
+
+    Whoever wrote it may mean harm, so what would cost far more than its size is refused: a whole number of thousands of
+    digits, lists in lists in lists, millions of empty ones.
+    """
     path = os.fspath(path)
     try:
         with open(path, "rb") as file:
-            data = file.read()
+            data = file.read(limit_bytes + 1)
     except OSError as error:
         raise BadInput(f"cannot read the file: {error.strerror}", path, "a JSON file") from error
+    if len(data) > limit_bytes:
+        raise BadInput("the JSON file is too long", path, f"at most {limit_bytes} bytes")
+    return parse_json(data, path, limit_bytes)
+
+
+def parse_json(data: bytes, where: str, limit_bytes: int = JSON_BYTES) -> Any:
+    """The value of a JSON text, within the bounds of `read_json`; BadInput names `where` and the line."""
+    brackets = _brackets(data)
+    if len(brackets) > limit_bytes // 8:
+        raise BadInput(
+            f"not usable JSON: {len(brackets) // 2} lists and objects", where, f"at most {limit_bytes // 16}"
+        )
+    deep = _nested_deeper(brackets, JSON_DEPTH)
     try:
-        return json.loads(data.decode("utf-8"))
+        value = json.loads(data.decode("utf-8"), parse_int=_whole_number)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise BadInput(
             f"not JSON: byte {error.start} is not UTF-8",
-            f"{path}, line {line}",
+            f"{where}, line {line}",
             "a JSON file in UTF-8",
         ) from error
     except ValueError as error:
         line = getattr(error, "lineno", 1)
         reason = getattr(error, "msg", str(error))
-        raise BadInput(f"not JSON: {reason}", f"{path}, line {line}", "a JSON file") from error
-    except RecursionError as error:
-        raise BadInput("not usable JSON: nested too deeply", path, "a JSON file") from error
+        raise BadInput(f"not JSON: {reason}", f"{where}, line {line}", "a JSON file") from error
+    except RecursionError:
+        deep = True
+    if deep:
+        raise BadInput("not usable JSON: nested too deeply", where, f"at most {JSON_DEPTH} lists or objects deep")
+    return value
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > JSON_DIGITS:  # the time to read a number grows with the square of its digits
+        raise ValueError(f"a whole number of {len(text)} digits (at most {JSON_DIGITS})")
+    return int(text)
+
+
+def _brackets(data: bytes) -> bytes:
+    """The brackets of a JSON text in their order, square for all, those in strings left out. In time that grows with its length only:
+    a regular expression for strings would not, on a text made for it."""
+    plain = b"".join(data.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
+    return plain.translate(_ONE_KIND, _NO_BRACKETS)
+
+
+def _nested_deeper(brackets: bytes, limit: int) -> bool:
+    for _ in range(limit):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b"")
+    return bool(brackets)
 
 
 def sha256(path: str) -> str:

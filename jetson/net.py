@@ -16,7 +16,7 @@ def listen(host: str, port: int) -> socket.socket:
             f"not an address to listen on: {error}",
             f"{host}:{port}",
             "an address of this machine, as 127.0.0.1 or 0.0.0.0",
-        )
+        ) from error
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -31,12 +31,12 @@ def listen(host: str, port: int) -> socket.socket:
                 where,
                 "a free port",
                 "end the other program (`ss -ltnp` shows it), or choose another with --port",
-            )
+            ) from error
         if error.errno == errno.EADDRNOTAVAIL:
-            raise UsageError("this machine does not have the address", where, "an address of this machine")
+            raise UsageError("this machine does not have the address", where, "an address of this machine") from error
         if error.errno == errno.EACCES:
-            raise BadInput("this user may not listen on the port", where, "a port from 1024 up")
-        raise JetmaskError(f"cannot listen: {error.strerror}", where)
+            raise BadInput("this user may not listen on the port", where, "a port from 1024 up") from error
+        raise JetmaskError(f"cannot listen: {error.strerror}", where) from error
     sock.setblocking(False)
     return sock
 

@@ -15,6 +15,7 @@ import yaml
 
 from jetson.bundle import classes as class_list
 from jetson.errors import BadInput
+from pipeline import yaml_file
 
 SIZES = ("n", "s", "m", "mobilenetv2")
 TRANSFER, IMAGENET = SIZES[-1], "imagenet"  # the size that can start from ImageNet's weights, and their name
@@ -111,7 +112,7 @@ def load(path: str | Path | None = None, overrides: Iterable[str] = (), start: C
         if not path.exists() and (PRESETS / (path.name + ".yaml")).exists():
             path = PRESETS / (path.name + ".yaml")
         try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            document = yaml_file.parse(path.read_text(encoding="utf-8"), str(path)) or {}
         except FileNotFoundError:
             names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
             raise BadInput(
@@ -140,7 +141,7 @@ def load(path: str | Path | None = None, overrides: Iterable[str] = (), start: C
                 remedy="write --set KEY=VALUE",
             )
         try:
-            node: Any = yaml.safe_load(text)
+            node: Any = yaml_file.parse(text, f"--set {override}")
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise BadInput(
                 f"not YAML: {error}",

@@ -7,6 +7,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from jetson import files
 from jetson.bundle import classes as class_list
+from jetson.bundle import paths
 from jetson.bundle.classes import Classes
 from jetson.errors import BadInput, JetmaskError, UsageError
 
@@ -22,6 +23,8 @@ PRECISIONS = ("fp32", "fp16", "int8", "int8-cpu")
 SUMS = "SHA256SUMS"
 SIGNATURE = "SHA256SUMS.sig"
 REQUIRED_FILES = ("manifest.json", SUMS, "MODEL_CARD.md")
+MOST_PIXELS = 16 << 20  # of a network's input: 192 MiB as it is fed
+MOST_BYTES = 4 << 20  # of manifest.json, and of SHA256SUMS
 AGAIN = "copy or build the bundle again"  # what mends a bundle that is not whole
 
 
@@ -88,7 +91,7 @@ class Manifest(
 
     def path(self, variant: Variant) -> str:
         """The model file of a variant."""
-        return os.path.join(self.folder, variant.file)
+        return paths.inside(self.folder, variant.file)
 
 
 Manifest.__new__.__defaults__ = ((),)  # roles: the default ones
@@ -105,9 +108,7 @@ def safe_path(name: str) -> bool:
     >>> safe_path("models/s.onnx"), safe_path("../s.onnx"), safe_path("/s.onnx")
     (True, False, False)
     """
-    if not isinstance(name, str) or not name or "\\" in name or any(ord(c) < 32 or ord(c) == 127 for c in name):
-        return False
-    return all(part not in ("", ".", "..") for part in name.split("/"))
+    return not paths.name_problem(name)
 
 
 def _number(value: Any, low: float, high: float) -> bool:
@@ -119,7 +120,8 @@ def _integer(value: Any, low: int) -> bool:
 
 
 def _text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
+    """Shown to people: no line breaks, no codes that a terminal obeys, no half characters that it cannot print."""
+    return isinstance(value, str) and 0 < len(value) <= 1000 and value.isprintable()
 
 
 def _ap_problem(ap: Any) -> Optional[str]:
@@ -139,22 +141,33 @@ def _is_list_of(value: Any, check: Any, minimum: int = 1) -> bool:
 
 # key -> (is it right?, what is expected); the message is built from the second, so that it cannot disagree.
 _DECODE = {
-    "strides": (lambda v: _is_list_of(v, lambda s: _integer(s, 1)) and v == sorted(set(v)), "rising whole numbers"),
+    "strides": (
+        lambda v: _is_list_of(v, lambda s: _integer(s, 1) and s <= 1024) and v == sorted(set(v)),
+        "rising whole numbers, to 1024",
+    ),
     "box": (lambda v: v == "exp", '"exp"'),
     "score": (lambda v: _number(v, 0, 1), "a number in 0..1"),
     "iou": (lambda v: _number(v, 0, 1), "a number in 0..1"),
-    "max_detections": (lambda v: _integer(v, 1), "a whole number from 1"),
+    "max_detections": (lambda v: _integer(v, 1) and v <= 100000, "a whole number from 1 to 100000"),
 }
 _VOTES = {"vote_iou": (lambda v: _number(v, 0, 1) and v > 0, "a number over 0, to 1")}  # without it: no votes
 _VARIANT = {
-    "name": (lambda v: _text(v) and re.match(r"^[A-Za-z0-9][A-Za-z0-9._-]*$", v), "letters, digits, '.', '_', '-'"),
-    "model": (_text, "a name"),
+    "name": (
+        lambda v: _text(v) and re.match(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z", v),
+        "letters, digits, '.', '_', '-'",
+    ),
+    # Files are called after it: calibration/<model>.json.
+    "model": (lambda v: safe_path(v) and "/" not in v, "a name that a file can have"),
     "file": (lambda v: safe_path(v) and v.startswith("models/"), "a relative path under models/"),
-    "sha256": (lambda v: _text(v) and re.match(r"^[0-9a-f]{64}$", v), "64 hex digits"),
+    "sha256": (lambda v: _text(v) and re.match(r"[0-9a-f]{64}\Z", v), "64 hex digits"),
     "bytes": (lambda v: _integer(v, 1), "a whole number from 1"),
     "input_wh": (
-        lambda v: _is_list_of(v, lambda s: _integer(s, 32) and s % 32 == 0 and s <= 8192, 2) and len(v) == 2,
-        "[width, height], multiples of 32",
+        lambda v: (
+            _is_list_of(v, lambda s: _integer(s, 32) and s % 32 == 0 and s <= 8192, 2)
+            and len(v) == 2
+            and v[0] * v[1] <= MOST_PIXELS
+        ),
+        f"[width, height], multiples of 32, together at most {MOST_PIXELS} pixels",
     ),
     "precision": (lambda v: v in PRECISIONS, "one of " + ", ".join(PRECISIONS)),
     "runtimes": (lambda v: _is_list_of(v, lambda r: r in RUNTIMES), "a list from " + ", ".join(RUNTIMES)),
@@ -214,12 +227,12 @@ def problems(value: Any) -> List[str]:
         if wrong:
             found.append(f"{at}ap: expected {wrong}")
         reasons = variant.get("ap_reason", {})
-        if not isinstance(reasons, dict) or not all(isinstance(reason, str) for reason in reasons.values()):
+        if not isinstance(reasons, dict) or not all(map(_text, reasons.values())):
             found.append(f"{at}ap_reason: expected an object of texts")
         if variant.get("sparsity") not in (None, "2:4"):
             found.append(f'{at}sparsity: {variant["sparsity"]!r:.40} is not "2:4"')
         targets = variant.get("targets", [])
-        if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
+        if not isinstance(targets, list) or not all(map(_text, targets)):
             found.append(f"{at}targets: expected a list of names")
         name = variant.get("name")
         if isinstance(name, str):
@@ -289,7 +302,7 @@ def load(bundle_dir: str) -> Manifest:
         raise BadInput(
             "this folder is not a bundle", bundle_dir, "a manifest.json in it", "check the path, or " + AGAIN
         )
-    return parse(files.read_json(path), bundle_dir, path)
+    return parse(files.read_json(path, MOST_BYTES), bundle_dir, path)
 
 
 def listing(bundle_dir: str) -> List[str]:
@@ -315,12 +328,15 @@ def read_sums(path: str) -> Dict[str, str]:
     """{relative path: sha256} from a SHA256SUMS file; BadInput names the line that is wrong."""
     try:
         with open(path, "rb") as file:
-            text = file.read().decode("utf-8")
+            data = file.read(MOST_BYTES + 1)
+        text = data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"cannot read the checksums: {error}", path) from error
+    if len(data) > MOST_BYTES:
+        raise BadInput("the list of checksums is too long", path, f"at most {MOST_BYTES} bytes", AGAIN)
     sums = {}
     for number, line in enumerate(text.splitlines(), 1):
-        match = re.match(r"^([0-9a-f]{64}) [ *](.+)$", line)
+        match = re.match(r"([0-9a-f]{64}) [ *](.+)\Z", line)
         if not match or not safe_path(match.group(2)) or match.group(2) in sums:
             raise BadInput(
                 f"not a checksum line: {repr(line):.80}",
@@ -349,7 +365,7 @@ def check(bundle_dir: str) -> List[str]:
             found.append(f"{name}: changed (its SHA-256 is not the listed one)")
     found += [f"{name}: listed in {SUMS}, missing" for name in sums if name not in names]
     for variant in manifest.variants:
-        path = os.path.join(bundle_dir, variant.file)
+        path = paths.inside(bundle_dir, variant.file)
         if variant.file not in names:
             found.append(f"{variant.file}: missing, needed by variant {variant.name}")
         elif sums.get(variant.file) != variant.sha256 or os.path.getsize(path) != variant.bytes:

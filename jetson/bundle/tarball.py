@@ -7,11 +7,11 @@ it follows links, sparse maps and extension headers, and takes a damaged header 
 """
 
 import os
-import re
 from typing import BinaryIO, Dict, Iterator, List, Tuple
 
 from jetson import files
-from jetson.bundle.manifest import AGAIN, SIGNATURE, SUMS, listing
+from jetson.bundle.manifest import AGAIN, MOST_BYTES, SIGNATURE, SUMS, listing
+from jetson.bundle.paths import inside, name_problem
 from jetson.errors import BadInput
 
 BLOCK = 512
@@ -19,8 +19,7 @@ MANIFEST = "manifest.json"
 MAX_BUNDLE_BYTES = 1 << 30
 MAX_FILES = 5000
 # What cannot be announced in the manifest because it is made after it.
-UNANNOUNCED = {MANIFEST: 4 << 20, SUMS: 4 << 20, SIGNATURE: 64}
-_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._+@=-]*(/[A-Za-z0-9_][A-Za-z0-9._+@=-]*)*$")
+UNANNOUNCED = {MANIFEST: MOST_BYTES, SUMS: MOST_BYTES, SIGNATURE: 64}
 _KINDS = {
     b"1": "a hard link",
     b"2": "a symbolic link",
@@ -35,19 +34,6 @@ _KINDS = {
     b"K": "an over-long link",
     b"V": "a volume label",
 }
-
-
-def name_problem(name: str) -> str:
-    """Why `name` may not be a file of a bundle; "" when it may."""
-    if name.startswith("/"):
-        return "an absolute name"
-    if ".." in name.split("/"):
-        return "a name that leaves the bundle"
-    if len(name) > 100:
-        return "a name of over 100 characters"
-    if not _NAME.match(name) or name.endswith("\n"):
-        return "a name with a character that bundles do not use"
-    return ""
 
 
 def header(name: str, size: int) -> bytes:
@@ -129,7 +115,7 @@ def extract(path: str, folder: str) -> None:
             seen[name] = None
             _write_member(source, folder, name, size, where)
             if name == MANIFEST:
-                announced = _announced(files.read_json(os.path.join(folder, MANIFEST)), path)
+                announced = _announced(files.read_json(os.path.join(folder, MANIFEST), MOST_BYTES), path)
         if list(seen) != order(list(seen)) or not seen:
             raise BadInput("the members are not in order", path, None, _REPACK)
         absent = [name for name in announced if name not in seen]
@@ -180,7 +166,7 @@ def _members(source: BinaryIO, path: str) -> Iterator[Tuple[str, int]]:
 
 
 def _write_member(source: BinaryIO, folder: str, name: str, size: int, where: str) -> None:
-    target = os.path.join(folder, *name.split("/"))
+    target = inside(folder, name)
     os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
     # O_EXCL and O_NOFOLLOW: even a link planted in the folder meanwhile is not written through.
     handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
@@ -248,7 +234,7 @@ def _announced(manifest: object, where: str) -> Dict[str, int]:
 
 def check_sizes(bundle_dir: str) -> None:
     """BadInput unless manifest.json announces exactly the files that are in `bundle_dir`, with their sizes."""
-    announced = _announced(files.read_json(os.path.join(bundle_dir, MANIFEST)), bundle_dir)
+    announced = _announced(files.read_json(os.path.join(bundle_dir, MANIFEST), MOST_BYTES), bundle_dir)
     names = listing(bundle_dir)
     _check_names(names, bundle_dir)
     for name in names:

@@ -8,17 +8,87 @@ import os
 import select
 import signal
 import subprocess
+import sys
 from collections import deque
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import IO, Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, cast
 
 import numpy as np
 
-from jetson.capture import reader, source
+from jetson.capture import gstreamer, reader, source
+from jetson.capture.check import check
+
+
+class Attempt(NamedTuple):
+    """How a source is opened this time, by what went wrong before.
+
+    `relaxed`: the camera chooses its mode; `transport`: of an RTSP camera; `turn`, `skip`: the pass of a file and the
+    number of its frames that have come already.
+    """
+
+    relaxed: bool = False
+    transport: str = "tcp"
+    turn: int = 0
+    skip: int = 0
+
+
+class Stamp(NamedTuple):
+    """Where a frame stands in its source: `turn`: the pass; `number` and `second` in it. Of a camera, None."""
+
+    turn: int
+    number: int
+    second: float
+
 
 _SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ, linux/fcntl.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
-Deliver = Callable[[np.ndarray, int, Dict[str, Any], np.ndarray], None]
+SOUND_ALONE = "the address has sound but no picture: the camera's picture is at another path, see its manual"
+
+Deliver = Callable[[np.ndarray, Optional[Stamp], Dict[str, Any], np.ndarray], None]
+
+
+def command(where: source.Source, fd: int, every_frame: bool, attempt: Attempt) -> Tuple[List[str], bool]:
+    """The child process that writes this source's frames to `fd`: (argv, framed).
+
+    `framed`: each frame carries a header (jetson.capture.reader); otherwise plain BGR, its size announced on stdout by
+    `gst-launch-1.0 -v`. `every_frame`: as fast as they are taken (files only).
+    """
+    if where.live and where.kind != "stream" and gstreamer.have_gstreamer():
+        words = gstreamer.pipeline(where, fd, attempt.relaxed, attempt.transport).split(" ")
+        return ["gst-launch-1.0", "-v"] + words, False
+    if where.kind == "csi":
+        check(where)
+    request = {
+        "kind": where.kind,
+        "path": os.fsencode(where.path).decode("latin-1"),
+        "size": where.size,
+        "fps": where.fps,
+        "loop": where.loop,
+        "wait": where.wait,
+        "options": where.options,
+        "transport": attempt.transport,
+        "pace": not (where.live or every_frame or where.fps == 0),
+        "from": [attempt.turn, attempt.skip],
+    }
+    return [sys.executable, "-m", "jetson.capture.reader", str(fd), json.dumps(request)], True
+
+
+def environment() -> Dict[str, str]:
+    """Of the child: this package, and GStreamer's messages in English; letters as in our own locale."""
+    here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    path = os.environ.get("PYTHONPATH")
+    made = dict(
+        os.environ,
+        PYTHONPATH=here + (os.pathsep + path if path else ""),
+        GST_DEBUG_NO_COLOR="1",
+        OMP_NUM_THREADS="1",
+        LC_MESSAGES="C",
+        LANGUAGE="C",
+    )
+    everything = made.pop("LC_ALL", "")  # it would be over LC_MESSAGES
+    if everything:
+        made["LC_CTYPE"] = everything
+    return made
 
 
 def die_with_parent() -> None:
@@ -32,7 +102,7 @@ def die_with_parent() -> None:
 class Capture:
     """One child process, started at once; to be started and read by one thread, which outlives it.
 
-    `buffer(size)` gives the memory for a frame, uint8 (size,); `deliver(image, number, extra, buffer)` gets it filled;
+    `buffer(size)` gives the memory for a frame, uint8 (size,); `deliver(image, stamp, extra, buffer)` gets it filled;
     `hear(text)` gets what the child says about itself. OSError, BadInput or DeviceMismatch when it cannot be started.
     """
 
@@ -40,47 +110,40 @@ class Capture:
         self,
         where: source.Source,
         every_frame: bool,
-        relaxed: bool,
+        attempt: Attempt,
         buffer: Callable[[int], np.ndarray],
         deliver: Deliver,
         hear: Callable[[str], None],
     ) -> None:
-        self.lines: deque = deque(maxlen=40)
+        self.lines: Deque[str] = deque(maxlen=200)
+        self.length_s = 0.0  # of a file, as its container says; 0: not known
+        self.broken = False  # the source has ended before its end
         self._live = where.live
         self._buffer = buffer
         self._deliver = deliver
         self._hear = hear
         self._size: Optional[Tuple[int, int]] = None
         self._rest = b""
-        framed = self._spawn(where, every_frame, relaxed)
+        framed = self._spawn(where, every_frame, attempt)
         self._poll = select.poll()
         self._poll.register(self._messages, select.POLLIN)
         self._listening = False
         self._frames = self._framed() if framed else self._plain()
         self._want: Optional[memoryview] = next(self._frames)
 
-    def _spawn(self, where: source.Source, every_frame: bool, relaxed: bool) -> bool:
+    def _spawn(self, where: source.Source, every_frame: bool, attempt: Attempt) -> bool:
         self._pipe, write_end = os.pipe()
         with contextlib.suppress(OSError):  # fewer, larger reads are only a convenience
             fcntl.fcntl(self._pipe, _SET_PIPE_SIZE, 1 << 20)
         try:
-            argv, framed = source.command(where, write_end, every_frame, relaxed)
-            here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-            path = os.environ.get("PYTHONPATH")
-            environment = dict(
-                os.environ,
-                PYTHONPATH=here + (os.pathsep + path if path else ""),
-                GST_DEBUG_NO_COLOR="1",
-                OMP_NUM_THREADS="1",
-                LC_ALL="C",
-            )
+            argv, framed = command(where, write_end, every_frame, attempt)
             # A session of its own: Ctrl-C in the terminal is for the runner, which then ends its children.
             self._child = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env=environment(),
                 pass_fds=(write_end,),
                 start_new_session=True,
                 preexec_fn=die_with_parent,
@@ -90,10 +153,23 @@ class Capture:
             raise
         finally:
             os.close(write_end)
-        self._messages = self._child.stdout.fileno()
+        self._said = cast(IO[bytes], self._child.stdout)
+        self._messages = self._said.fileno()
         os.set_blocking(self._pipe, False)
         os.set_blocking(self._messages, False)
         return framed
+
+    @property
+    def sound_alone(self) -> bool:
+        """Whether a camera has offered sound, and no picture has come."""
+        return self._size is None and gstreamer.sound_alone(list(self.lines))
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the child was stopped by a signal: it does not go on by itself (state T in proc(5))."""
+        with contextlib.suppress(OSError, IndexError), open(f"/proc/{self._child.pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] == "T"
+        return False
 
     @property
     def pid(self) -> Optional[int]:
@@ -114,7 +190,7 @@ class Capture:
         """End the child and close the pipes."""
         self.kill()
         os.close(self._pipe)
-        self._child.stdout.close()
+        self._said.close()
 
     def turn(self) -> Optional[str]:
         """Take what is there, waiting up to 0.2 s. None: it goes on; "": the source has ended; else why it is over.
@@ -137,12 +213,11 @@ class Capture:
             if self._want is None and self._size is not None:
                 self._want = next(self._frames)
         if self._pipe in ready:
-            count = os.readv(self._pipe, [self._want])
+            want = cast(memoryview, self._want)  # the pipe is listened to only then
+            count = os.readv(self._pipe, [want])
             if count == 0:
                 return self._ending()
-            self._want = self._want[count:]
-            if not len(self._want):
-                self._want = next(self._frames)
+            self._want = want[count:] if count < len(want) else next(self._frames)
         elif not self._listening and self._child.poll() is not None:
             return self._ending()
         return None
@@ -150,11 +225,13 @@ class Capture:
     def _note(self, lines: List[bytes]) -> str:
         for line in lines:
             text = line.decode("utf-8", "replace").strip()
-            size = source.announced_size(text)
+            size = gstreamer.announced_size(text)
             if size is not None:
                 if self._size is not None and size != self._size:
                     return "the frame size has changed from {}x{} to {}x{}".format(*(self._size + size))
                 self._size = size
+            elif text.startswith("jetmask-length: "):
+                self.length_s = float(text.split(" ")[1])
             elif text:
                 self.lines.append(text)
                 if text.startswith("jetmask: "):
@@ -167,45 +244,47 @@ class Capture:
         except subprocess.TimeoutExpired:
             return "the pipe was closed"
         self._note((self._rest + _read(self._messages)).split(b"\n"))
-        if status == 0 and not self._live:
+        if status in (0, reader.BROKEN) and not self._live:
+            self.broken = status == reader.BROKEN
             return ""
-        told = source.complaint(list(self.lines))
+        if self.sound_alone:
+            return SOUND_ALONE
+        told = gstreamer.complaint(list(self.lines))
         if status < 0:
             return f"the capture process was killed (signal {-status})"
         return told or f"the capture process ended with {status}"
 
     # -- what the child writes, as generators that yield the memory to fill next -----------------------------------
 
-    def _plain(self):
+    def _plain(self) -> Iterator[Optional[memoryview]]:
         yield None  # nothing is read before the size is known
-        width, height = self._size
+        width, height = cast(Tuple[int, int], self._size)
         stride = (width * 3 + 3) // 4 * 4  # GStreamer pads rows to four bytes
-        number = 0
         while True:
             buffer = self._buffer(stride * height)
-            yield memoryview(buffer)
+            yield memoryview(cast(Any, buffer))
             image = (
                 buffer.reshape(height, stride)[:, : width * 3].reshape(height, width, 3)
                 if stride == width * 3
                 else np.ascontiguousarray(buffer.reshape(height, stride)[:, : width * 3]).reshape(height, width, 3)
             )
-            self._deliver(image, number, {}, buffer)
-            number += 1
+            self._deliver(image, None, {}, buffer)
 
-    def _framed(self):
+    def _framed(self) -> Iterator[memoryview]:
         header = bytearray(reader.HEADER.size)
         while True:
             yield memoryview(header)
-            magic, width, height, text_size, number = reader.HEADER.unpack(header)
+            magic, width, height, text_size, number, turn, second = reader.HEADER.unpack(header)
             if magic != reader.MAGIC or not 0 < width * height <= reader.MAX_PIXELS or text_size > 1 << 20:
                 raise ValueError("the capture process wrote nonsense")
             text = bytearray(text_size)
             if text_size:
                 yield memoryview(text)
             buffer = self._buffer(width * height * 3)
-            yield memoryview(buffer)
+            yield memoryview(cast(Any, buffer))
             extra = json.loads(bytes(text).decode()) if text_size else {}
-            self._deliver(buffer.reshape(height, width, 3), number, extra, buffer)
+            stamp = None if self._live else Stamp(turn, number, second)
+            self._deliver(buffer.reshape(height, width, 3), stamp, extra, buffer)
 
 
 def _read(fd: int) -> bytes:

@@ -1,20 +1,34 @@
 """The child process that reads files, folders and drawn scenes (and cameras where there is no GStreamer).
 
 It writes each frame to a pipe as a header, a JSON object and raw BGR; it can hang or crash without harm to the runner.
+A frame of a file carries its time in the file (the container's), at whatever speed it is read.
 """
 
+import contextlib
 import json
 import os
+import re
 import struct
 import sys
 import time
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from urllib.parse import urlsplit
 
-HEADER = struct.Struct("<4sIIIQ")  # magic, width, height, bytes of JSON, frame number
-MAGIC = b"JMF1"
+# magic, width, height, bytes of JSON, number of the frame in its pass, pass, second in the pass
+HEADER = struct.Struct("<4sIIIQId")
+MAGIC = b"JMF2"
 MAX_PIXELS = 64 * 1024 * 1024
 FOLDER_FPS = 1.0
 SYNTHETIC_FPS = 30.0
+BROKEN = 4  # exit status: the file ends before its end
+UNREADABLE = 3  # exit status: nothing could be read
+_PLAIN = re.compile(r"^[A-Za-z0-9 ._/+@,=-]+$")
+
+Read = Iterator[Tuple[Any, Dict[str, Any], float]]  # frame, what is told besides, second
+
+
+class Broken(Exception):
+    """The file ends before its end; the text says where."""
 
 
 def note(text: str) -> None:
@@ -22,57 +36,116 @@ def note(text: str) -> None:
     print("jetmask: " + text, file=sys.stderr, flush=True)
 
 
-def read_video(request: Dict[str, Any]) -> Iterator[Tuple[Any, Dict[str, Any], float]]:
-    """Frames of a video file with their times in seconds."""
+def tell_length(seconds: float) -> None:
+    """Tell the runner how long the source is."""
+    print(f"jetmask-length: {seconds:.3f}", file=sys.stderr, flush=True)
+
+
+def _name_for_opencv(path: str) -> str:
+    """A name of this file that any OpenCV can open.
+
+    OpenCV 4.6 under Python 3.6 dies of a name with other letters in the C locale, every version of bytes that are no
+    UTF-8; FFmpeg takes what stands before a ':' for a protocol.
+    """
+    if _PLAIN.match(path):
+        return path
+    return f"/proc/self/fd/{os.open(path, os.O_RDONLY)}"
+
+
+def _turned(frame: Any, turn: int) -> Any:
     import cv2
 
+    codes = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
+    return cv2.rotate(frame, codes[turn]) if turn else frame
+
+
+def read_video(request: Dict[str, Any]) -> Read:
+    """Frames of a video file, upright, at the container's times (or at `fps`, where one was asked for).
+
+    Broken when the file ends before what its container says.
+    """
+    import cv2
+
+    from jetson.capture import media
+
+    path = request["path"]
+    if not os.path.exists(path):
+        note("the file does not exist; it is waited for" if request["wait"] else "the file does not exist")
+        sys.exit(UNREADABLE)
     # One decoding thread: FFmpeg would take all cores in bursts, which the engine needs.
     os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "threads;1")
-    capture = cv2.VideoCapture(request["path"])
+    told = media.facts(path)
+    name = _name_for_opencv(path)
+    capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
+    if not capture.isOpened() and name == path:
+        capture = cv2.VideoCapture(name)  # an OpenCV without FFmpeg
     if not capture.isOpened():
-        note("not a video that OpenCV can open")
-        sys.exit(3)
-    fps = capture.get(cv2.CAP_PROP_FPS) if request["fps"] is None else request["fps"]
-    if fps != 0 and not 0.1 <= fps <= 1000 or request["fps"] is None and fps == 0:
-        fps = 25.0
-    expected = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    number = 0
+        if told.missing or not told.has_index:
+            note("the video has no index: it was cut off while it was copied or recorded")
+        else:
+            note("not a video that OpenCV can open")
+        sys.exit(UNREADABLE)
+    if told.turn is not None:
+        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
+    usual = capture.get(cv2.CAP_PROP_FPS)
+    usual = usual if 0.1 <= usual <= 1000 else 25.0
+    count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    length = count / usual if 0 < count < 1e9 else 0.0
+    asked = request["fps"]
+    tell_length(count / asked if asked and length else length)
+    number, second, period = 0, 0.0, 1 / usual
     while True:
         good, frame = capture.read()
         if not good:
             break
-        yield frame, {}, number / fps if fps else 0.0
+        stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
+        if number and stamp > second:
+            period, second = stamp - second, stamp
+        elif number:  # a container without times
+            second += period
+        yield _turned(frame, told.turn or 0), {}, number / asked if asked else second
         number += 1
     capture.release()
     if number == 0:
         note("no frame in the video: it is empty or damaged")
-        sys.exit(3)
-    # Containers round their frame counts; a few frames fewer is normal, a tenth is not.
-    if 0 < expected < 1e7 and number < 0.9 * expected:
-        note(f"the video ends early: {number} of {int(expected)} frames")
+        sys.exit(UNREADABLE)
+    end = second + period
+    # The length is the container's estimate; where bytes are missing, little is needed to believe it.
+    if end < (length - max(0.25, 2 * period) if told.missing or media.facts(path).missing else 0.9 * length):
+        raise Broken(f"the video ends early: it breaks off at {end:.1f} s of {length:.1f} s")
 
 
-def read_folder(request: Dict[str, Any]) -> Iterator[Tuple[Any, Dict[str, Any], float]]:
-    """The images of a folder, one a second unless told otherwise; a damaged one is told and left out."""
+def _image(path: str) -> Any:
+    """An image as uint8 (h, w, 3) BGR, upright; None when it cannot be read."""
     import cv2
+    import numpy as np
 
+    with contextlib.suppress(OSError, ValueError, cv2.error), open(path, "rb") as file:
+        return cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR)
+    return None
+
+
+def read_folder(request: Dict[str, Any]) -> Read:
+    """The images of a folder, one a second unless told otherwise; a damaged one is told and left out."""
     from jetson.capture import source
 
-    fps = FOLDER_FPS if request["fps"] is None else request["fps"]
+    fps = request["fps"] or FOLDER_FPS
     number = 0
-    for path in source.images(request["path"]):
-        frame = cv2.imread(path, cv2.IMREAD_COLOR)
+    paths = source.images(request["path"])
+    tell_length(len(paths) / fps)
+    for path in paths:
+        frame = _image(path)
         if frame is None:
             note(f"not a readable image, left out: {os.path.basename(path)}")
             continue
-        yield frame, {"file": os.path.basename(path)}, number / fps if fps else 0.0
+        yield frame, {"file": os.path.basename(path)}, number / fps
         number += 1
     if number == 0:
         note("no readable image in the folder")
-        sys.exit(3)
+        sys.exit(UNREADABLE)
 
 
-def read_synthetic(request: Dict[str, Any]) -> Iterator[Tuple[Any, Dict[str, Any], float]]:
+def read_synthetic(request: Dict[str, Any]) -> Read:
     """Drawn scenes with moving faces; the truth (boxes, labels) comes with each frame.
 
     `darken` and `blur` do to them what a worn lamp and a dirty lens do.
@@ -82,7 +155,9 @@ def read_synthetic(request: Dict[str, Any]) -> Iterator[Tuple[Any, Dict[str, Any
     from jetson.synthetic import scene as drawn
 
     frames = int(request["options"].get("frames", 0))
-    fps = SYNTHETIC_FPS if request["fps"] is None else request["fps"]
+    fps = request["fps"] or SYNTHETIC_FPS
+    if frames:
+        tell_length(frames / fps)
     faces = request["options"].get("faces")
     scene = drawn.Scene(
         int(request["options"].get("seed", 0)),
@@ -92,7 +167,7 @@ def read_synthetic(request: Dict[str, Any]) -> Iterator[Tuple[Any, Dict[str, Any
     darken, blur = [float(request["options"].get(key, 0)) for key in ("darken", "blur")]
     number = 0
     while not frames or number < frames:
-        at = number / (fps or SYNTHETIC_FPS)
+        at = number / fps
         frame, xyxy, labels, ids = scene.frame(at)
         if blur > 0:
             frame = cv2.GaussianBlur(frame, (0, 0), blur)
@@ -103,18 +178,20 @@ def read_synthetic(request: Dict[str, Any]) -> Iterator[Tuple[Any, Dict[str, Any
             "labels": [int(label) for label in labels],
             "ids": [int(person) for person in ids],
         }
-        yield frame, {"truth": truth}, at if fps else 0.0
+        yield frame, {"truth": truth}, at
         number += 1
 
 
-def read_camera(request: Dict[str, Any]) -> Iterator[Tuple[Any, Dict[str, Any], float]]:
-    """A USB or network camera through OpenCV: the fallback where there is no GStreamer."""
+def read_camera(request: Dict[str, Any]) -> Read:
+    """A USB or RTSP camera through OpenCV: the fallback where there is no GStreamer."""
     import cv2
 
     if request["kind"] == "rtsp":
+        transport = request["transport"]
         # Without these, OpenCV 4.6 serves 0.9 s of old frames after opening. `probesize` would break 4.6.
         os.environ.setdefault(
-            "OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay|analyzeduration;100000"
+            "OPENCV_FFMPEG_CAPTURE_OPTIONS",
+            f"rtsp_transport;{transport}|fflags;nobuffer|flags;low_delay|analyzeduration;100000",
         )
         capture = cv2.VideoCapture(request["path"], cv2.CAP_FFMPEG)
     else:
@@ -124,23 +201,51 @@ def read_camera(request: Dict[str, Any]) -> Iterator[Tuple[Any, Dict[str, Any], 
         capture.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
     if not capture.isOpened():
         note("the camera cannot be opened")
-        sys.exit(3)
+        sys.exit(UNREADABLE)
+    return _frames(capture, request["size"], False)
+
+
+def read_stream(request: Dict[str, Any]) -> Read:
+    """A network stream that FFmpeg reads: MJPEG over HTTP, HLS, MPEG-TS over UDP."""
+    import cv2
+
+    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "fflags;nobuffer|flags;low_delay|threads;1")
+    address = request["path"].replace("udp://:", "udp://@:")
+    playlist = urlsplit(address).path.lower().endswith(".m3u8")
+    capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG)
+    if not capture.isOpened():
+        note("no stream with a picture at this address")
+        sys.exit(UNREADABLE)
+    return _frames(capture, request["size"], playlist)
+
+
+def _frames(capture: Any, size: Optional[List[int]], own_pace: bool) -> Read:
+    """What a camera sends, until it stops. `own_pace`: at its own times, since segments come all at once (HLS)."""
+    import cv2
+
+    start = None
     while True:
         good, frame = capture.read()
         if not good:
             note("the camera has stopped sending")
             sys.exit(1)
-        if request["size"] and frame.shape[1::-1] != tuple(request["size"]):
-            frame = cv2.resize(frame, tuple(request["size"]))
+        if own_pace:
+            second, now = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3, time.monotonic()
+            if start is None or abs(start + second - now) > 30.0:  # the times have jumped
+                start = now - second
+            time.sleep(max(0.0, start + second - now))
+        if size and frame.shape[1::-1] != tuple(size):
+            frame = cv2.resize(frame, tuple(size))
         yield frame, {}, 0.0
 
 
-_READERS = {
+_READERS: Dict[str, Callable[[Dict[str, Any]], Read]] = {
     "file": read_video,
     "folder": read_folder,
     "synthetic": read_synthetic,
     "v4l2": read_camera,
     "rtsp": read_camera,
+    "stream": read_stream,
 }
 
 
@@ -150,17 +255,53 @@ def _write(fd: int, data: Any) -> None:
         view = view[os.write(fd, view) :]
 
 
-def send(fd: int, frame: Any, extra: Dict[str, Any], number: int) -> None:
-    """Write one frame, uint8 (h, w, 3), to the pipe."""
+def send(fd: int, frame: Any, extra: Dict[str, Any], number: int, turn: int, at: float) -> None:
+    """Write one frame, uint8 (h, w, 3), to the pipe; `number` and second `at` in the pass `turn`."""
     height, width = frame.shape[:2]
     if width * height > MAX_PIXELS:
         note(f"a frame of {width}x{height} pixels is too large, left out")
         return
     text = json.dumps(extra).encode() if extra else b""
-    _write(fd, HEADER.pack(MAGIC, width, height, len(text), number) + text)
+    _write(fd, HEADER.pack(MAGIC, width, height, len(text), number, turn, at) + text)
     if not frame.flags.c_contiguous:
         frame = frame.copy()
     _write(fd, memoryview(frame).cast("B"))
+
+
+def read(fd: int, request: Dict[str, Any]) -> int:
+    """Send the frames of `request` until its end; the exit status.
+
+    `pace`: no faster than the source's own time. `from`: [pass, frame]: begin there (those before it were sent by a
+    process that has died).
+    """
+    import cv2
+
+    turn, skip = request["from"]
+    while True:
+        start: Optional[float] = None
+        at = period = 0.0
+        broken = ""
+        frames = enumerate(_READERS[request["kind"]](request))
+        try:
+            for number, (frame, extra, second) in frames:
+                period, at = second - at, second
+                if number < skip:
+                    continue
+                if request["pace"]:
+                    now = time.monotonic()
+                    start = now - at if start is None else max(start, now - at - 1.0)
+                    time.sleep(max(0.0, start + at - now))
+                if request["size"] and request["kind"] == "file":
+                    frame = cv2.resize(frame, tuple(request["size"]))
+                send(fd, frame, extra, number, turn, at)
+        except Broken as error:
+            broken = str(error)
+            note(broken)
+        if not request["loop"] or request["options"].get("frames"):
+            return BROKEN if broken else 0
+        if request["pace"]:  # the last frame is shown for as long as the one before it was; a lone image for a second
+            time.sleep(period or 1.0)
+        turn, skip = turn + 1, 0
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -170,26 +311,10 @@ def main(argv: Optional[List[str]] = None) -> int:
     cv2.setNumThreads(1)
     fd, text = (argv or sys.argv[1:])[:2]
     request = json.loads(text)
-    number = 0
-    start = time.monotonic()
+    # As bytes, so that the name survives two processes with different locales.
+    request["path"] = os.fsdecode(request["path"].encode("latin-1"))
     try:
-        while True:
-            at = before = 0.0
-            for frame, extra, at in _READERS[request["kind"]](request):
-                wait = 0.0 if request["every_frame"] else start + at - time.monotonic()
-                if wait > 0:
-                    time.sleep(wait)
-                if request["size"] and request["kind"] == "file":
-                    frame = cv2.resize(frame, tuple(request["size"]))
-                send(int(fd), frame, extra, number)
-                number += 1
-                period, before = at - before, at
-            if not request["loop"] or request["options"].get("frames"):
-                return 0
-            if request["fps"] == 0:
-                continue  # as fast as possible, from the beginning too
-            # The last frame is shown for as long as the one before it was; a lone image for a second.
-            start = max(start + at + (period or 1.0), time.monotonic() - 1.0)
+        return read(int(fd), request)
     except (BrokenPipeError, KeyboardInterrupt):
         return 0
 

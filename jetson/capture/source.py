@@ -1,26 +1,28 @@
-"""What a camera is: the address a user gives, and the command of the child process that delivers its frames."""
+"""What a camera is: the address that a user gives, in the spellings that people know from other tools."""
 
-import fcntl
-import json
 import os
 import re
-import shutil
-import struct
-import subprocess
-import sys
-from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
-from urllib.parse import parse_qsl, urlsplit
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from urllib.parse import parse_qsl, unquote, urlsplit
 
-from jetson.errors import BadInput, DeviceMismatch, UsageError
+from jetson.errors import BadInput, UsageError
 
-KINDS = ("v4l2", "csi", "rtsp", "file", "folder", "synthetic")
+KINDS = ("v4l2", "csi", "rtsp", "stream", "file", "folder", "synthetic")
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-EXAMPLES = "/dev/video0, csi://0, rtsp://host/path, a video file, a folder of images, synthetic://"
-_LIVE = ("v4l2", "csi", "rtsp")
+VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv")
+LISTS = (".txt", ".list", ".streams")
+EXAMPLES = (
+    "/dev/video0, csi://0, rtsp://host/path, http://host/stream.mjpg, a video file, a photo, a folder of images, "
+    "a .txt file with one address a line, synthetic://"
+)
+_LIVE = ("v4l2", "csi", "rtsp", "stream")
 # By number, or by the name that udev gives and that stays the same when cameras are plugged in another order.
-_CAMERA = re.compile(r"^/dev/(video\d+|v4l/by-(id|path)/[\w.:+@,-]+)($|\?)")
+CAMERA = re.compile(r"^/dev/(video\d+|v4l/by-(id|path)/[\w.:+@,-]+)($|\?)")
+_RTSP = {"rtsp": "auto", "rtsps": "tcp", "rtspt": "tcp", "rtspu": "udp"}  # scheme: transport (GStreamer's spellings)
+TRANSPORTS = ("auto", "tcp", "udp")
+_STREAMS = ("http", "https", "udp", "tcp", "rtmp")
 _KEYS = {
-    "csi": ("size", "fps", "flip"),
+    "csi": ("size", "fps", "flip", "mode"),
     "v4l2": ("size", "fps"),
     "synthetic": ("size", "fps", "seed", "frames", "faces", "darken", "blur"),
 }
@@ -32,27 +34,23 @@ _SECRET = re.compile(
     r"(?:(?!_[a-z]+=)[^&;/?\s\"'])+",
     re.IGNORECASE,
 )
-_ENUM_FMT = 0xC0405602  # _IOWR('V', 2, struct v4l2_fmtdesc), linux/videodev2.h
-_RAW_FORMATS = ("YUYV", "UYVY", "YVYU", "NV12", "YU12", "YV12", "BGR3", "RGB3", "GREY")
 
 
-class Source(
-    NamedTuple(
-        "Source",
-        [
-            ("kind", str),
-            ("uri", str),
-            ("path", str),
-            ("size", Optional[Tuple[int, int]]),
-            ("fps", Optional[float]),
-            ("options", Dict[str, str]),
-            ("loop", bool),
-        ],
-    )
-):
-    """A parsed address. `size` and `fps` are what was asked for, or None: the source's own."""
+class Source(NamedTuple):
+    """A parsed address. `size` and `fps` are what was asked for, or None: the source's own.
 
-    __slots__ = ()
+    `uri`: as it was given; `path`: what is opened; `loop`: files begin again at their end; `wait`: a device or file
+    that is not there yet is waited for.
+    """
+
+    kind: str
+    uri: str
+    path: str
+    size: Optional[Tuple[int, int]]
+    fps: Optional[float]
+    options: Dict[str, str]
+    loop: bool
+    wait: bool = False
 
     @property
     def live(self) -> bool:
@@ -60,9 +58,14 @@ class Source(
         return self.kind in _LIVE
 
     @property
+    def finite(self) -> bool:
+        """Whether it is read once from beginning to end: each frame counts, and the end is an end."""
+        return not self.live and (not self.loop or bool(self.options.get("frames")))
+
+    @property
     def label(self) -> str:
-        """The address without a password, for pages, logs and metrics."""
-        return redact(self.uri)
+        """The address without a password, for pages, logs and metrics: valid Unicode whatever the file is called."""
+        return redact(self.uri.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
 
 def redact(text: str) -> str:
@@ -97,10 +100,66 @@ def _split(uri: str) -> Any:
     try:
         return urlsplit(uri)
     except ValueError as error:
-        raise UsageError(f"not an address: {error}", redact(uri), EXAMPLES)
+        raise UsageError(f"not an address: {error}", redact(uri), EXAMPLES) from error
 
 
-def parse(uri: str, size: Optional[Tuple[int, int]] = None, fps: Optional[float] = None, loop: bool = True) -> Source:
+def _quoted(text: str) -> str:
+    """A user name or password as it stands in an address: all but letters, digits and %XX is escaped."""
+    return re.sub(
+        r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9._~%-]",
+        lambda found: "".join(f"%{byte:02X}" for byte in found.group().encode("utf-8", "surrogateescape")),
+        text,
+    )
+
+
+def _network(uri: str, scheme: str) -> str:
+    """The address of a network camera with user name and password escaped; UsageError when it is none."""
+    form = f"{scheme}://[user:password@]host[:port]/path"
+    rest = uri.split("://", 1)[1]
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    user, at, host = authority.rpartition("@")
+    path = rest[len(authority) :]
+    if re.search(r"[\s\"'\\]", host + path):
+        raise UsageError("not an address of a camera", redact(uri), form, "write special characters as %XX")
+    name, colon, password = user.partition(":")
+    quoted = f"{scheme}://{_quoted(name)}{colon}{_quoted(password)}{at}{host}{path}"
+    try:
+        parts = urlsplit(quoted)
+        good = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        good = False
+    if not good:
+        # Not the address itself: what was taken for a port may be the password.
+        remedy = "in a password '/' is written %2F, '?' %3F and '#' %23" if "@" in path else None
+        raise UsageError("there is no host with a port in the address", f"{scheme}://…", form, remedy)
+    return quoted
+
+
+def _transport(uri: str, default: str) -> Tuple[str, str]:
+    """An RTSP address without `transport=`, which is ours, and the transport; the rest of a query is the camera's."""
+    address, mark, query = uri.partition("?")
+    rest = [part for part in query.split("&") if not part.startswith("transport=")]
+    asked = [part[len("transport=") :] for part in query.split("&") if part.startswith("transport=")]
+    transport = asked[-1] if asked else default
+    if transport not in TRANSPORTS:
+        raise UsageError(f"unknown transport: {transport!r}", redact(uri), "one of " + ", ".join(TRANSPORTS))
+    return address + (mark + "&".join(rest) if rest != [""] and rest else ""), transport
+
+
+def _local(path: str) -> str:
+    """The path of a file:// address, whose special characters are %XX; older spellings have them as they are."""
+    path = path[len("localhost") :] if path.startswith("localhost/") else path
+    plain = unquote(path, errors="surrogateescape")
+    return path if os.path.exists(path) and not os.path.exists(plain) else plain
+
+
+def parse(
+    uri: str,
+    size: Optional[Tuple[int, int]] = None,
+    fps: Optional[float] = None,
+    loop: bool = True,
+    wait: bool = False,
+) -> Source:
     """An address as a Source. UsageError when it means nothing; nothing is opened here.
 
     >>> parse("synthetic://?seed=3&size=320x240").size
@@ -108,241 +167,103 @@ def parse(uri: str, size: Optional[Tuple[int, int]] = None, fps: Optional[float]
     """
     scheme = uri.split("://", 1)[0].lower() if "://" in uri else ""
     options: Dict[str, str] = {}
-    path = uri
+    path, query = uri, ""
     if scheme in ("csi", "synthetic"):
         parts = _split(uri)
         kind, path, query = scheme, parts.netloc + parts.path.rstrip("/"), parts.query
-    elif scheme in ("rtsp", "rtsps"):
-        # What follows a '?' there belongs to the camera, so sizes come from the command line alone.
-        kind, query = "rtsp", ""
-        if re.search(r"[\s\"'\\]", uri) or not _split(uri).hostname:
+    elif scheme in _RTSP:
+        # What follows a '?' there belongs to the camera but for the transport, so sizes come from the command line.
+        bare, options["transport"] = _transport(uri, _RTSP[scheme])
+        kind, path = "rtsp", _network(bare, "rtsps" if scheme == "rtsps" else "rtsp")
+    elif scheme in _STREAMS:
+        # udp://:5000 and udp://@:5000 listen on a port; FFmpeg's and VLC's spellings.
+        listens = re.match(r"^udp://@?(\[?[0-9a-fA-F.:]*\]?):(\d{1,5})/?(\?|$)", uri)
+        kind, path = "stream", uri if listens else _network(uri, scheme)
+        if scheme in ("http", "https") and urlsplit(path).path.lower().endswith(VIDEOS):
             raise UsageError(
-                "not an RTSP address",
+                "a video file on a web server is no camera",
                 redact(uri),
-                "rtsp://[user:password@]host[:port]/path",
-                "write special characters as %XX",
+                "an MJPEG or HLS stream",
+                "fetch the file first (curl -O ADDRESS) and give its name",
             )
     elif scheme == "file":
-        kind, path, query = "file", uri[len("file://") :], ""
+        kind, path = "file", _local(uri[len("file://") :])
+    elif scheme == "v4l2" or CAMERA.match(uri):
+        path, _, query = uri[len("v4l2://") if scheme else 0 :].partition("?")
+        kind = "v4l2"
+        if not CAMERA.match(path):
+            raise UsageError("not a V4L2 camera", uri, "/dev/video0 or v4l2:///dev/video0")
     elif scheme:
         raise UsageError(f"unknown kind of source: {scheme}://", redact(uri), EXAMPLES)
-    elif _CAMERA.match(uri):
-        kind, (path, _, query) = "v4l2", uri.partition("?")
     elif not uri:
         raise UsageError("the source is empty", None, EXAMPLES)
     else:
-        kind, query = "file", ""
-    if kind == "file" and os.path.isdir(path):
+        kind = "file"
+    if kind == "file" and (os.path.isdir(path) or path.lower().endswith(IMAGES)):
         kind = "folder"
     for key, value in parse_qsl(query, keep_blank_values=True):
         if key not in _KEYS[kind]:
             raise UsageError(f"unknown option {key!r} of a source", uri, "one of " + ", ".join(_KEYS[kind]))
         options[key] = value
+    _check_options(kind, path, uri, options)
+    size = parse_size(options.pop("size")) if "size" in options else size
+    fps = _parse_fps(options.pop("fps")) if "fps" in options else (None if fps is None else _parse_fps(fps))
+    return Source(kind, uri, path, size, fps, options, loop, wait)
+
+
+def _check_options(kind: str, path: str, uri: str, options: Dict[str, str]) -> None:
     if kind == "csi" and not re.match(r"^\d{1,2}$", path):
         raise UsageError("not a CSI camera", uri, "csi://0, csi://1, …")
     if "flip" in options and options["flip"] not in tuple("01234567"):
         raise UsageError(f"not a flip method: {options['flip']!r}", uri, "0 to 7 (nvvidconv's flip-method)")
+    if "mode" in options and not re.match(r"^\d{1,2}$", options["mode"]):
+        raise UsageError(f"not a sensor mode: {options['mode']!r}", uri, "a number, as nvarguscamerasrc lists them")
     for key in ("seed", "frames", "faces"):
         if key in options and not re.match(r"^\d{1,9}$", options[key]):
             raise UsageError(f"{key} is not a whole number", uri, f"{key}=7")
     for key, most in _WEAR.items():
         if key in options and not (re.match(r"^\d{1,3}(\.\d{1,6})?$", options[key]) and float(options[key]) <= most):
             raise UsageError(f"not an amount to {key}: {options[key]!r}", uri, f"0 to {most:.0f}")
-    size = parse_size(options.pop("size")) if "size" in options else size
-    fps = _parse_fps(options.pop("fps")) if "fps" in options else (None if fps is None else _parse_fps(fps))
-    return Source(kind, uri, path, size, fps, options, loop)
 
 
-def check(source: Source) -> None:
-    """BadInput or DeviceMismatch when it is already clear that this source cannot work.
+def is_list(uri: str) -> bool:
+    """Whether this is a file with one address a line."""
+    return "://" not in uri and uri.lower().endswith(LISTS)
 
-    Network cameras are not asked: one that is still booting is waited for.
+
+def read_list(path: str) -> List[str]:
+    """The addresses in a list file; empty lines and those that begin with '#' are left out. BadInput names it.
+
+    A path in it that is not absolute is beside the list.
     """
-    if source.kind in ("file", "folder"):
-        if not os.path.exists(source.path):
-            raise BadInput("the source does not exist", source.label, EXAMPLES, "check the path")
-        if not os.access(source.path, os.R_OK):
-            raise BadInput("the source cannot be read", source.label, "a file that this user may read")
-        if source.kind == "folder" and not images(source.path):
-            raise BadInput("no image in the folder", source.label, "files ending in " + ", ".join(IMAGES))
-    elif source.kind == "v4l2":
-        try:
-            os.close(os.open(source.path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
-        except OSError as error:
-            if os.path.isdir("/dev"):
-                there = sorted(name for name in os.listdir("/dev") if _CAMERA.match("/dev/" + name))
-            raise BadInput(
-                f"the camera cannot be opened: {error.strerror}",
-                source.path,
-                "a camera; here there is " + (", ".join("/dev/" + name for name in there) or "none"),
-                f"plug it in, pass the device into the container (--device {source.path}), or give the user the group 'video'; "
-                "--wait-for-source waits for it",
-            )
-    elif source.kind == "csi" and not have_element("nvarguscamerasrc"):
-        raise DeviceMismatch(
-            "this machine has no CSI camera: the GStreamer element nvarguscamerasrc is missing",
-            source.uri,
-            "a Jetson with gst-launch-1.0 and NVIDIA's GStreamer elements",
-            "run on the Jetson, or in the container with --runtime nvidia and /tmp/argus_socket mounted",
-        )
+    try:
+        with open(path, "rb") as file:
+            lines = file.read(1 << 20).decode("utf-8-sig").splitlines()
+    except OSError as error:
+        raise BadInput(f"the list of sources cannot be read: {error.strerror}", path, EXAMPLES) from error
+    except UnicodeDecodeError as error:
+        raise BadInput("the list of sources is not text in UTF-8", path, "one address a line") from error
+    found = []
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        if is_list(text):
+            raise BadInput("a list in a list of sources", f"{path}, line {number}", "one address a line")
+        beside = os.path.join(os.path.dirname(path), text)
+        found.append(beside if "://" not in text and not text.startswith("/") else text)
+    if not found:
+        raise BadInput("no address in the list of sources", path, "one address a line")
+    return found
 
 
 def images(folder: str) -> List[str]:
-    """The image files of a folder, or of the images/ in it (a split), sorted."""
+    """The image files of a folder, or of the images/ in it (a split), sorted; a photo is its own folder."""
+    if os.path.isfile(folder):
+        return [folder]
     for place in (folder, os.path.join(folder, "images")):
         if os.path.isdir(place):
             names = sorted(name for name in os.listdir(place) if name.lower().endswith(IMAGES))
             if names:
                 return [os.path.join(place, name) for name in names]
     return []
-
-
-ASK_S = 60.0
-_elements: Dict[str, bool] = {}
-
-
-def have_element(name: str) -> bool:
-    """Whether GStreamer has this element; False too when it does not answer, and then it is asked again the next time.
-
-    OpenCV hangs for ever on a missing one, so it is asked first.
-    """
-    if name not in _elements:
-        tool = shutil.which("gst-inspect-1.0")
-        try:
-            _elements[name] = (
-                bool(tool)
-                and subprocess.call(
-                    [tool, name],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    timeout=ASK_S,
-                )
-                == 0
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return False
-    return _elements[name]
-
-
-def have_gstreamer() -> bool:
-    """Whether cameras can be read through gst-launch-1.0."""
-    return shutil.which("gst-launch-1.0") is not None and have_element("fdsink") and have_element("videoconvert")
-
-
-def pixel_formats(device: str) -> FrozenSet[str]:
-    """The four-letter pixel formats a V4L2 camera offers; empty when it does not say (VIDIOC_ENUM_FMT)."""
-    found = set()
-    try:
-        handle = os.open(device, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return frozenset()
-    try:
-        for index in range(64):
-            request = bytearray(struct.pack("<III32sI16x", index, 1, 0, b"", 0))
-            fcntl.ioctl(handle, _ENUM_FMT, request)
-            found.add(bytes(request[44:48]).decode("ascii", "replace"))
-    except OSError:
-        pass  # EINVAL ends the list
-    finally:
-        os.close(handle)
-    return frozenset(found)
-
-
-# A queue of one that drops the old frame: whatever stalls behind it, the next frame is the newest.
-_NEWEST = "queue leaky=downstream max-size-buffers=1 max-size-bytes=0 max-size-time=0"
-
-
-def _to_bgr(size: Optional[Tuple[int, int]], flip: Optional[str] = None) -> str:
-    """Conversion to BGR: nvvidconv (hardware scaling) where there is one, software elsewhere."""
-    wh = ",width={},height={}".format(*size) if size else ""
-    if have_element("nvvidconv"):
-        # nvvidconv cannot write BGR.
-        return "nvvidconv{} ! video/x-raw{},format=BGRx ! videoconvert ! video/x-raw,format=BGR".format(
-            " flip-method=" + flip if flip else "", wh
-        )
-    return "videoscale add-borders=true ! videoconvert ! video/x-raw,format=BGR{}{}".format(
-        wh, ",pixel-aspect-ratio=1/1" if size else ""
-    )
-
-
-def _fraction(fps: float) -> str:
-    return f"{int(fps)}/1" if fps == int(fps) else f"{int(round(fps * 1000))}/1000"
-
-
-def pipeline(source: Source, fd: int, relaxed: bool = False) -> str:
-    """The GStreamer pipeline that writes raw BGR frames to file descriptor `fd`.
-
-    `relaxed`: let the camera choose its mode and scale afterwards (when it has refused the exact one).
-    Elements and caps as in NVIDIA's Accelerated GStreamer guide for L4T.
-    """
-    sink = f"fdsink fd={fd} sync=false"
-    fps = source.fps or 30.0
-    if source.kind == "csi":
-        size = source.size or (1280, 720)
-        mode = "" if relaxed else ",width={},height={}".format(*max(size, (1280, 720)))
-        return "nvarguscamerasrc sensor-id={} ! video/x-raw(memory:NVMM){},format=NV12,framerate={} ! {} ! {}".format(
-            source.path, mode, _fraction(fps), _to_bgr(size, source.options.get("flip", "0")), sink
-        )
-    if source.kind == "v4l2":
-        size = source.size or (640, 480)
-        offered = pixel_formats(source.path)
-        raw = not offered or bool(offered.intersection(_RAW_FORMATS))
-        # Raw video over USB 2 is too slow above VGA; cameras offer MJPEG for that.
-        jpeg = "MJPG" in offered and (not raw or size[0] * size[1] > 640 * 480)
-        caps = "" if relaxed else f",width={size[0]},height={size[1]},framerate={_fraction(fps)}"
-        if jpeg:
-            hardware = have_element("nvv4l2decoder") and have_element("nvvidconv")
-            decoder = "jpegparse ! nvv4l2decoder mjpeg=1" if hardware else "jpegdec"
-            head = f"v4l2src device={source.path} ! image/jpeg{caps} ! {decoder}"
-        else:
-            head = f"v4l2src device={source.path} ! video/x-raw{caps}"
-        return f"{head} ! {_NEWEST} ! {_to_bgr(size)} ! {sink}"
-    if source.kind == "rtsp":
-        # TCP: lost UDP packets smear the picture. decodebin takes the hardware decoder where there is one.
-        return (
-            f"rtspsrc location={source.uri} protocols=tcp latency=100 drop-on-latency=true tcp-timeout=5000000 ! "
-            f"application/x-rtp,media=video ! decodebin ! {_NEWEST} ! {_to_bgr(source.size)} ! {sink}"
-        )
-    raise ValueError(f"{source.kind} is not read through GStreamer")
-
-
-def command(source: Source, fd: int, every_frame: bool = False, relaxed: bool = False) -> Tuple[List[str], bool]:
-    """The child process that writes this source's frames to `fd`: (argv, framed).
-
-    `framed`: each frame carries a header (jetson.capture.reader); otherwise plain BGR, its size announced on stdout by
-    `gst-launch-1.0 -v`. `every_frame`: as fast as they are taken, none dropped (files only).
-    """
-    if source.live and have_gstreamer():
-        return ["gst-launch-1.0", "-v"] + pipeline(source, fd, relaxed).split(" "), False
-    if source.kind == "csi":
-        check(source)
-    request = {
-        "kind": source.kind,
-        "path": source.path,
-        "size": source.size,
-        "fps": source.fps,
-        "loop": source.loop,
-        "options": source.options,
-        "every_frame": every_frame,
-    }
-    return [sys.executable, "-m", "jetson.capture.reader", str(fd), json.dumps(request)], True
-
-
-_CAPS = re.compile(r"GstFdSink:\S*\.GstPad:sink: caps = video/x-raw.*?width=\(int\)(\d+), height=\(int\)(\d+)")
-
-
-def announced_size(line: str) -> Optional[Tuple[int, int]]:
-    """The frame size in a line of `gst-launch-1.0 -v`, when the line announces the sink's caps."""
-    match = _CAPS.search(line)
-    return (int(match.group(1)), int(match.group(2))) if match else None
-
-
-def complaint(lines: List[str]) -> str:
-    """The most telling line that a dying child has left on stderr, without addresses' passwords."""
-    for mark in ("jetmask:", "ERROR: from element", "erroneous pipeline", "ERROR", "WARNING", "Error"):
-        for line in lines:  # the first error is the cause, those after it are its consequences
-            if mark in line:
-                text = re.sub(r"^.*?(jetmask: |from element \S+: |erroneous pipeline: )", "", line).strip()
-                return redact(text)[:300]
-    return redact(lines[-1].strip())[:300] if lines else ""

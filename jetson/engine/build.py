@@ -17,7 +17,7 @@ import time
 from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Tuple
 
 from jetson import cli, files, memory
-from jetson.bundle import manifest
+from jetson.bundle import manifest, paths
 from jetson.bundle.manifest import Manifest, Variant
 from jetson.engine import build_worker, cache, calibration, cuda, onnx_facts, tensorrt_module, tensorrt_network
 from jetson.engine.cache import Machine, Recipe
@@ -72,8 +72,7 @@ def job_for(
     path, digest = contents.path(variant), variant.sha256
     try:
         found = files.sha256(path)
-        with open(path, "rb") as file:
-            model = onnx_facts.parse(file.read(), path)
+        _, model = onnx_facts.read(path)
     except OSError as error:
         raise BadInput(
             f"the model file cannot be read: {error.strerror}", path, "an ONNX file", "verify the bundle"
@@ -86,10 +85,9 @@ def job_for(
         for other in contents.variants:
             if other.model == variant.model and other.precision == "fp16" and other.file.endswith(".fp16.onnx"):
                 path, digest = contents.path(other), other.sha256
-                with open(path, "rb") as file:
-                    model = onnx_facts.parse(file.read(), path)
+                _, model = onnx_facts.read(path)
                 break
-    table_path = os.path.join(contents.folder, "calibration", variant.model + ".json")
+    table_path = paths.inside(contents.folder, f"calibration/{variant.model}.json")
     table = table_digest = None
     kept: Dict[str, str] = {}
     if os.path.isfile(table_path):

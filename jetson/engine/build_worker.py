@@ -14,6 +14,7 @@ import sys
 from typing import Any, Dict, Iterator, List
 
 from jetson import files, memory
+from jetson.bundle import paths
 from jetson.engine import calibration, cuda
 from jetson.errors import BadInput, DeviceMismatch, JetmaskError, QualityGate, UsageError
 
@@ -37,12 +38,11 @@ def phase(name: str) -> None:
 
 def blobs(folder: str, names: List[List[str]], input_wh: List[int]) -> Iterator[Any]:
     """The calibration images through the runner's own preprocessing; each must have the hash of the table's list."""
-    import cv2
-
+    from jetson import imagefile
     from jetson.vision.letterbox import letterbox
 
     for number, (name, digest) in enumerate(names, 1):
-        path = os.path.join(folder, name)
+        path = paths.below(folder, name)
         phase(f"calibrating, image {number} of {len(names)}")
         if not os.path.isfile(path) or files.sha256(path) != digest:
             raise BadInput(
@@ -51,7 +51,7 @@ def blobs(folder: str, names: List[List[str]], input_wh: List[int]) -> Iterator[
                 "sha256 " + digest,
                 "give the folder the table was made from, or calibrate again",
             )
-        frame = cv2.imread(path, cv2.IMREAD_COLOR)
+        frame = imagefile.read(path)
         if frame is None:
             raise BadInput("the calibration image cannot be decoded", path, "a JPEG or PNG file")
         yield letterbox(frame, (input_wh[0], input_wh[1]))[0]

@@ -1,14 +1,14 @@
 """The GPU as the engine needs it: facts without a context, and one owner of context, stream and buffers (pycuda).
 
-The device's primary context is used, the one that the CUDA runtime, and with it TensorRT, uses. It is pushed around
-each piece of work and popped after it, so that a session may be opened in one thread and worked in another, one at a
-time. Everything is freed in order: buffers and events, stream, context.
+The device's primary context is used, the one that the CUDA runtime, and with it TensorRT, uses. A process holds it once,
+until it ends; a session pushes it around each piece of work and pops it after it, so that it may be opened in one thread
+and worked in another, one at a time. A session frees what it made in order: buffers and events, then the stream.
 """
 
 import contextlib
 import ctypes
 import threading
-from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from jetson.errors import DeviceMismatch, JetmaskError
 
@@ -19,6 +19,9 @@ class Gpu(NamedTuple):
     memory_bytes: int
     driver: int
 
+
+PYCUDA_SINCE = "2020.1"  # the first with retain_primary_context
+INSTALL_PYCUDA = "PATH=/usr/local/cuda/bin:$PATH python3 -m pip install 'pycuda==2022.1' (Python 3.6; later: pycuda)"
 
 # NVIDIA's table: 8-bit integer dot products exist from 6.1, not in 6.2, and in everything from 7.0.
 NO_INT8 = {(5, 3): "Jetson Nano / TX1", (6, 2): "Jetson TX2"}
@@ -92,11 +95,39 @@ def reason() -> Optional[str]:
         gpu()
     except DeviceMismatch as error:
         return str(error.what)
+    return pycuda_reason()
+
+
+def pycuda_reason() -> Optional[str]:
+    """Why pycuda cannot be used here, with what to do; None when it can. Makes no context."""
     try:
-        import pycuda.driver  # noqa: F401
+        import pycuda
+        import pycuda.driver
     except ImportError as error:
-        return f"pycuda cannot be imported ({error}); the container has it, elsewhere: pip install pycuda"
+        return f"pycuda cannot be imported ({error}); the container has it, elsewhere: {INSTALL_PYCUDA}"
+    # By what it has: many guides for the Nano install 2019.1.2, whose contexts are private ones.
+    if not hasattr(pycuda.driver.Device, "retain_primary_context"):
+        found = ".".join(str(part) for part in getattr(pycuda, "VERSION", ("?",)))
+        return f"pycuda {found} is too old, {PYCUDA_SINCE} or later is needed; the container has it, elsewhere: {INSTALL_PYCUDA}"
     return None
+
+
+_primary_lock = threading.Lock()
+_primary: Dict[int, Any] = {}
+
+
+def _primary_context(device: Any, index: int, blocking: bool) -> Any:
+    """The primary context of a device, retained once a process and given back when that ends.
+
+    Not by each session: by pycuda's source a `detach` while the context is not current pushes it, releases it and leaves
+    it on the thread's stack, dead; and one in another thread than that of the `retain` releases nothing.
+    """
+    with _primary_lock:
+        if index not in _primary:
+            if blocking:
+                _sleep_while_waiting(index)
+            _primary[index] = device.retain_primary_context()
+        return _primary[index]
 
 
 def _sleep_while_waiting(index: int) -> None:
@@ -123,33 +154,29 @@ class Pair(NamedTuple("Pair", [("host", Any), ("device", Any)])):
 class Session:
     """The primary context, one stream, and the buffers allocated through it; a context manager.
 
-    `blocking`: the CPU sleeps while it waits for the GPU (right for a small board) instead of spinning.
+    `blocking`: the CPU sleeps while it waits for the GPU (right for a small board) instead of spinning; the first session
+    of a process decides.
     Every method but `current` wants the context current: call them inside `with session.current():`.
     """
 
     def __init__(self, index: int = 0, blocking: bool = True) -> None:
         self.gpu = gpu(index)
-        try:
-            import pycuda.driver
-        except ImportError as error:
+        why = pycuda_reason()
+        if why is not None:
             raise DeviceMismatch(
-                f"pycuda cannot be imported: {error}",
-                None,
-                "pycuda",
-                "use the container, or pip install pycuda (needs nvcc on the PATH)",
-            ) from error
+                why, None, f"pycuda {PYCUDA_SINCE} or later", "use the container, or " + INSTALL_PYCUDA
+            )
+        import pycuda.driver
+
         self.driver = pycuda.driver
         self._lock = threading.RLock()
         self._pairs: List[Pair] = []
         self._events: List[Any] = []
-        self.stream = None
-        self._context = None
+        self.stream: Any = None
+        self._context: Any = None
         with self._explained("opening the GPU"):
             self.driver.init()
-            device = self.driver.Device(index)
-            if blocking:
-                _sleep_while_waiting(index)
-            self._context = device.retain_primary_context()
+            self._context = _primary_context(self.driver.Device(index), index, blocking)
         try:
             with self.current():
                 self.stream = self.driver.Stream()
@@ -242,7 +269,7 @@ class Session:
         self.stream.synchronize()
 
     def close(self) -> None:
-        """Free events, buffers, stream and the context, in this order; again is harmless."""
+        """Free events, buffers and the stream; again is harmless. The primary context stays, the process's."""
         with self._lock:
             context, self._context = self._context, None
             if context is None:
@@ -260,8 +287,6 @@ class Session:
             except self.driver.Error:
                 # A lost context frees with the process; an error here would hide the one that led to it.
                 pass
-            finally:
-                context.detach()
 
     def __enter__(self) -> "Session":
         return self

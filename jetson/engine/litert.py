@@ -7,6 +7,7 @@ from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 
+from jetson.bundle import paths
 from jetson.bundle.manifest import Manifest, Variant
 from jetson.errors import BadInput
 
@@ -24,7 +25,7 @@ def reason() -> Optional[str]:
 
 def open_variant(bundle_dir: str, manifest: Manifest, variant: Variant, threads: int = 1) -> "LiteRtEngine":
     """The engine of one variant of a bundle."""
-    return LiteRtEngine(os.path.join(bundle_dir, variant.file), variant.input_wh, threads)
+    return LiteRtEngine(paths.inside(bundle_dir, variant.file), variant.input_wh, threads)
 
 
 class _Tensor:

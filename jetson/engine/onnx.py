@@ -6,7 +6,9 @@ from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 
+from jetson.bundle import paths
 from jetson.bundle.manifest import Manifest, Variant
+from jetson.engine import onnx_facts
 from jetson.errors import BadInput
 
 
@@ -21,7 +23,7 @@ def reason() -> Optional[str]:
 
 def open_variant(bundle_dir: str, manifest: Manifest, variant: Variant, threads: int = 1) -> "OnnxEngine":
     """The engine of one variant of a bundle."""
-    return OnnxEngine(os.path.join(bundle_dir, variant.file), variant.input_wh, threads)
+    return OnnxEngine(paths.inside(bundle_dir, variant.file), variant.input_wh, threads)
 
 
 class OnnxEngine:
@@ -47,8 +49,10 @@ class OnnxEngine:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if not os.path.isfile(path):
             raise BadInput("the model file is missing", path, "an ONNX file", "verify the bundle")
+        # The bytes that were looked at, not the path: what a model keeps in other files is never read.
+        data, _ = onnx_facts.read(path)
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exception classes have no common public base
             raise BadInput(
                 f"ONNX Runtime cannot load the model: {str(error).splitlines()[0]}",

@@ -1,14 +1,19 @@
-"""What must be known of an ONNX file before a builder sees it, read from its bytes: a Jetson has no onnx package.
+"""What must be known of an ONNX file before anything else sees it, read from its bytes: a Jetson has no onnx package.
 
-Field numbers: onnx.proto3 of ONNX. Only messages needed here are entered; weights are skipped, not copied.
+Field numbers: onnx.proto3 of ONNX. Weights are skipped, not copied. A tensor may say that its values lie in another
+file, anywhere on the machine that opens the model (TensorProto.external_data); wherever a model is opened, that is
+refused here, in every graph, attribute and function of it.
 """
 
 import struct
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
 from jetson.errors import BadInput
 
 FLOAT, UINT8, INT8, FLOAT16 = 1, 2, 3, 10
+MOST_BYTES = 1 << 30
+MOST_FIELDS = 2000000  # a detector has some thousands; a file made of nothing else would be read for hours
+MOST_NESTED = 16  # graphs in attributes of graphs
 TYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "double"}
 
 
@@ -57,6 +62,10 @@ class _Broken(Exception):
     pass
 
 
+class _External(Exception):
+    pass
+
+
 def _varint(data: memoryview, at: int) -> Tuple[int, int]:
     value = shift = 0
     while True:
@@ -68,33 +77,6 @@ def _varint(data: memoryview, at: int) -> Tuple[int, int]:
         if byte < 0x80:
             return value, at
         shift += 7
-
-
-def _fields(data: memoryview) -> Iterator[Tuple[int, Any]]:
-    """(field number, int or memoryview) of one protobuf message."""
-    at = 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        kind = tag & 7
-        if kind == 0:
-            value, at = _varint(data, at)
-        elif kind in (1, 5):
-            size = 8 if kind == 1 else 4
-            if at + size > len(data):
-                raise _Broken(f"a number is cut off at byte {at}")
-            (value,) = struct.unpack("<Q" if kind == 1 else "<I", data[at : at + size])
-            at += size
-        elif kind == 2:
-            size, at = _varint(data, at)
-            if at + size > len(data):
-                raise _Broken(f"{size} bytes are announced, {len(data) - at} are left")
-            value = data[at : at + size]  # type: ignore[assignment]
-            at += size
-        else:
-            raise _Broken(f"wire type {kind}")
-        if not tag >> 3:
-            raise _Broken("field number 0")
-        yield tag >> 3, value
 
 
 def _message(value: Any) -> memoryview:
@@ -113,92 +95,209 @@ def _number(value: Any) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-def _node(data: memoryview) -> Node:
-    inputs: List[str] = []
-    outputs: List[str] = []
-    name = op = ""
-    for field, value in _fields(data):
-        if field == 1:
-            inputs.append(_text(value))
-        elif field == 2:
-            outputs.append(_text(value))
-        elif field == 3:
-            name = _text(value)
-        elif field == 4:
-            op = _text(value)
-    return Node(name, op, tuple(inputs), tuple(outputs))
+class _Reader:
+    """Walks a model's messages. A message that stands twice is one to protobuf, so each is looked at."""
 
+    def __init__(self) -> None:
+        self.left = MOST_FIELDS
+        self.ir_version = self.opset = 0
+        self.graphs = 0
+        self.nodes: List[Node] = []
+        self.inputs: List[Value] = []
+        self.outputs: List[Value] = []
+        self.initializers: Dict[str, int] = {}
 
-def _dimension(data: memoryview) -> Any:
-    for field, value in _fields(data):
-        if field == 1:
-            return _number(value)
-        if field == 2:
-            return _text(value)
-    return None
+    def fields(self, data: memoryview) -> Iterator[Tuple[int, Any]]:
+        """(field number, int or memoryview) of one protobuf message."""
+        at = 0
+        while at < len(data):
+            self.left -= 1
+            if self.left < 0:
+                raise _Broken(f"it has over {MOST_FIELDS} fields")
+            tag, at = _varint(data, at)
+            kind = tag & 7
+            if kind == 0:
+                value, at = _varint(data, at)
+            elif kind in (1, 5):
+                size = 8 if kind == 1 else 4
+                if at + size > len(data):
+                    raise _Broken(f"a number is cut off at byte {at}")
+                (value,) = struct.unpack("<Q" if kind == 1 else "<I", data[at : at + size])
+                at += size
+            elif kind == 2:
+                size, at = _varint(data, at)
+                if at + size > len(data):
+                    raise _Broken(f"{size} bytes are announced, {len(data) - at} are left")
+                value = data[at : at + size]  # type: ignore[assignment]
+                at += size
+            else:
+                raise _Broken(f"wire type {kind}")
+            if not tag >> 3:
+                raise _Broken("field number 0")
+            yield tag >> 3, value
 
+    def model(self, data: memoryview) -> None:
+        """ModelProto."""
+        for field, value in self.fields(data):
+            if field == 1:
+                self.ir_version = _number(value)
+            elif field == 7:
+                self.graphs += 1
+                self.graph(_message(value), 0, True)
+            elif field == 8:
+                domain = self._opset_import(_message(value))
+                if domain[0] in ("", "ai.onnx"):
+                    self.opset = domain[1]
+            elif field == 20:  # TrainingInfoProto: two graphs
+                for part, graph in self.fields(_message(value)):
+                    if part in (1, 2):
+                        self.graph(_message(graph), 1)
+            elif field == 25:  # FunctionProto
+                for part, inner in self.fields(_message(value)):
+                    if part == 7:
+                        self.node(_message(inner), 1)
+                    elif part == 11:
+                        self.attribute(_message(inner), 1)
 
-def _value(data: memoryview) -> Value:
-    name, kind = "", 0
-    shape: List[Any] = []
-    for field, value in _fields(data):
-        if field == 1:
-            name = _text(value)
-        elif field == 2:
-            for case, tensor in _fields(_message(value)):
-                if case != 1:
-                    continue
-                for part, inner in _fields(_message(tensor)):
-                    if part == 1:
-                        kind = _number(inner)
-                    elif part == 2:
-                        shape = [_dimension(_message(d)) for number, d in _fields(_message(inner)) if number == 1]
-    return Value(name, kind, tuple(shape))
+    def _opset_import(self, data: memoryview) -> Tuple[str, int]:
+        fields = dict(self.fields(data))
+        return _text(fields.get(1, memoryview(b""))), _number(fields.get(2, 0))
 
+    def graph(self, data: memoryview, depth: int, main: bool = False) -> None:
+        """GraphProto; `main`: the one whose facts are wanted."""
+        if depth > MOST_NESTED:
+            raise _Broken(f"graphs in graphs, over {MOST_NESTED} deep")
+        for field, value in self.fields(data):
+            if field == 1:
+                node = self.node(_message(value), depth)
+                if main:
+                    self.nodes.append(node)
+            elif field == 5:
+                name, kind = self.tensor(_message(value))
+                if main:
+                    self.initializers[name] = kind
+            elif field == 15:
+                self.sparse(_message(value))
+            elif main and field == 11:
+                self.inputs.append(self.value(_message(value)))
+            elif main and field == 12:
+                self.outputs.append(self.value(_message(value)))
 
-def _initializer(data: memoryview) -> Tuple[str, int]:
-    name, kind = "", 0
-    for field, value in _fields(data):
-        if field == 2:
-            kind = _number(value)
-        elif field == 8:
-            name = _text(value)
-    return name, kind
+    def node(self, data: memoryview, depth: int) -> Node:
+        """NodeProto."""
+        inputs: List[str] = []
+        outputs: List[str] = []
+        name = op = ""
+        for field, value in self.fields(data):
+            if field == 1:
+                inputs.append(_text(value))
+            elif field == 2:
+                outputs.append(_text(value))
+            elif field == 3:
+                name = _text(value)
+            elif field == 4:
+                op = _text(value)
+            elif field == 5:
+                self.attribute(_message(value), depth)
+        return Node(name, op, tuple(inputs), tuple(outputs))
+
+    def attribute(self, data: memoryview, depth: int) -> None:
+        """AttributeProto: tensors and graphs may stand in it."""
+        for field, value in self.fields(data):
+            if field in (5, 10):
+                self.tensor(_message(value))
+            elif field in (6, 11):
+                self.graph(_message(value), depth + 1)
+            elif field in (22, 23):
+                self.sparse(_message(value))
+
+    def sparse(self, data: memoryview) -> None:
+        """SparseTensorProto: two tensors."""
+        for field, value in self.fields(data):
+            if field in (1, 2):
+                self.tensor(_message(value))
+
+    def tensor(self, data: memoryview) -> Tuple[str, int]:
+        """TensorProto: (name, element type); _External where its values lie elsewhere."""
+        name, kind, location, external = "", 0, "", False
+        for field, value in self.fields(data):
+            if field == 2:
+                kind = _number(value)
+            elif field == 8:
+                name = _text(value)
+            elif field == 13:  # external_data: one entry, key and value
+                external = True
+                entry = dict(self.fields(_message(value)))
+                if _text(entry.get(1, memoryview(b""))) == "location":
+                    location = _text(entry.get(2, memoryview(b"")))
+            elif field == 14 and value != 0:  # data_location
+                external = True
+        if external:
+            raise _External(f"tensor {name[:80]!r}: {location[:80]!r}")
+        return name, kind
+
+    def _dimension(self, data: memoryview) -> Any:
+        for field, value in self.fields(data):
+            if field == 1:
+                return _number(value)
+            if field == 2:
+                return _text(value)
+        return None
+
+    def value(self, data: memoryview) -> Value:
+        """ValueInfoProto of a tensor."""
+        name, kind = "", 0
+        shape: List[Any] = []
+        for field, value in self.fields(data):
+            if field == 1:
+                name = _text(value)
+            elif field == 2:
+                for case, tensor in self.fields(_message(value)):
+                    if case != 1:
+                        continue
+                    for part, inner in self.fields(_message(tensor)):
+                        if part == 1:
+                            kind = _number(inner)
+                        elif part == 2:
+                            dimensions = [_message(d) for number, d in self.fields(_message(inner)) if number == 1]
+                            shape = [self._dimension(d) for d in dimensions]
+        return Value(name, kind, tuple(shape))
 
 
 def parse(data: bytes, where: str = "model") -> Facts:
-    """The facts of a serialised ONNX model; BadInput when it is none."""
-    ir_version = opset = 0
-    graph: Optional[memoryview] = None
-    nodes: List[Node] = []
-    inputs: List[Value] = []
-    outputs: List[Value] = []
-    initializers: Dict[str, int] = {}
+    """The facts of a serialised ONNX model; BadInput when it is none, or keeps values in another file."""
+    reader = _Reader()
     try:
-        for field, value in _fields(memoryview(data)):
-            if field == 1:
-                ir_version = _number(value)
-            elif field == 7:
-                graph = _message(value)
-            elif field == 8:
-                fields = dict(_fields(_message(value)))
-                if _text(fields.get(1, memoryview(b""))) in ("", "ai.onnx"):
-                    opset = _number(fields.get(2, 0))
-        if graph is None:
+        reader.model(memoryview(data))
+        if not reader.graphs:
             raise _Broken("it holds no graph")
-        for field, value in _fields(graph):
-            if field == 1:
-                nodes.append(_node(_message(value)))
-            elif field == 5:
-                name, kind = _initializer(_message(value))
-                initializers[name] = kind
-            elif field == 11:
-                inputs.append(_value(_message(value)))
-            elif field == 12:
-                outputs.append(_value(_message(value)))
+    except _External as error:
+        raise BadInput(
+            "the model keeps weights in another file",
+            f"{where}, {error}",
+            "an ONNX file that holds all of its weights",
+            "do not use it, or where you made it yourself: "
+            "onnx.save_model(onnx.load(FILE), FILE, save_as_external_data=False)",
+        ) from None
     except _Broken as error:
         raise BadInput(
             f"not an ONNX model: {error}", where, "an ONNX file", "verify the bundle, or export the model again"
         ) from error
-    given = tuple(value for value in inputs if value.name not in initializers)
-    return Facts(ir_version, opset, tuple(nodes), given, tuple(outputs), initializers)
+    given = tuple(value for value in reader.inputs if value.name not in reader.initializers)
+    return Facts(
+        reader.ir_version, reader.opset, tuple(reader.nodes), given, tuple(reader.outputs), reader.initializers
+    )
+
+
+def read(path: str) -> Tuple[bytes, Facts]:
+    """The bytes of an ONNX file, and its facts: what is opened is what was looked at. BadInput as of `parse`."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise BadInput(
+            f"the model file cannot be read: {error.strerror}", path, "an ONNX file", "check the path"
+        ) from error
+    if len(data) > MOST_BYTES:
+        raise BadInput("the model file is too large", path, f"at most {MOST_BYTES} bytes", "export a smaller model")
+    return data, parse(data, path)

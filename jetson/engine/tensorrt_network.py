@@ -378,9 +378,7 @@ def _build_plan(
     phase: Callable[[str], None],
 ) -> Result:
     phase("reading the model")
-    with open(path, "rb") as file:
-        data = file.read()
-    model = onnx_facts.parse(data, path)
+    data, model = onnx_facts.read(path)
     log = log_for(trt)
     since = log.count
     check_precision(trt, model, precision, calibrator is not None, capability, device, path)

@@ -13,7 +13,8 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 import cv2
 import numpy as np
 
-from jetson import files
+from jetson import files, imagefile
+from jetson.bundle import paths
 from jetson.bundle.manifest import CLASSES
 from jetson.errors import BadInput
 from jetson.vision.boxes import area, intersection
@@ -132,7 +133,7 @@ def load_split(split_dir: str, classes: Sequence[str] = CLASSES) -> List[Truth]:
         return [
             Truth(
                 entry["id"],
-                os.path.join(split_dir, entry["file_name"]),
+                paths.below(split_dir, entry["file_name"]),
                 (int(entry["width"]), int(entry["height"])),
                 _rows(rows[entry["id"]][0]),
                 np.array(rows[entry["id"]][1], np.int64),
@@ -165,7 +166,7 @@ def _rows(boxes: List[Any]) -> np.ndarray:
 def read_image(truth: Truth) -> np.ndarray:
     """The image of a Truth, uint8 (h, w, 3) BGR; BadInput when it is not there or has not the stated size."""
     # The labels are in pixels of the stored image, so an orientation tag must not turn it.
-    frame = cv2.imread(truth.file, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    frame = imagefile.read(truth.file, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if frame is None:
         problem = "cannot be decoded" if os.path.isfile(truth.file) else "is missing"
         raise BadInput(f"an image {problem}", truth.file, "the image that annotations.json lists")

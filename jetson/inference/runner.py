@@ -1,15 +1,26 @@
-"""The inference loop: cameras in, tracked faces out, three overlapped stages and no queue that could grow.
+"""The way of a frame, from its camera to what is told of it: three overlapped stages and no queue that could grow.
 
-prepare (letterbox into an input buffer) | infer | finish (decode, suppress, track, publish) run in a thread each, so
-that the engine is busy all the time. A frame that waits for the engine is replaced by a newer one of its camera. Only
-where every frame counts, and the engine is a process of its own, is the next frame given to it ahead of its turn.
+    stage 1  _take      the newest frame of the next camera          jetson.capture.camera
+             _fill      letterboxed into an input buffer             jetson.vision.letterbox
+    stage 2  _submit    the engine computes                          jetson.engine
+             _collect   its outputs are kept
+    stage 3  _publish   boxes from the outputs                       jetson.inference.detector, jetson.vision.boxes
+                        persons from the boxes                       jetson.tracking.tracker
+                        lines crossed, zones entered                 jetson.tracking.zones
+                        Sink.result, Sink.happened: page, journal    jetson.serve.results
+
+A stage runs in a thread of its own, so that the engine is busy all the time. A frame that waits for the engine is
+replaced by a newer one of its camera; of a source that is read once none is. Only where every frame counts, and the
+engine is a process of its own, is the next frame given to it ahead of its turn.
+
+What is said about persons goes by the scene's time (`Frame.at`), what is said about this machine by the clock.
 """
 
 import queue
 import threading
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -20,6 +31,7 @@ from jetson.capture.camera import Camera, Frame
 from jetson.inference.detector import Detector, Faces
 from jetson.inference.histogram import Histogram, Rate
 from jetson.tracking import tracker
+from jetson.tracking.zones import Counter, ZoneEvent
 
 STAGES = ("wait", "preprocess", "queue", "infer", "postprocess", "total")
 _SLOTS = 4  # preparing, finishing, and up to two under way in the engine
@@ -27,35 +39,58 @@ _AHEAD_RUN = 8  # inferences in a row with the next one given ahead, before the 
 _ERRORS_BEFORE_REOPEN = 3
 
 
+class Active(NamedTuple):
+    """The variant that runs now; `own`: the runner closes its detector when it goes."""
+
+    variant: Any
+    detector: Detector
+    generation: int
+    own: bool
+
+
 class Result(NamedTuple):
+    """What was seen in one frame. `arrived`, `done`: time.monotonic() seconds; `at`: the scene's time (Frame.at)."""
+
     camera: int
     number: int
     arrived: float
+    at: float
     done: float
-    frame_wh: Any
+    frame_wh: Tuple[int, int]
     faces: Faces
     tracks: List[tracker.Track]
     events: List[tracker.Event]
+    passed: List[ZoneEvent]
     extra: Dict[str, Any]
     ms: Dict[str, float]
-
-
-class Active(NamedTuple("Active", [("variant", Any), ("detector", Detector), ("generation", int), ("own", bool)])):
-    """The variant that runs now; `own`: the runner closes its detector when it goes."""
-
-    __slots__ = ()
+    active: Active  # what found the faces
 
 
 class View:
-    """One camera with its tracker and its newest result."""
+    """One camera with its tracker, its lines and zones, and its newest result."""
 
-    def __init__(self, camera: Camera, score: float, classes: Classes = MASK_CLASSES) -> None:
+    def __init__(self, camera: Camera, score: float, zones: Counter, classes: Classes = MASK_CLASSES) -> None:
         self.camera = camera
+        self.classes = classes
         self.tracker = tracker.Tracker(score, len(classes.names), classes.ignored())
+        self.zones = zones
         self.latest: Optional[Result] = None
         self.results = 0
         self.rate = Rate()
-        self.tracking = threading.Lock()
+        self.tracking = threading.Lock()  # held while tracker and zones change
+        self.turn = 0  # the pass of a file that the tracks are of
+        self.origin: Optional[float] = None  # the scene's time at the beginning of that pass; None of a camera
+        self.over = False  # the source has ended, and whoever was there has left
+
+
+class Sink:
+    """Where results go: the page, the journal, a test. Both are called in the finishing thread."""
+
+    def result(self, view: View, frame: Frame, result: Result) -> None:
+        """A frame is through; `frame` is valid until this returns."""
+
+    def happened(self, view: View, events: Sequence[tracker.Event], passed: Sequence[ZoneEvent]) -> None:
+        """Persons entered, changed or left; lines were crossed. Before `result`, and at the end of a source."""
 
 
 class _Slot:
@@ -69,6 +104,11 @@ class _Slot:
         self.scale = (1.0, 1.0)
         self.times = [0.0] * 4  # prepare begins, prepare ends, infer begins, infer ends
 
+    def work(self) -> Tuple[Frame, Active, np.ndarray]:
+        """What it holds between `_fill` and `drop`."""
+        assert self.frame is not None and self.active is not None and self.blob is not None
+        return self.frame, self.active, self.blob
+
     def drop(self) -> None:
         if self.frame is not None:
             self.frame.release()
@@ -78,8 +118,8 @@ class _Slot:
 class Runner:
     """Runs a detector on cameras until `stop()`.
 
-    `on_result(view, frame, result)` is called in the finishing thread while the frame is valid. `spare(idle)` is
-    called in the inferring thread between two inferences; it returns whether it used the time (the live trade-off).
+    `zones`: a counter for each source. `spare(idle)` is called in the inferring thread between two inferences; it
+    returns whether it used the time (the live trade-off). `reopen(variant)` opens an engine that has failed anew.
     """
 
     def __init__(
@@ -89,16 +129,22 @@ class Runner:
         detector: Detector,
         score: Optional[float] = None,
         every_frame: bool = False,
-        on_result: Optional[Callable[[View, Frame, Result], None]] = None,
+        sink: Optional[Sink] = None,
         spare: Optional[Callable[[bool], bool]] = None,
         reopen: Optional[Callable[[Any], Detector]] = None,
+        zones: Optional[Sequence[Counter]] = None,
         classes: Classes = MASK_CLASSES,
     ) -> None:
         self.score = detector.decode["score"] if score is None else score
         self._score_of_bundle = score is None
         self._change = threading.Condition()
         self.views = [
-            View(Camera(where, index, self._wake, every_frame), self.score, classes)
+            View(
+                Camera(where, index, self._wake, every_frame),
+                self.score,
+                zones[index] if zones is not None else Counter([], classes.names),
+                classes,
+            )
             for index, where in enumerate(sources)
         ]
         self.active = Active(variant, detector, 0, True)
@@ -110,20 +156,19 @@ class Runner:
         self.last_error = 0.0  # monotonic
         self.started = time.monotonic()
         self.beat = self.last_result = self.started
-        self._on_result = on_result or (lambda view, frame, result: None)
+        self._sink = sink or Sink()
         self.spare = spare
         self._reopen = reopen
-        self._every_frame = every_frame
+        self._every_frame = any(view.camera.every_frame for view in self.views)
         self._next = 0
         self._slots = [_Slot() for _ in range(_SLOTS)]
-        self._free: queue.Queue = queue.Queue()
+        self._free: Any = queue.Queue()  # of _Slot
         for slot in self._slots:
             self._free.put(slot)
         self._ready: Optional[_Slot] = None
-        self._taking = False  # a frame is in hand between its camera and a slot
         self._infer_ended = 0.0
         self._failures = 0
-        self._done: queue.Queue = queue.Queue(maxsize=_SLOTS)
+        self._done: Any = queue.Queue(maxsize=_SLOTS)  # of _Slot, and None at the end
         self._retired: List[Active] = []
         self._stop = threading.Event()
         self._threads = [
@@ -161,18 +206,8 @@ class Runner:
 
     @property
     def ended(self) -> bool:
-        """Whether every source has come to its end and every frame of it is through."""
-        return all(view.camera.status == "ended" for view in self.views) and self.drained
-
-    @property
-    def drained(self) -> bool:
-        """Whether no frame is on its way."""
-        # In the order in which a frame moves on, so that none slips past the question.
-        return (
-            not any(view.camera.fresh() for view in self.views)
-            and not self._taking
-            and all(slot.frame is None for slot in self._slots)
-        )
+        """Whether every source has come to its end, every frame of it is through and everybody has left."""
+        return all(view.over for view in self.views)
 
     def swap(self, variant: Any, detector: Detector, own: bool = True) -> None:
         """Go over to another detector with the next frame; the old one is closed when nothing uses it any more.
@@ -197,14 +232,12 @@ class Runner:
         """The next frame, the cameras in turn; None when the runner stops."""
         with self._change:
             while not self._stop.is_set():
-                self._taking = True
                 for offset in range(len(self.views)):
                     index = (self._next + offset) % len(self.views)
                     frame = self.views[index].camera.take() if self.views[index].camera.fresh() else None
                     if frame is not None:
                         self._next = index + 1
                         return frame
-                self._taking = False
                 self._change.wait(0.25)
         return None
 
@@ -222,7 +255,6 @@ class Runner:
                     self._note("preparing a frame", error)
                     slot.drop()
                     self._free.put(slot)
-                    self._taking = False
                     break
                 frame = self._offer(slot)
         self._wake()
@@ -234,32 +266,29 @@ class Runner:
 
     def _fill(self, slot: _Slot, frame: Frame) -> None:
         slot.drop()
-        if slot.active is not self.active:
-            if slot.blob is not None:
+        active = self.active
+        if slot.active is not active:
+            if slot.active is not None and slot.blob is not None:
                 slot.active.detector.return_input(slot.blob)
-            slot.active = self.active
-            slot.blob = slot.active.detector.borrow_input()
+            slot.active, slot.blob = active, active.detector.borrow_input()
         slot.frame = frame
         slot.times[0] = time.monotonic()
-        _, slot.scale = slot.active.detector.prepare(frame.image, slot.blob)
+        _, slot.scale = active.detector.prepare(frame.image, slot.blob)
         slot.times[1] = time.monotonic()
 
     def _offer(self, slot: _Slot) -> Optional[Frame]:
         """Lay the slot out for the engine; a newer frame of the same camera if one comes before it is fetched."""
-        camera = slot.frame.camera
+        camera = slot.work()[0].camera
         with self._change:
             self._ready = slot
-            self._taking = False
             self._change.notify_all()
             while self._ready is slot and not self._stop.is_set():
                 self._change.wait(0.25)
-                if self._ready is slot and not self._every_frame and camera.fresh():
-                    self._taking = True
+                if self._ready is slot and not camera.every_frame and camera.fresh():
                     frame = camera.take()
                     if frame is not None:
                         self._ready = None
                         return frame
-                    self._taking = False
         return None
 
     # -- stage 2 ------------------------------------------------------------------------------------------------
@@ -280,7 +309,7 @@ class Runner:
                 if self._attempt(self._collect, done):
                     self.beat = time.monotonic()
                     self._failures = 0
-                    self._close_retired(done.active.generation)
+                    self._close_retired(done.work()[1].generation)
                     self._done.put(done)
             if not under_way:
                 run = 0
@@ -292,18 +321,19 @@ class Runner:
             step(slot)
         except Exception as error:
             self._failures += 1
-            self._trouble(error, slot.active, self._failures)
+            self._trouble(error, slot.work()[1], self._failures)
             slot.drop()
             self._free.put(slot)
             return False
         return True
 
     def _submit(self, slot: _Slot) -> None:
+        _, active, blob = slot.work()
         slot.times[2] = time.monotonic()
-        slot.active.detector.submit(slot.blob)
+        active.detector.submit(blob)
 
     def _collect(self, slot: _Slot) -> None:
-        outputs = slot.active.detector.collect()
+        outputs = slot.work()[1].detector.collect()
         # A frame that was given ahead begins when the one before it has ended.
         slot.times[2], slot.times[3] = max(slot.times[2], self._infer_ended), time.monotonic()
         self._infer_ended = slot.times[3]
@@ -356,7 +386,11 @@ class Runner:
 
     def _finish(self) -> None:
         while True:
-            slot = self._done.get()
+            try:
+                slot = self._done.get(timeout=0.1)
+            except queue.Empty:
+                self._end_scenes()
+                continue
             if slot is None:
                 return
             try:
@@ -368,13 +402,19 @@ class Runner:
                 self._free.put(slot)
 
     def _publish(self, slot: _Slot) -> None:
-        frame, view = slot.frame, self.views[slot.frame.camera.index]
+        frame, active, _ = slot.work()
+        view = self.views[frame.camera.index]
         began = time.monotonic()
         # Unsure faces keep tracks alive, so they are decoded too; they are not shown or counted by themselves.
-        faces = slot.active.detector.finish(slot.outputs, frame.wh, slot.scale, min(self.score, tracker.LOW_SCORE))
+        faces = active.detector.finish(slot.outputs, frame.wh, slot.scale, min(self.score, tracker.LOW_SCORE))
+        if frame.turn != view.turn:  # the file has begun again
+            self._leave(view)
+            view.turn = frame.turn
+        view.origin = None if frame.second is None else frame.at - frame.second
         with view.tracking:
-            events = view.tracker.update(faces.xyxy, faces.scores, frame.arrived)
-            tracks = view.tracker.visible(frame.arrived)
+            events = view.tracker.update(faces.xyxy, faces.scores, frame.at)
+            tracks = view.tracker.visible(frame.at)
+            passed = view.zones.update(view.tracker.tracks, frame.wh, frame.at)
         done = time.monotonic()
         prepare_begin, prepare_end, infer_begin, infer_end = slot.times
         ms = {
@@ -388,7 +428,19 @@ class Runner:
         for stage, value in ms.items():
             self.histograms[stage].add(value)
         result = Result(
-            view.camera.index, frame.number, frame.arrived, done, frame.wh, faces, tracks, events, frame.extra, ms
+            view.camera.index,
+            frame.number,
+            frame.arrived,
+            frame.at,
+            done,
+            frame.wh,
+            faces,
+            tracks,
+            events,
+            passed,
+            frame.extra,
+            ms,
+            active,
         )
         view.latest = result
         view.results += 1
@@ -397,4 +449,25 @@ class Runner:
         view.camera.waiting_since = None
         view.rate.add(done)
         self.rate.add(done)
-        self._on_result(view, frame, result)
+        if events or passed:
+            self._sink.happened(view, events, passed)
+        self._sink.result(view, frame, result)
+
+    def _leave(self, view: View) -> None:
+        """The scene is over: whoever was there has left."""
+        with view.tracking:
+            events, passed = view.tracker.finish(), view.zones.finish()
+        if view.latest is not None:
+            view.latest = view.latest._replace(tracks=[])
+        if events or passed:
+            self._sink.happened(view, events, passed)
+
+    def _end_scenes(self) -> None:
+        """Sources that have ended, and of which no frame is on its way any more."""
+        for view in self.views:
+            if view.camera.over and not view.over:
+                try:
+                    self._leave(view)
+                except Exception as error:
+                    self._note("ending a source", error)
+                view.over = True

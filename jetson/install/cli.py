@@ -182,7 +182,7 @@ def activate(
             )
             return
         # What the runner said is gone with it: a container's log is removed with the container.
-        last = service.said(spec, where.folder)
+        last = [] if spec is None else service.said(spec, where.folder)
         say(f"failed: {problem}; going back")
         worse = _undo(where, spec, start_s, say)
         was = where.link("current")
@@ -200,14 +200,16 @@ def activate(
         )
 
 
-def _restart(where, old, spec, start_s, watch_s, say):
+def _restart(
+    where: Store, old: Optional[Dict[str, Any]], spec: Dict[str, Any], start_s: float, watch_s: float, say: Say
+) -> Optional[str]:
     try:
         if old is not None:
             service.stop(old, where.folder)
         service.stop(spec, where.folder)
         service.start(spec, where.folder)
         say(f"runner started ({spec['kind']})")
-        return service.watch(spec, where.folder, start_s, watch_s, say)
+        return service.watch(spec, where.folder, start_s, watch_s, say, where.note_starting)
     except (JetmaskError, OSError) as error:  # whatever it is, the old runner has been stopped and must come back
         return str(error.what if isinstance(error, JetmaskError) else error)
 
@@ -370,7 +372,13 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--stage", action="store_true", help="install only; do not switch to it")
     parser.add_argument("--service", metavar="FILE.json", help="how the runner is started from now on")
-    parser.add_argument("--start", type=float, default=120.0, metavar="S", help="seconds it may take until healthy")
+    parser.add_argument(
+        "--start",
+        type=float,
+        default=120.0,
+        metavar="S",
+        help="seconds it may take until healthy, not counting the building of engines",
+    )
     parser.add_argument("--watch", type=float, default=20.0, metavar="S", help="seconds it must stay healthy")
     parser.add_argument("--token", default="", help=argparse.SUPPRESS)
     parser.add_argument("--detach", action="store_true", help="switch in a process of its own and return at once")

@@ -13,6 +13,7 @@ A service is a JSON object, kept as service.json beside the bundles:
 
 import contextlib
 import http.client
+import json
 import os
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from jetson.errors import DeviceMismatch, JetmaskError
 Service = Dict[str, Any]
 _STOP_S = 15.0
 _TOOL_S = 120.0  # docker and systemctl; a daemon that hangs must not hold a switch, and with it the lock, for ever
+STARTING_S = 2 * 3600.0  # engines that are built take minutes each; one that has not ended by then never will
 _LOG_BYTES = 4 << 20  # of service.log; twice that is kept
 
 
@@ -34,13 +36,13 @@ def _run(command: List[str], quiet: bool = False) -> str:
         done = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=_TOOL_S
         )
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired as error:
         raise JetmaskError(
             f"`{' '.join(command)[:200]}` hangs: it was ended after {_TOOL_S:.0f} s",
             None,
             None,
             "sudo systemctl restart docker, or restart the device; then the same again",
-        )
+        ) from error
     except OSError as error:
         raise DeviceMismatch(
             f"cannot run {command[0]}: {error.strerror}",
@@ -93,7 +95,7 @@ def start(service: Service, state: str) -> None:
         environment = dict(os.environ, **service.get("env", {}))
         pid_file = os.path.join(os.path.abspath(state), "service.pid")
 
-        def note():
+        def note() -> None:
             # By the runner itself, before it is one: a switch that is killed here leaves none that nobody knows.
             files.write_json(pid_file, {"pid": os.getpid(), "born": _born(os.getpid())})
 
@@ -114,13 +116,13 @@ def start(service: Service, state: str) -> None:
                     start_new_session=True,
                     preexec_fn=note,
                 )
-            except subprocess.SubprocessError:
+            except subprocess.SubprocessError as error:
                 raise DeviceMismatch(
                     "cannot note the runner's process id",
                     pid_file,
                     "a folder that can be written",
                     "free space, or check who owns it",
-                )
+                ) from error
             except OSError as error:
                 raise DeviceMismatch(
                     f"cannot start the runner: {error.strerror}: {error.filename}",
@@ -220,22 +222,52 @@ def healthy(service: Service, timeout_s: float = 4.0) -> Tuple[bool, str]:
         connection.close()
 
 
+def starting(words: str) -> bool:
+    """Whether an answer of the health address, as `healthy` gives it, is that of a runner that still starts.
+
+    >>> starting('503 {"ok": false, "status": "starting"}'), starting('503 {"ok": false, "status": "stuck"}')
+    (True, False)
+    """
+    try:
+        answer = json.loads(words.partition(" ")[2])
+    except ValueError:
+        return False
+    return isinstance(answer, dict) and answer.get("status") == "starting"
+
+
 def watch(
-    service: Service, state: str, start_s: float, watch_s: float, say: Optional[Callable[[str], None]] = None
+    service: Service,
+    state: str,
+    start_s: float,
+    watch_s: float,
+    say: Optional[Callable[[str], None]] = None,
+    on_starting: Optional[Callable[[], None]] = None,
 ) -> Optional[str]:
     """Wait up to `start_s` seconds for health, then see it hold for `watch_s` seconds; why it did not, or None.
 
+    A runner that answers that it is still starting builds its first engine, for minutes on a Nano, and is no failure:
+    then `start_s` counts from its last such answer, and `on_starting` is called at each, for STARTING_S at most.
     A single missed answer is forgiven, since a small board has busy seconds; three in a row are not.
     """
-    end = time.monotonic() + start_s
+    began = time.monotonic()
+    end = began + start_s
+    building = False
     while True:
         good, words = healthy(service)
         if good:
             break
         if not running(service, state):
             return "the runner ended while it started: " + words
-        if time.monotonic() >= end:
-            return f"the runner was not healthy within {start_s:.0f} s: {words}"
+        now = time.monotonic()
+        if starting(words):
+            end = min(now + start_s, began + start_s + STARTING_S)
+            if not building and say:
+                say("the runner builds or opens its engine; this may take minutes and is waited for")
+            building = True
+            if on_starting:
+                on_starting()
+        if now >= end:
+            return f"the runner was not healthy within {now - began:.0f} s: {words}"
         time.sleep(0.25)
     if say:
         say(f"healthy; watching for {watch_s:.0f} s")

@@ -100,6 +100,9 @@ class Store:
             held.__exit__(None, None, None)
 
     def _sweep(self) -> None:
+        for folder in (self.folder, self.path("measured")):
+            if os.path.isdir(folder):
+                files.sweep_aside(folder)
         # Under the lock no other installer lives, so every unfinished folder is a dead one's.
         for name in os.listdir(self.bundles):
             if not DIGEST.match(name):
@@ -141,6 +144,13 @@ class Store:
         if service is not None:
             files.write_json(self.path(_SERVICE), service)
         self.point("current", digest)
+
+    def note_starting(self) -> None:
+        """Keep with the trial that its runner still builds its engine, a few times a minute: who waits from afar
+        counts from the last such note."""
+        trial = self.read(_TRIAL)
+        if trial is not None and time.time() - trial.get("starting", 0) >= 5:
+            files.write_json(self.path(_TRIAL), dict(trial, starting=time.time()))
 
     def confirm(self) -> None:
         """The bundle on trial stays; the one before it is now `previous`."""
@@ -187,9 +197,9 @@ class Store:
 
         So do the bundle that a switch on trial would go back to, and those in `held`.
         """
-        held = {self.link("current"), self.link("previous"), (self.read(_TRIAL) or {}).get("was"), *held}
+        kept = {self.link("current"), self.link("previous"), (self.read(_TRIAL) or {}).get("was"), *held}
         digests = self.digests()
-        removed = [digest for digest in digests[: max(0, len(digests) - keep)] if digest not in held]
+        removed = [digest for digest in digests[: max(0, len(digests) - keep)] if digest not in kept]
         for digest in removed:
             # Renamed first: a kill in the middle leaves no half bundle under a digest.
             away = os.path.join(self.bundles, f".{digest}.old")

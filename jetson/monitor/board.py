@@ -272,15 +272,15 @@ class Board:
     def _listen(self, tool: str) -> None:
         while not self._stop.is_set():
             try:
-                self._child = subprocess.Popen(
+                child = self._child = subprocess.Popen(
                     [tool, "--interval", "1000"],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
                 )
-                for line in iter(self._child.stdout.readline, b""):
+                for line in child.stdout or ():
                     self._line, self._line_at = line.decode("utf-8", "replace"), time.monotonic()
-                self._child.wait()
+                child.wait()
             except OSError:
                 pass
             self._line = ""  # an old line must not be taken for the present

@@ -277,7 +277,7 @@ class Drift:
             if isinstance(error.__cause__, FileNotFoundError):
                 self.save()  # a place that cannot be written to is told at once, not after five minutes
                 if self.error:
-                    raise BadInput(self.error, path, "a file in a folder that this user may write to")
+                    raise BadInput(self.error, path, "a file in a folder that this user may write to") from error
                 return
             raise
         remedy = "move the file away to learn anew"

@@ -89,6 +89,8 @@ class Series:
             np.add.at(self.open.counts, bins, 1)
 
     def _close(self) -> None:
+        if self.open is None:
+            return
         if len(self.reference) < REFERENCE:
             self.reference.append(self.open)
             self._usual = None
@@ -225,14 +227,14 @@ class Series:
         try:
             made.key = str(value["key"])
             made.reference, made.recent = rows("reference", REFERENCE), rows("recent", NOW)
-            made.open = (rows("open", 1) or [None])[0]
+            made.open = next(iter(rows("open", 1)), None)
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise BadInput(
                 f"not histograms of jetmask: {error}",
                 where,
                 "what `serve` wrote there itself",
                 "move the file away to learn anew",
-            )
+            ) from error
         if made.recent and len(made.reference) < REFERENCE:
             raise BadInput(
                 "not histograms of jetmask: a present without a whole reference",

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from datetime import datetime, timezone
-from typing import Any, BinaryIO, Callable, Dict, List, Optional
+from typing import Any, BinaryIO, Callable, Deque, Dict, List, Optional, Tuple
 
 from jetson.bundle.classes import MASK_CLASSES, Classes
 from jetson.errors import BadInput
@@ -43,10 +43,10 @@ class Journal:
         self.error = ""
         self._tell = tell
         self._lock = threading.Lock()
-        self._events: deque = deque(maxlen=KEPT)
-        self._crops: OrderedDict = OrderedDict()
+        self._events: Deque[Dict[str, Any]] = deque(maxlen=KEPT)
+        self._crops: OrderedDict[str, Tuple[float, bytes]] = OrderedDict()
         self._number = 0
-        self._file = None
+        self._file: Optional[BinaryIO] = None
         if path:
             self._number = _mend(path)
             try:
@@ -59,7 +59,7 @@ class Journal:
                         f"the events file cannot be written: {error.strerror}",
                         path,
                         "a file in a folder that this user may write to",
-                    )
+                    ) from error
                 self.error = f"events are not written: {error.strerror}"
 
     def add(self, kind: str, **fields: Any) -> Dict[str, Any]:
@@ -67,12 +67,12 @@ class Journal:
         with self._lock:
             self._number += 1
             event = dict({"at": stamp(time.time())}, number=self._number, kind=kind, **fields)
-            if self._file is not None:
+            if self._file is not None and self.path is not None:
                 try:
-                    self._follow()
-                    self._file.write(json.dumps(event).encode() + b"\n")
-                    self._file.flush()
-                    os.fsync(self._file.fileno())
+                    self._file = file = _followed(self.path, self._file)
+                    file.write(json.dumps(event).encode() + b"\n")
+                    file.flush()
+                    os.fsync(file.fileno())
                     self.error = ""
                 except OSError as error:
                     # A full disk must not end the service; the page says that events are no longer written.
@@ -80,16 +80,6 @@ class Journal:
             self._events.append(event)
         self._tell(event)
         return event
-
-    def _follow(self) -> None:
-        """Begin a file anew where somebody has moved or removed the old one (logrotate); OSError leaves the old."""
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno())):
-                return
-        fresh = open(self.path, "ab")  # noqa: SIM115 (closed by close())
-        old, self._file = self._file, fresh
-        with contextlib.suppress(OSError):
-            old.close()
 
     def latest(self, count: int = 50, after: int = 0) -> List[Dict[str, Any]]:
         """The newest events, newest first, with numbers over `after`."""
@@ -128,6 +118,17 @@ class Journal:
                 file.close()
 
 
+def _followed(path: str, old: BinaryIO) -> BinaryIO:
+    """`old`, or a file begun anew where somebody has moved or removed it (logrotate); OSError leaves the old."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.stat(path), os.fstat(old.fileno())):
+            return old
+    fresh = open(path, "ab")  # noqa: SIM115 (closed by close())
+    with contextlib.suppress(OSError):
+        old.close()
+    return fresh
+
+
 def _open_to_mend(path: str) -> BinaryIO:
     try:
         return open(path, "rb+")
@@ -153,7 +154,7 @@ def _mend(path: str) -> int:
     except FileNotFoundError:
         return 0
     except OSError as error:
-        raise BadInput(f"the events file cannot be opened: {error.strerror}", path)
+        raise BadInput(f"the events file cannot be opened: {error.strerror}", path) from error
     for line in reversed(lines):
         try:
             return int(json.loads(line.decode())["number"])

@@ -1,7 +1,6 @@
 """The runner's state as one JSON object: the page, /api/state, /metrics and /healthz all tell this one truth."""
 
 import os
-import threading
 import time
 from typing import Any, Dict, List, Optional
 
@@ -29,8 +28,26 @@ def _unanswered_s(camera: Any, last_result: float) -> float:
     return camera.last_frame - max(since, last_result) if since is not None and camera.status == "live" else 0.0
 
 
+class Notices:
+    """What an operator should know until the next reload (a reload that was refused, a file that is not kept)."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def add(self, text: str) -> None:
+        """One more."""
+        self.text = (self.text + " " + text).strip()
+
+    def clear(self) -> None:
+        """None any more."""
+        self.text = ""
+
+
 class Status:
-    """Puts the state together. `board`, `tradeoff` and `governor` are asked when they are there."""
+    """Puts the state together. What is not there (`board`, `mqtt`, …) is None in it.
+
+    `comparing` has `tradeoff` and `governor` (jetson.serve.comparing), which a reload replaces.
+    """
 
     def __init__(
         self,
@@ -38,25 +55,43 @@ class Status:
         runner: Runner,
         journal: Journal,
         board: Any = None,
-        tradeoff: Any = None,
-        governor: Any = None,
+        comparing: Any = None,
+        server: Any = None,
+        mqtt: Any = None,
+        drift: Any = None,
         privacy: Optional[Dict[str, Any]] = None,
+        notices: Optional[Notices] = None,
     ) -> None:
         self.manifest = manifest
         self.runner = runner
         self.journal = journal
         self.board = board
-        self.tradeoff = tradeoff
-        self.governor = governor
+        self.comparing = comparing
+        self.server = server
+        self.mqtt = mqtt
+        self.drift = drift
         self.privacy = privacy or {}
-        self.notice = ""  # the last thing that an operator should know (a failed reload)
+        self.notices = notices or Notices()
         self.reloads = self.failed_reloads = 0
-        self.server: Any = None
-        self.mqtt: Any = None
-        self.studio: Any = None
-        self.drift: Any = None
-        self.zones: Any = None  # a Counter for each camera
-        self._lock = threading.Lock()
+
+    @property
+    def tradeoff(self) -> Any:
+        """The live trade-off of now, or None."""
+        return self.comparing.tradeoff if self.comparing is not None else None
+
+    @property
+    def governor(self) -> Any:
+        """The governor of now, or None."""
+        return self.comparing.governor if self.comparing is not None else None
+
+    def reloaded(self, manifest: Manifest) -> None:
+        """Another bundle runs."""
+        self.manifest = manifest
+        self.reloads += 1
+
+    def refused(self) -> None:
+        """A new bundle was no use."""
+        self.failed_reloads += 1
 
     def health(self) -> Dict[str, Any]:
         """{"ok", "status": ok | degraded | stuck, "reason", …}; not ok only when a restart would help."""
@@ -92,6 +127,10 @@ class Status:
                 found.append(f"{name}: no picture. {camera.last_error}")
             elif camera.frozen:
                 found.append(f"{name}: the picture does not change; the camera may be frozen.")
+            elif camera.broken:
+                found.append(f"{name}: {camera.broken}.")
+            elif camera.slow_s:
+                found.append(f"{name}: no picture for {camera.slow_s:.0f} s; the file is slow to read and waited for.")
             elif camera.dark:
                 found.append(f"{name}: the picture is black (night, or a covered lens).")
         runner = self.runner
@@ -100,16 +139,17 @@ class Status:
             found.append(f"The engine fails: {runner.engine_error}")
         if self.journal.error:
             found.append(self.journal.error)
-        if self.notice:
-            found.append(self.notice)
+        if self.notices.text:
+            found.append(self.notices.text)
         if self.board is not None:
             found += self.board.warnings()
         if self.mqtt is not None:
             found += self.mqtt.warnings()
         if self.drift is not None:
             found += self.drift.warnings()
-        if self.governor is not None:
-            found += self.governor.warnings()
+        governor = self.governor  # a reload may take it away meanwhile
+        if governor is not None:
+            found += governor.warnings()
         return found
 
     def _camera(self, view: View, now: float) -> Dict[str, Any]:
@@ -122,7 +162,7 @@ class Status:
             and (now - latest.done < 3.0 or camera.source.kind == "folder" or camera.status == "ended")
         )
         with view.tracking:
-            tracks = list(latest.tracks) if current else []
+            tracks = list(latest.tracks) if latest is not None and current else []
             totals, persons = list(view.tracker.counts), view.tracker.persons
         return {
             "index": camera.index,
@@ -139,6 +179,9 @@ class Status:
             "restarts": camera.restarts,
             "times_lost": camera.lost_count,
             "last_error": camera.last_error,
+            "second": round(camera.second, 3) if not camera.source.live else None,
+            "length_s": round(camera.length_s, 3) if camera.length_s else None,
+            "ends_early": bool(camera.broken),
             "frozen": camera.frozen,
             "dark": camera.dark,
             "capture_pid": camera.pid,
@@ -148,7 +191,7 @@ class Status:
             "now": {name: tracker.count_of(tracks, label) for label, name in enumerate(names)},
             "persons": dict(zip(names, totals), total=persons),
             "drift": self.drift.state(camera.index) if self.drift is not None else None,
-            **(self.zones[camera.index].state(current) if self.zones else {"lines": [], "zones": []}),
+            **view.zones.state(bool(current)),
         }
 
     def variant(self) -> Dict[str, Any]:
@@ -170,8 +213,9 @@ class Status:
     def state(self) -> Dict[str, Any]:
         """Everything, as JSON-ready values."""
         now = time.monotonic()
-        runner, classes = self.runner, self.manifest.class_list
-        value = {
+        runner, tradeoff, governor = self.runner, self.tradeoff, self.governor
+        classes = self.manifest.class_list
+        return {
             "product": "jetmask",
             "version": __version__,
             "bundle": self.manifest.name,
@@ -197,9 +241,8 @@ class Status:
             "reloads": self.reloads,
             "failed_reloads": self.failed_reloads,
             "board": self.board.state() if self.board is not None else None,
-            "tradeoff": self.tradeoff.state() if self.tradeoff is not None else None,
-            "governor": self.governor.state() if self.governor is not None else None,
+            "tradeoff": tradeoff.state() if tradeoff is not None else None,
+            "governor": governor.state() if governor is not None else None,
             "server": self.server.counts() if self.server is not None else None,
             "mqtt": self.mqtt.state() if self.mqtt is not None else None,
         }
-        return value

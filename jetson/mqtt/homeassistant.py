@@ -12,8 +12,8 @@ from typing import Any, Dict, Iterable, List, Sequence, Tuple
 from jetson import __version__
 from jetson.bundle.manifest import CLASSES
 
-# What a journal may tell of (jetson.tracking.tracker, jetson.tracking.zones, jetson.serve.live). Home Assistant refuses an event whose type was
-# not announced, so that further ones are announced when they first come up.
+# What a journal may tell of (jetson.tracking.tracker, jetson.tracking.zones, jetson.serve.live). Home Assistant refuses
+# an event whose type was not announced, so that further ones are announced when they first come up.
 EVENT_TYPES = (
     "enter",
     "change",

@@ -7,7 +7,8 @@ Topics, under <prefix>/<node>:
                   a (boot, seq) seen before is a repetition
     camera/<i>    retained, the newest counts; at most once in `counts_every_s`, and only when something changed
     state         retained, the same for the whole device
-An event passes through a spool on the disk (jetson.mqtt.spool) and leaves it when the broker has acknowledged it. The
+An event passes through a spool on the disk (jetson.mqtt.spool) and leaves it when the broker has acknowledged it; what
+the broker refuses stays there, and is told. The
 inferring thread only appends to a list; connecting and publishing have a thread of their own, the disk another.
 """
 
@@ -26,7 +27,8 @@ from jetson import files
 from jetson.bundle.manifest import CLASSES
 from jetson.errors import DeviceMismatch, JetmaskError
 from jetson.monitor.journal import stamp
-from jetson.mqtt import homeassistant
+from jetson.mqtt import homeassistant, reasons
+from jetson.mqtt.link import Gone
 from jetson.mqtt.session import FAREWELL_S, Session
 from jetson.mqtt.settings import Settings
 from jetson.mqtt.spool import Spool
@@ -34,16 +36,60 @@ from jetson.mqtt.spool import Spool
 _LONGEST_WAIT_S = 15.0
 
 
+class Standing:
+    """How it stands with the broker; written by the session, read by everybody. `version`: 5, or 4 for MQTT 3.1.1.
+
+    `problems`: what it does not take, by topic, in words; `refused`: messages that it has refused until now.
+    """
+
+    def __init__(self, protocol: str) -> None:
+        self._auto = protocol == "auto"
+        self._proven = False  # a broker has taken us in with this version
+        self.version = 4 if protocol == "3.1.1" else 5
+        self.retain = True
+        self.qos = 1
+        self.connected = False
+        self.error = "not connected yet"
+        self.connects = 0
+        self.refused = 0
+        self.problems: Dict[str, str] = {}
+
+    def is_connected(self) -> None:
+        """A session has come about: the version of the protocol is the broker's."""
+        self.error, self.connected, self._proven = "", True, True
+        self.connects += 1
+
+    def has_failed(self, error: BaseException, answered: bool) -> bool:
+        """A session is over; whether it is worth to try again at once, in another way."""
+        self.connected = False
+        self.error = _words(error)
+        if self.problems:  # some brokers refuse one message and hang up; the cause is in what came before
+            self.error += f"; before that, {sorted(self.problems.values())[0]}"
+        code = error.code if isinstance(error, Gone) else 0
+        if code == reasons.RETAIN_NOT_SUPPORTED and self.retain:
+            self.retain = False
+            return True
+        if code == reasons.QOS_NOT_SUPPORTED and self.qos:
+            self.qos = 0
+            return True
+        silent = isinstance(error, Gone) and not answered and not self._proven
+        if self._auto and (code == reasons.UNSUPPORTED_VERSION or silent):
+            # An old broker answers so to MQTT 5, or hangs up without a word, as one that is just starting does.
+            self.version = 9 - self.version
+            return self.version == 4
+        return False
+
+
 def _paho() -> Any:
     try:
         import paho.mqtt.client as paho
-    except ImportError:
+    except ImportError as error:
         raise DeviceMismatch(
             "--mqtt needs the Python package paho-mqtt, which is not here",
             None,
             None,
             "python3 -m pip install 'paho-mqtt>=1.6,<3'",
-        )
+        ) from error
     return paho
 
 
@@ -59,9 +105,7 @@ class Mqtt:
         self.spool = Spool(settings.spool, settings.spool_events, settings.spool_mb << 20)
         self._remembered = self.spool.folder + "/device.json"
         self._load_device()
-        self.connected = False
-        self.error = "not connected yet"
-        self.connects = 0
+        self.standing = Standing(settings.protocol)
         self.cameras: List[homeassistant.Places] = []
         self.model = ""
         self.classes: Sequence[str] = CLASSES
@@ -86,9 +130,9 @@ class Mqtt:
             self.device, self.announced = "jetmask_" + secrets.token_hex(6), []
             self.say(f"mqtt: this folder was another device's (a copied card?): known as {self.device} now")
 
-    def start(self, cameras: List[homeassistant.Places], model: str = "") -> "Mqtt":
+    def start(self, cameras: List[homeassistant.Places], model: str = "", classes: Sequence[str] = CLASSES) -> "Mqtt":
         """Begin to connect. `cameras`: the names of each one's lines and zones; `model`: the board's."""
-        self.cameras, self.model = cameras, model
+        self.cameras, self.model, self.classes = cameras, model, classes
         for note in self.settings.notes:
             self.say(note)
         self.spool.start()
@@ -117,6 +161,9 @@ class Mqtt:
             connected=self.connected,
             error=self.error,
             connects=self.connects,
+            version="5" if self.standing.version == 5 else "3.1.1",
+            refused=self.standing.refused,
+            problems=sorted(self.standing.problems.values()),
             spool_error=self.spool.error,
         )
 
@@ -125,9 +172,29 @@ class Mqtt:
         found = []
         if not self.connected:
             found.append(f"MQTT: no connection to {self.settings.broker}: {self.error}")
+        found += ["MQTT: " + text for text in sorted(self.standing.problems.values())] if self.connected else []
         if self.spool.error:
             found.append("MQTT: " + self.spool.error)
         return found
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker has taken us in."""
+        return self.standing.connected
+
+    @property
+    def error(self) -> str:
+        """Why there is no connection; "" while there is one."""
+        return self.standing.error
+
+    @property
+    def connects(self) -> int:
+        """How often a connection came about."""
+        return self.standing.connects
+
+    def stopped(self) -> bool:
+        """Whether the end has been asked for."""
+        return self.stopping.is_set()
 
     def stop(self) -> None:
         """Send what can still be sent, say goodbye, close the spool."""
@@ -142,13 +209,17 @@ class Mqtt:
         wait, told, connects = 0.5, "", 0
         while not self.stopping.is_set():
             began = time.monotonic()
+            session = Session(self)
+            again = False
             try:
-                Session(self).run()
+                session.run()
             except Exception as error:  # whatever happens to a connection: the next one is tried
-                self.error = _words(error)
-            self.connected = False
+                again = self.standing.has_failed(error, session.answered)
+            self.standing.connected = False
             if self.stopping.is_set():
                 return
+            if again:
+                continue
             if self.error != told or self.connects != connects:
                 self.say(f"mqtt: {self.settings.broker}: {self.error}; events are kept meanwhile")
             told, connects = self.error, self.connects

@@ -113,7 +113,8 @@ def scan(folder: str, last_written: int) -> List[Segment]:
             continue
         with open(path, "rb") as file:
             data = file.read()
-        good, end = [], 0
+        good: List[int] = []
+        end = 0
         for number, _, behind in decode(data, HEADER.size):
             if number > (good[-1] if good else found[-1].last if found else 0):
                 good.append(number)

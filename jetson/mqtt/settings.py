@@ -3,7 +3,8 @@
 The file is JSON; names of files in it are seen from its own folder. It holds the password, so nobody else should be
 able to read it. Keys, all optional: username, password; ca_file (default: the system's CAs); cert_file, key_file (a
 client certificate); node (this device's name in topics, default: the host's); discovery (Home Assistant's prefix,
-default homeassistant; empty: off); spool (folder), spool_events, spool_mb (limits); counts_every_s.
+default homeassistant; empty: off); spool (folder), spool_events, spool_mb (limits); counts_every_s; protocol (5, 3.1.1;
+default auto: 5 where the broker knows it); read_back (3.1.1 alone: events wait until our own status has come back).
 """
 
 import argparse
@@ -12,7 +13,7 @@ import os
 import re
 import socket
 import ssl
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 from urllib.parse import urlsplit
 
 from jetson import files
@@ -38,6 +39,8 @@ class _Settings(NamedTuple):
     spool_events: int
     spool_mb: int
     counts_every_s: float
+    protocol: str
+    read_back: bool
     notes: List[str]
 
 
@@ -53,8 +56,15 @@ _DEFAULTS: Dict[str, Any] = {
     "spool_events": 100000,
     "spool_mb": 64,
     "counts_every_s": 1.0,
+    "protocol": "auto",
+    "read_back": True,
 }
-_LIMITS = {"spool_events": (100, 10000000), "spool_mb": (1, 100000), "counts_every_s": (0.1, 3600)}
+PROTOCOLS = ("auto", "5", "3.1.1")
+_LIMITS: Dict[str, Tuple[float, float]] = {
+    "spool_events": (100, 10000000),
+    "spool_mb": (1, 100000),
+    "counts_every_s": (0.1, 3600),
+}
 
 
 class Settings(_Settings):
@@ -113,7 +123,9 @@ def read(args: argparse.Namespace) -> Optional[Settings]:
     try:
         settings.context()
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        raise BadInput(f"the TLS files cannot be used: {error}", where, "ca_file, cert_file and key_file in PEM form")
+        raise BadInput(
+            f"the TLS files cannot be used: {error}", where, "ca_file, cert_file and key_file in PEM form"
+        ) from error
     return settings
 
 
@@ -130,8 +142,8 @@ def _address(url: str) -> Dict[str, Any]:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError:
-        raise UsageError("not a broker's address", "--mqtt", _URL)
+    except ValueError as error:
+        raise UsageError("not a broker's address", "--mqtt", _URL) from error
     if parts.username is not None or parts.password is not None:
         raise UsageError(
             "a password on the command line can be seen by every user of this machine",
@@ -159,15 +171,16 @@ def _file(path: str) -> Dict[str, Any]:
                 f"did you mean {near[0]}?" if near else None,
             )
         kind = type(_DEFAULTS[key])
-        if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+        if isinstance(value, bool) != (kind is bool) or not isinstance(value, (int, float) if kind is float else kind):
             raise BadInput(
                 f"{key} is {value!r}" if key != "password" else "password is not a text",
                 path,
-                {"str": "a text", "int": "a whole number", "float": "a number"}[kind.__name__],
+                {"str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false"}[kind.__name__],
             )
-        low, high = _LIMITS.get(key, (None, None))
-        if low is not None and not low <= value <= high:
-            raise BadInput(f"{key} is {value!r}", path, f"{low} to {high}")
+        if key in _LIMITS and not _LIMITS[key][0] <= value <= _LIMITS[key][1]:
+            raise BadInput(f"{key} is {value!r}", path, "{} to {}".format(*_LIMITS[key]))
+        if key == "protocol" and value not in PROTOCOLS:
+            raise BadInput(f"{key} is {value!r}", path, "one of " + ", ".join(PROTOCOLS))
     folder = os.path.dirname(os.path.abspath(path))
     return {
         key: os.path.join(folder, value) if value and (key.endswith("_file") or key == "spool") else value

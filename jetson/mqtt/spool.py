@@ -32,8 +32,8 @@ _FOREVER = 1 << 62
 class Spool:
     """The queue in a folder of its own. One process at a time; one consumer. BadInput when the folder cannot be used.
 
-    `dropped` counts, over all runs, by reason: "limit" (see above), "disk" (it took no more) and "damaged" (records
-    whose checksum is wrong or that are gone).
+    `dropped` counts, over all runs, by reason: "limit" (see above), "disk" (it took no more), "damaged" (records
+    whose checksum is wrong or that are gone) and "refused" (see `drop`).
     """
 
     def __init__(
@@ -67,13 +67,13 @@ class Spool:
                 f"the spool cannot be used: {error.strerror or error}",
                 self.folder,
                 "a folder that this user may write to, on a disk with room",
-            )
+            ) from error
 
     def _open(self) -> None:
         self._cursor: Optional[segment.Cursor] = segment.Cursor(os.path.join(self.folder, "cursor"))
         values = self._cursor.values
         self.published = int(values.get("published", 0))
-        self.dropped = {name: int(values.get(name, 0)) for name in ("limit", "disk", "damaged")}
+        self.dropped = {name: int(values.get(name, 0)) for name in ("limit", "disk", "damaged", "refused")}
         self._written = int(values.get("written", 0))
         self._head = int(values.get("head", 1))  # everything below is done with
         self._segments = segment.scan(self.folder, self._written)
@@ -135,6 +135,14 @@ class Spool:
         """The consumer has everything up to `number`: it is removed and counted as published."""
         with self._lock:
             self.published += self._advance(number + 1)
+            if not self._dirty:
+                self._dirty = True
+                self._lock.notify_all()
+
+    def drop(self, number: int) -> None:
+        """Be done with everything up to `number`, which the consumer can never take: counted as refused."""
+        with self._lock:
+            self.dropped["refused"] += self._advance(number + 1)
             if not self._dirty:
                 self._dirty = True
                 self._lock.notify_all()
@@ -208,16 +216,18 @@ class Spool:
         """Write the batch's first records, as many as belong into one segment."""
         first = self._batch[0][0]
         newest = self._segments[-1] if self._segments else None
-        if self._handle is None or newest is None or newest.size >= self._segment_bytes or newest.last + 1 != first:
-            newest = self._begin(first)
-        parts, size = [], newest.size
+        handle = self._handle
+        if handle is None or newest is None or newest.size >= self._segment_bytes or newest.last + 1 != first:
+            newest, handle = self._begin(first)
+        parts: List[bytes] = []
+        size = newest.size
         for number, payload in self._batch:
             if number != first + len(parts) or size >= self._segment_bytes:
                 break
             parts.append(segment.encode(number, payload))
             size += len(parts[-1])
         try:
-            segment.append(self._handle, b"".join(parts))
+            segment.append(handle, b"".join(parts))
         except OSError:
             self._end()  # half a record at a segment's end hurts nobody; the next goes into a new one
             raise
@@ -228,20 +238,25 @@ class Spool:
                 self._batch.popleft()
             self._dirty = True
 
-    def _begin(self, first: int) -> Segment:
-        """A new segment. A full one is synced first, and old ones go, so that the disk's share stays bounded."""
+    def _begin(self, first: int) -> Tuple[Segment, int]:
+        """A new segment and its handle.
+
+        A full one is synced first, and old ones go, so that the disk's share stays bounded.
+        """
         if self._handle is not None:
             self._sync()
             self._end()
         fresh = Segment(os.path.join(self.folder, f"{first:016x}{segment.SUFFIX}"), first)
-        self._handle = segment.create(fresh.path, self._written)
+        handle = self._handle = segment.create(fresh.path, self._written)
         with self._lock:
             self._segments.append(fresh)
             self._advance(self._head)
-        return fresh
+        return fresh, handle
 
     def _end(self) -> None:
         handle, self._handle = self._handle, None
+        if handle is None:
+            return
         with contextlib.suppress(OSError):
             os.fsync(handle)
         os.close(handle)
@@ -262,7 +277,7 @@ class Spool:
             self._dirty = False
             dead, self._dead = self._dead, []
             newest = self._segments[-1] if self._segments else None
-            needed = self._handle is not None and newest is not None and newest.count(self._head, _FOREVER) > 0
+            wanted = newest is not None and newest.count(self._head, _FOREVER) > 0
             values = dict(
                 self.dropped,
                 head=self._head,
@@ -272,9 +287,10 @@ class Spool:
                 published=self.published,
             )
         try:
-            if needed:
+            if wanted and self._handle is not None:
                 os.fsync(self._handle)
-            self._cursor.write(values)
+            if self._cursor is not None:
+                self._cursor.write(values)
             for one in dead:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(one.path)

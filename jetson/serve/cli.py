@@ -2,19 +2,22 @@
 
 import argparse
 import os
-import secrets
 import signal
 import sys
 import threading
-from typing import Any, List, Optional
+from typing import Any, List
 
 from jetson.adapt import governor, tradeoff
 from jetson.capture import source
-from jetson.errors import BadInput, UsageError
+from jetson.capture.check import check
+from jetson.errors import UsageError
 from jetson.monitor import drift
-from jetson.mqtt import settings
+from jetson.monitor.watchdog import say
+from jetson.mqtt import settings as broker
 from jetson.net import loopback
 from jetson.serve.live import Live
+from jetson.serve.settings import Settings
+from jetson.web import users
 
 DRAIN_S = 2.5  # SIGTERM is answered within 3 s
 
@@ -38,12 +41,24 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
     add("--score", type=float, metavar="S", help="faces are shown from this score (default: the manifest's)")
     add("--size", metavar="WxH", help="frame size to ask a camera for (default: its own, or 640x480)")
     add("--fps", type=float, metavar="N", help="frame rate to ask for; for files, to play at")
-    add("--once", action="store_true", help="files and folders: end at their end (default: begin again)")
+    add(
+        "--once",
+        action="store_true",
+        help="files and folders: each frame, and end at their end (default: newest frame only, and begin again)",
+    )
     add("--every-frame", action="store_true", help="files and folders: each frame, as fast as possible")
     add("--wait-for-source", action="store_true", help="start although a device or file is not there yet")
     add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)")
     add("--port", type=int, default=8080, help="port to listen on (default 8080; 0: any free one)")
     add("--token-file", metavar="FILE", help="file with the access token (default off loopback: a new one each start)")
+    add("--users", metavar="FILE", help="further users, one a line: NAME ROLE TOKEN; roles operator, viewer, scraper")
+    add(
+        "--frame-ancestors",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="a site that may show the page in a frame, as https://homeassistant.lan:8123; may be given several times",
+    )
     add("--insecure", action="store_true", help="off loopback without a token: everybody who reaches the port looks in")
     add("--allow-host", action="append", default=[], metavar="NAME", help="a further name this server is called by")
     add("--stream-fps", type=float, default=15.0, metavar="N", help="pictures a second for viewers (default 15)")
@@ -92,52 +107,12 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep the best picture of each person in memory (default: none; with --blur-faces none either)",
     )
-    settings.options(parser)
+    broker.options(parser)
     add("--ready-file", metavar="FILE", help='write {"url", "pid"} there once it serves')
 
 
-def parse_sources(args: argparse.Namespace) -> List[source.Source]:
-    """The sources of a command line, checked."""
-    size = source.parse_size(args.size) if args.size else None
-    found = [source.parse(uri, size, args.fps, not args.once) for uri in args.source]
-    for one in found:
-        if args.every_frame and one.live:
-            raise UsageError("--every-frame is for files, folders and synthetic://", one.label)
-        if not args.wait_for_source:
-            source.check(one)
-    return found
-
-
-def read_token(args: argparse.Namespace) -> Optional[str]:
-    """The token to demand, None where none is needed. UsageError when it would be unsafe."""
-    if args.token_file:
-        try:
-            with open(args.token_file) as file:
-                token = file.read().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"the token file cannot be read: {error}", args.token_file)
-        if len(token) < 16 or not token.isprintable() or " " in token:
-            raise BadInput(
-                "the token is too short or has blanks",
-                args.token_file,
-                "a line of at least 16 characters",
-                "python3 -c 'import secrets; print(secrets.token_urlsafe(24))' > FILE",
-            )
-        return token
-    if loopback(args.host) or args.insecure:
-        return None
-    return secrets.token_urlsafe(24)
-
-
-def _end_in_time(code: int) -> None:
-    """A driver that does not return must not keep the process: it ends DRAIN_S from now in any case."""
-    killer = threading.Timer(DRAIN_S, os._exit, (code,))
-    killer.daemon = True
-    killer.start()
-
-
-def command(args: argparse.Namespace) -> int:
-    """Serve until SIGTERM or SIGINT; 0 after a wished end, 1 when the loop is stuck."""
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The options of a command line as one object; UsageError for what cannot be."""
     if args.threads < 0 or args.threads > 64:
         raise UsageError(f"not a number of threads: {args.threads}", "--threads", "1 to 64, or 0: cores - 1")
     if not 0 <= args.port <= 65535:
@@ -154,8 +129,78 @@ def command(args: argparse.Namespace) -> int:
         raise UsageError(f"not a number of days: {args.drift_days}", "--drift-days", "0.01 to 90")
     if args.score is not None and not 0 < args.score < 1:
         raise UsageError(f"not a score: {args.score}", "--score", "between 0 and 1")
+    return Settings(
+        bundle=args.bundle,
+        sources=tuple(args.source),
+        variant=args.variant,
+        runtime=args.runtime,
+        threads=args.threads,
+        score=args.score,
+        size=source.parse_size(args.size) if args.size else None,
+        fps=args.fps,
+        once=args.once,
+        every_frame=args.every_frame,
+        wait_for_source=args.wait_for_source,
+        host=args.host,
+        port=args.port,
+        token_file=args.token_file,
+        users=args.users,
+        frame_ancestors=tuple(args.frame_ancestors),
+        insecure=args.insecure,
+        allow_host=tuple(args.allow_host),
+        stream_fps=args.stream_fps,
+        blur_faces=args.blur_faces,
+        tradeoff=args.tradeoff,
+        budget=args.budget,
+        eval=args.eval,
+        governor=args.governor,
+        events=args.events,
+        zones=args.zones,
+        drift=args.drift,
+        drift_days=args.drift_days,
+        keep_crops=args.keep_crops,
+        ready_file=args.ready_file,
+    )
+
+
+def parse_sources(settings: Settings) -> List[source.Source]:
+    """The sources of a command line, lists of them read, each checked."""
+    addresses: List[str] = []
+    for uri in settings.sources:
+        addresses += source.read_list(uri) if source.is_list(uri) else [uri]
+    found = [
+        source.parse(uri, settings.size, settings.fps, not settings.once, settings.wait_for_source) for uri in addresses
+    ]
+    for one in found:
+        if settings.every_frame and one.live:
+            raise UsageError("--every-frame is for files, folders and synthetic://", one.label)
+        if not settings.wait_for_source:
+            check(one)
+    return found
+
+
+def read_users(settings: Settings) -> List[users.User]:
+    """Whose tokens are demanded, [] where none is needed. BadInput when a file of them is no good."""
+    found, warnings = users.gather(settings.token_file, settings.users)
+    for text in warnings:
+        say(text)
+    if not found and not loopback(settings.host) and not settings.insecure:
+        return [users.new_owner()]
+    return found
+
+
+def _end_in_time(code: int) -> None:
+    """A driver that does not return must not keep the process: it ends DRAIN_S from now in any case."""
+    killer = threading.Timer(DRAIN_S, os._exit, (code,))
+    killer.daemon = True
+    killer.start()
+
+
+def command(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT; 0 after a wished end, 1 when the loop is stuck."""
+    wanted = settings_of(args)
     sys.setswitchinterval(0.0002)  # threads hand frames on; the default of 5 ms would be felt
-    service = Live(args, settings.read(args))
+    service = Live(wanted, broker.read(args))
     interrupted: List[int] = []
 
     def end(number: int, _: Any) -> None:
@@ -182,7 +227,7 @@ def command(args: argparse.Namespace) -> int:
 
     def start() -> None:
         try:
-            service.open(parse_sources(args), read_token(args))
+            service.open(parse_sources(wanted), read_users(wanted))
         except BaseException as error:
             trouble.append(error)
 

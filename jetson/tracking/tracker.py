@@ -2,7 +2,8 @@
 
 Association in two rounds, as in ByteTrack (Zhang et al., ECCV 2022): sure detections first, then the unsure ones for
 the tracks left over, by IoU with the predicted box. Motion is a constant velocity with gains that shrink with age (an
-alpha-beta filter). All times are seconds, so that a slow machine and a fast one keep a track equally long.
+alpha-beta filter). All times are seconds of the scene (of a file its own), so that a slow machine and a fast one keep
+a track equally long.
 """
 
 from collections import deque
@@ -141,6 +142,18 @@ class Tracker:
             self.tracks.append(Track(self._next, xyxy[d], scores[d], now))
             self._next += 1
         return events + self._settle(now)
+
+    def finish(self) -> List[Event]:
+        """The scene is over: whoever is still followed leaves, when it was seen last."""
+        gone = [
+            Event("leave", track.number, track.label, track.began, track.seen)
+            for track in self.tracks
+            if track.confirmed
+        ]
+        self.tracks = []
+        self._updated = None
+        self._gaps.clear()
+        return gone
 
     def _was_away(self, now: float) -> bool:
         """Whether this frame comes after a time without any; where each frame is long after the last, that is usual."""

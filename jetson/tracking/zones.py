@@ -38,24 +38,19 @@ class Zone(NamedTuple):
     points: np.ndarray
 
 
-# `began`: of a "zone left", when it was entered; of the others, when the track began. Times are monotonic seconds.
-class ZoneEvent(
-    NamedTuple(
-        "ZoneEvent",
-        [
-            ("kind", str),
-            ("name", str),
-            ("direction", str),
-            ("track", int),
-            ("label", int),
-            ("began", float),
-            ("at", float),
-        ],
-    )
-):
-    """ "crossed" with a direction ("in", "out"), "zone entered" or "zone left"."""
+class ZoneEvent(NamedTuple):
+    """ "crossed" with a direction ("in", "out"), "zone entered" or "zone left".
 
-    __slots__ = ()
+    `began`: of a "zone left", when it was entered; of the others, when the track began. Times are the scene's seconds.
+    """
+
+    kind: str
+    name: str
+    direction: str
+    track: int
+    label: int
+    began: float
+    at: float
 
     def place(self) -> Dict[str, str]:
         """Where it happened, as fields of a journal entry."""
@@ -68,9 +63,9 @@ def load(path: str, cameras: int) -> List[Zone]:
         with open(path, "rb") as file:
             text = file.read().decode("utf-8-sig")  # Windows editors put a mark before it
     except OSError as error:
-        raise BadInput(f"the file of lines and polygons cannot be read: {error.strerror}", path, _FORM)
-    except UnicodeDecodeError:
-        raise BadInput("the file of lines and polygons is not text in UTF-8", path, _FORM)
+        raise BadInput(f"the file of lines and polygons cannot be read: {error.strerror}", path, _FORM) from error
+    except UnicodeDecodeError as error:
+        raise BadInput("the file of lines and polygons is not text in UTF-8", path, _FORM) from error
     return parse(text, path, cameras)
 
 
@@ -241,6 +236,10 @@ class Counter:
             ]
         self._count_present()
         return events
+
+    def finish(self) -> List[ZoneEvent]:
+        """The scene is over: whoever is in a polygon leaves it, when it was seen last."""
+        return self.update([], (1, 1), 0.0)
 
     def same_places(self, other: "Counter") -> bool:
         """Whether both have the same lines and polygons in the same order."""

@@ -1,76 +1,122 @@
 """Who may look: nobody needs a password on the machine itself; from elsewhere a token, or a cookie got through it.
 
-Pictures and event streams of a page cannot send headers, so a one-time address sets a cookie (HttpOnly, SameSite).
-Host and Origin are checked, so that no foreign web page reaches a server on the user's own machine (DNS rebinding).
+A token is sent as `Authorization: Bearer TOKEN`, or as the password of Basic (any name: what knows no Bearer).
+Pictures and event streams of a page cannot send headers, so /enter sets a cookie (HttpOnly, SameSite): by a one-time
+code, or by Basic. Host and Origin are checked, so that no foreign web page reaches a server on the user's own machine
+(DNS rebinding). Behind a proxy that serves it below a path nothing needs to be set: all addresses are relative, and
+the cookie's path is the browser's own view; a proxy that does not take its path away tells it in X-Forwarded-Prefix.
 """
 
+import base64
+import binascii
 import hashlib
 import hmac
 import ipaddress
+import re
 import secrets
 import socket
 import threading
 import time
-from typing import FrozenSet, Iterable, Optional
+from typing import Dict, FrozenSet, Iterable, List, Optional, Sequence
 from urllib.parse import urlsplit
 
+from jetson.errors import UsageError
 from jetson.web.http import Request, Response
+from jetson.web.users import OPERATOR, User
 
-COOKIE = "jetmask"
 COOKIE_S = 30 * 24 * 3600
 CODE_PATH = "/enter"
+HEALTH_PATH = "/healthz"
 _PAGES = ("/", "/drift", CODE_PATH)  # what a link in a message or on a dashboard may lead to
+_ASKED_BY_PROGRAMS = ("/snapshot.jpg", "/stream.mjpg", "/metrics", CODE_PATH)  # told that Basic is understood, too
+_PREFIX = re.compile(r"^(/[A-Za-z0-9._~-]+)+/?$")
+_ANCESTOR = re.compile(r"^https?://(\*\.)?[A-Za-z0-9.-]+(:\d{1,5}|:\*)?$|^https?://\[[0-9A-Fa-f:.]+\](:\d{1,5})?$")
 
-# Sent with every answer. The page brings nothing from elsewhere and nothing may frame or embed it.
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; style-src 'self'; script-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
-    "Cache-Control": "no-store",
-}
+
+def headers(ancestors: Sequence[str] = ()) -> Dict[str, str]:
+    """Sent with every answer. The page brings nothing from elsewhere; only `ancestors` may show it in a frame.
+
+    UsageError for an ancestor that is no origin.
+    """
+    for one in ancestors:
+        if not _ANCESTOR.match(one):
+            raise UsageError(
+                f"not an address that a page can come from: {one[:80]!r}",
+                "--frame-ancestors",
+                "https://HOST or http://HOST:PORT",
+            )
+    framed = "'self' " + " ".join(ancestors) if ancestors else "'none'"
+    found = {
+        "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; style-src 'self'; script-src 'self'; "
+        f"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors {framed}",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+        "Cache-Control": "no-store",
+    }
+    if ancestors:
+        del found["X-Frame-Options"]  # it knows no list, and would be obeyed by old browsers
+    return found
 
 
 class Access:
-    """Decides about each request. `token` None: open to whoever reaches the port (loopback, or --insecure)."""
+    """Decides about each request. No `users`: open to whoever reaches the port (loopback, or --insecure).
 
-    def __init__(self, token: Optional[str] = None, hosts: Iterable[str] = ()) -> None:
-        self._token = token
+    `hosts`: further names this server is called by. `instance`: tells this runner from others on the same host, whose
+    cookies a browser sends to every port. `framed`: other sites may show the page in a frame.
+    """
+
+    def __init__(
+        self, users: Iterable[User] = (), hosts: Iterable[str] = (), instance: str = "", framed: bool = False
+    ) -> None:
+        self.users: List[User] = list(users)
         self._hosts: FrozenSet[str] = frozenset(name.lower() for name in hosts) | _own_names()
+        self._framed = framed
         self._lock = threading.Lock()
-        self.code = secrets.token_urlsafe(16) if token else ""
+        self._boot = _boot()
+        digest = hashlib.sha256(f"{socket.gethostname()} {instance}".encode("utf-8", "replace")).hexdigest()
+        self.cookie = f"jetmask-{digest[:10]}"
+        self.code = secrets.token_urlsafe(16) if self.users else ""
 
     def refuse(self, request: Request) -> Optional[Response]:
         """The refusal to send, or None when the request is welcome."""
-        host = _hostname(request.headers.get("host", ""))
-        if not self._known(host):
-            return Response(
-                421,
-                "this server is not called {}; start it with --allow-host {}\n".format(
-                    host or "that", host or "NAME"
-                ).encode(),
-            )
-        origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower():
-            return Response(403, b"requests from other sites are not answered\n")
-        if request.headers.get("sec-fetch-site") == "cross-site" and request.path not in _PAGES:
-            return Response(403, b"requests from other sites are not answered\n")
-        if self._token is None or request.path == "/healthz":
-            return None
+        if request.path == HEALTH_PATH:
+            return None  # asked by keepers and balancers, by whatever name; it tells no secret
+        refusal = self._foreign(request)
+        if refusal is not None or not self.users:
+            return refusal
         if request.path == CODE_PATH:
             return self._enter(request)
-        if self._bearer(request) or self._cookie(request):
-            return None
-        return Response(
-            401,
-            b"a token is needed: use the address that the server printed when it started, or send "
-            b"Authorization: Bearer TOKEN\n",
-            headers={"WWW-Authenticate": 'Bearer realm="jetmask"'},
-        )
+        user = self.user(request)
+        if user is None:
+            return _unknown(request)
+        if not user.may(request.path):
+            return Response(403, f"the role {user.role} does not open this\n".encode())
+        return None
+
+    def user(self, request: Request) -> Optional[User]:
+        """Whose token or cookie came along; None: nobody's."""
+        return self._authorized(request) or self._remembered(request)
+
+    # -- from where ---------------------------------------------------------------------------------------------------
+
+    def _foreign(self, request: Request) -> Optional[Response]:
+        given = request.headers.get("host", "")
+        host = _hostname(given)
+        if not self._known(host):
+            text = f"this server is not called {host or 'that'}; start it with --allow-host {host or 'NAME'}\n"
+            return Response(421, text.encode("latin-1", "replace"))
+        site = request.headers.get("sec-fetch-site")
+        origin = request.headers.get("origin")
+        # Browsers set Sec-Fetch-Site themselves; it is right where a proxy hands on Host without its port.
+        if origin is not None and site != "same-origin" and _authority(origin) != given.lower():
+            return Response(403, b"requests from other sites are not answered\n")
+        if site == "cross-site" and request.path not in _PAGES:
+            return Response(403, b"requests from other sites are not answered\n")
+        return None
 
     def _known(self, host: str) -> bool:
         try:
@@ -79,41 +125,134 @@ class Access:
         except ValueError:
             return host in self._hosts or host.endswith(".localhost")
 
-    def _bearer(self, request: Request) -> bool:
+    # -- who ----------------------------------------------------------------------------------------------------------
+
+    def _authorized(self, request: Request) -> Optional[User]:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token.encode())
+        token = given.strip().encode("latin-1", "replace")
+        if scheme.lower() == "basic":
+            try:
+                token = base64.b64decode(token, validate=True).partition(b":")[2]
+            except (binascii.Error, ValueError):
+                return None
+        elif scheme.lower() != "bearer":
+            return None
+        found = None
+        for user in self.users:  # all of them, so that the time tells nothing
+            if hmac.compare_digest(token, user.token.encode()):
+                found = user
+        return found
 
-    def _sign(self, text: str) -> str:
-        return hmac.new(self._token.encode(), ("cookie " + text).encode(), hashlib.sha256).hexdigest()
+    def _sign(self, user: User, text: str) -> str:
+        return hmac.new(user.token.encode(), ("cookie " + text).encode(), hashlib.sha256).hexdigest()
 
-    def _cookie(self, request: Request) -> bool:
+    def _remembered(self, request: Request) -> Optional[User]:
         for part in request.headers.get("cookie", "").split(";"):
             name, _, value = part.strip().partition("=")
             text, _, signature = value.rpartition(".")
-            if name == COOKIE and hmac.compare_digest(signature.encode(), self._sign(text).encode()):
-                expires = text.partition(".")[0]
-                return expires.isdigit() and int(expires) > time.time()
-        return False
+            if name != self.cookie or text.count(".") != 4:
+                continue
+            owner = text.rpartition(".")[2]
+            for user in self.users:
+                if user.name == owner and hmac.compare_digest(
+                    signature.encode("latin-1", "replace"), self._sign(user, text).encode()
+                ):
+                    return user if self._lasts(text) else None
+        return None
+
+    def _lasts(self, text: str) -> bool:
+        """Whether a signed cookie is still good: by the kernel's clock, or where it is of an earlier boot, by the date.
+
+        A board without a battery starts in 1970: by the date alone its cookies would be over as soon as that is set.
+        """
+        wall, kernel, boot = text.split(".")[:3]
+        return int(kernel) > time.monotonic() if boot == self._boot else int(wall) > time.time()
+
+    # -- the cookie ---------------------------------------------------------------------------------------------------
 
     def _enter(self, request: Request) -> Response:
+        user = self._authorized(request)
+        if user is None and "code" not in request.query:
+            return _unknown(request)
         with self._lock:
-            given = request.query.get("code", "")
-            if request.method != "GET" or not hmac.compare_digest(given.encode(), self.code.encode()):
-                return Response(
-                    403, b"this address was used already or is not right; the server has printed a new one to its log\n"
-                )
-            self.code = secrets.token_urlsafe(16)
-        text = f"{int(time.time()) + COOKIE_S}.{secrets.token_hex(8)}"
-        cookie = f"{COOKIE}={text}.{self._sign(text)}; Max-Age={COOKIE_S}; Path=/; HttpOnly; SameSite=Strict"
+            given = request.query.get("code", "").encode("utf-8", "surrogatepass")
+            if user is None and request.method == "GET" and hmac.compare_digest(given, self.code.encode()):
+                user = next((one for one in self.users if one.role == OPERATOR), self.users[0])
+                self.code = secrets.token_urlsafe(16)
+        if user is None:
+            return Response(
+                403, b"this address was used already or is not right; the server has printed a new one to its log\n"
+            )
         # A redirect by refresh, not 303: with SameSite=Strict a browser that came from a mail program's link would
         # not send the new cookie along the redirect chain.
         return Response(
             200,
-            b'<!doctype html><meta http-equiv="refresh" content="0;url=/"><title>jetmask</title>'
-            b'<a href="/">to the live page</a>\n',
+            b'<!doctype html><meta http-equiv="refresh" content="0;url=./"><title>jetmask</title>'
+            b'<a href="./">to the live page</a>\n',
             "text/html; charset=utf-8",
-            {"Set-Cookie": cookie},
+            {"Set-Cookie": self._baked(user, request)},
         )
+
+    def _baked(self, user: User, request: Request) -> str:
+        wall, kernel = int(time.time()) + COOKIE_S, int(time.monotonic()) + COOKIE_S
+        text = f"{wall}.{kernel}.{self._boot}.{secrets.token_hex(8)}.{user.name}"
+        parts = [f"{self.cookie}={text}.{self._sign(user, text)}", f"Max-Age={COOKIE_S}", "HttpOnly"]
+        prefix = prefix_of(request)
+        if prefix:
+            parts.append(f"Path={prefix}/")
+        # Without a path, a browser takes that of /enter as it sees it: right below any path of a proxy.
+        if request.headers.get("x-forwarded-proto", "").lower() != "https":
+            parts.append("SameSite=Strict")
+        elif self._framed:  # in another site's frame a Strict cookie is not sent, and None is only taken over TLS
+            parts += ["Secure", "SameSite=None", "Partitioned"]
+        else:
+            parts += ["Secure", "SameSite=Strict"]
+        return "; ".join(parts)
+
+
+def prefix_of(request: Request) -> str:
+    """The path below which a proxy serves this, as it says; "" when it says none, or something else."""
+    text = request.headers.get("x-forwarded-prefix", "")
+    return text.rstrip("/") if len(text) < 256 and _PREFIX.match(text) and ".." not in text else ""
+
+
+def without_prefix(request: Request) -> Request:
+    """The request as it is meant, where a proxy has handed its own path on."""
+    prefix = prefix_of(request)
+    if prefix and request.path.startswith(prefix + "/"):
+        return request._replace(path=request.path[len(prefix) :])
+    return request
+
+
+def _unknown(request: Request) -> Response:
+    accepted = request.headers.get("accept", "")
+    known = {"WWW-Authenticate": 'Bearer realm="jetmask"'}
+    # A page's picture must not open a browser's box for a password; a program or a person who asks for it may.
+    if request.path in _ASKED_BY_PROGRAMS and not accepted.startswith("image/"):
+        known["WWW-Authenticate"] = 'Basic realm="jetmask", charset="UTF-8", Bearer realm="jetmask"'
+    if "text/html" in accepted and request.path != CODE_PATH:
+        return Response(
+            401,
+            b"<!doctype html><title>jetmask</title><p>A token is needed. Use the address that the server printed when "
+            b'it started, or <a href="./enter">enter with name and token</a>.</p>\n',
+            "text/html; charset=utf-8",
+            known,
+        )
+    return Response(
+        401,
+        b"a token is needed: use the address that the server printed when it started, or send "
+        b"Authorization: Bearer TOKEN\n",
+        headers=known,
+    )
+
+
+def _boot() -> str:
+    """What tells this boot of the kernel from others, 8 letters."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read(8)
+    except OSError:
+        return secrets.token_hex(4)
 
 
 def _own_names() -> FrozenSet[str]:
@@ -124,6 +263,13 @@ def _own_names() -> FrozenSet[str]:
     except OSError:
         pass
     return frozenset(names)
+
+
+def _authority(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _hostname(host: str) -> str:

@@ -90,7 +90,7 @@
   }
 
   function ask() {
-    fetch("/api/drift").then((answer) => answer.ok ? answer.json() : answer.text().then((words) => { throw new Error(words); }))
+    fetch("api/drift").then((answer) => answer.ok ? answer.json() : answer.text().then((words) => { throw new Error(words); }))
       .then(draw, (error) => { $("intro").textContent = "No answer from the runner: " + error.message; })
       .then(() => setTimeout(ask, 5000));
   }

@@ -1,8 +1,9 @@
 """One HTTP request read strictly, and what is answered to it."""
 
+import re
 from http.client import responses
-from typing import Dict, NamedTuple, Optional
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import Dict, List, NamedTuple, Optional, Tuple
+from urllib.parse import parse_qsl, unquote
 
 
 class Request(NamedTuple):
@@ -51,12 +52,15 @@ class BadRequest(Exception):
 def compose(
     response: Response, headers: Dict[str, str], request: Optional[Request], keep: bool, stream: bool = False
 ) -> bytes:
-    """The bytes to send: status line, fields and, unless `request` was HEAD, the body. `stream`: of unknown length."""
+    """The bytes to send: status line, fields and, unless `request` was HEAD, the body. `stream`: of unknown length.
+
+    HEAD of a stream, or of what is made only when it is asked for, tells no length (RFC 9110, 9.3.2).
+    """
     fields = dict(headers)
     fields.update(response.headers)
     fields["Content-Type"] = response.kind
     fields["Connection"] = "keep-alive" if keep else "close"
-    if not stream:
+    if not stream and not (response.topic and request is not None and request.method == "HEAD"):
         fields["Content-Length"] = str(len(response.body))
     lines = [f"HTTP/1.1 {response.status} {responses.get(response.status, 'Error')}"]
     lines += [f"{name}: {value}" for name, value in fields.items()]
@@ -64,48 +68,70 @@ def compose(
     return head if request is not None and request.method == "HEAD" else head + response.body
 
 
+_METHOD = re.compile(r"^[A-Z]{1,20}$")
+_NAME = re.compile(r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+_AUTHORITY = re.compile(r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{0,5})?$")
+_ONCE = ("host", "content-length", "transfer-encoding", "authorization")
+
+
 def parse_request(head: bytes, peer: str = "") -> Request:
     """Parse a request's head (without the empty line). BadRequest with the status to answer.
 
     Strict where laxness is how requests are smuggled (RFC 9112): no body, no folded or doubled lines that matter.
+    A header's value may hold bytes over 127 (RFC 9110, 5.5; other sites' cookies do), read as Latin-1.
     """
-    try:
-        lines = head.decode("ascii").split("\r\n")
-    except UnicodeDecodeError:
-        raise BadRequest(400, "the head is not ASCII")
+    lines = head.decode("latin-1").split("\r\n")
     parts = lines[0].split(" ")
-    if len(parts) != 3 or not parts[0].isalpha() or not parts[0].isupper():
+    if len(parts) != 3 or not _METHOD.match(parts[0]):
         raise BadRequest(400, "not an HTTP request line")
     method, target, version = parts
     if version not in ("HTTP/1.1", "HTTP/1.0"):
         raise BadRequest(505 if version.startswith("HTTP/") else 400, "HTTP/1.1 only")
-    headers: Dict[str, str] = {}
-    for line in lines[1:]:
-        name, colon, value = line.partition(":")
-        if not colon or not name or not all(c.isalnum() or c in "!#$%&'*+-.^_`|~" for c in name):
-            raise BadRequest(400, "not a header line")
-        if any(ord(c) < 32 and c != "\t" or ord(c) == 127 for c in value):
-            raise BadRequest(400, "a control character in a header")
-        name = name.lower()
-        if name in headers and name in ("host", "content-length", "transfer-encoding", "authorization"):
-            raise BadRequest(400, "a header stands there twice")
-        headers[name] = headers[name] + ", " + value.strip() if name in headers else value.strip()
+    headers = _headers(lines[1:])
     if version == "HTTP/1.1" and not headers.get("host"):
         raise BadRequest(400, "no Host header")
     if method not in ("GET", "HEAD"):
         raise BadRequest(405, "only GET and HEAD: nothing can be changed through this server")
     if headers.get("transfer-encoding") or headers.get("content-length", "0") != "0":
         raise BadRequest(413, "no request here has a body")
-    if not target.startswith("/") or len(target) > 2048 or any(ord(c) < 33 for c in target):
+    if len(target) > 2048 or any(not 32 < ord(c) < 127 for c in target):
         raise BadRequest(400, "not a path")
-    try:
-        split = urlsplit("http://x" + target)
-        path = unquote(split.path, errors="strict")
-        query = dict(parse_qsl(split.query, keep_blank_values=True, errors="strict"))
-    except (ValueError, UnicodeDecodeError):
-        raise BadRequest(400, "not a path")
-    if "\0" in path:
-        raise BadRequest(400, "not a path")
+    if target[:7].lower() == "http://" or target[:8].lower() == "https://":
+        # The absolute form, as to a proxy; its host counts, whatever the header says (RFC 9112, 3.2.2).
+        authority, slash, rest = target.partition("://")[2].partition("/")
+        authority, mark, query = authority.partition("?")
+        if not _AUTHORITY.match(authority):
+            raise BadRequest(400, "not an address")
+        headers["host"], target = authority, "/" + mark + query + slash * bool(mark) + rest
+    path, query_of = _split(target)
     wish = headers.get("connection", "").lower()
     keep = "close" not in wish if version == "HTTP/1.1" else "keep-alive" in wish
-    return Request(method, path, query, headers, peer, keep)
+    return Request(method, path, query_of, headers, peer, keep)
+
+
+def _headers(lines: List[str]) -> Dict[str, str]:
+    headers: Dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not _NAME.match(name):
+            raise BadRequest(400, "not a header line")
+        if any(ord(c) < 32 and c != "\t" or ord(c) == 127 for c in value):
+            raise BadRequest(400, "a control character in a header")
+        name = name.lower()
+        if name in headers and name in _ONCE:
+            raise BadRequest(400, "a header stands there twice")
+        headers[name] = headers[name] + ", " + value.strip() if name in headers else value.strip()
+    return headers
+
+
+def _split(target: str) -> Tuple[str, Dict[str, str]]:
+    """The path, unquoted, and the query of an origin-form target."""
+    path, _, query = target.partition("#")[0].partition("?")
+    try:
+        path = unquote(path, errors="strict")
+        found = dict(parse_qsl(query, keep_blank_values=True, errors="strict"))
+    except (ValueError, UnicodeDecodeError):
+        raise BadRequest(400, "not a path") from None
+    if not path.startswith("/") or any(ord(c) < 32 or ord(c) == 127 for c in path):
+        raise BadRequest(400, "not a path")
+    return path, found

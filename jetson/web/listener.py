@@ -6,6 +6,7 @@ the first bytes of a connection are looked at here; they go along with it.
 
 import contextlib
 import errno
+import logging
 import selectors
 import socket
 import threading
@@ -15,10 +16,13 @@ from typing import Callable, Dict, Optional
 from jetson.net import listen
 from jetson.web.http import BadRequest, Request, Response, compose, parse_request
 
+_log = logging.getLogger(__name__)
+
 HEAD_BYTES = 8192
 HEAD_S = 5.0
 WAITING = 128
-_OURS = (b"GET /healthz", b"HEAD /healthz")
+# The absolute form too: what it asks for is known when the line is whole.
+_OURS = (b"GET /healthz", b"HEAD /healthz", b"GET http", b"HEAD http")
 
 
 class _Caller:
@@ -141,7 +145,8 @@ class Door:
         except BadRequest as error:
             response = Response(error.status, (str(error) + "\n").encode())
         except Exception as error:  # whatever is wrong there: no answer would look like a dead process
-            response = Response(500, f"{type(error).__name__}: {error}\n".encode("utf-8", "replace"))
+            _log.error("fault in /healthz: %s: %s", type(error).__name__, error)
+            response = Response(500, b"a fault in this server; its log tells more\n")
         sock = self._let_go(caller)
         # A few hundred bytes always fit into the buffer of a new socket.
         with contextlib.suppress(OSError):

@@ -55,7 +55,7 @@
   function look() {
     clearTimeout(retry);
     if (paused || document.hidden) return; // a hidden tab needs no pictures: nothing is encoded for it
-    picture.src = "/stream.mjpg?camera=" + camera + "&t=" + Date.now();
+    picture.src = "stream.mjpg?camera=" + camera + "&t=" + Date.now();
   }
   picture.addEventListener("error", () => { clearTimeout(retry); retry = setTimeout(look, 1500); });
   function pause(wish) {
@@ -261,7 +261,7 @@
       if (person && state && state.cameras.length > 1) words += " (camera " + e.camera + ")";
       const body = make("span", {}, words);
       if (person && e.kind === "enter" && state && state.privacy.crops_kept) {
-        const crop = make("img", { src: "/api/crops/" + e.camera + "-" + e.person, alt: "", loading: "lazy" });
+        const crop = make("img", { src: "api/crops/" + e.camera + "-" + e.person, alt: "", loading: "lazy" });
         crop.addEventListener("error", () => crop.remove());
         body.append(crop);
       }
@@ -278,7 +278,7 @@
         "age " + (c.status === "live" ? ms(c.frame_age_ms) + " ms" : "–"), c.dropped + " skipped",
         c.restarts ? c.restarts + " restarts" : ""].filter(Boolean).join(" · ")),
       c.last_error ? make("p", { class: "quiet" }, "Last: " + c.last_error) : "",
-      c.drift ? make("p", { class: "quiet" }, make("a", { href: "/drift" }, "Then and now"), ": " + (c.drift.look ? "look at it" :
+      c.drift ? make("p", { class: "quiet" }, make("a", { href: "drift" }, "Then and now"), ": " + (c.drift.look ? "look at it" :
         c.drift.ratio !== null ? "as it was" : c.drift.state === "learning" ? "learning, " + Math.floor(100 * c.drift.learned) + " %" : "not enough seen yet")) : "")));
   }
 
@@ -302,8 +302,8 @@
     if (words === spoken) return; // an unchanged alert must not be read out again
     spoken = words;
     $("alerts").replaceChildren(...state.warnings.map((w) => {
-      const [words, where] = w.split(/(\/drift)$/);
-      return make("p", { class: "alert" + (/no picture|fails/i.test(w) ? " bad" : "") }, words, where ? make("a", { href: where }, where) : "");
+      const [words, where] = w.split(/(\/drift)$/); // relative, so that it holds below a proxy's path
+      return make("p", { class: "alert" + (/no picture|fails/i.test(w) ? " bad" : "") }, words, where ? make("a", { href: where.slice(1) }, where) : "");
     }));
   }
 
@@ -412,7 +412,7 @@
     drawEvents();
   }
   function listen() {
-    const source = new EventSource("/api/events");
+    const source = new EventSource("api/events");
     // A stream of pictures that breaks off tells the page nothing: the last one would stand there for ever.
     source.addEventListener("open", () => { if (lastState) look(); });
     source.addEventListener("state", (m) => take(JSON.parse(m.data)));

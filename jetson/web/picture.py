@@ -2,7 +2,7 @@
 
 import threading
 import time
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -10,10 +10,21 @@ import numpy as np
 from jetson.bundle.classes import MASK_CLASSES, Classes
 from jetson.tracking import tracker
 from jetson.web import overlay
+from jetson.web.server import Server
 
 QUALITY = 80
 BLUR_SHARE = 0.6  # of the score from which a face is shown: from there on it is blurred
 MAX_SIDE = 1280
+
+
+BOUNDARY = "jetmaskframe"
+NEXT = f"\r\n--{BOUNDARY}\r\n".encode()
+
+
+def picture_part(jpeg: bytes) -> bytes:
+    """One part of the MJPEG stream, with the boundary behind it: browsers show a part only when it has ended."""
+    head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+    return head.encode() + jpeg + NEXT
 
 
 def blur(image: np.ndarray, xyxy: np.ndarray) -> None:
@@ -91,6 +102,32 @@ def encode(image: np.ndarray, quality: int = QUALITY) -> bytes:
     if not good:
         raise ValueError(f"OpenCV cannot encode a picture of {image.shape}")
     return data.tobytes()
+
+
+class Pictures:
+    """The newest picture of each camera, for those who come later, and to those who watch."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._newest: Dict[int, bytes] = {}
+
+    def newest(self, camera: int) -> Optional[bytes]:
+        """The JPEG that was told last."""
+        return self._newest.get(camera)
+
+    def show(self, camera: int, jpeg: bytes, marked: bool = False) -> None:
+        """A new picture of a camera is encoded; `marked`: with lines and zones, which only a snapshot has."""
+        if marked:
+            self._server.publish(f"marked {camera}", jpeg)
+            return
+        self._newest[camera] = jpeg
+        self._server.publish(f"picture {camera}", picture_part(jpeg))
+        self._server.publish(f"snapshot {camera}", jpeg)
+
+    def none(self, camera: int, lines: List[str]) -> None:
+        """Show a card to those who watch; a snapshot that is waited for is not answered with it."""
+        self._newest[camera] = card(lines)
+        self._server.publish(f"picture {camera}", picture_part(self._newest[camera]))
 
 
 class Studio:
@@ -175,13 +212,16 @@ class Studio:
                     return
                 waiting = [index for index, job in enumerate(self._jobs) if job is not None]
             for index in waiting:
+                job, image = self._jobs[index], self._buffers[index]
+                if job is None or image is None:  # not so: an offer fills both
+                    self._jobs[index] = None
+                    continue
                 try:
-                    result, plain, marked = self._jobs[index]
+                    result, plain, marked = job
                     if marked:
-                        copy = self._buffers[index].copy()
-                        self._publish(index, self.render(copy, result, self._places(index)), True)
+                        self._publish(index, self.render(image.copy(), result, self._places(index)), True)
                     if plain:
-                        self._publish(index, self.render(self._buffers[index], result))
+                        self._publish(index, self.render(image, result))
                     self.encoded += plain + marked
                 except Exception:  # whatever it was: this picture is missing, the next one comes
                     pass
@@ -193,13 +233,13 @@ class Studio:
         if self.blurred:
             # Unsure detections too, and where a face was a moment ago: better a blurred poster than a face.
             blur(image, result.faces.xyxy[result.faces.confidence >= BLUR_SHARE * self.score])
-            blur(image, np.array([face.predict(result.arrived) for face in result.tracks]))
+            blur(image, np.array([face.predict(result.at) for face in result.tracks]))
         scale = min(1.0, MAX_SIDE / max(image.shape[:2]))
         if scale < 1:
             image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         if places is not None:
             overlay.draw(image, places)
-        draw(image, result.tracks, result.arrived, scale, self.classes)
+        draw(image, result.tracks, result.at, scale, self.classes)
         return encode(image)
 
 

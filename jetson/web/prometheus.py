@@ -1,6 +1,6 @@
 """The state in Prometheus' text format."""
 
-from typing import Any, Dict, Iterator
+from typing import Any, Dict, Iterator, Optional
 
 
 class _Collector:
@@ -13,7 +13,7 @@ class _Collector:
 
         state = self._state
 
-        def one(kind, name, text, value):
+        def one(kind: Any, name: str, text: str, value: Optional[float]) -> Any:
             metric = kind("jetmask_" + name, text)
             if value is not None:
                 metric.add_metric([], value)

@@ -1,12 +1,13 @@
 """A small HTTP/1.1 server in one thread: no client can hold it up, and none costs a thread.
 
-Its clients come through a door (jetson.web.listener), which listens. All sockets are non-blocking. A request's head must be
-whole within 5 s and 8 KiB; a response or stream that makes no progress for 5 s is dropped. A stream (MJPEG, SSE) has
-one part under way per viewer; what comes meanwhile is skipped (pictures) or queued up to a limit (events). When all
-places are taken, the oldest unfinished request goes.
+Its clients come through a door (jetson.web.listener), which listens. All sockets are non-blocking. A request's head
+must be whole within 5 s and 8 KiB; a response or stream that makes no progress for 5 s is dropped. A stream (MJPEG,
+SSE) has one part under way per viewer; what comes meanwhile is skipped (pictures) or queued up to a limit (events).
+When all places are taken, the oldest unfinished request goes.
 """
 
 import contextlib
+import logging
 import os
 import selectors
 import socket
@@ -15,6 +16,8 @@ import time
 from typing import Callable, Dict, List, Optional, Set, Tuple
 
 from jetson.web.http import BadRequest, Request, Response, compose, parse_request
+
+_log = logging.getLogger(__name__)
 
 HEAD_BYTES = 8192
 HEAD_S = 5.0
@@ -93,10 +96,10 @@ class Server:
     def admit(self, sock: socket.socket, peer: str, received: bytes = b"") -> None:
         """Take over a connection, with what was read from it already; callable from any thread, never waits."""
         with self._lock:
-            if len(self._arrivals) < CONNECTIONS:
+            room = len(self._arrivals) < CONNECTIONS
+            if room:
                 self._arrivals.append((sock, peer, received))
-                sock = None
-        if sock is not None:
+        if not room:
             self.refused += 1
             sock.close()
         self._wake()
@@ -238,12 +241,14 @@ class Server:
                 )
                 request = None
             except Exception as error:  # a fault in one answer must not end the service
-                response = Response(500, f"{type(error).__name__}: {error}\n".encode("utf-8", "replace"))
+                # What it says is for the log: it may name what a visitor should not see.
+                _log.exception("fault in the answer to %r: %s", request.path if request else "", type(error).__name__)
+                response = Response(500, b"a fault in this server; its log tells more\n")
             self._answer(connection, request, response)
 
     def _answer(self, connection: _Connection, request: Optional[Request], response: Response) -> None:
         stream = bool(response.topic) and request is not None and request.method == "GET"
-        if response.once and response.topic:
+        if response.once and response.topic and request is not None and request.method == "GET":
             connection.topic, connection.pending = response.topic, (request, response)
             connection.deadline = time.monotonic() + ONCE_S
             return
@@ -261,6 +266,8 @@ class Server:
 
     def _fulfil(self, connection: _Connection, part: Optional[bytes]) -> None:
         """Give a `once` connection its body; None: there was none in time."""
+        if connection.pending is None:
+            return
         request, response = connection.pending
         connection.pending, connection.topic = None, ""
         if part is None:

@@ -2,13 +2,15 @@
 
 import json
 import os
-from typing import Any, Dict, List, Optional
+import re
+from typing import Any, Dict, Optional
 
 from jetson.monitor.journal import Journal
 from jetson.monitor.status import Status
 from jetson.web import access, prometheus
 from jetson.web.http import Request, Response
-from jetson.web.picture import Studio, card
+from jetson.web.picture import BOUNDARY, NEXT, Pictures, Studio, picture_part
+from jetson.web.server import Server
 
 WEB = os.path.dirname(os.path.abspath(__file__))
 FILES = {
@@ -19,8 +21,6 @@ FILES = {
     "/drift": ("drift.html", "text/html; charset=utf-8"),
     "/drift.js": ("drift.js", "text/javascript; charset=utf-8"),
 }
-BOUNDARY = "jetmaskframe"
-_NEXT = f"\r\n--{BOUNDARY}\r\n".encode()
 _JPEG_TYPE = "image/jpeg"
 
 
@@ -30,40 +30,28 @@ def event_part(name: str, value: Any) -> bytes:
     return f"event: {name}\n{number}data: {json.dumps(value)}\n\n".encode()
 
 
-def picture_part(jpeg: bytes) -> bytes:
-    """One part of the MJPEG stream, with the boundary behind it: browsers show a part only when it has ended."""
-    head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-    return head.encode() + jpeg + _NEXT
-
-
 class Site:
-    """Routes requests. `picture(camera, jpeg)` and `tell(name, value)` feed the streams of `server`."""
+    """Routes requests; `tell(name, value)` feeds the stream of events."""
 
-    def __init__(self, status: Status, journal: Journal, guard: access.Access) -> None:
+    def __init__(
+        self,
+        status: Status,
+        journal: Journal,
+        guard: access.Access,
+        server: Server,
+        pictures: Pictures,
+        studio: Studio,
+    ) -> None:
         self.status = status
         self.journal = journal
         self.guard = guard
-        self.server: Any = None
-        self.studio: Optional[Studio] = None
-        self._pictures: Dict[int, bytes] = {}
+        self.server = server
+        self.pictures = pictures
+        self.studio = studio
         self._files: Dict[str, bytes] = {}
         for path, (name, _) in FILES.items():
             with open(os.path.join(WEB, name), "rb") as file:
                 self._files[path] = file.read()
-
-    def picture(self, camera: int, jpeg: bytes, marked: bool = False) -> None:
-        """A new picture of a camera is encoded; `marked`: with lines and zones, which only a snapshot has."""
-        if marked:
-            self.server.publish(f"marked {camera}", jpeg)
-            return
-        self._pictures[camera] = jpeg
-        self.server.publish(f"picture {camera}", picture_part(jpeg))
-        self.server.publish(f"snapshot {camera}", jpeg)
-
-    def no_picture(self, camera: int, lines: List[str]) -> None:
-        """Show a card to those who watch; a snapshot that is waited for is not answered with it."""
-        self._pictures[camera] = card(lines)
-        self.server.publish(f"picture {camera}", picture_part(self._pictures[camera]))
 
     def tell(self, name: str, value: Any) -> None:
         """Send an event to everybody who listens."""
@@ -71,11 +59,12 @@ class Site:
 
     def viewers(self, topic: str, count: int) -> None:
         """The server's word about how many watch."""
-        if topic.startswith("picture ") and self.studio is not None:
+        if topic.startswith("picture "):
             self.studio.want(int(topic.split()[1]), count > 0)
 
     def handle(self, request: Request) -> Response:
         """Answer one request; called in the server's thread, so it must not wait for anything."""
+        request = access.without_prefix(request)
         refusal = self.guard.refuse(request)
         if refusal is not None:
             return refusal
@@ -105,27 +94,31 @@ class Site:
         camera = self._camera(request)
         if camera is None:
             return Response(404, b"there is no such camera\n")
-        first = picture_part(self._pictures[camera]) if self._unseen(camera) else b""
+        card = self._card(camera)
+        first = b"" if card is None else picture_part(card)
         return Response(
             200,
-            _NEXT + first,
+            NEXT + first,
             "multipart/x-mixed-replace; boundary=" + BOUNDARY,
             topic=f"picture {camera}",
             latest_only=True,
         )
 
-    def _unseen(self, camera: int) -> bool:
-        """Whether the kept picture is the present one: a card that says that there is none."""
-        return camera in self._pictures and self.status.runner.views[camera].camera.status != "live"
+    def _card(self, camera: int) -> Optional[bytes]:
+        """The picture that says that there is none, while that is so."""
+        live = self.status.runner.views[camera].camera.status == "live"
+        return None if live else self.pictures.newest(camera)
 
     def _snapshot(self, request: Request) -> Response:
         camera = self._camera(request)
         if camera is None:
             return Response(404, b"there is no such camera\n")
-        if self._unseen(camera):
-            return Response(503, self._pictures[camera], _JPEG_TYPE, {"Retry-After": "2"})
+        card = self._card(camera)
+        if card is not None:
+            return Response(503, card, _JPEG_TYPE, {"Retry-After": "2"})
         marked = request.query.get("overlay", "0") == "1"
-        self.studio.want_one(camera, marked)
+        if request.method == "GET":  # for HEAD none is drawn
+            self.studio.want_one(camera, marked)
         return Response(200, b"", _JPEG_TYPE, topic=f"{'marked' if marked else 'snapshot'} {camera}", once=True)
 
     def _state(self, request: Request) -> Response:
@@ -133,7 +126,7 @@ class Site:
 
     def _events(self, request: Request) -> Response:
         text = request.headers.get("last-event-id", "0")
-        after = int(text) if text.isdigit() else 0
+        after = int(text) if re.match(r"^[0-9]{1,15}$", text) else 0
         first = b"retry: 2000\n\n"
         if after:  # before the state, whose newest events the page would take for all
             first += b"".join(event_part("event", e) for e in reversed(self.journal.latest(100, after)))

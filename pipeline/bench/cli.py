@@ -2,9 +2,10 @@
 
 import argparse
 
-from jetson import bench
+from jetson.bench import cli as bench
 from pipeline.bench import trtexec_import
-from pipeline.deploy import device_bench
+from pipeline.deploy import device_bench, layout
+from pipeline.deploy.device_bench import DeviceBench
 from pipeline.paths import SHIPPED
 
 
@@ -16,7 +17,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         default=SHIPPED,
         help="the bundle's folder (default: the one that ships with jetmask)",
     )
-    device_bench.options(parser)
+    _device_options(parser)
     bench.bench_options(parser)
     parser.add_argument(
         "--import-trtexec",
@@ -30,10 +31,23 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _device_options(parser: argparse.ArgumentParser) -> None:
+    """The arguments that concern the device."""
+    parser.add_argument("--device", metavar="USER@HOST", help="measure there, with the bundle that is deployed there")
+    parser.add_argument("--ssh", default="", metavar="'...'", help="words for ssh, as in `jetmask deploy`")
+    parser.add_argument("--state", default=layout.STATE, help="where bundles are kept there (default: %(default)s)")
+    parser.add_argument(
+        "--target",
+        metavar="KIND",
+        help="also predict for this kind of device (nano, orin-nano, ...) from --bundle, and say how far off that was",
+    )
+
+
 def command(args: argparse.Namespace) -> int:
     """Measure and print."""
     if args.import_trtexec:
         return trtexec_import.command(args)
     if args.device:
-        return device_bench.command(args)
+        where = DeviceBench(args.device, args.bundle, args.ssh, args.state, args.target, args.out, args.json)
+        return device_bench.run(where, bench.settings_of(args))
     return bench.command(args)

@@ -118,8 +118,7 @@ def make_files(args: Any, device: targets.Target) -> list[dict[str, Any]]:
     """
     onnx = args.model
     name = os.path.splitext(os.path.basename(onnx))[0]
-    with open(onnx, "rb") as file:
-        facts = onnx_facts.parse(file.read(), onnx)
+    _, facts = onnx_facts.read(onnx)
     if facts.quantized or facts.half:
         raise BadInput("the file is not a float32 model", onnx, "what `jetmask export` writes", "give <model>.onnx")
     precisions = wanted(device, args.precision)
@@ -209,8 +208,7 @@ def trtexec_lines(args: Any, device: targets.Target) -> list[str]:
     for version in trtexec.versions(device):
         label = ".".join(map(str, version))
         for title, onnx, input_wh, precision in _recipes(args, device):
-            with open(onnx, "rb") as file:
-                facts = onnx_facts.parse(file.read(), onnx)
+            _, facts = onnx_facts.read(onnx)
             cache = args.calibration if args.calibration and args.calibration.endswith(".cache") else None
             lines.append(f"# {title}, {device.title}, TensorRT {label}")
             lines.append(

@@ -197,16 +197,19 @@ def write_bundle(
 ):
     """Write a bundle of models [(Made, keras model)], measure what can run here, and write it again with the AP.
 
+    input_whs: the sizes of every model, or {model's name: its sizes}.
+
     A variant that loses more than max_drop points against its fp32 is left out, and its figures said.
     card: function of (results) -> markdown. Returns (root digest, results of `measure`)."""
     kinds = {made.name: made.kinds for made, _ in models}
     calibration = {made.name: made.table for made, _ in models}
+    whs = input_whs if isinstance(input_whs, dict) else dict.fromkeys(kinds, input_whs)
 
     def variants(aps, without=()):
         return [
             entry
             for made, model in models
-            for entry in entries(made, model, input_whs, aps)
+            for entry in entries(made, model, whs[made.name], aps)
             if entry["name"] not in without
         ]
 

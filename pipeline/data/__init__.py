@@ -1,0 +1,1 @@
+"""Labelled photographs: importers, checks, splits, drawn data."""

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jetson.errors import UsageError
-from pipeline.data import draw, fetch, importer, leak, split, stats
+from pipeline.data import draw, fetch, importer, leak, prelabel, select, split, stats
 from pipeline.data.classes import CLASSES, IGNORE
+from pipeline.paths import SHIPPED
 
 
 def _source_options(parser: argparse.ArgumentParser) -> None:
@@ -146,6 +147,49 @@ def _fetch(args: argparse.Namespace) -> int:
     return fetch.run(fetch.Settings(args.name, args.to, args.accept, args.json))
 
 
+def _detector_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", metavar="DIR", default=SHIPPED, help="default: the one that ships with jetmask")
+    parser.add_argument("--variant", metavar="NAME", help="default: the most accurate that runs here")
+    parser.add_argument("--json", action="store_true")
+
+
+def _prelabel_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a folder of photographs")
+    parser.add_argument("--format", choices=sorted(prelabel.WRITERS), default="yolo", help="default: yolo")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to write (default: DIR_FORMAT, beside it)")
+    parser.add_argument("--score", type=float, metavar="S", help="boxes from this score (default: the bundle's)")
+    _detector_options(parser)
+    parser.epilog = "example: jetmask data prelabel photos --format label-studio"
+
+
+def _prelabel(args: argparse.Namespace) -> int:
+    return prelabel.run(
+        prelabel.Settings(args.folder, args.format, args.bundle, args.out, args.variant, args.score, args.json)
+    )
+
+
+def _select_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a folder of photographs")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write the chosen ones into")
+    parser.add_argument("--count", type=int, default=100, metavar="N", help="how many (default: 100)")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="SPLIT_DIR",
+        help="labelled already: nothing that is nearly one of these",
+    )
+    _detector_options(parser)
+    parser.epilog = "example: jetmask data select collected chosen --count 200 --against data/mine/train"
+
+
+def _select(args: argparse.Namespace) -> int:
+    return select.run(
+        select.Settings(args.folder, args.out, args.count, args.bundle, args.variant, tuple(args.against), args.json)
+    )
+
+
 _VERBS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int], str]] = {
     "import": (_import_options, _import, "labels of COCO, VOC, YOLO, CVAT, Label Studio and others into one layout"),
     "check": (
@@ -154,6 +198,8 @@ _VERBS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[arg
         "list every finding of a data set; with --against, near-duplicates too",
     ),
     "split": (_split_options, _split, "train, val and test that share no photograph"),
+    "select": (_select_options, _select, "of many photographs those that are worth labelling"),
+    "prelabel": (_prelabel_options, _prelabel, "draft labels by a detector, to be corrected in a labelling tool"),
     "draw": (_draw_options, _draw, "a labelled set drawn from nothing"),
     "stats": (_stats_options, _stats, "boxes by class and size, as a table and plots"),
     "fetch": (_fetch_options, _fetch, "download a public collection, or say how to place it by hand"),

@@ -47,7 +47,7 @@ def read(path: Path) -> ImageFile:
 
 
 def whole(data: bytes) -> str:
-    """The suffix that the content of an image file asks for; BrokenImage where it is none, or not all of it is there."""
+    """The suffix that the content of an image file asks for; BrokenImage: it is none, or not all of it is there."""
     suffix = _suffix(data)
     if not data or suffix is None:
         raise BrokenImage("is empty" if not data else "is no JPEG, PNG, BMP, WebP or TIFF")

@@ -1,16 +1,18 @@
 """`jetmask deploy`: bring a bundle to a Jetson over ssh, try it there, switch to it, and go back if it fails."""
 
 import argparse
+import dataclasses
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from jetson.errors import UsageError
 from jetson.install import leftovers, store
-from pipeline.deploy import fleet_cli, layout
+from pipeline.deploy import fleet_cli
 from pipeline.deploy import options as deploy_options
 from pipeline.deploy.deployment import Deployment, parcel, say_on_stderr
 from pipeline.deploy.device_bench import parse
 from pipeline.deploy.installed import Installed
+from pipeline.deploy.settings import Settings
 from pipeline.deploy.ssh import Remote
 
 _EXAMPLES = """examples:
@@ -44,9 +46,14 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     add("--lines", type=int, default=100, metavar="N", help="with --logs: how many (default: %(default)s)")
     add("--dry-run", action="store_true", help="print each command for the device instead of running it")
-    add("--source", action="append", metavar="URI", help="what the runner watches (default: /dev/video0)")
-    add("--host", default="127.0.0.1", help="address that the live page listens on there (default: %(default)s)")
-    add("--port", type=int, default=8080, help="its port (default: %(default)s)")
+    add(
+        "--source",
+        action="append",
+        metavar="URI",
+        help="what the runner watches there: csi://0, /dev/video0, rtsp://...; may be given several times",
+    )
+    add("--host", default=Settings.host, help="address that the live page listens on there (default: %(default)s)")
+    add("--port", type=int, default=Settings.port, help="its port (default: %(default)s)")
     add("--serve-args", default="", metavar="'...'", help="further arguments for `serve`: --serve-args='--blur-faces'")
     add(
         "--variant",
@@ -61,13 +68,13 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     add("--image-tar", metavar="FILE", help="a saved image (docker save) for a device without internet")
     add("--build-arg", action="append", default=[], metavar="K=V", help="for building the image on the device")
-    add("--docker", default="docker", metavar="PROGRAM", help="docker there, or podman (default: %(default)s)")
+    add("--docker", default=Settings.docker, metavar="PROGRAM", help="docker there, or podman (default: %(default)s)")
     add("--no-gpu", action="store_true", help="run on the CPU although the device could do more")
-    add("--python", default="python3", metavar="PROGRAM", help="Python there (default: %(default)s)")
+    add("--python", default=Settings.python, metavar="PROGRAM", help="Python there (default: %(default)s)")
     add("--use-python", action="store_true", help="with --no-container: use --python as it is, without a venv")
     add("--wheels", metavar="DIR", help="with --no-container: wheels for a device without internet")
-    add("--root", default=layout.ROOT, help="where programs are put there (default: %(default)s)")
-    add("--state", default=layout.STATE, help="where bundles and engines are kept there (default: %(default)s)")
+    add("--root", default=Settings.root, help="where programs are put there (default: %(default)s)")
+    add("--state", default=Settings.state, help="where bundles and engines are kept there (default: %(default)s)")
     add("--digest", metavar="HEX", help="the root digest that the bundle must have")
     add("--key", metavar="FILE", help="demand a signature by this public key, here and there")
     add(
@@ -80,77 +87,138 @@ def options(parser: argparse.ArgumentParser) -> None:
     add(
         "--start",
         type=float,
-        default=180.0,
+        default=Settings.start,
         metavar="S",
         help="seconds the runner may take to be healthy (default %(default)s)",
     )
-    add("--watch", type=float, default=20.0, metavar="S", help="seconds it must stay healthy (default %(default)s)")
+    add(
+        "--watch",
+        type=float,
+        default=Settings.watch,
+        metavar="S",
+        help="seconds it must stay healthy (default %(default)s)",
+    )
     add("--ssh", default="", metavar="'...'", help="words for ssh, for instance '-p 2222' or '-F FILE'")
-    add("--retries", type=int, default=4, help="how often a broken connection is tried again (default %(default)s)")
+    add(
+        "--retries",
+        type=int,
+        default=Settings.retries,
+        help="how often a broken connection is tried again (default %(default)s)",
+    )
     add("--json", action="store_true", help="print the result as JSON")
     fleet_cli.options(parser)
+
+
+class Ask(NamedTuple):
+    """A question about what is deployed, or the way back; at most one of them."""
+
+    status: bool = False
+    list: bool = False
+    rollback: bool = False
+    logs: bool = False
+    lines: int = 100
+    prune_old: int | None = None
+    json: bool = False
+
+    @property
+    def asks(self) -> bool:
+        """Whether anything is asked, so that no bundle is deployed."""
+        return self.status or self.list or self.rollback or self.logs or self.prune_old is not None
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The settings of a deployment that a command line names."""
+    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(Settings)}
+    values.update(source=tuple(args.source or ()), build_arg=tuple(args.build_arg))
+    return Settings(**values)
+
+
+def _fleet_settings(args: argparse.Namespace) -> fleet_cli.FleetSettings:
+    for name in ("list", "logs", "prune_old"):
+        if getattr(args, name) not in (False, None):
+            raise UsageError(
+                f"--{name.replace('_', '-')} asks one device",
+                "--fleet",
+                "--status or --rollback",
+                f"jetmask deploy --{name.replace('_', '-')} USER@HOST",
+            )
+    return fleet_cli.FleetSettings(
+        args.fleet,
+        tuple(args.words),
+        args.status,
+        args.rollback,
+        args.dry_run,
+        args.json,
+        args.canary,
+        args.canary_watch,
+        args.at_once,
+        args.keep,
+        args.skip_unreachable,
+        settings_of(args),
+    )
 
 
 def command(args: argparse.Namespace) -> int:
     """Deploy, or ask and steer what is deployed."""
     if args.fleet:
-        return fleet_cli.command(args, options)
+        return fleet_cli.run(_fleet_settings(args), options)
     if args.keep or args.skip_unreachable:
         raise UsageError("--keep and --skip-unreachable go with --fleet only")
-    asks = args.status or args.list or args.rollback or args.logs or args.prune_old is not None
-    if len(args.words) != (1 if asks else 2):
+    settings = settings_of(args)
+    ask = Ask(args.status, args.list, args.rollback, args.logs, args.lines, args.prune_old, args.json)
+    if len(args.words) != (1 if ask.asks else 2):
         raise UsageError(
-            "expected " + ("USER@HOST alone" if asks else "BUNDLE USER@HOST"),
+            "expected " + ("USER@HOST alone" if ask.asks else "BUNDLE USER@HOST"),
             " ".join(args.words) or None,
             None,
             "for instance `jetmask deploy "
-            + ("--status user@nano" if asks else "jetson/models user@nano")
+            + ("--status user@nano" if ask.asks else "jetson/models user@nano --source csi://0")
             + "`; `jetmask deploy --help` says the rest",
         )
-    deploy_options.check(args, sends=not asks and not args.dry_run)
+    deploy_options.check(settings, sends=not ask.asks and not args.dry_run)
     with Remote(args.words[-1], deploy_options.words(args.ssh, "ssh"), args.retries, args.dry_run) as remote:
-        if asks:
-            return _ask(remote, args)
+        if ask.asks:
+            return _ask(remote, settings, ask)
         with parcel(args.words[0]) as contents:
-            result = Deployment(remote, args, contents).run()
+            result = Deployment(remote, settings, contents).run()
     if not args.dry_run:
-        print(json.dumps(result, indent=1) if args.json else _summary(args, result))
+        print(json.dumps(result, indent=1) if args.json else _summary(settings, result))
     return 0
 
 
-def _ask(remote: Remote, args: argparse.Namespace) -> int:
-    words = ["--state", args.state, "--json"]
-    if args.status or args.list:
+def _ask(remote: Remote, settings: Settings, ask: Ask) -> int:
+    words = ["--state", settings.state, "--json"]
+    if ask.status or ask.list:
         words = ["--status", *words]
     else:
-        words = ["--logs", str(args.lines), "--state", args.state]
-    installed = Installed(remote, args)
+        words = ["--logs", str(ask.lines), "--state", settings.state]
+    installed = Installed(remote, settings)
     installed.require()
-    if args.rollback:
-        return _rollback(installed, args)
-    if args.prune_old is not None:
-        return _prune(installed, args)
-    if args.logs:
+    if ask.rollback:
+        return _rollback(installed, ask.json)
+    if ask.prune_old is not None:
+        return _prune(installed, ask.prune_old, ask.json)
+    if ask.logs:
         remote.run(installed.line(words), follow=print)
         return 0
     text = remote.run(installed.line(words))
     if remote.dry_run:
         return 0
     answer = parse(text, "the device's answer")
-    if args.status:
-        return _status(installed, answer, args.json)
-    if args.json:
+    if ask.status:
+        return _status(installed, answer, ask.json)
+    if ask.json:
         print(json.dumps(answer, indent=1))
     else:
         print(store.show(answer))
     return 0
 
 
-def _prune(installed: Installed, args: argparse.Namespace) -> int:
-    found = installed.prune(args.prune_old)
+def _prune(installed: Installed, keep: int, as_json: bool) -> int:
+    found = installed.prune(keep)
     if not found:
         return 0
-    print(json.dumps(found, indent=1) if args.json else leftovers.show(found))
+    print(json.dumps(found, indent=1) if as_json else leftovers.show(found))
     return 1 if found["problems"] else 0
 
 
@@ -167,11 +235,12 @@ def _status(installed: Installed, answer: dict[str, Any], as_json: bool) -> int:
     return 0 if said else 1
 
 
-def _rollback(installed: Installed, args: argparse.Namespace) -> int:
+def _rollback(installed: Installed, as_json: bool) -> int:
     """The way of every switch, by the digest: "go back", heard twice over a link that breaks, would undo itself."""
-    remote, service = installed.remote, f"{args.state}/service.previous.json"
+    remote, state = installed.remote, installed.settings.state
+    service = f"{state}/service.previous.json"
     if remote.dry_run:
-        remote.run(installed.line(["--status", "--state", args.state, "--json"]))
+        remote.run(installed.line(["--status", "--state", state, "--json"]))
         installed.switch("PREVIOUS", service, say_on_stderr)
         return 0
     found = installed.status()
@@ -185,19 +254,19 @@ def _rollback(installed: Installed, args: argparse.Namespace) -> int:
         )
     kept = remote.code(["test", "-e", service]) == 0
     installed.switch(digest, service if kept else None, say_on_stderr)
-    print(json.dumps({"current": digest}, indent=1) if args.json else f"{remote.target} is back on {digest[:16]}")
+    print(json.dumps({"current": digest}, indent=1) if as_json else f"{remote.target} is back on {digest[:16]}")
     return 0
 
 
-def _summary(args: argparse.Namespace, result: dict[str, Any]) -> str:
+def _summary(settings: Settings, result: dict[str, Any]) -> str:
     lines = [f"{result['target']} runs bundle {result['digest'][:16]}"]
     lines += [f"  {title:<28} {seconds:6.1f} s" for title, seconds in result["times_s"].items()]
     lines.append(f"live page there: {result['url']}")
-    if not args.host.startswith("127.") and args.host != "localhost":
+    if not settings.host.startswith("127.") and settings.host != "localhost":
         lines.append(f"its token, and an address that enters with it once: jetmask deploy --logs {result['target']}")
     else:
         lines.append(
-            f"from here: ssh -L {args.port}:127.0.0.1:{args.port} {result['target']}, then open "
-            f"http://127.0.0.1:{args.port}/"
+            f"from here: ssh -L {settings.port}:127.0.0.1:{settings.port} {result['target']}, then open "
+            f"http://127.0.0.1:{settings.port}/"
         )
     return "\n".join(lines)

@@ -4,7 +4,6 @@ Up to the switch nothing that runs is touched: files arrive under names of their
 are whole. The switch itself runs on the device in a process of its own, so that a link that drops cannot cut it in two.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -27,6 +26,7 @@ from pipeline.deploy.device_bench import measure, parse
 from pipeline.deploy.installed import Installed
 from pipeline.deploy.layout import Layout
 from pipeline.deploy.provision import follower
+from pipeline.deploy.settings import Settings
 from pipeline.deploy.ssh import LONG_S, MINUTES_S, QUICK_S, Remote
 
 Say = Callable[[str], None]
@@ -53,18 +53,18 @@ def say_on_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def service_kind(args: argparse.Namespace) -> str:
+def service_kind(settings: Settings) -> str:
     """How the runner is to be kept running; UsageError for options that do not go together."""
-    kind = args.service or ("systemd" if args.no_container else "docker")
-    if args.no_container == (kind == "docker"):
-        raise UsageError(f"--service {kind} goes with{'out' if args.no_container else ''} --no-container only")
+    kind = settings.service or ("systemd" if settings.no_container else "docker")
+    if settings.no_container == (kind == "docker"):
+        raise UsageError(f"--service {kind} goes with{'out' if settings.no_container else ''} --no-container only")
     return str(kind)
 
 
 class Deployment:
     """One deployment of a parcel to one device; each method is one stage.
 
-    `args`: as `jetmask deploy` parses them. `say`: gets what there is to tell. `on_stage(number, count, title)` is
+    `say`: gets what there is to tell. `on_stage(number, count, title)` is
     called before each stage; what it raises ends the deployment there, and before the last stage nothing that runs has
     been touched. `lazy`: a device that runs this bundle in this way already, and is healthy, is not switched.
     `warnings`: what went wrong without making the deployment a failed one.
@@ -73,18 +73,18 @@ class Deployment:
     def __init__(
         self,
         remote: Remote,
-        args: argparse.Namespace,
+        settings: Settings,
         contents: Parcel,
         say: Say = say_on_stderr,
         on_stage: OnStage | None = None,
         lazy: bool = False,
     ) -> None:
-        self.remote, self.args, self.parcel, self.lazy, self._say = remote, args, contents, lazy, say
+        self.remote, self.settings, self.parcel, self.lazy, self._say = remote, settings, contents, lazy, say
         self._on_stage = on_stage or (lambda number, count, title: say(f"[{number}/{count}] {title}"))
-        self.kind = service_kind(args)
-        self.sources = args.source or ["/dev/video0"]
-        self.layout = Layout(args.root, args.state, contents.code_id)
-        self.installed = Installed(remote, args, self.layout)
+        self.kind = service_kind(settings)
+        self.sources = list(settings.source)
+        self.layout = Layout(settings.root, settings.state, contents.code_id)
+        self.installed = Installed(remote, settings, self.layout)
         self.facts: dict[str, str] = {}
         self.times: dict[str, float] = {}
         self.warnings: list[str] = []
@@ -107,7 +107,7 @@ class Deployment:
             self._on_stage(number, len(stages), title)
             self._timed(title, stage)
         self._timed("remove older releases", self._clean)
-        host = f"[{self.args.host}]" if ":" in self.args.host else self.args.host
+        host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
         return {
             "target": self.remote.target,
             "digest": self.digest,
@@ -117,7 +117,7 @@ class Deployment:
             "measured": self.measured,
             "removed": self.removed,
             "times_s": self.times,
-            "url": f"http://{host}:{self.args.port}/",
+            "url": f"http://{host}:{self.settings.port}/",
         }
 
     def _timed(self, title: str, stage: Callable[[], None]) -> None:
@@ -126,24 +126,27 @@ class Deployment:
         self.times[title] = round(time.monotonic() - started, 2)
 
     def _check_here(self, folder: str) -> None:
-        keys = signing.read_keys(self.args.key) if self.args.key else None
-        self.digest = install.check(folder, self.args.digest, keys)
+        keys = signing.read_keys(self.settings.key) if self.settings.key else None
+        self.digest = install.check(folder, self.settings.digest, keys)
         self.contents = manifest.load(folder)
-        self.variant = self.contents.variant(self.args.variant)
+        self.variant = self.contents.variant(self.settings.variant)
         self.measured: dict[str, Any] | None = None
         self._say(f"  {self.contents.name}, {len(self.contents.variants)} variants, root digest {self.digest}")
 
     def _preflight(self, layout: Layout, folder: str) -> None:
-        script = preflight.script(layout, self.args.python, self.args.docker, self.sources)
+        script = preflight.script(layout, self.settings.python, self.settings.docker, self.sources)
         answer = self.remote.run("sh -s", stdin=script, limit_s=2 * QUICK_S)
         if self.remote.dry_run:
             self.facts = {"uid": "1000", "gid": "1000", "user": "user", "python": "3.6", "home": "~"}
-            self.gpu = not self.args.no_gpu
+            self.gpu = not self.settings.no_gpu
+            self.sources = self.sources or ["SOURCE"]
         else:
             self.facts = preflight.parse(answer)
-            self.gpu = preflight.gpu_wanted(self.facts, self.args)
+            self.gpu = preflight.gpu_wanted(self.facts, self.settings)
+            if not self.sources:
+                raise preflight.ask_for_source(self.facts)
             found = preflight.judge(
-                self.facts, self.args, self.kind, layout, _size_kb(folder), self.sources, self.builds_engines()
+                self.facts, self.settings, self.kind, layout, _size_kb(folder), self.sources, self.builds_engines()
             )
             bad = [finding for finding in found if finding.level == "bad"]
             self._say(textwrap.indent(doctor.show([finding for finding in found if finding not in bad]), "  "))
@@ -164,13 +167,13 @@ class Deployment:
             and "tensorrt" in v.runtimes
             and (v.model, v.input_wh) == (self.variant.model, self.variant.input_wh)
         ]
-        if not self.args.variant and self.gpu and self.variant.precision == "fp32" and same:
+        if not self.settings.variant and self.gpu and self.variant.precision == "fp32" and same:
             self.variant = same[0]
             self._say(f"  {self.variant.name} will run there (another: --variant NAME)")
 
     def builds_engines(self) -> bool:
         """Whether this deployment builds TensorRT engines on the device."""
-        return self.gpu and not self.args.no_engines and "tensorrt" in self.variant.runtimes
+        return self.gpu and not self.settings.no_engines and "tensorrt" in self.variant.runtimes
 
     def _send_package(self, layout: Layout, package: str) -> None:
         code, arriving = shlex.quote(layout.code), f"{layout.root}/incoming/{layout.code_id}"
@@ -191,14 +194,14 @@ class Deployment:
             self._prepare_python(layout)
 
     def _prepare_image(self, layout: Layout) -> None:
-        docker = self.args.docker
+        docker = self.settings.docker
         flags = device.container_flags(layout, self.facts, self.sources, self.gpu)
         self.run_words = [docker, "run", "--rm", *flags, layout.image]
         self.inside = device.STATE
         base, build_base = self.bases
         provision.image(
             self.remote,
-            self.args,
+            self.settings,
             layout,
             {
                 "BASE": base,
@@ -206,19 +209,20 @@ class Deployment:
                 "JETPACK": self.jetpack,
                 "GPU": str(int(self.gpu)),
                 "VERSION": layout.code_id,
+                **dict(pair.split("=", 1) for pair in device.csv_mounts(self.facts)[1:]),
             },
             self._say,
         )
 
     def _prepare_python(self, layout: Layout) -> None:
         self.inside = layout.state
-        if self.args.use_python:
-            self.run_words = [self.args.python, "-m", "jetson"]
+        if self.settings.use_python:
+            self.run_words = [self.settings.python, "-m", "jetson"]
             return
         self.run_words = [f"{layout.venv}/bin/python", "-m", "jetson"]
         provision.modules(
             self.remote,
-            self.args,
+            self.settings,
             layout,
             device.pins(self.facts["python"]),
             self.gpu,
@@ -230,7 +234,7 @@ class Deployment:
         arriving = f"{layout.state}/incoming/{self.digest}"
         installed = layout.bundle(self.digest)
         verify = device.in_code(
-            layout, [self.args.python, "-m", "jetson", "verify", installed, "--digest", self.digest]
+            layout, [self.settings.python, "-m", "jetson", "verify", installed, "--digest", self.digest]
         )
         if not self.remote.dry_run and self.remote.code(verify, MINUTES_S) == 0:
             self._say("  it is there already")
@@ -238,10 +242,10 @@ class Deployment:
         self.remote.run(["mkdir", "-p", arriving])
         # What the bundle that runs now has in common with the new one is not sent.
         self.remote.copy(os.path.join(folder, ""), arriving + "/", [f"--copy-dest={layout.state}/current/"])
-        words = [self.args.python, "-m", "jetson", "install", arriving, "--stage", "--digest", self.digest]
-        if self.args.key:
+        words = [self.settings.python, "-m", "jetson", "install", arriving, "--stage", "--digest", self.digest]
+        if self.settings.key:
             key = f"{layout.state}/incoming/key.pub"
-            self.remote.copy(self.args.key, key)
+            self.remote.copy(self.settings.key, key)
             words += ["--key", key]
         self.remote.run(device.in_code(layout, words), limit_s=MINUTES_S)
         self.remote.run(["rm", "-rf", arriving])
@@ -259,7 +263,7 @@ class Deployment:
                     "this device has no GPU that is used"
                     if not self.gpu
                     else "not wanted"
-                    if self.args.no_engines
+                    if self.settings.no_engines
                     else f"{self.variant.name} does not run on TensorRT"
                 )
             )
@@ -274,7 +278,7 @@ class Deployment:
 
     def _self_test(self, layout: Layout) -> None:
         problems = self._problems(layout)
-        default = self.contents.variant(self.args.variant)
+        default = self.contents.variant(self.settings.variant)
         if problems and self.variant is not default:
             self._say(f"  {self.variant.name} does not work there: {problems[0]}\n  {default.name} will run instead")
             self.variant = default
@@ -313,7 +317,7 @@ class Deployment:
         return []
 
     def _measure(self, layout: Layout) -> None:
-        if self.args.no_bench:
+        if self.settings.no_bench:
             return
         self.measured = measure(
             self.remote,
@@ -323,8 +327,8 @@ class Deployment:
             f"{self.inside}/bundles/{self.digest}",
             ["--variant", self.variant.name],
         )
-        if self.measured and self.args.measured:
-            files.write_json(self.args.measured, self.measured)
+        if self.measured and self.settings.measured:
+            files.write_json(self.settings.measured, self.measured)
 
     def _switch(self, layout: Layout) -> None:
         spec = self._service(layout)
@@ -355,21 +359,23 @@ class Deployment:
 
     def _service(self, layout: Layout) -> dict[str, Any]:
         user_unit = self.kind == "systemd-user"
-        extra = options.words(self.args.serve_args, "serve-args")
+        extra = options.words(self.settings.serve_args, "serve-args")
         if self.variant.name != self.contents.default_variant:
             extra = ["--variant", self.variant.name, *extra]
-        serve = device.serve_words(f"{self.inside}/current", self.sources, self.args.host, self.args.port, extra)
+        serve = device.serve_words(
+            f"{self.inside}/current", self.sources, self.settings.host, self.settings.port, extra
+        )
         return device.service(
             layout,
             "systemd" if user_unit else self.kind,
             self.run_words,
             serve,
-            self.args.port,
+            self.settings.port,
             self.facts,
-            self.args.python,
-            self.args.docker,
+            self.settings.python,
+            self.settings.docker,
             user_unit,
-            self.args.host,
+            self.settings.host,
         )
 
     def _runs_already(self, spec: dict[str, Any]) -> bool:

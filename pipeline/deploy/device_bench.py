@@ -1,31 +1,21 @@
 """`jetmask bench --device`: run the device's own bench over ssh, bring its JSON home, hold predictions against it."""
 
-import argparse
 import json
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from jetson import bench, files
+from jetson import files
+from jetson.bench.measure import Settings
+from jetson.bench.result import text_table
 from jetson.bundle import manifest
 from jetson.cli import table
 from jetson.errors import BadInput, UsageError
 from pipeline import targets
-from pipeline.deploy import layout
+from pipeline.deploy import layout, options
 from pipeline.deploy.ssh import LONG_S, Remote
 from pipeline.latency import cli as predict
-
-
-def options(parser: argparse.ArgumentParser) -> None:
-    """The arguments that concern the device."""
-    parser.add_argument("--device", metavar="USER@HOST", help="measure there, with the bundle that is deployed there")
-    parser.add_argument("--ssh", default="", metavar="'...'", help="words for ssh, as in `jetmask deploy`")
-    parser.add_argument("--state", default=layout.STATE, help="where bundles are kept there (default: %(default)s)")
-    parser.add_argument(
-        "--target",
-        metavar="KIND",
-        help="also predict for this kind of device (nano, orin-nano, ...) from --bundle, and say how far off that was",
-    )
 
 
 def measure(
@@ -118,32 +108,42 @@ def text_predictions(measured: dict[str, Any]) -> str:
     return table(["inference, ms", "measured", "predicted", "off by", "90 % interval"], rows)
 
 
-def command(args: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class DeviceBench:
+    """Where to measure. `device`: as ssh knows it; `ssh`: further words for it; `state`: where bundles are kept there;
+    `bundle`: the same bundle here, to predict from for `target`; `out`: a file for the JSON."""
+
+    device: str
+    bundle: str
+    ssh: str = ""
+    state: str = layout.STATE
+    target: str | None = None
+    out: str | None = None
+    as_json: bool = False
+
+
+def run(where: DeviceBench, what: Settings) -> int:
     """Measure on the device and print."""
-    if args.source or args.data:
+    if what.source or what.data:
         raise UsageError(
             "--source and --data name things on this machine",
             "jetmask bench --device",
             "the bundle alone is measured there",
             "log in there and run `python3 -m jetson bench` for the others",
         )
-    words = []
-    for name in ("runtime", "threads", "seconds"):
-        if getattr(args, name, None) is not None:
-            words += ["--" + name, str(getattr(args, name))]
-    for name in args.variant:
-        words += ["--variant", name]
-    with Remote(args.device, shlex.split(args.ssh)) as remote:
-        spec = parse(remote.fetch(f"{args.state}/service.json"), "the device's service.json")
-        inside = layout.STATE if spec["kind"] == "docker" else args.state
-        found = measure(
-            remote, spec["run"], spec["cwd"], spec.get("env", {}), f"{inside}/current", words, args.seconds or 0.0
-        )
-    if args.target:
-        found = beside_predictions(found, args.bundle, args.target)
-    if args.out:
-        files.write_json(args.out, found)
-    print(json.dumps(found) if args.json else bench.text_table(found))
-    if args.target and not args.json:
+    words = ["--threads", str(what.threads), "--seconds", str(what.seconds)]
+    words += ["--runtime", what.runtime] if what.runtime else []
+    words += [word for name in what.variants for word in ("--variant", name)]
+    words += ["--all"] if what.everything else []
+    with Remote(where.device, options.words(where.ssh, "ssh")) as remote:
+        spec = parse(remote.fetch(f"{where.state}/service.json"), "the device's service.json")
+        inside = layout.STATE if spec["kind"] == "docker" else where.state
+        found = measure(remote, spec["run"], spec["cwd"], spec.get("env", {}), f"{inside}/current", words, what.seconds)
+    if where.target:
+        found = beside_predictions(found, where.bundle, where.target)
+    if where.out:
+        files.write_json(where.out, found)
+    print(json.dumps(found) if where.as_json else text_table(found))
+    if where.target and not where.as_json:
         print(text_predictions(found))
     return 0

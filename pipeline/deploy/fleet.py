@@ -15,7 +15,7 @@ relative to the file.
 """
 
 import argparse
-import copy
+import dataclasses
 import difflib
 import os
 from collections.abc import Callable, Iterator
@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from jetson.errors import BadInput
+from pipeline.deploy.settings import Settings
 
 # What concerns the rollout or the question that is asked, not one device.
 _NOT_HERE = {
@@ -48,10 +49,10 @@ _PATHS = ("image_tar", "wheels", "key", "measured")
 
 
 class Host(NamedTuple):
-    """One device: `name` as ssh knows it; `args`: the options of `jetmask deploy` for it."""
+    """One device: `name` as ssh knows it, and the settings of its deployment."""
 
     name: str
-    args: argparse.Namespace
+    settings: Settings
 
 
 class Fleet(NamedTuple):
@@ -62,7 +63,7 @@ class Fleet(NamedTuple):
     hosts: list[Host]
 
 
-def read(path: str, options: Callable[[argparse.ArgumentParser], None], base: argparse.Namespace) -> Fleet:
+def read(path: str, options: Callable[[argparse.ArgumentParser], None], base: Settings) -> Fleet:
     """Read a fleet file. `options` adds the arguments of `jetmask deploy`; `base`: the command line's.
 
     BadInput names the line and the key for whatever is wrong in the file.
@@ -72,6 +73,8 @@ def read(path: str, options: Callable[[argparse.ArgumentParser], None], base: ar
             document = yaml.compose(file, yaml.SafeLoader)
     except OSError as error:
         raise BadInput(f"cannot read the fleet file: {error.strerror}", path, "a YAML file with hosts") from error
+    except RecursionError:
+        raise BadInput("the fleet file is nested too deeply", path, "a YAML file with hosts") from None
     except UnicodeDecodeError as error:
         raise BadInput("the fleet file is not UTF-8", path, "a YAML file with hosts") from error
     except yaml.YAMLError as error:
@@ -86,7 +89,7 @@ def read(path: str, options: Callable[[argparse.ArgumentParser], None], base: ar
 
 
 class _Reader:
-    def __init__(self, path: str, options: Callable[[argparse.ArgumentParser], None], base: argparse.Namespace) -> None:
+    def __init__(self, path: str, options: Callable[[argparse.ArgumentParser], None], base: Settings) -> None:
         self.path, self.base = path, base
         self.folder = os.path.dirname(os.path.abspath(path))
         parser = argparse.ArgumentParser()
@@ -138,10 +141,7 @@ class _Reader:
                 "name",
                 "user@host, or a name of ~/.ssh/config",
             )
-        args = copy.copy(self.base)
-        for dest, value in {**defaults, **own}.items():
-            setattr(args, dest, value)
-        return Host(name, args)
+        return Host(name, dataclasses.replace(self.base, **{**defaults, **own}))
 
     def _options(self, node: Any, where: str, refused: tuple[str, ...]) -> dict[str, Any]:
         """{dest: value} of a mapping of options."""
@@ -167,7 +167,7 @@ class _Reader:
             raise self._bad(f"{key} is not true or false", node, key, "true or false")
         if isinstance(action, argparse._AppendAction):
             nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
-            return [self._scalar(key, each) for each in nodes]
+            return tuple(self._scalar(key, each) for each in nodes)
         text = self._scalar(key, node)
         if action.choices is not None and text not in action.choices:
             raise self._bad(f"{key} is {text!r}", node, key, "one of " + ", ".join(map(str, action.choices)))

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 from jetson import cli, files
@@ -21,7 +22,8 @@ from pipeline.deploy.deployment import Deployment, parcel, service_kind
 from pipeline.deploy.fleet import Fleet, Host
 from pipeline.deploy.installed import Installed
 from pipeline.deploy.journal import Journal
-from pipeline.deploy.rollout import Rollout, Settings
+from pipeline.deploy.rollout import Rollout
+from pipeline.deploy.settings import Settings
 from pipeline.deploy.ssh import Remote, Unreachable
 
 Options = Callable[[argparse.ArgumentParser], None]
@@ -53,24 +55,36 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def command(args: argparse.Namespace, options_of_deploy: Options) -> int:
+@dataclass(frozen=True)
+class FleetSettings:
+    """What is asked of a fleet. `path`: its file; `words`: what stands on the command line beside options, the bundle
+    where the file names none; `canary_watch`: seconds; `each`: what holds for every device that does not say otherwise.
+    """
+
+    path: str
+    words: tuple[str, ...] = ()
+    status: bool = False
+    rollback: bool = False
+    dry_run: bool = False
+    json: bool = False
+    canary: int = 1
+    canary_watch: float = 30.0
+    at_once: int = 4
+    keep: bool = False
+    skip_unreachable: bool = False
+    each: Settings = field(default_factory=Settings)
+
+
+def run(settings: FleetSettings, options_of_deploy: Options) -> int:
     """Roll out, ask, or go back."""
-    for name in ("list", "logs", "prune_old"):
-        if getattr(args, name) not in (False, None):
-            raise UsageError(
-                f"--{name.replace('_', '-')} asks one device",
-                "--fleet",
-                "--status or --rollback",
-                f"jetmask deploy --{name.replace('_', '-')} USER@HOST",
-            )
-    if args.canary < 0 or args.at_once < 1 or args.canary_watch < 0:
+    if settings.canary < 0 or settings.at_once < 1 or settings.canary_watch < 0:
         raise UsageError("--canary and --canary-watch are from 0, --at-once from 1", "--fleet")
-    if args.dry_run and (args.status or args.rollback):
+    if settings.dry_run and (settings.status or settings.rollback):
         raise UsageError("--dry-run shows the commands of a deployment only", "--status, --rollback")
-    fleet = fleet_of.read(args.fleet, options_of_deploy, args)
+    fleet = fleet_of.read(settings.path, options_of_deploy, settings.each)
     for host in fleet.hosts:  # nothing begins while one of them cannot be right
         try:
-            deploy_options.check(host.args, sends=not (args.dry_run or args.status or args.rollback))
+            deploy_options.check(host.settings, sends=not (settings.dry_run or settings.status or settings.rollback))
         except JetmaskError as error:
             raise type(error)(
                 error.what,
@@ -78,64 +92,64 @@ def command(args: argparse.Namespace, options_of_deploy: Options) -> int:
                 error.expected,
                 error.remedy,
             ) from error
-    if args.dry_run:
-        return _show(fleet, args)
-    if args.status:
-        _no_words(args)
-        return _status(fleet, args)
+    if settings.dry_run:
+        return _show(fleet, settings)
+    if settings.status:
+        _no_words(settings)
+        return _status(fleet, settings)
     with files.lock(journal_of.path_of(fleet.path) + ".lock", wait=False):
         journal = Journal(fleet.path)
-        if args.rollback:
-            _no_words(args)
-            return _go_back(fleet, journal, args)
-        return _go(fleet, journal, args)
+        if settings.rollback:
+            _no_words(settings)
+            return _go_back(fleet, journal, settings)
+        return _go(fleet, journal, settings)
 
 
-def _no_words(args: argparse.Namespace) -> None:
-    if args.words:
+def _no_words(settings: FleetSettings) -> None:
+    if settings.words:
         raise UsageError(
             "the fleet file names the devices",
-            " ".join(args.words),
+            " ".join(settings.words),
             None,
             "leave this away; --status and --rollback need no bundle either",
         )
 
 
-def _bundle(fleet: Fleet, args: argparse.Namespace) -> str:
-    if len(args.words) > 1:
+def _bundle(fleet: Fleet, settings: FleetSettings) -> str:
+    if len(settings.words) > 1:
         raise UsageError(
             "with --fleet the file names the devices",
-            " ".join(args.words),
+            " ".join(settings.words),
             "BUNDLE alone",
             f"jetmask deploy BUNDLE --fleet {fleet.path}",
         )
-    if not args.words and not fleet.bundle:
+    if not settings.words and not fleet.bundle:
         raise UsageError(
             "no bundle is named",
             fleet.path,
             "BUNDLE on the command line, or the file's key `bundle`",
             f"jetmask deploy BUNDLE --fleet {fleet.path}",
         )
-    return args.words[0] if args.words else str(fleet.bundle)
+    return settings.words[0] if settings.words else str(fleet.bundle)
 
 
-def _show(fleet: Fleet, args: argparse.Namespace) -> int:
-    with parcel(_bundle(fleet, args)) as contents:
+def _show(fleet: Fleet, settings: FleetSettings) -> int:
+    with parcel(_bundle(fleet, settings)) as contents:
         for host in fleet.hosts:
             print(f"# {host.name}")
-            with Remote(host.name, deploy_options.words(host.args.ssh, "ssh"), 0, dry_run=True) as remote:
-                Deployment(remote, host.args, contents).run()
+            with Remote(host.name, deploy_options.words(host.settings.ssh, "ssh"), 0, dry_run=True) as remote:
+                Deployment(remote, host.settings, contents).run()
     return 0
 
 
-def _go(fleet: Fleet, journal: Journal, args: argparse.Namespace) -> int:
-    with parcel(_bundle(fleet, args)) as contents:
-        digest = install.check(contents.bundle, args.digest)
+def _go(fleet: Fleet, journal: Journal, settings: FleetSettings) -> int:
+    with parcel(_bundle(fleet, settings)) as contents:
+        digest = install.check(contents.bundle, settings.each.digest)
         known = manifest.load(contents.bundle)
         for host in fleet.hosts:
             try:
-                service_kind(host.args)
-                known.variant(host.args.variant)
+                service_kind(host.settings)
+                known.variant(host.settings.variant)
             except JetmaskError as error:
                 raise UsageError(error.what, f"{fleet.path}, {host.name}", error.expected, error.remedy) from error
         board = Board([host.name for host in fleet.hosts])
@@ -143,12 +157,14 @@ def _go(fleet: Fleet, journal: Journal, args: argparse.Namespace) -> int:
             fleet,
             journal,
             board,
-            Settings(args.canary, args.canary_watch, args.at_once, args.keep, args.skip_unreachable),
+            rollout_of.Settings(
+                settings.canary, settings.canary_watch, settings.at_once, settings.keep, settings.skip_unreachable
+            ),
         )
         if journal.state == journal_of.UNDOING:
             board.say("the last rollout failed and was cut off while it went back: it goes on going back")
             rollout.back()
-            return _report(fleet, rollout, args)
+            return _report(fleet, rollout, settings)
         if journal.touched() and journal.unfinished and journal.digest != digest:
             raise UsageError(
                 f"a rollout of another bundle ({journal.digest[:16]}) is not finished",
@@ -159,12 +175,12 @@ def _go(fleet: Fleet, journal: Journal, args: argparse.Namespace) -> int:
         if journal.unfinished and journal.digest == digest:
             board.say("a rollout of this bundle was cut off: it goes on where it was")
         else:
-            journal.begin(digest, os.path.basename(os.path.abspath(args.words[0] if args.words else fleet.bundle)))
+            journal.begin(digest, os.path.basename(os.path.abspath(_bundle(fleet, settings))))
         rollout.forward(contents)
-        return _report(fleet, rollout, args)
+        return _report(fleet, rollout, settings)
 
 
-def _go_back(fleet: Fleet, journal: Journal, args: argparse.Namespace) -> int:
+def _go_back(fleet: Fleet, journal: Journal, settings: FleetSettings) -> int:
     if journal.state is None or not journal.touched():
         raise UsageError(
             "no rollout over this fleet has switched a device that could go back",
@@ -172,13 +188,15 @@ def _go_back(fleet: Fleet, journal: Journal, args: argparse.Namespace) -> int:
             None,
             f"jetmask deploy --fleet {fleet.path} --status shows what runs",
         )
-    rollout = Rollout(fleet, journal, Board([host.name for host in fleet.hosts]), Settings(at_once=args.at_once))
+    rollout = Rollout(
+        fleet, journal, Board([host.name for host in fleet.hosts]), rollout_of.Settings(at_once=settings.at_once)
+    )
     rollout.back()
-    _report(fleet, rollout, args)
+    _report(fleet, rollout, settings)
     return cli.INTERRUPTED if rollout.interrupted else 1 if rollout.errors else 0
 
 
-def _report(fleet: Fleet, rollout: Rollout, args: argparse.Namespace) -> int:
+def _report(fleet: Fleet, rollout: Rollout, settings: FleetSettings) -> int:
     """Print how it ended; the exit code: 0, that of the first device that failed, or 130."""
     rollout.board.close()
     journal, results = rollout.journal, rollout.board.results()
@@ -192,8 +210,8 @@ def _report(fleet: Fleet, rollout: Rollout, args: argparse.Namespace) -> int:
         row["now"] = journal.digest if new else row["was"] if stayed else None
     forgotten = sorted(set(journal.touched()) - {host.name for host in fleet.hosts})
     first = next(iter(rollout.errors.values()), None)
-    good = journal.state == (journal_of.UNDONE if args.rollback else journal_of.DONE) and first is None
-    if args.json:
+    good = journal.state == (journal_of.UNDONE if settings.rollback else journal_of.DONE) and first is None
+    if settings.json:
         print(
             json.dumps(
                 {
@@ -236,11 +254,11 @@ def _verdict(rollout: Rollout, results: list[dict[str, Any]]) -> str:
     return said
 
 
-def _status(fleet: Fleet, args: argparse.Namespace) -> int:
+def _status(fleet: Fleet, settings: FleetSettings) -> int:
     """What every device runs: 0 where all are healthy, 3 where one was not reached, else 1."""
-    with ThreadPoolExecutor(args.at_once) as pool:
+    with ThreadPoolExecutor(settings.at_once) as pool:
         rows = list(pool.map(_ask, fleet.hosts))
-    if args.json:
+    if settings.json:
         print(json.dumps({"hosts": rows}, indent=1))
     else:
         cells = [
@@ -277,9 +295,9 @@ def _ask(host: Host) -> dict[str, Any]:
         "error": None,
     }
     try:
-        ssh = deploy_options.words(host.args.ssh, "ssh")
-        with Remote(host.name, ssh, host.args.retries, say=lambda text: None) as remote:
-            installed = Installed(remote, host.args)
+        ssh = deploy_options.words(host.settings.ssh, "ssh")
+        with Remote(host.name, ssh, host.settings.retries, say=lambda text: None) as remote:
+            installed = Installed(remote, host.settings)
             installed.require()
             found = installed.status()
             names = {bundle["digest"]: bundle.get("name") for bundle in found["bundles"]}

@@ -1,6 +1,5 @@
 """What is installed on a device, asked and changed over ssh through the device's own `python3 -m jetson install`."""
 
-import argparse
 import os
 import shlex
 import time
@@ -12,43 +11,47 @@ from jetson.errors import JetmaskError, UsageError
 from pipeline.deploy import layout as device
 from pipeline.deploy.device_bench import parse
 from pipeline.deploy.layout import Layout
+from pipeline.deploy.settings import Settings
 from pipeline.deploy.ssh import MINUTES_S, QUICK_S, Remote
 
 
 class Installed:
     """The installer on one device: that of the package `layout` names, without one that of the newest package there.
 
-    `args`: the options of `jetmask deploy`, of which root, state, python, start and watch count here.
+    `settings`: of which root, state, python, start and watch count here.
     """
 
-    def __init__(self, remote: Remote, args: argparse.Namespace, layout: Layout | None = None) -> None:
-        self.remote, self.args, self.layout = remote, args, layout
+    def __init__(self, remote: Remote, settings: Settings, layout: Layout | None = None) -> None:
+        self.remote, self.settings, self.layout = remote, settings, layout
 
     def line(self, words: Sequence[str]) -> str:
         """The shell line that runs `install` with these words there."""
-        words = [self.args.python, "-m", "jetson", "install", *words]
+        words = [self.settings.python, "-m", "jetson", "install", *words]
         if self.layout is not None:
             return device.in_code(self.layout, words)
-        layout = Layout(self.args.root, self.args.state, "")
+        layout = Layout(self.settings.root, self.settings.state, "")
         variables = " ".join(f"{key}={shlex.quote(value)}" for key, value in device.environment(layout).items())
         return f'code={self._newest()}; test -n "$code" || exit 9; cd "$code/.." && {variables} exec ' + shlex.join(
             words
         )
 
     def _newest(self) -> str:
-        return f"$(ls -1dt {shlex.quote(self.args.root)}/[0-9]*/jetson 2>/dev/null | head -n 1)"
+        return f"$(ls -1dt {shlex.quote(self.settings.root)}/[0-9]*/jetson 2>/dev/null | head -n 1)"
 
     def require(self) -> None:
         """UsageError where no package of ours is there."""
         if not self.remote.dry_run and self.remote.code(f'test -n "{self._newest()}"'):
             raise UsageError(
-                f"nothing is deployed on {self.remote.target}", self.args.root, None, "jetmask deploy BUNDLE USER@HOST"
+                f"nothing is deployed on {self.remote.target}",
+                self.settings.root,
+                None,
+                "jetmask deploy BUNDLE USER@HOST",
             )
 
     def status(self, limit_s: float | None = None) -> dict[str, Any]:
         """What is installed there: see jetson.install.store.Store.status. `limit_s` as for Remote.run."""
         return parse(
-            self.remote.run(self.line(["--status", "--state", self.args.state, "--json"]), limit_s=limit_s),
+            self.remote.run(self.line(["--status", "--state", self.settings.state, "--json"]), limit_s=limit_s),
             "the device's status",
         )
 
@@ -58,11 +61,11 @@ class Installed:
             "--prune-old",
             str(keep),
             "--root",
-            self.args.root,
+            self.settings.root,
             "--docker",
-            self.args.docker,
+            self.settings.docker,
             "--state",
-            self.args.state,
+            self.settings.state,
             "--json",
         ]
         text = self.remote.run(self.line(words), limit_s=MINUTES_S)
@@ -83,7 +86,7 @@ class Installed:
             f"c.request('GET', {where.path or '/'!r}); a = c.getresponse(); "
             "print(a.read().decode() if a.status == 200 else '')"
         )
-        return self.remote.run([self.args.python, "-c", program], check=False).strip()
+        return self.remote.run([self.settings.python, "-c", program], check=False).strip()
 
     def switch(self, digest: str, service: str | None, say: Callable[[str], None]) -> None:
         """Switch to an installed bundle and wait until it has been watched; JetmaskError where the device went back.
@@ -96,13 +99,13 @@ class Installed:
             digest,
             *(["--service", service] if service else []),
             "--state",
-            self.args.state,
+            self.settings.state,
             "--token",
             token,
             "--start",
-            str(self.args.start),
+            str(self.settings.start),
             "--watch",
-            str(self.args.watch),
+            str(self.settings.watch),
             "--detach",
         ]
         self.remote.run(self.line(words))
@@ -121,15 +124,19 @@ class Installed:
             )
 
     def _await(self, token: str, say: Callable[[str], None]) -> dict[str, Any]:
-        end = time.monotonic() + self.args.start + self.args.watch + 90
-        shown, pause_s = None, 0.2
+        allowed_s = self.settings.start + self.settings.watch + 90
+        end = time.monotonic() + allowed_s
+        shown, pause_s, starting = None, 0.2, None
         while time.monotonic() < end:
             # A runner that starts may keep a small board so busy that even a question takes its time.
             status = self.status(limit_s=max(QUICK_S, end - time.monotonic()))
             result = status["result"] or {}
             if result.get("token") == token:
                 return result
-            phase = "on trial, watching" if status["trial"] else "waiting"
+            trial = status["trial"] or {}
+            if trial.get("starting") != starting:  # it builds its engine there, and the watch there counts on
+                starting, end = trial.get("starting"), time.monotonic() + allowed_s
+            phase = "on trial, building its engine" if starting else "on trial, watching" if trial else "waiting"
             if phase != shown:
                 say(f"  {phase}")
                 shown = phase

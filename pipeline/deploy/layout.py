@@ -2,18 +2,25 @@
 
 import hashlib
 import os
+import re
 import shlex
+import urllib.parse
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jetson
 from jetson.doctor import parse_release
-from jetson.errors import BadInput
+from jetson.errors import BadInput, UsageError
 from jetson.install.cli import opened
 
 ROOT = "/opt/jetmask"
 STATE = "/var/lib/jetmask"
 NAME = "jetmask"
+CSV_MOUNTS = "NVIDIA_REQUIRE_JETPACK=csv-mounts=all"
+# The folder in which nvargus-daemon makes its socket, not the socket: that one is another after each start of the
+# daemon, and docker makes a folder of its name where it starts first. jetson/container.py leads there from /tmp.
+HOST_TMP = "/tmp:/run/host-tmp:ro"
 # From which L4T release on -> JetPack, and NVIDIA's images to run in and to build in.
 _NGC = "nvcr.io/nvidia/"
 BASES = (
@@ -53,6 +60,11 @@ class Layout(NamedTuple):
         """The venv of this device package, where there is no container."""
         return f"{self.root}/venv-{self.code_id}"
 
+    @property
+    def pycuda_wheels(self) -> str:
+        """The folder for the wheel of pycuda that was compiled on the device, kept over releases."""
+        return f"{self.root}/wheels"
+
     def bundle(self, digest: str) -> str:
         """The folder of an installed bundle."""
         return f"{self.state}/bundles/{digest}"
@@ -91,11 +103,6 @@ def write_package(folder: str) -> str:
     return f"{jetson.__version__}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
-def has_dockerfile() -> bool:
-    """Whether an image can be built from this installation."""
-    return "Dockerfile.l4t" in package_files()
-
-
 def jetpack(facts: dict[str, str]) -> tuple[str, str, str]:
     """(JetPack, image to run in, image to build in) for a device: by its L4T release, elsewhere by its Python."""
     release = parse_release(facts.get("release", ""))
@@ -108,6 +115,17 @@ def pins(python: str) -> str:
     """Which list of pinned modules fits a Python ("3.6" -> "4")."""
     version = tuple(int(part) for part in python.split("."))
     return next((name for least, name in sorted(PINS.items(), reverse=True) if version >= least), "4")
+
+
+def csv_mounts(facts: dict[str, str]) -> list[str]:
+    """What libnvidia-container from 0.11 on wants on JetPack 4, to mount CUDA and TensorRT and not the driver alone.
+
+    Of the versions before it nobody says what they make of the word, so they do not get it. Untested on hardware;
+    source: an answer of NVIDIA's staff, nvidia-container-runtime#173.
+    """
+    release = parse_release(facts.get("release", ""))
+    version = tuple(int(part) for part in re.findall(r"\d+", facts.get("nvidia_container", ""))[:2])
+    return ["-e", CSV_MOUNTS] if release and release[0] == 32 and version >= (0, 11) else []
 
 
 def container_flags(layout: Layout, facts: dict[str, str], sources: Sequence[str], gpu: bool) -> list[str]:
@@ -130,15 +148,15 @@ def container_flags(layout: Layout, facts: dict[str, str], sources: Sequence[str
         f"{layout.state}:{STATE}",
     ]
     if gpu:
-        flags = ["--runtime", "nvidia", *flags]
+        flags = ["--runtime", "nvidia", *csv_mounts(facts), *flags]
     if facts.get("release"):
         flags += ["-v", "/etc/nv_tegra_release:/etc/nv_tegra_release:ro"]
     for source in sources:
         device = source.split("?")[0]
         if device.startswith("/dev/"):
             flags += ["--device", device]
-        elif device.startswith("csi:"):
-            flags += ["-v", "/tmp/argus_socket:/tmp/argus_socket"]
+        elif device.startswith("csi:") and HOST_TMP not in flags:
+            flags += ["-v", HOST_TMP]
         elif device.startswith("/"):
             flags += ["-v", f"{device}:{device}:ro"]
     return flags
@@ -160,6 +178,7 @@ def unit_text(layout: Layout, start: Sequence[str], python: str, user: str | Non
     code, state = (folder.replace("%", "%%") for folder in (layout.code, layout.state))
     values = {
         "CODE": code,
+        "URI": urllib.parse.quote(layout.code).replace("%", "%%"),
         "STATE": state,
         "PYTHON": _unit_words([python]),
         "START": _unit_words(start),
@@ -183,6 +202,8 @@ def _unit_words(words: Sequence[str]) -> str:
     """Words for a unit's command line: `%` and `$`, which addresses of cameras may hold, are systemd's own there."""
     quoted = []
     for word in words:
+        if not word.isprintable():  # a newline would end the line, and what follows it would be a line of its own
+            raise UsageError(f"{word!r} cannot stand in a systemd unit", None, "words without newlines and tabs")
         text = word.replace("%", "%%").replace("$", "$$")
         if not text or any(c.isspace() or c in "'\"\\;" for c in text):
             text = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
@@ -262,7 +283,7 @@ def in_code(layout: Layout, words: Sequence[str]) -> str:
     return f"cd {shlex.quote(layout.code)} && {variables} exec {shlex.join(words)}"
 
 
-def unpack(bundle: str):
+def unpack(bundle: str) -> AbstractContextManager[str]:
     """A bundle's folder for a `with`: the folder itself, or where its tar file is unpacked meanwhile."""
     if not os.path.exists(bundle):
         raise BadInput(

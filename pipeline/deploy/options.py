@@ -1,12 +1,15 @@
 """The options of `jetmask deploy`, checked before anything is done: a slip must not be told after minutes of work."""
 
-import argparse
 import math
 import os
+import re
 import shlex
 
 from jetson.bundle import signing
 from jetson.errors import BadInput, UsageError
+from pipeline.deploy.settings import Settings
+
+_PLAIN = re.compile(r"^[\w/.+@=,~%-]+$")
 
 
 def words(text: str, option: str) -> list[str]:
@@ -21,37 +24,54 @@ def words(text: str, option: str) -> list[str]:
         ) from error
 
 
-def check(args: argparse.Namespace, sends: bool) -> None:
+def check(settings: Settings, sends: bool) -> None:
     """UsageError or BadInput for an option that cannot be right, whatever the device is.
 
     `sends`: a deployment follows, so the files that it sends must be there; a question or the way back needs none.
     """
-    words(args.ssh, "ssh")
-    words(args.serve_args, "serve-args")
+    words(settings.ssh, "ssh")
+    words(settings.serve_args, "serve-args")
     for name in ("root", "state"):
-        if not getattr(args, name).startswith("/"):
+        if not getattr(settings, name).startswith("/"):
             raise UsageError(
-                f"--{name} {getattr(args, name)}: not an absolute path",
+                f"--{name} {getattr(settings, name)}: not an absolute path",
                 None,
                 "a folder there from / on, such as /home/user/jetmask",
                 "commands run in several folders there, and `~` is yours, not the device's",
             )
-    if not 1 <= args.port <= 65535:
-        raise UsageError(f"--port {args.port}", None, "1 to 65535")
-    if not (math.isfinite(args.start) and args.start > 0 and math.isfinite(args.watch) and args.watch >= 0):
-        raise UsageError(f"--start {args.start:g} --watch {args.watch:g}", None, "seconds; --start above 0")
-    if args.retries < 0:
-        raise UsageError(f"--retries {args.retries}", None, "0 or more")
-    for pair in args.build_arg:
+        if not _PLAIN.match(getattr(settings, name)):
+            raise UsageError(
+                f"--{name} {getattr(settings, name)!r}: shells, docker and systemd would each read it differently",
+                None,
+                "letters, digits and / . _ - + @ = , ~ %",
+                "choose a folder without blanks and quotes",
+            )
+    for word in [
+        *(settings.source or ()),
+        *words(settings.serve_args, "serve-args"),
+        settings.host,
+        settings.variant or "",
+    ]:
+        if not word.isprintable():
+            raise UsageError(f"{word!r} holds a newline or another control character", None, "plain text")
+    if not 1 <= settings.port <= 65535:
+        raise UsageError(f"--port {settings.port}", None, "1 to 65535")
+    if not (
+        math.isfinite(settings.start) and settings.start > 0 and math.isfinite(settings.watch) and settings.watch >= 0
+    ):
+        raise UsageError(f"--start {settings.start:g} --watch {settings.watch:g}", None, "seconds; --start above 0")
+    if settings.retries < 0:
+        raise UsageError(f"--retries {settings.retries}", None, "0 or more")
+    for pair in settings.build_arg:
         if "=" not in pair:
             raise UsageError(f"--build-arg {pair}: not KEY=VALUE")
     if not sends:
         return
-    if args.key:
-        signing.read_keys(args.key)
-    if args.image_tar and not os.path.isfile(args.image_tar):
-        raise BadInput("there is no such file: --image-tar", args.image_tar, "what `docker save` wrote")
-    if args.wheels and not os.path.isdir(args.wheels):
-        raise BadInput("there is no such folder: --wheels", args.wheels, "a folder of wheels")
-    if args.measured and not os.path.isdir(os.path.dirname(os.path.abspath(args.measured))):
-        raise BadInput("there is no such folder to write into: --measured", args.measured, None, "make it first")
+    if settings.key:
+        signing.read_keys(settings.key)
+    if settings.image_tar and not os.path.isfile(settings.image_tar):
+        raise BadInput("there is no such file: --image-tar", settings.image_tar, "what `docker save` wrote")
+    if settings.wheels and not os.path.isdir(settings.wheels):
+        raise BadInput("there is no such folder: --wheels", settings.wheels, "a folder of wheels")
+    if settings.measured and not os.path.isdir(os.path.dirname(os.path.abspath(settings.measured))):
+        raise BadInput("there is no such folder to write into: --measured", settings.measured, None, "make it first")

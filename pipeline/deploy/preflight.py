@@ -1,6 +1,5 @@
 """Ask a device, before anything of ours is there, whether it can run what is to be deployed."""
 
-import argparse
 import re
 import shlex
 import time
@@ -10,7 +9,10 @@ from jetson import doctor, memory
 from jetson.capture.source import redact
 from jetson.doctor import Finding
 from jetson.engine.build import WORKSPACE_BYTES
+from jetson.engine.cuda import PYCUDA_SINCE
+from jetson.errors import UsageError
 from pipeline.deploy.layout import Layout
+from pipeline.deploy.settings import Settings
 
 # Beside the bundle: an image on the device's disk, a venv, or the package alone.
 MIN_FREE_KB = {"docker": 1 << 20, "systemd": 600 << 10, "systemd-user": 600 << 10, "process": 50 << 10}
@@ -39,8 +41,17 @@ if test "$works" = yes; then
     say image "$("$DOCKER" image inspect "$IMAGE" >/dev/null 2>&1 && echo yes)"
     say docker_default "$("$DOCKER" info --format '{{.DefaultRuntime}}' 2>/dev/null)"
 fi
+# As jetson/__init__.py does, before anything may import numpy.
+test "$(uname -m)" = aarch64 && export OPENBLAS_CORETYPE=ARMV8
 say pycuda "$("$PYTHON" -c 'import pycuda; print(pycuda.VERSION_TEXT)' 2>/dev/null)"
-say nvcc "$(PATH="/usr/local/cuda/bin:$PATH" command -v nvcc >/dev/null && command -v g++)"
+say pycuda_primary "$("$PYTHON" -c 'import pycuda.driver as d
+d.Device.retain_primary_context; print("yes")' 2>/dev/null)"
+say pycuda_wheel "$(test -e "$WHEEL" && echo yes)"
+say nvcc "$(PATH="/usr/local/cuda/bin:$PATH" command -v nvcc)"
+say gpp "$(command -v g++)"
+say headers "$("$PYTHON" -c 'import os, sysconfig
+print("yes" if os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")) else "")' 2>/dev/null)"
+say venv_module "$("$PYTHON" -c 'import ensurepip, venv; print("yes")' 2>/dev/null)"
 say venv "$(test -e "$VENV/.ready" && echo yes)"
 say systemd "$(test -d /run/systemd/system && echo yes)"
 say sudo "$({ test "$(id -u)" = 0 || { sudo -n systemctl --version && sudo -n install --version; }; } \
@@ -50,11 +61,15 @@ say release "$(head -n 1 /etc/nv_tegra_release 2>/dev/null)"
 say tensorrt "$("$PYTHON" -c 'import tensorrt; print(tensorrt.__version__)' 2>/dev/null)"
 say nvinfer "$(dpkg-query -W -f '${db:Status-Status} ${Version}\n' 'libnvinfer[0-9]*' 2>/dev/null |
     sed -n 's/^installed //p' | head -n 1)"
+say nvidia_container "$(dpkg-query -W -f '${db:Status-Status} ${Version}\n' 'libnvidia-container[0-9]*' 2>/dev/null |
+    sed -n 's/^installed //p' | sort | tail -n 1)"
 say model "$(tr -d '\0' 2>/dev/null </proc/device-tree/model)"
 for name in MemTotal MemAvailable SwapFree; do
     say "$name" "$(sed -n "s/^$name: *\([0-9]*\) kB/\1/p" /proc/meminfo)"
 done
 say cameras "$(for camera in /dev/video*; do test -c "$camera" && printf '%s ' "$camera"; done)"
+say camera_names "$(for camera in $VIDEO4LINUX/video*; do test -e "$camera/name" &&
+    printf '/dev/%s=%s;' "$(basename "$camera")" "$(tr -d '\n;=' <"$camera/name")"; done)"
 say closed "$(for camera in /dev/video*; do
     test -c "$camera" && ! { test -r "$camera" && test -w "$camera"; } && printf '%s ' "$camera"; done)"
 say argus "$(test -S /tmp/argus_socket && echo yes)"
@@ -82,6 +97,8 @@ def script(layout: Layout, python: str, docker: str, sources: Sequence[str] = ()
         "DOCKER": docker,
         "IMAGE": layout.image,
         "VENV": layout.venv,
+        "WHEEL": f"{layout.pycuda_wheels}/.ready",
+        "VIDEO4LINUX": "/sys/class/video4linux",
         "PATHS": "".join(path + "\n" for path in paths),
     }
     return "".join(f"{key}={shlex.quote(value)}\n" for key, value in values.items()) + PROBE
@@ -97,14 +114,14 @@ def parse(text: str) -> dict[str, str]:
     return facts
 
 
-def gpu_wanted(facts: dict[str, str], args: argparse.Namespace) -> bool:
+def gpu_wanted(facts: dict[str, str], settings: Settings) -> bool:
     """Whether the deployment uses a GPU there: a Jetson's, or one that docker can hand on."""
-    return not args.no_gpu and (bool(facts.get("release")) or "nvidia" in facts.get("docker_runtimes", ""))
+    return not settings.no_gpu and (bool(facts.get("release")) or "nvidia" in facts.get("docker_runtimes", ""))
 
 
 def judge(
     facts: dict[str, str],
-    args: argparse.Namespace,
+    settings: Settings,
     kind: str,
     layout: Layout,
     bundle_kb: int,
@@ -117,9 +134,10 @@ def judge(
     """
     return [
         *_board(facts),
-        *_programs(facts, args),
-        *_tensorrt(facts, args, kind),
-        *_keeper(facts, args, kind),
+        *_programs(facts, settings),
+        *_tensorrt(facts, settings, kind),
+        *_modules(facts, settings, kind),
+        *_keeper(facts, settings, kind),
         *_rights_and_disk(facts, kind, layout, bundle_kb),
         _memory(facts, engines),
         *_cameras(facts, kind, sources),
@@ -146,11 +164,11 @@ def _board(facts: dict[str, str]) -> list[Finding]:
     return [Finding("ok", "board", text, "")]
 
 
-def _programs(facts: dict[str, str], args: argparse.Namespace) -> list[Finding]:
+def _programs(facts: dict[str, str], settings: Settings) -> list[Finding]:
     found = []
     if not facts.get("python"):
         found.append(
-            Finding("bad", "python", f"no {args.python} there", "sudo apt-get install python3, or give --python")
+            Finding("bad", "python", f"no {settings.python} there", "sudo apt-get install python3, or give --python")
         )
     elif tuple(int(part) for part in facts["python"].split(".")) < (3, 6):
         found.append(
@@ -164,9 +182,9 @@ def _programs(facts: dict[str, str], args: argparse.Namespace) -> list[Finding]:
     return found
 
 
-def _tensorrt(facts: dict[str, str], args: argparse.Namespace, kind: str) -> list[Finding]:
+def _tensorrt(facts: dict[str, str], settings: Settings, kind: str) -> list[Finding]:
     release = doctor.parse_release(facts.get("release", ""))
-    if release is None or args.no_gpu:
+    if release is None or settings.no_gpu:
         return []
     if kind == "docker" and release[0] > 32:
         return [Finding("ok", "tensorrt", "comes in the image", "")]
@@ -192,25 +210,50 @@ def _tensorrt(facts: dict[str, str], args: argparse.Namespace, kind: str) -> lis
             Finding(
                 "bad",
                 "tensorrt",
-                f"{version}, but {args.python} has no module tensorrt",
+                f"{version}, but {settings.python} has no module tensorrt",
                 "sudo apt-get install python3-libnvinfer, or --no-gpu",
             )
         ]
-    found = [Finding("ok", "tensorrt", version, "")]
-    if kind != "docker" and not facts.get("pycuda") and (args.use_python or not facts.get("nvcc")):
-        found.append(
-            Finding(
-                "bad",
-                "pycuda",
-                "TensorRT engines run through it, and it can neither be imported nor compiled there",
-                "sudo apt-get install g++ python3-dev cuda-toolkit-10-2 (the one of the "
-                "JetPack that is there), or use the container, or --no-gpu",
-            )
+    return [Finding("ok", "tensorrt", version, "")]
+
+
+def _modules(facts: dict[str, str], settings: Settings, kind: str) -> list[Finding]:
+    """What a stock image lacks for a venv with pycuda in it, all of it in one line for apt."""
+    if kind == "docker":
+        return []
+    wants_gpu = doctor.parse_release(facts.get("release", "")) is not None and not settings.no_gpu
+    if settings.use_python:
+        if not wants_gpu or facts.get("pycuda_primary"):
+            return []
+        found = facts.get("pycuda")
+        what = f"{found} is too old, {PYCUDA_SINCE} or later is needed" if found else "it cannot be imported"
+        return [Finding("bad", "pycuda", f"TensorRT engines run through it: {what}", "leave --use-python away")]
+    if facts.get("venv") == "yes":
+        return []
+    missing = [] if facts.get("venv_module") else [("the module venv", "python3-venv")]
+    if wants_gpu and not facts.get("pycuda_primary") and not facts.get("pycuda_wheel") and not settings.wheels:
+        # pycuda has no wheel for a Jetson: it is compiled there, once, and the wheel is kept.
+        release = doctor.parse_release(facts.get("release", "")) or (0, 0, 0)
+        cuda = {32: "cuda-toolkit-10-2", 35: "cuda-toolkit-11-4", 36: "cuda-toolkit-12-6"}.get(
+            release[0], "cuda-toolkit"
         )
-    return found
+        missing += [] if facts.get("headers") else [("Python.h", "python3-dev")]
+        missing += [] if facts.get("gpp") else [("g++", "g++")]
+        missing += [] if facts.get("nvcc") else [("nvcc (also not in /usr/local/cuda/bin)", cuda)]
+    if not missing:
+        return []
+    return [
+        Finding(
+            "bad",
+            "packages",
+            "missing for --no-container: " + ", ".join(what for what, _ in missing),
+            f"on the device, once: sudo apt-get install {' '.join(package for _, package in missing)}; "
+            "or use the container" + (", or --no-gpu" if wants_gpu else ""),
+        )
+    ]
 
 
-def _keeper(facts: dict[str, str], args: argparse.Namespace, kind: str) -> list[Finding]:
+def _keeper(facts: dict[str, str], settings: Settings, kind: str) -> list[Finding]:
     if kind.startswith("systemd"):
         if facts.get("systemd") != "yes":
             return [Finding("bad", "systemd", "systemd does not run there", "--service process")]
@@ -243,7 +286,7 @@ def _keeper(facts: dict[str, str], args: argparse.Namespace, kind: str) -> list[
             Finding(
                 "bad",
                 "docker",
-                f"no {args.docker} there",
+                f"no {settings.docker} there",
                 "sudo apt-get install docker.io nvidia-docker2, or --no-container",
             )
         ]
@@ -258,7 +301,7 @@ def _keeper(facts: dict[str, str], args: argparse.Namespace, kind: str) -> list[
                 "sudo usermod -aG docker $USER, then log in again; or --no-container",
             )
         ]
-    if facts.get("release") and not args.no_gpu and "nvidia" not in facts.get("docker_runtimes", ""):
+    if facts.get("release") and not settings.no_gpu and "nvidia" not in facts.get("docker_runtimes", ""):
         return [
             Finding(
                 "bad",
@@ -268,7 +311,7 @@ def _keeper(facts: dict[str, str], args: argparse.Namespace, kind: str) -> list[
             )
         ]
     release = doctor.parse_release(facts.get("release", ""))
-    to_build = not args.no_gpu and not args.image_tar and facts.get("image") != "yes"
+    to_build = not settings.no_gpu and not settings.image_tar and facts.get("image") != "yes"
     if release and release[0] == 32 and to_build and facts.get("docker_default") != "nvidia":
         # JetPack 4's CUDA is mounted into containers, and `docker build` knows no --runtime.
         return [
@@ -339,8 +382,47 @@ def _memory(facts: dict[str, str], engines: bool) -> Finding:
     return Finding("ok", "memory", text, "")
 
 
+_RAW_SENSOR = (
+    "vi-output"  # the name that NVIDIA's driver gives the raw node of a CSI sensor, for instance "vi-output, imx219"
+)
+
+
+def camera_names(facts: dict[str, str]) -> dict[str, str]:
+    """{device: the name that its driver gives} of the cameras there."""
+    pairs = (part.partition("=") for part in facts.get("camera_names", "").split(";") if part)
+    return {device: name.strip() for device, _, name in pairs}
+
+
+def sources_there(facts: dict[str, str]) -> list[str]:
+    """What could be watched there, as words for --source with what it is, the CSI cameras first."""
+    names, found = camera_names(facts), []
+    sensors = [device for device, name in names.items() if name.startswith(_RAW_SENSOR)]
+    for number, device in enumerate(sensors):
+        found.append(f"--source csi://{number} ({names[device]}; its {device} is the raw sensor, not a webcam)")
+    for device in facts.get("cameras", "").split():
+        if device not in sensors:
+            found.append(f"--source {device}" + (f" ({names[device]})" if names.get(device) else ""))
+    if not found and facts.get("argus") == "yes":
+        found.append("--source csi://0 (nvargus-daemon runs there; no sensor is seen by the kernel)")
+    return found
+
+
+def ask_for_source(facts: dict[str, str]) -> UsageError:
+    """What is told to whoever has not said what the runner is to watch."""
+    there = sources_there(facts)
+    return UsageError(
+        "what is the runner to watch? --source is missing",
+        None,
+        "--source csi://0, --source /dev/video0, --source rtsp://... or several of them",
+        "there it could be " + "; or ".join(there)
+        if there
+        else "no camera is seen there; --source synthetic:// tries without one",
+    )
+
+
 def _cameras(facts: dict[str, str], kind: str, sources: Sequence[str]) -> list[Finding]:
     found = []
+    names = camera_names(facts)
     there, closed, absent = (facts.get(key, "").split() for key in ("cameras", "closed", "absent"))
     # docker refuses a device that is not there, and makes a folder where a file or socket should have been.
     level = "bad" if kind == "docker" else "warn"
@@ -354,6 +436,16 @@ def _cameras(facts: dict[str, str], kind: str, sources: Sequence[str]) -> list[F
                     f"no {path} there" + (f", but {', '.join(there)}" if there else ""),
                     "plug the camera in, or give --source"
                     + (f" {there[0]}" if there else " synthetic:// for a try without one"),
+                )
+            )
+        elif names.get(path, "").startswith(_RAW_SENSOR):
+            sensors = [device for device, name in names.items() if name.startswith(_RAW_SENSOR)]
+            found.append(
+                Finding(
+                    "bad",
+                    "camera",
+                    f"{path} is the raw output of a CSI sensor ({names[path]}), not a webcam",
+                    f"--source csi://{sensors.index(path)}",
                 )
             )
         elif path in absent:
@@ -373,8 +465,8 @@ def _cameras(facts: dict[str, str], kind: str, sources: Sequence[str]) -> list[F
                     level,
                     "camera",
                     "no /tmp/argus_socket: nvargus-daemon does not run there",
-                    "sudo systemctl restart nvargus-daemon (an empty folder of that name must go first: "
-                    "sudo rmdir /tmp/argus_socket)",
+                    "sudo systemctl restart nvargus-daemon (a folder of that name, which docker makes for whoever "
+                    "mounts it, must go first: sudo rmdir /tmp/argus_socket)",
                 )
             )
         else:

@@ -54,7 +54,8 @@ class Rollout:
 
     def forward(self, contents: Parcel) -> bool:
         """Bring the parcel to every device; whether all is well. The caller has begun the journal."""
-        left, canaries = list(self.fleet.hosts), []
+        left = list(self.fleet.hosts)
+        canaries: list[Host] = []
         while left and len(canaries) < self.settings.canaries and not self._stop.is_set():
             batch = [left.pop(0) for _ in range(min(len(left), self.settings.canaries - len(canaries)))]
             self._all(batch, lambda host: self._deploy(host, contents))
@@ -126,8 +127,8 @@ class Rollout:
     def _remote(self, host: Host) -> Remote:
         return Remote(
             host.name,
-            options.words(host.args.ssh, "ssh"),
-            host.args.retries,
+            options.words(host.settings.ssh, "ssh"),
+            host.settings.retries,
             own_session=True,
             say=lambda text: self.board.tell(host.name, text),
         )
@@ -137,7 +138,7 @@ class Rollout:
         self.board.begin(host.name, "connecting")
         with self._remote(host) as remote:
             if before.get("phase") in journal_of.TOUCHED and self._stands(
-                Installed(remote, host.args), contents.code_id
+                Installed(remote, host.settings), contents.code_id
             ):
                 self._updated(host)
                 return
@@ -150,7 +151,7 @@ class Rollout:
                     self._remember(host, deployment)
 
             deployment = Deployment(
-                remote, host.args, contents, lambda text: self.board.tell(host.name, text), on_stage, lazy=True
+                remote, host.settings, contents, lambda text: self.board.tell(host.name, text), on_stage, lazy=True
             )
             switched = deployment.run()["switched"]
             for text in deployment.warnings:
@@ -183,7 +184,7 @@ class Rollout:
     @staticmethod
     def _settled(installed: Installed) -> dict[str, Any]:
         """A device's status once no switch is under way there."""
-        end = time.monotonic() + installed.args.start + installed.args.watch + 90
+        end = time.monotonic() + installed.settings.start + installed.settings.watch + 90
         while True:
             found = installed.status()
             # A trial whose switch was killed there is undone by the next switch; it is not waited for for ever.
@@ -198,14 +199,14 @@ class Rollout:
             found = self._settled(deployment.installed)
             if found["trial"] is not None:
                 # A switch that was killed there: what counts is what it would go back to, and so will the next one.
-                deployment.remote.run(deployment.installed.line(["--recover", "--state", host.args.state]))
+                deployment.remote.run(deployment.installed.line(["--recover", "--state", host.settings.state]))
                 found, deployment.lazy = deployment.installed.status(), False
             kept = found["current"] is not None and found["service"] is not None
             if kept:
                 # The way it was started stays there: a source may hold a password.
                 name = f"incoming/{self._kept_name()}"
                 deployment.remote.run(
-                    f"cd {shlex.quote(host.args.state)} && mkdir -p incoming && (test -e {name} || {{ "
+                    f"cd {shlex.quote(host.settings.state)} && mkdir -p incoming && (test -e {name} || {{ "
                     f"rm -f incoming/before-*.json; cp service.json {name}.part && mv {name}.part {name}; }})"
                 )
             known = {"was": found["current"], "service": kept}
@@ -218,7 +219,7 @@ class Rollout:
         """A canary must stay healthy for a while before the others follow."""
         self.board.begin(host.name, f"watched for {self.settings.watch_s:g} s")
         with self._remote(host) as remote:
-            installed = Installed(remote, host.args)
+            installed = Installed(remote, host.settings)
             end, missed = time.monotonic() + self.settings.watch_s, 0
             while True:
                 found = installed.status()
@@ -244,9 +245,9 @@ class Rollout:
         self.board.begin(host.name, "going back")
         try:
             with self._remote(host) as remote:
-                installed = Installed(remote, host.args)
+                installed = Installed(remote, host.settings)
                 found = self._settled(installed)
-                path = f"{host.args.state}/incoming/{self._kept_name()}" if facts.get("service") else None
+                path = f"{host.settings.state}/incoming/{self._kept_name()}" if facts.get("service") else None
                 if not self._is_back(found, facts, remote, path):
                     if facts["was"] is None:
                         self.journal.note(host.name, phase=KEPT)

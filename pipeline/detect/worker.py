@@ -38,7 +38,9 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.names = list(manifest.load(settings.bundle).classes)
+        self._made: set[str] = set()
+        self.classes = manifest.load(settings.bundle).class_list
+        self.names = list(self.classes.names)
         self.detector: Detector = open_detector(settings.bundle, settings.variant, settings.runtime, settings.threads)
 
     def close(self) -> None:
@@ -81,7 +83,7 @@ class Worker:
     def _show(self, frame: np.ndarray, faces: Faces) -> None:
         if self.settings.blur:
             picture.blur(frame, faces.xyxy)
-        drawing.draw(frame, faces, self.names)
+        drawing.draw(frame, faces, self.names, self.classes)
 
     def _crops(self, name: str, frame: np.ndarray, faces: Faces) -> None:
         for number, (xyxy, label) in enumerate(zip(faces.xyxy, faces.labels, strict=True), 1):
@@ -137,7 +139,9 @@ class Worker:
     def _write(self, folder: str, name: str, data: bytes) -> None:
         # Renamed, so that no half picture is left; not synced: it can be made again, and a sync costs more than a face.
         path = os.path.join(self.settings.out, folder, name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if os.path.dirname(path) not in self._made:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            self._made.add(os.path.dirname(path))
         part = f"{path}.{os.getpid()}.part"
         try:
             with open(part, "wb") as file:

@@ -1,37 +1,27 @@
 """Reading and editing the ONNX graphs of detectors: constants, consumers, folding, order and names."""
 
+import os
 import re
 from collections import defaultdict
+from collections.abc import Container
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
 from jetson import files
 from jetson.errors import BadInput
+from pipeline.graphs.load import load
 
 OPSET = 13  # the newest that TensorRT 8.2 parses
 IR_VERSION = 7  # the newest that ONNX Runtime 1.10 (Python 3.6) reads
 
 
-def read(path):
+def read(path: str | os.PathLike[str]) -> onnx.ModelProto:
     """The ONNX model in a file; BadInput where it is none."""
-    try:
-        model = onnx.load(str(path))
-    except OSError as error:
-        raise BadInput(
-            "cannot read the model: %s" % (error.strerror or error),
-            where=path,
-            expected="an ONNX file",
-            remedy="check the path, or write it with `jetmask export`",
-        ) from error
-    except Exception as error:  # protobuf's DecodeError has no public base class that all its versions share
-        raise BadInput(
-            f"not an ONNX model: {error}",
-            where=path,
-            expected="an ONNX file written by jetmask export",
-            remedy="export the model again",
-        ) from error
+    model = load(path)
     if not model.graph.node or not model.graph.output:
         raise BadInput(
             "an ONNX model without nodes or outputs",
@@ -42,7 +32,7 @@ def read(path):
     return model
 
 
-def write(model, path):
+def write(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
     """Write a model as one file, aside and renamed; checked by ONNX's own checker before."""
     try:
         onnx.checker.check_model(model)
@@ -56,16 +46,16 @@ def write(model, path):
     files.write_bytes(str(path), model.SerializeToString(deterministic=True))
 
 
-def constants(graph):
+def constants(graph: onnx.GraphProto | onnx.FunctionProto) -> dict[str, np.ndarray]:
     """{name: array} of all initializers and Constant nodes."""
-    found = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    found = {i.name: numpy_helper.to_array(i) for i in getattr(graph, "initializer", ())}  # a function has none
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
             found[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
     return found
 
 
-def set_constant(graph, name, value):
+def set_constant(graph: onnx.GraphProto, name: str, value: npt.ArrayLike) -> None:
     """Give the initializer `name` another value; it is added where it is not there yet."""
     tensor = numpy_helper.from_array(np.asarray(value, order="C"), name)
     for initializer in graph.initializer:
@@ -75,14 +65,14 @@ def set_constant(graph, name, value):
     graph.initializer.append(tensor)
 
 
-def producers(graph):
+def producers(graph: onnx.GraphProto | onnx.FunctionProto) -> dict[str, onnx.NodeProto]:
     """{tensor name: the node that makes it}."""
     return {output: node for node in graph.node for output in node.output if output}
 
 
-def consumers(graph):
+def consumers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
     """{tensor name: [the nodes that read it]}, a node once per input that does."""
-    found = defaultdict(list)
+    found: dict[str, list[onnx.NodeProto]] = defaultdict(list)
     for node in graph.node:
         for name in node.input:
             if name:
@@ -90,7 +80,7 @@ def consumers(graph):
     return found
 
 
-def attribute(node, name, default=None):
+def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     """The value of a node's attribute; text as str."""
     for entry in node.attribute:
         if entry.name == name:
@@ -99,20 +89,20 @@ def attribute(node, name, default=None):
     return default
 
 
-def set_attribute(node, name, value):
+def set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
     kept = [entry for entry in node.attribute if entry.name != name] + [helper.make_attribute(name, value)]
     kept.sort(key=lambda entry: entry.name)
     del node.attribute[:]
     node.attribute.extend(kept)
 
 
-def input_names(graph):
+def input_names(graph: onnx.GraphProto) -> list[str]:
     """Names of the true inputs, without initializers that old files list among them."""
     stored = {i.name for i in graph.initializer}
     return [i.name for i in graph.input if i.name not in stored]
 
 
-def replace_input(graph, old, new):
+def replace_input(graph: onnx.GraphProto, old: str, new: str) -> None:
     """Let every reader of tensor `old` read `new`."""
     for node in graph.node:
         for i, name in enumerate(node.input):
@@ -120,7 +110,7 @@ def replace_input(graph, old, new):
                 node.input[i] = new
 
 
-def rename(graph, names):
+def rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
     """Rename tensors everywhere: {old: new}."""
     for node in graph.node:
         for listed in (node.input, node.output):
@@ -131,7 +121,7 @@ def rename(graph, names):
             entry.name = names.get(entry.name, entry.name)
 
 
-def tidy(graph):
+def tidy(graph: onnx.GraphProto) -> None:
     """Drop what no output needs, order nodes from the outputs back (so equal graphs are equal files), drop shapes."""
     made = producers(graph)
     ordered, seen = [], set()
@@ -156,7 +146,7 @@ def tidy(graph):
     del graph.value_info[:]
 
 
-def fold_input_scale(graph):
+def fold_input_scale(graph: onnx.GraphProto) -> None:
     """Fold `image * scale` (and `+ 0`) into the convolutions that read it.
 
     Exact, borders included: the padding is zero before and after. An offset is not, so it is left for the caller's
@@ -164,13 +154,15 @@ def fold_input_scale(graph):
     """
     for node in list(graph.node):  # what layers.Rescaling leaves of an offset of 0
         value, source = _single_constant(graph, node)
-        if node.op_type == "Add" and value == 0.0:
+        if node.op_type == "Add" and value == 0.0 and source is not None:
             replace_input(graph, node.output[0], source)
             graph.node.remove(node)
     for node in list(graph.node):
         value, source = _single_constant(graph, node)
+        if node.op_type != "Mul" or value is None or source not in input_names(graph):
+            continue
         readers = consumers(graph)[node.output[0]]
-        if node.op_type != "Mul" or source not in input_names(graph) or any(r.op_type != "Conv" for r in readers):
+        if any(reader.op_type != "Conv" for reader in readers):
             continue
         values = constants(graph)
         for name in {reader.input[1] for reader in readers}:
@@ -179,7 +171,7 @@ def fold_input_scale(graph):
         graph.node.remove(node)
 
 
-def _single_constant(graph, node):
+def _single_constant(graph: onnx.GraphProto, node: onnx.NodeProto) -> tuple[float, str] | tuple[None, None]:
     """(value, the other input) of a node with one constant operand that is the same number everywhere."""
     values = constants(graph)
     fixed = [name for name in node.input if name in values]
@@ -188,7 +180,7 @@ def _single_constant(graph, node):
     return float(values[fixed[0]].reshape(-1)[0]), next(name for name in node.input if name not in values)
 
 
-def fold_identities(graph):
+def fold_identities(graph: onnx.GraphProto) -> int:
     """Fold `conv(x) + x` into the convolution: 1 is added to the centre of each channel's own kernel.
 
     Returns how many were folded. Exact in real numbers; in float32 it differs by rounding only.
@@ -219,7 +211,7 @@ def fold_identities(graph):
     return count
 
 
-def _keeps_shape(conv, weight):
+def _keeps_shape(conv: onnx.NodeProto, weight: np.ndarray) -> bool:
     size = weight.shape[2:]
     centred = [k // 2 for k in size] * 2
     return (
@@ -232,7 +224,7 @@ def _keeps_shape(conv, weight):
     )
 
 
-def own_constants(graph):
+def own_constants(graph: onnx.GraphProto) -> None:
     """Give every convolution weights and a bias of its own: tf2onnx shares equal ones, and int8 must not (the scale of
     a bias is its convolution's)."""
     values = constants(graph)
@@ -246,7 +238,7 @@ def own_constants(graph):
             seen.add(name)
 
 
-def make_symbolic(graph, input_wh):
+def make_symbolic(graph: onnx.GraphProto, input_wh: tuple[int, int]) -> None:
     """Make height and width of the inputs and outputs symbolic: `height` and `width`, `height_4` and `width_4` …
 
     input_wh: the (width, height) that the graph was traced with. Shapes of the outputs are read from the graph.
@@ -258,16 +250,16 @@ def make_symbolic(graph, input_wh):
             dim.dim_param = name if stride == 1 else f"{name}_{stride}"
 
 
-def layer_names(graph, known):
+def layer_names(graph: onnx.GraphProto, known: Container[str]) -> dict[str, str]:
     """Rename what a TensorFlow trace calls `net_1/stem_1/convolution…` after its layer: {old: new}, given layer names.
 
     A convolution's output carries its layer's name, its constants add `.weight` and `.bias`; what follows it is named
     after the layer that made it. Names that would be taken twice get a number.
     """
     taken = set(input_names(graph)) | {o.name for o in graph.output}
-    names = {}
+    names: dict[str, str] = {}
 
-    def free(name):
+    def free(name: str) -> str:
         unique, count = name, 1
         while unique in taken:
             count += 1
@@ -291,7 +283,7 @@ def layer_names(graph, known):
     return names
 
 
-def _layer_of(text, known):
+def _layer_of(text: str, known: Container[str]) -> str | None:
     for part in text.split("/"):
         for candidate in (re.sub(r"_\d+$", "", part), part):
             if candidate in known:

@@ -7,7 +7,7 @@ merged, concatenation along channels written in place, reshapes free.
 
 from collections import Counter
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jetson.errors import BadInput
 from pipeline.graphs.shapes import Graph, Node
@@ -86,7 +86,7 @@ KINDS = {
 class Rules(NamedTuple):
     """How an engine merges nodes. conversions: it converts inputs and outputs to its own layout."""
 
-    activations: frozenset
+    activations: frozenset[str]
     merges_pointwise: bool
     concat_in_place: bool
     conversions: bool
@@ -113,7 +113,7 @@ class Layer(NamedTuple):
 
     name: str
     kind: str
-    nodes: tuple
+    nodes: tuple[str, ...]
     macs: int
     read: int
     written: int
@@ -122,15 +122,13 @@ class Layer(NamedTuple):
     columns: int = 0
     depth: int = 0
     groups: int = 1
-    window: tuple = (1, 1)
-    stride: tuple = (1, 1)
-    dilation: tuple = (1, 1)
+    window: tuple[int, ...] = (1, 1)
+    stride: tuple[int, ...] = (1, 1)
+    dilation: tuple[int, ...] = (1, 1)
 
 
 def counted(node: Node) -> bool:
     """Whether the products of a node are counted; those of an LSTM, say, with weights but no rule here, are not."""
-    if node.op in ("If", "Loop", "Scan"):  # their work is in graphs of their own
-        return False
     return (
         node.op in WEIGHTED
         or node.op in POINTWISE
@@ -140,7 +138,7 @@ def counted(node: Node) -> bool:
     )
 
 
-def layers(graph: Graph, rules: Rules = TENSORRT) -> list:
+def layers(graph: Graph, rules: Rules = TENSORRT) -> list[Layer]:
     """The launched layers of `graph`, in order."""
     return _Fusion(graph, rules).run()
 
@@ -157,7 +155,7 @@ class _Fusion:
         self.rules = rules
         self.graph = graph
         self.size = {name: prod(shape) for name, shape in graph.shapes.items()}
-        self.alias = {}  # the output of a free node -> the tensor whose memory it is
+        self.alias: dict[str, str] = {}  # the output of a free node -> the tensor whose memory it is
         live = []
         for node in graph.nodes:
             if node.op in FREE and node.inputs:
@@ -165,21 +163,21 @@ class _Fusion:
             else:
                 live.append(node)
         self.nodes = live
-        self.consumers = {}
+        self.consumers: dict[str, list[Node | None]] = {}
         for node in live:
             for name in node.inputs:
                 self.consumers.setdefault(self.root(name), []).append(node)
         for name in graph.outputs:
             self.consumers.setdefault(self.root(name), []).append(None)
-        self.done = set()
+        self.done: set[int] = set()
         self.ready = {self.root(name) for name in graph.inputs}
-        self.placed = set()  # tensors that already live inside a concatenation's buffer
-        self.prefixes = {}  # inputs of an earlier concatenation -> its output
+        self.placed: set[str] = set()  # tensors that already live inside a concatenation's buffer
+        self.prefixes: dict[tuple[str, ...], str] = {}  # inputs of an earlier concatenation -> its output
 
     def root(self, name: str) -> str:
         return self.alias.get(name, name)
 
-    def run(self) -> list:
+    def run(self) -> list[Layer]:
         out = []
         for name in self.graph.inputs if self.rules.conversions else ():
             size = self.size.get(name, 0)
@@ -207,11 +205,11 @@ class _Fusion:
     def read(self, node: Node) -> int:
         return sum(self.size.get(name, 0) for name in {self.root(name) for name in node.inputs})
 
-    def only_consumer(self, tensor: str):
+    def only_consumer(self, tensor: str) -> Node | None:
         users = self.consumers.get(tensor, [])
         return users[0] if len(users) == 1 and users[0] is not None else None
 
-    def others(self, node: Node, tensor: str) -> list:
+    def others(self, node: Node, tensor: str) -> list[str]:
         return [self.root(name) for name in node.inputs if self.root(name) != tensor]
 
     def weighted(self, node: Node) -> Layer:
@@ -244,7 +242,13 @@ class _Fusion:
         names = tuple(item.name for item in taken)
         read, written = self.read(node) + extra, self.size[tensor]
         weights = sum(prod(dims) for dims in node.weights.values())
-        common = {"name": " + ".join(names), "nodes": names, "read": read, "written": written, "weights": weights}
+        common: dict[str, Any] = {
+            "name": " + ".join(names),
+            "nodes": names,
+            "read": read,
+            "written": written,
+            "weights": weights,
+        }
         if node.op in ("Conv", "ConvTranspose"):
             groups = node.attributes.get("group", 1)
             kernel = node.weights.get(1) or self.graph.shapes[node.inputs[1]]
@@ -314,7 +318,7 @@ class _Fusion:
             weights,
         )
 
-    def concat(self, node: Node) -> list:
+    def concat(self, node: Node) -> list[Layer]:
         self.take(node)
         inputs = [self.root(name) for name in node.inputs]
         output = self.root(node.outputs[0])
@@ -330,7 +334,7 @@ class _Fusion:
                 break
         self.prefixes.setdefault(tuple(inputs), output)
         copies = []
-        seen = Counter()
+        seen: Counter[str] = Counter()
         for name in inputs:
             seen[name] += 1
             if in_place and name not in self.placed and name not in self.graph.inputs and seen[name] == 1:

@@ -14,6 +14,7 @@ import onnx
 from jetson.errors import UsageError
 from pipeline import targets
 from pipeline.graphs import edit as graphs
+from pipeline.graphs.inline import walk
 
 LATEST = (99,)
 OPERATORS_MD = "onnx-tensorrt docs/operators.md"
@@ -172,7 +173,7 @@ class Finding(NamedTuple):
     mend: str
 
 
-def describe(finding):
+def describe(finding: Finding) -> str:
     """One finding as the lines a user reads."""
     return "{}: {}\n  rule: {} ({})\n  do: {}".format(
         finding.node or "the file",
@@ -183,7 +184,7 @@ def describe(finding):
     )
 
 
-def require_tensorrt(device):
+def require_tensorrt(device: targets.Target) -> None:
     """UsageError where a target has no TensorRT whose rules could be asked."""
     if not device.tensorrt:
         raise UsageError(
@@ -193,7 +194,7 @@ def require_tensorrt(device):
         )
 
 
-def lint(onnx_path, target="nano"):
+def lint(onnx_path: str, target: str | targets.Target = "nano") -> list[Finding]:
     """What the oldest TensorRT of a target refuses in a model: a list of Finding, empty when it is fine.
 
     target: a name of pipeline.targets, or a Target. BadInput where the file is no ONNX model.
@@ -206,29 +207,33 @@ def lint(onnx_path, target="nano"):
 
 
 class _Linter:
-    def __init__(self, model, version, device):
+    def __init__(self, model: onnx.ModelProto, version: tuple[int, ...], device: targets.Target) -> None:
         self.model, self.graph, self.version, self.device = model, model.graph, version, device
-        self.fixed = graphs.constants(model.graph)
-        self.made = graphs.producers(model.graph)
-        self.found = []
+        self.fixed: dict[str, np.ndarray] = {}
+        self.made: dict[str, onnx.NodeProto] = {}
+        self.found: list[Finding] = []
 
-    def add(self, node, rule, what, source, mend):
+    def add(self, node: onnx.NodeProto | None, rule: str, what: str, source: str, mend: str) -> None:
         name = "" if node is None else node.name or node.output[0]
         self.found.append(Finding(name, rule, what, source, mend))
 
-    def findings(self):
+    def findings(self) -> list[Finding]:
         self._file()
-        for node in self.graph.node:
-            if self._known(node):
-                check = getattr(self, "_" + node.op_type.lower(), None)
-                if check is not None:
-                    check(node)
+        # The parser reads every branch and body too, whichever is to run; they see the names outside of them.
+        for graph in (*walk(self.graph), *self.model.functions):
+            self.fixed.update(graphs.constants(graph))
+            self.made.update(graphs.producers(graph))
+            for node in graph.node:
+                if self._known(node):
+                    check = getattr(self, "_" + node.op_type.lower(), None)
+                    if check is not None:
+                        check(node)
         return self.found
 
-    def _named(self):
-        return "TensorRT %d.%d" % self.version
+    def _named(self) -> str:
+        return f"TensorRT {self.version[0]}.{self.version[1]}"
 
-    def _file(self):
+    def _file(self) -> None:
         limit = next(opset for until, opset in OPSETS if self.version <= until)
         for entry in self.model.opset_import:
             if entry.domain in ("", "ai.onnx") and entry.version > limit:
@@ -251,6 +256,7 @@ class _Linter:
                     "feed float32, raw 0..255",
                 )
         doubled = [name for name, count in Counter(n.name for n in self.graph.node if n.name).items() if count > 1]
+        everything = [node for graph in walk(self.graph) for node in graph.node]
         for name in doubled:
             self.add(
                 None,
@@ -259,7 +265,7 @@ class _Linter:
                 "TensorRT network validation",
                 "export again: jetmask export names them",
             )
-        if "int8" not in self.device.fast_precisions and any(n.op_type == "QuantizeLinear" for n in self.graph.node):
+        if "int8" not in self.device.fast_precisions and any(n.op_type == "QuantizeLinear" for n in everything):
             self.add(
                 None,
                 "no Q/DQ without INT8 hardware",
@@ -269,7 +275,7 @@ class _Linter:
                 "use the float32 file with FP16 there",
             )
 
-    def _known(self, node):
+    def _known(self, node: onnx.NodeProto) -> bool:
         since = LATER_OPERATORS.get(node.op_type)
         ours = node.domain in ("", "ai.onnx")
         if ours and (node.op_type in OPERATORS or (since and self.version >= since)):
@@ -278,18 +284,20 @@ class _Linter:
         self.add(
             node,
             f"only operators that {self._named()} parses",
-            "operator {} {}".format(name, "comes with %d.%d" % since if since else "is not known to be parsed"),
+            "operator {} {}".format(
+                name, f"comes with {since[0]}.{since[1]}" if since else "is not known to be parsed"
+            ),
             OPERATORS_MD,
             MENDS.get(node.op_type, "build the model from Conv, Relu, Add and Resize"),
         )
         return False
 
-    def _weights(self, node, bias):
+    def _weights(self, node: onnx.NodeProto, bias: bool) -> None:
         weight = node.input[1]
         maker = self.made.get(weight)
         if weight not in self.fixed:
             behind = maker is not None and maker.op_type == "DequantizeLinear"
-            source = maker.input[0] if behind else None
+            source = maker.input[0] if maker is not None and behind else ""
             inner = self.made.get(source)
             float_behind = inner is not None and inner.op_type == "QuantizeLinear" and inner.input[0] in self.fixed
             if not behind or not (float_behind or source in self.fixed):
@@ -327,17 +335,17 @@ class _Linter:
                 "leave biases in float: no Q/DQ on them",
             )
 
-    def _conv(self, node):
+    def _conv(self, node: onnx.NodeProto) -> None:
         self._weights(node, bias=True)
 
-    def _convtranspose(self, node):
+    def _convtranspose(self, node: onnx.NodeProto) -> None:
         self._weights(node, bias=True)
 
-    def _maxpool(self, node):
+    def _maxpool(self, node: onnx.NodeProto) -> None:
         if len(node.output) > 1 and node.output[1]:
             self.add(node, "no Indices output", "it gives indices", OPERATORS_MD + ", MaxPool", "drop that output")
 
-    def _cast(self, node):
+    def _cast(self, node: onnx.NodeProto) -> None:
         if graphs.attribute(node, "to") == onnx.TensorProto.UINT8 and self.version < (8, 6):
             self.add(
                 node,
@@ -347,7 +355,7 @@ class _Linter:
                 "keep images in float32",
             )
 
-    def _resize(self, node):
+    def _resize(self, node: onnx.NodeProto) -> None:
         mode = graphs.attribute(node, "mode", "nearest")
         coordinates = graphs.attribute(node, "coordinate_transformation_mode", "half_pixel")
         nearest = graphs.attribute(node, "nearest_mode", "round_prefer_floor")
@@ -369,7 +377,7 @@ class _Linter:
         if by_scales and node.input[2] not in self.fixed and not by_sizes:
             self.add(node, "scales are an initializer", "its scales are computed", source, mend)
 
-    def _topk(self, node):
+    def _topk(self, node: onnx.NodeProto) -> None:
         count = self.fixed.get(node.input[1]) if len(node.input) > 1 else None
         if count is None or count.size != 1:
             self.add(node, "K is one initializer", "its K is computed", OPERATORS_MD + ", TopK", "fix K at export")
@@ -382,17 +390,17 @@ class _Linter:
                 "choose candidates on the CPU: jetson.vision.boxes does",
             )
 
-    def _slice(self, node):
+    def _slice(self, node: onnx.NodeProto) -> None:
         if len(node.input) > 3 and node.input[3] and node.input[3] not in self.fixed:
             self.add(node, "axes are an initializer", "its axes are computed", OPERATORS_MD + ", Slice", "fix the axes")
 
-    def _squeeze(self, node):
+    def _squeeze(self, node: onnx.NodeProto) -> None:
         if len(node.input) > 1 and node.input[1] and node.input[1] not in self.fixed:
             self.add(node, "axes are an initializer", "its axes are computed", OPERATORS_MD, "fix the axes")
 
     _unsqueeze = _squeeze
 
-    def _nonmaxsuppression(self, node):
+    def _nonmaxsuppression(self, node: onnx.NodeProto) -> None:
         if self.version < (8, 5):
             self.add(
                 node,
@@ -402,13 +410,13 @@ class _Linter:
                 MENDS["NonMaxSuppression"],
             )
 
-    def _quantizelinear(self, node):
+    def _quantizelinear(self, node: onnx.NodeProto) -> None:
         self._scale(node)
 
-    def _dequantizelinear(self, node):
+    def _dequantizelinear(self, node: onnx.NodeProto) -> None:
         self._scale(node)
 
-    def _scale(self, node):
+    def _scale(self, node: onnx.NodeProto) -> None:
         source = "onnx-tensorrt 8.2 QuantDequantLinearHelper"
         mend = "write Q/DQ with pipeline.quantization.quantize.int8_tensorrt"
         zero = self.fixed.get(node.input[2]) if len(node.input) > 2 else None

@@ -7,6 +7,7 @@ pipeline/graphs/lint.py for that), and nothing about speed.
 import json
 import subprocess
 import sys
+from typing import Any
 
 from jetson.engine import tensorrt_module
 from jetson.errors import DeviceMismatch, JetmaskError
@@ -15,7 +16,7 @@ NAMES = ("tensorrt_rtx", "tensorrt_rtx_bindings")
 GPU = "SM86"  # any that it knows: a plan for it is built, not run
 
 
-def module():
+def module() -> Any:
     """The TensorRT for RTX module, or None."""
     for name in NAMES:
         try:
@@ -25,7 +26,7 @@ def module():
     return None
 
 
-def check(path, input_wh, precision):
+def check(path: str, input_wh: tuple[int, int], precision: str) -> dict[str, Any] | None:
     """Build one file. Returns {"plan_bytes", "version"}, {"error"}, or None where the package is not installed.
 
     In a process of its own: a fault in the library must not end the caller.
@@ -41,7 +42,7 @@ def check(path, input_wh, precision):
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def main():
+def main() -> None:
     from jetson.engine import tensorrt_network
 
     path, input_wh, precision = json.loads(sys.argv[1])

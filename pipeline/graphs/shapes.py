@@ -4,12 +4,14 @@ Of weights only the dimensions matter, so a graph whose initializers carry no da
 """
 
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import onnx
 from onnx import TensorProto, helper, shape_inference
 
 from jetson.errors import BadInput, UsageError
+from pipeline.graphs.inline import inlined
+from pipeline.graphs.load import load
 
 # Tensors above this many elements are never shape arguments, so their data is not needed to infer shapes.
 _SHAPE_DATA_LIMIT = 4096
@@ -41,44 +43,44 @@ class Node(NamedTuple):
 
     name: str
     op: str
-    inputs: tuple
-    outputs: tuple
-    weights: dict
-    attributes: dict
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    weights: dict[int, tuple[int, ...]]
+    attributes: dict[str, Any]
     stored: str = ""
 
 
 class Graph(NamedTuple):
-    """nodes in topological order; shapes: tensor name -> tuple of ints; input_wh: (width, height) that was assumed."""
+    """nodes in topological order, those of If, Loop and Scan bodies among them; shapes: tensor name -> tuple of ints;
+    input_wh: (width, height) that was assumed; notes: what was assumed of If, Loop and Scan."""
 
-    nodes: tuple
-    shapes: dict
-    inputs: tuple
-    outputs: tuple
-    input_wh: tuple | None
+    nodes: tuple[Node, ...]
+    shapes: dict[str, tuple[int, ...]]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    input_wh: tuple[int, int] | None
+    notes: tuple[str, ...] = ()
 
 
-def read(path: str, input_wh: tuple | None = None) -> Graph:
+def read(path: str, input_wh: tuple[int, int] | None = None) -> Graph:
     """The graph in the ONNX file `path`, batch 1, its image input at `input_wh` = (width, height).
 
     Without `input_wh` the file's own size is taken. BadInput: not an ONNX file, or a shape that cannot be known;
     UsageError: the file leaves its size open and none was given.
     """
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except FileNotFoundError:
-        raise BadInput("the model does not exist", path, "an ONNX file") from None
-    except IsADirectoryError:
-        raise BadInput("the model is a folder", path, "an ONNX file", "name the .onnx file in it") from None
-    except Exception as error:  # protobuf's DecodeError has no public base; anything here means: not readable
-        raise BadInput(f"not an ONNX file ({type(error).__name__})", path, "a file written by an exporter") from None
+    if not os.path.exists(path):
+        raise BadInput("the model does not exist", path, "an ONNX file")
+    if os.path.isdir(path):
+        raise BadInput("the model is a folder", path, "an ONNX file", "name the .onnx file in it")
+    model = load(path)
     if not model.graph.node:
         raise BadInput("the file holds no graph", path, "an ONNX model", "export it again")
     return from_model(model, input_wh, where=path)
 
 
-def from_model(model: onnx.ModelProto, input_wh: tuple | None = None, where: str = "model") -> Graph:
+def from_model(model: onnx.ModelProto, input_wh: tuple[int, int] | None = None, where: str = "model") -> Graph:
     """As `read`, for a model in memory; the model is not changed."""
+    model, notes = inlined(model)
     light = onnx.ModelProto()
     light.CopyFrom(model)
     size = _fix_input(light, input_wh, where)
@@ -110,10 +112,10 @@ def from_model(model: onnx.ModelProto, input_wh: tuple | None = None, where: str
     if unknown:
         shapes.update(_run_for_shapes(model, size, unknown, where))
     inputs = tuple(item.name for item in light.graph.input if item.name not in constant)
-    return Graph(tuple(nodes), shapes, inputs, tuple(item.name for item in light.graph.output), size)
+    return Graph(tuple(nodes), shapes, inputs, tuple(item.name for item in light.graph.output), size, notes)
 
 
-def _fix_input(model: onnx.ModelProto, input_wh: tuple | None, where: str) -> tuple | None:
+def _fix_input(model: onnx.ModelProto, input_wh: tuple[int, int] | None, where: str) -> tuple[int, int] | None:
     """Give every input fixed dimensions, batch 1; returns the image's (width, height), None without an image."""
     initializers = {tensor.name for tensor in model.graph.initializer}
     size = None
@@ -145,7 +147,7 @@ def _fix_input(model: onnx.ModelProto, input_wh: tuple | None, where: str) -> tu
     return size
 
 
-def _infer(model: onnx.ModelProto, where: str) -> dict:
+def _infer(model: onnx.ModelProto, where: str) -> dict[str, tuple[int, ...]]:
     """Shapes of all tensors that shape inference can tell; empties the big initializers of `model`."""
     graph = model.graph
     for tensor in graph.initializer:
@@ -179,7 +181,9 @@ def _infer(model: onnx.ModelProto, where: str) -> dict:
     return shapes
 
 
-def _run_for_shapes(model: onnx.ModelProto, size: tuple | None, names: list, where: str) -> dict:
+def _run_for_shapes(
+    model: onnx.ModelProto, size: tuple[int, int] | None, names: list[str], where: str
+) -> dict[str, tuple[int, ...]]:
     """Shapes that inference could not tell, from one run on zeros."""
     import numpy as np
     import onnxruntime
@@ -191,8 +195,6 @@ def _run_for_shapes(model: onnx.ModelProto, size: tuple | None, names: list, whe
     _fix_input(probe, size, where)
     del probe.graph.value_info[:]
     try:
-        if os.path.isfile(where):
-            onnx.load_external_data_for_model(probe, os.path.dirname(os.path.abspath(where)))
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         session = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -204,7 +206,7 @@ def _run_for_shapes(model: onnx.ModelProto, size: tuple | None, names: list, whe
             "tensor(uint8)": np.uint8,
             "tensor(bool)": np.bool_,
         }
-        feeds = {
+        feeds: dict[str, np.ndarray] = {
             value.name: np.zeros([dim if isinstance(dim, int) else 1 for dim in value.shape], kinds[value.type])
             for value in session.get_inputs()
         }

@@ -5,8 +5,10 @@ latency model. With `weights="random"` the file runs.
 """
 
 from math import prod, sqrt
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -14,20 +16,24 @@ from onnx import TensorProto, helper, numpy_helper
 class GraphWriter:
     """Writes nodes one after the other; every method takes and returns tensor names. `shape` tells (channels, h, w)."""
 
-    def __init__(self, name: str, channels: int, height: int, width: int, weights: str = "empty", seed: int = 0):
+    def __init__(
+        self, name: str, channels: int, height: int, width: int, weights: str = "empty", seed: int = 0
+    ) -> None:
         self.name = name
         self.weights = weights
         self.random = np.random.default_rng(seed)
-        self.nodes, self.initializers = [], []
-        self.shape = {"image": (channels, height, width)}
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self.shape: dict[str, tuple[int, ...]] = {"image": (channels, height, width)}
 
-    def node(self, op: str, inputs: list, shape: tuple, **attributes) -> str:
+    def node(self, op: str, inputs: list[str], shape: tuple[int, ...], **attributes: Any) -> str:
+        """Any operator; `shape`: (channels, height, width) of what it gives."""
         output = f"{op.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
         self.shape[output] = shape
         return output
 
-    def weight(self, *dims: int, scale: float = None) -> str:
+    def weight(self, *dims: int, scale: float | None = None) -> str:
         name = f"weight_{len(self.initializers)}"
         if self.weights == "empty":
             tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=dims)
@@ -38,12 +44,22 @@ class GraphWriter:
         self.initializers.append(tensor)
         return name
 
-    def constant(self, values) -> str:
+    def constant(self, values: npt.ArrayLike) -> str:
         name = f"constant_{len(self.initializers)}"
         self.initializers.append(numpy_helper.from_array(np.asarray(values), name))
         return name
 
-    def conv(self, x: str, out: int, kernel=3, stride=1, pad=None, groups=1, act="relu", bias=True) -> str:
+    def conv(
+        self,
+        x: str,
+        out: int,
+        kernel: int | tuple[int, int] = 3,
+        stride: int = 1,
+        pad: int | tuple[int, int] | None = None,
+        groups: int = 1,
+        act: str | None = "relu",
+        bias: bool = True,
+    ) -> str:
         """Convolution (its batch normalisation folded) and activation: None, relu, leaky, relu6, silu, hswish."""
         channels, height, width = self.shape[x]
         kh, kw = (kernel, kernel) if isinstance(kernel, int) else kernel
@@ -55,7 +71,7 @@ class GraphWriter:
         )
         return self.act(y, act)
 
-    def act(self, x: str, kind) -> str:
+    def act(self, x: str, kind: str | None) -> str:
         shape = self.shape[x]
         if kind is None:
             return x
@@ -71,13 +87,15 @@ class GraphWriter:
             return self.node("Mul", [x, self.node("HardSigmoid", [x], shape, alpha=1 / 6, beta=0.5)], shape)
         raise ValueError(kind)
 
-    def norm(self, x: str, act="relu") -> str:
+    def norm(self, x: str, act: str | None = "relu") -> str:
         channels = self.shape[x][0]
         rest = [self.weight(channels, scale=0.1), self.weight(channels, scale=0.1), self.weight(channels, scale=0.1)]
         positive = self.constant(np.ones(channels, np.float32))
         return self.act(self.node("BatchNormalization", [x, *rest, positive], self.shape[x]), act)
 
-    def pool(self, x: str, kernel=2, stride=2, pad=0, kind="MaxPool", ceil=False) -> str:
+    def pool(
+        self, x: str, kernel: int = 2, stride: int = 2, pad: int = 0, kind: str = "MaxPool", ceil: bool = False
+    ) -> str:
         channels, height, width = self.shape[x]
         extra = stride - 1 if ceil else 0
         shape = (channels, *((side + 2 * pad - kernel + extra) // stride + 1 for side in (height, width)))
@@ -94,7 +112,7 @@ class GraphWriter:
     def mean(self, x: str) -> str:
         return self.node("GlobalAveragePool", [x], (self.shape[x][0], 1, 1))
 
-    def add(self, a: str, b: str, act=None) -> str:
+    def add(self, a: str, b: str, act: str | None = None) -> str:
         return self.act(self.node("Add", [a, b], self.shape[a]), act)
 
     def mul(self, a: str, b: str) -> str:
@@ -124,14 +142,14 @@ class GraphWriter:
     def flatten(self, x: str) -> str:
         return self.node("Flatten", [x], (prod(self.shape[x]), 1, 1))
 
-    def dense(self, x: str, out: int, act="relu") -> str:
+    def dense(self, x: str, out: int, act: str | None = "relu") -> str:
         inputs = [x, self.weight(out, self.shape[x][0]), self.weight(out, scale=0.01)]
         return self.act(self.node("Gemm", inputs, (out, 1, 1), transB=1), act)
 
     def model(self, *outputs: str) -> onnx.ModelProto:
         """The network so far, with `outputs`; IR 7, opset 13."""
 
-        def value(name, shape):
+        def value(name: str, shape: tuple[int, ...] | None) -> onnx.ValueInfoProto:
             return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
         graph = helper.make_graph(

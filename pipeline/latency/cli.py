@@ -50,6 +50,7 @@ def predict_graph(graph: shapes.Graph, target: str = "nano", precision: str = "f
             else "scaled from the data sheet; no published row backs it, error unknown"
         )
         rules, notes = TENSORRT, tuple(what_would_change(device))
+    notes += graph.notes
     uncounted = sorted({node.stored for node in graph.nodes if not counted(node)})
     if uncounted:
         notes += ("the arithmetic of these operators is not known and not in it: " + ", ".join(uncounted),)

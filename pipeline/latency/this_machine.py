@@ -20,6 +20,7 @@ from jetson import files
 from jetson.errors import BadInput
 from pipeline.graphs import shapes
 from pipeline.graphs.fusion import ONNXRUNTIME, layers
+from pipeline.graphs.load import load
 from pipeline.graphs.writer import GraphWriter
 from pipeline.latency import fit as latency_fit
 from pipeline.latency.roofline import ELEMENT_BYTES, Parameters, Rates, describe
@@ -164,7 +165,7 @@ def _quantised(content: bytes, name: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / f"{name}.onnx", Path(folder) / f"{name}.int8.onnx"
         source.write_bytes(content)
-        value = onnx.load(str(source)).graph.input[0]
+        value = load(source).graph.input[0]
         shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         quantize_static(
             str(source),

@@ -19,7 +19,7 @@ from jetson import files
 from jetson.bundle.classes import MASK_CLASSES, Classes
 from jetson.errors import BadInput, UsageError
 from pipeline.config import SIZES, TRANSFER
-from pipeline.models import mobilenet
+from pipeline.models import keras_file, mobilenet
 from pipeline.models.batchnorm import FusedBatchNorm
 from pipeline.models.classes import head, with_classes
 
@@ -174,6 +174,7 @@ def load(path: str | Path) -> Any:
             expected=expected,
             remedy='copy it again, or save it with model.save("NAME.keras")',
         )
+    keras_file.check(path)
     try:
         return keras.saving.load_model(path, compile=False)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, zlib.error, zipfile.BadZipFile) as error:

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import onnx
 
 from jetson import files
 from jetson.errors import BadInput, QualityGate, UsageError
@@ -20,6 +19,7 @@ from jetson.vision.letterbox import letterbox
 from pipeline.evaluation import gate
 from pipeline.graphs import classes as onnx_classes
 from pipeline.graphs import edit as graphs
+from pipeline.graphs.load import load
 from pipeline.quantization import calibrate, quantize
 
 FP16_LARGEST = 65504.0
@@ -85,14 +85,14 @@ def layers(src, table, images, input_wh, progress=None):
     names = [node.name for node in graph.node if node.op_type in ("Conv", "Add")]
     heads = [output.name for output in graph.output]
     inputs = blobs(images, input_wh)
-    reference = _run(onnx.load(str(src)), inputs, input_wh)
+    reference = _run(load(src), inputs, input_wh)
     found = []
     with tempfile.TemporaryDirectory(prefix="jetmask-sensitivity-") as folder:
         path = os.path.join(folder, "one.onnx")
         for done, name in enumerate(names, 1):
             # The Q/DQ form holds either runtime's rounding, and its float parts are exactly float.
             quantize.int8_tensorrt(src, table, path, keep=[other for other in names if other != name])
-            outputs = _run(onnx.load(path), inputs, input_wh)
+            outputs = _run(load(path), inputs, input_wh)
             ratios = {head: snr_db(reference[i], outputs[i]) for i, head in enumerate(heads)}
             found.append(Layer(name, min(ratios.values()), ratios))
             if progress:

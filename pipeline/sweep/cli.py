@@ -24,7 +24,7 @@ from jetson import files
 from jetson.cli import table
 from jetson.errors import BadInput, DeviceMismatch, UsageError
 from pipeline import config as configuration
-from pipeline import targets
+from pipeline import targets, yaml_file
 from pipeline.choose.pareto import front
 from pipeline.paths import made
 from pipeline.sweep import workers as sweep_workers
@@ -73,7 +73,7 @@ def space_for(target: str, path: str | None = None, ours: bool = True) -> dict[s
     space["precision"] = targets.searched_precisions(target)
     if path:
         try:
-            own = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            own = yaml_file.parse(Path(path).read_text(encoding="utf-8"), str(path))
         except OSError as error:
             raise BadInput(f"the space cannot be read: {error.strerror}", path, "a YAML file") from None
         except (yaml.YAMLError, ValueError) as error:

@@ -177,3 +177,40 @@ def test_the_list_of_modules_fits_the_python_of_each_jetpack(monkeypatch, python
     monkeypatch.setattr(sys, "version_info", python)
     path = doctor.requirements_file()
     assert os.path.basename(path) == f"requirements-jetpack{name}.txt" and os.path.isfile(path)
+
+
+def test_a_library_without_room_for_its_thread_local_data_is_told_with_the_way_out(tmp_path):
+    (tmp_path / "cv2.py").write_text(
+        "raise ImportError('/usr/lib/aarch64-linux-gnu/libgomp.so.1: cannot allocate memory in static TLS block')\n"
+    )
+    status, found = ask(PYTHONPATH=str(tmp_path))
+    assert status == 4 and found["cv2"]["level"] == "bad"
+    assert found["cv2"]["remedy"].startswith("export LD_PRELOAD=/usr/lib/aarch64-linux-gnu/libgomp.so.1 ")
+
+
+def test_a_pycuda_that_is_too_old(tmp_path):
+    library = machine.driver(str(tmp_path / "driver"))
+    (tmp_path / "tensorrt.py").write_text("__version__ = '8.2.1.8'\n")
+    (tmp_path / "pycuda").mkdir()
+    (tmp_path / "pycuda" / "__init__.py").write_text("VERSION = (2019, 1, 2)\n")
+    (tmp_path / "pycuda" / "driver.py").write_text("class Device: pass\n")
+    _, found = ask("--gpu", PYTHONPATH=str(tmp_path), LD_LIBRARY_PATH=library)
+    assert found["pycuda"]["level"] == "warn" and "2019.1.2" in found["pycuda"]["found"]
+    assert "2022.1" in found["pycuda"]["remedy"]
+    (tmp_path / "pycuda" / "driver.py").write_text("class Device:\n    def retain_primary_context(self): pass\n")
+    assert "pycuda" not in ask("--gpu", PYTHONPATH=str(tmp_path), LD_LIBRARY_PATH=library)[1]
+
+
+@pytest.mark.parametrize(
+    "processor, own, expected", [("aarch64", None, "ARMV8"), ("aarch64", "X", "X"), ("x86_64", None, None)]
+)
+def test_numpy_for_python_36_is_kept_from_an_illegal_instruction_wherever_a_verb_begins(processor, own, expected):
+    env = {key: value for key, value in os.environ.items() if key != "OPENBLAS_CORETYPE"}
+    if own:
+        env["OPENBLAS_CORETYPE"] = own
+    code = (
+        f"import platform, sys; platform.machine = lambda: {processor!r}; sys.version_info = (3, 6, 9)\n"
+        "import jetson.__main__, os; assert 'numpy' not in sys.modules; print(os.environ.get('OPENBLAS_CORETYPE'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, stdout=subprocess.PIPE, check=True)
+    assert done.stdout.decode().strip() == str(expected)

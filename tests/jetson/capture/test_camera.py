@@ -1,5 +1,6 @@
 """The capture: real child processes, killed, frozen, starved."""
 
+import json
 import os
 import shutil
 import signal
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from serving import alive, wait_for
 
-from jetson.capture import camera, source
+from jetson.capture import camera, child, gstreamer, source
 
 
 class Watching:
@@ -21,7 +22,7 @@ class Watching:
     def __init__(self, uri, env=None, monkeypatch=None, **options):
         for name, value in (env or {}).items():
             monkeypatch.setenv(name, value)
-        source._elements.clear()
+        gstreamer._elements.clear()
         self.camera = camera.Camera(source.parse(uri, **options.pop("parse", {})), **options)
 
     def __enter__(self):
@@ -29,7 +30,20 @@ class Watching:
 
     def __exit__(self, *_):
         self.camera.stop()
-        source._elements.clear()
+        gstreamer._elements.clear()
+
+
+def take_all(cam):
+    """[(number, second, at, turn)] of every frame up to the end."""
+    found = []
+    while not cam.over:
+        frame = cam.take()
+        if frame is None:
+            time.sleep(0.001)
+            continue
+        found.append((frame.number, frame.second, frame.at, frame.turn))
+        frame.release()
+    return found
 
 
 def frame_of(cam):
@@ -114,13 +128,24 @@ def test_frozen_child_is_killed_and_replaced(clip):
         first = cam.pid
         os.kill(first, signal.SIGSTOP)
         wait_for(lambda: cam.lost_count == 1, "notice")
+        assert "stopped" in cam.last_error
+        live_again(cam)
+        assert not alive(first)
+
+
+def test_frozen_camera_is_killed_and_replaced(csi_env, monkeypatch):
+    with Watching("csi://0?size=320x240", csi_env, monkeypatch) as cam:
+        frame_of(cam).release()
+        first = cam.pid
+        os.kill(first, signal.SIGSTOP)
+        wait_for(lambda: cam.lost_count == 1, "notice")
         assert "no frame for 2 s" in cam.last_error
         live_again(cam)
         assert not alive(first)
 
 
 def test_an_unforeseen_fault_does_not_end_the_camera(clip, monkeypatch):
-    true, calls = source.command, []
+    true, calls = child.command, []
 
     def command(*words):
         calls.append(words)
@@ -128,7 +153,7 @@ def test_an_unforeseen_fault_does_not_end_the_camera(clip, monkeypatch):
             raise KeyError("unforeseen")
         return true(*words)
 
-    monkeypatch.setattr(source, "command", command)
+    monkeypatch.setattr(child, "command", command)
     with Watching(clip) as cam:
         frame_of(cam).release()
         assert cam.lost_count == 1 and "unforeseen" in cam.last_error
@@ -138,7 +163,7 @@ def test_source_that_appears_later(clip, tmp_path):
     path = str(tmp_path / "later.avi")
     with Watching(path) as cam:
         wait_for(lambda: cam.status == "lost", "notice")
-        assert "not a video" in cam.last_error
+        assert "does not exist" in cam.last_error
         shutil.copy(clip, path + ".part")
         os.rename(path + ".part", path)
         live_again(cam)
@@ -146,7 +171,7 @@ def test_source_that_appears_later(clip, tmp_path):
 
 def test_no_signal_goes_to_a_number_that_is_free_again(clip, monkeypatch):
     with Watching(clip, parse={"fps": 0, "loop": False}) as cam:
-        wait_for(lambda: cam.status == "ended", "the end")
+        take_all(cam)
         sent = []
         monkeypatch.setattr(os, "killpg", lambda pid, number: sent.append(pid))
         cam.stop()
@@ -161,7 +186,7 @@ def test_a_rate_of_0_is_as_fast_as_possible(clip, tmp_path, draw):
         with Watching(path, parse={"fps": 0, "loop": False}) as cam:
             wait_for(lambda cam=cam: cam.frames, "a frame")
             began = time.monotonic()
-            wait_for(lambda cam=cam: cam.status == "ended", "the end")
+            take_all(cam)
             assert time.monotonic() - began < rest_s
 
 
@@ -171,8 +196,9 @@ def test_truncated_file_plays_what_is_there(clip, tmp_path):
         data = file.read()
     path.write_bytes(data[: len(data) // 3])
     with Watching(str(path), parse={"loop": False}) as cam:
-        wait_for(lambda: cam.status in ("ended", "lost"), "the end")
-        assert cam.status == "ended" and 0 < cam.frames < 90, cam.last_error
+        found = take_all(cam)
+        assert cam.status == "ended" and 0 < len(found) < 90, cam.last_error
+        assert "ends early" in cam.broken and f"at {len(found) / 30:.1f} s of 3.0 s" in cam.broken
 
 
 def test_not_a_video(tmp_path):
@@ -181,6 +207,136 @@ def test_not_a_video(tmp_path):
     with Watching(str(path)) as cam:
         wait_for(lambda: cam.status == "lost", "notice")
         assert "not a video" in cam.last_error
+    with Watching(str(path), parse={"loop": False}) as cam:  # read once: it becomes no video by waiting
+        wait_for(lambda: cam.status == "ended", "the end")
+        assert "not a video" in cam.broken and cam.frames == 0
+
+
+# -- a file is no camera ---------------------------------------------------------------------------------------------
+
+
+def test_a_reader_that_pauses_goes_on_and_one_that_dies_is_followed_by_another(clip):
+    """Every frame once and in order, at its own time, whatever happens to the process that reads."""
+    found = []
+    with Watching(clip, parse={"loop": False}) as cam:
+        while not cam.over:
+            frame = cam.take()
+            if frame is None:
+                time.sleep(0.001)
+                continue
+            found.append((frame.number, frame.second, frame.at))
+            frame.release()
+            if len(found) == 20:
+                pid = cam.pid
+                os.kill(pid, signal.SIGSTOP)
+                time.sleep(camera.LOST_S - 0.5)
+                os.kill(pid, signal.SIGCONT)
+            if len(found) == 40:
+                os.kill(cam.pid, signal.SIGKILL)
+            if len(found) == 60:
+                os.kill(cam.pid, signal.SIGSTOP)  # and nobody lets it go on
+    assert [number for number, _, _ in found] == list(range(90))
+    assert [second for _, second, _ in found] == pytest.approx([number / 30 for number in range(90)], abs=1e-3)
+    assert np.diff([at for _, _, at in found]) == pytest.approx([1 / 30] * 89, abs=1e-3)
+    assert cam.lost_count == cam.restarts == 2 and not cam.broken
+
+
+def test_a_picture_that_takes_long_is_waited_for(tmp_path, draw, monkeypatch):
+    cv2.imwrite(str(tmp_path / "a.png"), draw((64, 48), []))
+    cv2.imwrite(str(tmp_path / "b.png"), draw((64, 48), []))
+    true = child.command
+
+    def slow(*words):
+        argv, framed = true(*words)
+        program = (
+            "import sys, time; from jetson.capture import reader; plain = reader._image\n"
+            "reader._image = lambda path: (time.sleep(3 if path.endswith('b.png') else 0), plain(path))[1]\n"
+            "sys.exit(reader.main(sys.argv[1:]))"
+        )
+        return [argv[0], "-c", program] + argv[3:], framed
+
+    monkeypatch.setattr(child, "command", slow)
+    monkeypatch.setattr(camera, "SLOW_S", 1.5)
+    slowest = 0.0
+    with Watching(str(tmp_path), parse={"loop": False, "fps": 0}) as cam:
+        count = 0
+        while not cam.over:
+            slowest = max(slowest, cam.slow_s)
+            frame = cam.take()
+            count += frame is not None
+            if frame is not None:
+                frame.release()
+            time.sleep(0.001)
+    assert count == 2 and cam.restarts == 0 and slowest > 1.5
+
+
+def test_a_file_whose_reader_dies_at_the_same_frame_each_time_ends_there(clip, monkeypatch):
+    true = child.command
+
+    def dying(*words):
+        argv, framed = true(*words)
+        program = (
+            "import os, sys; from jetson.capture import reader; plain = reader.send\n"
+            "def send(fd, frame, extra, number, turn, at):\n"
+            "    os.kill(os.getpid(), 9) if number == 30 else plain(fd, frame, extra, number, turn, at)\n"
+            "reader.send = send; sys.exit(reader.main(sys.argv[1:]))"
+        )
+        return [argv[0], "-c", program] + argv[3:], framed
+
+    monkeypatch.setattr(child, "command", dying)
+    with Watching(clip, every_frame=True, parse={"loop": False}) as cam:
+        found = take_all(cam)
+    assert len(found) == 30 and "signal 9" in cam.broken and "at 1.0 s" in cam.broken
+
+
+def test_each_pass_of_a_file_is_told_apart_and_scene_time_rises(clip):
+    with Watching(clip, every_frame=True) as cam:
+        found = []
+        while len(found) < 200:
+            frame = cam.take()
+            if frame is None:
+                time.sleep(0.001)
+                continue
+            found.append((frame.turn, frame.second, frame.at))
+            frame.release()
+    assert [turn for turn, _, _ in found] == [number // 90 for number in range(200)]
+    steps = np.diff([at for _, _, at in found])
+    assert (steps > 0).all()
+    inside = [step for number, step in enumerate(steps, 1) if number % 90]
+    assert inside == pytest.approx([1 / 30] * len(inside), abs=1e-3)
+
+
+NAMES = [b"gr\xc3\xbc\xc3\x9fe \xe4\xb8\xad.avi", b"caf\xe9.avi", b"a:b.avi", b"100%d.avi", b'it\'s "so".avi']
+
+
+@pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C", "LANG": "C"}, {"LC_ALL": "C.UTF-8"}])
+@pytest.mark.parametrize("name", NAMES)
+def test_names_of_every_kind_are_opened_in_every_locale(clip, tmp_path, root, name, locale):
+    folder = os.path.join(os.fsencode(str(tmp_path)), b"f\xc3\xb6lder")
+    os.mkdir(folder)
+    shutil.copy(os.fsencode(clip), os.path.join(folder, name))
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((24, 32, 3), np.uint8))
+    shutil.copy(os.fsencode(str(tmp_path / "a.png")), os.path.join(folder, name[:-4] + b".png"))
+    program = (
+        "import json, sys, time; sys.path.insert(0, {!r})\n"
+        "from jetson.capture import camera, source\n"
+        "for path in sys.argv[1:]:\n"
+        "    made = source.parse(path, loop=False, fps=0)\n"
+        "    c = camera.Camera(made).start(); count = 0\n"
+        "    while not c.over:\n"
+        "        f = c.take()\n"
+        "        count += f is not None\n"
+        "        f.release() if f is not None else time.sleep(.001)\n"
+        "    c.stop(); print(json.dumps([count, c.broken, made.label]))"
+    ).format(root)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG"))}
+    paths = [os.path.join(folder, name), os.path.join(folder, name[:-4] + b".png")]
+    out = subprocess.check_output(
+        [os.fsencode(sys.executable), b"-c", program.encode()] + paths, env=dict(environment, **locale), timeout=60
+    )
+    told = [json.loads(line) for line in out.decode().splitlines()]
+    assert [count for count, _, _ in told] == [90, 1] and not any(broken for _, broken, _ in told)
+    assert all(label.encode("utf-8") for _, _, label in told)  # whatever the file is called, it can be printed
 
 
 def test_damaged_image_in_a_folder_is_left_out(tmp_path, draw):
@@ -203,7 +359,7 @@ def test_no_child_survives_a_stop(clip):
 
 def test_child_dies_with_a_killed_parent(clip, root):
     program = (
-        "import sys, time; sys.path.insert(0, {!r}); from jetson.capture import camera, source; "
+        "import sys, time; sys.path.insert(0, {!r}); from jetson.capture import camera, child, gstreamer, source; "
         "c = camera.Camera(source.parse({!r})).start()\n"
         "while not c.frames: time.sleep(.01)\n"
         "print(c.pid, flush=True); time.sleep(600)"
@@ -253,9 +409,10 @@ def test_csi_camera_that_sends_the_same_picture(csi_env, monkeypatch):
         live_again(cam)
 
 
-def test_csi_element_missing(gstreamer, monkeypatch):
-    source._elements.clear()
-    if source.have_element("nvarguscamerasrc"):
+@pytest.mark.usefixtures("gstreamer")
+def test_csi_element_missing():
+    gstreamer._elements.clear()
+    if gstreamer.have_element("nvarguscamerasrc"):
         pytest.skip("this is a Jetson")
     with Watching("csi://0") as cam:
         wait_for(lambda: cam.status == "lost", "notice")

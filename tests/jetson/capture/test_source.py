@@ -5,7 +5,7 @@ import os
 import cv2
 import pytest
 
-from jetson.capture import reader, source
+from jetson.capture import check, gstreamer, reader, source
 from jetson.errors import BadInput, UsageError
 
 
@@ -26,6 +26,19 @@ from jetson.errors import BadInput, UsageError
             "/dev/v4l/by-path/platform-70090000.xusb-usb-0:2.1:1.0-video-index0",
         ),
         ("rtsp://u:p@host:8554/a?b=c", "rtsp", "rtsp://u:p@host:8554/a?b=c"),
+        ("rtspt://host/a", "rtsp", "rtsp://host/a"),
+        ("rtsp://host/a?transport=udp", "rtsp", "rtsp://host/a"),
+        ("rtsp://host/a?b=c&transport=tcp&d", "rtsp", "rtsp://host/a?b=c&d"),
+        ("rtsp://u:p[a]ss%@host/a", "rtsp", "rtsp://u:p%5Ba%5Dss%25@host/a"),
+        ("rtsp://u:p@s s%20!@[::1]:554/a", "rtsp", "rtsp://u:p%40s%20s%20%21@[::1]:554/a"),
+        ("http://host:81/mjpeg?a=1", "stream", "http://host:81/mjpeg?a=1"),
+        ("https://host/live/index.m3u8", "stream", "https://host/live/index.m3u8"),
+        ("udp://:5000", "stream", "udp://:5000"),
+        ("udp://@239.0.0.1:5000", "stream", "udp://@239.0.0.1:5000"),
+        ("v4l2:///dev/video1?fps=10", "v4l2", "/dev/video1"),
+        ("file:///a%20b.mp4", "file", "/a b.mp4"),
+        ("file://localhost/a.mp4", "file", "/a.mp4"),
+        ("photo.jpg", "folder", "photo.jpg"),
         ("synthetic://", "synthetic", ""),
         ("clip.mp4", "file", "clip.mp4"),
         ("file:///a/b c.mp4", "file", "/a/b c.mp4"),
@@ -35,7 +48,7 @@ from jetson.errors import BadInput, UsageError
 def test_kinds(uri, kind, path):
     parsed = source.parse(uri)
     assert (parsed.kind, parsed.path) == (kind, path)
-    assert parsed.live == (kind in ("v4l2", "csi", "rtsp"))
+    assert parsed.live == (kind in ("v4l2", "csi", "rtsp", "stream"))
 
 
 def test_folder(tmp_path):
@@ -52,7 +65,13 @@ def test_options_of_an_address():
     "uri",
     [
         "",
-        "http://x/",
+        "ftp://x/",
+        "http://",
+        "https://host/film.mp4",
+        "v4l2://x",
+        "csi://0?mode=x",
+        "rtsp://host/a?transport=sctp",
+        "rtsp://u:p/w@host/a",
         "csi://",
         "csi://a",
         "csi://0?flip=9",
@@ -109,13 +128,13 @@ def test_passwords_are_hidden():
 @pytest.mark.parametrize("uri", ["/nowhere/clip.mp4", "/dev/video77", "/dev/v4l/by-id/usb-gone-video-index0"])
 def test_missing_source_is_told(uri):
     with pytest.raises(BadInput) as told:
-        source.check(source.parse(uri))
+        check.check(source.parse(uri))
     assert uri in str(told.value)
 
 
 def test_empty_folder_is_told(tmp_path):
     with pytest.raises(BadInput) as told:
-        source.check(source.parse(str(tmp_path)))
+        check.check(source.parse(str(tmp_path)))
     assert "no image" in str(told.value)
 
 
@@ -125,16 +144,16 @@ def test_an_element_is_asked_for_again_when_there_was_no_answer(tmp_path, monkey
     tool.write_text('#!/bin/sh\n[ "$1" = slow ] && exec sleep 600\n[ "$1" = there ]\n')
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(source, "_elements", {})
-    monkeypatch.setattr(source, "ASK_S", 0.5)
-    assert (source.have_element("there"), source.have_element("gone"), source.have_element("slow")) == (
+    monkeypatch.setattr(gstreamer, "_elements", {})
+    monkeypatch.setattr(gstreamer, "ASK_S", 0.5)
+    assert (gstreamer.have_element("there"), gstreamer.have_element("gone"), gstreamer.have_element("slow")) == (
         True,
         False,
         False,
     )
     tool.write_text("#!/bin/sh\nexit 0\n")
     # What was answered is not asked again.
-    assert (source.have_element("there"), source.have_element("gone"), source.have_element("slow")) == (
+    assert (gstreamer.have_element("there"), gstreamer.have_element("gone"), gstreamer.have_element("slow")) == (
         True,
         False,
         True,
@@ -142,8 +161,8 @@ def test_an_element_is_asked_for_again_when_there_was_no_answer(tmp_path, monkey
 
 
 def test_csi_pipeline_is_the_jetsons(monkeypatch):
-    monkeypatch.setattr(source, "have_element", lambda name: True)
-    assert source.pipeline(source.parse("csi://0?flip=2&size=640x480"), 5) == (
+    monkeypatch.setattr(gstreamer, "have_element", lambda name: True)
+    assert gstreamer.pipeline(source.parse("csi://0?flip=2&size=640x480"), 5) == (
         "nvarguscamerasrc sensor-id=0 ! video/x-raw(memory:NVMM),width=1280,height=720,format=NV12,framerate=30/1 ! "
         "nvvidconv flip-method=2 ! video/x-raw,width=640,height=480,format=BGRx ! videoconvert ! "
         "video/x-raw,format=BGR ! fdsink fd=5 sync=false"
@@ -151,11 +170,11 @@ def test_csi_pipeline_is_the_jetsons(monkeypatch):
 
 
 def test_usb_camera_above_vga_is_read_as_mjpeg_in_hardware(monkeypatch):
-    monkeypatch.setattr(source, "have_element", lambda name: True)
-    monkeypatch.setattr(source, "pixel_formats", lambda device: frozenset(["YUYV", "MJPG"]))
-    assert "image/jpeg,width=1280,height=720" in source.pipeline(source.parse("/dev/video0?size=1280x720"), 5)
-    assert "nvv4l2decoder mjpeg=1" in source.pipeline(source.parse("/dev/video0?size=1280x720"), 5)
-    assert "video/x-raw,width=640" in source.pipeline(source.parse("/dev/video0"), 5)
+    monkeypatch.setattr(gstreamer, "have_element", lambda name: True)
+    monkeypatch.setattr(gstreamer, "pixel_formats", lambda device: frozenset(["YUYV", "MJPG"]))
+    assert "image/jpeg,width=1280,height=720" in gstreamer.pipeline(source.parse("/dev/video0?size=1280x720"), 5)
+    assert "nvv4l2decoder mjpeg=1" in gstreamer.pipeline(source.parse("/dev/video0?size=1280x720"), 5)
+    assert "video/x-raw,width=640" in gstreamer.pipeline(source.parse("/dev/video0"), 5)
 
 
 def test_size_is_read_from_gst_launch():
@@ -163,8 +182,8 @@ def test_size_is_read_from_gst_launch():
         "/GstPipeline:pipeline0/GstFdSink:fdsink0.GstPad:sink: caps = video/x-raw, width=(int)642, "
         "height=(int)360, framerate=(fraction)30/1, format=(string)BGR"
     )
-    assert source.announced_size(line) == (642, 360)
-    assert source.announced_size("Setting pipeline to PLAYING ...") is None
+    assert gstreamer.announced_size(line) == (642, 360)
+    assert gstreamer.announced_size("Setting pipeline to PLAYING ...") is None
 
 
 def test_complaint_names_the_cause_not_its_consequence():
@@ -174,5 +193,5 @@ def test_complaint_names_the_cause_not_its_consequence():
         "ERROR: from element /GstPipeline:p/Argus:a: state change failed",
         "ERROR: pipeline doesn't want to preroll.",
     ]
-    assert source.complaint(lines) == "Invalid camera device"
-    assert source.complaint([]) == ""
+    assert gstreamer.complaint(lines) == "Invalid camera device"
+    assert gstreamer.complaint([]) == ""

@@ -105,7 +105,7 @@ print(json.dumps(main()))
     assert got[1] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11, 12, 13, 14]]
     assert got[2] is True
     assert got[3]["blocks"] == 4 and got[3]["streams"] == 1 and got[3]["events"] == 2 and got[3]["contexts"] == 1
-    assert got[4] == dict(got[4], blocks=0, device_bytes=0, host_bytes=0, streams=0, events=0, contexts=0)
+    assert got[4] == dict(got[4], blocks=0, device_bytes=0, host_bytes=0, streams=0, events=0, contexts=1)
 
 
 def test_context_is_current_only_inside_the_block_and_in_any_thread(nano):
@@ -183,3 +183,56 @@ print(json.dumps(said))
     assert got[:2] == ["", ""]
     assert all("restart the program" in text and "launch failure" in text for text in got[2:4])
     assert "closed" in got[4]
+
+
+def test_pushes_and_pops_match_and_the_primary_context_is_held_once(nano):
+    """By pycuda's source a detach after the pop leaves a dead context current, and one in another thread frees nothing."""
+    got = nano.python(
+        STATS
+        + """
+import threading
+lib = ctypes.CDLL("libcuda.so.1")
+def current():
+    found = ctypes.c_void_p()
+    assert lib.cuCtxGetCurrent(ctypes.byref(found)) == 0
+    return found.value
+said = []
+def note(): said.append([current(), stats()["contexts"]])
+session = cuda.Session(); note()
+session.close(); note()
+for _ in range(3):
+    session = cuda.Session()
+    thread = threading.Thread(target=session.close); thread.start(); thread.join(); note()
+thread = threading.Thread(target=lambda: (cuda.Session().close(), note())); thread.start(); thread.join()
+with cuda.Session() as one, cuda.Session() as other:
+    with one.current(), other.current():
+        inside = current()
+    note()
+print(json.dumps([said, inside is not None]))
+"""
+    )
+    assert got == [[[None, 1]] * 7, True]
+
+
+@pytest.mark.parametrize("version", [(2019, 1, 2)])
+def test_a_pycuda_without_primary_contexts_is_told_with_its_version(plain, tmp_path, version):
+    (tmp_path / "pycuda").mkdir()
+    (tmp_path / "pycuda" / "__init__.py").write_text(f"VERSION = {version}\n")
+    (tmp_path / "pycuda" / "driver.py").write_text(
+        "class Error(Exception): pass\nclass MemoryError(Error): pass\nclass LogicError(Error): pass\n"
+        "def init(): pass\n"
+        "class Device:\n"
+        "    def __init__(self, index): pass\n"
+        "    def make_context(self, flags=0): raise Error('a private context')\n"
+    )
+    old = plain.but(PYTHONPATH=str(tmp_path) + ":" + plain.env["PYTHONPATH"])
+    why, raised = old.python(
+        STATS
+        + """
+try:
+    cuda.Session()
+except DeviceMismatch as error:
+    print(json.dumps([cuda.reason(), [error.what, error.expected]]))
+"""
+    )
+    assert "2019.1.2" in why and "2022.1" in why and raised == [why, "pycuda 2020.1 or later"]

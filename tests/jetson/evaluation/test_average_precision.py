@@ -212,3 +212,13 @@ def test_a_missing_split_and_broken_images_are_named(tmp_path):
     with pytest.raises(BadInput) as caught:
         average_precision.read_image(only)
     assert "missing" in str(caught.value)
+
+
+def test_of_equal_overlaps_the_last_truth_is_taken_as_coco_does():
+    """Two truths overlap a detection equally; a second detection fits the first of them only."""
+    one, other = [0, 0, 40, 40], [20, 0, 60, 40]
+    between, left = [10, 0, 50, 40], [-5, 0, 35, 40]
+    matched, ignored = average_precision._match(
+        np.array([one, other], float), np.zeros(2, bool), np.zeros((0, 4)), np.array([between, left], float)
+    )
+    assert matched.tolist() == [True, True] and not ignored.any()

@@ -1,6 +1,7 @@
 """The loop of `jetson.inference.runner`: what is on its way when a source ends, and engines that change meanwhile."""
 
-import argparse
+import functools
+import threading
 import time
 import types
 
@@ -17,7 +18,9 @@ from jetson.inference.runner import Active, Runner
 from jetson.monitor.journal import Journal
 from jetson.monitor.status import STUCK_S, Status
 from jetson.serve import reload
-from jetson.serve.live import Live
+from jetson.serve.comparing import Comparing
+from jetson.serve.service import Service
+from jetson.serve.settings import Settings
 
 VARIANT = "t-320x192-fp32"
 
@@ -80,44 +83,61 @@ def test_the_end_waits_for_the_frame_in_the_engine_while_the_next_slot_is_not_ta
     assert made.results == 1
 
 
+class NoBoard:
+    def state(self):
+        return {}
+
+
+def comparing_for(make, opened, **options):
+    settings = Settings(make.bundle, variant=VARIANT, runtime="onnxruntime", **options)
+    return Comparing(settings, opened, [], NoBoard(), None, Journal(), lambda text: None)
+
+
 @pytest.mark.parametrize("case", ["died", "reloaded", "reloading", "well"])
 def test_the_governor_switches_to_no_engine_that_is_gone(make, case):
-    service = Live(argparse.Namespace())
-    made = service.runner = make("synthetic://")
-    service.journal = Journal()
+    made = make("synthetic://")
+    comparing = comparing_for(make, None)
     entry = Entry(made.active.variant, "onnxruntime")
     entry.detector = None if case == "died" else made.active.detector
     there = [] if case == "reloaded" else [entry]
-    service.tradeoff = None if case == "reloading" else types.SimpleNamespace(entries=there)
-    service.site = None
-    service._switch(entry, "too slow")
+    comparing.tradeoff = None if case == "reloading" else types.SimpleNamespace(entries=there)
+    comparing.switch(made, entry, "too slow")
     assert made.active.detector is not None and made.active.generation == (1 if case == "well" else 0)
-    assert len(service.journal.latest()) == (1 if case == "well" else 0)
+    assert len(comparing._journal.latest()) == (1 if case == "well" else 0)
 
 
 def test_the_governor_does_not_go_back_to_an_engine_that_a_reload_puts_away(make):
-    service = Live(
-        argparse.Namespace(
-            bundle=make.bundle, variant=VARIANT, runtime="onnxruntime", tradeoff="off", governor=None, zones=None
-        )
-    )
-    made = service.runner = make("synthetic://")
-    service.threads, service.truths, service.journal = 1, [], Journal()
-    service.site, service.studio, service.drift = None, types.SimpleNamespace(), None
-    service.status = types.SimpleNamespace(reloads=0, failed_reloads=0)
+    made = make("synthetic://")
+    open_variant = functools.partial(open_detector, make.bundle)
+    comparing = comparing_for(make, open_variant, tradeoff="off")
     entry = Entry(made.active.variant, "onnxruntime")
     entry.detector = made.active.detector
-    service.tradeoff = types.SimpleNamespace(entries=[entry], stop=lambda: None)
+    comparing.tradeoff = types.SimpleNamespace(entries=[entry], stop=lambda: None)
     swap = made.swap
 
     def at_this_moment(variant, detector, own=True):
         swap(variant, detector, own)
         if own:
-            service._switch(entry, "too slow")  # the main thread's, between two steps of the reload
+            comparing.switch(made, entry, "too slow")  # the main thread's, between two steps of the reload
 
     made.swap = at_this_moment
-    reload._bundle(service)
-    assert service.status.reloads == 1 and made.active.detector is not entry.detector
+    status = Status(manifest.load(make.bundle), made, Journal(), comparing=comparing)
+    service = Service(
+        comparing._settings,
+        made,
+        comparing,
+        Journal(),
+        status,
+        types.SimpleNamespace(),
+        None,
+        None,
+        0,
+        None,
+        None,
+        lambda variant, runtime: open_variant(variant.name, runtime),
+    )
+    reload._bundle(service, threading.Event())
+    assert status.reloads == 1 and made.active.detector is not entry.detector
 
 
 def test_an_engine_that_failed_does_not_take_the_place_of_the_next(make):

@@ -133,6 +133,30 @@ def test_switching_updating_and_rolling_back(store, tiny_bundle, tmp_path, spec)
     assert store.read("trial.json") is None
 
 
+def test_a_runner_that_builds_its_engine_is_waited_for_longer_than_it_may_take_to_start(
+    store, tiny_bundle, tmp_path, spec
+):
+    building = install.install(store, renamed(tiny_bundle, str(tmp_path / "b"), "builds"))
+    said = []
+    install.activate(store, building, spec, 1.0, 0.2, said.append)
+    assert store.link("current") == building and store.result()["ok"] and store.read("trial.json") is None
+    assert any("builds or opens its engine" in text for text in said)
+
+
+def test_a_runner_that_builds_for_ever_is_undone_in_the_end_and_notes_for_who_waits_from_afar(
+    store, tiny_bundle, tmp_path, spec, monkeypatch
+):
+    monkeypatch.setattr(service, "STARTING_S", 1.0)
+    notes = []
+    real = store.note_starting
+    monkeypatch.setattr(store, "note_starting", lambda: (real(), notes.append(store.read("trial.json")["starting"])))
+    bad = install.install(store, renamed(tiny_bundle, str(tmp_path / "b"), "builds for ever"))
+    with pytest.raises(JetmaskError) as told:
+        install.activate(store, bad, spec, 1.0, 0.2)
+    assert "not healthy within 2 s" in told.value.what and store.link("current") is None
+    assert notes and len(set(notes)) == 1, "a note every few seconds, not at each question"
+
+
 @pytest.mark.parametrize("name,word", [("dies", "ended"), ("sick", "not healthy within"), ("fades", "stay healthy")])
 def test_a_bundle_that_does_not_come_up_is_rolled_back(store, tiny_bundle, tmp_path, spec, name, word):
     good = install.install(store, tiny_bundle)

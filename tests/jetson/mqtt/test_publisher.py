@@ -16,7 +16,8 @@ import types
 
 import pytest
 import stand_ins
-from broker import Broker, Listener, program
+from broker import program
+from publishing import numbers, settings
 from serving import ROOT, Serving, wait_for
 
 from jetson.errors import BadInput, UsageError
@@ -24,91 +25,6 @@ from jetson.mqtt import homeassistant, publisher, session
 from jetson.mqtt import settings as mqtt_settings
 
 pytest.importorskip("paho.mqtt.client")
-
-
-@pytest.fixture
-def make_broker(tmp_path):
-    """`make_broker(*lines)` starts a broker."""
-    made = []
-
-    def make(*lines):
-        try:
-            made.append(Broker(tmp_path, *lines))
-        except stand_ins.Missing as error:
-            pytest.skip(str(error))
-        return made[-1].start()
-
-    yield make
-    for one in made:
-        one.kill()
-
-
-@pytest.fixture
-def listen():
-    made = []
-
-    def make(broker, name="listener"):
-        made.append(Listener(broker, name))
-        broker.save()
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
-def settings(folder, url, **values):
-    path = os.path.join(str(folder), "mqtt.json")
-    with open(path, "w") as file:
-        json.dump(dict({"node": "nano", "spool": "spool"}, **values), file)
-    os.chmod(path, 0o600)
-    return mqtt_settings.read(argparse.Namespace(mqtt=url, mqtt_config=path, mqtt_prefix="jetmask"))
-
-
-class Publisher:
-    """A publisher in this process, and the numbered events that it is given."""
-
-    def __init__(self, settings, cameras=1):
-        self.said = []
-        self.mqtt = publisher.Mqtt(settings, self.said.append)
-        self.mqtt.start([{"lines": [], "zones": []}] * cameras, "Nano")
-
-    def offer(self, count):
-        for _ in range(count):
-            self.mqtt.event({"kind": "enter", "camera": 0, "source": "csi://0", "label": "with_mask"})
-
-    def wait(self, connected=True):
-        wait_for(lambda: self.mqtt.connected == connected, f"connected: {connected}")
-        return self
-
-    def wait_written(self):
-        wait_for(lambda: not self.mqtt.spool._pending and not self.mqtt.spool._batch, "events on disk")
-
-    def dropped(self):
-        return self.mqtt.state()["dropped"]
-
-
-@pytest.fixture
-def publish():
-    made = []
-
-    def make(*words, **more):
-        made.append(Publisher(*words, **more))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.mqtt.stop()
-
-
-def numbers(events):
-    """Their numbers in order of arrival; an event that was sent again after a broken connection counts once."""
-    seen, order = set(), []
-    for event in events:
-        if (event["boot"], event["seq"]) not in seen:
-            seen.add((event["boot"], event["seq"]))
-            order.append(event["seq"])
-    return order
 
 
 # -- outages ---------------------------------------------------------------------------------------------------------
@@ -145,7 +61,7 @@ def test_over_the_limit_the_oldest_are_dropped_and_counted(tmp_path, make_broker
     one.wait(False)
     one.offer(3500)
     wait_for(lambda: one.mqtt.state()["waiting"] == 2000, "the limit is held")
-    assert one.dropped() == {"limit": 1500, "disk": 0, "damaged": 0}
+    assert one.dropped() == {"limit": 1500, "disk": 0, "damaged": 0, "refused": 0}
     one.mqtt.stop()  # the counter outlives the process
     two = publish(wish)
     assert two.dropped()["limit"] == 1500
@@ -227,11 +143,12 @@ def test_a_broker_that_acknowledges_nothing_is_left_and_told(tmp_path, monkeypat
                             sock.sendall(b"\x40\x02" + body[at : at + 2])
 
     threading.Thread(target=serve, daemon=True).start()
-    one = publish(settings(tmp_path, f"mqtt://127.0.0.1:{listener.getsockname()[1]}", discovery=""))
+    url = f"mqtt://127.0.0.1:{listener.getsockname()[1]}"
+    one = publish(settings(tmp_path, url, discovery="", protocol="3.1.1", read_back=False))
     one.offer(3)
     wait_for(lambda: len(got) > 1 and not one.mqtt.state()["waiting"], "the events acknowledged")
     assert got[:2] == [[1, 2, 3], [1, 2, 3]] and one.mqtt.state()["published"] == 3
-    assert any("has not acknowledged an event" in text for text in one.said)
+    assert any("has not acknowledged jetmask/nano/" in text for text in one.said)
     one.mqtt.stop()
     listener.close()
 
@@ -253,7 +170,7 @@ def test_ten_minutes_without_a_broker(tmp_path, make_broker, listen, publish):
     wait_for(lambda: one.dropped()["limit"] == 250, "the limit is held")
     broker.start()
     assert numbers(listener.wait_events(50000, 600.0)) == list(range(251, 50251))
-    assert one.dropped() == {"limit": 250, "disk": 0, "damaged": 0}
+    assert one.dropped() == {"limit": 250, "disk": 0, "damaged": 0, "refused": 0}
 
 
 # -- the runner ------------------------------------------------------------------------------------------------------
@@ -708,6 +625,10 @@ def test_a_wrong_address_is_refused(tmp_path, url, words):
         ({"counts_every_s": True}, "a number"),
         ({"ca_file": "nowhere.pem"}, "TLS files"),
         ({"key_file": "x"}, "without cert_file"),
+        ({"protocol": "3.1"}, "one of auto, 5, 3.1.1"),
+        ({"protocol": 5}, "a text"),
+        ({"read_back": "no"}, "true or false"),
+        ({"read_back": 0}, "true or false"),
     ],
 )
 def test_a_wrong_file_is_told(tmp_path, values, words):
@@ -799,10 +720,20 @@ def test_the_temperature_is_that_which_slows_the_board_down(monkeypatch):
     monkeypatch.setattr(
         session.Session,
         "_publish",
-        lambda self, client, topic, payload, qos, retain: sent.update({topic: json.loads(payload.decode())}),
+        lambda self, topic, payload, qos, retain: sent.update({topic: json.loads(payload.decode())}),
     )
-    settings = types.SimpleNamespace(prefix="jetmask", node="nano")
-    owner = types.SimpleNamespace(settings=settings, boot="b", since="s", spool=types.SimpleNamespace(dropped={}))
+    import paho.mqtt.client
+
+    settings = types.SimpleNamespace(prefix="jetmask", node="nano", username="", tls=False)
+    owner = types.SimpleNamespace(
+        settings=settings,
+        boot="b",
+        since="s",
+        spool=types.SimpleNamespace(dropped={}),
+        paho=paho.mqtt.client,
+        device="jetmask_1f",
+        standing=publisher.Standing("auto"),
+    )
     state = {
         "cameras": [],
         "health": {"status": "ok", "reason": ""},
@@ -813,7 +744,7 @@ def test_the_temperature_is_that_which_slows_the_board_down(monkeypatch):
         "fps": 1.0,
         "board": {"temperature_c": {"AO": 46, "CPU": 40, "GPU": 41}},
     }
-    session.Session(owner)._send_counts(None, state, 0.0)
+    session.Session(owner)._send_counts(state, 0.0)
     assert sent["jetmask/nano/state"]["temperature_c"] == 41
-    session.Session(owner)._send_counts(None, dict(state, board=None), 0.0)
+    session.Session(owner)._send_counts(dict(state, board=None), 0.0)
     assert sent["jetmask/nano/state"]["temperature_c"] is None

@@ -73,7 +73,7 @@ def test_in_order_until_acknowledged_and_over_a_restart(folder):
 def test_over_the_limit_the_oldest_goes_and_is_counted(folder):
     spool = opened(folder, max_records=100, segment_bytes=700)
     fill(spool, 1, 100)
-    assert spool.state()["dropped"] == {"limit": 0, "disk": 0, "damaged": 0}
+    assert spool.state()["dropped"] == {"limit": 0, "disk": 0, "damaged": 0, "refused": 0}
     fill(spool, 101, 257)
     wait_for(lambda: spool.state()["waiting"] == 100, "the limit is held")
     assert numbers(read_all(spool)) == list(range(158, 258))
@@ -287,7 +287,7 @@ def kill_rounds(folder, mode, rounds):
         # Numbers that were offered and not written yet when it was killed may be missing, and no others.
         assert found == sorted(set(found)) and {number for number in written if number >= found[0]} <= set(found)
         assert found[0] < max(written)  # it acknowledges up to two less than it has read
-        assert spool.state()["dropped"] == {"limit": 0, "disk": 0, "damaged": 0}
+        assert spool.state()["dropped"] == {"limit": 0, "disk": 0, "damaged": 0, "refused": 0}
         spool.close()
     return found
 
@@ -363,5 +363,5 @@ def test_a_full_disk_costs_nothing_while_memory_lasts(folder):
     assert "not kept on disk" in result["said"]
     # 56..60 and 61..460 wait, 300 have room: 105 are dropped, the oldest.
     assert result["left"] == list(range(161, 461))
-    assert result["state"]["dropped"] == {"limit": 0, "disk": 105, "damaged": 0}
+    assert result["state"]["dropped"] == {"limit": 0, "disk": 105, "damaged": 0, "refused": 0}
     assert result["state"]["published"] == 55 and result["state"]["waiting"] == 300

@@ -70,7 +70,7 @@ def test_it_is_a_list_with_a_limit(steps):
                 seen = 0
             state = spool.state()
             assert state["waiting"] == len(kept) and state["published"] == published
-            assert state["dropped"] == {"limit": dropped, "disk": 0, "damaged": 0}
+            assert state["dropped"] == {"limit": dropped, "disk": 0, "damaged": 0, "refused": 0}
         spool.close()
 
 

@@ -179,7 +179,8 @@ def test_nothing_can_be_changed_over_http(serving):
     [
         (["--source", "/nowhere.mp4"], 3, "does not exist"),
         (["--source", "/dev/video77"], 3, "camera cannot be opened"),
-        (["--source", "http://x"], 2, "unknown kind of source"),
+        (["--source", "ftp://x"], 2, "unknown kind of source"),
+        (["--source", "pyproject.toml"], 3, "text file, not a video"),
         (["--source", "synthetic://", "--variant", "x"], 2, "variant"),
         (["--source", "synthetic://", "--runtime", "x"], 2, "runtime"),
         (["--source", "synthetic://", "--governor", "fast"], 2, "fps=25"),
@@ -401,7 +402,7 @@ def test_once_ends_at_the_end_with_every_frame(tiny_bundle, clip, tmp_path):
 
 
 def test_once_with_a_file_that_cannot_be_read_ends_with_its_name(tiny_bundle, clip, tmp_path):
-    (tmp_path / "bad.mp4").write_bytes(b"not a video")
+    (tmp_path / "bad.mp4").write_bytes(b"\0\1\2 not a video")
     code, text = run(
         tiny_bundle,
         "--source",

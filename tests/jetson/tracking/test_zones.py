@@ -245,12 +245,12 @@ def test_crossing_an_unmoved_line_is_not_missed_by_a_reload_in_between():
 
 def test_a_running_service_reads_the_file_again(tiny_bundle, clip, tmp_path):
     path, log = tmp_path / "zones.txt", tmp_path / "events.jsonl"
-    path.write_text("line 0 door 0.5,0 0.5,1\n")
+    path.write_text("line 0 door 0.4,0 0.4,1\n")
     with Serving(
         tiny_bundle, clip, options=["--zones", str(path), "--tradeoff", "off", "--every-frame", "--events", str(log)]
     ) as made:
         wait_for(lambda: made.camera()["lines"][0]["in"]["total"], "a crossing")
-        path.write_text("line 0 door 0.5,0 0.5,1\npolygon 0 all 0,0 1,0 1,1 0,1\n")
+        path.write_text("line 0 door 0.4,0 0.4,1\npolygon 0 all 0,0 1,0 1,1 0,1\n")
         made.process.send_signal(signal.SIGHUP)
         wait_for(lambda: made.state()["reloads"] == 1, "the reload")
         state = made.camera()
@@ -280,8 +280,8 @@ def test_counts_events_and_metrics_of_a_running_service(tiny_bundle, draw, tmp_p
     """In the clip one square goes right and one left, far over the middle of the picture, again and again."""
     path, events, clip = tmp_path / "zones.txt", tmp_path / "events.jsonl", str(tmp_path / "across.avi")
     writer = cv2.VideoWriter(clip, cv2.VideoWriter_fourcc(*"MJPG"), 30, (320, 240))
-    for number in range(90):
-        writer.write(draw((320, 240), [(0, 60 + 2 * number, 80, 30), (1, 260 - 2 * number, 170, 60)], seed=3))
+    for number in range(150):
+        writer.write(draw((320, 240), [(0, 20 + 2 * number, 80, 30), (1, 250 - number, 170, 60)], seed=3))
     writer.release()
     path.write_text("line 1 door 0.5,0 0.5,1\npolygon 1 all 0,0 1,0 1,1 0,1\n")
     with Serving(

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from serving import wait_for
 
+from jetson.bundle.classes import MASK_CLASSES
 from jetson.inference.detector import Faces
 from jetson.inference.runner import Result
 from jetson.tracking import tracker as track
@@ -22,7 +23,7 @@ def result(*faces, at=1.0):
     xyxy = np.array([box for box, _ in faces], np.float32).reshape(-1, 4)
     scores = np.array([score for _, score in faces], np.float32).reshape(-1, 3)
     tracker.update(xyxy, scores, at)
-    return Result(0, 1, at, at, (320, 240), Faces(xyxy, scores), tracker.visible(at), [], {}, {})
+    return Result(0, 1, at, at, at, (320, 240), Faces(xyxy, scores), tracker.visible(at), [], [], {}, {}, None)
 
 
 def decoded(data):
@@ -53,7 +54,7 @@ def test_blur_covers_unsure_faces_and_missing_ones():
 def test_boxes_are_drawn_in_the_colour_of_the_voted_class():
     image = np.zeros((240, 320, 3), np.uint8)
     picture.draw(image, result(([100, 100, 160, 170], [0, 0.9, 0])).tracks, 1.0)
-    assert np.abs(image[170, 130].astype(int) - picture.COLOURS[1]).max() < 40  # lines are smoothed
+    assert np.abs(image[170, 130].astype(int) - MASK_CLASSES.colours()[1]).max() < 40  # lines are smoothed
 
 
 def test_labels_at_the_edges_stay_inside():
@@ -96,7 +97,7 @@ def test_a_picture_that_cannot_be_drawn_ends_no_other():
         studio.want(0, True)
         wild = result(((10, 10, 60, 60), (0.9, 0, 0)))
         wild.tracks[0].velocity[:] = np.inf  # no pixel is there
-        studio.offer(0, noise(), wild._replace(arrived=2.0))
+        studio.offer(0, noise(), wild._replace(at=2.0))
         wait_for(lambda: studio._jobs[0] is None or not studio._thread.is_alive(), "the picture's end")
         studio.offer(0, noise(), result())
         wait_for(lambda: made, "the next picture", 20.0)

@@ -325,7 +325,7 @@ def test_photographs_without_annotations_are_refused(tiny_bundle, tmp_path, text
         outside + "/annotations.json", dict(document, images=[dict(document["images"][0], file_name="../a.png")])
     )
     shutil.move(outside + "/images/a.png", str(tmp_path / "a.png"))
-    with pytest.raises(BadInput, match="not inside"):
+    with pytest.raises(BadInput, match="leaves the folder"):
         writer.write(str(tmp_path / "b"), **_recipe(tiny_bundle, photos=outside))
 
 

@@ -354,7 +354,7 @@ def test_a_container_deployment_shows_its_flags_in_a_dry_run(device, bundles):
         "--read-only",
         "--group-add video",
         "--device /dev/video1",
-        "/tmp/argus_socket:/tmp/argus_socket",
+        "-v /tmp:/run/host-tmp:ro",
         "BASE=nvcr.io/nvidia/l4t-base:r32.7.1",
     ):
         assert flag in done.stdout

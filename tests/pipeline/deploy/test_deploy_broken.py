@@ -206,9 +206,7 @@ def test_sixty_kills(bundles, tmp_path_factory):
             for _ in range(2):
                 _whole(jetson, digests)
                 _engines_are_whole(jetson)
-                if jetson.store.link("current") != bundles[(number + 1) % 2][1] or jetson.store.read(
-                    "trial.json"
-                ):
+                if jetson.store.link("current") != bundles[(number + 1) % 2][1] or jetson.store.read("trial.json"):
                     _rerun(jetson, bundles, number + 1)
             assert jetson.running()
 

@@ -23,7 +23,7 @@ def read(folder, text, *words):
     path.write_text(textwrap.dedent(text))
     parser = argparse.ArgumentParser()
     deploy.options(parser)
-    return fleet.read(str(path), deploy.options, parser.parse_args(list(words)))
+    return fleet.read(str(path), deploy.options, deploy.settings_of(parser.parse_args(list(words))))
 
 
 def test_the_nearest_word_wins(tmp_path):
@@ -49,11 +49,11 @@ def test_the_nearest_word_wins(tmp_path):
         "--fleet",
         "fleet.yaml",
     )
-    one, two = (host.args for host in found.hosts)
+    one, two = (host.settings for host in found.hosts)
     assert [host.name for host in found.hosts] == ["user@one", "user@two"]
     assert found.bundle == str(tmp_path / "bundles/face.tar") and one.key == str(tmp_path / "keys/a.pub")
     assert (one.no_container, two.no_container) == (True, False)
-    assert (one.source, two.source) == (["csi://0"], ["/dev/video0", "rtsp://camera/1"])
+    assert (one.source, two.source) == (("csi://0",), ("/dev/video0", "rtsp://camera/1"))
     assert (one.watch, one.start, one.port, one.host) == (5.0, 7.0, 8081, "127.0.0.1")
     assert two.host == "0.0.0.0" and two.digest == "0012345678"
 
@@ -62,7 +62,7 @@ def test_the_example_of_the_readme_is_a_fleet(root, tmp_path):
     with open(os.path.join(root, "README.md"), encoding="utf-8") as file:
         text = file.read().split("```yaml\n# fleet.yaml\n")[1].split("```")[0]
     one, two = read(tmp_path, text).hosts
-    assert one.args.source == ["csi://0"] and two.name == "user@gate-2" and two.args.port == 8081
+    assert one.settings.source == ("csi://0",) and two.name == "user@gate-2" and two.settings.port == 8081
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_any_text_is_read_or_refused(tmp_path_factory, text):
     parser = argparse.ArgumentParser()
     deploy.options(parser)
     try:
-        found = fleet.read(str(path), deploy.options, parser.parse_args([]))
+        found = fleet.read(str(path), deploy.options, deploy.settings_of(parser.parse_args([])))
     except BadInput as error:
         assert str(path) in str(error.where)
     else:
@@ -183,7 +183,7 @@ def test_a_missing_and_a_binary_file_are_told(tmp_path):
     (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\xff")
     for name, what in (("a.yaml", "cannot read"), ("b.yaml", "not (YAML|UTF-8)")):
         with pytest.raises(BadInput, match=what):
-            fleet.read(str(tmp_path / name), deploy.options, parser.parse_args([]))
+            fleet.read(str(tmp_path / name), deploy.options, deploy.settings_of(parser.parse_args([])))
 
 
 def test_the_journal_is_read_back_and_a_foreign_file_refused(tmp_path):

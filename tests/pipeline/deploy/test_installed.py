@@ -1,12 +1,12 @@
 """What is installed on a device, steered over a real ssh: the way back over a link that breaks, health past a proxy."""
 
-import argparse
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 from sshd import Sshd, free_port, missing
@@ -19,6 +19,7 @@ from jetson.install.store import Store
 from pipeline.cli import VERBS
 from pipeline.deploy import board, fleet, installed, rollout
 from pipeline.deploy import journal as rollout_journal
+from pipeline.deploy.settings import Settings
 from pipeline.deploy.ssh import Remote
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"not installed here: {missing()}")
@@ -102,7 +103,7 @@ def test_a_rollout_remembers_what_a_killed_switch_would_go_back_to(device, tmp_p
     """The bundle on trial was never seen to work: the device must not be brought back to that one."""
     with device.store.lock():
         device.store.begin(device.old, dict(device.spec, code="on trial"))
-    args = argparse.Namespace(
+    settings = Settings(
         root=os.path.join(device.sshd.home, "opt"),
         state=device.store.folder,
         python=sys.executable,
@@ -111,7 +112,7 @@ def test_a_rollout_remembers_what_a_killed_switch_would_go_back_to(device, tmp_p
         ssh=f"-F {device.sshd.config}",
         retries=0,
     )
-    host = fleet.Host("device", args)
+    host = fleet.Host("device", settings)
     journal = rollout_journal.Journal(str(tmp_path / "fleet.yaml"))
     journal.begin("d" * 64, "face")
     monkeypatch.setattr(rollout.Rollout, "_settled", staticmethod(lambda installed: installed.status()))  # no waiting
@@ -119,9 +120,9 @@ def test_a_rollout_remembers_what_a_killed_switch_would_go_back_to(device, tmp_p
         fleet.Fleet("fleet.yaml", None, [host]), journal, board.Board(["device"]), rollout.Settings()
     )
     with under_way._remote(host) as remote:
-        deployment = argparse.Namespace(remote=remote, installed=installed.Installed(remote, args), lazy=True)
+        deployment = types.SimpleNamespace(remote=remote, installed=installed.Installed(remote, settings), lazy=True)
         under_way._remember(host, deployment)
-        kept = json.loads(remote.fetch(f"{args.state}/incoming/before-{journal.rollout}.json"))
+        kept = json.loads(remote.fetch(f"{settings.state}/incoming/before-{journal.rollout}.json"))
     assert journal.host("device")["was"] == device.new and kept == device.spec and deployment.lazy is False
     assert device.store.read("trial.json") is None
 
@@ -132,7 +133,7 @@ def test_a_device_that_started_anew_in_its_switch_is_not_back_yet(device, tmp_pa
         device.store.begin(device.old, dict(device.spec, code="new"))
     service.stop(device.spec, device.store.folder)  # the power goes, and at boot:
     install.recover_at_start(device.store, print)
-    args = argparse.Namespace(
+    settings = Settings(
         root=os.path.join(device.sshd.home, "opt"),
         state=device.store.folder,
         python=sys.executable,
@@ -141,7 +142,7 @@ def test_a_device_that_started_anew_in_its_switch_is_not_back_yet(device, tmp_pa
         ssh=f"-F {device.sshd.config}",
         retries=0,
     )
-    host = fleet.Host("device", args)
+    host = fleet.Host("device", settings)
     journal = rollout_journal.Journal(str(tmp_path / "fleet.yaml"))
     journal.begin(device.old, "face")
     journal.note("device", phase=rollout_journal.SWITCHING, was=device.new, service=True)

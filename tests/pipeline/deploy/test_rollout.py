@@ -1,6 +1,5 @@
 """Rollouts over several devices: real sshds, the device's Python, real runners; failures, kills, the way back."""
 
-import argparse
 import json
 import os
 import signal
@@ -18,6 +17,7 @@ from jetson import files
 from pipeline.deploy import board as fleet_board
 from pipeline.deploy import fleet, rollout
 from pipeline.deploy import journal as rollout_journal
+from pipeline.deploy.settings import Settings
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"not installed here: {missing()}")
 bundles = test_deploy.bundles
@@ -253,7 +253,7 @@ def test_on_the_way_back_one_device_does_not_keep_the_others(tmp_path, monkeypat
     path = str(tmp_path / "fleet.yaml")
     journal = rollout_journal.Journal(path)
     journal.begin("d" * 64, "face")
-    hosts = [fleet.Host(name, argparse.Namespace()) for name in ("a", "b", "c")]
+    hosts = [fleet.Host(name, Settings()) for name in ("a", "b", "c")]
     for host in hosts:
         journal.note(host.name, phase=rollout_journal.UPDATED, was="c" * 64, service=True)
     board = fleet_board.Board([host.name for host in hosts])

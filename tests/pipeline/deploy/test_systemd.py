@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from sshd import free_port
 
 from jetson import files
 from jetson.bundle import manifest
+from jetson.errors import UsageError
 from jetson.install import cli as install
 from jetson.install import service as runner
 from jetson.install.store import Store
@@ -34,7 +36,7 @@ booted = pytest.mark.skipif(
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
 @pytest.mark.parametrize("source", ["rtsp://me:p%40ss@10.0.0.2/1", "rtsp://me:${a}$b@10.0.0.2/%2f", ODD, ""])
 def test_addresses_are_no_words_of_systemd(tmp_path, source):
-    layout = device.Layout(str(tmp_path), str(tmp_path / "state"), "100%")
+    layout = device.Layout(str(tmp_path), str(tmp_path / "my state"), "100% sure")
     os.makedirs(layout.code)
     unit = tmp_path / "jetmask.service"
     unit.write_text(device.unit_text(layout, [sys.executable, "serve", source], sys.executable, "root"))
@@ -42,6 +44,20 @@ def test_addresses_are_no_words_of_systemd(tmp_path, source):
     assert "jetmask" not in done.stdout + done.stderr
     line = next(line for line in unit.read_text().splitlines() if line.startswith("ExecStart="))
     assert "%" not in line.replace("%%", "") and "$" not in line.replace("$$", "")
+
+
+def test_a_state_folder_with_a_blank_stays_one_word(tmp_path):
+    text = device.unit_text(device.Layout("/opt/j", "/var/my state", "1"), ["python3"], "python3", "root")
+    keys = [line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#")]
+    variables = [shlex.split(value) for key, value in keys if key == "Environment"]
+    assert ["JETMASK_STATE=/var/my state"] in variables and ["JETMASK_ENGINES=/var/my state/engines"] in variables
+    assert [shlex.split(value) for key, value in keys if key == "ReadWritePaths"] == [["/var/my state"]]
+
+
+@pytest.mark.parametrize("source", ["clip.mp4\nExecStartPost=/bin/x", "a\tb", "\x1b[2J"])
+def test_a_newline_in_a_source_is_refused(source):
+    with pytest.raises(UsageError):
+        device.unit_text(device.Layout("/opt/j", "/var/s", "1"), ["python3", "serve", source], "python3", "root")
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")

@@ -330,3 +330,68 @@ def test_arithmetic_that_is_not_known_is_told(tmp_path):
     conv = writer()
     known = predict.predict_ms(saved(tmp_path, conv.model(conv.conv("image", 8))), "nano")
     assert not any("not known" in note for note in known.notes)
+
+
+def test_a_layers_compute_and_memory_add_as_the_sides_of_a_right_angle():
+    """sqrt(compute^2 + memory^2): neither hides the other wholly. The total is that of the layers and of the call."""
+    parts = fused(build("SqueezeNet1.1", (224, 224)))
+    rates, p = roofline.rates(targets.target("nano"), "fp16"), roofline.FITTED
+    times = roofline.layer_times(parts, rates, p)
+    for one in times:
+        assert one.ms == pytest.approx(np.hypot(one.compute_ms, one.memory_ms) + p.launch_us / 1000)
+    total = roofline.total_ms(roofline.describe(parts), rates, p)
+    assert total == pytest.approx(sum(one.ms for one in times) + p.call_ms, rel=1e-9)
+
+
+def convolution(**changes):
+    """A 1x1 convolution of 64 to 64 channels on 10 x 10, as the fusion describes it."""
+    values = dict.fromkeys(roofline.Layer._fields)
+    values.update(
+        name="c", kind="conv", macs=64 * 64 * 100, read=6400, written=6400, weights=4096,
+        rows=100, columns=64, depth=64, groups=1, window=(1, 1), stride=(1, 1), dilation=(1, 1),
+    )  # fmt: skip
+    values.update(changes)
+    return roofline.Layer(**values)
+
+
+PLAIN = roofline.Parameters(
+    convolution=0.5, winograd=2.0, depth=16, depthwise=0.1, bandwidth=0.5, weight_bandwidth=0.25, launch_us=0, call_ms=0
+)
+
+
+@pytest.mark.parametrize(
+    "changes, winograd, compute, memory",
+    [
+        # 2 * outputs * (depth + half depth) / efficiency / peak; (activations / .5 + weights / .25) * bytes / bandwidth
+        ({}, True, 2 * 6400 * (64 + 16) / 0.5, (12800 / 0.5 + 4096 / 0.25) * 2),
+        ({"columns": 33}, True, 2 * 6400 * 80 / 0.5, None),  # a tile is 32 wide: 33 columns cost 64
+        ({"columns": 32}, True, 2 * 3200 * 80 / 0.5, None),
+        ({"groups": 2}, True, 2 * 12800 * 80 / 0.5, None),
+        ({"kind": "matmul"}, True, 2 * 6400 * 80 / 0.5, None),
+        ({"kind": "fc", "macs": 1000}, True, 2 * 1000 / 0.5, None),
+        ({"kind": "depthwise", "macs": 1000}, True, 2 * 1000 / 0.1, None),
+        ({"kind": "pool"}, True, 0, None),
+        # Winograd: half of the products, 16/9 of the weights; not where the device has none, nor for few channels
+        ({"window": (3, 3), "depth": 144}, True, 2 * 6400 * 160 / 2 / 0.5, (25600 + 4096 * 16 / 9 * 4) * 2),
+        ({"window": (3, 3), "depth": 144}, False, 2 * 6400 * 160 / 0.5, (25600 + 4096 * 4) * 2),
+        ({"window": (3, 3), "depth": 143}, True, 2 * 6400 * 159 / 0.5, None),
+        ({"window": (3, 3), "depth": 144, "stride": (2, 2)}, True, 2 * 6400 * 160 / 0.5, None),
+        ({"window": (3, 3), "depth": 144, "stride": (1, 2)}, True, 2 * 6400 * 160 / 0.5, None),
+        ({"window": (3, 3), "depth": 144, "dilation": (2, 2)}, True, 2 * 6400 * 160 / 0.5, None),
+        ({"window": (3, 3), "depth": 144, "groups": 2}, True, 2 * 12800 * 160 / 0.5, None),
+        ({"window": (5, 5), "depth": 144}, True, 2 * 6400 * 160 / 0.5, None),
+    ],
+)
+def test_the_formula_of_one_layer(changes, winograd, compute, memory):
+    rates = roofline.Rates(peak=1e9, bandwidth=1e6, element=2, winograd=winograd)
+    found, moved = roofline.seconds(roofline.describe([convolution(**changes)]), rates, PLAIN)
+    assert found[0] == pytest.approx(compute / 1e9)
+    if memory is not None:
+        assert moved[0] == pytest.approx(memory / 1e6)
+
+
+def test_tensor_cores_do_no_winograd():
+    """Half of the bytes doubles a plain core's rate; what is faster than that comes from tensor cores."""
+    for name, winograd in (("nano", True), ("tx2", True), ("xavier-nx", False), ("orin-nano", False)):
+        assert roofline.rates(targets.target(name), "fp16").winograd is winograd, name
+        assert roofline.rates(targets.target(name), "fp32").winograd, name

@@ -12,6 +12,7 @@ from small_net import detector, run
 from jetson import files
 from jetson.engine import calibration as tables
 from jetson.errors import BadInput, UsageError
+from jetson.evaluation import average_precision
 from jetson.vision.letterbox import letterbox
 from pipeline import cli
 from pipeline.quantization import calibrate
@@ -253,3 +254,114 @@ def test_command_says_what_is_wrong(split, model, tmp_path, capsys, change, code
     assert words in said and "Traceback" not in said
     assert "calibrating" not in said and "looking" not in said  # known before the first photograph is read
     assert not (tmp_path / "net.json").exists()
+
+
+def test_the_zeros_of_a_relu_do_not_decide_the_range():
+    """Int8 holds a zero exactly: a tensor that is mostly zero gets the range of the rest, by every method but mse."""
+    random = np.random.default_rng(3)
+    values = np.minimum(np.abs(random.laplace(0, 1, 20000)), 12.0)
+    histogram = calibrate._histogram(values, 12.0)
+    histogram[0] = 0
+    for choose in (calibrate._entropy, calibrate._percentile):
+        whole = choose(histogram)
+        assert whole < calibrate.BINS
+        for zeros in (10**3, 10**6, 10**9):
+            more = histogram.copy()
+            more[0] += zeros
+            assert choose(more) == whole, (choose.__name__, zeros)
+
+
+def slow_entropy(counts):
+    """Kullback-Leibler by the definition, one candidate and one level at a time."""
+    counts = counts.astype(float)
+    counts[0] = 0
+    best, least = None, np.inf
+    for kept in range(calibrate.LEVELS, calibrate.BINS + 1, 8):
+        reference = [*counts[: kept - 1], counts[kept - 1] + counts[kept:].sum()]
+        approximation = np.zeros(kept)
+        for level in range(calibrate.LEVELS):
+            members = [i for i in range(kept) if i * calibrate.LEVELS // kept == level and counts[i]]
+            for i in members:
+                approximation[i] = sum(counts[m] for m in members) / len(members)
+        if not approximation.sum():
+            continue
+        p, q = np.array(reference) / sum(reference), approximation / approximation.sum()
+        here = sum(a * np.log(a / (b or 1e-12 * a)) for a, b in zip(p, q) if a)
+        if here < least:
+            best, least = kept, here
+    return best
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_entropy_is_that_of_its_definition(seed, monkeypatch):
+    monkeypatch.setattr(calibrate, "BINS", 256)
+    monkeypatch.setattr(calibrate, "LEVELS", 32)
+    values = np.abs(np.random.default_rng(seed).laplace(0, 1, 3000))
+    histogram = calibrate._histogram(values, values.max())
+    assert calibrate._entropy(histogram) == slow_entropy(histogram)
+
+
+def test_a_histogram_counts_each_value_in_its_bin():
+    top = calibrate.BINS
+    counts = calibrate._histogram(np.array([[0.0, -0.5], [1.0, 1.0 - 1e-6], [-1.0, 0.25], [0.5, 0.0]]), 1.0)
+    assert counts.sum() == 8 and len(counts) == top
+    assert {int(i): int(counts[i]) for i in np.flatnonzero(counts)} == {0: 2, top // 4: 1, top // 2: 2, top - 1: 3}
+
+
+def test_percentile_is_counted_exactly(monkeypatch):
+    monkeypatch.setattr(calibrate, "PERCENTILE", 90)
+    counts = np.zeros(calibrate.BINS, np.int64)
+    counts[[0, 10, 20, 30]] = 1000, 50, 40, 10  # 90 % of what is not zero ends at bin 20
+    assert calibrate._percentile(counts) == 21
+    counts[30] += 1
+    assert calibrate._percentile(counts) == 31
+
+
+def test_mse_is_the_least_of_all_that_it_may_choose():
+    values = np.abs(np.random.default_rng(1).normal(0, 1, 20000))
+    counts = calibrate._histogram(values, values.max())
+    centres = np.arange(calibrate.BINS) + 0.5
+    kept = range(calibrate.LEVELS, calibrate.BINS + 1, 8)
+    costs = [
+        float((counts * (centres - np.minimum(np.rint(centres * 127 / k), 127) * k / 127) ** 2).sum()) for k in kept
+    ]
+    assert calibrate._mse(counts) == kept[int(np.argmin(costs))]
+
+
+def test_the_image_has_the_range_that_a_picture_can_have(split, model):
+    table = calibrate.collect(model, calibrate.select(split, 3, seed=0), (64, 32), "mse")
+    assert table.ranges["image"] == 255.0
+
+
+@pytest.mark.parametrize("text", ["416", "416x", "32x31", "0x32", "31x32", "32x-32", "32x32x32", "a x b"])
+def test_sizes_that_are_none(text):
+    with pytest.raises(UsageError):
+        calibrate.size(text)
+
+
+def test_sizes():
+    assert calibrate.size("32x64") == (32, 64) and calibrate.size("416X256") == (416, 256)
+
+
+def test_the_groups_of_a_selection():
+    """A face's size is the root of its area, relative to the longer side; the median of a picture's."""
+    photo = average_precision.Truth(1, "", (200, 100), np.array([[0, 0, 10, 40.0], [0, 0, 30, 30], [5, 5, 95, 95]]),
+                                    np.zeros(3, int), np.zeros((0, 4)), "")  # fmt: skip
+    assert calibrate._median_face(photo) == pytest.approx(30 / 200)
+    assert calibrate._median_face(photo._replace(xyxy=np.zeros((0, 4)))) == 0
+    assert calibrate._thirds(np.arange(9.0)).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_one_of_each_group_before_a_second_of_any(split):
+    """The first nine of a split with many kinds are nine different kinds."""
+    truths = {t.file: t for t in average_precision.load_split(split)}
+    files_ = list(truths)
+    bright = dict(zip(files_, calibrate._thirds(np.array([cv2.imread(f).mean() for f in files_]))))
+    sizes = np.array([calibrate._median_face(t) for t in truths.values()])
+    large = dict(
+        zip(files_, np.where(sizes > 0, 1 + calibrate._thirds(np.where(sizes > 0, sizes, np.median(sizes))), 0))
+    )
+    kinds = {f: (t.source, bright[f], large[f]) for f, t in truths.items()}
+    every = len(set(kinds.values()))
+    picked = calibrate.select(split, every, seed=1)
+    assert len({kinds[f] for f in picked}) == every

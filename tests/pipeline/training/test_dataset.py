@@ -1,6 +1,7 @@
 """Augmented batches: seeded, in bounds, honest about what is cut."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -259,6 +260,56 @@ def test_a_speck_is_no_face_to_enlarge(tmp_path):
     )
     pool = dataset.read_pool(tmp_path, ["train"])
     assert [[k for _, k in faces] for faces in pool.faces] == [[1], [], []]
+
+
+@pytest.mark.parametrize(
+    "size, count", [(320, 32), (160, 128), (640, 8), (416, 19), (224, 65), (2560, 1), (4096, 1), (32, 3200)]
+)
+def test_a_batch_of_every_size_costs_the_same(size, count):
+    """Pixels, not sides: a quarter of the images at twice the side; never none."""
+    assert dataset.batch_count(32, size) == count
+
+
+def test_the_mean_batch_and_the_steps_of_an_epoch():
+    settings_ = config.load(
+        None, ["train.sizes=[[320, 3], [640, 1]]", "train.batch_size=32", "train.images_per_epoch=2601"]
+    )
+    assert dataset.mean_batch(settings_) == (3 * 32 + 8) / 4  # 26
+    assert dataset.steps_per_epoch(settings_) == 101  # 100.04 are begun
+    assert dataset.steps_per_epoch(config.load(None, ["train.images_per_epoch=1"])) == 1
+
+
+@pytest.mark.parametrize("lengths, padded", [((0,), 8), ((8, 1), 8), ((9, 0), 16), ((3, 17), 24)])
+def test_padding_fills_up_to_a_multiple_of_eight(lengths, padded):
+    arrays = [np.full((n, 4), 7, np.float32) for n in lengths]
+    out = dataset.pad(arrays, -1)
+    assert out.shape == (len(lengths), padded, 4) and out.dtype == np.float32
+    for row, n in zip(out, lengths):
+        assert (row[:n] == 7).all() and (row[n:] == -1).all()
+
+
+def test_half_of_each_persons_pictures_are_left_out():
+    """At most 8 bare faces of any 16 in a row; the rest of the photographs stay."""
+    bare = [dataset.Photo(Path(f"{i:03d}"), np.zeros((1, 4)), np.array([1]), np.zeros((0, 4))) for i in range(64)]
+    masked = [dataset.Photo(Path(f"m{i}"), np.zeros((1, 4)), np.array([0]), np.zeros((0, 4))) for i in range(9)]
+    kept = dataset.one_person_capped([*masked, *bare])
+    assert kept[:9] == masked
+    numbers = [int(p.path.name) for p in kept[9:]]
+    for start in range(0, 64, 16):
+        assert len([n for n in numbers if start <= n < start + 16]) <= 9
+    assert 30 <= len(numbers) <= 36 and numbers == sorted(numbers)
+
+
+def test_images_of_every_batch_are_those_of_its_size(pool):
+    settings_ = config.load(None, ["train.sizes=[[32, 0.5], [64, 0.5]]", "train.batch_size=0.08"][:1])
+    settings_.train.batch_size = 1
+    batches = dataset.Batches(pool, settings_, 0, 20)
+    assert len(batches) == 20 and set(batches.sizes.tolist()) == {32, 64}
+    at = batches.sizes.tolist().index(64)
+    x, y = batches[at]
+    assert x.shape == (25, 64, 64, 3) and x.dtype == np.float32
+    assert y["boxes"].shape[:2] == y["labels"].shape and (y["labels"] >= -1).all()
+    assert ((y["labels"] >= 0) == (y["boxes"][..., 2] > 0)).all()
 
 
 @pytest.mark.parametrize(

