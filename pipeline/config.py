@@ -46,53 +46,53 @@ class Model:
     # mobilenetv2 also imagenet, or the .h5 file of those weights
     teacher: str = ""  # a .keras file to learn from besides the labels, or shipped weights; "": none
     teacher_weight: float = 1.0  # of the distance to the teacher's answers in the loss
-    dropout: float = 0.0
+    dropout: float = 0.0  # rate of spatial dropout before the last layers
 
 
 @dataclass
 class Augment:
-    single: float = 0.35  # shares of the five kinds of canvas
-    mosaic: float = 0.42
-    paste: float = 0.15
-    large: float = 0.08
-    drawn: float = 0.04  # scenes drawn from nothing: hard negatives that no collection has
+    single: float = 0.35  # share of canvases with one photograph (these five are the kinds, in any sum)
+    mosaic: float = 0.42  # share with four photographs
+    paste: float = 0.15  # share with faces pasted into a scene
+    large: float = 0.08  # share with one face that fills it
+    drawn: float = 0.04  # share of scenes drawn from nothing: hard negatives that no collection has
     prints: float = 0.12  # share with a skull or another face of ink on cloth: hard negatives too
     scale: float = 1.0  # strength of zoom and stretch
-    flip: float = 0.5  # probabilities from here on
+    flip: float = 0.5  # probability of a mirror image
     photometric: float = 1.0  # strength of light, contrast and colour
-    grey: float = 0.12  # made grey, whatever collection it is from: grey must mean nothing
-    dark: float = 0.12  # with .3 to 1 of its light
-    blur: float = 0.12
-    noise: float = 0.08
-    jpeg: float = 0.12
-    low_resolution: float = 0.1  # shrunk and enlarged again
-    erase: float = 0.08
-    drawn_masks: float = 0.12
+    grey: float = 0.12  # probability of being made grey, whatever collection it is from: grey must mean nothing
+    dark: float = 0.12  # probability of .3 to 1 of its light
+    blur: float = 0.12  # probability
+    noise: float = 0.08  # probability
+    jpeg: float = 0.12  # probability of strong compression
+    low_resolution: float = 0.1  # probability of being shrunk and enlarged again
+    erase: float = 0.08  # probability that a patch hides a part of a face
+    drawn_masks: float = 0.12  # probability that bare faces get a drawn mask
     min_face_px: float = 5.0  # smaller faces are kept out of the loss
 
 
 @dataclass
 class Train:
-    epochs: int = 60
-    images_per_epoch: int = 4000
+    epochs: int = 60  # each ends with a checkpoint and, by val_every, a validation
+    images_per_epoch: int = 4000  # augmented images, however many photographs there are
     batch_size: int = 16  # at 320 x 320; larger sizes get fewer images for the same cost
     sizes: list[list[float]] = field(
         default_factory=lambda: [[256, 0.25], [320, 0.30], [416, 0.25], [512, 0.12], [640, 0.08]]
-    )
+    )  # [side of the square input, share of steps], multiples of 32
     optimizer: str = "adamw"  # adamw, adam, sgd, rmsprop, adagrad
-    learning_rate: float = 2e-3
+    learning_rate: float = 2e-3  # at its highest
     schedule: str = "trapezoid"  # trapezoid, cosine, fixed, plateau
-    warmup_steps: int = 300
+    warmup_steps: int = 300  # in which the rate rises from 0
     decay_share: float = 0.35  # trapezoid: the last share of training in which the rate falls to zero
-    weight_decay: float = 0.03
-    clip_norm: float = 10.0
+    weight_decay: float = 0.03  # of adamw and sgd
+    clip_norm: float = 10.0  # longest gradient of a step; 0: any
     ema: float = 0.9985  # decay of the averaged weights a step; 0: none
     closing_epochs: int = 4  # last epochs without mosaic and paste
     early_stop_epochs: int = 0  # end after so many epochs without a better val figure; 0: never
-    val_wh: list[int] = field(default_factory=lambda: [416, 416])
+    val_wh: list[int] = field(default_factory=lambda: [416, 416])  # input (width, height) of a validation
     val_every: int = 1  # epochs between validations
     precision: str = "float32"  # float32 or mixed_bfloat16 (pays only on processors with BF16)
-    seed: int = 1
+    seed: int = 1  # of weights and augmentation
 
 
 @dataclass

@@ -15,8 +15,8 @@ QUALITY = 92
 def draw(image: np.ndarray, faces: Faces, names: Sequence[str], classes: Classes = MASK_CLASSES) -> None:
     """Draw each face's box, class and score into `image`, uint8 (h, w, 3) BGR, in place.
 
-    names: what to call each class; classes: their roles, which set the colours. The same colours as on the live page. In a crowd words would hide the faces: there
-    the score stands alone, or nothing but the box.
+    names: what to call each class; classes: their roles, which set the colours, the same as on the live page. In a
+    crowd words would hide the faces: there the score stands alone, or nothing but the box.
     """
     side = max(image.shape[:2])
     thickness = max(1, round(side / 420))

@@ -71,7 +71,8 @@ def table(
     kinds = [kind for _, kind in columns]
 
     def kind_of(row: int, column: int) -> str:
-        return "hit" if diagonal and column == row + diagonal else kinds[column]
+        own = diagonal and column == row + diagonal and rows[row][1][column] is not None
+        return "hit" if own else kinds[column]
 
     filled = [
         (css, [(value, kind_of(row, column)) for column, value in enumerate(values)])

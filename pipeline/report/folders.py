@@ -236,6 +236,6 @@ def _pictures(
         return f"{Path(truths[number].file).name}: {', '.join(words)}"
 
     others = [number for number in range(len(truths)) if number not in worst]
-    return shown(list(worst), "Worst pictures; white: labelled, not found", faults) + shown(
+    return shown(list(worst), "Worst pictures", faults) + shown(
         others[:EXAMPLES], "Examples", lambda number: Path(truths[number].file).name
     )

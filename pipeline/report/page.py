@@ -302,7 +302,8 @@ def _detections(data: dict, folder: Path) -> Markup:
     names = (data.get("classes") or {}) or dict(zip(*MASK_CLASSES, strict=True))
     colours = class_list.make(list(names), names)
     shown = [(render.css_colour(colour), word) for colour, word in zip(colours.colours(), colours.words(), strict=True)]
-    out = [legend(shown), paragraph("The number at a box is its score.", "quiet")]
+    note = "The number at a box is its score; white: labelled and not found."
+    out = [legend(shown), paragraph(note, "quiet")]
     for group, pictures in groups.items():
         out += [heading(group) if group else NOTHING, sheet(pictures, beside=bool(group))]
     return together(out)
