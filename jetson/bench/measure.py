@@ -69,7 +69,7 @@ def measure(settings: Settings, say: Say, tell: Say = lambda text: None) -> Dict
         engine_is_cached(contents),
         int8.anyway(),
     )
-    truths = average_precision.load_split(settings.data) if settings.data else []
+    truths = average_precision.load_split(settings.data, contents.classes) if settings.data else []
     if truths:
         frames = labelled_frames(truths)
     else:
@@ -105,10 +105,13 @@ def measure(settings: Settings, say: Say, tell: Say = lambda text: None) -> Dict
 
 
 def _identity(settings: Settings, about: Dict[str, Any]) -> Dict[str, Any]:
-    """What must be the same for a run to go on where one was cut off."""
+    """What must be the same for a run to go on where one was cut off.
+
+    The choice of variants too: agreement is with the most accurate of them.
+    """
     return {
         "bundle": files.sha256(os.path.join(settings.bundle, "manifest.json")),
-        "settings": settings._replace(bundle="", everything=False, fresh=False, variants=())._asdict(),
+        "settings": settings._replace(bundle="", fresh=False)._asdict(),
         "machine": about["machine"],
         "power_mode": about["power_mode"],
         "version": __version__,
@@ -190,7 +193,7 @@ class _Run:
             found.append(detector.detect(average_precision.read_image(truth), average_precision.MIN_SCORE))
             if number % 20 == 0:
                 self._say(f"{entry.variant.name}: image {number + 1} of {len(self.truths)}")
-        return average_precision.evaluate(self.truths, found)
+        return average_precision.evaluate(self.truths, found, manifest.load(self.settings.bundle).classes)
 
     def _through(self, entry: Entry, uri: str) -> Dict[str, Any]:
         where = source.parse(uri)

@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 from collections import deque
 from typing import IO, Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, cast
 
@@ -138,6 +139,7 @@ class Capture:
         self._where = where
         self._live = where.live
         self._gentle = where.kind == "csi"
+        self._killing = threading.Lock()
         self._buffer = buffer
         self._deliver = deliver
         self._hear = hear
@@ -207,16 +209,18 @@ class Capture:
         A CSI camera's is asked first: whoever is killed while it holds a session can wedge nvargus-daemon, and then no
         camera comes back before that is restarted.
         """
-        # One that is stuck in a driver dies when the driver lets go.
-        for number, wait_s in ((signal.SIGINT, 1.0), (signal.SIGTERM, 0.5), (signal.SIGKILL, 5.0)):
-            if number != signal.SIGKILL and not self._gentle:
-                continue
-            if self._child.poll() is not None:
-                return  # its number may be another's by now
-            with contextlib.suppress(OSError):
-                os.killpg(self._child.pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._child.wait(wait_s)
+        # One at a time: gst-launch takes a second SIGINT as an order to die at once.
+        with self._killing:
+            for number, wait_s in ((signal.SIGINT, 1.0), (signal.SIGTERM, 0.5), (signal.SIGKILL, 5.0)):
+                if number != signal.SIGKILL and not self._gentle:
+                    continue
+                if self._child.poll() is not None:
+                    return  # its number may be another's by now
+                with contextlib.suppress(OSError):
+                    os.killpg(self._child.pid, number)
+                # One that is stuck in a driver dies when the driver lets go.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._child.wait(wait_s)
 
     def close(self) -> None:
         """End the child and close the pipes."""
