@@ -7,7 +7,7 @@ import sys
 
 from jetson import doctor
 from jetson.errors import JetmaskError
-from jetson.install import cli as install
+from jetson.install import installer as install
 from jetson.install.store import Store
 
 HOST_TMP = "/run/host-tmp"  # the host's /tmp, read-only
