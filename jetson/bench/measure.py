@@ -18,6 +18,7 @@ from jetson.bench.frames import frames_of, golden_frames, labelled_frames
 from jetson.bench.progress import Progress
 from jetson.bundle import manifest
 from jetson.capture import source
+from jetson.capture.address import shown
 from jetson.engine import int8
 from jetson.errors import JetmaskError
 from jetson.evaluation import average_precision
@@ -68,7 +69,7 @@ def measure(settings: Settings, say: Say, tell: Say = lambda text: None) -> Dict
         engine_is_cached(contents),
         int8.anyway(),
     )
-    truths = average_precision.load_split(settings.data) if settings.data else []
+    truths = average_precision.load_split(settings.data, contents.classes) if settings.data else []
     if truths:
         frames = labelled_frames(truths)
     else:
@@ -89,7 +90,7 @@ def measure(settings: Settings, say: Say, tell: Say = lambda text: None) -> Dict
     what = (
         "labelled images of " + os.path.basename(os.path.abspath(settings.data))
         if settings.data
-        else (source.redact(settings.source) if settings.source else "the bundle's drawn golden images")
+        else (shown(settings.source) if settings.source else "the bundle's drawn golden images")
     )
     return {
         "bundle": contents.name,
@@ -192,7 +193,7 @@ class _Run:
             found.append(detector.detect(average_precision.read_image(truth), average_precision.MIN_SCORE))
             if number % 20 == 0:
                 self._say(f"{entry.variant.name}: image {number + 1} of {len(self.truths)}")
-        return average_precision.evaluate(self.truths, found)
+        return average_precision.evaluate(self.truths, found, manifest.load(self.settings.bundle).classes)
 
     def _through(self, entry: Entry, uri: str) -> Dict[str, Any]:
         where = source.parse(uri)

@@ -8,8 +8,10 @@ import sys
 from typing import Any, List, Optional
 
 import jetson
+from jetson import doctor
 from jetson.bundle import manifest
 from jetson.capture import source
+from jetson.capture.check import check
 from jetson.collect.collector import Collector, Settings
 from jetson.engine import available
 from jetson.errors import DeviceMismatch, UsageError
@@ -36,7 +38,11 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="keep only frames that the detector is unsure about, or that two variants disagree on; may be given twice",
     )
     add("--blur-faces", action="store_true", help="make faces unrecognisable in what is kept")
-    add("--bundle", metavar="DIR", default=SHIPPED, help="the detector for --only and --blur-faces (default: shipped)")
+    add(
+        "--bundle",
+        metavar="DIR",
+        help="the detector for --only and --blur-faces (default: the one installed here, else the one that ships)",
+    )
     add("--variant", metavar="NAME", help="its variant (default: the bundle's default)")
     add("--against", metavar="NAME", help="the variant to compare with (default: the largest other that runs here)")
     add("--runtime", metavar="R", help="tensorrt, onnxruntime or litert (default: the first that is here)")
@@ -58,15 +64,19 @@ def command(args: argparse.Namespace) -> int:
     if args.count < 0 or not 1 <= args.threads <= 64:
         raise UsageError("--count or --threads is out of range", None, "0 or more; 1 to 64")
     size = source.parse_size(args.size) if args.size else None
-    where = [source.parse(uri, size, loop=False) for uri in args.source]
+    addresses: List[str] = []
+    for uri in args.source:
+        addresses += source.read_list(uri) if source.is_list(uri) else [uri]
+    where = [source.parse(uri, size, loop=False) for uri in addresses]
     for one in where:
-        source.check(one)
+        check(one)
+    bundle = args.bundle or _installed()
     needed = bool(args.only or args.blur_faces)
-    score = float(manifest.load(args.bundle).decode["score"]) if needed else 0.4
+    score = float(manifest.load(bundle).decode["score"]) if needed else 0.4
     settings = Settings(
         where, args.out, args.every, int(args.limit * 1e6), tuple(args.only), args.blur_faces, args.count, score
     )
-    detectors = _detectors(args.bundle, args.variant, args.against, args.runtime, args.threads, settings)
+    detectors = _detectors(bundle, args.variant, args.against, args.runtime, args.threads, settings)
     try:
         collector = Collector(settings, detectors, lambda text: print(text, file=sys.stderr, flush=True))
         _tell(settings)
@@ -74,6 +84,12 @@ def command(args: argparse.Namespace) -> int:
     finally:
         for detector in detectors:
             detector.close()
+
+
+def _installed() -> str:
+    """The bundle that runs on this device; the shipped one where none is installed (a device has no other)."""
+    current = os.path.join(doctor.state_folder(), "current")
+    return current if os.path.isdir(current) else SHIPPED
 
 
 def _detectors(

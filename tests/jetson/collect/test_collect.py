@@ -178,3 +178,15 @@ def test_unsure_is_what_lies_at_the_threshold_or_between_two_classes():
     assert unsureness(faces((1, 0, 0)), 0.4) == 0 and unsureness(faces((0.9, 0.9, 0)), 0.4) == 1
     assert unsureness(faces((0.1, 0, 0)), 0.4) < unsureness(faces((0.3, 0, 0)), 0.4)
     assert not disagree(faces(), faces()) and disagree(faces(), faces((1, 0, 0)))
+
+
+def test_the_bundle_that_is_installed_is_the_one_that_looks(tmp_path, monkeypatch, capsys):
+    """On a device nothing ships beside the code: the detector is the one that runs there."""
+    from jetson import cli
+    from jetson.__main__ import VERBS
+
+    monkeypatch.setenv("JETMASK_STATE", str(tmp_path))
+    (tmp_path / "current").mkdir()
+    given = ["collect", "--source", "synthetic://?frames=2", "--out", str(tmp_path / "c"), "--only", "unsure"]
+    assert cli.main(given, "prog", VERBS) == 3  # it is empty
+    assert str(tmp_path / "current") in capsys.readouterr().err
