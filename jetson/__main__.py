@@ -14,7 +14,7 @@ VERBS = {
     "install": ("jetson.install.cli", "install, switch or roll back bundles on this device"),
     "first-light": ("jetson.firstlight.cli", "try everything on this device once, and write a report"),
     "collect": ("jetson.collect.cli", "keep frames of a camera as photographs to be labelled"),
-    "doctor": ("jetson.doctor", "say what this device has, what is missing, and what to do"),
+    "doctor": ("jetson.doctor.cli", "say what this device has, what is missing, and what to do"),
 }
 
 

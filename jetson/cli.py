@@ -8,6 +8,7 @@ import argparse
 import errno
 import importlib
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -97,6 +98,14 @@ def _add_verbosity(parser: argparse.ArgumentParser) -> None:
             for inner in set(action.choices.values()):
                 _add_verbosity(inner)
 
+    def error(self, message: str) -> Any:
+        # argparse repeats what it does not understand, and an address may hold a camera's password.
+        return super().error(_without_addresses(message))
+
+
+def _without_addresses(text: str) -> str:
+    return re.sub(r"://.*", "://…", text, flags=re.DOTALL)
+
 
 def _listing(prog: str, verbs: Mapping[str, Tuple[str, str]]) -> str:
     width = max(len(verb) for verb in verbs)
@@ -123,7 +132,9 @@ def _log_traceback() -> Optional[str]:
     try:
         handle, path = tempfile.mkstemp(prefix="jetmask-error-", suffix=".log")
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"jetmask {__version__} on Python {sys.version}\n{sys.argv}\n\n")
+            file.write(
+                f"jetmask {__version__} on Python {sys.version}\n{[_without_addresses(word) for word in sys.argv]}\n\n"
+            )
             traceback.print_exc(file=file)
     except OSError:
         return None

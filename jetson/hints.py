@@ -89,6 +89,12 @@ def nearest(word: str, names: Iterable[str], synonyms: Optional[Mapping[str, str
     begins = [name for name in names if name.lower().startswith(given)]
     if begins:
         return begins[:most]
+    lower: Dict[str, str] = {}
+    for name in names:
+        lower.setdefault(name.lower(), name)
+    misspelt = difflib.get_close_matches(given, list(lower), 1, 0.9)
+    if misspelt:
+        return [lower[misspelt[0]]]
     parts = _parts(given)
     # The name's parts all stand in the word: the longest such name says most of it. Then the other way round.
     inside = [name for name in names if _parts(name) and all(part in parts for part in _parts(name))]
@@ -98,9 +104,6 @@ def nearest(word: str, names: Iterable[str], synonyms: Optional[Mapping[str, str
     having = [name for name in names if parts and all(_has(part, _parts(name)) for part in parts)]
     if having:
         return having[:most]
-    lower: Dict[str, str] = {}
-    for name in names:
-        lower.setdefault(name.lower(), name)
     return [lower[name] for name in difflib.get_close_matches(given, list(lower), 1, 0.5)]
 
 

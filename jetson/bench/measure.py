@@ -18,6 +18,7 @@ from jetson.bench.frames import frames_of, golden_frames, labelled_frames
 from jetson.bench.progress import Progress
 from jetson.bundle import manifest
 from jetson.capture import source
+from jetson.capture.address import shown
 from jetson.engine import int8
 from jetson.errors import JetmaskError
 from jetson.evaluation import average_precision
@@ -89,7 +90,7 @@ def measure(settings: Settings, say: Say, tell: Say = lambda text: None) -> Dict
     what = (
         "labelled images of " + os.path.basename(os.path.abspath(settings.data))
         if settings.data
-        else (source.redact(settings.source) if settings.source else "the bundle's drawn golden images")
+        else (shown(settings.source) if settings.source else "the bundle's drawn golden images")
     )
     return {
         "bundle": contents.name,
@@ -104,10 +105,13 @@ def measure(settings: Settings, say: Say, tell: Say = lambda text: None) -> Dict
 
 
 def _identity(settings: Settings, about: Dict[str, Any]) -> Dict[str, Any]:
-    """What must be the same for a run to go on where one was cut off."""
+    """What must be the same for a run to go on where one was cut off.
+
+    The choice of variants too: agreement is with the most accurate of them.
+    """
     return {
         "bundle": files.sha256(os.path.join(settings.bundle, "manifest.json")),
-        "settings": settings._replace(bundle="", everything=False, fresh=False, variants=())._asdict(),
+        "settings": settings._replace(bundle="", fresh=False)._asdict(),
         "machine": about["machine"],
         "power_mode": about["power_mode"],
         "version": __version__,

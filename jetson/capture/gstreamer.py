@@ -9,7 +9,8 @@ import subprocess
 from typing import Dict, FrozenSet, List, Optional, Tuple
 
 from jetson.capture import sensor_modes
-from jetson.capture.source import Source, redact
+from jetson.capture.address import scrub
+from jetson.capture.source import Source
 
 _ENUM_FMT = 0xC0405602  # _IOWR('V', 2, struct v4l2_fmtdesc), linux/videodev2.h
 _RAW_FORMATS = ("YUYV", "UYVY", "YVYU", "NV12", "YU12", "YV12", "BGR3", "RGB3", "GREY")
@@ -170,10 +171,10 @@ def sound_alone(lines: List[str]) -> bool:
 
 
 def complaint(lines: List[str]) -> str:
-    """The most telling line that a dying child has left on stderr, without addresses' passwords."""
+    """The most telling line that a dying child has left on stderr, with addresses as they may be shown."""
     for mark in ("jetmask:", "ERROR: from element", "erroneous pipeline", "ERROR", "WARNING", "Error"):
         for line in lines:  # the first error is the cause, those after it are its consequences
             if mark in line:
                 text = re.sub(r"^.*?(jetmask: |from element \S+: |erroneous pipeline: )", "", line).strip()
-                return redact(text)[:300]
-    return redact(lines[-1].strip())[:300] if lines else ""
+                return scrub(text)[:300]
+    return scrub(lines[-1].strip())[:300] if lines else ""

@@ -308,12 +308,12 @@ def read(fd: int, request: Dict[str, Any]) -> int:
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    """`python3 -m jetson.capture.reader FD REQUEST`: read until the source ends or the runner goes away."""
+    """`python3 -m jetson.capture.reader FD < REQUEST`: read until the source ends or the runner goes away."""
     import cv2
 
     cv2.setNumThreads(1)
-    fd, text = (argv or sys.argv[1:])[:2]
-    request = json.loads(text)
+    fd = (argv or sys.argv[1:])[0]
+    request = json.loads(sys.stdin.read())  # not an argument: everybody could read a camera's password there
     # As bytes, so that the name survives two processes with different locales.
     request["path"] = os.fsdecode(request["path"].encode("latin-1"))
     try:

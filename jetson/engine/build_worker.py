@@ -90,6 +90,11 @@ def run(job: Dict[str, Any]) -> Dict[str, Any]:
     if os.path.isfile(job["timing_cache"]):
         with open(job["timing_cache"], "rb") as file:
             timing_cache = file.read()
+
+    def keep_timings(data: bytes) -> None:
+        with contextlib.suppress(OSError):  # it only saves time
+            files.write_bytes(job["timing_cache"], data)
+
     with contextlib.ExitStack() as stack:
         calibrator = None
         if job["calibration"]:
@@ -108,14 +113,12 @@ def run(job: Dict[str, Any]) -> Dict[str, Any]:
             job["gpu"],
             sparse=job["sparse"],
             int8_anyway=job["int8_anyway"],
+            keep_timings=keep_timings,
             phase=phase,
         )
         cache = calibrator.finish() if calibrator is not None else None
-    with open(job["plan"], "wb") as file:
-        file.write(result.plan)
-    if result.timing_cache:
-        with contextlib.suppress(OSError):  # it only saves time
-            files.write_bytes(job["timing_cache"], result.timing_cache)
+    with open(job["plan"], "wb") as plan:
+        plan.write(result.plan)
     return {
         "flags": list(result.flags),
         "typed": result.typed,

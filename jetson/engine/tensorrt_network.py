@@ -337,6 +337,7 @@ def build_plan(
     sparse: bool = False,
     phase: Callable[[str], None] = lambda name: None,
     int8_anyway: bool = False,
+    keep_timings: Callable[[bytes], None] = lambda data: None,
 ) -> Result:
     """Build the plan of one ONNX file at one input size.
 
@@ -344,6 +345,8 @@ def build_plan(
     `calibrator`: see jetson.engine.calibration.make_calibrator. `capability`, `device`: of the GPU, for the refusals.
     `target_capabilities`: TensorRT for RTX only, e.g. ("SM86",): builds for GPUs that are not here. `sparse`: the
     weights have the 2:4 pattern, and `takes_sparse` says that this pays.
+    `keep_timings`: gets the timing cache as soon as TensorRT returns, whether it has built or not; while it builds
+    there is no safe way to ask for it.
     BadInput, DeviceMismatch or JetmaskError carry the parser's or the builder's own words.
     """
     with warnings.catch_warnings():
@@ -364,6 +367,7 @@ def build_plan(
             sparse,
             phase,
             int8_anyway,
+            keep_timings,
         )
 
 
@@ -382,6 +386,7 @@ def _build_plan(
     sparse: bool,
     phase: Callable[[str], None],
     int8_anyway: bool,
+    keep_timings: Callable[[bytes], None],
 ) -> Result:
     phase("reading the model")
     data, model = onnx_facts.read(path)
@@ -428,14 +433,16 @@ def _build_plan(
             config.set_timing_cache(cache, False)
     phase("building")
     plan = builder.build_serialized_network(network, config)
+    timings = None
+    if hasattr(config, "get_timing_cache") and config.get_timing_cache() is not None:
+        # Also of a build that failed: a second try, with more memory for instance, need not time everything again.
+        timings = bytes(config.get_timing_cache().serialize())
+        keep_timings(timings)
     if calibrator is not None and (calibrator.failure is not None or plan is None):
         calibrator.finish()  # raises what went wrong in it: more than the builder knows
     if plan is None:
         raise _failure(trt, log, since, "the engine could not be built", path)
     phase("saving")
-    timings = None
-    if hasattr(config, "get_timing_cache") and config.get_timing_cache() is not None:
-        timings = bytes(config.get_timing_cache().serialize())
     inputs = {network.get_input(i).name: tuple(network.get_input(i).shape) for i in range(network.num_inputs)}
     outputs = {network.get_output(i).name: tuple(network.get_output(i).shape) for i in range(network.num_outputs)}
     return Result(bytes(plan), timings, flags, typed, network.num_layers, inputs, outputs)

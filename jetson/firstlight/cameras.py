@@ -10,8 +10,10 @@ import subprocess
 import time
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
-from jetson.capture import source
-from jetson.capture.camera import Camera
+from jetson.capture import sensor_modes, source
+from jetson.capture.camera import LOST_S, Camera
+from jetson.capture.check import check
+from jetson.capture.gstreamer import have_element, pixel_formats
 from jetson.errors import JetmaskError
 from jetson.firstlight.step import FAIL, PASS, SKIPPED, Known, Outcome, Say, Settings
 
@@ -19,8 +21,6 @@ FIRST_FRAME_S = 20.0
 WATCH_S = 3.0
 ARGUS_S = 30.0
 MOST_MODES = 8
-# NVIDIA's driver for the IMX219 (Raspberry Pi camera 2) in L4T r32.7, where the sensor does not say them itself.
-IMX219 = ((3264, 2464, 21.0), (3264, 1848, 28.0), (1920, 1080, 30.0), (1640, 1232, 30.0), (1280, 720, 60.0))
 # What webcams have, where the driver does not say.
 WEBCAM = ((640, 480, 30.0), (1280, 720, 30.0))
 _ARGUS_MODE = re.compile(r"GST_ARGUS: (\d+) x (\d+) FR = (\d+(?:\.\d+)?) fps")
@@ -41,10 +41,10 @@ class Mode(NamedTuple):
 def find(root: str = "/") -> List[str]:
     """The cameras of this machine. A sensor on CSI has a /dev/video, too, with raw pictures that nobody reads there."""
     found = []
-    if os.path.exists(os.path.join(root, "tmp/argus_socket")) and source.have_element("nvarguscamerasrc"):
+    if os.path.exists(os.path.join(root, "tmp/argus_socket")) and have_element("nvarguscamerasrc"):
         found.append("csi://0")
     for path in sorted(glob.glob(os.path.join(root, "dev/video*"))):
-        if source.pixel_formats(path).intersection(_READABLE):
+        if pixel_formats(path).intersection(_READABLE):
             found.append(path)
     return found
 
@@ -54,7 +54,7 @@ def modes(where: source.Source) -> List[Mode]:
     told: Sequence[Any] = ()
     usual: Sequence[Any] = ()
     if where.kind == "csi":
-        told, usual = _argus_modes(where.path), IMX219
+        told, usual = argus_modes(where.path), sensor_modes.modes_of(*sensor_modes.sensor(int(where.path)))
     elif where.kind == "v4l2":
         told, usual = _v4l2_modes(where.path), WEBCAM
     else:
@@ -67,7 +67,7 @@ def modes(where: source.Source) -> List[Mode]:
     return kept[:MOST_MODES]
 
 
-def _argus_modes(sensor: str) -> List[Mode]:
+def argus_modes(sensor: str) -> List[Mode]:
     """What nvarguscamerasrc prints of the sensor's modes when it starts."""
     tool = shutil.which("gst-launch-1.0")
     if tool is None:
@@ -84,7 +84,7 @@ def _argus_modes(sensor: str) -> List[Mode]:
 
 def _v4l2_modes(device: str) -> List[Mode]:
     """The discrete frame sizes of the format that is read (VIDIOC_ENUM_FRAMESIZES); the rate is the driver's own."""
-    offered = source.pixel_formats(device)
+    offered = pixel_formats(device)
     wanted = next((name for name in ("MJPG",) + _READABLE if name in offered), None)
     found: List[Mode] = []
     if wanted is None:
@@ -118,7 +118,7 @@ def run(settings: Settings, known: Known, say: Say) -> Outcome:
         where = source.parse(uri)
         label = f"{where.kind} camera {number + 1}"
         try:
-            source.check(where)
+            check(where)
         except JetmaskError as error:
             rows.append({"camera": label, "mode": None, "error": str(error.what)})
             continue
@@ -154,7 +154,11 @@ def _opened(where: source.Source, mode: Optional[Mode]) -> Dict[str, Any]:
             return row
         row["first_frame_s"] = round(time.monotonic() - began, 2)
         before, began = camera.frames, time.monotonic()
-        time.sleep(WATCH_S)
+        # At least one more, however slow the machine is at pictures of eight megapixels.
+        while time.monotonic() - began < WATCH_S or (
+            camera.frames == before and time.monotonic() - began < WATCH_S + LOST_S
+        ):
+            time.sleep(0.05)
         row["fps"] = round((camera.frames - before) / (time.monotonic() - began), 2)
         row["frame_wh"], row["dark"] = list(camera.frame_wh or ()), camera.dark
         if camera.lost_count or row["fps"] == 0:

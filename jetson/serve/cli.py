@@ -9,6 +9,7 @@ from typing import Any, List
 
 from jetson.adapt import governor, tradeoff
 from jetson.capture import source
+from jetson.capture.address import Credentials
 from jetson.capture.check import check
 from jetson.errors import UsageError
 from jetson.monitor import drift
@@ -33,7 +34,17 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
     """All arguments but the bundle (shared with `jetmask run`)."""
     add = parser.add_argument
     add(
-        "--source", action="append", required=True, metavar="URI", help=source.EXAMPLES + "; may be given several times"
+        "--source",
+        action="append",
+        required=True,
+        metavar="URI",
+        help=source.EXAMPLES + "; may be given several times, NAME=ADDRESS gives it a name",
+    )
+    add(
+        "--credentials",
+        metavar="FILE",
+        help="names and passwords of cameras, lines of `NAME USER:PASSWORD`; {NAME} in an address stands for them, as "
+        "in rtsp://{NAME}@host/path (default: $JETMASK_CREDENTIALS; more in docs/access.md)",
     )
     add("--variant", metavar="NAME", help="which of the bundle's variants (default: the bundle's default)")
     add("--runtime", metavar="R", help="tensorrt, onnxruntime or litert (default: the first that is here)")
@@ -155,6 +166,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         wait_for_source=args.wait_for_source,
         host=args.host,
         port=args.port,
+        credentials=args.credentials,
         token_file=args.token_file,
         users=args.users,
         frame_ancestors=tuple(args.frame_ancestors),
@@ -183,9 +195,16 @@ def parse_sources(settings: Settings) -> List[source.Source]:
     addresses: List[str] = []
     for uri in settings.sources:
         addresses += source.read_list(uri) if source.is_list(uri) else [uri]
-    found = [
-        source.parse(uri, settings.size, settings.fps, not settings.once, settings.wait_for_source) for uri in addresses
-    ]
+    credentials = Credentials(settings.credentials)
+    for text in credentials.warnings:
+        say(text)
+    found = []
+    for text in addresses:
+        name, uri = source.named(text)
+        one = source.parse(
+            credentials.fill(uri), settings.size, settings.fps, not settings.once, settings.wait_for_source
+        )
+        found.append(one._replace(name=name))
     for one in found:
         if settings.every_frame and one.live:
             raise UsageError("--every-frame is for files, folders and synthetic://", one.label)

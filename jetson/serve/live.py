@@ -306,6 +306,7 @@ class Live:
         return 0
 
     def _tell_state(self, service: Service) -> None:
+        service.journal.retry()
         state = service.status.state()
         service.site.tell("state", state)
         if service.mqtt is not None:

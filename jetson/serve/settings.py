@@ -19,6 +19,7 @@ class Settings(NamedTuple):
     wait_for_source: bool = False
     host: str = "127.0.0.1"
     port: int = 8080
+    credentials: Optional[str] = None
     token_file: Optional[str] = None
     users: Optional[str] = None
     frame_ancestors: Sequence[str] = ()

@@ -17,7 +17,7 @@ def reason(model: keras.Model) -> str | None:
     STRIDES `cls_s` (batch, height / s, width / s, classes) and `box_s` (batch, height / s, width / s, 4).
     """
     try:
-        inputs, outputs = keras.tree.flatten(model.inputs), keras.tree.flatten(model.outputs)
+        inputs = keras.tree.flatten(model.inputs)
         names = list(model.output_names)
     except (AttributeError, ValueError, TypeError):  # a subclassed model knows neither
         return f"a {type(model).__name__} without known inputs and outputs"

@@ -155,6 +155,10 @@ def test_a_run_that_was_cut_off_goes_on(tiny_bundle, tmp_path):
     process.wait()
     kept = json.loads(next(folder.glob("*.json")).read_text())["steps"]
     assert len(kept) >= 2
+    code, out, errors = run(
+        tiny_bundle, "--seconds", "0.2", "--variant", "t-320x192-int8-cpu", "--json", XDG_CACHE_HOME=tmp_path
+    )
+    assert code == 0 and "had measured" not in errors, "another choice has another reference"
     code, out, errors = run(*words, XDG_CACHE_HOME=tmp_path)
     assert code == 0 and f"had measured {len(kept)} of these passes" in errors, errors
     rows = {f"{row['variant']} {row['runtime']}": row for row in json.loads(out)["rows"]}

@@ -692,3 +692,21 @@ def test_int8_anyway_needs_the_float_file_and_its_calibration(nano, tiny_copy):
     os.unlink(os.path.join(tiny_copy, "calibration", "t.json"))
     status, _, errors = build(nano, tiny_copy, "--variant", "t-320x192-int8", "--int8-anyway")
     assert status == 3 and "calibration" in errors
+
+
+def test_the_timings_of_a_build_that_failed_are_kept(nano, tiny_bundle, tmp_path):
+    got = nano.python(
+        """
+import json, sys
+import tensorrt
+from jetson.engine import tensorrt_network
+from jetson.errors import JetmaskError
+kept = []
+try:
+    tensorrt_network.build_plan(tensorrt, sys.argv[1], (320, 192), "fp32", 1000, keep_timings=kept.append)
+except JetmaskError as error:
+    print(json.dumps([str(error.what), len(kept), bool(kept[0])]))
+""",
+        os.path.join(tiny_bundle, "models", "t.onnx"),
+    )
+    assert "workspace" in got[0] and got[1:] == [1, True]
