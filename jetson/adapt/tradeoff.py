@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 import numpy as np
 
 from jetson.adapt.candidates import Entry, accuracy_ranks, choose, engine_is_cached, most_accurate
-from jetson.bundle.manifest import Variant
+from jetson.bundle.manifest import CLASSES, Variant
 from jetson.errors import JetmaskError
 from jetson.evaluation import average_precision
 from jetson.evaluation.agreement import KEPT
@@ -41,6 +41,7 @@ class TradeOff:
         budget: float = BUDGET,
         truths: Sequence[average_precision.Truth] = (),
         power: Callable[[], Optional[float]] = lambda: None,
+        classes: Sequence[str] = CLASSES,
     ) -> None:
         self.entries = entries
         self.reference = most_accurate(entries)
@@ -55,6 +56,7 @@ class TradeOff:
         self._score = score
         self._truths = list(truths)
         self._power = power
+        self._classes = tuple(classes)
         self._frame: Optional[np.ndarray] = None
         self._camera = 0
         self._wants = True
@@ -251,7 +253,7 @@ class TradeOff:
         entry.eval_faces.append(faces)
         self._eval_turn = len(entry.eval_faces) % 4 != 0
         if len(entry.eval_faces) == len(self._truths):
-            result = average_precision.evaluate(self._truths, entry.eval_faces)
+            result = average_precision.evaluate(self._truths, entry.eval_faces, self._classes)
             entry.eval_result = {
                 "map50": result["map50"],
                 "per_class": result["per_class"],

@@ -69,7 +69,7 @@ def measure(settings: Settings, say: Say, tell: Say = lambda text: None) -> Dict
         engine_is_cached(contents),
         int8.anyway(),
     )
-    truths = average_precision.load_split(settings.data) if settings.data else []
+    truths = average_precision.load_split(settings.data, contents.classes) if settings.data else []
     if truths:
         frames = labelled_frames(truths)
     else:
@@ -193,7 +193,7 @@ class _Run:
             found.append(detector.detect(average_precision.read_image(truth), average_precision.MIN_SCORE))
             if number % 20 == 0:
                 self._say(f"{entry.variant.name}: image {number + 1} of {len(self.truths)}")
-        return average_precision.evaluate(self.truths, found)
+        return average_precision.evaluate(self.truths, found, manifest.load(self.settings.bundle).classes)
 
     def _through(self, entry: Entry, uri: str) -> Dict[str, Any]:
         where = source.parse(uri)

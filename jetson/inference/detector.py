@@ -11,7 +11,7 @@ from jetson.vision import boxes, letterbox
 
 
 class Faces(NamedTuple):
-    """Faces of one frame, best first: `xyxy` float32 (N, 4) in frame pixels, `scores` float32 (N, 3) per class."""
+    """Faces of one frame, best first: `xyxy` float32 (N, 4) in frame pixels, `scores` float32 (N, C) per class."""
 
     xyxy: np.ndarray
     scores: np.ndarray

@@ -25,6 +25,7 @@ from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Seque
 import cv2
 import numpy as np
 
+from jetson.bundle.classes import MASK_CLASSES, Classes
 from jetson.capture import source
 from jetson.capture.camera import Camera, Frame
 from jetson.inference.detector import Detector, Faces, Picked
@@ -68,9 +69,10 @@ class Result(NamedTuple):
 class View:
     """One camera with its tracker, its lines and zones, and its newest result."""
 
-    def __init__(self, camera: Camera, score: float, zones: Counter) -> None:
+    def __init__(self, camera: Camera, score: float, zones: Counter, classes: Classes = MASK_CLASSES) -> None:
         self.camera = camera
-        self.tracker = tracker.Tracker(score)
+        self.classes = classes
+        self.tracker = tracker.Tracker(score, len(classes.names), classes.ignored())
         self.zones = zones
         self.latest: Optional[Result] = None
         self.results = 0
@@ -132,6 +134,7 @@ class Runner:
         spare: Optional[Callable[[bool], bool]] = None,
         reopen: Optional[Callable[[Any], Detector]] = None,
         zones: Optional[Sequence[Counter]] = None,
+        classes: Classes = MASK_CLASSES,
     ) -> None:
         self.score = detector.decode["score"] if score is None else score
         self._score_of_bundle = score is None
@@ -140,7 +143,8 @@ class Runner:
             View(
                 Camera(where, index, self._wake, every_frame),
                 self.score,
-                zones[index] if zones is not None else Counter([]),
+                zones[index] if zones is not None else Counter([], classes.names),
+                classes,
             )
             for index, where in enumerate(sources)
         ]

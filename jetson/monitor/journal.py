@@ -14,7 +14,7 @@ from collections import OrderedDict, deque
 from datetime import datetime, timezone
 from typing import Any, BinaryIO, Callable, Deque, Dict, List, Optional, Tuple
 
-from jetson.bundle.manifest import CLASSES
+from jetson.bundle.classes import MASK_CLASSES, Classes
 from jetson.errors import BadInput
 
 KEPT = 1000
@@ -228,13 +228,16 @@ def _mend(path: str) -> int:
     return 0
 
 
-def from_track(event: Any, camera: int, uri: str, wall: float, monotonic: float) -> Dict[str, Any]:
+def from_track(
+    event: Any, camera: int, uri: str, wall: float, monotonic: float, classes: Classes = MASK_CLASSES
+) -> Dict[str, Any]:
     """A tracker's event as the fields of a journal entry; `wall` and `monotonic` are the same moment."""
     return {
         "camera": camera,
         "source": uri,
         "person": event.track,
-        "label": CLASSES[event.label],
+        "label": classes.names[event.label],
+        "role": classes.roles[event.label],
         "began": stamp(wall - monotonic + event.began),
         "at": stamp(wall - monotonic + event.at),
     }

@@ -124,10 +124,13 @@ class Live:
     def open(self, sources: Sequence[Source], users: Sequence[User]) -> None:
         """Read the bundle, open the engine, start everything; no `users`: open to all. JetmaskError on a mistake."""
         settings, ending = self.settings, self._parts.callback
-        truths = average_precision.load_split(settings.eval) if settings.eval else []
-        places = zones.load(settings.zones, len(sources)) if settings.zones else []
-        counters = [Counter([one for one in places if one.camera == camera]) for camera in range(len(sources))]
         contents = manifest.load(settings.bundle)
+        classes = contents.class_list
+        truths = average_precision.load_split(settings.eval, classes.names) if settings.eval else []
+        places = zones.load(settings.zones, len(sources)) if settings.zones else []
+        counters = [
+            Counter([one for one in places if one.camera == camera], classes.names) for camera in range(len(sources))
+        ]
         variant = contents.variant(settings.variant)
         front, notices = _Front(), Notices()
 
@@ -162,6 +165,7 @@ class Live:
             settings.blur_faces,
             score,
             lambda camera: runner.views[camera].zones.state(),
+            classes,
         )
         ending(studio.stop)
         board = Board().start()
@@ -187,6 +191,7 @@ class Live:
             results,
             reopen=lambda failed: self._open_variant(failed, None),
             zones=counters,
+            classes=classes,
         )
         ending(runner.stop)
         unused.pop_all()
@@ -219,7 +224,8 @@ class Live:
         runner.start()
         server.start()
         if mqtt is not None:
-            mqtt.start([view.zones.names() for view in runner.views], board.state().get("model") or "")
+            places_of = [view.zones.names() for view in runner.views]
+            mqtt.start(places_of, board.state().get("model") or "", classes.names)
         self._announce(self._service, users)
 
     def _open_variant(self, variant: manifest.Variant, runtime: Optional[str]) -> Detector:

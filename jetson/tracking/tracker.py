@@ -7,7 +7,7 @@ a track equally long.
 """
 
 from collections import deque
-from typing import Any, Deque, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Deque, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -121,21 +121,25 @@ def _follow(
 class Tracker:
     """The tracks of one camera. `update` once per frame, with times that rise."""
 
-    def __init__(self, score: float) -> None:
+    def __init__(self, score: float, classes: int = 3, ignored: Sequence[int] = ()) -> None:
         self.score = score  # from which a detection starts a track
+        self.ignored = list(ignored)  # classes that are not followed
         self.tracks: List[Track] = []
-        self.counts = [0, 0, 0]  # persons by class at the end of the vote so far; moves with a changed vote
+        self.counts = [0] * classes  # persons by class at the end of the vote so far; moves with a changed vote
         self.persons = 0
         self._next = 1
         self._updated: Optional[float] = None
         self._gaps: Deque[float] = deque(maxlen=5)  # s between the last frames
 
     def update(self, xyxy: np.ndarray, scores: np.ndarray, now: float) -> List[Event]:
-        """Take the detections of one frame, `xyxy` (N, 4) px and `scores` (N, 3); what happened, as events.
+        """Take the detections of one frame, `xyxy` (N, 4) px and `scores` (N, C); what happened, as events.
 
         Events: "enter" when a person is confirmed, "change" when its voted class changes, "leave" when it is gone.
         """
         events = self._settle(now) if self._was_away(now) else []
+        if self.ignored and len(xyxy):
+            followed = ~np.isin(scores.argmax(axis=1), self.ignored)
+            xyxy, scores = xyxy[followed], scores[followed]
         # A crowd, or a net that sees faces everywhere, must not stop the loop: the surest ones are followed.
         xyxy, scores = xyxy[:MOST], scores[:MOST]
         count = len(xyxy)

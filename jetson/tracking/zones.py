@@ -227,12 +227,13 @@ class Counter:
     counted then. A person who was lost and found again is another one: counts are of tracks.
     """
 
-    def __init__(self, zones: Sequence[Zone]) -> None:
+    def __init__(self, zones: Sequence[Zone], classes: Sequence[str] = CLASSES) -> None:
+        self.classes = tuple(classes)
         self.lines = [zone for zone in zones if zone.kind == "line"]
         self.polygons = [zone for zone in zones if zone.kind == "polygon"]
-        self._crossed = np.zeros((len(self.lines), 2, len(CLASSES)), np.int64)
-        self._entered = np.zeros((len(self.polygons), len(CLASSES)), np.int64)
-        self._present = [[0] * len(CLASSES) for _ in self.polygons]  # replaced as a whole, for other threads
+        self._crossed = np.zeros((len(self.lines), 2, len(classes)), np.int64)
+        self._entered = np.zeros((len(self.polygons), len(classes)), np.int64)
+        self._present = [[0] * len(classes) for _ in self.polygons]  # replaced as a whole, for other threads
         self._drawn: Optional[_Drawn] = None
         self._seen: Dict[int, _Seen] = {}
 
@@ -379,10 +380,10 @@ class Counter:
         """
 
         def counts(row: np.ndarray) -> Dict[str, int]:
-            return dict(zip(CLASSES, (int(n) for n in row)), total=int(row.sum()))
+            return dict(zip(self.classes, (int(n) for n in row)), total=int(row.sum()))
 
         crossed, entered = self._crossed.copy(), self._entered.copy()
-        present = np.array(self._present, np.int64).reshape(-1, len(CLASSES))
+        present = np.array(self._present, np.int64).reshape(-1, len(self.classes))
         lines = [
             {
                 "name": zone.name,

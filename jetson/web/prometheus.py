@@ -87,6 +87,11 @@ class _Collector:
                 persons.add_metric([str(camera["index"]), label], camera["persons"][label])
         yield now
         yield persons
+        alarms = Gauge("jetmask_alert_faces", "Faces of an alert class in the picture now.", labels=["camera"])
+        alert = [label for label in self._state["classes"] if self._state["roles"][label] == "alert"]
+        for camera in self._state["cameras"]:
+            alarms.add_metric([str(camera["index"])], sum(camera["now"][label] for label in alert))
+        yield alarms
         yield from self._drift(Gauge)
         yield from self._zones(Counter, Gauge)
 

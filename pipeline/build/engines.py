@@ -50,7 +50,7 @@ def build(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _measure_engines(settings: Settings, data: str, contents: manifest.Manifest, rows: list[dict[str, Any]]) -> None:
-    truths = average_precision.load_split(data)
+    truths = average_precision.load_split(data, contents.classes)
     split = os.path.basename(os.path.abspath(data))
     references: dict[tuple[str, tuple[int, int]], Any] = {}
     for row in rows:
@@ -72,7 +72,9 @@ def _measure_engines(settings: Settings, data: str, contents: manifest.Manifest,
             row["note"] = "no float32 file in the bundle to compare with"
             continue
         measured = evaluate.measure(settings.model, truths, variant.name, "tensorrt", settings.threads)
-        verdict = gate.compare(truths, references[key], measured.detections, settings.max_drop)
+        verdict = gate.compare(
+            truths, references[key], measured.detections, settings.max_drop, classes=contents.classes
+        )
         row.update(
             map50=round(verdict.after, 2),
             difference=round(verdict.difference, 2),

@@ -15,6 +15,7 @@ from pipeline import paths, targets
 from pipeline.build.settings import Settings
 from pipeline.bundle import writer
 from pipeline.evaluation import gate
+from pipeline.graphs import classes as onnx_classes
 from pipeline.graphs import lint
 from pipeline.quantization import calibrate, quantize, sensitivity
 
@@ -129,7 +130,8 @@ def make(settings: Settings, device: targets.Target) -> list[dict[str, Any]]:
         )
     if not settings.out:
         raise UsageError("where to?", None, "--out DIR")
-    truths = average_precision.load_split(settings.data) if settings.data else None
+    names = onnx_classes.of_file(onnx).names
+    truths = average_precision.load_split(settings.data, names) if settings.data else None
     if truths is not None and not truths:
         raise BadInput("there is no image to measure on", settings.data)
     paths.made(settings.out)
@@ -155,7 +157,7 @@ def make(settings: Settings, device: targets.Target) -> list[dict[str, Any]]:
             _lint(part, device, precision)
             if before is not None and truths is not None:
                 after = gate.of_onnx(part, truths, input_wh, settings.threads)
-                verdict = gate.compare(truths, before, after, settings.max_drop)
+                verdict = gate.compare(truths, before, after, settings.max_drop, classes=names)
                 row.update(
                     map50=round(verdict.after, 2),
                     difference=round(verdict.difference, 2),
