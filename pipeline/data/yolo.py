@@ -19,10 +19,10 @@ _NO_FRACTION = 2  # a box over the edge is told as such; what is beyond this is 
 def read(source: Source, paths: Sequence[Path]) -> Collection:
     """`paths`: label files that were recognised; all of the source that can be labels are read. BadInput where nothing
     pairs, or class names contradict one another."""
-    described = yolo_names.read(source.tree)
     stems = {image.stem for image in source.pictures.all}
     others = [path for path in recognise.label_texts(source) if path.stem in stems]  # of a folder without any face, too
     labels = list(dict.fromkeys([*paths, *others]))
+    described = yolo_names.read(source.tree, labels)
 
     def boxes_of(path: Path, findings: list[Finding]) -> list[Box]:
         return _boxes(path, described, findings)

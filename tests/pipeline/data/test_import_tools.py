@@ -556,3 +556,16 @@ def test_ids_as_text_and_as_numbers_are_the_same(tmp_path):
     put(tmp_path / "s" / "labels.json", json.dumps(document))
     entries, findings = check.check(importer.read(tmp_path / "s"))
     assert [e.labels for e in entries] == [[0]] and not findings
+
+
+def test_a_clone_of_a_trainer_beside_the_set_names_other_classes(tmp_path):
+    """Its files are no names of these labels; a list in a folder of settings is, where there is no other."""
+    ls_yolo(tmp_path / "s")
+    put(tmp_path / "s" / "yolov5" / "data" / "coco128.yaml", "names: [person, car]\n")
+    jetmask("import", tmp_path / "s", tmp_path / "out", code=0)
+    assert boxes_of(tmp_path / "out") == RIGHT
+    (tmp_path / "s" / "yolov5" / "data" / "coco128.yaml").unlink()
+    (tmp_path / "s" / "cfg").mkdir()
+    (tmp_path / "s" / "classes.txt").rename(tmp_path / "s" / "cfg" / "obj.names")
+    jetmask("import", tmp_path / "s", tmp_path / "again", code=0)
+    assert boxes_of(tmp_path / "again") == RIGHT
