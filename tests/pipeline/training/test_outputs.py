@@ -78,7 +78,7 @@ def trained(tmp_path_factory):
         f"data.root={top / 'data'}",
         f"model.init={top / 'start.keras'}",
         "train.epochs=2",
-        "train.images_per_epoch=240",
+        "train.images_per_epoch=800",
         "train.batch_size=1",
         "train.sizes=[[64, 1]]",
         "train.val_wh=[96, 96]",
@@ -242,7 +242,7 @@ def test_a_drawn_sample_has_labels_in_white_and_finds_in_their_colour():
     frame = np.zeros((240, 240, 3), np.uint8)
     faces = Faces(np.array([[100, 100, 160, 160]], np.float32), np.array([[0, 0.9, 0]], np.float32))
     image = board.drawn(frame, np.array([[20, 20, 60, 60]]), faces, MASK_CLASSES)
-    assert image.shape == (480, 480, 3) and image[40:120, 38:41].max() == 255
+    assert image.shape == (480, 480, 3) and image[40:120, 38:41].max() > 200
     assert np.abs(image[200, 260].astype(int) - MASK_CLASSES.colours()[1]).max() < 60
 
 
