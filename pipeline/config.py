@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import difflib
 import math
 import reprlib
 import sys
@@ -13,9 +12,10 @@ from typing import Any
 
 import yaml
 
+from jetson import hints
 from jetson.bundle import classes as class_list
 from jetson.errors import BadInput
-from pipeline import yaml_file
+from pipeline import meanings, yaml_file
 
 SIZES = ("n", "s", "m", "mobilenetv2")
 TRANSFER, IMAGENET = SIZES[-1], "imagenet"  # the size that can start from ImageNet's weights, and their name
@@ -123,7 +123,10 @@ def load(path: str | Path | None = None, overrides: Iterable[str] = (), start: C
             ) from None
         except RecursionError:
             raise BadInput(
-                "not usable YAML: nested too deeply", where=str(path), expected="keys, values", remedy="write it flat"
+                "not usable YAML: nested too deeply",
+                where=str(path),
+                expected="keys and values",
+                remedy="write it flat",
             ) from None
         except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that there is not
             raise BadInput(
@@ -131,6 +134,13 @@ def load(path: str | Path | None = None, overrides: Iterable[str] = (), start: C
             ) from None
         if isinstance(document, dict) and path.parent == PRESETS:
             document.pop("about", None)
+        if isinstance(document, dict) and not {"names", "nc"}.isdisjoint(document):
+            raise BadInput(
+                "this YAML describes a data set, not a training",
+                where=str(path),
+                expected="a training's configuration, with sections such as train and augment",
+                remedy="`jetmask data import FOLDER OUT` reads the data set; then `jetmask train --data OUT`",
+            )
         _merge(config, document, str(path), "")
     for override in overrides:
         key, separator, text = override.partition("=")
@@ -269,15 +279,15 @@ def _merge(target: Any, document: Any, where: str, prefix: str) -> None:
     for key, value in document.items():
         full = prefix + str(key)
         if key not in names:
-            known = _keys(Config())
-            near = difflib.get_close_matches(full, known, 1, 0.5) or difflib.get_close_matches(
-                str(key), [k.rpartition(".")[2] for k in known], 1, 0.5
-            )
+            known = keys()
+            words = meanings.keys(known)
+            near = hints.nearest(str(key) if key in words and full not in words else full, known, words)
+            near = near or hints.nearest(str(key), known, words)
             raise BadInput(
                 f"unknown key {full!r}",
                 where=where,
                 expected="one of " + ", ".join(sorted(names)),
-                remedy=f"did you mean {near[0]!r}?" if near else "remove it",
+                remedy=hints.question(near, "'") or "remove it",
             )
         current = getattr(target, key)
         if dataclasses.is_dataclass(current):
@@ -303,6 +313,16 @@ def _typed(value: Any, default: Any, key: str, where: str) -> Any:
         expected=f"{kind.__name__}, as {default!r}",
         remedy="change the value",
     )
+
+
+def keys() -> list[str]:
+    """Every key, as `train.epochs`."""
+    return _keys(Config())
+
+
+def option_meanings() -> dict[str, str]:
+    """For a verb with --set: {an option that sets one of these keys elsewhere: how it is set here}."""
+    return meanings.options(keys())
 
 
 def _keys(config: Any, prefix: str = "") -> list[str]:

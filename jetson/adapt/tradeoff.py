@@ -236,7 +236,7 @@ class TradeOff:
         reference = self._found.get(self.reference.variant.name)
         if self._job and reference is not None:
             return
-        if reference is not None:
+        if reference is not None and self._frame is not None:
             self.on_sample(
                 self._camera,
                 self._frame.shape[0],
@@ -305,6 +305,7 @@ class TradeOff:
                 ap_here=entry.eval_result,
                 eval_images=len(entry.eval_faces),
                 error=entry.error,
+                note=entry.note,
                 front=False,
                 power_mw=round(float(np.mean(entry.power_mw)), 0) if entry.power_mw else None,
             )
@@ -326,8 +327,9 @@ class TradeOff:
         done = [len(entry.eval_faces) for entry in self.entries]
         # Older samples no longer count (jetson.evaluation.agreement).
         note = (
-            f"Agreement with {self.reference.variant.name} on the last {min(self.samples, KEPT)} sampled frames, 95 % interval beside it; latency of one frame at a "
-            f"time, measured here. Sampling takes {100 * self._spent / elapsed:.1f} % of the time (budget {100 * self.budget:.0f} %)."
+            f"Agreement with {self.reference.variant.name} on the last {min(self.samples, KEPT)} sampled frames, 95 % "
+            "interval beside it; latency of one frame at a time, measured here. Sampling takes "
+            f"{100 * self._spent / elapsed:.1f} % of the time (budget {100 * self.budget:.0f} %)."
         )
         if self._truths and min(done) < len(self._truths):
             note += f" Labelled images so far: {sum(done)} of {len(done) * len(self._truths)}."
@@ -335,6 +337,7 @@ class TradeOff:
         note += "".join(
             f" {entry.variant.name} is left out: {entry.error.rstrip('.')}." for entry in self.entries if entry.error
         )
+        note += "".join(f" {entry.variant.name}: {entry.note}." for entry in self.entries if entry.note)
         return {
             "reference": self.reference.variant.name,
             "samples": self.samples,

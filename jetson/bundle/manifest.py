@@ -1,11 +1,10 @@
 """A bundle's table of contents: manifest.json read, checked and verified against SHA256SUMS."""
 
-import difflib
 import os
 import re
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from jetson import files
+from jetson import files, hints
 from jetson.bundle import classes as class_list
 from jetson.bundle import paths
 from jetson.bundle.classes import Classes
@@ -81,12 +80,11 @@ class Manifest(
             if variant.name == name:
                 return variant
         names = [variant.name for variant in self.variants]
-        near = difflib.get_close_matches(name, names, 1, 0.0)
         raise UsageError(
             f"no variant is called {name!r}",
             os.path.join(self.folder, "manifest.json"),
-            "one of " + ", ".join(names),
-            f"did you mean {near[0]}?" if near else None,
+            hints.listed(names),
+            hints.question(hints.nearest(name, names)),
         )
 
     def path(self, variant: Variant) -> str:

@@ -236,6 +236,7 @@ class Status:
             "cameras": [self._camera(view, now) for view in runner.views],
             "warnings": self.warnings(),
             "events": self.journal.latest(30),
+            "events_file": self.journal.state(),
             "privacy": self.privacy,
             "memory_bytes": resident_bytes(),
             "reloads": self.reloads,

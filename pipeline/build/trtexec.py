@@ -3,10 +3,15 @@
 Options by version: NVIDIA/TensorRT samples/common/sampleOptions.cpp at tags 8.2.1, v8.6.1, v10.0.1 and v11.0.
 """
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 
-from jetson.errors import BadInput, DeviceMismatch
+from jetson.bundle import manifest
+from jetson.engine import onnx_facts
+from jetson.errors import BadInput, DeviceMismatch, UsageError
+from pipeline.build.settings import Settings
+from pipeline.graphs import sparsity
 from pipeline.targets import Target
 
 ON_JETSON = "/usr/src/tensorrt/bin/trtexec"  # JetPack 4.6 to 6; NVIDIA's pip wheels hold no trtexec
@@ -93,3 +98,52 @@ def versions(device: Target) -> list[tuple[int, ...]]:
             "name one: --target nano",
         )
     return [tuple(int(part) for part in text.split(".")[:2]) for text in device.tensorrt]
+
+
+def lines(settings: Settings, device: Target) -> list[str]:
+    """The commands for each TensorRT version of the target, with a comment line before each."""
+    found_lines = []
+    for version in versions(device):
+        label = ".".join(map(str, version))
+        for title, onnx, input_wh, precision in _recipes(settings, device):
+            _, facts = onnx_facts.read(onnx)
+            cache = settings.calibration if settings.calibration and settings.calibration.endswith(".cache") else None
+            found_lines.append(f"# {title}, {device.title}, TensorRT {label}")
+            found_lines.append(
+                command(
+                    version,
+                    onnx,
+                    f"{title}.plan",
+                    input_wh,
+                    precision,
+                    settings.workspace_bytes,
+                    quantized=facts.quantized,
+                    half=facts.half,
+                    cache=cache,
+                    timing_cache=f"timing-{label}.cache",
+                    sparse=device.skips_zeros and sparsity.pattern_of(onnx) is not None,
+                )
+            )
+    return found_lines
+
+
+def _recipes(settings: Settings, device: Target) -> list[tuple[str, str, Sequence[int], str]]:
+    """(title, ONNX path, input size, precision) of what is asked for."""
+    if os.path.isdir(settings.model):
+        contents = manifest.load(settings.model)
+        found: list[tuple[str, str, Sequence[int], str]] = [
+            (v.name, contents.path(v), v.input_wh, v.precision)
+            for v in contents.variants
+            if "tensorrt" in v.runtimes
+            and settings.precision in (None, v.precision)
+            and settings.variant in (None, v.name)
+            and (not v.targets or device.name in v.targets)
+            and (v.precision != "int8" or "int8" in device.fast_precisions)
+        ]
+        if not found:
+            raise UsageError("the bundle has no such variant for TensorRT on this target", settings.model)
+        return found
+    precision = settings.precision or "fp16"
+    name = os.path.splitext(os.path.basename(settings.model))[0]
+    wh = settings.input_wh
+    return [(f"{name}-{wh[0]}x{wh[1]}-{precision}", settings.model, wh, precision)]

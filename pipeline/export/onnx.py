@@ -5,9 +5,13 @@ of `conv(x) + x` into that convolution's kernel; upsampling becomes one Resize b
 beside the Keras model at two sizes, borders included, and a difference is an error.
 """
 
+from __future__ import annotations
+
+import argparse
 import os
 import sys
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +20,10 @@ from jetson.errors import BadInput, JetmaskError, UsageError
 from pipeline.graphs import classes as onnx_classes
 from pipeline.graphs import edit as graphs
 from pipeline.paths import for_file
+
+if TYPE_CHECKING:
+    import keras
+    import onnx
 
 INPUT = "image"
 PARITY_WHS = ((320, 192), (416, 256))
@@ -34,7 +42,13 @@ class Exported(NamedTuple):
     parity: dict
 
 
-def export(model, path, input_whs=PARITY_WHS, tolerance=TOLERANCE, fold_residuals=True):
+def export(
+    model: keras.Model,
+    path: str,
+    input_whs: Sequence[tuple[int, int]] = PARITY_WHS,
+    tolerance: float = TOLERANCE,
+    fold_residuals: bool = True,
+) -> Exported:
     """Write a Keras detector as ONNX and prove it equal. Returns Exported.
 
     model: keras.Model as pipeline.models.detector builds it (input NHWC raw 0..255 BGR; outputs cls_s, box_s).
@@ -42,7 +56,7 @@ def export(model, path, input_whs=PARITY_WHS, tolerance=TOLERANCE, fold_residual
     into the graph shows. Raises JetmaskError where the graph cannot be brought to the contract or differs from
     Keras by more than `tolerance`; nothing is written then.
     """
-    input_whs = [tuple(int(v) for v in wh) for wh in input_whs]
+    input_whs = [(int(width), int(height)) for width, height in input_whs]
     if len(set(input_whs)) < 2 or any(v < 32 or v % 32 for wh in input_whs for v in wh):
         raise UsageError(
             "parity is checked at two input sizes or more",
@@ -57,14 +71,16 @@ def export(model, path, input_whs=PARITY_WHS, tolerance=TOLERANCE, fold_residual
     return Exported(str(path), files.sha256(path), os.path.getsize(path), len(proto.graph.node), folded, parity)
 
 
-def to_onnx(model, fold_residuals=True, input_wh=PARITY_WHS[0], where="the model"):
+def to_onnx(
+    model: keras.Model, fold_residuals: bool = True, input_wh: tuple[int, int] = PARITY_WHS[0], where: str = "the model"
+) -> tuple[onnx.ModelProto, int]:
     """The ONNX of a Keras detector, in memory and not yet compared, and the number of identities folded."""
     model = _detector(model, where)
     try:
         proto = _trace(model, input_wh)
     except ValueError as error:  # Keras, of layers that hold for one size only
         raise BadInput(
-            "the model does not work at %dx%d: %s" % (*input_wh, str(error).splitlines()[0]),
+            f"the model does not work at {input_wh[0]}x{input_wh[1]}: {str(error).splitlines()[0]}",
             where=where,
             expected="layers that take every size: no Flatten, Reshape or Dense over the whole map",
             remedy="build the model from the layers that pipeline/models/detector.py uses",
@@ -82,13 +98,13 @@ def to_onnx(model, fold_residuals=True, input_wh=PARITY_WHS[0], where="the model
     return proto, folded
 
 
-def _detector(model, where):
+def _detector(model: keras.Model, where: str) -> keras.Model:
     """The functional graph of a Keras model that takes a picture and gives maps; BadInput for another one."""
     import keras
 
     from pipeline.models.functional import functional
 
-    def shapes(tensors):
+    def shapes(tensors: Any) -> str:
         return ", ".join(str(tuple(t.shape)) for t in keras.tree.flatten(tensors))
 
     graph = functional(model)
@@ -109,7 +125,7 @@ def _detector(model, where):
     return graph
 
 
-def _trace(model, input_wh):
+def _trace(model: keras.Model, input_wh: tuple[int, int]) -> onnx.ModelProto:
     """The ONNX of the model at one size, in float32 whatever it was trained in, outputs by the model's names."""
     import keras
     import tensorflow as tf
@@ -122,7 +138,7 @@ def _trace(model, input_wh):
     fixed.set_weights(model.get_weights())
     names = list(model.output_names)
 
-    def run(image):
+    def run(image: Any) -> dict[str, Any]:
         return {
             name: tf.identity(t, name=name) for name, t in zip(names, keras.tree.flatten(fixed(image, training=False)))
         }
@@ -142,13 +158,13 @@ def _trace(model, input_wh):
     return proto
 
 
-def _exportable(layer):
+def _exportable(layer: Any) -> Any:
     """A layer as it is exported: float32, and upsampling as one resize operation rather than Keras' repeats."""
     import keras
     import tensorflow as tf
 
     class Nearest2x(keras.layers.Layer):
-        def call(self, x):
+        def call(self, x: Any) -> Any:
             size = [x.shape[1] * 2, x.shape[2] * 2]
             return tf.raw_ops.ResizeNearestNeighbor(images=x, size=size, half_pixel_centers=False)
 
@@ -168,7 +184,7 @@ def _exportable(layer):
     return layer.__class__.from_config(config)
 
 
-def _settle(graph, path):
+def _settle(graph: onnx.GraphProto, path: str) -> None:
     """Spell out what tf2onnx leaves to defaults, and refuse what must not be left in the graph."""
     values = graphs.constants(graph)
     for node in graph.node:
@@ -199,7 +215,7 @@ def _settle(graph, path):
                 graphs.set_attribute(node, name, value)
 
 
-def _settle_conv(node, weight_shape, path):
+def _settle_conv(node: onnx.NodeProto, weight_shape: tuple[int, ...], path: str) -> None:
     kernel = list(weight_shape[2:])
     strides = list(graphs.attribute(node, "strides", [1, 1]))
     pads = list(graphs.attribute(node, "pads", [0, 0, 0, 0]))
@@ -224,7 +240,7 @@ def _settle_conv(node, weight_shape, path):
         graphs.set_attribute(node, name, value)
 
 
-def _head(proto, model):
+def _head(proto: onnx.ModelProto, model: keras.Model) -> None:
     """The parts of the file outside the graph: versions, and nothing that changes from run to run."""
     import onnx
 
@@ -242,7 +258,9 @@ def _head(proto, model):
         onnx_classes.write(proto, keras_classes.classes_of(model))
 
 
-def _compare(proto, model, input_whs, tolerance, path):
+def _compare(
+    proto: onnx.ModelProto, model: keras.Model, input_whs: Sequence[tuple[int, int]], tolerance: float, path: str
+) -> dict[tuple[int, int], float]:
     """Largest difference per size between ONNX Runtime and Keras, on noise and on pictures with marked borders."""
     import keras
 
@@ -260,11 +278,11 @@ def _compare(proto, model, input_whs, tolerance, path):
                 if theirs.shape != ours.shape:
                     raise JetmaskError(
                         f"an output's shape differs from Keras: {ours.shape}, not {theirs.shape}",
-                        where="%s, output %s at %dx%d" % (path, name, width, height),
+                        where=f"{path}, output {name} at {width}x{height}",
                     )
                 difference = float(np.abs(theirs - ours).max())
                 if not difference <= worst:  # NaN counts as worse
-                    worst, where = difference, "output %s at %dx%d" % (name, width, height)
+                    worst, where = difference, f"output {name} at {width}x{height}"
         if not worst <= tolerance:
             raise JetmaskError(
                 f"the exported model differs from Keras by {worst:.3g}",
@@ -276,13 +294,13 @@ def _compare(proto, model, input_whs, tolerance, path):
     return parity
 
 
-def _as_float32(model):
+def _as_float32(model: keras.Model) -> keras.Model:
     """The model itself, or a float32 copy of one that was trained in mixed precision."""
     if all(layer.compute_dtype == "float32" for layer in model.layers):
         return model
     import keras
 
-    def plain(layer):
+    def plain(layer: Any) -> Any:
         config = layer.get_config()
         config["dtype"] = "float32"
         return layer.__class__.from_config(config)
@@ -292,7 +310,7 @@ def _as_float32(model):
     return copy
 
 
-def _probes(width, height):
+def _probes(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(width * 10000 + height)
     noise = rng.uniform(0, 255, (1, height, width, 3)).astype(np.float32)
     smooth = np.full((1, height, width, 3), 114, np.float32)
@@ -302,7 +320,7 @@ def _probes(width, height):
     return noise, smooth
 
 
-def _session(proto, input_wh):
+def _session(proto: onnx.ModelProto, input_wh: tuple[int, int]) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -313,7 +331,7 @@ def _session(proto, input_wh):
     return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def options(parser):
+def options(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Write a trained model as one ONNX file for all input sizes, and prove it equal to Keras.\n\n"
         "example: jetmask export --model runs/train/best.keras --out s.onnx --target nano"
@@ -325,7 +343,7 @@ def options(parser):
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
-def command(args):
+def command(args: argparse.Namespace) -> int:
     import json
 
     from pipeline import targets
@@ -349,16 +367,16 @@ def command(args):
                     "bytes": result.size_bytes,
                     "nodes": result.nodes,
                     "folded_identities": result.folded_identities,
-                    "parity": {"%dx%d" % wh: d for wh, d in result.parity.items()},
+                    "parity": {f"{wh[0]}x{wh[1]}": d for wh, d in result.parity.items()},
                     "findings": [f._asdict() for f in findings],
                 }
             )
         )
     else:
-        print("%s  %d bytes, %d nodes, sha256 %s" % (result.path, result.size_bytes, result.nodes, result.sha256[:16]))
+        print(f"{result.path}  {result.size_bytes} bytes, {result.nodes} nodes, sha256 {result.sha256[:16]}")
         for (width, height), difference in result.parity.items():
-            print("equal to Keras at %dx%d within %.2g" % (width, height, difference))
-        print("{}: {}".format(args.target, "no findings" if not findings else "%d findings" % len(findings)))
+            print(f"equal to Keras at {width}x{height} within {difference:.2g}")
+        print(f"{args.target}: {len(findings) or 'no'} findings")
     for finding in findings:
         print(lint.describe(finding), file=sys.stderr)
     return 4 if findings else 0

@@ -1,5 +1,6 @@
 """`jetmask predict`: how long a network takes on a device, from its ONNX graph alone, and how far off that was."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -109,7 +110,7 @@ def what_would_change(device: targets.Target) -> list:
     return out
 
 
-def parse_wh(text: str | None) -> tuple | None:
+def parse_wh(text: str | None) -> tuple[int, int] | None:
     """(width, height) of "416x256"; UsageError otherwise."""
     if text is None:
         return None
@@ -119,7 +120,7 @@ def parse_wh(text: str | None) -> tuple | None:
     raise UsageError(f"not a size: {text!r}", "--input-wh", "WIDTHxHEIGHT in pixels, for instance 416x256")
 
 
-def options(parser) -> None:
+def options(parser: argparse.ArgumentParser) -> None:
     parser.description = "Predict how long a network takes on a device, from its ONNX graph alone."
     parser.epilog = "example: jetmask predict model.onnx --target nano --precision fp16 --input-wh 416x256 --layers"
     parser.add_argument("model", help="an ONNX file")
@@ -140,7 +141,7 @@ def options(parser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def command(args) -> None:
+def command(args: argparse.Namespace) -> None:
     size = parse_wh(args.input_wh)
     device = targets.target(args.target)
     graph = shapes.read(args.model, size)

@@ -1,14 +1,17 @@
 """Calibration: which of the user's photographs are shown to the network, and the range of each tensor they give.
 
-The photographs go through the runner's own preprocessing (jetson.vision.letterbox.letterbox). The table (jetson.engine.calibration.Table)
-holds one largest absolute value per tensor; all int8 files are made from it.
+The photographs go through the runner's own preprocessing (jetson.vision.letterbox.letterbox). The table
+(jetson.engine.calibration.Table) holds one largest absolute value per tensor; all int8 files are made from it.
 """
 
+import argparse
 import json
 import os
 import re
 import sys
 from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,7 +30,7 @@ PERCENTILE = 99.99
 MIN_IMAGES = 8  # below this the ranges are those of single pictures
 
 
-def select(split_dir, count, seed, progress=None):
+def select(split_dir: str, count: int, seed: int, progress: Callable[[int, int], None] | None = None) -> list[str]:
     """Choose `count` images of a SPLIT_DIR that stand for all of it; their paths, sorted.
 
     Images are grouped by source, brightness (thirds) and size of their faces (none, thirds); the groups are visited
@@ -56,7 +59,7 @@ def select(split_dir, count, seed, progress=None):
     rng = np.random.default_rng(seed)
     queues = [list(rng.permutation(groups[key])) for key in sorted(groups)]
     queues = [queues[i] for i in rng.permutation(len(queues))]
-    picked = []
+    picked: list[int] = []
     while queues and len(picked) < count:
         for queue in queues:
             picked.append(queue.pop())
@@ -66,7 +69,7 @@ def select(split_dir, count, seed, progress=None):
     return sorted(truths[i].file for i in picked)
 
 
-def _median_face(truth):
+def _median_face(truth: average_precision.Truth) -> float:
     """Side of the image's median face relative to its longer side; 0 without faces."""
     if not len(truth.xyxy):
         return 0.0
@@ -74,11 +77,17 @@ def _median_face(truth):
     return float(np.median(side) / max(truth.wh))
 
 
-def _thirds(values):
+def _thirds(values: np.ndarray) -> np.ndarray:
     return np.digitize(values, np.quantile(values, (1 / 3, 2 / 3)))
 
 
-def collect(onnx_path, images, input_wh, method="percentile", progress=None):
+def collect(
+    onnx_path: str,
+    images: Sequence[str],
+    input_wh: tuple[int, int],
+    method: str = "percentile",
+    progress: Callable[[int, int], None] | None = None,
+) -> tables.Table:
     """Run the images through the model and keep one range per tensor. Returns jetson.engine.calibration.Table.
 
     onnx_path: a float32 model as jetmask export writes it. images: paths; input_wh: (width, height).
@@ -120,10 +129,12 @@ def collect(onnx_path, images, input_wh, method="percentile", progress=None):
         ranges = {name: choose(histograms[name]) * largest[name] / BINS for name in names}
     ranges["image"] = 255.0  # what the preprocessing can give, whatever these pictures hold
     name = os.path.splitext(os.path.basename(str(onnx_path)))[0]
-    return tables.Table(name, files.sha256(str(onnx_path)), PREPROCESSING, method, tuple(input_wh), digests, ranges, {})
+    return tables.Table(
+        name, files.sha256(str(onnx_path)), PREPROCESSING, method, (input_wh[0], input_wh[1]), digests, ranges, {}
+    )
 
 
-def _digest(path):
+def _digest(path: str) -> str:
     try:
         return files.sha256(path)
     except OSError as error:
@@ -135,7 +146,7 @@ def _digest(path):
         ) from error
 
 
-def observed(onnx_path, input_wh):
+def observed(onnx_path: str, input_wh: tuple[int, int]) -> tuple[Any, list[str]]:
     """A session that gives every activation of the model, unfused, and their names."""
     import onnx
     import onnxruntime as ort
@@ -173,13 +184,15 @@ def observed(onnx_path, input_wh):
         raise BadInput(
             f"the model's input is {' x '.join(map(str, shape))}",
             where=onnx_path,
-            expected="1 x 3 x %d x %d for --input-wh %dx%d" % (*wanted[2:], *input_wh),
+            expected=f"{' x '.join(map(str, wanted))} for --input-wh {input_wh[0]}x{input_wh[1]}",
             remedy="give the size that the model was made for, or export it for all sizes",
         )
     return session, names
 
 
-def _activations(session, names, images, input_wh):
+def _activations(
+    session: Any, names: list[str], images: Sequence[str], input_wh: tuple[int, int]
+) -> Iterator[dict[str, np.ndarray]]:
     """{tensor: float32 array} per image."""
     for path in images:
         frame = cv2.imread(path, cv2.IMREAD_COLOR)
@@ -194,7 +207,7 @@ def _activations(session, names, images, input_wh):
         yield dict(zip(names, session.run(names, {"image": blob})))
 
 
-def _histogram(value, largest):
+def _histogram(value: np.ndarray, largest: float) -> np.ndarray | int:
     if largest == 0:
         return 0
     bins = np.minimum((np.abs(value).reshape(-1) * (BINS / largest)).astype(np.int32), BINS - 1)
@@ -202,7 +215,7 @@ def _histogram(value, largest):
     return counts
 
 
-def _percentile(histogram):
+def _percentile(histogram: np.ndarray) -> int:
     """The number of bins that hold PERCENTILE of all values other than zero."""
     counts = histogram.astype(np.float64)
     counts[0] = 0
@@ -211,7 +224,7 @@ def _percentile(histogram):
     return 1 + int(np.searchsorted(np.cumsum(counts), counts.sum() * PERCENTILE / 100))
 
 
-def _mse(histogram):
+def _mse(histogram: np.ndarray) -> int:
     """The number of bins whose clipping and rounding together cost least, for LEVELS steps."""
     counts = histogram.astype(np.float64)
     centres = np.arange(BINS) + 0.5
@@ -225,7 +238,7 @@ def _mse(histogram):
     return best
 
 
-def _entropy(histogram):
+def _entropy(histogram: np.ndarray) -> int:
     """The number of bins whose LEVELS-step version diverges least from the distribution (Kullback-Leibler).
 
     As described by NVIDIA (Migacz, "8-bit Inference with TensorRT", GTC 2017). The first bin is left out: it counts
@@ -256,7 +269,7 @@ def _entropy(histogram):
     return best
 
 
-def size(text):
+def size(text: str) -> tuple[int, int]:
     """(width, height) of WxH, multiples of 32. UsageError otherwise."""
     parts = str(text).lower().split("x")
     if len(parts) != 2 or not all(p.isdecimal() and int(p) >= 32 and int(p) % 32 == 0 for p in parts):
@@ -266,7 +279,7 @@ def size(text):
     return int(parts[0]), int(parts[1])
 
 
-def options(parser):
+def options(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Choose photographs that stand for your data, run them through the model and keep the range "
         "of every tensor.\n\nexample: jetmask calibrate --onnx s.onnx --data data/train --out s.json"
@@ -283,7 +296,7 @@ def options(parser):
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
-def command(args):
+def command(args: argparse.Namespace) -> int:
     input_wh = size(args.input_wh)
     for path in filter(None, (args.out, args.cache)):
         for_file(path)
@@ -293,7 +306,7 @@ def command(args):
         raise UsageError(f"not a version of TensorRT: {args.tensorrt!r}", "--tensorrt", "numbers with dots, as 8.2.1")
     graphs.read(args.onnx)
 
-    def progress(what):
+    def progress(what: str) -> Callable[[int, int], None]:
         return lambda done, total: print(
             f"\r{what} {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True
         )
@@ -317,7 +330,5 @@ def command(args):
     if args.json:
         print(json.dumps(result))
     else:
-        print(
-            f"{result['path']}: {int(result['tensors'])} tensors from {int(result['images'])} images by {result['method']}"
-        )
+        print(f"{args.out}: {len(table.ranges)} tensors from {len(table.images)} images by {table.method}")
     return 0

@@ -59,6 +59,8 @@ def section(device: dict[str, Any]) -> Markup:
         f"Measured there on {device.get('measured_on', 'its bundle')}{', power mode ' + mode if mode else ''}; "
         "the prediction is of inference alone"
     )
+    notes = sorted({f"{row['variant']}: {row['note']}" for row in device.get("rows") or () if row.get("note")})
+    caption = ". ".join([caption, *notes])
     return heading(machine_of(device)) + paragraph(verdict(device, offs, inside)) + table(columns, lines, caption)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jetson.cli import table
+from jetson.cli import add_meanings, table
 from jetson.errors import UsageError
 from jetson.evaluation import average_precision
 from pipeline import config as configuration
@@ -33,6 +33,7 @@ class Settings:
 def options(parser: argparse.ArgumentParser) -> None:
     """The arguments of `jetmask train`."""
     parser.epilog = _EXAMPLES
+    add_meanings(parser, configuration.option_meanings())
     parser.add_argument("config", nargs="?", help="YAML file or preset (see --presets); default: fine-tuning of s")
     parser.add_argument("--data", help="folder with the split folders (default: data.root, then JETMASK_DATA)")
     parser.add_argument("--out", default="runs/train", help="run folder (default: %(default)s)")
@@ -44,7 +45,6 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from-scratch", action="store_true", help="random weights, and a schedule for them")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key")
     parser.add_argument("--presets", action="store_true", help="list the presets: multiply-adds, time, AP")
-    parser.add_argument("--quiet", action="store_true", help="print the outcome alone")
     parser.add_argument("--json", action="store_true", help="JSON lines on stdout: start, left, epoch, end")
 
 
@@ -67,7 +67,8 @@ def settings(args: argparse.Namespace) -> Settings:
         config = recipe.config(args.set, args.data or "", args.from_scratch)
     if args.data:
         config.data.root = args.data
-    return Settings(config, args.out, args.resume, "json" if args.json else "quiet" if args.quiet else "words")
+    quiet = getattr(args, "verbosity", 0) < 0  # -q, which every verb has
+    return Settings(config, args.out, args.resume, "json" if args.json else "quiet" if quiet else "words")
 
 
 def command(args: argparse.Namespace) -> None:

@@ -227,7 +227,7 @@ def test_command_writes_the_table_and_nvidias_cache(split, model, tmp_path, caps
     "change, code, words",
     [
         ({"--data": "missing"}, 3, "no such data folder"),
-        ({"--onnx": "missing.onnx"}, 3, "cannot read the model"),
+        ({"--onnx": "missing.onnx"}, 3, "missing.onnx"),
         ({"--method": "guess"}, 2, "invalid choice: 'guess'"),
         ({"--input-wh": "100x100"}, 2, "not an input size"),
         ({"--input-wh": "²x32"}, 2, "not an input size"),

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from jetson.bundle.classes import MASK_CLASSES, Classes
+from jetson.cli import parser_for
 from jetson.errors import BadInput, UsageError
 from jetson.inference.detector import Faces
 from pipeline import config as configuration
+from pipeline.cli import VERBS
 from pipeline.models.detector import build, save
 from pipeline.training import board, cli, progress, recipe, train
 
@@ -226,10 +228,7 @@ def test_data_that_is_not_there_is_told_with_the_way_to_it(tmp_path):
 
 
 def test_from_scratch_goes_with_no_weights(tmp_path):
-    import argparse
-
-    parser = argparse.ArgumentParser()
-    cli.options(parser)
+    parser = parser_for("train", "jetmask", VERBS)
     for words in (["--from-scratch", "--resume"], ["--from-scratch", "--set", "model.init=s"]):
         with pytest.raises(UsageError):
             cli.settings(parser.parse_args([*words, "--out", str(tmp_path)]))
