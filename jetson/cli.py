@@ -80,6 +80,10 @@ class _Parser(argparse.ArgumentParser):
             self.error(f"unrecognized arguments: {' '.join(rest)}{told}")
         return found
 
+    def error(self, message: str) -> Any:
+        # argparse repeats what it does not understand, and an address may hold a camera's password.
+        return super().error(_without_addresses(message))
+
 
 def add_meanings(parser: argparse.ArgumentParser, words: Mapping[str, str]) -> None:
     """Tell a verb's parser what somebody may mean by options that the verb does not have (see _Parser)."""
@@ -97,10 +101,6 @@ def _add_verbosity(parser: argparse.ArgumentParser) -> None:
         if isinstance(action, argparse._SubParsersAction):
             for inner in set(action.choices.values()):
                 _add_verbosity(inner)
-
-    def error(self, message: str) -> Any:
-        # argparse repeats what it does not understand, and an address may hold a camera's password.
-        return super().error(_without_addresses(message))
 
 
 def _without_addresses(text: str) -> str:

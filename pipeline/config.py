@@ -132,8 +132,6 @@ def load(path: str | Path | None = None, overrides: Iterable[str] = (), start: C
             raise BadInput(
                 f"not YAML: {error}", where=str(path), expected="keys and values", remedy="mend the line named above"
             ) from None
-        if isinstance(document, dict) and path.parent == PRESETS:
-            document.pop("about", None)
         if isinstance(document, dict) and not {"names", "nc"}.isdisjoint(document):
             raise BadInput(
                 "this YAML describes a data set, not a training",
@@ -141,6 +139,8 @@ def load(path: str | Path | None = None, overrides: Iterable[str] = (), start: C
                 expected="a training's configuration, with sections such as train and augment",
                 remedy="`jetmask data import FOLDER OUT` reads the data set; then `jetmask train --data OUT`",
             )
+        if isinstance(document, dict) and path.parent == PRESETS:
+            document.pop("about", None)
         _merge(config, document, str(path), "")
     for override in overrides:
         key, separator, text = override.partition("=")

@@ -187,7 +187,7 @@ def _camera(topic: str, number: int, classes: Sequence[str]) -> List[Tuple[str, 
     for label in classes:
         words, word = label.replace("_", " "), _word(label)
         # Of any other name, which may be no word or one of a dictionary's own ("items"), a text in the template.
-        key = "." + label if label in CLASSES else "[{}]".format(json.dumps(label, ensure_ascii=False))
+        key = "." + label if label in CLASSES else f"[{json.dumps(label, ensure_ascii=False)}]"
         entities.append(
             (
                 "sensor",
