@@ -49,7 +49,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "jetson/bundle/signing.py": ("jetson/bundle/test_signing.py",),
     "jetson/monitor/drift.py": ("jetson/monitor/test_drift.py",),
     "jetson/mqtt/spool.py": ("jetson/mqtt/test_spool.py",),
-    "jetson/web/http.py": ("jetson/web/test_http.py", "jetson/web/test_http_kinds.py"),
+    "jetson/web/http.py": ("jetson/web/test_http.py",),
     "jetson/web/access.py": ("jetson/web/test_access.py",),
     "pipeline/latency/roofline.py": ("pipeline/latency/test_roofline.py",),
     "pipeline/choose/choice.py": ("pipeline/choose/test_choose.py",),

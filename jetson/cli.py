@@ -8,6 +8,7 @@ import argparse
 import errno
 import importlib
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -79,6 +80,10 @@ class _Parser(argparse.ArgumentParser):
             self.error(f"unrecognized arguments: {' '.join(rest)}{told}")
         return found
 
+    def error(self, message: str) -> Any:
+        # argparse repeats what it does not understand, and an address may hold a camera's password.
+        return super().error(_without_addresses(message))
+
 
 def add_meanings(parser: argparse.ArgumentParser, words: Mapping[str, str]) -> None:
     """Tell a verb's parser what somebody may mean by options that the verb does not have (see _Parser)."""
@@ -96,6 +101,10 @@ def _add_verbosity(parser: argparse.ArgumentParser) -> None:
         if isinstance(action, argparse._SubParsersAction):
             for inner in set(action.choices.values()):
                 _add_verbosity(inner)
+
+
+def _without_addresses(text: str) -> str:
+    return re.sub(r"://.*", "://…", text, flags=re.DOTALL)
 
 
 def _listing(prog: str, verbs: Mapping[str, Tuple[str, str]]) -> str:
@@ -123,7 +132,9 @@ def _log_traceback() -> Optional[str]:
     try:
         handle, path = tempfile.mkstemp(prefix="jetmask-error-", suffix=".log")
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"jetmask {__version__} on Python {sys.version}\n{sys.argv}\n\n")
+            file.write(
+                f"jetmask {__version__} on Python {sys.version}\n{[_without_addresses(word) for word in sys.argv]}\n\n"
+            )
             traceback.print_exc(file=file)
     except OSError:
         return None

@@ -23,6 +23,7 @@ VERBS = {
     "choose": ("pipeline.choose.cli", "choose the variant for a target and a latency budget"),
     "run": ("pipeline.run", "detect on a camera or a clip here, with the live page"),
     "deploy": ("pipeline.deploy.cli", "bring a bundle to a Jetson and start it"),
+    "first-light": ("pipeline.firstlight.cli", "try everything on a Jetson once, and bring its report home"),
     "doctor": ("pipeline.doctor", "say what this machine has, what is missing, and what to do"),
 }
 

@@ -315,6 +315,7 @@ def make_calibrator(
                 blob = next(self._blobs, None)
                 if blob is None:
                     return None
+                assert upload is not None, "blobs come with an upload"
                 self.batches += 1
                 return [int(upload(np.ascontiguousarray(blob, np.float32)))]
             except BaseException as error:

@@ -3,7 +3,7 @@
     stage 1  _take      the newest frame of the next camera          jetson.capture.camera
              _fill      letterboxed into an input buffer             jetson.vision.letterbox
     stage 2  _submit    the engine computes                          jetson.engine
-             _collect   its outputs are kept
+             _collect   the cells that may be faces are kept         jetson.vision.boxes
     stage 3  _publish   boxes from the outputs                       jetson.inference.detector, jetson.vision.boxes
                         persons from the boxes                       jetson.tracking.tracker
                         lines crossed, zones entered                 jetson.tracking.zones
@@ -25,9 +25,10 @@ from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Seque
 import cv2
 import numpy as np
 
+from jetson.bundle.classes import MASK_CLASSES, Classes
 from jetson.capture import source
 from jetson.capture.camera import Camera, Frame
-from jetson.inference.detector import Detector, Faces
+from jetson.inference.detector import Detector, Faces, Picked
 from jetson.inference.histogram import Histogram, Rate
 from jetson.tracking import tracker
 from jetson.tracking.zones import Counter, ZoneEvent
@@ -68,9 +69,10 @@ class Result(NamedTuple):
 class View:
     """One camera with its tracker, its lines and zones, and its newest result."""
 
-    def __init__(self, camera: Camera, score: float, zones: Counter) -> None:
+    def __init__(self, camera: Camera, score: float, zones: Counter, classes: Classes = MASK_CLASSES) -> None:
         self.camera = camera
-        self.tracker = tracker.Tracker(score)
+        self.classes = classes
+        self.tracker = tracker.Tracker(score, len(classes.names), classes.ignored())
         self.zones = zones
         self.latest: Optional[Result] = None
         self.results = 0
@@ -96,7 +98,8 @@ class _Slot:
 
     def __init__(self) -> None:
         self.blob: Optional[np.ndarray] = None
-        self.outputs: Dict[str, np.ndarray] = {}
+        self.picked: Optional[Picked] = None
+        self.score = 0.0  # over which it was picked
         self.frame: Optional[Frame] = None
         self.active: Optional[Active] = None
         self.scale = (1.0, 1.0)
@@ -131,6 +134,7 @@ class Runner:
         spare: Optional[Callable[[bool], bool]] = None,
         reopen: Optional[Callable[[Any], Detector]] = None,
         zones: Optional[Sequence[Counter]] = None,
+        classes: Classes = MASK_CLASSES,
     ) -> None:
         self.score = detector.decode["score"] if score is None else score
         self._score_of_bundle = score is None
@@ -139,7 +143,8 @@ class Runner:
             View(
                 Camera(where, index, self._wake, every_frame),
                 self.score,
-                zones[index] if zones is not None else Counter([]),
+                zones[index] if zones is not None else Counter([], classes.names),
+                classes,
             )
             for index, where in enumerate(sources)
         ]
@@ -329,16 +334,16 @@ class Runner:
         active.detector.submit(blob)
 
     def _collect(self, slot: _Slot) -> None:
-        outputs = slot.work()[1].detector.collect()
+        detector = slot.work()[1].detector
+        outputs = detector.collect()
         # A frame that was given ahead begins when the one before it has ended.
         slot.times[2], slot.times[3] = max(slot.times[2], self._infer_ended), time.monotonic()
         self._infer_ended = slot.times[3]
-        for name, value in outputs.items():
-            # The engine reuses its output buffers with the next call, which begins before this frame ends.
-            kept = slot.outputs.get(name)
-            if kept is None or kept.shape != value.shape:
-                kept = slot.outputs[name] = np.empty(value.shape, value.dtype)
-            np.copyto(kept, value)
+        # The engine reuses its output buffers with the next call, which begins before this frame ends: what may be a
+        # face is taken out now, which is less work than copying them. Unsure faces keep tracks alive, so they are
+        # taken too; they are not shown or counted by themselves.
+        slot.score = min(self.score, tracker.LOW_SCORE)
+        slot.picked = detector.pick(outputs, slot.score)
 
     def _fetch(self, under_way: Deque[_Slot]) -> Optional[_Slot]:
         """The slot that is laid out; waits for one when nothing is under way."""
@@ -401,8 +406,8 @@ class Runner:
         frame, active, _ = slot.work()
         view = self.views[frame.camera.index]
         began = time.monotonic()
-        # Unsure faces keep tracks alive, so they are decoded too; they are not shown or counted by themselves.
-        faces = active.detector.finish(slot.outputs, frame.wh, slot.scale, min(self.score, tracker.LOW_SCORE))
+        assert slot.picked is not None
+        faces = active.detector.finish_picked(slot.picked, frame.wh, slot.scale, slot.score)
         if frame.turn != view.turn:  # the file has begun again
             self._leave(view)
             view.turn = frame.turn

@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional
 
 from jetson import doctor, files
 from jetson.bundle import manifest, signing, tarball
+from jetson.engine import int8
 from jetson.errors import BadInput, JetmaskError, UsageError
 from jetson.install import leftovers, service, store
 from jetson.install.store import Store
@@ -315,7 +316,7 @@ def verify_options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "example: python3 -m jetson verify jetson/models --self-test"
 
 
-def verify_command(args: Any) -> int:
+def verify_command(args: argparse.Namespace) -> int:
     """Check a bundle; 0 only if all is right."""
     try:
         with opened(args.bundle) as folder:
@@ -380,19 +381,26 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="seconds it may take until healthy, not counting the building of engines",
     )
     parser.add_argument("--watch", type=float, default=20.0, metavar="S", help="seconds it must stay healthy")
+    parser.add_argument("--int8-anyway", action="store_true", help=int8.HELP)
     parser.add_argument("--token", default="", help=argparse.SUPPRESS)
     parser.add_argument("--detach", action="store_true", help="switch in a process of its own and return at once")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.epilog = "example: python3 -m jetson install facemask.tar --digest 3f2a..."
 
 
-def command(args: Any) -> int:
+def command(args: argparse.Namespace) -> int:
     """Install, switch, go back, or say what is there."""
     where = Store(doctor.state_folder(args.state))
     say = _say
     spec = files.read_json(args.service) if args.service else None
+    if args.int8_anyway:
+        spec = spec or where.service()
+        if spec is None:
+            raise UsageError("no runner is set up", where.folder, "--service FILE.json with --int8-anyway")
+        spec = service.with_environment(spec, int8.ENVIRONMENT, "1")
+        int8.ask_anyway()
     if args.status or args.list:
-        return _print(args, where.status(), store.show(where.status()))
+        return _print(args.json, where.status(), store.show(where.status()))
     if args.logs is not None:
         spec = where.service()
         if spec is None:
@@ -402,13 +410,13 @@ def command(args: Any) -> int:
     if args.prune_old is not None:
         with where.lock():
             removed = leftovers.remove(where, max(0, args.prune_old), args.root, args.docker)
-        return _print(args, removed, leftovers.show(removed))
+        return _print(args.json, removed, leftovers.show(removed))
     if args.recover:
         done = recover_at_start(where, say)
-        return _print(args, {"recovered": done}, "a switch was undone" if done else "nothing to undo")
+        return _print(args.json, {"recovered": done}, "a switch was undone" if done else "nothing to undo")
     if args.rollback:
         digest = rollback(where, args.start, args.watch, say)
-        return _print(args, {"current": digest}, f"back on {digest[:16]}")
+        return _print(args.json, {"current": digest}, f"back on {digest[:16]}")
     if args.activate:
         digest = os.path.basename(where.bundle(args.activate))
         if args.detach:
@@ -429,12 +437,12 @@ def command(args: Any) -> int:
                     )
             os._exit(0)
         activate(where, digest, spec, args.start, args.watch, say, args.token)
-        return _print(args, {"current": digest}, f"current is {digest[:16]}")
+        return _print(args.json, {"current": digest}, f"current is {digest[:16]}")
     digest = install(where, args.bundle, args.digest, trusted_keys(args.key))
     say(f"installed {digest}")
     if not args.stage:
         activate(where, digest, spec, args.start, args.watch, say)
-    return _print(args, {"digest": digest, "current": where.link("current")}, f"root digest {digest}")
+    return _print(args.json, {"digest": digest, "current": where.link("current")}, f"root digest {digest}")
 
 
 def _say(text: str) -> None:
@@ -442,6 +450,6 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
-def _print(args: Any, value: Dict[str, Any], text: str) -> int:
-    print(json.dumps(value, indent=1) if args.json else text)
+def _print(as_json: bool, value: Dict[str, Any], text: str) -> int:
+    print(json.dumps(value, indent=1) if as_json else text)
     return 0

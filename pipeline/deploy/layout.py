@@ -38,6 +38,11 @@ _PACKAGE = os.path.dirname(os.path.abspath(jetson.__file__))
 _BESIDE = ("Dockerfile.l4t", "compose.yaml", ".dockerignore")
 
 
+def package_folder() -> str:
+    """The folder of the device package on this machine."""
+    return _PACKAGE
+
+
 class Layout(NamedTuple):
     """Where things are on the device. `code_id`: version and content of the device package."""
 

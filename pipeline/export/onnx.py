@@ -15,6 +15,7 @@ import numpy as np
 
 from jetson import files
 from jetson.errors import BadInput, JetmaskError, UsageError
+from pipeline.graphs import classes as onnx_classes
 from pipeline.graphs import edit as graphs
 
 if TYPE_CHECKING:
@@ -240,6 +241,8 @@ def _head(proto: onnx.ModelProto, model: keras.Model) -> None:
     """The parts of the file outside the graph: versions, and nothing that changes from run to run."""
     import onnx
 
+    from pipeline.models import classes as keras_classes
+
     proto.ir_version = graphs.IR_VERSION
     del proto.opset_import[:]
     proto.opset_import.extend([onnx.helper.make_opsetid("", graphs.OPSET)])
@@ -247,6 +250,9 @@ def _head(proto: onnx.ModelProto, model: keras.Model) -> None:
     proto.doc_string = ""
     proto.graph.name = model.name
     proto.graph.doc_string = ""
+    del proto.metadata_props[:]
+    if any(layer.name.startswith(keras_classes.PREFIX) for layer in model.layers):
+        onnx_classes.write(proto, keras_classes.classes_of(model))
 
 
 def _compare(

@@ -20,6 +20,7 @@ from jetson import files
 from jetson.errors import BadInput, QualityGate, UsageError
 from jetson.evaluation import average_precision
 from pipeline.config import Config, to_dict
+from pipeline.models.classes import classes_of
 from pipeline.models.detector import load, save
 from pipeline.paths import made
 from pipeline.pruning import compose, importance, pruner, trainable
@@ -28,6 +29,7 @@ from pipeline.pruning.pruner import Plan
 from pipeline.training import dataset, train
 from pipeline.training.distillation import with_teacher
 from pipeline.training.losses import detection_loss
+from pipeline.training.validation import Judge
 
 SCORE_BATCHES = 8  # batches that activations and gradients are measured on
 SCORE_IMAGES = 4  # images in each: Taylor's square is taken per batch, so small ones say more
@@ -72,6 +74,9 @@ class Pruning:
         self.claims: dict[str, dict[str, Any]] = {}
         tuning = to_dict(config)
         tuning["data"].pop("root")  # where the photographs lie on this machine says nothing about the run
+        for key in ("classes", "roles"):  # folders of before there were any have no such keys
+            if not tuning["data"][key]:
+                del tuning["data"][key]
         self.claim(
             "settings.json",
             {
@@ -356,13 +361,11 @@ class Pruning:
             result["plan"] = str(self.folder / "plan.json")
         if self.config.train.epochs:
             result["map50_before"] = self.baseline()["map50"]
-            truths = average_precision.load_split(str(self._val()))
-            none = np.zeros((0, 4), np.float32)
-            photos = [dataset.Photo(Path(t.file), none, np.zeros(0, np.int32), none, t.wh) for t in truths]
-            before, after = (
-                train.predict(m, photos, self.config.train.val_wh) for m in (self.original, load(result["model"]))
+            judge = Judge(self._val(), self.config.train.val_wh, classes_of(self.original))
+            before, after = (judge.find(model) for model in (self.original, load(result["model"])))
+            result["change"] = average_precision.paired_bootstrap(
+                judge.truths, before, after, classes=judge.classes.names
             )
-            result["change"] = average_precision.paired_bootstrap(truths, before, after)
         files.write_json(str(self.folder / "result.json"), result)
         return result
 
@@ -373,7 +376,8 @@ def photo_scores(model: keras.Model, kind: str, config: Config, input_wh: tuple[
     config = copy.deepcopy(config)
     config.train.sizes = [[input_wh[0], 1.0]]
     config.train.batch_size = SCORE_IMAGES
-    pool = dataset.read_pool(config.data.root or os.environ.get("JETMASK_DATA", ""), dataset.folders_of(config.data))
+    root = config.data.root or os.environ.get("JETMASK_DATA", "")
+    pool = dataset.read_pool(root, dataset.folders_of(config.data), classes=classes_of(model).names)
     batches = dataset.Batches(pool, config, 0, SCORE_BATCHES, True)
     pairs = [batches[i] for i in range(SCORE_BATCHES)]
     if kind == "activation":

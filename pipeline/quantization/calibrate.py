@@ -37,7 +37,7 @@ def select(split_dir: str, count: int, seed: int, progress: Callable[[int, int],
         raise UsageError("no calibration image asked for", where=f"count {count}", expected="1 or more")
     if seed < 0:
         raise UsageError("a seed below zero", where=f"seed {seed}", expected="a whole number from 0")
-    truths = average_precision.load_split(split_dir)
+    truths = average_precision.load_split(split_dir, average_precision.categories(split_dir))  # whatever they are of
     if not truths:
         raise BadInput("a split without images", where=split_dir, expected="images to calibrate on")
     brightness = np.zeros(len(truths))

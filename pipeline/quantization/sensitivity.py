@@ -20,6 +20,7 @@ from jetson import files
 from jetson.errors import BadInput, QualityGate, UsageError
 from jetson.vision.letterbox import letterbox
 from pipeline.evaluation import gate
+from pipeline.graphs import classes as onnx_classes
 from pipeline.graphs import edit as graphs
 from pipeline.graphs.load import load
 from pipeline.quantization import calibrate, quantize
@@ -205,13 +206,14 @@ def mix(
     ranking = known.get("ranking", lambda: [layer.name for layer in layers(src, table, images, input_wh)])
     say("most sensitive: " + ", ".join(ranking[:5]))
     before = gate.of_onnx(src, truths, input_wh)
+    names = onnx_classes.of_file(str(src)).names
 
     def ask(keep: Sequence[str]) -> Any:
         def measured() -> Any:
             with tempfile.TemporaryDirectory(prefix="jetmask-mix-") as folder:
                 path = write(src, table, os.path.join(folder, "mixed.onnx"), keep=keep)
                 after = gate.of_onnx(path, truths, input_wh)
-            return list(gate.compare(truths, before, after, max_drop))
+            return list(gate.compare(truths, before, after, max_drop, classes=names))
 
         verdict = gate.Verdict(*known.get("keep " + " ".join(keep), measured))._replace(max_drop=max_drop)
         say(f"{len(keep)} layers kept in float: {verdict}")

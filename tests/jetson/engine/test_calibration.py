@@ -1,4 +1,4 @@
-"""jetson/engine/calibration.py: the table and what it is bound to, NVIDIA's cache text, the calibrators on the double."""
+"""The calibration table and what it is bound to, NVIDIA's cache text, the calibrators on the double."""
 
 import json
 import os

@@ -781,3 +781,36 @@ def test_memory_within_3_percent_over_20_minutes(root):
             )
         )
         assert late <= 1.03 * early, (early, late)
+
+
+def test_events_are_kept_over_a_restart_and_asked_over_http(tiny_bundle, clip, tmp_path):
+    path = str(tmp_path / "events.sqlite3")
+    options = ["--history", path, "--tradeoff", "off"]
+
+    def stored(running):
+        return json.loads(running.get("/api/v1/events?count=1000")[2].decode())["events"]
+
+    with Serving(tiny_bundle, clip, options=options) as first:
+        wait_for(lambda: [event for event in stored(first) if event["kind"] == "enter"], "an event in the file")
+        first.end(signal.SIGKILL)
+    with Serving(tiny_bundle, clip, options=options) as second:
+        wait_for(lambda: len(stored(second)) >= 1, "the events of before")
+        numbers = [event["number"] for event in stored(second)]
+        assert numbers == list(range(numbers[0], 0, -1))
+        hours = json.loads(second.get("/api/v1/hours")[2].decode())["rows"]
+        assert sum(sum(row["persons"].values()) for row in hours) >= 1
+        assert second.get("/api/v1/events.csv")[2].startswith(b"number,at,kind,camera")
+        assert b"history.js" in second.get("/history")[2]
+
+
+def test_a_history_that_was_named_and_is_no_use_is_told(tiny_bundle, clip, tmp_path):
+    with Serving(tiny_bundle, clip, options=["--tradeoff", "off"]) as without:
+        assert without.get("/api/v1/events")[0] == 404
+    done = subprocess.run(
+        [sys.executable, "-m", "jetson", "serve", tiny_bundle, "--source", clip, "--port", "0"]
+        + ["--history", str(tmp_path / "nowhere" / "events.sqlite3")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert done.returncode == 3 and b"nowhere" in done.stderr

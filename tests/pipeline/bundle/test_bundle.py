@@ -111,7 +111,7 @@ def test_the_manifest_follows_its_published_schema(written, tiny_bundle, root):
 @pytest.mark.parametrize(
     "path,value",
     [
-        (("schema_version",), 2),
+        (("schema_version",), 3),
         (("schema_version",), None),
         (("classes",), []),
         (("variants",), []),

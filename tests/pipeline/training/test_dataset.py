@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jetson.bundle.manifest import CLASSES
 from jetson.errors import BadInput
 from jetson.evaluation.average_precision import load_split
 from pipeline import config
-from pipeline.models.detector import CLASSES
 from pipeline.training import augment, dataset, image_cache
 from pipeline.training.canvas import Sheet
 
