@@ -110,12 +110,12 @@ def environment() -> Dict[str, str]:
     return made
 
 
-def die_with_parent() -> None:
-    """For `preexec_fn`: the kernel kills the child when the thread that started it ends (PR_SET_PDEATHSIG).
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """For `preexec_fn`: the kernel sends the child this signal when the thread that started it ends (PR_SET_PDEATHSIG).
 
     A child that is stuck in a driver never notices that its pipe has closed.
     """
-    _libc.prctl(1, signal.SIGKILL, 0, 0, 0)
+    _libc.prctl(1, number, 0, 0, 0)
 
 
 class Capture:
@@ -168,7 +168,8 @@ class Capture:
                 env=environment(),
                 pass_fds=(write_end,),
                 start_new_session=True,
-                preexec_fn=die_with_parent,
+                # A CSI camera's is asked, also when the runner was killed: see kill().
+                preexec_fn=lambda: die_with_parent(signal.SIGINT if self._gentle else signal.SIGKILL),
             )
             told = cast(IO[bytes], self._child.stdin)
             with contextlib.suppress(OSError):  # it has died already; that is noticed where its frames are read

@@ -13,7 +13,7 @@ from jetson.bundle.classes import Classes
 from jetson.engine import calibration as tables
 from jetson.errors import BadInput, QualityGate, UsageError
 from jetson.evaluation import average_precision
-from jetson.install import cli as install
+from jetson.install import cli as install_cli
 from pipeline.bundle import writer
 from pipeline.evaluation.gate import finite
 from pipeline.paths import replaced_folder, require_free
@@ -86,7 +86,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     sign.add_argument("bundle", metavar="DIR")
     sign.add_argument("--key", required=True, metavar="FILE", help="private key (PEM)")
     verify = verbs.add_parser("verify", help="check a bundle, a folder or a tar file")
-    install.verify_options(verify)
+    install_cli.verify_options(verify)
     for each in (create, pack, unpack, sign):
         each.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -94,7 +94,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def command(args: argparse.Namespace) -> int:
     """Run the chosen sub-verb."""
     if args.what == "verify":
-        return install.verify_command(args)
+        return install_cli.verify_command(args)
     if args.what == "key":
         public = writer.make_key(args.file)
         print(f"private key: {args.file} (keep it; nobody else may read it)\npublic key:  {public} (for the devices)")
