@@ -7,12 +7,14 @@ that ONNX Runtime, TensorRT and LiteRT run the same convolutions.
 import os
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-import cv2
 import numpy as np
+from onnx import GraphProto, NodeProto
 
-from jetson import files
+from jetson import files, imagefile
 from jetson.errors import BadInput, JetmaskError, UsageError
 from jetson.vision.letterbox import letterbox
 from pipeline.export import onnx
@@ -21,18 +23,25 @@ from pipeline.graphs import edit as graphs
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
-def convert(model, input_wh, precision, images, dst, fold_residuals=True):
+def convert(
+    model: Any,
+    input_wh: tuple[int, int],
+    precision: str,
+    images: Sequence[str | os.PathLike[str]] | None,
+    dst: str | os.PathLike[str],
+    fold_residuals: bool = True,
+) -> str | os.PathLike[str]:
     """Write a .tflite for one input size. Returns dst.
 
-    model: keras.Model as pipeline.models.detector builds it. input_wh: (width, height), multiples of 32; LiteRT cannot leave it
-    open. precision: "fp32", "fp16" (weights; computed in float32 on a CPU) or "int8" (weights and activations; input
-    and outputs stay float32). images: paths of photographs for int8's ranges, not read otherwise. The input is NHWC
-    here, raw 0..255 BGR; the outputs carry the model's names in the signature.
+    model: keras.Model as pipeline.models.detector builds it. input_wh: (width, height), multiples of 32; LiteRT cannot
+    leave it open. precision: "fp32", "fp16" (weights; computed in float32 on a CPU) or "int8" (weights and activations;
+    input and outputs stay float32). images: paths of photographs for int8's ranges, not read otherwise. The input is
+    NHWC here, raw 0..255 BGR; the outputs carry the model's names in the signature.
     """
     if precision not in PRECISIONS:
         raise UsageError(f"LiteRT has no precision {precision!r} here", expected="one of " + ", ".join(PRECISIONS))
-    images = [] if images is None else [str(path) for path in images]
-    if precision == "int8" and not images:
+    photographs = [str(path) for path in images or ()]
+    if precision == "int8" and not photographs:
         raise BadInput(
             "int8 needs photographs to find the ranges with",
             where=dst,
@@ -54,15 +63,15 @@ def convert(model, input_wh, precision, images, dst, fold_residuals=True):
         if precision == "fp16":
             converter.target_spec.supported_types = [tf.float16]
         if precision == "int8":
-            converter.representative_dataset = lambda: ([_blob(path, input_wh)] for path in images)
+            converter.representative_dataset = lambda: ([_blob(path, input_wh)] for path in photographs)
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         data = converter.convert()
     files.write_bytes(str(dst), data)
     return dst
 
 
-def _blob(path, input_wh):
-    frame = cv2.imread(path, cv2.IMREAD_COLOR)
+def _blob(path: str, input_wh: tuple[int, int]) -> np.ndarray:
+    frame = imagefile.read(path)
     if frame is None:
         raise BadInput(
             "not a photograph that OpenCV can read",
@@ -73,7 +82,7 @@ def _blob(path, input_wh):
     return np.ascontiguousarray(letterbox(frame, input_wh)[0].transpose(0, 2, 3, 1))
 
 
-def _apply(tf, graph, image):
+def _apply(tf: Any, graph: GraphProto, image: Any) -> dict[str, Any]:
     """The ONNX graph as TensorFlow operations, NHWC."""
     values = graphs.constants(graph)
     tensors = {onnx.INPUT: image}
@@ -95,7 +104,7 @@ def _apply(tf, graph, image):
     return {output.name: tf.identity(tensors[output.name], name=output.name) for output in graph.output}
 
 
-def _conv(tf, node, x, values):
+def _conv(tf: Any, node: NodeProto, x: Any, values: Mapping[str, np.ndarray]) -> Any:
     weight = values[node.input[1]].transpose(2, 3, 1, 0)
     strides = list(graphs.attribute(node, "strides"))
     top, left, bottom, right = graphs.attribute(node, "pads")
@@ -106,13 +115,13 @@ def _conv(tf, node, x, values):
     return tf.nn.bias_add(y, tf.constant(values[node.input[2]])) if len(node.input) > 2 else y
 
 
-def _same(size, kernel, stride):
+def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
 
 @contextmanager
-def _quiet():
+def _quiet() -> Iterator[None]:
     """Keep the converter's C++ log lines off stderr; they are shown when it fails."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as log:

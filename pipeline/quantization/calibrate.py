@@ -10,10 +10,9 @@ import re
 import sys
 from collections import defaultdict
 
-import cv2
 import numpy as np
 
-from jetson import files
+from jetson import files, imagefile
 from jetson.engine import calibration as tables
 from jetson.errors import BadInput, UsageError
 from jetson.evaluation import average_precision
@@ -182,7 +181,7 @@ def observed(onnx_path, input_wh):
 def _activations(session, names, images, input_wh):
     """{tensor: float32 array} per image."""
     for path in images:
-        frame = cv2.imread(path, cv2.IMREAD_COLOR)
+        frame = imagefile.read(path)
         if frame is None:
             raise BadInput(
                 "not a photograph that OpenCV can read",
