@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from typing import IO, Any, Deque, Dict, List, Optional, Tuple, cast
+from typing import Any, Deque, Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -112,8 +112,8 @@ class ApartEngine:
                 bufsize=0,
                 env=dict(os.environ, PYTHONPATH=here + (os.pathsep + path if path else "")),
             )
-            self._orders = cast(IO[bytes], self._child.stdin)
-            self._answers = cast(IO[bytes], self._child.stdout)
+            assert self._child.stdin is not None and self._child.stdout is not None  # both are pipes
+            self._requests, self._answers = self._child.stdin, self._child.stdout
             try:
                 answer = json.loads(self._opening().decode())
                 if "error" in answer:
@@ -146,7 +146,7 @@ class ApartEngine:
         if image is not None and image is not self._arrays[number]:
             np.copyto(self.input, image)
         try:
-            self._orders.write(bytes((number,)))
+            self._requests.write(bytes((number,)))
         except OSError as error:
             raise RuntimeError("the engine's process is gone") from error
         self._under_way.append(number)
@@ -182,7 +182,7 @@ class ApartEngine:
             with contextlib.suppress(OSError):
                 os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
-        self._orders.close()
+        self._requests.close()
         self._answers.close()
 
     def __enter__(self) -> "ApartEngine":
