@@ -41,6 +41,7 @@ class Stamp(NamedTuple):
     second: float
 
 
+_READS = 16  # of a pipe before the child's words are listened to again
 _SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ, linux/fcntl.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -250,13 +251,24 @@ class Capture:
             if self._want is None and self._size is not None:
                 self._want = next(self._frames)
         if self._pipe in ready:
+            return self._take()
+        elif not self._listening and self._child.poll() is not None:
+            return self._ending()
+        return None
+
+    def _take(self) -> Optional[str]:
+        """Read what the pipe holds, up to the end of a frame."""
+        for _ in range(_READS):
             want = cast(memoryview, self._want)  # the pipe is listened to only then
-            count = os.readv(self._pipe, [want])
+            try:
+                count = os.readv(self._pipe, [want])
+            except BlockingIOError:
+                return None
             if count == 0:
                 return self._ending()
             self._want = want[count:] if count < len(want) else next(self._frames)
-        elif not self._listening and self._child.poll() is not None:
-            return self._ending()
+            if count == len(want) and count > reader.HEADER.size:
+                return None
         return None
 
     def _note(self, lines: List[bytes]) -> str:
