@@ -22,6 +22,7 @@ EVENT_TYPES = (
     "camera back",
     "camera drifted",
     "camera as before",
+    "clock stepped",
     "crossed",
     "zone entered",
     "zone left",

@@ -432,3 +432,20 @@ def test_a_real_hour_as_before_then_worn(tmp_path):
         print(f"worn: {metrics(made)['jetmask_drift']:.2f}, {made.camera()['drift']['reason']}")
         assert any("/drift" in warning for warning in made.state()["warnings"])
         assert any(event["kind"] == "camera drifted" for event in made.state()["events"])
+
+
+def test_what_a_power_cut_can_lose_is_five_minutes(tmp_path, monkeypatch):
+    """The file is written when five minutes have passed since it was, and at the end."""
+    watched = Watched(str(tmp_path / "drift.json"))
+    saved = []
+
+    def wait(seconds):
+        watched.now += 50
+        return watched.now > 1000
+
+    monkeypatch.setattr(watched.drift, "_slice_s", 3600.0)
+    monkeypatch.setattr(watched.drift._stop, "wait", wait)
+    monkeypatch.setattr(watched.drift, "judge", lambda: None)
+    monkeypatch.setattr(watched.drift, "save", lambda: saved.append(watched.now))
+    watched.drift._run()
+    assert saved == [300, 600, 900, 1050]
