@@ -8,7 +8,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 PYTEST = JETMASK_PYTHON36=$${JETMASK_PYTHON36:-$$(ls $(CURDIR)/$(VENV36)/bin/python 2>/dev/null)} \
 	$(PY) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo run docs test test-full lint setup setup36 figures tensorrt-surface clean
+.PHONY: help demo run docs test test-full lint setup setup36 mutants figures tensorrt-surface clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -36,6 +36,10 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 
 setup36:
 	@sh tests/setup36.sh $(VENV36)
+
+mutants: setup  ## breaks 120 operators, constants and conditions one at a time: do the tests notice? (resumable)
+	JETMASK_PYTHON36=$${JETMASK_PYTHON36:-$$(ls $(CURDIR)/$(VENV36)/bin/python 2>/dev/null)} \
+		nice $(PY) -m benchmarks.mutants $(MUTANTS)
 
 figures: setup  ## the tables of README and benchmarks/*.md from the committed CSV files
 	$(PY) -m benchmarks.readme_table

@@ -17,7 +17,6 @@ from jetson.errors import BadInput, JetmaskError
 
 SCHEMA_VERSION = 1
 METHODS = ("entropy", "minmax", "percentile", "mse")
-ALGORITHMS = ("EntropyCalibration2", "MinMaxCalibration")
 
 
 class Table(NamedTuple):
@@ -267,11 +266,6 @@ def cache_of(ranges: Dict[str, float], tensorrt_version: str, algorithm: str = "
         algorithm,
         {name: struct.unpack(">f", struct.pack(">f", value / 127))[0] for name, value in ranges.items()},
     )
-
-
-def ranges_of(cache: Cache) -> Dict[str, float]:
-    """A cache's (or a Q/DQ model's) scales as ranges: scale * 127."""
-    return {name: scale * 127 for name, scale in cache.scales.items()}
 
 
 # ------------------------------------------------------------------------------------------ TensorRT's calibrators

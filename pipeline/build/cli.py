@@ -111,7 +111,11 @@ def command(args: argparse.Namespace) -> int:
     )
     if args.print_trtexec:
         lines = trtexec.lines(settings, device)
-        print(json.dumps({"commands": [line for line in lines if line[0] != "#"]}) if args.json else "\n".join(lines))
+        if args.json:
+            findings = [line[len("# mind: ") :] for line in lines if line.startswith("# mind: ")]
+            print(json.dumps({"commands": [line for line in lines if line[0] != "#"], "findings": findings}))
+        else:
+            print("\n".join(lines))
         return 0
     if os.path.isdir(args.model):
         rows = engines.build(settings)

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 
+from jetson import cli as cli_frame
 from jetson.bundle.classes import MASK_CLASSES, Classes
 from jetson.cli import parser_for
 from jetson.errors import BadInput, UsageError
@@ -232,8 +233,10 @@ def test_from_scratch_goes_with_no_weights(tmp_path):
     for words in (["--from-scratch", "--resume"], ["--from-scratch", "--set", "model.init=s"]):
         with pytest.raises(UsageError):
             cli.settings(parser.parse_args([*words, "--out", str(tmp_path)]))
-    asked = cli.settings(parser.parse_args(["sp", "--from-scratch", "--quiet"]))
-    assert asked.config.model.init == "" and asked.output == "quiet"
+    asked = cli.settings(parser.parse_args(["sp", "--from-scratch"]))
+    assert asked.config.model.init == "" and asked.output == "words"
+    quiet = cli_frame.parser_for("train", "jetmask", {"train": ("pipeline.training.cli", "")}).parse_args(["-q"])
+    assert cli.settings(quiet).output == "quiet"
     assert "247 M" in cli.presets()
 
 
