@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import cv2
 
@@ -56,7 +57,7 @@ class Bench:
         self.bundle, self.clip, self.folder = bundle, clip, folder
         self.switch = folder / "switch"  # a file that makes a stand-in fail while it exists
 
-    def serve(self, source: str, **options) -> Serving:
+    def serve(self, source: str, **options: Any) -> Serving:
         return Serving(self.bundle, source, options=[*OFF, *options.pop("options", [])], **options)
 
 

@@ -25,7 +25,7 @@ NAMES = ("MobileNetV2", "ResNet50", "EfficientNetB0", "DenseNet121")
 WH = (224, 224)
 
 
-def main():
+def main() -> None:
     rows = []
     for name in NAMES:
         model = getattr(keras.applications, name)(weights=None, input_shape=(*WH, 3))
