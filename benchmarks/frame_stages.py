@@ -11,15 +11,18 @@ Runs under Python 3.6.
 
 import hashlib
 import json
+import math
 import sys
 import time
+from typing import Any, Callable, Dict, List
 
 
-def frames_of(clip):
+def frames_of(clip: str) -> List[Any]:
     """All frames of a clip."""
     import cv2
 
-    capture, frames = cv2.VideoCapture(clip), []
+    capture = cv2.VideoCapture(clip)
+    frames: List[Any] = []
     while True:
         good, frame = capture.read()
         if not good:
@@ -27,7 +30,7 @@ def frames_of(clip):
         frames.append(frame)
 
 
-def recorded(path):
+def recorded(path: str) -> List[Dict[str, Any]]:
     """[{name: array}], a dict for each frame."""
     import numpy as np
 
@@ -37,21 +40,22 @@ def recorded(path):
         return [{name: file[f"{number} {name}"] for name in names} for number in range(count)]
 
 
-def record(bundle, variant, clip, path):
+def record(bundle: str, variant: str, clip: str, path: str) -> None:
     import numpy as np
 
     from jetson.inference.detector import open_detector
 
-    found = {}
+    found: Dict[str, Any] = {}
     with open_detector(bundle, variant, "onnxruntime") as detector:
         for number, frame in enumerate(frames_of(clip)):
             blob, _ = detector.prepare(frame)
             for name, value in detector.infer(blob).items():
                 found[f"{number} {name}"] = value.copy()
-    np.savez(path, **found)
+    save: Any = np.savez
+    save(path, **found)
 
 
-def stages(bundle, variant, clip, path):
+def stages(bundle: str, variant: str, clip: str, path: str) -> None:
     import cv2
     import numpy as np
 
@@ -73,25 +77,25 @@ def stages(bundle, variant, clip, path):
         time.thread_time if hasattr(time, "thread_time") else lambda: time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID)
     )
     digest = hashlib.sha256()
-    spent = {}
+    spent: Dict[str, float] = {}
 
-    def timed(name, count, work):
-        best = None
+    def timed(name: str, count: int, work: Callable[[], Any]) -> None:
+        best = math.inf
         for _ in range(5):
             began = clock()
             work()
-            best = clock() - began if best is None else min(best, clock() - began)
+            best = min(best, clock() - began)
         spent[name] = 1e6 * best / count
 
-    def letterboxes():
+    def letterboxes() -> None:
         for frame in frames:
             letterbox.letterbox(frame, wh, out)
 
-    def decodes():
+    def decodes() -> None:
         for one in outputs:
             boxes.decode(one, recipe, low * boxes.VOTE_SHARE)
 
-    def finds():
+    def finds() -> None:
         for one in outputs:
             detector.find(one, recipe, frame_wh, scale, low)
 
@@ -102,7 +106,7 @@ def stages(bundle, variant, clip, path):
         letterbox.letterbox(frame, wh, out)
         digest.update(out.tobytes())
 
-    def tracks(note=None):
+    def tracks(note: Any = None) -> float:
         made = tracker.Tracker(recipe["score"])
         counter = zones.Counter(zones.parse(ZONES))
         spent_zones = 0.0
@@ -125,14 +129,20 @@ def stages(bundle, variant, clip, path):
     spent["zones"] = 1e6 * min(tracks() for _ in range(5)) / len(found)
     timed("track and zones", len(found), tracks)
     histogram = Histogram()
-    timed("histograms", 1000, lambda: [histogram.add(number * 0.01) for number in range(1000) for _ in range(6)])
+
+    def histograms() -> None:
+        for number in range(1000):
+            for _ in range(6):
+                histogram.add(number * 0.01)
+
+    timed("histograms", 1000, histograms)
     print(json.dumps({"stages": spent, "sha256": digest.hexdigest(), "frames": len(frames)}))
 
 
 ZONES = "line 0 door 0.5,0 0.5,1\npolygon 0 left 0,0 0.5,0 0.5,1 0,1\npolygon 0 right 0.5,0 1,0 1,1 0.5,1\n"
 
 
-def serve(path, arguments):
+def serve(path: str, arguments: List[str]) -> int:
     from jetson import cli
     from jetson.__main__ import VERBS
     from jetson.engine import onnx
@@ -141,13 +151,14 @@ def serve(path, arguments):
     outputs = recorded(path)
     calls = [0]
 
-    def infer(self, image=None):
+    def infer(self: Any, image: Any = None) -> Dict[str, Any]:
         calls[0] += 1
         self.timings = {"infer_ms": 0.0}
         return outputs[calls[0] % len(outputs)]
 
-    onnx.OnnxEngine.infer = infer
-    isolated.holds_the_lock = lambda runtime: False  # the engine that is left out is in this process
+    setattr(onnx.OnnxEngine, "infer", infer)  # noqa: B010
+    setattr(isolated, "holds_the_lock", lambda runtime: False)  # noqa: B010
+    # (the engine that is left out is in this process)
     return cli.main(["serve"] + arguments, "python3 -m jetson", VERBS)
 
 

@@ -19,7 +19,7 @@ SECTIONS = {"Data": "data", "Model": "model", "Augment": "augment", "Train": "tr
 HEAD = """# Configuration of a training
 
 Written from pipeline/config.py by `python docs/config_reference.py`. A key is set by `--set SECTION.KEY=VALUE` or in a
-YAML file that is named instead of a preset: `jetmask train mine.yaml`. An unknown key is an error that names the nearest
+YAML file that is named instead of a preset: `jetmask train mine.yaml`. An unknown key is an error naming the nearest
 one. Without a preset or a file, `jetmask train` sets `model.init` and most of `train` by the
 photographs ([training](train.md)).
 

@@ -7,7 +7,7 @@ from pipeline import tf_logging
 
 VERBS = {
     "demo": ("pipeline.demo", "the whole way once: data, training, pruning, bundle, live run, report"),
-    "data": ("pipeline.data.cli", "import, check, split, draw and describe labelled photographs"),
+    "data": ("pipeline.data.cli", "import, check, split, select, prelabel and describe photographs"),
     "train": ("pipeline.training.cli", "train or fine-tune the detector"),
     "prune": ("pipeline.pruning.cli", "remove channels and fine-tune"),
     "export": ("pipeline.export.cli", "write the ONNX file of a trained model and check it"),

@@ -52,6 +52,15 @@ def shown(uri: str) -> str:
     return f"{scheme}://{place}"
 
 
+def has_password(uri: str) -> bool:
+    """Whether user name and password stand in an address itself, and not as a {NAME}.
+
+    >>> has_password("rtsp://me:secret@host/a"), has_password("rtsp://{cam1}@host/a"), has_password("/dev/video0")
+    (True, False, False)
+    """
+    return bool(re.search(r"://[^/\s{}]*:[^\s{}]*@", uri))
+
+
 def scrub(text: str) -> str:
     """`text` with every address in it as it may be shown.
 

@@ -41,6 +41,7 @@ class Stamp(NamedTuple):
     second: float
 
 
+_READS = 16  # of a pipe before the child's words are listened to again
 _SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ, linux/fcntl.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -109,12 +110,12 @@ def environment() -> Dict[str, str]:
     return made
 
 
-def die_with_parent() -> None:
-    """For `preexec_fn`: the kernel kills the child when the thread that started it ends (PR_SET_PDEATHSIG).
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """For `preexec_fn`: the kernel sends the child this signal when the thread that started it ends (PR_SET_PDEATHSIG).
 
     A child that is stuck in a driver never notices that its pipe has closed.
     """
-    _libc.prctl(1, signal.SIGKILL, 0, 0, 0)
+    _libc.prctl(1, number, 0, 0, 0)
 
 
 class Capture:
@@ -167,7 +168,8 @@ class Capture:
                 env=environment(),
                 pass_fds=(write_end,),
                 start_new_session=True,
-                preexec_fn=die_with_parent,
+                # A CSI camera's is asked, also when the runner was killed: see kill().
+                preexec_fn=lambda: die_with_parent(signal.SIGINT if self._gentle else signal.SIGKILL),
             )
             told = cast(IO[bytes], self._child.stdin)
             with contextlib.suppress(OSError):  # it has died already; that is noticed where its frames are read
@@ -249,13 +251,24 @@ class Capture:
             if self._want is None and self._size is not None:
                 self._want = next(self._frames)
         if self._pipe in ready:
+            return self._take()
+        elif not self._listening and self._child.poll() is not None:
+            return self._ending()
+        return None
+
+    def _take(self) -> Optional[str]:
+        """Read what the pipe holds, up to the end of a frame."""
+        for _ in range(_READS):
             want = cast(memoryview, self._want)  # the pipe is listened to only then
-            count = os.readv(self._pipe, [want])
+            try:
+                count = os.readv(self._pipe, [want])
+            except BlockingIOError:
+                return None
             if count == 0:
                 return self._ending()
             self._want = want[count:] if count < len(want) else next(self._frames)
-        elif not self._listening and self._child.poll() is not None:
-            return self._ending()
+            if count == len(want) and count > reader.HEADER.size:
+                return None
         return None
 
     def _note(self, lines: List[bytes]) -> str:

@@ -165,8 +165,9 @@ def announced_size(line: str) -> Optional[Tuple[int, int]]:
 
 def sound_alone(lines: List[str]) -> bool:
     """Whether an RTSP camera has offered sound and no picture, in the lines of `gst-launch-1.0 -v`."""
-    return any("media=(string)audio" in line for line in lines) and not any(
-        "media=(string)video" in line for line in lines
+    offered = [line for line in lines if "GstRTSPSrc" in line]  # not what we have asked for ourselves
+    return any("media=(string)audio" in line for line in offered) and not any(
+        "media=(string)video" in line for line in offered
     )
 
 

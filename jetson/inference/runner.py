@@ -138,7 +138,10 @@ class Runner:
     ) -> None:
         self.score = detector.decode["score"] if score is None else score
         self._score_of_bundle = score is None
-        self._change = threading.Condition()
+        lock = threading.Lock()
+        # One lock, and a condition for each thread that waits: a frame from a camera wakes nobody but stage 1.
+        self._change = threading.Condition(lock)  # a new frame, or the one that was laid out is fetched
+        self._laid_out = threading.Condition(lock)
         self.views = [
             View(
                 Camera(where, index, self._wake, every_frame),
@@ -193,7 +196,9 @@ class Runner:
         for view in self.views:
             view.camera.ask_to_stop()  # all at once, then each is waited for
         self._stop.set()
-        self._wake()
+        with self._change:
+            self._change.notify_all()
+            self._laid_out.notify_all()
         for view in self.views:
             view.camera.stop()
         end = time.monotonic() + timeout_s
@@ -282,7 +287,7 @@ class Runner:
         camera = slot.work()[0].camera
         with self._change:
             self._ready = slot
-            self._change.notify_all()
+            self._laid_out.notify()
             while self._ready is slot and not self._stop.is_set():
                 self._change.wait(0.25)
                 if self._ready is slot and not camera.every_frame and camera.fresh():
@@ -355,7 +360,7 @@ class Runner:
                 self.engine_error = f"trade-off sampling: {type(error).__name__}: {error}"
         with self._change:
             if self._ready is None and not used and not under_way:
-                self._change.wait(0.25)
+                self._laid_out.wait(0.25)
             slot, self._ready = self._ready, None
             if slot is not None:
                 self._change.notify_all()

@@ -30,6 +30,11 @@ def stamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
+def unstamp(text: str) -> float:
+    """Unix seconds of what `stamp` wrote."""
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc).timestamp()
+
+
 class Journal:
     """The events of all cameras. With `path`, each is on the disk (fsync) before anybody is told of it.
 
@@ -49,6 +54,7 @@ class Journal:
         self.error = ""
         self._tell = tell
         self._lock = threading.Lock()
+        self._first = 1  # the number of the first event of this start
         self._events: Deque[Dict[str, Any]] = deque(maxlen=KEPT)
         self._crops: OrderedDict[str, Tuple[float, bytes]] = OrderedDict()
         self._number = 0
@@ -59,6 +65,7 @@ class Journal:
         self._file: Optional[BinaryIO] = None
         if path:
             self._number = _mend(path)
+            self._first = self._number + 1
             try:
                 self._file = _opened(path)
             except OSError as error:
@@ -84,6 +91,21 @@ class Journal:
             self._events.append(event)
         self._tell(event)
         return event
+
+    def clock_stepped(self, by_s: float) -> None:
+        """The wall clock was set by `by_s` seconds: events of before carry the correction.
+
+        Those in memory get corrected times and `clock_corrected_s`; what is in the file stays, and an event "clock
+        stepped" says by how much the times of which numbers (`first` to `last`, of this start) are wrong.
+        """
+        with self._lock:
+            first, last = self._first, self._number
+            # Replaced, not changed: whoever was told of an event may be writing it out just now.
+            self._events = deque((_corrected(event, by_s, first) for event in self._events), maxlen=KEPT)
+            waiting = [_corrected(json.loads(line.decode()), by_s, first) for line in self._waiting]
+            self._waiting = deque(json.dumps(event).encode() + b"\n" for event in waiting)
+            self._waiting_bytes = sum(len(line) for line in self._waiting)
+        self.add("clock stepped", by_s=round(by_s, 3), first=first, last=last)
 
     def retry(self) -> None:
         """Write what waits, if anything does; to be called now and then, since the next event may be far."""
@@ -181,6 +203,17 @@ def _append(file: BinaryIO, data: bytes) -> None:
         except OSError:
             raise _Torn(error.errno, error.strerror) from error
         raise
+
+
+def _corrected(event: Dict[str, Any], by_s: float, first: int) -> Dict[str, Any]:
+    """An event with its times moved by `by_s`, where it is of this start."""
+    if event["number"] < first:
+        return event
+    moved = dict(event, clock_corrected_s=round(event.get("clock_corrected_s", 0.0) + by_s, 3))
+    for key in ("at", "began"):
+        if key in event:
+            moved[key] = stamp(unstamp(event[key]) + by_s)
+    return moved
 
 
 def _followed(path: str, old: BinaryIO) -> BinaryIO:

@@ -22,6 +22,7 @@ EVENT_TYPES = (
     "camera back",
     "camera drifted",
     "camera as before",
+    "clock stepped",
     "crossed",
     "zone entered",
     "zone left",
@@ -256,6 +257,6 @@ def _places(topic: str, number: int, places: Places) -> List[Tuple[str, str, Dic
 
 
 def _word(name: str) -> str:
-    """A name of a class, line or polygon as a part of a topic and an id, where only ASCII letters, digits, _ and - may be."""
+    """A name of a class, line or polygon as a part of a topic and an id: ASCII letters, digits, _ and - alone."""
     word = re.sub(r"[^A-Za-z0-9_-]", "_", name)
     return word if word == name else f"{word}_{zlib.crc32(name.encode()):08x}"

@@ -9,7 +9,7 @@ from typing import Any, List
 
 from jetson.adapt import governor, tradeoff
 from jetson.capture import source
-from jetson.capture.address import Credentials
+from jetson.capture.address import Credentials, has_password
 from jetson.capture.check import check
 from jetson.errors import UsageError
 from jetson.monitor import drift
@@ -195,6 +195,11 @@ def parse_sources(settings: Settings) -> List[source.Source]:
     addresses: List[str] = []
     for uri in settings.sources:
         addresses += source.read_list(uri) if source.is_list(uri) else [uri]
+    if any(has_password(uri) for uri in settings.sources):
+        say(
+            "warning: a camera's password stands on the command line, where every user of this machine can read it; "
+            "{NAME} in the address and --credentials keep it from there (docs/access.md)"
+        )
     credentials = Credentials(settings.credentials)
     for text in credentials.warnings:
         say(text)

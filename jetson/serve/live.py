@@ -18,6 +18,7 @@ from jetson.inference.isolated import open_for_threads
 from jetson.inference.runner import Runner
 from jetson.monitor import drift
 from jetson.monitor.board import Board
+from jetson.monitor.clock import WallClock
 from jetson.monitor.journal import Journal
 from jetson.monitor.status import Notices, Status
 from jetson.monitor.watchdog import Notifier, say
@@ -274,6 +275,7 @@ class Live:
         runner, once = service.runner, self.settings.once
         known = ["" for _ in runner.views]
         progress = Progress([view.camera for view in runner.views]) if once else None
+        clock = WallClock()
         state_due = beat_due = beat = 0.0
         awake = time.monotonic()
         self.notifier.ready(f"serving on port {service.port}")
@@ -292,6 +294,10 @@ class Live:
             _watch_cameras(service, known)
             if now >= state_due:
                 state_due = now + 0.5
+                stepped = clock.step()
+                if stepped:
+                    say(f"the clock was set by {stepped:+.0f} s; events of before carry the correction")
+                    service.journal.clock_stepped(stepped)
                 self._tell_state(service)
             service.comparing.turn(now, runner.active.variant.name)
             if now >= beat_due:
@@ -313,6 +319,8 @@ class Live:
 
     def _tell_state(self, service: Service) -> None:
         service.journal.retry()
+        if not service.site.listened and service.mqtt is None:
+            return  # nobody asks
         state = service.status.state()
         service.site.tell("state", state)
         if service.mqtt is not None:

@@ -318,7 +318,7 @@ class Counter:
         return events
 
     def _count_present(self) -> None:
-        present = [[0] * len(CLASSES) for _ in self.polygons]
+        present = [[0] * len(self.classes) for _ in self.polygons]
         for seen in self._seen.values():
             for place in seen.since:
                 present[place][seen.label] += 1

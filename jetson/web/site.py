@@ -52,6 +52,7 @@ class Site:
         self.server = server
         self.pictures = pictures
         self.studio = studio
+        self.listened = False  # whether anybody follows the events
         self.history = history
         self._files: Dict[str, bytes] = {}
         for path, (name, _) in FILES.items():
@@ -64,7 +65,9 @@ class Site:
 
     def viewers(self, topic: str, count: int) -> None:
         """The server's word about how many watch."""
-        if topic.startswith("picture "):
+        if topic == "events":
+            self.listened = count > 0
+        elif topic.startswith("picture "):
             self.studio.want(int(topic.split()[1]), count > 0)
 
     def handle(self, request: Request) -> Response:

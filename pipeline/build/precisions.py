@@ -87,6 +87,7 @@ def _make(
         if table is not None and keep:
             table.layer_precisions["fp16"] = dict.fromkeys(keep, "fp32")
         return {"kept": len(keep)}
+    assert table is not None, "int8 has its table, made before"
     if settings.precision == "auto":
         mixed = sensitivity.mix(
             onnx,
@@ -100,9 +101,7 @@ def _make(
             os.path.join(out, ".sensitivity.json"),
             say,
         )
-        if (
-            precision == "int8" and table is not None
-        ):  # for engines that TensorRT calibrates itself from the float32 file
+        if precision == "int8":  # for engines that TensorRT calibrates itself from the float32 file
             table.layer_precisions["int8"] = dict.fromkeys(mixed.keep, "fp16")
         return {"kept": len(mixed.keep)}
     write = quantize.int8_tensorrt if precision == "int8" else quantize.int8_cpu

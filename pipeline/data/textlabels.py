@@ -30,7 +30,9 @@ def read(
     findings: list[Finding] = []
     images = source.pictures.all
     if not images:
-        raise BadInput("no pictures there", source.path, expected, "--images DIR says where they are")
+        raise BadInput(
+            "no pictures there", source.path, expected, "import the folder that has them, or --images DIR says where"
+        )
     pairs, shared = _pairs(source, labels)
     if not pairs:
         raise BadInput(

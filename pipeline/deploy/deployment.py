@@ -19,7 +19,7 @@ from jetson import doctor, files
 from jetson.bundle import manifest, signing
 from jetson.engine import int8
 from jetson.errors import DeviceMismatch, JetmaskError, UsageError
-from jetson.install import cli as install
+from jetson.install import installer as install
 from jetson.install import leftovers
 from pipeline.deploy import layout as device
 from pipeline.deploy import options, preflight, provision

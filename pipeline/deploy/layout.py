@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jetson
 from jetson.doctor import parse_release
 from jetson.errors import BadInput, UsageError
-from jetson.install.cli import opened
+from jetson.install.installer import opened
 
 ROOT = "/opt/jetmask"
 STATE = "/var/lib/jetmask"

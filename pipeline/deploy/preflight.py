@@ -265,7 +265,8 @@ def _keeper(facts: dict[str, str], settings: Settings, kind: str) -> list[Findin
                     "systemd",
                     f"{user} may not run systemctl and install there with `sudo -n`, which sets up the unit",
                     'on the device, once: echo "$USER ALL=(root) NOPASSWD: $(command -v '
-                    'systemctl), $(command -v install)" | sudo tee /etc/sudoers.d/jetmask; or --service '
+                    'systemctl), $(command -v install)" | sudo tee /etc/sudoers.d/jetmask (root without a password '
+                    "for this user: see SECURITY.md); or --service "
                     "systemd-user",
                 )
             ]

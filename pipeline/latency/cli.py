@@ -8,7 +8,7 @@ from jetson.errors import BadInput, UsageError
 from pipeline import targets
 from pipeline.graphs import shapes
 from pipeline.graphs.fusion import ONNXRUNTIME, TENSORRT, counted, layers
-from pipeline.latency import measured, this_machine
+from pipeline.latency import end_to_end, measured, this_machine
 from pipeline.latency.roofline import BACKED, FITTED, SPREAD, Prediction, layer_times, rates
 
 
@@ -138,6 +138,11 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="say how far off that is from what `jetmask bench --out` measured, or imported from trtexec",
     )
     parser.add_argument("--calibrate", action="store_true", help="with --target this-machine: measure it again")
+    parser.add_argument(
+        "--end-to-end",
+        action="store_true",
+        help="also how many cameras at which frame rate a whole runner then serves (predicted; nano)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -153,11 +158,14 @@ def command(args: argparse.Namespace) -> None:
         targets.check_precision(device, precision)  # before half a minute of measuring
         this_machine.calibrate(precision)
     result = predict_graph(graph, device.name, precision)
+    whole = end_to_end.end_to_end(result) if args.end_to_end else None
     found = None
     if args.measured:
         found = measured.beside(result, args.measured, args.model)
     if args.json:
-        print(json.dumps(result.as_json(args.layers) | ({"measured": found} if found else {}), indent=1))
+        more = {"measured": found} if found else {}
+        more |= {"end_to_end": whole.as_json()} if whole else {}
+        print(json.dumps(result.as_json(args.layers) | more, indent=1))
         return
     if args.layers:
         print(f"{'layer':58} {'kind':10} {'ms':>8} {'MMACs':>8}")
@@ -176,5 +184,7 @@ def command(args: argparse.Namespace) -> None:
     print(f"basis: {result.basis}")
     for note in result.notes:
         print(f"  - {note}")
+    if whole:
+        print(end_to_end.text(whole, result.target))
     if found:
         print(measured.text(found, args.layers))

@@ -1,5 +1,6 @@
 """Which classes a training is about: those that the configuration names, those of the model, or those of the data."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def of_training(data: Data, root: str | Path, known: Classes | None = None) -> C
     """
     names = list(data.classes)
     if not names:
-        names = names_in(root, [*folders_of(data), data.val])
+        names = names_in(root, [*folders_of(dataclasses.replace(data, root=str(root))), data.val])
         for sets in (known.names if known else (), MASKS):
             if set(names) <= set(sets):
                 names = list(sets)

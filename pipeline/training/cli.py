@@ -45,7 +45,6 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from-scratch", action="store_true", help="random weights, and a schedule for them")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key")
     parser.add_argument("--presets", action="store_true", help="list the presets: multiply-adds, time, AP")
-    parser.add_argument("--quiet", action="store_true", help="print the outcome alone")
     parser.add_argument("--json", action="store_true", help="JSON lines on stdout: start, left, epoch, end")
 
 
@@ -68,7 +67,8 @@ def settings(args: argparse.Namespace) -> Settings:
         config = recipe.config(args.set, args.data or "", args.from_scratch)
     if args.data:
         config.data.root = args.data
-    return Settings(config, args.out, args.resume, "json" if args.json else "quiet" if args.quiet else "words")
+    quiet = getattr(args, "verbosity", 0) < 0  # -q, which every verb has
+    return Settings(config, args.out, args.resume, "json" if args.json else "quiet" if quiet else "words")
 
 
 def command(args: argparse.Namespace) -> None:

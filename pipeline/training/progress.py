@@ -248,7 +248,7 @@ class Clock:
         self.seen += 1
         self.steps -= 1
         if self.seen > 3:  # the first ones trace the network, once for each size
-            keep = min(0.98, 1 - 1 / (self.seen - 2))
+            keep = min(0.98, 1 - 1 / (self.seen - 3))
             self.step_s = keep * self.step_s + (1 - keep) * took
         return self.seen == STEPS_BEFORE_ESTIMATE
 

@@ -171,3 +171,15 @@ def test_no_address_is_on_a_command_line(monkeypatch, uri, there):
 def test_a_child_does_not_inherit_the_passwords(monkeypatch):
     monkeypatch.setenv("JETMASK_CREDENTIALS_CAM1", "a:" + SECRET)
     assert not any(SECRET in value for value in child.environment().values())
+
+
+@pytest.mark.parametrize(
+    "uri, wanted",
+    [
+        (uri, False)
+        for uri in ("rtsp://{cam1}@h/a", "rtsp://h:554/a", "csi://0", "a:b@c", "rtsp://me@h/a", "http://h/a?b=c:d")
+    ]
+    + [(uri, True) for uri in ("rtsp://me:x@h/a", "gate=http://me:x/y@h", "rtsp://:x@h")],
+)
+def test_a_password_in_an_address_is_noticed(uri, wanted):
+    assert address.has_password(uri) == wanted

@@ -16,7 +16,7 @@ import pytest
 from jetson import files
 from jetson.bundle import manifest, tarball
 from jetson.errors import BadInput, JetmaskError, UsageError
-from jetson.install import cli as install
+from jetson.install import installer as install
 from jetson.install import service
 from jetson.install.store import Store
 

@@ -18,7 +18,7 @@ from jetson.bundle import manifest, signing, tarball
 from jetson.errors import BadInput, UsageError
 from jetson.evaluation import average_precision
 from jetson.inference import golden
-from jetson.install import cli as install
+from jetson.install import installer as install
 from pipeline.bundle import golden as drawn
 from pipeline.bundle import writer
 from pipeline.latency import cli as predict

@@ -531,3 +531,41 @@ def test_label_files_of_two_folders_are_not_mixed(tmp_path):
     put(tmp_path / "s" / "data.yaml", "names: [mask, no_mask]\n")
     entries, findings = check.check(importer.read(tmp_path / "s"))
     assert [e.labels for e in entries] == [[0], [1]] and not findings
+
+
+def test_xml_of_a_chinese_windows_is_read(tmp_path):
+    put(tmp_path / "s" / "a.jpg")
+    text = '<?xml version="1.0" encoding="gb2312"?>\n' + voc("戴口罩")
+    put(tmp_path / "s" / "a.xml", text.encode("gb2312"))
+    entries, findings = check.check(importer.read(tmp_path / "s"))
+    assert [e.labels for e in entries] == [[0]] and not findings
+    put(tmp_path / "s" / "a.xml", text.encode("gb2312")[:60] + b"\xff\xff" + text.encode("gb2312")[60:])
+    assert [f.kind for f in errors_of(tmp_path / "s")] == ["label broken"]
+
+
+def test_pixels_in_a_yolo_file_are_named(tmp_path):
+    pairs(tmp_path / "s", text="0 20 20 10 10\n")
+    put(tmp_path / "s" / "classes.txt", "mask\n")
+    assert {(f.kind, "pixels" in f.what) for f in errors_of(tmp_path / "s")} == {("label broken", True)}
+
+
+def test_ids_as_text_and_as_numbers_are_the_same(tmp_path):
+    document = json.loads(coco(["a.jpg"]))
+    document["annotations"][0].update(image_id="1", category_id="1")
+    put(tmp_path / "s" / "a.jpg")
+    put(tmp_path / "s" / "labels.json", json.dumps(document))
+    entries, findings = check.check(importer.read(tmp_path / "s"))
+    assert [e.labels for e in entries] == [[0]] and not findings
+
+
+def test_a_clone_of_a_trainer_beside_the_set_names_other_classes(tmp_path):
+    """Its files are no names of these labels; a list in a folder of settings is, where there is no other."""
+    ls_yolo(tmp_path / "s")
+    put(tmp_path / "s" / "yolov5" / "data" / "coco128.yaml", "names: [person, car]\n")
+    jetmask("import", tmp_path / "s", tmp_path / "out", code=0)
+    assert boxes_of(tmp_path / "out") == RIGHT
+    (tmp_path / "s" / "yolov5" / "data" / "coco128.yaml").unlink()
+    (tmp_path / "s" / "cfg").mkdir()
+    (tmp_path / "s" / "classes.txt").rename(tmp_path / "s" / "cfg" / "obj.names")
+    jetmask("import", tmp_path / "s", tmp_path / "again", code=0)
+    assert boxes_of(tmp_path / "again") == RIGHT

@@ -13,10 +13,13 @@ import keras
 import numpy as np
 import pytest
 
+from jetson import cli as cli_frame
 from jetson.bundle.classes import MASK_CLASSES, Classes
+from jetson.cli import parser_for
 from jetson.errors import BadInput, UsageError
 from jetson.inference.detector import Faces
 from pipeline import config as configuration
+from pipeline.cli import VERBS
 from pipeline.models.detector import build, save
 from pipeline.training import board, cli, progress, recipe, train
 
@@ -78,7 +81,7 @@ def trained(tmp_path_factory):
         f"data.root={top / 'data'}",
         f"model.init={top / 'start.keras'}",
         "train.epochs=2",
-        "train.images_per_epoch=240",
+        "train.images_per_epoch=800",
         "train.batch_size=1",
         "train.sizes=[[64, 1]]",
         "train.val_wh=[96, 96]",
@@ -226,15 +229,14 @@ def test_data_that_is_not_there_is_told_with_the_way_to_it(tmp_path):
 
 
 def test_from_scratch_goes_with_no_weights(tmp_path):
-    import argparse
-
-    parser = argparse.ArgumentParser()
-    cli.options(parser)
+    parser = parser_for("train", "jetmask", VERBS)
     for words in (["--from-scratch", "--resume"], ["--from-scratch", "--set", "model.init=s"]):
         with pytest.raises(UsageError):
             cli.settings(parser.parse_args([*words, "--out", str(tmp_path)]))
-    asked = cli.settings(parser.parse_args(["sp", "--from-scratch", "--quiet"]))
-    assert asked.config.model.init == "" and asked.output == "quiet"
+    asked = cli.settings(parser.parse_args(["sp", "--from-scratch"]))
+    assert asked.config.model.init == "" and asked.output == "words"
+    quiet = cli_frame.parser_for("train", "jetmask", {"train": ("pipeline.training.cli", "")}).parse_args(["-q"])
+    assert cli.settings(quiet).output == "quiet"
     assert "247 M" in cli.presets()
 
 
@@ -242,7 +244,7 @@ def test_a_drawn_sample_has_labels_in_white_and_finds_in_their_colour():
     frame = np.zeros((240, 240, 3), np.uint8)
     faces = Faces(np.array([[100, 100, 160, 160]], np.float32), np.array([[0, 0.9, 0]], np.float32))
     image = board.drawn(frame, np.array([[20, 20, 60, 60]]), faces, MASK_CLASSES)
-    assert image.shape == (480, 480, 3) and image[40:120, 38:41].max() == 255
+    assert image.shape == (480, 480, 3) and image[40:120, 38:41].max() > 200
     assert np.abs(image[200, 260].astype(int) - MASK_CLASSES.colours()[1]).max() < 60
 
 
