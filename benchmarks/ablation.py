@@ -174,13 +174,8 @@ class Ablation:
         if config.model.init == configuration.IMAGENET:
             config.model.init = self.args.imagenet
         config.data.root = self.args.data
-        name = "%s-%d-%s-%s-%d" % (
-            self.args.model,
-            self.args.images,
-            choice.choice,
-            "".join(c if c.isalnum() else "_" for c in choice.value),
-            seed,
-        )
+        value = "".join(c if c.isalnum() else "_" for c in choice.value)
+        name = f"{self.args.model}-{self.args.images}-{choice.choice}-{value}-{seed}"
         folder = Path(self.args.runs) / name
         result = train.fit(config, folder, resume=(folder / "checkpoint.npz").exists(), progress=1)
         net = load(result["last"])
@@ -206,8 +201,8 @@ class Ablation:
         self.rows.append(row)
         self.write()
         self.say(
-            "%s: %s, seed %d: mAP50 %s at 320, %s at 416, %s to the baseline"
-            % (choice.choice, choice.value, seed, row["map50_320"], row["map50_416"], row["difference"])
+            f"{choice.choice}: {choice.value}, seed {seed}: mAP50 {row['map50_320']} at 320, "
+            f"{row['map50_416']} at 416, {row['difference']} to the baseline"
         )
         keras.backend.clear_session()  # or the graphs of all trainings stay in memory
         return row

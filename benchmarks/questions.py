@@ -142,12 +142,10 @@ def int8_ap() -> Any:
     if not lines:
         return MISSING
     text = markdown(["model", "input", "mAP50 fp32", "mAP50 int8", "difference"], lines)
-    return text + "\n%d photographs (%s/). int8 costs between %.1f and %.1f points of mAP50, %.1f on average.\n" % (
-        int(rows[0]["images"]),
-        rows[0]["split"],
-        max(0.0, -max(differences)),
-        -min(differences),
-        -sum(differences) / len(differences),
+    least, most, mean = max(0.0, -max(differences)), -min(differences), -sum(differences) / len(differences)
+    return (
+        f"{text}\n{int(rows[0]['images'])} photographs ({rows[0]['split']}/). int8 costs between {least:.1f} and "
+        f"{most:.1f} points of mAP50, {mean:.1f} on average.\n"
     )
 
 
@@ -343,7 +341,8 @@ def methods_training() -> Any:
                 )
         if close > CLOSE:
             out.append(
-                f"- The baseline's own seeds differ by {close:.1f} points: less than that is no difference to be seen.\n"
+                f"- The baseline's own seeds differ by {close:.1f} points: less than that is no difference to be "
+                "seen.\n"
             )
         out.append("\n")
     missing = [name for name in known if name not in {row["choice"] for row in rows}]

@@ -1,5 +1,6 @@
-"""The tables of README and docs/results.md, written from the committed CSV files: `make figures`. A test fails when they
-differ.
+"""The tables of README and docs/results.md, written from the committed CSV files: `make figures`.
+
+A test fails when they differ.
 
 Between <!-- figures: NAME --> and <!-- end --> stands what the function of that name makes of benchmarks/results/.
 """

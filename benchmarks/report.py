@@ -266,9 +266,9 @@ def sweep() -> Any:
     return {
         "target": rows[0]["target"],
         "note": (
-            "%d trials, %d given up early. Each starts from the weights that shipped when it was run, those of the former "
-            "`s`, and sees a few hundred photographs: that ranks settings of a short fine-tuning, and what pruning costs "
-            "is not made good yet." % (len(rows), sum(row["state"] == "given up" for row in rows))
+            f"{len(rows)} trials, {sum(row['state'] == 'given up' for row in rows)} given up early. Each starts "
+            "from the weights that shipped when it was run, those of the former `s`, and sees a few hundred photographs: that "
+            "ranks settings of a short fine-tuning, and what pruning costs is not made good yet."
         ),
         "trials": [
             {

@@ -3,8 +3,8 @@
 AP at IoU .50, 101 recall points, at most 300 detections an image and class, scores over .01. The figure that gates is
 the two-class mAP50: truth of `mask_worn_incorrect` and `ignore_boxes` are ignore regions for both other classes
 (COCO's iscrowd: a detection with at least half of its own area inside one counts neither way, any number of times),
-and predictions of the third class are dropped. Of other classes than the three mask classes all count alike: their figure
-is the mean over every class that has truth.
+and predictions of the third class are dropped. Of other classes than the three mask classes all count alike: their
+figure is the mean over every class that has truth.
 """
 
 import os

@@ -106,8 +106,7 @@ def versions(device: Target) -> list[tuple[int, ...]]:
 
 
 def input_shapes(inputs: Sequence[onnx_facts.Value], input_wh: Sequence[int]) -> str | None:
-    """What trtexec's --shapes says of a file's inputs: `name:1x3xHxW`, with commas; None where all shapes are fixed, for
-    which trtexec takes none.
+    """What trtexec's --shapes says of a file's inputs: `name:1x3xHxW`, with commas; None where all shapes are fixed.
 
     Open sizes of the first picture (four axes) become those of input_wh = (width, height), every other one 1.
     """

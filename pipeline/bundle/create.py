@@ -31,8 +31,8 @@ _MADE_OF = {
 class Settings:
     """What a bundle is made of. `onnx`: {kind: {model: path}}, the kinds of pipeline.bundle.writer.KINDS; `tflite`:
     {(model, width, height, precision): path}; `sizes`: (width, height) of the variants of each ONNX file. `data`: a
-    SPLIT_DIR to measure on, with `max_drop` the points of mAP50 that may be lost; `photos`: one to put in. `roles`: CLASS=ROLE, as the
-    manifest has them.
+    SPLIT_DIR to measure on, with `max_drop` the points of mAP50 that may be lost; `photos`: one to put in. `roles`:
+    CLASS=ROLE, as the manifest has them.
     """
 
     folder: str
