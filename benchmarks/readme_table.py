@@ -1,6 +1,5 @@
-"""The tables of README and docs/results.md, written from the committed CSV files: `make figures`.
-
-A test fails when they differ.
+"""The tables of README and docs/results.md, written from the committed CSV files: `make figures`. A test fails when
+they differ.
 
 Between <!-- figures: NAME --> and <!-- end --> stands what the function of that name makes of benchmarks/results/.
 """
@@ -57,7 +56,7 @@ def detector() -> str:
     eight = {(row["model"], row["input_wh"]): row for row in rows if row["precision"] == "int8-cpu"}
     rows = [row for row in rows if row["precision"] == "fp32"]
 
-    def line(row: dict[str, Any]) -> list[Any]:
+    def line(row: Any) -> Any:
         other = eight.get((row["model"], row["input_wh"]))  # none where it lost more than a bundle allows
         return [
             f"{row['model']}, {row['input_wh']}",
@@ -154,7 +153,7 @@ def prediction() -> str:
     if not engine:
         return "Not measured yet.\n"
 
-    def mean(lines: Any, column: Any) -> str:
+    def mean(lines: Any, column: Any) -> Any:
         values = [abs(float(line[column])) for line in lines]
         return f"{sum(values) / len(values):.1f} %"
 

@@ -8,7 +8,7 @@ figure is the mean over every class that has truth.
 """
 
 import os
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -335,7 +335,7 @@ def evaluate(truths: Sequence[Truth], detections: Sequence[Any], classes: Sequen
     return result
 
 
-def every_class(result: Dict[str, Any]) -> Dict[str, Optional[float]]:
+def every_class(result: Mapping[str, Any]) -> Dict[str, Optional[float]]:
     """AP of each class of what `evaluate` gave, all of them: for the mask classes that of mask_worn_incorrect too."""
     return dict(result.get("three_class", {}).get("per_class", {}), **result["per_class"])
 
