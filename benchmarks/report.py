@@ -267,8 +267,8 @@ def sweep() -> Any:
         "target": rows[0]["target"],
         "note": (
             f"{len(rows)} trials, {sum(row['state'] == 'given up' for row in rows)} given up early. Each starts "
-            "from the weights that shipped when it was run, those of the former `s`, and sees a few hundred photographs: "
-            "that ranks settings of a short fine-tuning, and what pruning costs is not made good yet."
+            "from the weights that shipped when it was run, those of the former `s`, and sees a few hundred "
+            "photographs: that ranks settings of a short fine-tuning, and what pruning costs is not made good yet."
         ),
         "trials": [
             {
