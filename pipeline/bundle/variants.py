@@ -193,10 +193,13 @@ def write_bundle(
     threads=None,
     say=print,
     max_drop=gate.MAX_DROP,
+    known=None,
+    never=(),
 ):
     """Write a bundle of models [(Made, keras model)], measure what can run here, and write it again with the AP.
 
-    input_whs: the sizes of every model, or {model's name: its sizes}.
+    input_whs: the sizes of every model, or {model's name: its sizes}. known: {(variant, runtime): AP} of those that
+    `only` leaves unmeasured; never: names that stay out.
 
     A variant that loses more than max_drop points against its fp32 is left out, and its figures said.
     card: function of (results) -> markdown. Returns (root digest, results of `measure`)."""
@@ -209,7 +212,7 @@ def write_bundle(
             entry
             for made, model in models
             for entry in entries(made, model, whs[made.name], aps)
-            if entry["name"] not in without
+            if entry["name"] not in without and entry["name"] not in never
         ]
 
     with tempfile.TemporaryDirectory(prefix="jetmask-bundle-") as aside:
@@ -226,7 +229,7 @@ def write_bundle(
     digest = writer.write(
         str(folder),
         kinds,
-        variants(ap_entries(results), failed),
+        variants({**(known or {}), **ap_entries(results)}, failed),
         calibration,
         decode,
         card(results),
