@@ -8,7 +8,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 PYTEST = JETMASK_PYTHON36=$${JETMASK_PYTHON36:-$$(ls $(CURDIR)/$(VENV36)/bin/python 2>/dev/null)} \
 	$(PY) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-full lint setup setup36 figures tensorrt-surface clean
+.PHONY: help demo run docs test test-full lint setup setup36 mutants figures tensorrt-surface clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -37,12 +37,26 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 setup36:
 	@sh tests/setup36.sh $(VENV36)
 
+mutants: setup  ## breaks 120 operators, constants and conditions one at a time: do the tests notice? (resumable)
+	JETMASK_PYTHON36=$${JETMASK_PYTHON36:-$$(ls $(CURDIR)/$(VENV36)/bin/python 2>/dev/null)} \
+		nice $(PY) -m benchmarks.mutants $(MUTANTS)
+
 figures: setup  ## the tables of README and benchmarks/*.md from the committed CSV files
 	$(PY) -m benchmarks.readme_table
 	$(PY) -m benchmarks.questions
+
+docs: setup  ## the documentation as a site in site/, from docs/ and the code; links are checked
+	$(PY) docs/floors.py
+	$(PY) docs/reference.py
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build -q --strict
+
+# What a user needs to see the live page: no TensorFlow.
+run:  ## the live page from nothing: a small environment, the shipped detector, drawn people
+	@sh tests/setup_run.sh .venv-run
+	.venv-run/bin/jetmask run --source $(or $(SOURCE),synthetic://)
 
 tensorrt-surface: setup  ## installs NVIDIA's TensorRT 8.5.3 (900 MB) and holds our subclasses against it
 	sh tests/doubles/tensorrt_surface.sh
 
 clean:  ## remove the environments and runs
-	rm -rf $(VENV) $(VENV36) runs
+	rm -rf $(VENV) $(VENV36) .venv-run runs site

@@ -240,7 +240,7 @@ def main(argv=None):
     args.data = str(Path(args.data).absolute())
     wanted = choices(args.model)
     if args.list:
-        print("\n".join("%-16s %s" % row[:2] for row in wanted))
+        print("\n".join(f"{row[0]:16} {row[1]}" for row in wanted))
         return 0
     try:
         names = list(dict.fromkeys(row.choice for row in wanted))

@@ -33,7 +33,7 @@ def fill(store: Store, count: int) -> float:
             [
                 {
                     "at": stamp(BASE + STEP * number),
-                    "kind": "entered",
+                    "kind": "enter",
                     "camera": f"camera-{number % 20}",
                     "label": "without_mask" if number % 3 == 0 else "with_mask",
                     "zone": "queue" if number % 7 == 0 else None,

@@ -11,6 +11,7 @@ which is asked every 0.05 s. The CSI and USB cameras and the RTSP server are tho
 import argparse
 import csv
 import os
+import re
 import shutil
 import signal
 import statistics
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import cv2
 
@@ -41,12 +43,16 @@ FIELDS = [
     "notice_s",
     "picture_again_s",
     "picture_again_from",
+    "counted_twice",
+    "lost",
     "scheduler",
 ]
 # A machine that does other work at the same time measures at real-time priority; the row says so.
 SCHEDULERS = {os.SCHED_OTHER: "normal", os.SCHED_RR: "real-time", os.SCHED_FIFO: "real-time"}
 OFF = ["--tradeoff", "off"]
-Times = tuple[float, float]  # seconds to the notice, seconds to the picture
+# Seconds to the notice, seconds to the picture; of a file that is read once, frames that were counted twice and frames
+# that were lost (of those that were there to be read).
+Times = tuple[float, float] | tuple[float, float, int, int]
 
 
 class Bench:
@@ -56,7 +62,7 @@ class Bench:
         self.bundle, self.clip, self.folder = bundle, clip, folder
         self.switch = folder / "switch"  # a file that makes a stand-in fail while it exists
 
-    def serve(self, source: str, **options) -> Serving:
+    def serve(self, source: str, **options: Any) -> Serving:
         return Serving(self.bundle, source, options=[*OFF, *options.pop("options", [])], **options)
 
 
@@ -77,14 +83,87 @@ def until_lost(made: Serving, lost: int) -> float:
     return until(lambda: made.camera()["times_lost"] > lost, "the notice")
 
 
-def signalled(bench: Bench, number: int) -> Times:
+def signalled(bench: Bench, number: int, source: str = "", env: dict[str, str] | None = None) -> Times:
     """The capture process is killed or stopped; the runner mends it by itself."""
-    with bench.serve(bench.clip) as made:
+    with bench.serve(source or bench.clip, env=env, options=["--wait-for-source"]) as made:
         made.wait_results(5)
         camera = made.camera()
         os.kill(camera["capture_pid"], number)
         notice = until_lost(made, camera["times_lost"])
         return notice, notice + until_picture(made)
+
+
+def rtsp_signalled(bench: Bench, number: int) -> Times:
+    server = stand_ins.RtspServer()
+    try:
+        server.start()
+        return signalled(bench, number, server.uri)
+    finally:
+        server.close()
+
+
+def clock_set(bench: Bench, source: str = "", env: dict[str, str] | None = None) -> Times:
+    """The wall clock is set ahead by ten years; the notice is the event of it."""
+    how = {"program": [FAULTY], "env": dict(env or {}, FAULTY_CLOCK="1"), "options": ["--wait-for-source"]}
+    with bench.serve(source or bench.clip, **how) as made:
+        made.wait_results(5)
+        lost = made.camera()["times_lost"]
+        made.process.send_signal(signal.SIGUSR1)
+        stepped = until(lambda: any(one["kind"] == "clock stepped" for one in made.state()["events"]), "the notice")
+        again = until_picture(made)
+        assert made.camera()["times_lost"] == lost, "a camera was lost by the clock"
+        return stepped, stepped + again
+
+
+def rtsp_clock_set(bench: Bench) -> Times:
+    server = stand_ins.RtspServer()
+    try:
+        server.start()
+        return clock_set(bench, server.uri)
+    finally:
+        server.close()
+
+
+def once(bench: Bench, fault: Callable[[Serving, str], None], told: str, rest: int | None = None) -> Times:
+    """A fault while a file of 150 frames is read with --once; `told`: a word of the log that is the notice.
+
+    `rest`: the frames that are there to be read, None: those up to where the log says that it breaks off.
+    """
+    path = str(bench.folder / "once.avi")
+    scene = drawn.Scene(0, (320, 240))
+    writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"MJPG"), 30, (320, 240))
+    for number in range(150):
+        writer.write(scene.frame(number / 30)[0])
+    writer.release()
+    with bench.serve(path, options=["--once"]) as made:
+        made.wait_results(20)
+        began = time.monotonic()
+        fault(made, path)
+        notice = until(lambda: not told or told in made.log(), "the notice")
+        code = made.process.wait(120)
+        found = re.search(r"ended after (\d+) results", made.log())
+        broken = re.search(r"breaks off at ([\d.]+) s", made.log())
+        results = int(found.group(1)) if found else 0
+        there = rest if rest is not None else round(float(broken.group(1)) * 30) if broken else 0
+        assert code == (3 if broken else 0), made.log()
+        return notice if told else 0.0, time.monotonic() - began, max(0, results - there), max(0, there - results)
+
+
+def paused(made: Serving, path: str) -> None:
+    pid = made.camera()["capture_pid"]
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(1.8)
+    os.kill(pid, signal.SIGCONT)
+
+
+def to_reader(number: int) -> Callable[[Serving, str], None]:
+    return lambda made, path: os.kill(made.camera()["capture_pid"], number)
+
+
+def replaced(made: Serving, path: str) -> None:
+    shutil.copy(path, path + ".new")
+    os.truncate(path + ".new", 1000)
+    os.rename(path + ".new", path)
 
 
 def mended(made: Serving, fault: Callable[[], object], mend: Callable[[], object]) -> Times:
@@ -229,6 +308,43 @@ def runner_killed(bench: Bench) -> Times:
 FAULTS: dict[str, tuple[str, Callable[[Bench], Times]]] = {
     "capture process killed": ("fault", lambda bench: signalled(bench, signal.SIGKILL)),
     "capture process frozen": ("fault", lambda bench: signalled(bench, signal.SIGSTOP)),
+    "file read once: reader killed": ("fault", lambda bench: once(bench, to_reader(signal.SIGKILL), "lost", 150)),
+    "file read once: reader frozen": ("fault", lambda bench: once(bench, to_reader(signal.SIGSTOP), "lost", 150)),
+    "file read once: reader pauses": ("fault", lambda bench: once(bench, paused, "", 150)),
+    "file read once: cut to two thirds": (
+        "fault",
+        lambda bench: once(bench, lambda made, path: os.truncate(path, os.path.getsize(path) * 2 // 3), "breaks off"),
+    ),
+    "file read once: removed": ("fault", lambda bench: once(bench, lambda made, path: os.remove(path), "", 150)),
+    "file read once: another in its place": ("fault", lambda bench: once(bench, replaced, "", 150)),
+    "file: the clock is set ahead": ("fault", clock_set),
+    "RTSP: the clock is set ahead": ("fault", rtsp_clock_set),
+    "RTSP: capture process killed": ("fault", lambda bench: rtsp_signalled(bench, signal.SIGKILL)),
+    "RTSP: capture process frozen": ("fault", lambda bench: rtsp_signalled(bench, signal.SIGSTOP)),
+    "CSI: the clock is set ahead": (
+        "fault",
+        lambda bench: clock_set(bench, "csi://0", stand_ins.csi_env(bench.folder)),
+    ),
+    "CSI: capture process killed": (
+        "fault",
+        lambda bench: signalled(bench, signal.SIGKILL, "csi://0", stand_ins.csi_env(bench.folder)),
+    ),
+    "CSI: capture process frozen": (
+        "fault",
+        lambda bench: signalled(bench, signal.SIGSTOP, "csi://0", stand_ins.csi_env(bench.folder)),
+    ),
+    "USB: the clock is set ahead": (
+        "fault",
+        lambda bench: clock_set(bench, "/dev/video0", stand_ins.v4l2_env(bench.folder)),
+    ),
+    "USB: capture process killed": (
+        "fault",
+        lambda bench: signalled(bench, signal.SIGKILL, "/dev/video0", stand_ins.v4l2_env(bench.folder)),
+    ),
+    "USB: capture process frozen": (
+        "fault",
+        lambda bench: signalled(bench, signal.SIGSTOP, "/dev/video0", stand_ins.v4l2_env(bench.folder)),
+    ),
     "file absent at the start, then there": ("mending", absent),
     "file cut to a third while it plays": ("fault", truncated),
     "RTSP server absent at the start, then there": ("mending", rtsp_absent),
@@ -248,7 +364,7 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, object]]:
     """A row per fault."""
     machine = board.describe()
     for fault, (since, run) in FAULTS.items():
-        if args.only not in fault:
+        if args.only and not any(word in fault for word in args.only):
             continue
         times = []
         for _ in range(args.tries):
@@ -263,6 +379,8 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, object]]:
             "notice_s": round(statistics.median(t[0] for t in times), 2),
             "picture_again_s": round(statistics.median(t[1] for t in times), 2),
             "picture_again_from": since,
+            "counted_twice": max((t[2] for t in times if len(t) == 4), default=""),
+            "lost": max((t[3] for t in times if len(t) == 4), default=""),
             "scheduler": SCHEDULERS.get(os.sched_getscheduler(0), "other"),
         }
 
@@ -272,7 +390,9 @@ def main() -> None:
     parser.add_argument("--bundle", default="jetson/models")
     parser.add_argument("--clip", required=True)
     parser.add_argument("--tries", type=int, default=3)
-    parser.add_argument("--only", default="", metavar="WORD", help="only the faults with this in their name")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="WORD", help="only the faults with one of these in their name"
+    )
     parser.add_argument("--out", default=OUT)
     args = parser.parse_args()
     fresh = not os.path.exists(args.out)

@@ -81,7 +81,7 @@ class Entry:
             "ratio": ratio,
             "macs": int(cost.Macs(model, wh)({})),
             "parameters": model.count_params(),
-            "input_wh": "%dx%d" % wh,
+            "input_wh": f"{wh[0]}x{wh[1]}",
         }
 
     def open(self, folder, wh, images, with_litert):
@@ -153,7 +153,7 @@ def main():
     args = parser.parse_args()
     wh = predict.parse_wh(args.input_wh)
     config = configuration.load(
-        None, [*prune_cli.TUNE, "train.val_wh=[%d, %d]" % wh, f"train.epochs={args.epochs}", *args.set]
+        None, [*prune_cli.TUNE, f"train.val_wh=[{wh[0]}, {wh[1]}]", f"train.epochs={args.epochs}", *args.set]
     )
     config.data.root = args.data
     kept = rows_there(args) if args.add else []

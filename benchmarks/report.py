@@ -102,7 +102,7 @@ def predictions(contents):
         if variant.precision != "fp32" or "onnxruntime" not in variant.runtimes:
             continue
         found = predict_graph(read_onnx(contents.path(variant), tuple(variant.input_wh)), "nano", "fp16")
-        name = "%s-%dx%d-fp16" % (variant.model, *variant.input_wh)
+        name = f"{variant.model}-{variant.input_wh[0]}x{variant.input_wh[1]}-fp16"
         ap, _ = choose.accuracy(contents, variant, "onnxruntime")
         rows.append(
             {

@@ -45,7 +45,7 @@ def main(argv=None):
 
 
 def scan(args, wh):
-    config = configuration.load(None, ["train.val_wh=[%d, %d]" % wh])
+    config = configuration.load(None, [f"train.val_wh=[{wh[0]}, {wh[1]}]"])
     config.data.root = args.data
     pruning = Pruning(args.model, args.runs, config, Settings(importance=args.importance, input_wh=wh), say=say)
     found = pruning.scan()

@@ -47,9 +47,10 @@ def truth_persons(frames: list[dict], found: list[Faces], score: float) -> tuple
     A person is a stay of a face: boxes of frame after frame, linked by IoU; with another `image` everybody is new. A
     frame is {"image", "boxes": [[category, x, y, w, h], …]}.
     """
-    live, numbers = np.zeros((0, 4)), []
+    live = np.zeros((0, 4))
+    numbers: list[int] = []
     image, persons = None, 0
-    seen = set()
+    seen: set[int] = set()
     for frame, faces in zip(frames, found, strict=True):
         rows = np.array([row[1:] for row in frame["boxes"] if row[4] >= SMALLEST_PX], float).reshape(-1, 4)
         now = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:]], axis=1)

@@ -1,6 +1,6 @@
 """Writes docs/reference/verbs.md: every verb of the workstation and of the device with its options, from the parsers.
 
-    python docs/reference.py
+python docs/reference.py
 """
 
 import argparse

@@ -158,7 +158,7 @@ def evaluate(
     from jetson.evaluation import average_precision
     from pipeline.evaluation.evaluate import measure
 
-    truths = average_precision.load_split(os.fspath(data))
+    truths = average_precision.load_split(os.fspath(data), manifest.load(os.fspath(bundle)).classes)
     if not truths:
         raise BadInput("there is no image to evaluate on", os.path.join(data, "annotations.json"))
     return measure(os.fspath(bundle), truths, variant, runtime).result
@@ -181,13 +181,18 @@ def train(
 ) -> dict[str, Any]:
     """Train a detector on the split folders of `data` into the run folder `out`.
 
-    config: what `load_config` gives, or what it takes. callbacks: further Keras callbacks (TensorBoard, MLflow, W&B).
+    config: what `load_config` gives, or what it takes; default: the shipped `s` is fine-tuned, for as long as the
+    photographs are worth (docs/train.md). callbacks: further Keras callbacks (TensorBoard, MLflow, W&B).
     The result holds "map50" (val, the best), "best" and "last" (.keras files) and "rows" (the log, one an epoch).
     """
     from pipeline.config import Config
+    from pipeline.training import recipe
     from pipeline.training import train as training
 
-    settings = config if isinstance(config, Config) else load_config(config, overrides)
+    if config is None:
+        settings = recipe.config(list(overrides), os.fspath(data))
+    else:
+        settings = config if isinstance(config, Config) else load_config(config, overrides)
     settings.data.root = os.fspath(data)
     found: dict[str, Any] = training.fit(settings, os.fspath(out), resume=resume, callbacks=tuple(callbacks))
     return found

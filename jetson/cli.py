@@ -5,28 +5,58 @@ serves more verbs names them "module:prefix", with `prefix_options` and `prefix_
 """
 
 import argparse
-import difflib
 import errno
 import importlib
 import os
+import re
 import sys
 import tempfile
 import traceback
-from typing import Any, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from jetson import __version__
+from jetson import __version__, hints, logs
 from jetson.errors import BadInput, JetmaskError, UsageError
 
 INTERRUPTED = 130
+# What others call what our verbs do; a verb that a half does not have is not named there.
+VERBS_OF_OTHERS = {
+    "val": "evaluate",
+    "validate": "evaluate",
+    "test": "evaluate",
+    "eval": "evaluate",
+    "detect": "run",
+    "track": "run",
+    "benchmark": "bench",
+    "profile": "bench",
+    "trtexec": "build",
+    "convert": "export",
+    "quantize": "build",
+    "quantise": "build",
+    "tune": "sweep",
+    "check": "doctor",
+    "checks": "doctor",
+    "settings": "doctor",
+    "import": "data",
+    "start": "serve",
+    "rollback": "install",
+}
 # What the system says about a path that the user chose, rather than about our code.
 _USERS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, with the nearest option named for a misspelt one."""
+    """argparse, with what may have been meant by an option that there is not, or by a word that stands alone.
+
+    `meanings`: {an option of others or of other verbs: what to write instead}; a verb's `options` may fill it. The key
+    "" is about a word that is no option.
+    """
+
+    def __init__(self, *args: Any, **words: Any) -> None:
+        super().__init__(*args, **words)
+        self.meanings: Dict[str, str] = {}
 
     def _option_names(self, args: List[str]) -> List[str]:
-        names = []  # type: List[str]
+        names: List[str] = []
         for action in self._actions:
             names += action.option_strings
             if isinstance(action, argparse._SubParsersAction):
@@ -42,9 +72,39 @@ class _Parser(argparse.ArgumentParser):
                 break
             option = word.split("=")[0]
             if option.startswith("--") and not any(name.startswith(option) for name in names):
-                near = difflib.get_close_matches(option, names, 1)
-                self.error(f"there is no option {option}{(f' (did you mean {near[0]}?)' if near else '')}")
-        return super().parse_args(args, namespace)
+                near = hints.question(hints.option(option, names, self.meanings))
+                self.error(f"there is no option {option}" + (f" ({near})" if near else ""))
+        found, rest = self.parse_known_args(args, namespace)
+        if rest:
+            told = f"; {self.meanings['']}" if "" in self.meanings and not rest[0].startswith("-") else ""
+            self.error(f"unrecognized arguments: {' '.join(rest)}{told}")
+        return found
+
+    def error(self, message: str) -> Any:
+        # argparse repeats what it does not understand, and an address may hold a camera's password.
+        return super().error(_without_addresses(message))
+
+
+def add_meanings(parser: argparse.ArgumentParser, words: Mapping[str, str]) -> None:
+    """Tell a verb's parser what somebody may mean by options that the verb does not have (see _Parser)."""
+    getattr(parser, "meanings", {}).update(words)
+
+
+def _add_verbosity(parser: argparse.ArgumentParser) -> None:
+    """-v and -q for a verb and what stands below it; one that is given last counts."""
+    suppress = argparse.SUPPRESS
+    parser.add_argument("-v", "--verbose", dest="verbosity", action="store_const", const=1, default=suppress,
+                        help="tell more, with times and modules")  # fmt: skip
+    parser.add_argument("-q", "--quiet", dest="verbosity", action="store_const", const=-1, default=suppress,
+                        help="tell results, warnings and errors only")  # fmt: skip
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in set(action.choices.values()):
+                _add_verbosity(inner)
+
+
+def _without_addresses(text: str) -> str:
+    return re.sub(r"://.*", "://…", text, flags=re.DOTALL)
 
 
 def _listing(prog: str, verbs: Mapping[str, Tuple[str, str]]) -> str:
@@ -63,6 +123,7 @@ def parser_for(verb: str, prog: str, verbs: Mapping[str, Tuple[str, str]]) -> ar
     module = importlib.import_module(name)
     parser = _Parser(prog=f"{prog} {verb}", description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     getattr(module, prefix + "options")(parser)
+    _add_verbosity(parser)
     parser.set_defaults(command_of_verb=getattr(module, prefix + "command"))
     return parser
 
@@ -71,7 +132,9 @@ def _log_traceback() -> Optional[str]:
     try:
         handle, path = tempfile.mkstemp(prefix="jetmask-error-", suffix=".log")
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"jetmask {__version__} on Python {sys.version}\n{sys.argv}\n\n")
+            file.write(
+                f"jetmask {__version__} on Python {sys.version}\n{[_without_addresses(word) for word in sys.argv]}\n\n"
+            )
             traceback.print_exc(file=file)
     except OSError:
         return None
@@ -81,6 +144,7 @@ def _log_traceback() -> Optional[str]:
 def _run(verb: str, rest: List[str], prog: str, verbs: Mapping[str, Tuple[str, str]]) -> int:
     try:
         args = parser_for(verb, prog, verbs).parse_args(rest)
+        logs.start(getattr(args, "verbosity", 0))
         return int(args.command_of_verb(args) or 0)
     except ModuleNotFoundError as error:
         # What the base install leaves out is a set-up matter of the user; a missing module of our own is our fault.
@@ -117,12 +181,12 @@ def main(argv: Optional[List[str]], prog: str, verbs: Mapping[str, Tuple[str, st
                 print(f"{prog} {__version__}")
                 return 0
             if argv[0] not in verbs:
-                near = difflib.get_close_matches(argv[0], list(verbs), 1, 0.5)
+                near = hints.nearest(argv[0], verbs, VERBS_OF_OTHERS)
                 raise UsageError(
                     f"there is no verb {argv[0]!r}",
                     None,
                     "one of " + ", ".join(verbs),
-                    f"did you mean `{prog} {near[0]}`?" if near else None,
+                    hints.question([f"{prog} {name}" for name in near if name in verbs], "`"),
                 )
             return _run(argv[0], argv[1:], prog, verbs)
         finally:

@@ -7,7 +7,7 @@ import sys
 
 from jetson import doctor
 from jetson.errors import JetmaskError
-from jetson.install import cli as install
+from jetson.install import installer as install
 from jetson.install.store import Store
 
 HOST_TMP = "/run/host-tmp"  # the host's /tmp, read-only
@@ -71,8 +71,8 @@ def main() -> int:
         return health(int(os.environ.get("JETMASK_PORT", "8080")), os.environ.get("JETMASK_HOST", "127.0.0.1"))
     if argv and argv[0] in _VERBS_WITH_GPU and os.environ.get("JETMASK_EXPECT_GPU") == "1":
         probe()
+    lead_to_argus()
     if argv[:1] == ["serve"]:
-        lead_to_argus()
         recover()
     # A new process image: the runner gets PID 1's signals itself, and a crash of the probe's libraries stays here.
     os.execv(sys.executable, [sys.executable, "-m", "jetson"] + argv)

@@ -28,7 +28,7 @@ class JetmaskError(Exception):
         self.expected = expected
         self.remedy = remedy
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [str(self.what)]
         for name, part in (("where", self.where), ("expected", self.expected), ("do", self.remedy)):
             if part is not None:

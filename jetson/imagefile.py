@@ -21,12 +21,12 @@ def size_of(data: bytes) -> Optional[Tuple[int, int]]:
     """(width, height) in pixels that a PNG, JPEG, BMP or WebP announces; None where it is none of these, or cut off."""
     try:
         if data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR":
-            return struct.unpack(">II", data[16:24])  # type: ignore[return-value]
+            return struct.unpack(">II", data[16:24])
         if data[:2] == b"\xff\xd8":
             return _jpeg(data)
         if data[:2] == b"BM":
             if struct.unpack("<I", data[14:18])[0] == 12:  # OS/2's header
-                return struct.unpack("<HH", data[18:22])  # type: ignore[return-value]
+                return struct.unpack("<HH", data[18:22])
             width, height = struct.unpack("<ii", data[18:26])
             return abs(width), abs(height)
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":

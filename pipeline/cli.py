@@ -7,11 +7,11 @@ from pipeline import tf_logging
 
 VERBS = {
     "demo": ("pipeline.demo", "the whole way once: data, training, pruning, bundle, live run, report"),
-    "data": ("pipeline.data.cli", "import, check, split, draw and describe labelled photographs"),
+    "data": ("pipeline.data.cli", "import, check, split, select, prelabel and describe photographs"),
     "train": ("pipeline.training.cli", "train or fine-tune the detector"),
     "prune": ("pipeline.pruning.cli", "remove channels and fine-tune"),
-    "export": ("pipeline.export.onnx", "write the ONNX file of a trained model and check it"),
-    "calibrate": ("pipeline.quantization.calibrate", "measure the ranges that int8 needs"),
+    "export": ("pipeline.export.cli", "write the ONNX file of a trained model and check it"),
+    "calibrate": ("pipeline.quantization.cli", "measure the ranges that int8 needs"),
     "build": ("pipeline.build.cli", "make the variants of a model: fp32, fp16, int8"),
     "bundle": ("pipeline.bundle.cli", "write everything a device needs into one folder"),
     "evaluate": ("pipeline.evaluation.cli", "measure AP of a bundle on a labelled split"),
@@ -23,6 +23,7 @@ VERBS = {
     "choose": ("pipeline.choose.cli", "choose the variant for a target and a latency budget"),
     "run": ("pipeline.run", "detect on a camera or a clip here, with the live page"),
     "deploy": ("pipeline.deploy.cli", "bring a bundle to a Jetson and start it"),
+    "first-light": ("pipeline.firstlight.cli", "try everything on a Jetson once, and bring its report home"),
     "doctor": ("pipeline.doctor", "say what this machine has, what is missing, and what to do"),
 }
 

@@ -2,17 +2,20 @@
 
 import copy
 import dataclasses
-import difflib
 import math
 import reprlib
 import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from jetson import hints
+from jetson.bundle import classes as class_list
 from jetson.errors import BadInput
-from pipeline import yaml_file
+from pipeline import meanings, yaml_file
 
 SIZES = ("n", "s", "m", "mobilenetv2")
 TRANSFER, IMAGENET = SIZES[-1], "imagenet"  # the size that can start from ImageNet's weights, and their name
@@ -23,10 +26,17 @@ WEIGHTS = Path(__file__).parent / "weights"  # those that ship
 @dataclass
 class Data:
     root: str = ""  # folder with the split folders; "": the environment's JETMASK_DATA
-    train: list = field(default_factory=list)  # folders; []: train and, where there, crops, extra, extra2, negatives
+    train: list[str] = field(
+        default_factory=list
+    )  # folders; []: train and, where there, crops, extra, extra2, negatives
     val: str = "val"  # chosen on; test/ is never read in training, except for the next key
-    apart_from: list = field(default_factory=lambda: ["val", "test"])  # near-duplicates of these are left out
+    apart_from: list[str] = field(default_factory=lambda: ["val", "test"])  # near-duplicates of these are left out
     most_per_person: int = 12  # photographs of one person or video, where the files' names tell; 0: all
+    classes: list[str] = field(default_factory=list)  # names of the classes, 1 to 80, in the order of the network's
+    # outputs; []: the categories of the data, or the three mask classes where it has no others
+    roles: dict[str, str] = field(default_factory=dict)  # what a class means to who watches: ok, alert, attention or
+    # ignore, as {head: alert}; it sets colours and alarms. Not named: alert for without_mask, attention for
+    # mask_worn_incorrect, ok for any other
 
 
 @dataclass
@@ -36,51 +46,53 @@ class Model:
     # mobilenetv2 also imagenet, or the .h5 file of those weights
     teacher: str = ""  # a .keras file to learn from besides the labels, or shipped weights; "": none
     teacher_weight: float = 1.0  # of the distance to the teacher's answers in the loss
-    dropout: float = 0.0
+    dropout: float = 0.0  # rate of spatial dropout before the last layers
 
 
 @dataclass
 class Augment:
-    single: float = 0.35  # shares of the five kinds of canvas
-    mosaic: float = 0.42
-    paste: float = 0.15
-    large: float = 0.08
-    drawn: float = 0.04  # scenes drawn from nothing: hard negatives that no collection has
+    single: float = 0.35  # share of canvases with one photograph (these five are the kinds, in any sum)
+    mosaic: float = 0.42  # share with four photographs
+    paste: float = 0.15  # share with faces pasted into a scene
+    large: float = 0.08  # share with one face that fills it
+    drawn: float = 0.04  # share of scenes drawn from nothing: hard negatives that no collection has
     prints: float = 0.12  # share with a skull or another face of ink on cloth: hard negatives too
     scale: float = 1.0  # strength of zoom and stretch
-    flip: float = 0.5  # probabilities from here on
+    flip: float = 0.5  # probability of a mirror image
     photometric: float = 1.0  # strength of light, contrast and colour
-    grey: float = 0.12  # made grey, whatever collection it is from: grey must mean nothing
-    dark: float = 0.12  # with .3 to 1 of its light
-    blur: float = 0.12
-    noise: float = 0.08
-    jpeg: float = 0.12
-    low_resolution: float = 0.1  # shrunk and enlarged again
-    erase: float = 0.08
-    drawn_masks: float = 0.12
+    grey: float = 0.12  # probability of being made grey, whatever collection it is from: grey must mean nothing
+    dark: float = 0.12  # probability of .3 to 1 of its light
+    blur: float = 0.12  # probability
+    noise: float = 0.08  # probability
+    jpeg: float = 0.12  # probability of strong compression
+    low_resolution: float = 0.1  # probability of being shrunk and enlarged again
+    erase: float = 0.08  # probability that a patch hides a part of a face
+    drawn_masks: float = 0.12  # probability that bare faces get a drawn mask
     min_face_px: float = 5.0  # smaller faces are kept out of the loss
 
 
 @dataclass
 class Train:
-    epochs: int = 60
-    images_per_epoch: int = 4000
+    epochs: int = 60  # each ends with a checkpoint and, by val_every, a validation
+    images_per_epoch: int = 4000  # augmented images, however many photographs there are
     batch_size: int = 16  # at 320 x 320; larger sizes get fewer images for the same cost
-    sizes: list = field(default_factory=lambda: [[256, 0.25], [320, 0.30], [416, 0.25], [512, 0.12], [640, 0.08]])
+    sizes: list[list[float]] = field(
+        default_factory=lambda: [[256, 0.25], [320, 0.30], [416, 0.25], [512, 0.12], [640, 0.08]]
+    )  # [side of the square input, share of steps], multiples of 32
     optimizer: str = "adamw"  # adamw, adam, sgd, rmsprop, adagrad
-    learning_rate: float = 2e-3
+    learning_rate: float = 2e-3  # at its highest
     schedule: str = "trapezoid"  # trapezoid, cosine, fixed, plateau
-    warmup_steps: int = 300
+    warmup_steps: int = 300  # in which the rate rises from 0
     decay_share: float = 0.35  # trapezoid: the last share of training in which the rate falls to zero
-    weight_decay: float = 0.03
-    clip_norm: float = 10.0
+    weight_decay: float = 0.03  # of adamw and sgd
+    clip_norm: float = 10.0  # longest gradient of a step; 0: any
     ema: float = 0.9985  # decay of the averaged weights a step; 0: none
     closing_epochs: int = 4  # last epochs without mosaic and paste
     early_stop_epochs: int = 0  # end after so many epochs without a better val figure; 0: never
-    val_wh: list = field(default_factory=lambda: [416, 416])
+    val_wh: list[int] = field(default_factory=lambda: [416, 416])  # input (width, height) of a validation
     val_every: int = 1  # epochs between validations
     precision: str = "float32"  # float32 or mixed_bfloat16 (pays only on processors with BF16)
-    seed: int = 1
+    seed: int = 1  # of weights and augmentation
 
 
 @dataclass
@@ -91,7 +103,7 @@ class Config:
     train: Train = field(default_factory=Train)
 
 
-def load(path=None, overrides=(), start=None):
+def load(path: str | Path | None = None, overrides: Iterable[str] = (), start: Config | None = None) -> Config:
     """Config from a YAML file (or a preset's name) and `key=value` overrides such as "train.epochs=5"; what neither
     names is as in `start` (default: as declared above)."""
     config = copy.deepcopy(start) if start else Config()
@@ -111,12 +123,24 @@ def load(path=None, overrides=(), start=None):
             ) from None
         except RecursionError:
             raise BadInput(
-                "not usable YAML: nested too deeply", where=str(path), expected="keys and values", remedy="write it flat"
+                "not usable YAML: nested too deeply",
+                where=str(path),
+                expected="keys and values",
+                remedy="write it flat",
             ) from None
         except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that there is not
             raise BadInput(
                 f"not YAML: {error}", where=str(path), expected="keys and values", remedy="mend the line named above"
             ) from None
+        if isinstance(document, dict) and not {"names", "nc"}.isdisjoint(document):
+            raise BadInput(
+                "this YAML describes a data set, not a training",
+                where=str(path),
+                expected="a training's configuration, with sections such as train and augment",
+                remedy="`jetmask data import FOLDER OUT` reads the data set; then `jetmask train --data OUT`",
+            )
+        if isinstance(document, dict) and path.parent == PRESETS:
+            document.pop("about", None)
         _merge(config, document, str(path), "")
     for override in overrides:
         key, separator, text = override.partition("=")
@@ -127,7 +151,7 @@ def load(path=None, overrides=(), start=None):
                 remedy="write --set KEY=VALUE",
             )
         try:
-            node = yaml_file.parse(text, f"--set {override}")
+            node: Any = yaml_file.parse(text, f"--set {override}")
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise BadInput(
                 f"not YAML: {error}",
@@ -142,12 +166,20 @@ def load(path=None, overrides=(), start=None):
     return config
 
 
-def shipped():
+def shipped() -> list[str]:
     """Names of the weights that ship."""
     return sorted(path.stem for path in WEIGHTS.glob("*.keras"))
 
 
-def weights(name):
+def presets() -> list[tuple[str, dict[str, str]]]:
+    """Each preset with what is told of it: {"macs", "time", "ap"}, as text."""
+    found = []
+    for path in sorted(PRESETS.glob("*.yaml")):
+        found.append((path.stem, dict(yaml.safe_load(path.read_text(encoding="utf-8")).get("about") or {})))
+    return found
+
+
+def weights(name: str) -> str:
     """The path of a model's weights: `name` itself, or the shipped ones where it is their name (s, sp) and no file."""
     return str(WEIGHTS / (name + ".keras")) if name in shipped() and not Path(name).exists() else name
 
@@ -175,7 +207,7 @@ _CHOICES = {"train.precision": ("float32", "mixed_bfloat16")}
 _SHARES = ("single", "mosaic", "paste", "large", "drawn")
 
 
-def _check(config):
+def _check(config: Config) -> None:
     """BadInput for a value that would stop the training later, or would let it go on without sense."""
     values = {**_RANGES, **{"augment." + name: (0, math.inf) for name in dataclasses.asdict(config.augment)}}
     for key, (low, high) in values.items():
@@ -207,18 +239,23 @@ def _check(config):
         or not sum(share for _, share in sizes) > 0
     ):
         _refuse("train.sizes", sizes, "[[size, share], ...]: multiples of 32, shares of which one is over 0")
+    data = config.data
+    if data.classes and (found := class_list.problems(data.classes)):
+        _refuse("data.classes", data.classes, "; ".join(found))
+    if wrong := [role for role in data.roles.values() if role not in class_list.ROLES]:
+        _refuse("data.roles", wrong[0], "one of " + ", ".join(class_list.ROLES) + " for each class")
 
 
-def _at(config, key):
+def _at(config: Config, key: str) -> Any:
     section, name = key.split(".")
     return getattr(getattr(config, section), name)
 
 
-def _side(value):
+def _side(value: Any) -> bool:
     return type(value) is int and value > 0 and value % 32 == 0
 
 
-def _share(value):
+def _share(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value < math.inf
 
 
@@ -226,14 +263,14 @@ _SHORT = reprlib.Repr()  # a few aliases of YAML can make a value that fills the
 _SHORT.maxlevel, _SHORT.maxstring = 3, 120
 
 
-def _refuse(key, value, expected):
+def _refuse(key: str, value: Any, expected: str) -> None:
     raise BadInput(f"{key} is {_SHORT.repr(value)}", where=key, expected=expected, remedy="change the value")
 
 
-def _merge(target, document, where, prefix):
+def _merge(target: Any, document: Any, where: str, prefix: str) -> None:
     if not isinstance(document, dict):
         raise BadInput(
-            "%s is not a section" % (prefix or "the file"),
+            f"{prefix or 'the file'} is not a section",
             where=where,
             expected="keys and values",
             remedy="write it as `section:` with indented keys",
@@ -242,15 +279,15 @@ def _merge(target, document, where, prefix):
     for key, value in document.items():
         full = prefix + str(key)
         if key not in names:
-            known = _keys(Config())
-            near = difflib.get_close_matches(full, known, 1, 0.5) or difflib.get_close_matches(
-                str(key), [k.rpartition(".")[2] for k in known], 1, 0.5
-            )
+            known = keys()
+            words = meanings.keys(known)
+            near = hints.nearest(str(key) if key in words and full not in words else full, known, words)
+            near = near or hints.nearest(str(key), known, words)
             raise BadInput(
                 f"unknown key {full!r}",
                 where=where,
                 expected="one of " + ", ".join(sorted(names)),
-                remedy=f"did you mean {near[0]!r}?" if near else "remove it",
+                remedy=hints.question(near, "'") or "remove it",
             )
         current = getattr(target, key)
         if dataclasses.is_dataclass(current):
@@ -259,7 +296,7 @@ def _merge(target, document, where, prefix):
             setattr(target, key, _typed(value, current, full, where))
 
 
-def _typed(value, default, key, where):
+def _typed(value: Any, default: Any, key: str, where: str) -> Any:
     kind = type(default)
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
@@ -278,19 +315,29 @@ def _typed(value, default, key, where):
     )
 
 
-def _keys(config, prefix=""):
-    out = []
+def keys() -> list[str]:
+    """Every key, as `train.epochs`."""
+    return _keys(Config())
+
+
+def option_meanings() -> dict[str, str]:
+    """For a verb with --set: {an option that sets one of these keys elsewhere: how it is set here}."""
+    return meanings.options(keys())
+
+
+def _keys(config: Any, prefix: str = "") -> list[str]:
+    out: list[str] = []
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         out += _keys(value, prefix + f.name + ".") if dataclasses.is_dataclass(value) else [prefix + f.name]
     return out
 
 
-def to_dict(config):
+def to_dict(config: Config) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def gone_on_with(before, config, where):
+def gone_on_with(before: Mapping[str, Any], config: Config, where: Any) -> None:
     """Tell on stderr what is otherwise than in the run that `config` goes on with. BadInput where its checkpoint means
     nothing then: one optimizer's variables can have the shapes of another's.
 

@@ -4,6 +4,7 @@ Data, a little fine-tuning from the weights that ship, pruning, ONNX, calibratio
 evaluation, the bundle, the on-device runner on a clip, and one report.
 """
 
+import argparse
 import json
 import os
 import platform
@@ -15,7 +16,9 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 
@@ -39,7 +42,7 @@ TUNE = [
 ]
 
 
-def options(parser):
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", help="folder with train/ and val/ splits (default: JETMASK_DATA; neither: drawn)")
     parser.add_argument("--out", default="runs/demo", help="folder for everything the demo makes")
     parser.add_argument("--size", default="s", help="model size: n or s")
@@ -49,11 +52,11 @@ def options(parser):
     parser.epilog = "example: jetmask demo --data ~/facemask"
 
 
-def command(args):
+def command(args: argparse.Namespace) -> None:
     say = Progress()
     if args.run_only:
         live = run_live(manifest_shipped(), clip(None), args.seconds, say)
-        print(json.dumps(live) if args.json else "\n".join("%-22s %s" % pair for pair in live.items()))
+        print(json.dumps(live) if args.json else "\n".join(f"{name:22} {value}" for name, value in live.items()))
         return
     # TensorFlow takes seconds to load: not before the options are known to be right.
     from pipeline.training.train import fit  # noqa: F401
@@ -66,17 +69,17 @@ def command(args):
 class Progress:
     """Says on stderr which stage runs, with the time since the start."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.start = time.time()
 
-    def __call__(self, text):
+    def __call__(self, text: str) -> None:
         print(f"[{int(time.time() - self.start):3} s] {text}", file=sys.stderr, flush=True)
 
 
 class Demo:
     """One run in one folder. Every method is a stage; what a report shows is gathered in self.report."""
 
-    def __init__(self, folder, data, size, seconds, say):
+    def __init__(self, folder: Path, data: str | None, size: str, seconds: float, say: Progress) -> None:
         self.folder, self.size, self.seconds, self.say = folder, size, seconds, say
         self.weights = configuration.WEIGHTS / (size + ".keras")
         if not self.weights.exists():
@@ -93,10 +96,11 @@ class Demo:
                 expected="a folder with train/ and val/",
                 remedy="check --data or JETMASK_DATA; without both the demo draws its own images",
             )
-        self.root = Path(data) if data else None
-        self.report = {"title": "jetmask demo", "stages": [], "curves": []}
+        self.drawn = not data
+        self.root = Path(data) if data else self.folder / "drawn"
+        self.report: dict[str, Any] = {"title": "jetmask demo", "stages": [], "curves": []}
 
-    def run(self):
+    def run(self) -> dict[str, Any]:
         if self.folder.exists() and any(self.folder.iterdir()) and not (self.folder / "demo.json").exists():
             raise UsageError(
                 "this folder holds something else",
@@ -111,7 +115,7 @@ class Demo:
         pruned = self.prune(tuned)
         digest, results = self.build([(self.size, tuned), (self.size + "p", pruned)])
         self.detections()
-        live = run_live(self.folder / "bundle", clip(self.root), self.seconds, self.say)
+        live = run_live(self.folder / "bundle", clip(None if self.drawn else self.root), self.seconds, self.say)
         path = self.write_report(results, live)
         self.finish(results, digest, path)
         return {
@@ -122,12 +126,10 @@ class Demo:
             "seconds": round(time.time() - self.say.start, 1),
         }
 
-    def open_data(self):
-        self.drawn = self.root is None
+    def open_data(self) -> None:
         if self.drawn:
             from pipeline.data import draw, layout
 
-            self.root = self.folder / "drawn"
             for seed, (split, count) in enumerate((("train", 240), ("val", 60)), 1):
                 if (self.root / split / "annotations.json").exists():
                     continue
@@ -146,7 +148,7 @@ class Demo:
                 "the stages work, and nothing about photographs."
             ]
 
-    def settings(self, rate, epochs):
+    def settings(self, rate: float, epochs: int) -> Any:
         # Comparing every photograph with val/ and test/ takes longer than the demo's training; the real one does it.
         return configuration.load(
             None,
@@ -160,7 +162,7 @@ class Demo:
             ],
         )
 
-    def stage(self, name, model, started, note=""):
+    def stage(self, name: str, model: str, started: float, note: str = "") -> float:
         """Evaluate a Keras model at SQUARE and put the row into the report."""
         from pipeline.models.detector import macs
         from pipeline.training.train import validate
@@ -175,10 +177,10 @@ class Demo:
                 "minutes": round((time.time() - started) / 60, 2),
             }
         )
-        self.say("%s: mAP50 %.1f on %s at %dx%d" % (name, figure, self.kind, *SQUARE))
+        self.say(f"{name}: mAP50 {figure:.1f} on {self.kind} at {SQUARE[0]}x{SQUARE[1]}")
         return figure
 
-    def train(self, name, model, rate, epochs, title):
+    def train(self, name: str, model: str, rate: float, epochs: int, title: str) -> str:
         from pipeline.training.train import fit
 
         shutil.rmtree(self.folder / name, ignore_errors=True)
@@ -186,7 +188,7 @@ class Demo:
         self.report["curves"].append({"name": title, "rows": result["rows"]})
         return result["best"]
 
-    def tune(self):
+    def tune(self) -> str:
         from pipeline.models.detector import load
 
         started = time.time()
@@ -201,7 +203,7 @@ class Demo:
             return str(self.weights)
         return best
 
-    def prune(self, path):
+    def prune(self, path: str) -> str:
         from pipeline.models.detector import load
         from pipeline.pruning import pruner as prune
         from pipeline.pruning.schedule import photo_scores
@@ -229,7 +231,7 @@ class Demo:
         }
         return best
 
-    def build(self, models):
+    def build(self, models: Any) -> tuple[str, Any]:
         from pipeline.bundle import variants
         from pipeline.models.decode import DECODE
         from pipeline.quantization import calibrate
@@ -251,7 +253,7 @@ class Demo:
                 DECODE,
                 lambda results: card,
                 {"made_by": "jetmask demo", "drawn": self.drawn},
-                "%s-%dx%d-fp32" % (self.size, *WH),
+                f"{self.size}-{WH[0]}x{WH[1]}-fp32",
                 threads=1,
                 say=self.say,
                 max_drop=MAX_DROP,
@@ -260,14 +262,14 @@ class Demo:
         self.say(f"bundle: {self.folder / 'bundle'}")
         return digest, results
 
-    def predict(self, made, results):
+    def predict(self, made: Any, results: Any) -> None:
         """What a Nano would take, from the graphs alone; labelled so in the report."""
         from pipeline.latency import cli as predict
 
         for built, _ in made:
             figure = predict.predict_ms(built.kinds["fp32"], "nano", "fp16", WH)
-            name = "%s-%dx%d-fp16" % (built.name, *WH)
-            ap = next((r["map50"] for r in results if r["variant"] == "%s-%dx%d-fp16-typed" % (built.name, *WH)), None)
+            name = f"{built.name}-{WH[0]}x{WH[1]}-fp16"
+            ap = next((r["map50"] for r in results if r["variant"] == name + "-typed"), None)
             self.report.setdefault("predicted", []).append(
                 {
                     "name": name,
@@ -283,7 +285,7 @@ class Demo:
             )
             self.report.setdefault("layers", []).append({**figure.as_json(), "title": name})
 
-    def check_rtx(self, made):
+    def check_rtx(self, made: Any) -> None:
         """Where NVIDIA's TensorRT for RTX is installed, its real parser and builder take each file; no GPU needed."""
         from pipeline.graphs import rtx
 
@@ -298,11 +300,11 @@ class Demo:
                         f"NVIDIA's builder refuses a file: {outcome['error']}", where=f"{built.name} {kind}"
                     )
                 self.say(
-                    "TensorRT for RTX %s builds %s %s (%d KB; a check, not run)"
-                    % (outcome["version"], built.name, kind, outcome["plan_bytes"] // 1024)
+                    f"TensorRT for RTX {outcome['version']} builds {built.name} {kind} "
+                    f"({outcome['plan_bytes'] // 1024} KB; a check, not run)"
                 )
 
-    def detections(self):
+    def detections(self) -> None:
         from jetson.inference.detector import open_detector
         from pipeline.report import cli as report
 
@@ -314,7 +316,7 @@ class Demo:
                 pictures.append((frame, detector.detect(frame), Path(truth.file).name))
         self.report["detections"] = report.contact_sheet(self.folder, pictures)
 
-    def write_report(self, results, live):
+    def write_report(self, results: Any, live: Any) -> Any:
         from pipeline.report import cli as report
 
         rows = []
@@ -337,7 +339,7 @@ class Demo:
         )
         return report.write(self.folder, self.report)
 
-    def finish(self, results, digest, path):
+    def finish(self, results: Any, digest: str, path: str) -> None:
         from jetson.cli import table
 
         print(
@@ -363,14 +365,14 @@ class Demo:
         )
 
 
-def environment():
+def environment() -> dict[str, Any]:
     import keras
     import onnxruntime
     import tensorflow
 
     return {
         "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {int(os.cpu_count())} cores",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "system": platform.platform(),
         "keras": keras.__version__,
         "tensorflow": tensorflow.__version__,
@@ -379,26 +381,26 @@ def environment():
     }
 
 
-def manifest_shipped():
+def manifest_shipped() -> Path:
     from pipeline.paths import SHIPPED
 
     return Path(SHIPPED)
 
 
-def clip(root):
+def clip(root: Any) -> str:
     """A clip to run on: the first of the data's clips/, else drawn people that walk."""
     clips = sorted((Path(root) / "clips").glob("*.mp4")) if root else []
     return str(clips[0]) if clips else "synthetic://"
 
 
-def serve_command(bundle, source):
+def serve_command(bundle: Any, source: str) -> str:
     """The command that serves the page, as it can be pasted: `make demo` has no jetmask on the PATH."""
     return shlex.join(
         ["jetmask" if shutil.which("jetmask") else sys.argv[0], "run", "--bundle", str(bundle), "--source", source]
     )
 
 
-def run_live(bundle, source, seconds, say):
+def run_live(bundle: Any, source: str, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
     """Run the device's own program on a source for some seconds and read what it measured, as an operator would."""
     say(f"running the on-device program on {source} for {int(seconds)} s")
     with tempfile.TemporaryDirectory(prefix="jetmask-live-") as folder:

@@ -150,7 +150,7 @@ def data() -> list[Finding]:
                 "jetmask data import" if absent else "",
             )
         )
-    shipped = os.path.join(os.path.dirname(os.path.abspath(doctor.__file__)), "models")
+    shipped = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(doctor.__file__))), "models")
     if os.path.isdir(shipped):
         wrong = manifest.check(shipped)
         found.append(

@@ -2,6 +2,7 @@
 
 import argparse
 
+from jetson.cli import add_meanings
 from jetson.serve import cli as serve
 from pipeline.paths import SHIPPED
 
@@ -15,6 +16,13 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="the bundle's folder (default: the one that ships with jetmask)",
     )
     serve.serve_options(parser)
+    add_meanings(
+        parser,
+        {
+            "--config": "--source URI and --bundle DIR; a run has no configuration file",
+            "--model": "--bundle DIR with --variant NAME",
+        },
+    )
     parser.epilog = "example: jetmask run --source clip.mp4"
 
 

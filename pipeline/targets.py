@@ -5,11 +5,12 @@ highest power mode. They are the ceiling of a roofline, not a promise. Sources: 
 what a compute capability runs natively TensorRT's support matrix.
 """
 
-import difflib
 from typing import NamedTuple
 
+from jetson import hints
 from jetson.engine.cuda import has_sparse
 from jetson.errors import DeviceMismatch, UsageError
+from pipeline import meanings
 
 THIS_MACHINE = "this-machine"
 
@@ -141,11 +142,11 @@ def target(name: str) -> Target:
     try:
         return TARGETS[name]
     except KeyError:
-        near = difflib.get_close_matches(str(name).lower().replace("_", "-"), TARGETS, n=1, cutoff=0.4)
+        near = hints.nearest(str(name).replace("_", "-"), TARGETS, meanings.DEVICES)
         raise UsageError(
             f"no target is called {name!r}",
             expected="one of " + ", ".join(TARGETS),
-            remedy=f"did you mean {near[0]}?" if near else "choose one of these",
+            remedy=hints.question(near) or "choose one of these",
         ) from None
 
 

@@ -5,8 +5,10 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.machinery import PathFinder
+from typing import Any
 
 # "I0000 00:00:1795679298.700837   27633 port.cc:153] oneDNN ... are on", and the line that announces such ones.
 _NOTE = re.compile(rb"I\d{4} \d\d:\d\d:|WARNING: All log messages before absl::InitializeLog\(\)")
@@ -15,7 +17,7 @@ _NOTE = re.compile(rb"I\d{4} \d\d:\d\d:|WARNING: All log messages before absl::I
 class _Start(importlib.abc.MetaPathFinder):
     """Loads the package called tensorflow with its notes left out, whoever imports it first."""
 
-    def find_spec(self, fullname, path, target=None):
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
         if fullname != "tensorflow":
             return None
         spec = PathFinder.find_spec(fullname, path, target)
@@ -23,11 +25,11 @@ class _Start(importlib.abc.MetaPathFinder):
             return spec
         load = spec.loader.exec_module
 
-        def exec_module(module):
+        def exec_module(module: Any) -> None:
             with without_notes():
                 load(module)
 
-        spec.loader.exec_module = exec_module
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 
@@ -42,7 +44,7 @@ def tensorflow(cpuinfo: str = "/proc/cpuinfo") -> None:
 
 
 @contextmanager
-def without_notes():
+def without_notes() -> Iterator[None]:
     """What libraries and Python write to stderr inside comes when the block ends, notes left out. Where stderr is
     closed or no file can be written, everything comes at once, as it would without this."""
     try:

@@ -6,7 +6,7 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Sequence
 import numpy as np
 
 from jetson.bundle.manifest import RUNTIMES, Manifest, Variant
-from jetson.engine import available
+from jetson.engine import available, int8
 from jetson.errors import JetmaskError, UsageError
 from jetson.evaluation.agreement import Agreement
 from jetson.inference.detector import Detector, Faces
@@ -30,6 +30,11 @@ class Entry:
         self.eval_faces: List[Faces] = []
         self.eval_result: Optional[Dict[str, Any]] = None
 
+    @property
+    def note(self) -> str:
+        """What must be said beside every figure of this entry, or ""."""
+        return int8.note(self.variant, self.runtime)
+
     def percentile(self, times: Sequence[float], share: float) -> Optional[float]:
         """A percentile of the times in ms; None before the first."""
         return round(float(np.percentile(list(times), share)), 3) if times else None
@@ -46,12 +51,13 @@ def accuracy_ranks(entries: Sequence[Entry]) -> Dict[int, Any]:
     The manifest's AP where every entry has one; where some have none, figures cannot be compared, and precision, MACs
     per pixel and input size decide.
     """
-    measured = all(entry.ap for entry in entries)
+    known = [entry.ap for entry in entries]
+    measured = all(known)
     ranks = {}
-    for entry in entries:
+    for entry, ap in zip(entries, known):
         pixels = entry.variant.input_wh[0] * entry.variant.input_wh[1]
         precision = {"fp32": 3, "fp16": 2, "int8": 1, "int8-cpu": 1}.get(entry.variant.precision, 0)
-        ranks[id(entry)] = (entry.ap["map50"] if measured else 0.0, precision, entry.variant.macs / pixels, pixels)
+        ranks[id(entry)] = (ap["map50"] if ap and measured else 0.0, precision, entry.variant.macs / pixels, pixels)
     return ranks
 
 

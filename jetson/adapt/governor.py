@@ -43,7 +43,8 @@ def parse(text: str) -> Dict[str, float]:
 class Governor:
     """Decides every second or two; `switch(entry, reason)` is called when another variant is due.
 
-    `goals`: as of `parse`. `reading()`: the board's (jetson.monitor.board.Board.state). `tell(text)`: a line for the log.
+    `goals`: as of `parse`. `reading()`: the board's (jetson.monitor.board.Board.state). `tell(text)`: a line for the
+    log.
     """
 
     def __init__(
@@ -173,7 +174,8 @@ class Governor:
         return True
 
     def _go_down(self, now: float, demand: float, current: Entry, able: List[Any]) -> None:
-        if now - self._slow_since < DOWN_S:
+        slow_s = 0.0 if self._slow_since is None else now - self._slow_since
+        if slow_s < DOWN_S:
             return
         mine = self.capacity(current) or 0.0
         faster = [(capacity, entry) for capacity, entry in able if capacity > mine and entry is not current]
@@ -189,7 +191,7 @@ class Governor:
         self._go(
             now,
             target,
-            f"{self._delivered:.1f} frames/s instead of {demand:.1f} for {now - self._slow_since:.0f} s",
+            f"{self._delivered:.1f} frames/s instead of {demand:.1f} for {slow_s:.0f} s",
         )
 
     def _go_up(self, now: float, demand: float, current: Entry, able: List[Any]) -> None:
@@ -214,8 +216,10 @@ class Governor:
         target = (min if self.limits else max)(front, key=self._quality)
         if self._room_since is None or self._room_for != target.variant.name:
             self._room_since, self._room_for = now, target.variant.name
-        if now - self._room_since >= UP_S:
-            reason = f"{self.capacity(target):.1f} frames/s are possible, {demand:.1f} are asked, for {now - self._room_since:.0f} s"
+        room_s = now - self._room_since
+        if room_s >= UP_S:
+            possible = self.capacity(target)
+            reason = f"{possible:.1f} frames/s are possible, {demand:.1f} are asked, for {room_s:.0f} s"
             if self.limits:
                 words = [limit.words() for limit in self.limits if limit.value is not None]
                 reason = "room: " + ", ".join(words + ([reason] if self.fps is not None else []))

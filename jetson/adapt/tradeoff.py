@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 import numpy as np
 
 from jetson.adapt.candidates import Entry, accuracy_ranks, choose, engine_is_cached, most_accurate
-from jetson.bundle.manifest import Variant
+from jetson.bundle.manifest import CLASSES, Variant
 from jetson.errors import JetmaskError
 from jetson.evaluation import average_precision
 from jetson.evaluation.agreement import KEPT
@@ -41,6 +41,7 @@ class TradeOff:
         budget: float = BUDGET,
         truths: Sequence[average_precision.Truth] = (),
         power: Callable[[], Optional[float]] = lambda: None,
+        classes: Sequence[str] = CLASSES,
     ) -> None:
         self.entries = entries
         self.reference = most_accurate(entries)
@@ -55,6 +56,7 @@ class TradeOff:
         self._score = score
         self._truths = list(truths)
         self._power = power
+        self._classes = tuple(classes)
         self._frame: Optional[np.ndarray] = None
         self._camera = 0
         self._wants = True
@@ -234,7 +236,7 @@ class TradeOff:
         reference = self._found.get(self.reference.variant.name)
         if self._job and reference is not None:
             return
-        if reference is not None:
+        if reference is not None and self._frame is not None:
             self.on_sample(
                 self._camera,
                 self._frame.shape[0],
@@ -251,7 +253,7 @@ class TradeOff:
         entry.eval_faces.append(faces)
         self._eval_turn = len(entry.eval_faces) % 4 != 0
         if len(entry.eval_faces) == len(self._truths):
-            result = average_precision.evaluate(self._truths, entry.eval_faces)
+            result = average_precision.evaluate(self._truths, entry.eval_faces, self._classes)
             entry.eval_result = {
                 "map50": result["map50"],
                 "per_class": result["per_class"],
@@ -303,6 +305,7 @@ class TradeOff:
                 ap_here=entry.eval_result,
                 eval_images=len(entry.eval_faces),
                 error=entry.error,
+                note=entry.note,
                 front=False,
                 power_mw=round(float(np.mean(entry.power_mw)), 0) if entry.power_mw else None,
             )
@@ -324,8 +327,9 @@ class TradeOff:
         done = [len(entry.eval_faces) for entry in self.entries]
         # Older samples no longer count (jetson.evaluation.agreement).
         note = (
-            f"Agreement with {self.reference.variant.name} on the last {min(self.samples, KEPT)} sampled frames, 95 % interval beside it; latency of one frame at a "
-            f"time, measured here. Sampling takes {100 * self._spent / elapsed:.1f} % of the time (budget {100 * self.budget:.0f} %)."
+            f"Agreement with {self.reference.variant.name} on the last {min(self.samples, KEPT)} sampled frames, 95 % "
+            "interval beside it; latency of one frame at a time, measured here. Sampling takes "
+            f"{100 * self._spent / elapsed:.1f} % of the time (budget {100 * self.budget:.0f} %)."
         )
         if self._truths and min(done) < len(self._truths):
             note += f" Labelled images so far: {sum(done)} of {len(done) * len(self._truths)}."
@@ -333,6 +337,7 @@ class TradeOff:
         note += "".join(
             f" {entry.variant.name} is left out: {entry.error.rstrip('.')}." for entry in self.entries if entry.error
         )
+        note += "".join(f" {entry.variant.name}: {entry.note}." for entry in self.entries if entry.note)
         return {
             "reference": self.reference.variant.name,
             "samples": self.samples,

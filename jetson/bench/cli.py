@@ -8,6 +8,7 @@ from jetson import files
 from jetson.bench import plan
 from jetson.bench.measure import Settings, measure
 from jetson.bench.result import text_table
+from jetson.engine import int8
 from jetson.errors import UsageError
 
 
@@ -33,6 +34,7 @@ def bench_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--threads", type=int, default=1, metavar="N", help="CPU threads of one inference (default 1)")
     add("--seconds", type=float, default=2.0, metavar="S", help="measure each variant for so long (default 2)")
+    add("--int8-anyway", action="store_true", help=int8.HELP)
     add("--fresh", action="store_true", help="forget what the same command, cut off within a day, has measured already")
     add("--json", action="store_true", help="print JSON instead of a table")
     add("--out", metavar="FILE", help="write the JSON there too")
@@ -52,6 +54,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         args.data,
         args.all,
         args.fresh,
+        args.int8_anyway,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, Dict, Optional, Sequence
 import numpy as np
 
 from jetson.adapt import tradeoff
+from jetson.bundle import manifest
 from jetson.bundle.manifest import Variant
 from jetson.capture import source
 from jetson.capture.camera import Frame
@@ -65,6 +66,7 @@ def through_runner(
         every_frame=every_frame,
         sink=None if sampling is None else _Offer(sampling),
         spare=None if sampling is None else sampling.spare,
+        classes=manifest.load(bundle_dir).class_list,
     )
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.0002)

@@ -6,6 +6,7 @@ from typing import List, Sequence
 import numpy as np
 
 from jetson.capture import source
+from jetson.capture.address import Credentials
 from jetson.capture.camera import Camera
 from jetson.capture.check import check
 from jetson.errors import BadInput
@@ -26,7 +27,7 @@ def frames_of(uri: str, count: int = FRAMES) -> List[np.ndarray]:
 
     Fewer where frames are large: they are all held, and a Nano has 4 GB for everything.
     """
-    where = source.parse(uri, loop=False)
+    where = source.parse(Credentials().fill(uri), loop=False)
     check(where)
     kept: List[np.ndarray] = []
     step = seen = 0

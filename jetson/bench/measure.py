@@ -18,6 +18,8 @@ from jetson.bench.frames import frames_of, golden_frames, labelled_frames
 from jetson.bench.progress import Progress
 from jetson.bundle import manifest
 from jetson.capture import source
+from jetson.capture.address import shown
+from jetson.engine import int8
 from jetson.errors import JetmaskError
 from jetson.evaluation import average_precision
 from jetson.evaluation.agreement import Agreement
@@ -33,7 +35,8 @@ class Settings(NamedTuple):
     """What is measured. `source` and `data` exclude each other; without both the bundle's golden images serve.
 
     `variants`: only these (then all their runtimes); `everything`: all of the bundle, not its front alone; `seconds`:
-    how long each is timed; `fresh`: forget what a run that was cut off had measured.
+    how long each is timed; `fresh`: forget what a run that was cut off had measured; `int8_anyway`: TensorRT's INT8
+    also on a GPU without INT8 arithmetic.
     """
 
     bundle: str
@@ -45,6 +48,7 @@ class Settings(NamedTuple):
     data: Optional[str] = None
     everything: bool = False
     fresh: bool = False
+    int8_anyway: bool = False
 
 
 class _Reference(NamedTuple):
@@ -54,6 +58,8 @@ class _Reference(NamedTuple):
 
 def measure(settings: Settings, say: Say, tell: Say = lambda text: None) -> Dict[str, Any]:
     """Everything `bench` measures, ready for JSON. `say`: progress, line by line; `tell`: what must be seen."""
+    if settings.int8_anyway:
+        int8.ask_anyway()
     contents = manifest.load(settings.bundle)
     planned = plan.make(
         contents,
@@ -61,8 +67,9 @@ def measure(settings: Settings, say: Say, tell: Say = lambda text: None) -> Dict
         settings.everything or bool(settings.variants),
         settings.seconds,
         engine_is_cached(contents),
+        int8.anyway(),
     )
-    truths = average_precision.load_split(settings.data) if settings.data else []
+    truths = average_precision.load_split(settings.data, contents.classes) if settings.data else []
     if truths:
         frames = labelled_frames(truths)
     else:
@@ -83,7 +90,7 @@ def measure(settings: Settings, say: Say, tell: Say = lambda text: None) -> Dict
     what = (
         "labelled images of " + os.path.basename(os.path.abspath(settings.data))
         if settings.data
-        else (source.redact(settings.source) if settings.source else "the bundle's drawn golden images")
+        else (shown(settings.source) if settings.source else "the bundle's drawn golden images")
     )
     return {
         "bundle": contents.name,
@@ -98,10 +105,13 @@ def measure(settings: Settings, say: Say, tell: Say = lambda text: None) -> Dict
 
 
 def _identity(settings: Settings, about: Dict[str, Any]) -> Dict[str, Any]:
-    """What must be the same for a run to go on where one was cut off."""
+    """What must be the same for a run to go on where one was cut off.
+
+    The choice of variants too: agreement is with the most accurate of them.
+    """
     return {
         "bundle": files.sha256(os.path.join(settings.bundle, "manifest.json")),
-        "settings": settings._replace(bundle="", everything=False, fresh=False, variants=())._asdict(),
+        "settings": settings._replace(bundle="", fresh=False)._asdict(),
         "machine": about["machine"],
         "power_mode": about["power_mode"],
         "version": __version__,
@@ -151,7 +161,8 @@ class _Run:
             agreement = Agreement()
             for want, have in zip(self.reference.faces, faces):
                 agreement.add(want, have)
-            found.update(agreement=agreement.value(), ap=self._average_precision(entry, detector), note=None)
+            found.update(agreement=agreement.value(), ap=self._average_precision(entry, detector))
+            found["note"] = int8.note(entry.variant, entry.runtime) or None
         if self.settings.source:
             self._say(f"{entry.variant.name}: end to end")
             found["through"] = self._through(entry, self.settings.source)
@@ -182,7 +193,7 @@ class _Run:
             found.append(detector.detect(average_precision.read_image(truth), average_precision.MIN_SCORE))
             if number % 20 == 0:
                 self._say(f"{entry.variant.name}: image {number + 1} of {len(self.truths)}")
-        return average_precision.evaluate(self.truths, found)
+        return average_precision.evaluate(self.truths, found, manifest.load(self.settings.bundle).classes)
 
     def _through(self, entry: Entry, uri: str) -> Dict[str, Any]:
         where = source.parse(uri)

@@ -1,18 +1,22 @@
 """A bundle's table of contents: manifest.json read, checked and verified against SHA256SUMS."""
 
-import difflib
 import os
 import re
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from jetson import files
+from jetson import files, hints
+from jetson.bundle import classes as class_list
 from jetson.bundle import paths
+from jetson.bundle.classes import Classes
 from jetson.errors import BadInput, JetmaskError, UsageError
 
+# 1: the three mask classes. 2: any classes; a reader that knows only 1 must refuse them rather than call them masks.
 SCHEMA_VERSION = 1
+OWN_CLASSES_VERSION = 2
+SCHEMA_VERSIONS = (SCHEMA_VERSION, OWN_CLASSES_VERSION)
 # Stands here and not in image.py, so that a device can install a bundle before it has numpy or OpenCV.
 PREPROCESSING = "letterbox-bgr-topleft-114-v1"
-CLASSES = ("with_mask", "without_mask", "mask_worn_incorrect")
+CLASSES = class_list.MASKS  # of a bundle that does not say others
 RUNTIMES = ("tensorrt", "onnxruntime", "litert")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-cpu")
 SUMS = "SHA256SUMS"
@@ -56,12 +60,18 @@ class Manifest(
             ("variants", Tuple[Variant, ...]),
             ("provenance", Dict[str, Any]),
             ("folder", str),
+            ("roles", Tuple[str, ...]),
         ],
     )
 ):
     """manifest.json with attribute access; `folder` is where it was read from ("" when it was not)."""
 
     __slots__ = ()
+
+    @property
+    def class_list(self) -> Classes:
+        """The classes with their roles."""
+        return Classes(self.classes, self.roles or class_list.default_roles(self.classes))
 
     def variant(self, name: Optional[str] = None) -> Variant:
         """The variant called `name`, or the default one; UsageError names the nearest."""
@@ -70,17 +80,24 @@ class Manifest(
             if variant.name == name:
                 return variant
         names = [variant.name for variant in self.variants]
-        near = difflib.get_close_matches(name, names, 1, 0.0)
         raise UsageError(
             f"no variant is called {name!r}",
             os.path.join(self.folder, "manifest.json"),
-            "one of " + ", ".join(names),
-            f"did you mean {near[0]}?" if near else None,
+            hints.listed(names),
+            hints.question(hints.nearest(name, names)),
         )
 
     def path(self, variant: Variant) -> str:
         """The model file of a variant."""
         return paths.inside(self.folder, variant.file)
+
+
+Manifest.__new__.__defaults__ = ((),)  # roles: the default ones
+
+
+def version_for(names: Sequence[str]) -> int:
+    """The schema version that a bundle of these classes is written in: the oldest whose readers understand it."""
+    return SCHEMA_VERSION if tuple(names) == CLASSES else OWN_CLASSES_VERSION
 
 
 def safe_path(name: str) -> bool:
@@ -155,10 +172,13 @@ _VARIANT = {
     "macs": (lambda v: _integer(v, 0), "a whole number"),
 }
 _TOP = {
-    "schema_version": (lambda v: v == SCHEMA_VERSION and v is not True, str(SCHEMA_VERSION)),
+    "schema_version": (
+        lambda v: v in SCHEMA_VERSIONS and v is not True,
+        " or ".join(map(str, SCHEMA_VERSIONS)) + "; a later one needs a newer jetmask",
+    ),
     "name": (_text, "a name"),
     "created": (_text, "a date and time"),
-    "classes": (lambda v: v == list(CLASSES), "[" + ", ".join(CLASSES) + "]"),
+    "classes": (lambda v: isinstance(v, list), "a list of names"),
     "decode": (lambda v: isinstance(v, dict), "an object"),
     "preprocessing": (lambda v: v == PREPROCESSING, repr(PREPROCESSING)),
     "default_variant": (_text, "a variant's name"),
@@ -183,6 +203,11 @@ def problems(value: Any) -> List[str]:
     found = _check(value, _TOP, "")
     if not isinstance(value, dict):
         return found
+    if isinstance(value.get("classes"), list):
+        if value.get("schema_version") == SCHEMA_VERSION and value["classes"] != list(CLASSES):
+            found.append(f"classes: {repr(value['classes']):.80} is not [{', '.join(CLASSES)}]")
+        else:
+            found += class_list.problems(value["classes"], value.get("roles"))
     if isinstance(value.get("decode"), dict):
         found += _check(value["decode"], _DECODE, "decode.")
         if "vote_iou" in value["decode"]:
@@ -224,7 +249,7 @@ def parse(value: Any, folder: str = "", where: Optional[str] = None) -> Manifest
         raise BadInput(
             "the manifest is wrong:\n    " + "\n    ".join(found[:10]),
             where or folder or None,
-            f"a manifest of schema version {SCHEMA_VERSION}",
+            "a manifest of schema version " + " or ".join(map(str, SCHEMA_VERSIONS)),
             "get or build the bundle again",
         )
     variants = tuple(
@@ -256,6 +281,7 @@ def parse(value: Any, folder: str = "", where: Optional[str] = None) -> Manifest
         variants=variants,
         provenance=value.get("provenance", {}),
         folder=folder,
+        roles=class_list.make(value["classes"], value.get("roles") or {}).roles,
     )
 
 

@@ -281,7 +281,7 @@ class Camera:
             try:
                 reason = self._live_once()
             except Exception as error:  # whatever it was: the camera is tried again
-                reason = source.redact((str(error) or type(error).__name__).splitlines()[0])
+                reason = self.source.hide((str(error) or type(error).__name__).splitlines()[0])
             if self._stop.is_set():
                 break
             if not reason or self._hopeless(reason, before):

@@ -9,12 +9,14 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 from collections import deque
 from typing import IO, Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, cast
 
 import numpy as np
 
 from jetson.capture import gstreamer, reader, source
+from jetson.capture.address import without_credentials
 from jetson.capture.check import check
 
 
@@ -39,6 +41,7 @@ class Stamp(NamedTuple):
     second: float
 
 
+_READS = 16  # of a pipe before the child's words are listened to again
 _SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ, linux/fcntl.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -50,14 +53,30 @@ Deliver = Callable[[np.ndarray, Optional[Stamp], Dict[str, Any], np.ndarray], No
 def command(where: source.Source, fd: int, every_frame: bool, attempt: Attempt) -> Tuple[List[str], bool]:
     """The child process that writes this source's frames to `fd`: (argv, framed).
 
-    `framed`: each frame carries a header (jetson.capture.reader); otherwise plain BGR, its size announced on stdout by
-    `gst-launch-1.0 -v`. `every_frame`: as fast as they are taken (files only).
+    `framed`: each frame carries a header (jetson.capture.reader); otherwise plain BGR, its size announced on stdout as
+    `gst-launch-1.0 -v` does. What is nobody else's business is told on its stdin (`instructions`).
     """
-    if where.live and where.kind != "stream" and gstreamer.have_gstreamer():
+    if by_gstreamer(where):
+        if where.kind == "rtsp":
+            return [sys.executable, "-m", "jetson.capture.launch"], False
         words = gstreamer.pipeline(where, fd, attempt.relaxed, attempt.transport).split(" ")
         return ["gst-launch-1.0", "-v"] + words, False
     if where.kind == "csi":
         check(where)
+    return [sys.executable, "-m", "jetson.capture.reader", str(fd)], True
+
+
+def by_gstreamer(where: source.Source) -> bool:
+    """Whether GStreamer reads it."""
+    return where.live and where.kind != "stream" and gstreamer.have_gstreamer()
+
+
+def instructions(where: source.Source, fd: int, every_frame: bool, attempt: Attempt) -> bytes:
+    """What the child of `command` reads from its stdin. `every_frame`: as fast as they are taken (files only)."""
+    if by_gstreamer(where):
+        return (
+            gstreamer.pipeline(where, fd, attempt.relaxed, attempt.transport).encode() if where.kind == "rtsp" else b""
+        )
     request = {
         "kind": where.kind,
         "path": os.fsencode(where.path).decode("latin-1"),
@@ -70,7 +89,7 @@ def command(where: source.Source, fd: int, every_frame: bool, attempt: Attempt) 
         "pace": not (where.live or every_frame or where.fps == 0),
         "from": [attempt.turn, attempt.skip],
     }
-    return [sys.executable, "-m", "jetson.capture.reader", str(fd), json.dumps(request)], True
+    return json.dumps(request).encode()
 
 
 def environment() -> Dict[str, str]:
@@ -78,7 +97,7 @@ def environment() -> Dict[str, str]:
     here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     path = os.environ.get("PYTHONPATH")
     made = dict(
-        os.environ,
+        without_credentials(os.environ),
         PYTHONPATH=here + (os.pathsep + path if path else ""),
         GST_DEBUG_NO_COLOR="1",
         OMP_NUM_THREADS="1",
@@ -91,12 +110,12 @@ def environment() -> Dict[str, str]:
     return made
 
 
-def die_with_parent() -> None:
-    """For `preexec_fn`: the kernel kills the child when the thread that started it ends (PR_SET_PDEATHSIG).
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """For `preexec_fn`: the kernel sends the child this signal when the thread that started it ends (PR_SET_PDEATHSIG).
 
     A child that is stuck in a driver never notices that its pipe has closed.
     """
-    _libc.prctl(1, signal.SIGKILL, 0, 0, 0)
+    _libc.prctl(1, number, 0, 0, 0)
 
 
 class Capture:
@@ -118,7 +137,10 @@ class Capture:
         self.lines: Deque[str] = deque(maxlen=200)
         self.length_s = 0.0  # of a file, as its container says; 0: not known
         self.broken = False  # the source has ended before its end
+        self._where = where
         self._live = where.live
+        self._gentle = where.kind == "csi"
+        self._killing = threading.Lock()
         self._buffer = buffer
         self._deliver = deliver
         self._hear = hear
@@ -140,14 +162,21 @@ class Capture:
             # A session of its own: Ctrl-C in the terminal is for the runner, which then ends its children.
             self._child = subprocess.Popen(
                 argv,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 env=environment(),
                 pass_fds=(write_end,),
                 start_new_session=True,
-                preexec_fn=die_with_parent,
+                # A CSI camera's is asked, also when the runner was killed: see kill().
+                preexec_fn=lambda: die_with_parent(signal.SIGINT if self._gentle else signal.SIGKILL),
             )
+            told = cast(IO[bytes], self._child.stdin)
+            with contextlib.suppress(OSError):  # it has died already; that is noticed where its frames are read
+                told.write(instructions(where, write_end, every_frame, attempt))
+                told.flush()
+            with contextlib.suppress(OSError):
+                told.close()
         except BaseException:
             os.close(self._pipe)
             raise
@@ -177,14 +206,23 @@ class Capture:
         return self._child.pid if self._child.poll() is None else None
 
     def kill(self) -> None:
-        """End the child; callable from any thread."""
-        if self._child.poll() is not None:
-            return  # its number may be another's by now
-        with contextlib.suppress(OSError):
-            os.killpg(self._child.pid, signal.SIGKILL)
-        # One that is stuck in a driver dies when the driver lets go.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(5.0)
+        """End the child; callable from any thread.
+
+        A CSI camera's is asked first: whoever is killed while it holds a session can wedge nvargus-daemon, and then no
+        camera comes back before that is restarted.
+        """
+        # One at a time: gst-launch takes a second SIGINT as an order to die at once.
+        with self._killing:
+            for number, wait_s in ((signal.SIGINT, 1.0), (signal.SIGTERM, 0.5), (signal.SIGKILL, 5.0)):
+                if number != signal.SIGKILL and not self._gentle:
+                    continue
+                if self._child.poll() is not None:
+                    return  # its number may be another's by now
+                with contextlib.suppress(OSError):
+                    os.killpg(self._child.pid, number)
+                # One that is stuck in a driver dies when the driver lets go.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._child.wait(wait_s)
 
     def close(self) -> None:
         """End the child and close the pipes."""
@@ -213,13 +251,24 @@ class Capture:
             if self._want is None and self._size is not None:
                 self._want = next(self._frames)
         if self._pipe in ready:
+            return self._take()
+        elif not self._listening and self._child.poll() is not None:
+            return self._ending()
+        return None
+
+    def _take(self) -> Optional[str]:
+        """Read what the pipe holds, up to the end of a frame."""
+        for _ in range(_READS):
             want = cast(memoryview, self._want)  # the pipe is listened to only then
-            count = os.readv(self._pipe, [want])
+            try:
+                count = os.readv(self._pipe, [want])
+            except BlockingIOError:
+                return None
             if count == 0:
                 return self._ending()
             self._want = want[count:] if count < len(want) else next(self._frames)
-        elif not self._listening and self._child.poll() is not None:
-            return self._ending()
+            if count == len(want) and count > reader.HEADER.size:
+                return None
         return None
 
     def _note(self, lines: List[bytes]) -> str:
@@ -235,7 +284,7 @@ class Capture:
             elif text:
                 self.lines.append(text)
                 if text.startswith("jetmask: "):
-                    self._hear(source.redact(text[len("jetmask: ") :])[:300])
+                    self._hear(self._where.hide(text[len("jetmask: ") :])[:300])
         return ""
 
     def _ending(self) -> str:
@@ -249,7 +298,7 @@ class Capture:
             return ""
         if self.sound_alone:
             return SOUND_ALONE
-        told = gstreamer.complaint(list(self.lines))
+        told = gstreamer.complaint([self._where.hide(line) for line in self.lines])
         if status < 0:
             return f"the capture process was killed (signal {-status})"
         return told or f"the capture process ended with {status}"

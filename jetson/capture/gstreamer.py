@@ -8,7 +8,9 @@ import struct
 import subprocess
 from typing import Dict, FrozenSet, List, Optional, Tuple
 
-from jetson.capture.source import Source, redact
+from jetson.capture import sensor_modes
+from jetson.capture.address import scrub
+from jetson.capture.source import Source
 
 _ENUM_FMT = 0xC0405602  # _IOWR('V', 2, struct v4l2_fmtdesc), linux/videodev2.h
 _RAW_FORMATS = ("YUYV", "UYVY", "YVYU", "NV12", "YU12", "YV12", "BGR3", "RGB3", "GREY")
@@ -68,17 +70,49 @@ def pixel_formats(device: str) -> FrozenSet[str]:
 _NEWEST = "queue leaky=downstream max-size-buffers=1 max-size-bytes=0 max-size-time=0"
 
 
-def _to_bgr(size: Optional[Tuple[int, int]], flip: Optional[str] = None) -> str:
-    """Conversion to BGR: nvvidconv (hardware scaling) where there is one, software elsewhere."""
+def _to_bgr(
+    size: Optional[Tuple[int, int]],
+    flip: str = "",
+    crop: Optional[Tuple[int, int, int, int]] = None,
+    boxed: bool = False,
+) -> str:
+    """Conversion to BGR: nvvidconv (hardware scaling) where there is one, software elsewhere.
+
+    `crop`: (left, top, right, bottom) of the camera's picture, for nvvidconv alone. `boxed`: the picture's own shape is
+    not known, so what is missing to `size` is filled with black: nvvidconv alone would squeeze.
+    """
     wh = ",width={},height={}".format(*size) if size else ""
+    boxes = "videoscale add-borders=true ! "
+    square = ",pixel-aspect-ratio=1/1" if size else ""
     if have_element("nvvidconv"):
+        turned = " flip-method=" + flip if flip else ""
+        cut = " left={0} right={2} top={1} bottom={3}".format(*crop) if crop else ""
         # nvvidconv cannot write BGR.
-        return "nvvidconv{} ! video/x-raw{},format=BGRx ! videoconvert ! video/x-raw,format=BGR".format(
-            " flip-method=" + flip if flip else "", wh
-        )
-    return "videoscale add-borders=true ! videoconvert ! video/x-raw,format=BGR{}{}".format(
-        wh, ",pixel-aspect-ratio=1/1" if size else ""
-    )
+        if boxed and size:
+            whole = f"nvvidconv{turned} ! video/x-raw,format=BGRx ! videoconvert"
+            return f"{whole} ! {boxes}video/x-raw,format=BGR{wh}{square}"
+        return f"nvvidconv{turned}{cut} ! video/x-raw{wh},format=BGRx ! videoconvert ! video/x-raw,format=BGR"
+    return f"{boxes}videoconvert ! video/x-raw,format=BGR{wh}{square}"
+
+
+def _csi(source: Source, relaxed: bool) -> str:
+    """From the sensor to BGR: a mode of the asked aspect, or the middle of another one."""
+    size, flip = source.size or (1280, 720), source.options.get("flip", "0")
+    shape = size[::-1] if flip in ("1", "3", "5", "7") else size  # as the sensor sees it
+    head = "nvarguscamerasrc sensor-id=" + source.path
+    number = source.options.get("mode")
+    if number is not None:
+        # A mode by its number has its own size and rate; where the table knows it, its shape too.
+        rate = "" if source.fps is None else ",framerate=" + _fraction(source.fps or 30.0)
+        mode = sensor_modes.numbered(int(source.path), int(number))
+        crop = sensor_modes.crop_for(mode, shape) if mode else None
+        tail = _to_bgr(size, flip, crop, boxed=mode is None)
+        return f"{head} sensor-mode={number} ! video/x-raw(memory:NVMM),format=NV12{rate} ! {tail}"
+    if relaxed:  # it has refused what it was asked for: whatever it gives
+        return f"{head} ! video/x-raw(memory:NVMM),format=NV12 ! {_to_bgr(size, flip, boxed=True)}"
+    chosen = sensor_modes.for_camera(int(source.path), shape, source.fps)
+    caps = f"width={chosen.mode.width},height={chosen.mode.height},format=NV12,framerate={_fraction(chosen.fps)}"
+    return f"{head} ! video/x-raw(memory:NVMM),{caps} ! {_to_bgr(size, flip, chosen.crop)}"
 
 
 def _fraction(fps: float) -> str:
@@ -95,15 +129,7 @@ def pipeline(source: Source, fd: int, relaxed: bool = False, transport: str = "t
     sink = f"fdsink fd={fd} sync=false"
     fps = source.fps or 30.0
     if source.kind == "csi":
-        size = source.size or (1280, 720)
-        mode = "" if relaxed else ",width={},height={}".format(*max(size, (1280, 720)))
-        chosen = " sensor-mode=" + source.options["mode"] if "mode" in source.options else ""
-        if chosen:
-            mode = ""  # a mode of the sensor has its own size and rate; it is scaled afterwards
-        rate = "" if chosen and source.fps is None else ",framerate=" + _fraction(fps)
-        return "nvarguscamerasrc sensor-id={}{} ! video/x-raw(memory:NVMM){},format=NV12{} ! {} ! {}".format(
-            source.path, chosen, mode, rate, _to_bgr(size, source.options.get("flip", "0")), sink
-        )
+        return f"{_csi(source, relaxed)} ! {sink}"
     if source.kind == "v4l2":
         size = source.size or (640, 480)
         offered = pixel_formats(source.path)
@@ -117,13 +143,13 @@ def pipeline(source: Source, fd: int, relaxed: bool = False, transport: str = "t
             head = f"v4l2src device={source.path} ! image/jpeg{caps} ! {decoder}"
         else:
             head = f"v4l2src device={source.path} ! video/x-raw{caps}"
-        return f"{head} ! {_NEWEST} ! {_to_bgr(size)} ! {sink}"
+        return f"{head} ! {_NEWEST} ! {_to_bgr(size, boxed=relaxed)} ! {sink}"
     if source.kind == "rtsp":
         # TCP: lost UDP packets smear the picture. decodebin takes the hardware decoder where there is one.
         return (
             f"rtspsrc location={source.path} protocols={transport} latency=100 drop-on-latency=true "
             f"tcp-timeout=5000000 timeout=5000000 ! "
-            f"application/x-rtp,media=video ! decodebin ! {_NEWEST} ! {_to_bgr(source.size)} ! {sink}"
+            f"application/x-rtp,media=video ! decodebin ! {_NEWEST} ! {_to_bgr(source.size, boxed=True)} ! {sink}"
         )
     raise ValueError(f"{source.kind} is not read through GStreamer")
 
@@ -139,16 +165,17 @@ def announced_size(line: str) -> Optional[Tuple[int, int]]:
 
 def sound_alone(lines: List[str]) -> bool:
     """Whether an RTSP camera has offered sound and no picture, in the lines of `gst-launch-1.0 -v`."""
-    return any("media=(string)audio" in line for line in lines) and not any(
-        "media=(string)video" in line for line in lines
+    offered = [line for line in lines if "GstRTSPSrc" in line]  # not what we have asked for ourselves
+    return any("media=(string)audio" in line for line in offered) and not any(
+        "media=(string)video" in line for line in offered
     )
 
 
 def complaint(lines: List[str]) -> str:
-    """The most telling line that a dying child has left on stderr, without addresses' passwords."""
+    """The most telling line that a dying child has left on stderr, with addresses as they may be shown."""
     for mark in ("jetmask:", "ERROR: from element", "erroneous pipeline", "ERROR", "WARNING", "Error"):
         for line in lines:  # the first error is the cause, those after it are its consequences
             if mark in line:
                 text = re.sub(r"^.*?(jetmask: |from element \S+: |erroneous pipeline: )", "", line).strip()
-                return redact(text)[:300]
-    return redact(lines[-1].strip())[:300] if lines else ""
+                return scrub(text)[:300]
+    return scrub(lines[-1].strip())[:300] if lines else ""

@@ -13,7 +13,7 @@ _MOST_HEADER = 1 << 26  # of an index that is read whole; two hours have a few M
 
 
 class Facts(NamedTuple):
-    """`turn`: degrees clockwise (0 to 270), None: not said; `missing`: bytes; `has_index`: False: an MP4 without one."""
+    """`turn`: degrees clockwise (0 to 270), None: not said; `missing`: bytes; `has_index`: of an MP4."""
 
     turn: Optional[int]
     missing: int

@@ -223,6 +223,8 @@ def _frames(capture: Any, size: Optional[List[int]], own_pace: bool) -> Read:
     """What a camera sends, until it stops. `own_pace`: at its own times, since segments come all at once (HLS)."""
     import cv2
 
+    from jetson.capture.fit import fit
+
     start = None
     while True:
         good, frame = capture.read()
@@ -235,7 +237,7 @@ def _frames(capture: Any, size: Optional[List[int]], own_pace: bool) -> Read:
                 start = now - second
             time.sleep(max(0.0, start + second - now))
         if size and frame.shape[1::-1] != tuple(size):
-            frame = cv2.resize(frame, tuple(size))
+            frame = fit(frame, size)
         yield frame, {}, 0.0
 
 
@@ -274,7 +276,8 @@ def read(fd: int, request: Dict[str, Any]) -> int:
     `pace`: no faster than the source's own time. `from`: [pass, frame]: begin there (those before it were sent by a
     process that has died).
     """
-    import cv2
+
+    from jetson.capture.fit import fit
 
     turn, skip = request["from"]
     while True:
@@ -292,7 +295,7 @@ def read(fd: int, request: Dict[str, Any]) -> int:
                     start = now - at if start is None else max(start, now - at - 1.0)
                     time.sleep(max(0.0, start + at - now))
                 if request["size"] and request["kind"] == "file":
-                    frame = cv2.resize(frame, tuple(request["size"]))
+                    frame = fit(frame, request["size"])
                 send(fd, frame, extra, number, turn, at)
         except Broken as error:
             broken = str(error)
@@ -305,12 +308,12 @@ def read(fd: int, request: Dict[str, Any]) -> int:
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    """`python3 -m jetson.capture.reader FD REQUEST`: read until the source ends or the runner goes away."""
+    """`python3 -m jetson.capture.reader FD < REQUEST`: read until the source ends or the runner goes away."""
     import cv2
 
     cv2.setNumThreads(1)
-    fd, text = (argv or sys.argv[1:])[:2]
-    request = json.loads(text)
+    fd = (argv or sys.argv[1:])[0]
+    request = json.loads(sys.stdin.read())  # not an argument: everybody could read a camera's password there
     # As bytes, so that the name survives two processes with different locales.
     request["path"] = os.fsdecode(request["path"].encode("latin-1"))
     try:

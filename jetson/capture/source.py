@@ -5,6 +5,7 @@ import re
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from jetson.capture.address import hide, shown
 from jetson.errors import BadInput, UsageError
 
 KINDS = ("v4l2", "csi", "rtsp", "stream", "file", "folder", "synthetic")
@@ -15,6 +16,8 @@ EXAMPLES = (
     "/dev/video0, csi://0, rtsp://host/path, http://host/stream.mjpg, a video file, a photo, a folder of images, "
     "a .txt file with one address a line, synthetic://"
 )
+# No path that begins with a folder or a scheme looks so.
+_NAMED = re.compile(r"^\s*([^/:=\s{}@?&][^/:={}@?&]{0,39})=((?:[A-Za-z][A-Za-z0-9+.-]*:/|/dev/).*)$", re.DOTALL)
 _LIVE = ("v4l2", "csi", "rtsp", "stream")
 # By number, or by the name that udev gives and that stays the same when cameras are plugged in another order.
 CAMERA = re.compile(r"^/dev/(video\d+|v4l/by-(id|path)/[\w.:+@,-]+)($|\?)")
@@ -28,19 +31,13 @@ _KEYS = {
 }
 # What a worn camera does to a drawn scene: the share of the light that is missing, and a blur (sigma) in pixels.
 _WEAR = {"darken": 1.0, "blur": 50.0}
-# Cameras that take the password in the path or the query: …?user=a&password=b, …/user=a_password=b_channel=1.
-_SECRET = re.compile(
-    r"((?:[/?&;]|(?<=[^/?&;\s])_)(?:password|passwd|pass|pwd|psw|token)=)"
-    r"(?:(?!_[a-z]+=)[^&;/?\s\"'])+",
-    re.IGNORECASE,
-)
 
 
 class Source(NamedTuple):
     """A parsed address. `size` and `fps` are what was asked for, or None: the source's own.
 
     `uri`: as it was given; `path`: what is opened; `loop`: files begin again at their end; `wait`: a device or file
-    that is not there yet is waited for.
+    that is not there yet is waited for; `name`: what its owner calls it.
     """
 
     kind: str
@@ -51,6 +48,7 @@ class Source(NamedTuple):
     options: Dict[str, str]
     loop: bool
     wait: bool = False
+    name: str = ""
 
     @property
     def live(self) -> bool:
@@ -64,17 +62,25 @@ class Source(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The address without a password, for pages, logs and metrics: valid Unicode whatever the file is called."""
-        return redact(self.uri.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+        """Name and address as pages, logs and metrics show it: of one in a network, scheme, host and port alone."""
+        return f"{self.name} ({shown(self.uri)})" if self.name else shown(self.uri)
+
+    def hide(self, text: str) -> str:
+        """`text`, which a program has said about this source, without its address."""
+        return hide(text, self.uri, self.path)
+
+    def __repr__(self) -> str:
+        return f"Source({self.kind}, {self.label})"
 
 
-def redact(text: str) -> str:
-    """Hide user names and passwords in every address within `text`, and passwords in its path and query.
+def named(text: str) -> Tuple[str, str]:
+    """(name, address) of `NAME=ADDRESS`; the name is empty where none is given.
 
-    >>> redact("open rtsp://me:secret@10.0.0.2/cam")
-    'open rtsp://***@10.0.0.2/cam'
+    >>> named("front door=rtsp://host/a"), named("/videos/a=b.mp4")
+    (('front door', 'rtsp://host/a'), ('', '/videos/a=b.mp4'))
     """
-    return _SECRET.sub(r"\1***", re.sub(r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s\"']*@", r"\1***@", text))
+    found = _NAMED.match(text)
+    return (found.group(1).strip(), found.group(2)) if found else ("", text)
 
 
 def parse_size(text: str) -> Tuple[int, int]:
@@ -100,7 +106,7 @@ def _split(uri: str) -> Any:
     try:
         return urlsplit(uri)
     except ValueError as error:
-        raise UsageError(f"not an address: {error}", redact(uri), EXAMPLES) from error
+        raise UsageError("not an address", shown(uri), EXAMPLES) from error
 
 
 def _quoted(text: str) -> str:
@@ -120,7 +126,7 @@ def _network(uri: str, scheme: str) -> str:
     user, at, host = authority.rpartition("@")
     path = rest[len(authority) :]
     if re.search(r"[\s\"'\\]", host + path):
-        raise UsageError("not an address of a camera", redact(uri), form, "write special characters as %XX")
+        raise UsageError("not an address of a camera", shown(uri), form, "write special characters as %XX")
     name, colon, password = user.partition(":")
     quoted = f"{scheme}://{_quoted(name)}{colon}{_quoted(password)}{at}{host}{path}"
     try:
@@ -142,7 +148,7 @@ def _transport(uri: str, default: str) -> Tuple[str, str]:
     asked = [part[len("transport=") :] for part in query.split("&") if part.startswith("transport=")]
     transport = asked[-1] if asked else default
     if transport not in TRANSPORTS:
-        raise UsageError(f"unknown transport: {transport!r}", redact(uri), "one of " + ", ".join(TRANSPORTS))
+        raise UsageError(f"unknown transport: {transport!r}", shown(uri), "one of " + ", ".join(TRANSPORTS))
     return address + (mark + "&".join(rest) if rest != [""] and rest else ""), transport
 
 
@@ -165,6 +171,7 @@ def parse(
     >>> parse("synthetic://?seed=3&size=320x240").size
     (320, 240)
     """
+    name, uri = named(uri)
     scheme = uri.split("://", 1)[0].lower() if "://" in uri else ""
     options: Dict[str, str] = {}
     path, query = uri, ""
@@ -182,7 +189,7 @@ def parse(
         if scheme in ("http", "https") and urlsplit(path).path.lower().endswith(VIDEOS):
             raise UsageError(
                 "a video file on a web server is no camera",
-                redact(uri),
+                shown(uri),
                 "an MJPEG or HLS stream",
                 "fetch the file first (curl -O ADDRESS) and give its name",
             )
@@ -194,7 +201,7 @@ def parse(
         if not CAMERA.match(path):
             raise UsageError("not a V4L2 camera", uri, "/dev/video0 or v4l2:///dev/video0")
     elif scheme:
-        raise UsageError(f"unknown kind of source: {scheme}://", redact(uri), EXAMPLES)
+        raise UsageError(f"unknown kind of source: {scheme}://", shown(uri), EXAMPLES)
     elif not uri:
         raise UsageError("the source is empty", None, EXAMPLES)
     else:
@@ -208,7 +215,7 @@ def parse(
     _check_options(kind, path, uri, options)
     size = parse_size(options.pop("size")) if "size" in options else size
     fps = _parse_fps(options.pop("fps")) if "fps" in options else (None if fps is None else _parse_fps(fps))
-    return Source(kind, uri, path, size, fps, options, loop, wait)
+    return Source(kind, uri, path, size, fps, options, loop, wait, name)
 
 
 def _check_options(kind: str, path: str, uri: str, options: Dict[str, str]) -> None:
@@ -250,6 +257,9 @@ def read_list(path: str) -> List[str]:
             continue
         if is_list(text):
             raise BadInput("a list in a list of sources", f"{path}, line {number}", "one address a line")
+        if named(text)[0]:
+            found.append(text)
+            continue
         beside = os.path.join(os.path.dirname(path), text)
         found.append(beside if "://" not in text and not text.startswith("/") else text)
     if not found:

@@ -1,31 +1,24 @@
-"""Build this machine's TensorRT engines from a bundle: `python3 -m jetson build`.
+"""Build this machine's TensorRT engines from a bundle's variants.
 
-Engines are made on the machine that runs them, once, in a process of their own (jetson/engine/build_worker.py), and kept in
-the cache of jetson/engine/cache.py.
+Engines are made on the machine that runs them, once, in a process of their own (jetson/engine/build_process.py), and
+kept in the cache of jetson/engine/cache.py.
 """
 
-import argparse
-import collections
-import contextlib
-import json
 import os
-import signal
-import subprocess
 import sys
-import threading
 import time
-from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
-from jetson import cli, files, memory
-from jetson.bundle import manifest, paths
+from jetson import files, memory
+from jetson.bundle import paths
 from jetson.bundle.manifest import Manifest, Variant
-from jetson.engine import build_worker, cache, calibration, cuda, onnx_facts, tensorrt_module, tensorrt_network
+from jetson.engine import build_process, cache, calibration, cuda, int8, onnx_facts, tensorrt_module, tensorrt_network
 from jetson.engine.cache import Machine, Recipe
 from jetson.errors import BadInput, DeviceMismatch, JetmaskError, UsageError
 
 WORKSPACE_BYTES = 256 << 20
 SPARSE = "sparse-weights"  # in Recipe.flags
-WATCH_S = 0.1
+INT8_ANYWAY = "int8-anyway"  # in Recipe.flags
 TIMEOUT_S = 3600.0
 
 
@@ -49,6 +42,16 @@ def machine_of(trt: Any) -> Machine:
     return Machine(trt.__name__, trt.__version__, gpu.name, gpu.capability)
 
 
+def _float_file(contents: Manifest, variant: Variant) -> Variant:
+    """The float32 variant of the same model: what a calibrator starts from (a Q/DQ file cannot be built there)."""
+    for other in contents.variants:
+        if other.model == variant.model and other.precision == "fp32" and other.file.endswith(".onnx"):
+            return other
+    raise BadInput(
+        f"the bundle has no float32 file of the model {variant.model}, which calibration needs", contents.folder
+    )
+
+
 def job_for(
     contents: Manifest,
     variant: Variant,
@@ -59,7 +62,8 @@ def job_for(
 ) -> Job:
     """What to build for a variant on this machine; refuses (BadInput, DeviceMismatch) what cannot be, before any work.
 
-    A TensorRT without an FP16 flag takes the typed FP16 file of the same model, where the bundle has it.
+    A TensorRT without an FP16 flag takes the typed FP16 file of the same model, where the bundle has it. INT8 on a GPU
+    without INT8 arithmetic is refused; asked for all the same (int8.py) it is calibrated from the float32 file.
     """
     if "tensorrt" not in variant.runtimes:
         fitting = [other.name for other in contents.variants if "tensorrt" in other.runtimes]
@@ -69,7 +73,9 @@ def job_for(
             "one of " + ", ".join(fitting),
             "run it with " + " or ".join(variant.runtimes),
         )
-    path, digest = contents.path(variant), variant.sha256
+    anyway = variant.precision == "int8" and int8.anyway() and not cuda.has_int8(machine.capability)
+    source = _float_file(contents, variant) if anyway else variant
+    path, digest = contents.path(source), source.sha256
     try:
         found = files.sha256(path)
         _, model = onnx_facts.read(path)
@@ -96,7 +102,7 @@ def job_for(
             kept = table.layer_precisions.get(variant.precision, {})
     needs_table = variant.precision == "int8" and not model.quantized
     tensorrt_network.check_precision(
-        trt, model, variant.precision, table is not None, machine.capability, machine.gpu, path
+        trt, model, variant.precision, table is not None, machine.capability, machine.gpu, path, int8_anyway=anyway
     )
     if not needs_table:
         table = None
@@ -105,6 +111,8 @@ def job_for(
     flags = ("calibration-images",) if needs_table and calibration_images else ()  # type: Tuple[str, ...]
     if variant.sparsity and tensorrt_network.takes_sparse(trt, variant.precision, machine.capability):
         flags += (SPARSE,)
+    if anyway:
+        flags += (INT8_ANYWAY,)
     recipe = Recipe(
         variant.name,
         digest,
@@ -116,125 +124,6 @@ def job_for(
         workspace_bytes,
     )
     return Job(recipe, path, table, calibration_images if needs_table else None)
-
-
-class _Worker:
-    """The child process: its phase, its last lines, its answer."""
-
-    def __init__(self, job: Dict[str, Any], log_path: str) -> None:
-        root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(build_worker.__file__))))
-        search = os.pathsep.join([root] + [p for p in [os.environ.get("PYTHONPATH")] if p])
-        self.phase = "starting"
-        self.phases: List[str] = ["starting"]
-        self.lines: Deque[str] = collections.deque(maxlen=40)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "jetson.engine.build_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=dict(os.environ, PYTHONPATH=search),
-            start_new_session=True,
-        )
-        self._answer = b""
-        # Both at once: a child whose answer is larger than a pipe holds would wait for a reader, and never end.
-        self._readers = [
-            threading.Thread(target=self._read, args=(log_path,), daemon=True),
-            threading.Thread(target=self._hear, daemon=True),
-        ]
-        for reader in self._readers:
-            reader.start()
-        try:
-            self.process.stdin.write(json.dumps(job).encode("utf-8"))
-            self.process.stdin.close()
-        except BrokenPipeError:
-            pass  # it died at once; its exit status says so
-
-    def _read(self, log_path: str) -> None:
-        with contextlib.ExitStack() as stack:
-            log = None
-            with contextlib.suppress(OSError):  # a full disk must not stop the reading: the child would block
-                log = stack.enter_context(open(log_path, "w"))
-            for raw in self.process.stderr:
-                line = raw.decode("utf-8", "replace").rstrip("\n")
-                if line.startswith(build_worker.PHASE):
-                    self.phase = line[len(build_worker.PHASE) :]
-                    self.phases.append(self.phase)
-                else:
-                    self.lines.append(line)
-                if log is not None:
-                    with contextlib.suppress(OSError):
-                        log.write(line + "\n")
-                        log.flush()
-
-    def _hear(self) -> None:
-        self._answer = self.process.stdout.read()
-
-    def answer(self) -> Dict[str, Any]:
-        """The child's reply; {} when it died without one."""
-        for reader in self._readers:
-            reader.join(10)
-        try:
-            return json.loads(self._answer.decode("utf-8", "replace"))
-        except ValueError:
-            return {}
-
-    def kill(self) -> None:
-        """End the child and what it started."""
-        if self.process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-
-def _run_worker(
-    job: Dict[str, Any], log_path: str, progress: Callable[[str, float], None], timeout_s: float, meminfo: str
-) -> Dict[str, Any]:
-    started = time.monotonic()
-    worker = _Worker(job, log_path)
-    try:
-        told, told_at = 0, started
-        while True:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.process.wait(WATCH_S)
-            now = time.monotonic()
-            if told == len(worker.phases) and now - told_at >= 10:
-                told -= 1  # say again that it goes on
-            while told < len(worker.phases):
-                progress(worker.phases[told], now - started)
-                told, told_at = told + 1, now
-            if worker.process.returncode is not None:
-                break
-            memory.watch(worker.phase, log_path, meminfo)
-            if now - started > timeout_s:
-                raise JetmaskError(
-                    f"the build took longer than {timeout_s:.0f} s and was stopped",
-                    log_path,
-                    None,
-                    "see its log; raise --timeout if the device is only slow",
-                )
-        reply = worker.answer()
-    finally:
-        worker.kill()
-    if "done" in reply:
-        return reply["done"]
-    if "error" in reply:
-        kind, what, where, expected, remedy = reply["error"]
-        raise build_worker.ERRORS.get(kind, JetmaskError)(what, where, expected, remedy)
-    if "oserror" in reply:
-        raise OSError(*reply["oserror"])
-    status = worker.process.returncode
-    last = "; ".join(line for line in list(worker.lines)[-6:] if line.strip())
-    killed = status == -signal.SIGKILL
-    ended = "was killed" if killed else f"ended with status {status}"
-    raise JetmaskError(
-        f"the build's process {ended} while {worker.phase}{': ' + last if last else ''}",
-        log_path,
-        "a process that ends by itself",
-        "most likely the kernel was out of memory (see dmesg): stop other programs, add swap, or give a smaller "
-        "--workspace-mb"
-        if killed
-        else "see its log; report it with the log if it comes again",
-    )
 
 
 def build(
@@ -269,7 +158,7 @@ def build(
         log_path = plan[: -len(".plan")] + ".log"
         with files.aside(plan) as part:
             table = job.table
-            done = _run_worker(
+            done = build_process.run(
                 {
                     "parent": os.getpid(),
                     "module": machine.module,
@@ -282,6 +171,7 @@ def build(
                     "capability": list(machine.capability),
                     "gpu": machine.gpu,
                     "sparse": SPARSE in job.recipe.flags,
+                    "int8_anyway": INT8_ANYWAY in job.recipe.flags,
                     "calibration_images": job.calibration_images,
                     "calibration": None
                     if table is None
@@ -334,29 +224,9 @@ def ensure(contents: Manifest, variant: Variant, trt: Any) -> Tuple[bytes, Recip
     """The plan for a variant on this machine, built first if need be (minutes; progress on stderr)."""
     machine = machine_of(trt)
     job = job_for(contents, variant, trt, machine)
+    if INT8_ANYWAY in job.recipe.flags:
+        print(f"{variant.name}: {int8.NO_ARITHMETIC}", file=sys.stderr)
     return build(job, machine, cache.default_folder(), say(variant.name)).plan, job.recipe
-
-
-# ------------------------------------------------------------------------------------------------------- the verb
-
-
-def options(parser: argparse.ArgumentParser) -> None:
-    """The options of `python3 -m jetson build`."""
-    parser.add_argument("bundle", help="the bundle's folder")
-    parser.add_argument("--variant", help="build only this one (default: all TensorRT variants this machine can run)")
-    parser.add_argument("--engines", help="the engine cache (default: $JETMASK_ENGINES or ~/.cache/jetmask/engines)")
-    parser.add_argument(
-        "--workspace-mb", type=int, default=WORKSPACE_BYTES >> 20, help="the builder's workspace (default 256)"
-    )
-    parser.add_argument(
-        "--calibration-images",
-        metavar="FOLDER",
-        help="calibrate INT8 from these images, those of the bundle's calibration list",
-    )
-    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="S", help="stop a build after S seconds")
-    parser.add_argument("--force", action="store_true", help="build again even if the cache has the engine")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.epilog = "example: python3 -m jetson build /opt/jetmask/bundle --variant s-416x256-fp16"
 
 
 def build_all(
@@ -369,7 +239,8 @@ def build_all(
     timeout_s: float = TIMEOUT_S,
     strict: bool = False,
 ) -> List[Dict[str, Any]]:
-    """Build each variant; one row each: variant, precision, bytes, seconds, cached, path, or reason when refused.
+    """Build each variant; one row each: variant, precision, bytes, seconds, cached, path, or reason when refused, and
+    a note where there is something to be said beside it.
 
     With `strict` a refusal is raised instead.
     """
@@ -387,56 +258,7 @@ def build_all(
         else:
             built = build(job, machine, folder, say(variant.name), force, timeout_s)
             row.update(bytes=len(built.plan), seconds=round(built.seconds, 1), cached=built.cached, path=built.path)
+            if int8.note(variant, "tensorrt"):
+                row["note"] = int8.NO_ARITHMETIC
         rows.append(row)
     return rows
-
-
-def command(args: argparse.Namespace) -> int:
-    """Build the engines and print a table."""
-    if args.workspace_mb < 1:
-        raise UsageError(f"--workspace-mb is {args.workspace_mb}", None, "at least 1")
-    contents = manifest.load(args.bundle)
-    if args.variant:
-        chosen = [contents.variant(args.variant)]
-    else:
-        chosen = [variant for variant in contents.variants if "tensorrt" in variant.runtimes]
-    rows = build_all(
-        contents,
-        chosen,
-        args.engines or cache.default_folder(),
-        args.workspace_mb << 20,
-        args.calibration_images,
-        args.force,
-        args.timeout,
-        strict=bool(args.variant),
-    )
-    if args.json:
-        print(json.dumps({"engines": rows}, indent=1))
-    else:
-        print(table(rows))
-    if not any("path" in row for row in rows):
-        raise DeviceMismatch(
-            "no engine could be built",
-            args.bundle,
-            "a variant that this machine can run",
-            "; ".join(f"{row['variant']}: {row['reason']}" for row in rows)
-            or "use the onnxruntime variants: this bundle has none for TensorRT",
-        )
-    return 0
-
-
-def table(rows: List[Dict[str, Any]]) -> str:
-    """The rows of build_all as text."""
-    return cli.table(
-        ["variant", "precision", "bytes", "build s", "engine"],
-        [
-            [
-                row["variant"],
-                row["precision"],
-                row.get("bytes", "-"),
-                "-" if "reason" in row else "cached" if row["cached"] else row["seconds"],
-                row.get("path") or "not built: " + row["reason"],
-            ]
-            for row in rows
-        ],
-    )

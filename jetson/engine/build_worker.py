@@ -1,8 +1,8 @@
-"""The process that builds one engine: `python -m jetson.engine.build_worker`, a job as JSON on stdin, progress on stderr.
+"""The process that builds one engine: `python -m jetson.engine.build_worker`.
 
-It is a process of its own because a build takes minutes and hundreds of megabytes, can be killed by the kernel for
-memory, and cannot be interrupted from Python. It writes the plan to the file named in the job and one line of JSON to
-stdout. It dies with its parent.
+It gets a job as JSON on stdin and tells its progress on stderr. It is a process of its own because a build takes
+minutes and hundreds of megabytes, can be killed by the kernel for memory, and cannot be interrupted from Python. It
+writes the plan to the file named in the job and one line of JSON to stdout. It dies with its parent.
 """
 
 import contextlib
@@ -90,6 +90,11 @@ def run(job: Dict[str, Any]) -> Dict[str, Any]:
     if os.path.isfile(job["timing_cache"]):
         with open(job["timing_cache"], "rb") as file:
             timing_cache = file.read()
+
+    def keep_timings(data: bytes) -> None:
+        with contextlib.suppress(OSError):  # it only saves time
+            files.write_bytes(job["timing_cache"], data)
+
     with contextlib.ExitStack() as stack:
         calibrator = None
         if job["calibration"]:
@@ -107,14 +112,13 @@ def run(job: Dict[str, Any]) -> Dict[str, Any]:
             tuple(job["capability"]),
             job["gpu"],
             sparse=job["sparse"],
+            int8_anyway=job["int8_anyway"],
+            keep_timings=keep_timings,
             phase=phase,
         )
         cache = calibrator.finish() if calibrator is not None else None
-    with open(job["plan"], "wb") as file:
-        file.write(result.plan)
-    if result.timing_cache:
-        with contextlib.suppress(OSError):  # it only saves time
-            files.write_bytes(job["timing_cache"], result.timing_cache)
+    with open(job["plan"], "wb") as plan:
+        plan.write(result.plan)
     return {
         "flags": list(result.flags),
         "typed": result.typed,

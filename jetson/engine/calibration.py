@@ -17,7 +17,6 @@ from jetson.errors import BadInput, JetmaskError
 
 SCHEMA_VERSION = 1
 METHODS = ("entropy", "minmax", "percentile", "mse")
-ALGORITHMS = ("EntropyCalibration2", "MinMaxCalibration")
 
 
 class Table(NamedTuple):
@@ -269,11 +268,6 @@ def cache_of(ranges: Dict[str, float], tensorrt_version: str, algorithm: str = "
     )
 
 
-def ranges_of(cache: Cache) -> Dict[str, float]:
-    """A cache's (or a Q/DQ model's) scales as ranges: scale * 127."""
-    return {name: scale * 127 for name, scale in cache.scales.items()}
-
-
 # ------------------------------------------------------------------------------------------ TensorRT's calibrators
 
 
@@ -321,6 +315,7 @@ def make_calibrator(
                 blob = next(self._blobs, None)
                 if blob is None:
                     return None
+                assert upload is not None, "blobs come with an upload"
                 self.batches += 1
                 return [int(upload(np.ascontiguousarray(blob, np.float32)))]
             except BaseException as error:

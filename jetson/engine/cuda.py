@@ -1,8 +1,8 @@
 """The GPU as the engine needs it: facts without a context, and one owner of context, stream and buffers (pycuda).
 
-The device's primary context is used, the one that the CUDA runtime, and with it TensorRT, uses. A process holds it once,
-until it ends; a session pushes it around each piece of work and pops it after it, so that it may be opened in one thread
-and worked in another, one at a time. A session frees what it made in order: buffers and events, then the stream.
+The device's primary context is used, the one that the CUDA runtime, and with it TensorRT, uses. A process holds it
+once, until it ends; a session pushes it around each piece of work and pops it after it, so that it may be opened in one
+thread and worked in another, one at a time. A session frees what it made: buffers and events, then the stream.
 """
 
 import contextlib
@@ -108,7 +108,10 @@ def pycuda_reason() -> Optional[str]:
     # By what it has: many guides for the Nano install 2019.1.2, whose contexts are private ones.
     if not hasattr(pycuda.driver.Device, "retain_primary_context"):
         found = ".".join(str(part) for part in getattr(pycuda, "VERSION", ("?",)))
-        return f"pycuda {found} is too old, {PYCUDA_SINCE} or later is needed; the container has it, elsewhere: {INSTALL_PYCUDA}"
+        return (
+            f"pycuda {found} is too old, {PYCUDA_SINCE} or later is needed; the container has it, "
+            f"elsewhere: {INSTALL_PYCUDA}"
+        )
     return None
 
 
@@ -119,8 +122,8 @@ _primary: Dict[int, Any] = {}
 def _primary_context(device: Any, index: int, blocking: bool) -> Any:
     """The primary context of a device, retained once a process and given back when that ends.
 
-    Not by each session: by pycuda's source a `detach` while the context is not current pushes it, releases it and leaves
-    it on the thread's stack, dead; and one in another thread than that of the `retain` releases nothing.
+    Not by each session: by pycuda's source a `detach` while the context is not current pushes it, releases it and
+    leaves it on the thread's stack, dead; and one in another thread than that of the `retain` releases nothing.
     """
     with _primary_lock:
         if index not in _primary:
@@ -154,8 +157,8 @@ class Pair(NamedTuple("Pair", [("host", Any), ("device", Any)])):
 class Session:
     """The primary context, one stream, and the buffers allocated through it; a context manager.
 
-    `blocking`: the CPU sleeps while it waits for the GPU (right for a small board) instead of spinning; the first session
-    of a process decides.
+    `blocking`: the CPU sleeps while it waits for the GPU (right for a small board) instead of spinning; the first
+    session of a process decides.
     Every method but `current` wants the context current: call them inside `with session.current():`.
     """
 

@@ -14,7 +14,6 @@ FLOAT, UINT8, INT8, FLOAT16 = 1, 2, 3, 10
 MOST_BYTES = 1 << 30
 MOST_FIELDS = 2000000  # a detector has some thousands; a file made of nothing else would be read for hours
 MOST_NESTED = 16  # graphs in attributes of graphs
-TYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "double"}
 
 
 class Node(NamedTuple):

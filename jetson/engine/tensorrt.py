@@ -78,6 +78,8 @@ class TensorRtEngine:
         self._runtime: Any = None
         self._engine: Any = None
         self._context: Any = None
+        self._input: Any = None
+        self.input: Any = None
         self._session = cuda.Session()
         try:
             with self._session.current():

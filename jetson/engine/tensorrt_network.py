@@ -41,8 +41,9 @@ def int8_refusal(device: str, capability: Tuple[int, int], tensorrt: str = "Tens
             capability[0], capability[1], f" ({board})" if board else "", tensorrt
         ),
         "fp16, which this GPU runs at twice the rate of fp32" if capability in NO_INT8 else "a precision it has",
-        f"build fp16: `jetmask build MODEL.onnx --target {target} --precision fp16`, on the device `python3 -m jetson build "
-        "DIR` with an fp16 variant; for 8 bits on its CPU use an int8-cpu variant with ONNX Runtime",
+        f"build fp16: `jetmask build MODEL.onnx --target {target} --precision fp16`, on the device `python3 -m jetson "
+        "build DIR` with an fp16 variant; for 8 bits on its CPU use an int8-cpu variant with ONNX Runtime; "
+        "--int8-anyway, on the device, builds and measures it all the same",
     )
 
 
@@ -62,10 +63,12 @@ def check_precision(
     device: str,
     where: str,
     fast_int8: Optional[bool] = None,
+    int8_anyway: bool = False,
 ) -> None:
     """Refuse what this TensorRT, this GPU and this file cannot be together; the reason and the way out are named.
 
     `capability`: of the GPU, None when it is not known. `fast_int8`: the builder's own word, None when it has none.
+    `int8_anyway`: INT8 by calibration also on a GPU without INT8 arithmetic.
     """
     name = f"TensorRT {trt.__version__}"
     if precision not in ("fp32", "fp16", "int8"):
@@ -73,7 +76,7 @@ def check_precision(
     if precision == "int8" or model.quantized:
         if fast_int8 is None and capability is not None:
             fast_int8 = has_int8(capability)
-        if fast_int8 is False:
+        if fast_int8 is False and (model.quantized or not int8_anyway):
             raise int8_refusal(device, capability or (0, 0), name)
     if model.quantized and precision != "int8":
         raise BadInput(
@@ -333,6 +336,8 @@ def build_plan(
     target_capabilities: Tuple[str, ...] = (),
     sparse: bool = False,
     phase: Callable[[str], None] = lambda name: None,
+    int8_anyway: bool = False,
+    keep_timings: Callable[[bytes], None] = lambda data: None,
 ) -> Result:
     """Build the plan of one ONNX file at one input size.
 
@@ -340,6 +345,8 @@ def build_plan(
     `calibrator`: see jetson.engine.calibration.make_calibrator. `capability`, `device`: of the GPU, for the refusals.
     `target_capabilities`: TensorRT for RTX only, e.g. ("SM86",): builds for GPUs that are not here. `sparse`: the
     weights have the 2:4 pattern, and `takes_sparse` says that this pays.
+    `keep_timings`: gets the timing cache as soon as TensorRT returns, whether it has built or not; while it builds
+    there is no safe way to ask for it.
     BadInput, DeviceMismatch or JetmaskError carry the parser's or the builder's own words.
     """
     with warnings.catch_warnings():
@@ -359,6 +366,8 @@ def build_plan(
             target_capabilities,
             sparse,
             phase,
+            int8_anyway,
+            keep_timings,
         )
 
 
@@ -376,12 +385,14 @@ def _build_plan(
     target_capabilities: Tuple[str, ...],
     sparse: bool,
     phase: Callable[[str], None],
+    int8_anyway: bool,
+    keep_timings: Callable[[bytes], None],
 ) -> Result:
     phase("reading the model")
     data, model = onnx_facts.read(path)
     log = log_for(trt)
     since = log.count
-    check_precision(trt, model, precision, calibrator is not None, capability, device, path)
+    check_precision(trt, model, precision, calibrator is not None, capability, device, path, int8_anyway=int8_anyway)
     try:
         builder = trt.Builder(log)
     except (TypeError, RuntimeError) as error:  # pybind's nullptr from the factory: no CUDA, no driver
@@ -401,6 +412,7 @@ def _build_plan(
         device,
         path,
         builder.platform_has_fast_int8 if hasattr(builder, "platform_has_fast_int8") else None,
+        int8_anyway,
     )
     phase("parsing")
     network, parser, typed = parse(trt, builder, log, model, data, path)
@@ -421,14 +433,16 @@ def _build_plan(
             config.set_timing_cache(cache, False)
     phase("building")
     plan = builder.build_serialized_network(network, config)
+    timings = None
+    if hasattr(config, "get_timing_cache") and config.get_timing_cache() is not None:
+        # Also of a build that failed: a second try, with more memory for instance, need not time everything again.
+        timings = bytes(config.get_timing_cache().serialize())
+        keep_timings(timings)
     if calibrator is not None and (calibrator.failure is not None or plan is None):
         calibrator.finish()  # raises what went wrong in it: more than the builder knows
     if plan is None:
         raise _failure(trt, log, since, "the engine could not be built", path)
     phase("saving")
-    timings = None
-    if hasattr(config, "get_timing_cache") and config.get_timing_cache() is not None:
-        timings = bytes(config.get_timing_cache().serialize())
     inputs = {network.get_input(i).name: tuple(network.get_input(i).shape) for i in range(network.num_inputs)}
     outputs = {network.get_output(i).name: tuple(network.get_output(i).shape) for i in range(network.num_outputs)}
     return Result(bytes(plan), timings, flags, typed, network.num_layers, inputs, outputs)

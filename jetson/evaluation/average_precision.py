@@ -3,7 +3,8 @@
 AP at IoU .50, 101 recall points, at most 300 detections an image and class, scores over .01. The figure that gates is
 the two-class mAP50: truth of `mask_worn_incorrect` and `ignore_boxes` are ignore regions for both other classes
 (COCO's iscrowd: a detection with at least half of its own area inside one counts neither way, any number of times),
-and predictions of the third class are dropped.
+and predictions of the third class are dropped. Of other classes than the three mask classes all count alike: their figure
+is the mean over every class that has truth.
 """
 
 import os
@@ -47,10 +48,50 @@ class Tally(NamedTuple):
     positives: np.ndarray
 
 
-def load_split(split_dir: str) -> List[Truth]:
+class Scheme(NamedTuple):
+    """What the figure of some classes counts: class numbers that are scored, and those whose truth is ignored there."""
+
+    scored: Tuple[int, ...]
+    ignored: Tuple[int, ...]
+
+
+def scheme(classes: Sequence[str]) -> Scheme:
+    """The two-class figure of the mask classes, the mean over all of any others.
+
+    >>> scheme(("with_mask", "without_mask", "mask_worn_incorrect")), scheme(("helmet", "head"))
+    (Scheme(scored=(0, 1), ignored=(2,)), Scheme(scored=(0, 1), ignored=()))
+    """
+    return Scheme(TWO_CLASS, (2,)) if tuple(classes) == CLASSES else Scheme(tuple(range(len(classes))), ())
+
+
+def figure_name(classes: Sequence[str]) -> str:
+    """What the figure is called."""
+    return "two-class mAP50" if tuple(classes) == CLASSES else "mAP50"
+
+
+def has_scored(truths: Sequence[Truth], classes: Sequence[str] = CLASSES) -> bool:
+    """Whether there is a box that the figure counts."""
+    scored = scheme(classes).scored
+    return any(np.isin(truth.labels, scored).any() for truth in truths)
+
+
+def categories(split_dir: str) -> List[str]:
+    """The class names of SPLIT_DIR/annotations.json in the order of their ids; BadInput where there are none."""
+    path = os.path.join(split_dir, "annotations.json")
+    if not os.path.isdir(split_dir):
+        raise BadInput("there is no such data folder", split_dir, "a folder with images/ and annotations.json")
+    data = files.read_json(path)
+    try:
+        return [str(entry["name"]) for entry in sorted(data["categories"], key=lambda entry: entry["id"])]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"no list of categories ({error})", path, "a COCO file with id and name for each") from error
+
+
+def load_split(split_dir: str, classes: Sequence[str] = CLASSES) -> List[Truth]:
     """The labelled images of SPLIT_DIR/annotations.json (COCO), in the file's order; BadInput says what is wrong.
 
-    `ignore_boxes` of an image, and annotations with iscrowd, become ignore regions.
+    `classes`: the names, in the order of the labels; a file that has others is refused. `ignore_boxes` of an image, and
+    annotations with iscrowd, become ignore regions.
     """
     path = os.path.join(split_dir, "annotations.json")
     if not os.path.isdir(split_dir):
@@ -64,15 +105,16 @@ def load_split(split_dir: str) -> List[Truth]:
     at = "categories"
     try:
         label_of = {}
+        numbers = {name: number for number, name in enumerate(classes)}
         for entry in data["categories"]:
-            if entry["name"] not in CLASSES:
+            if entry["name"] not in numbers:
                 raise BadInput(
                     f"no class is called {entry['name']!r}",
                     path + ", categories",
-                    "only " + ", ".join(CLASSES),
-                    "rename or map it with `jetmask data import`",
+                    "only " + ", ".join(classes),
+                    "rename or map it with `jetmask data import`, or use a model of these classes",
                 )
-            label_of[entry["id"]] = CLASSES.index(entry["name"])
+            label_of[entry["id"]] = numbers[entry["name"]]
         rows = {}  # type: Dict[Any, Tuple[List[Any], List[int], List[Any]]]
         for number, entry in enumerate(data["images"]):
             at = f"images[{number}]"
@@ -183,13 +225,14 @@ def tally(
 ) -> Tally:
     """Match all detections of class `label` with the truth.
 
-    `detections`: per image a pair (xyxy (D, 4) in pixels of the stored image, scores (D, 3)), as `Faces`.
+    `detections`: per image a pair (xyxy (D, 4) in pixels of the stored image, scores (D, C)), as `Faces`.
     `ignored_labels`: classes whose truth boxes are ignore regions. `area_range`: square pixels of the truth box, both
     ends included; truth outside it is ignored, and so is an unmatched detection outside it.
     """
     all_scores, all_hits, all_images, positives = [], [], [], []
     for number, (truth, (xyxy, scores)) in enumerate(zip(truths, detections)):
-        scores = np.asarray(scores, np.float64).reshape(-1, len(CLASSES))[:, label]
+        scores = np.asarray(scores, np.float64)
+        scores = scores[:, label] if scores.ndim == 2 else scores.reshape(-1)[:0]  # an empty list has no columns
         order = np.argsort(-scores, kind="stable")
         order = order[scores[order] > MIN_SCORE][:MAX_DETECTIONS]
         found = np.asarray(xyxy, np.float64).reshape(-1, 4)[order]
@@ -245,49 +288,85 @@ def _mean(values: Sequence[Optional[float]]) -> Optional[float]:
     return sum(known) / len(known) if known else None
 
 
-def _two_class(truths: Sequence[Truth], detections: Sequence[Any], area_range: Tuple[float, float]) -> List[Tally]:
-    return [tally(truths, detections, label, (2,), area_range) for label in TWO_CLASS]
+def _scored(
+    truths: Sequence[Truth], detections: Sequence[Any], classes: Sequence[str], area_range: Tuple[float, float] = _ALL
+) -> List[Tally]:
+    scored, ignored = scheme(classes)
+    return [tally(truths, detections, label, ignored, area_range) for label in scored]
 
 
-def map50(truths: Sequence[Truth], detections: Sequence[Any]) -> Optional[float]:
-    """The two-class mAP50 alone, in points; None when there is no truth of either class."""
-    return _mean([average_precision(counted) for counted in _two_class(truths, detections, _ALL)])
+def map50(truths: Sequence[Truth], detections: Sequence[Any], classes: Sequence[str] = CLASSES) -> Optional[float]:
+    """The figure alone (two-class for the mask classes), in points; None when there is no truth that it counts."""
+    return _mean([average_precision(counted) for counted in _scored(truths, detections, classes)])
 
 
-def evaluate(truths: Sequence[Truth], detections: Sequence[Any]) -> Dict[str, Any]:
+def evaluate(truths: Sequence[Truth], detections: Sequence[Any], classes: Sequence[str] = CLASSES) -> Dict[str, Any]:
     """All figures, AP in points 0..100 (None without truth).
 
-    `detections`: per image (xyxy (D, 4), scores (D, 3)), in the order of `truths`. Returns `map50` (two-class, the
-    gating figure), `per_class` (its parts), `by_size` {small, medium, large}, `three_class` {map50, per_class}, and
-    `counts` of truth boxes per class, and per size for the first two classes.
+    `detections`: per image (xyxy (D, 4), scores (D, C)), in the order of `truths`. Returns `map50` (the gating figure),
+    `per_class` (its parts), `by_size` {small, medium, large}, for the mask classes `three_class` {map50, per_class},
+    and `counts` of truth boxes per class, and per size for the classes that the figure counts.
     """
     if len(truths) != len(detections):
         raise ValueError(f"{len(truths)} images, {len(detections)} detections")
-    two = _two_class(truths, detections, _ALL)
+    counted = scheme(classes).scored
+    parts = _scored(truths, detections, classes)
     by_size, size_counts = {}, {}
     for name, area_range in SIZES.items():
-        parts = _two_class(truths, detections, area_range)
-        by_size[name] = _mean([average_precision(part) for part in parts])
-        size_counts[name] = int(sum(part.positives.sum() for part in parts))
-    three = [average_precision(tally(truths, detections, label)) for label in range(len(CLASSES))]
-    per_class = [average_precision(part) for part in two]
+        sized = _scored(truths, detections, classes, area_range)
+        by_size[name] = _mean([average_precision(part) for part in sized])
+        size_counts[name] = int(sum(part.positives.sum() for part in sized))
+    per_class = [average_precision(part) for part in parts]
     labels = np.concatenate([truth.labels for truth in truths]) if len(truths) else np.zeros(0, np.int64)
-    return {
+    result: Dict[str, Any] = {
         "map50": _mean(per_class),
-        "per_class": {CLASSES[label]: value for label, value in zip(TWO_CLASS, per_class)},
+        "per_class": {classes[label]: value for label, value in zip(counted, per_class)},
         "by_size": by_size,
-        "three_class": {"map50": _mean(three), "per_class": dict(zip(CLASSES, three))},
-        "counts": {
-            "images": len(truths),
-            "ignore_regions": int(sum(len(truth.ignore) for truth in truths)),
-            "per_class": {name: int((labels == label).sum()) for label, name in enumerate(CLASSES)},
-            "by_size": size_counts,
-        },
     }
+    if tuple(classes) == CLASSES:
+        three = [average_precision(tally(truths, detections, label)) for label in range(len(CLASSES))]
+        result["three_class"] = {"map50": _mean(three), "per_class": dict(zip(CLASSES, three))}
+    result["counts"] = {
+        "images": len(truths),
+        "ignore_regions": int(sum(len(truth.ignore) for truth in truths)),
+        "per_class": {name: int((labels == label).sum()) for label, name in enumerate(classes)},
+        "by_size": size_counts,
+    }
+    return result
+
+
+def every_class(result: Dict[str, Any]) -> Dict[str, Optional[float]]:
+    """AP of each class of what `evaluate` gave, all of them: for the mask classes that of mask_worn_incorrect too."""
+    return dict(result.get("three_class", {}).get("per_class", {}), **result["per_class"])
+
+
+def interval(
+    truths: Sequence[Truth],
+    detections: Sequence[Any],
+    classes: Sequence[str] = CLASSES,
+    resamples: int = 200,
+    seed: int = 0,
+) -> Optional[Tuple[float, float]]:
+    """95 % bounds of the figure by a bootstrap over images (percentiles 2.5 and 97.5); None without truth."""
+    return bounds(_scored(truths, detections, classes), resamples, seed)
+
+
+def bounds(parts: Sequence[Tally], resamples: int = 200, seed: int = 0) -> Optional[Tuple[float, float]]:
+    """95 % bounds of the mean AP of these tallies of the same images; None without truth."""
+    if not parts or not any(part.positives.any() for part in parts):
+        return None
+    values = _resampled(parts, _draws(len(parts[0].positives), resamples, seed))
+    low, high = np.percentile(values[np.isfinite(values)], [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _draws(size: int, resamples: int, seed: int) -> np.ndarray:
+    random = np.random.RandomState(seed)
+    return np.stack([np.bincount(random.randint(0, size, size), minlength=size) for _ in range(resamples)])
 
 
 def _resampled(parts: Sequence[Tally], draws: np.ndarray) -> np.ndarray:
-    """Two-class mAP50 for each row of `draws` (resamples, images), how often each image was drawn; nan if no truth."""
+    """The mean AP for each row of `draws` (resamples, images), how often each image was drawn; nan if no truth."""
     trimmed = []
     for part in parts:
         # Misses after the last hit change nothing in any resample.
@@ -298,22 +377,26 @@ def _resampled(parts: Sequence[Tally], draws: np.ndarray) -> np.ndarray:
 
 
 def paired_bootstrap(
-    truths: Sequence[Truth], before: Sequence[Any], after: Sequence[Any], resamples: int = 1000, seed: int = 0
+    truths: Sequence[Truth],
+    before: Sequence[Any],
+    after: Sequence[Any],
+    resamples: int = 1000,
+    seed: int = 0,
+    classes: Sequence[str] = CLASSES,
 ) -> Dict[str, float]:
-    """How sure a change of the two-class mAP50 is: both detectors on the same resampled images.
+    """How sure a change of the figure is (see `scheme`): both detectors on the same resampled images.
 
     `before`, `after`: detections as for `evaluate`. Returns points: `before`, `after`, `difference` (after - before),
     and its 95 % bounds `low` and `high` (percentiles 2.5 and 97.5 over images drawn with replacement; Efron 1979).
     """
     if not truths:
         raise ValueError("no images")
-    random = np.random.RandomState(seed)
     size = len(truths)
-    draws = np.stack([np.bincount(random.randint(0, size, size), minlength=size) for _ in range(resamples)])
-    parts = [_two_class(truths, detections, _ALL) for detections in (before, after)]
+    draws = _draws(size, resamples, seed)
+    parts = [_scored(truths, detections, classes) for detections in (before, after)]
     old, new = (_mean([average_precision(part) for part in pair]) for pair in parts)
     if old is None or new is None:
-        raise ValueError("no truth of either class")
+        raise ValueError("no truth of any class")
     spread = _resampled(parts[1], draws) - _resampled(parts[0], draws)
     low, high = np.percentile(spread[np.isfinite(spread)], [2.5, 97.5])
     return {

@@ -178,7 +178,7 @@ class Store:
             label, zone = event.get("label"), event.get("zone")
             body = json.dumps({key: value for key, value in event.items() if key != "number"})
             rows.append((event["number"], at, event["kind"], camera, label, zone, body))
-            if event["kind"] == "entered" and label is not None:
+            if event["kind"] == "enter" and label is not None:
                 key = (int(at // 3600), camera or "", label)
                 persons[key] = persons.get(key, 0) + 1
         with self._connection:

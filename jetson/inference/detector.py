@@ -1,7 +1,7 @@
 """The one way from a frame to faces: letterbox, engine, decoding, suppression, merging. All callers go through here."""
 
 import time
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -10,10 +10,11 @@ from jetson.engine import open_engine
 from jetson.vision import boxes, letterbox
 
 
-class Faces(NamedTuple("Faces", [("xyxy", np.ndarray), ("scores", np.ndarray)])):
-    """Faces of one frame, best first: `xyxy` float32 (N, 4) in frame pixels, `scores` float32 (N, 3) per class."""
+class Faces(NamedTuple):
+    """Faces of one frame, best first: `xyxy` float32 (N, 4) in frame pixels, `scores` float32 (N, C) per class."""
 
-    __slots__ = ()
+    xyxy: np.ndarray
+    scores: np.ndarray
 
     @property
     def labels(self) -> np.ndarray:
@@ -40,8 +41,30 @@ def find(
 
     What is found over a score does not depend on the score that was asked for.
     """
+    return find_in(pick(outputs, recipe, score), recipe, frame_wh, scale, score)
+
+
+class Picked(NamedTuple):
+    """What `find_in` needs of a network's outputs, a copy: a few cells instead of the maps."""
+
+    cells: List[boxes.Cells]
+    classes: int
+
+
+def pick(outputs: Mapping[str, np.ndarray], recipe: Mapping[str, Any], score: float) -> Picked:
+    """The cells that faces over `score` are made of."""
+    least = score if recipe.get("vote_iou") is None else score * boxes.VOTE_SHARE
+    return Picked(boxes.pick(outputs, recipe, least), outputs[f"cls_{recipe['strides'][0]}"].shape[1])
+
+
+def find_in(
+    picked: Picked, recipe: Mapping[str, Any], frame_wh: Tuple[int, int], scale: Tuple[float, float], score: float
+) -> Faces:
+    """`find`, from the cells that `pick` found over the same score."""
     vote_iou = recipe.get("vote_iou")
-    xyxy, scores = boxes.decode(outputs, recipe, score if vote_iou is None else score * boxes.VOTE_SHARE)
+    xyxy, scores = boxes.decode_cells(picked.cells, picked.classes)
+    if not len(xyxy):
+        return Faces(xyxy, scores)
     # Suppression works on the boxes as they are shown; what lies wholly in the padding clips to nothing.
     xyxy = letterbox.to_frame(xyxy, scale, frame_wh)
     inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
@@ -126,6 +149,16 @@ class Detector:
         outputs = self.engine.collect()
         self.timings["infer_ms"] = (time.perf_counter() - started) * 1e3
         return outputs
+
+    def pick(self, outputs: Mapping[str, np.ndarray], score: float) -> Picked:
+        """What `finish_picked` needs of `outputs`, which the engine overwrites with the next inference."""
+        return pick(outputs, self.decode, score)
+
+    def finish_picked(
+        self, picked: Picked, frame_wh: Tuple[int, int], scale: Tuple[float, float], score: float
+    ) -> Faces:
+        """`finish`, of what was picked over the same score."""
+        return find_in(picked, self.decode, frame_wh, scale, score)
 
     def finish(
         self,

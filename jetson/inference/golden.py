@@ -69,7 +69,8 @@ def differences(detector: Detector, frame: np.ndarray, expected: Dict[str, Any],
     threshold = expected["score"]
     found = detector.detect(frame, max(0.0, threshold - tolerance["score"]))
     wanted_xyxy = np.array([face["xyxy"] for face in expected["faces"]], np.float32).reshape(-1, 4)
-    wanted_scores = np.array([face["scores"] for face in expected["faces"]], np.float32).reshape(-1, 3)
+    wanted_scores = np.array([face["scores"] for face in expected["faces"]], np.float32)
+    wanted_scores = wanted_scores.reshape(len(wanted_xyxy), found.scores.shape[1])
     overlap = boxes.iou_matrix(wanted_xyxy, found.xyxy)
     apart = np.abs(wanted_scores[:, None] - found.scores[None]).max(axis=2) if len(found) else overlap
     same = (overlap >= tolerance["iou"]) & (apart <= tolerance["score"])

@@ -3,7 +3,7 @@
     stage 1  _take      the newest frame of the next camera          jetson.capture.camera
              _fill      letterboxed into an input buffer             jetson.vision.letterbox
     stage 2  _submit    the engine computes                          jetson.engine
-             _collect   its outputs are kept
+             _collect   the cells that may be faces are kept         jetson.vision.boxes
     stage 3  _publish   boxes from the outputs                       jetson.inference.detector, jetson.vision.boxes
                         persons from the boxes                       jetson.tracking.tracker
                         lines crossed, zones entered                 jetson.tracking.zones
@@ -25,9 +25,10 @@ from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Seque
 import cv2
 import numpy as np
 
+from jetson.bundle.classes import MASK_CLASSES, Classes
 from jetson.capture import source
 from jetson.capture.camera import Camera, Frame
-from jetson.inference.detector import Detector, Faces
+from jetson.inference.detector import Detector, Faces, Picked
 from jetson.inference.histogram import Histogram, Rate
 from jetson.tracking import tracker
 from jetson.tracking.zones import Counter, ZoneEvent
@@ -68,9 +69,10 @@ class Result(NamedTuple):
 class View:
     """One camera with its tracker, its lines and zones, and its newest result."""
 
-    def __init__(self, camera: Camera, score: float, zones: Counter) -> None:
+    def __init__(self, camera: Camera, score: float, zones: Counter, classes: Classes = MASK_CLASSES) -> None:
         self.camera = camera
-        self.tracker = tracker.Tracker(score)
+        self.classes = classes
+        self.tracker = tracker.Tracker(score, len(classes.names), classes.ignored())
         self.zones = zones
         self.latest: Optional[Result] = None
         self.results = 0
@@ -96,7 +98,8 @@ class _Slot:
 
     def __init__(self) -> None:
         self.blob: Optional[np.ndarray] = None
-        self.outputs: Dict[str, np.ndarray] = {}
+        self.picked: Optional[Picked] = None
+        self.score = 0.0  # over which it was picked
         self.frame: Optional[Frame] = None
         self.active: Optional[Active] = None
         self.scale = (1.0, 1.0)
@@ -131,15 +134,20 @@ class Runner:
         spare: Optional[Callable[[bool], bool]] = None,
         reopen: Optional[Callable[[Any], Detector]] = None,
         zones: Optional[Sequence[Counter]] = None,
+        classes: Classes = MASK_CLASSES,
     ) -> None:
         self.score = detector.decode["score"] if score is None else score
         self._score_of_bundle = score is None
-        self._change = threading.Condition()
+        lock = threading.Lock()
+        # One lock, and a condition for each thread that waits: a frame from a camera wakes nobody but stage 1.
+        self._change = threading.Condition(lock)  # a new frame, or the one that was laid out is fetched
+        self._laid_out = threading.Condition(lock)
         self.views = [
             View(
                 Camera(where, index, self._wake, every_frame),
                 self.score,
-                zones[index] if zones is not None else Counter([]),
+                zones[index] if zones is not None else Counter([], classes.names),
+                classes,
             )
             for index, where in enumerate(sources)
         ]
@@ -188,7 +196,9 @@ class Runner:
         for view in self.views:
             view.camera.ask_to_stop()  # all at once, then each is waited for
         self._stop.set()
-        self._wake()
+        with self._change:
+            self._change.notify_all()
+            self._laid_out.notify_all()
         for view in self.views:
             view.camera.stop()
         end = time.monotonic() + timeout_s
@@ -277,7 +287,7 @@ class Runner:
         camera = slot.work()[0].camera
         with self._change:
             self._ready = slot
-            self._change.notify_all()
+            self._laid_out.notify()
             while self._ready is slot and not self._stop.is_set():
                 self._change.wait(0.25)
                 if self._ready is slot and not camera.every_frame and camera.fresh():
@@ -329,16 +339,16 @@ class Runner:
         active.detector.submit(blob)
 
     def _collect(self, slot: _Slot) -> None:
-        outputs = slot.work()[1].detector.collect()
+        detector = slot.work()[1].detector
+        outputs = detector.collect()
         # A frame that was given ahead begins when the one before it has ended.
         slot.times[2], slot.times[3] = max(slot.times[2], self._infer_ended), time.monotonic()
         self._infer_ended = slot.times[3]
-        for name, value in outputs.items():
-            # The engine reuses its output buffers with the next call, which begins before this frame ends.
-            kept = slot.outputs.get(name)
-            if kept is None or kept.shape != value.shape:
-                kept = slot.outputs[name] = np.empty(value.shape, value.dtype)
-            np.copyto(kept, value)
+        # The engine reuses its output buffers with the next call, which begins before this frame ends: what may be a
+        # face is taken out now, which is less work than copying them. Unsure faces keep tracks alive, so they are
+        # taken too; they are not shown or counted by themselves.
+        slot.score = min(self.score, tracker.LOW_SCORE)
+        slot.picked = detector.pick(outputs, slot.score)
 
     def _fetch(self, under_way: Deque[_Slot]) -> Optional[_Slot]:
         """The slot that is laid out; waits for one when nothing is under way."""
@@ -350,7 +360,7 @@ class Runner:
                 self.engine_error = f"trade-off sampling: {type(error).__name__}: {error}"
         with self._change:
             if self._ready is None and not used and not under_way:
-                self._change.wait(0.25)
+                self._laid_out.wait(0.25)
             slot, self._ready = self._ready, None
             if slot is not None:
                 self._change.notify_all()
@@ -401,8 +411,8 @@ class Runner:
         frame, active, _ = slot.work()
         view = self.views[frame.camera.index]
         began = time.monotonic()
-        # Unsure faces keep tracks alive, so they are decoded too; they are not shown or counted by themselves.
-        faces = active.detector.finish(slot.outputs, frame.wh, slot.scale, min(self.score, tracker.LOW_SCORE))
+        assert slot.picked is not None
+        faces = active.detector.finish_picked(slot.picked, frame.wh, slot.scale, slot.score)
         if frame.turn != view.turn:  # the file has begun again
             self._leave(view)
             view.turn = frame.turn

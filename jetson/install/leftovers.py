@@ -192,10 +192,10 @@ def _run(command: List[str]) -> str:
         done = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=120
         )
-    except subprocess.TimeoutExpired:
-        raise JetmaskError(f"`{text}` did not end within 120 s")
+    except subprocess.TimeoutExpired as error:
+        raise JetmaskError(f"`{text}` did not end within 120 s") from error
     except OSError as error:
-        raise JetmaskError(f"`{text}` cannot be run: {error.strerror}")
+        raise JetmaskError(f"`{text}` cannot be run: {error.strerror}") from error
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip()
         raise JetmaskError(f"`{text}` failed: {said[-300:]}")

@@ -71,6 +71,18 @@ def _unit_path(service: Service) -> str:
     return os.path.join(folder, service["name"])
 
 
+def with_environment(service: Service, name: str, value: str) -> Service:
+    """The same service with a variable in its runner's environment. `value`: without blanks and quotes."""
+    made = dict(service, env=dict(service.get("env", {}), **{name: value}))
+    if service["kind"] == "docker":
+        words = list(service["start"])
+        at = words.index("run") + 1  # docker's own words come before, those of the runner after the image
+        made["start"] = words[:at] + ["-e", f"{name}={value}"] + words[at:]
+    elif service["kind"] == "systemd":
+        made["unit"] = service["unit"].replace("[Service]\n", f"[Service]\nEnvironment={name}={value}\n", 1)
+    return made
+
+
 def start(service: Service, state: str) -> None:
     """Start the runner; it must not be running. JetmaskError with the tool's words where that fails."""
     kind = service["kind"]

@@ -7,8 +7,10 @@ changes within the first week (days, nights, its weekend) is taken for usual; wh
 while the figures stay is not seen.
 """
 
+import hashlib
 import math
 import os
+import re
 import threading
 import time
 from typing import Any, Callable, Dict, List, Optional, Sequence
@@ -17,6 +19,7 @@ import cv2
 import numpy as np
 
 from jetson import files
+from jetson.capture.address import shown
 from jetson.errors import BadInput
 from jetson.evaluation import agreement
 from jetson.inference.detector import Faces
@@ -33,6 +36,12 @@ CALM_SLICES = 24
 _SIDES = (480, 640)  # of the middle of the picture that sharpness is measured in
 _MOST_CAMERAS = 32
 _SCHEMA = 1
+# Passwords that earlier versions left out of a camera's name.
+_FORMER_SECRET = re.compile(
+    r"((?:[/?&;]|(?<=[^/?&;\s])_)(?:password|passwd|pass|pwd|psw|token)=)"
+    r"(?:(?!_[a-z]+=)[^&;/?\s\"'])+",
+    re.IGNORECASE,
+)
 SCALES = (
     Scale("brightness", "brightness, mean grey level", 0.0, 256.0, 32, 12.0, False),
     # log10 of the Laplacian's variance over the picture's: a factor of light drops out, so that dark is not blurred.
@@ -59,8 +68,24 @@ def sharpness(image: np.ndarray) -> float:
 
 
 def identity(source: Any) -> str:
-    """What a camera is called in the file: its options (size, rate) may change without its being another one."""
-    return source.label if source.kind == "rtsp" else f"{source.kind}:{source.path}"
+    """What a camera is called in the file: its options (size, rate) may change without its being another one.
+
+    Of one in a network neither user name, path nor query is written down, since there may be a password in each: a
+    digest tells two cameras at one address apart, and is slow to make, so that nobody tries words against it.
+    """
+    if source.kind not in ("rtsp", "stream"):
+        return f"{source.kind}:{source.path}"
+    address = re.sub(r"^([^/]*//)[^/]*@", r"\1", source.path)
+    digest = hashlib.pbkdf2_hmac("sha256", address.encode("utf-8", "surrogateescape"), b"jetmask drift", 50000)
+    return f"{shown(source.uri)} {digest.hex()[:16]}"
+
+
+def _former_identity(source: Any) -> str:
+    """What it was called before: a file that was learnt then is still its own."""
+    if source.kind != "rtsp":
+        return f"{source.kind}:{source.path}"
+    hidden = re.sub(r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s\"']*@", r"\1***@", source.uri)
+    return _FORMER_SECRET.sub(r"\1***", hidden)
 
 
 def default_path() -> Optional[str]:
@@ -87,8 +112,9 @@ def open_for(
     if wish == "off":
         return None
     names = [identity(one) for one in sources]
+    former = [_former_identity(one) for one in sources]
     try:
-        return Drift(wish or default_path(), names, days, tell).start()
+        return Drift(wish or default_path(), names, days, tell, former=former).start()
     except BadInput as error:
         if wish:
             raise
@@ -99,8 +125,9 @@ def open_for(
 class Drift:
     """All cameras' signals. `see` and `sample` take what is measured; a thread judges and writes to `path`, if any.
 
-    `tell(camera, look, reason)` is called in that thread when a camera begins or ends to be one to look at. `wall` and
-    `clock` give Unix and monotonic seconds. BadInput when the file is not ours.
+    `former`: what the cameras were called by earlier versions. `tell(camera, look, reason)` is called in that thread
+    when a camera begins or ends to be one to look at. `wall` and `clock` give Unix and monotonic seconds. BadInput when
+    the file is not ours.
     """
 
     def __init__(
@@ -111,11 +138,13 @@ class Drift:
         tell: Callable[[int, bool, str], None] = lambda camera, look, reason: None,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
+        former: Sequence[str] = (),
     ) -> None:
         self.path = path
         self.days = days
         self.error = ""
         self._names = [f"{number} {name}" for number, name in enumerate(cameras)]
+        self._former = {f"{number} {name}": self._names[number] for number, name in enumerate(former)}
         self._slice_s = days * 86400.0 / REFERENCE
         self._tell = tell
         self._wall = wall
@@ -302,6 +331,8 @@ class Drift:
                 or not isinstance(camera.get("saved"), (int, float))
             ):
                 raise BadInput("not histograms of jetmask", where, "what `serve` wrote there itself", remedy)
+            if name not in self._names and self._former.get(name) not in contents["cameras"]:
+                name = self._former.get(name, name)
             if name not in self._names:
                 self._others[name] = camera
                 continue

@@ -5,6 +5,7 @@ No picture is kept unless it was switched on, and then only the best crop of a f
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import threading
@@ -13,11 +14,14 @@ from collections import OrderedDict, deque
 from datetime import datetime, timezone
 from typing import Any, BinaryIO, Callable, Deque, Dict, List, Optional, Tuple
 
-from jetson.bundle.manifest import CLASSES
+from jetson.bundle.classes import MASK_CLASSES, Classes
 from jetson.errors import BadInput
 
 KEPT = 1000
 KEPT_CROPS = 200
+MEMORY = 10000
+MEMORY_BYTES = 8 << 20
+_AT_ONCE = 100
 _TAIL = 1 << 20
 
 
@@ -26,10 +30,17 @@ def stamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
+def unstamp(text: str) -> float:
+    """Unix seconds of what `stamp` wrote."""
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc).timestamp()
+
+
 class Journal:
     """The events of all cameras. With `path`, each is on the disk (fsync) before anybody is told of it.
 
-    `tell(event)` is called after an event was kept. Safe to call from several threads.
+    What a full or broken disk does not take waits in memory, up to MEMORY events of MEMORY_BYTES together, and is
+    written in its order when there is room again; over that the oldest goes, and is counted in `dropped`. `tell(event)`
+    is called after an event was kept. Safe to call from several threads.
     """
 
     def __init__(
@@ -43,14 +54,20 @@ class Journal:
         self.error = ""
         self._tell = tell
         self._lock = threading.Lock()
+        self._first = 1  # the number of the first event of this start
         self._events: Deque[Dict[str, Any]] = deque(maxlen=KEPT)
         self._crops: OrderedDict[str, Tuple[float, bytes]] = OrderedDict()
         self._number = 0
+        self.dropped = 0
+        self._waiting: Deque[bytes] = deque()  # lines that the disk has not taken
+        self._waiting_bytes = 0
+        self._torn = False  # half a line stands at the file's end and cannot be cut off
         self._file: Optional[BinaryIO] = None
         if path:
             self._number = _mend(path)
+            self._first = self._number + 1
             try:
-                self._file = open(path, "ab")  # noqa: SIM115 (closed by close())
+                self._file = _opened(path)
             except OSError as error:
                 # A card that has become read-only under a runner is no reason not to start it again: a camera that is
                 # watched matters more. A file that was never there is a mistake.
@@ -67,19 +84,64 @@ class Journal:
         with self._lock:
             self._number += 1
             event = dict({"at": stamp(time.time())}, number=self._number, kind=kind, **fields)
-            if self._file is not None and self.path is not None:
-                try:
-                    self._file = file = _followed(self.path, self._file)
-                    file.write(json.dumps(event).encode() + b"\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                    self.error = ""
-                except OSError as error:
-                    # A full disk must not end the service; the page says that events are no longer written.
-                    self.error = f"events are not written: {error.strerror}"
+            if self.path is not None:
+                self._waiting.append(json.dumps(event).encode() + b"\n")
+                self._waiting_bytes += len(self._waiting[-1])
+                self._write(self.path)
             self._events.append(event)
         self._tell(event)
         return event
+
+    def clock_stepped(self, by_s: float) -> None:
+        """The wall clock was set by `by_s` seconds: events of before carry the correction.
+
+        Those in memory get corrected times and `clock_corrected_s`; what is in the file stays, and an event "clock
+        stepped" says by how much the times of which numbers (`first` to `last`, of this start) are wrong.
+        """
+        with self._lock:
+            first, last = self._first, self._number
+            # Replaced, not changed: whoever was told of an event may be writing it out just now.
+            self._events = deque((_corrected(event, by_s, first) for event in self._events), maxlen=KEPT)
+            waiting = [_corrected(json.loads(line.decode()), by_s, first) for line in self._waiting]
+            self._waiting = deque(json.dumps(event).encode() + b"\n" for event in waiting)
+            self._waiting_bytes = sum(len(line) for line in self._waiting)
+        self.add("clock stepped", by_s=round(by_s, 3), first=first, last=last)
+
+    def retry(self) -> None:
+        """Write what waits, if anything does; to be called now and then, since the next event may be far."""
+        with self._lock:
+            if self._waiting and self.path is not None:
+                self._write(self.path)
+
+    def state(self) -> Dict[str, Any]:
+        """{waiting, dropped, error}: events that the file has not taken yet, and that it never will."""
+        return {"waiting": len(self._waiting), "dropped": self.dropped, "error": self.error}
+
+    def _write(self, path: str) -> None:
+        """Bring all that waits to the disk; a full one must not end the service, and is told on the page."""
+        try:
+            self._file = file = _opened(path) if self._file is None else _followed(path, self._file)
+            while self._waiting:
+                lines = list(itertools.islice(self._waiting, _AT_ONCE))  # a nearly full disk takes some of many
+                _append(file, (b"\n" if self._torn else b"") + b"".join(lines))
+                self._torn = False
+                for line in lines:
+                    self._waiting.popleft()
+                    self._waiting_bytes -= len(line)
+            self.error = f"{self.dropped} events were lost while the disk took none" if self.dropped else ""
+        except _Torn:
+            self._torn = True
+            self._tell_trouble("half a line stands at the end of the file")
+        except OSError as error:
+            self._tell_trouble(error.strerror or str(error))
+
+    def _tell_trouble(self, reason: str) -> None:
+        while len(self._waiting) > MEMORY or self._waiting_bytes > MEMORY_BYTES:
+            self._waiting_bytes -= len(self._waiting.popleft())
+            self.dropped += 1
+        self.error = f"events are not written: {reason}; {len(self._waiting)} wait in memory"
+        if self.dropped:
+            self.error += f", {self.dropped} were lost"
 
     def latest(self, count: int = 50, after: int = 0) -> List[Dict[str, Any]]:
         """The newest events, newest first, with numbers over `after`."""
@@ -111,11 +173,47 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         with self._lock:
-            file, self._file = self._file, None
+            if self._waiting and self.path is not None:
+                self._write(self.path)
+            file, self._file, self.path = self._file, None, None
         if file is not None:
-            # What a full disk did not take before, it does not take now; that was told.
             with contextlib.suppress(OSError):
                 file.close()
+
+
+class _Torn(OSError):
+    """A part of what should be written was, and could not be taken back."""
+
+
+def _opened(path: str) -> BinaryIO:
+    return open(path, "ab", buffering=0)  # nothing that a later write would bring half
+
+
+def _append(file: BinaryIO, data: bytes) -> None:
+    """All of `data` at the file's end and on the disk, or nothing of it."""
+    start = os.fstat(file.fileno()).st_size
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(file.fileno(), view) :]
+        os.fsync(file.fileno())
+    except OSError as error:
+        try:
+            os.ftruncate(file.fileno(), start)
+        except OSError:
+            raise _Torn(error.errno, error.strerror) from error
+        raise
+
+
+def _corrected(event: Dict[str, Any], by_s: float, first: int) -> Dict[str, Any]:
+    """An event with its times moved by `by_s`, where it is of this start."""
+    if event["number"] < first:
+        return event
+    moved = dict(event, clock_corrected_s=round(event.get("clock_corrected_s", 0.0) + by_s, 3))
+    for key in ("at", "began"):
+        if key in event:
+            moved[key] = stamp(unstamp(event[key]) + by_s)
+    return moved
 
 
 def _followed(path: str, old: BinaryIO) -> BinaryIO:
@@ -123,7 +221,7 @@ def _followed(path: str, old: BinaryIO) -> BinaryIO:
     with contextlib.suppress(FileNotFoundError):
         if os.path.samestat(os.stat(path), os.fstat(old.fileno())):
             return old
-    fresh = open(path, "ab")  # noqa: SIM115 (closed by close())
+    fresh = _opened(path)
     with contextlib.suppress(OSError):
         old.close()
     return fresh
@@ -163,13 +261,16 @@ def _mend(path: str) -> int:
     return 0
 
 
-def from_track(event: Any, camera: int, uri: str, wall: float, monotonic: float) -> Dict[str, Any]:
+def from_track(
+    event: Any, camera: int, uri: str, wall: float, monotonic: float, classes: Classes = MASK_CLASSES
+) -> Dict[str, Any]:
     """A tracker's event as the fields of a journal entry; `wall` and `monotonic` are the same moment."""
     return {
         "camera": camera,
         "source": uri,
         "person": event.track,
-        "label": CLASSES[event.label],
+        "label": classes.names[event.label],
+        "role": classes.roles[event.label],
         "began": stamp(wall - monotonic + event.began),
         "at": stamp(wall - monotonic + event.at),
     }

@@ -5,7 +5,7 @@ import time
 from typing import Any, Dict, List, Optional
 
 from jetson import __version__
-from jetson.bundle.manifest import CLASSES, Manifest
+from jetson.bundle.manifest import Manifest
 from jetson.inference.runner import STAGES, Runner, View
 from jetson.monitor.journal import Journal, stamp
 from jetson.tracking import tracker
@@ -154,6 +154,7 @@ class Status:
 
     def _camera(self, view: View, now: float) -> Dict[str, Any]:
         camera, latest = view.camera, view.latest
+        names = self.manifest.classes
         # What was seen seconds ago is not what is there: counts are given only for a live picture.
         current = (
             latest is not None
@@ -186,9 +187,9 @@ class Status:
             "capture_pid": camera.pid,
             "frame_age_ms": round((now - latest.arrived) * 1e3, 1) if latest else None,
             "latency_ms": {stage: round(value, 3) for stage, value in latest.ms.items()} if latest else None,
-            "faces": [dict(tracker.describe(face), label=CLASSES[face.label]) for face in tracks],
-            "now": {name: tracker.count_of(tracks, label) for label, name in enumerate(CLASSES)},
-            "persons": dict(zip(CLASSES, totals), total=persons),
+            "faces": [dict(tracker.describe(face), label=names[face.label]) for face in tracks],
+            "now": {name: tracker.count_of(tracks, label) for label, name in enumerate(names)},
+            "persons": dict(zip(names, totals), total=persons),
             "drift": self.drift.state(camera.index) if self.drift is not None else None,
             **view.zones.state(bool(current)),
         }
@@ -213,6 +214,7 @@ class Status:
         """Everything, as JSON-ready values."""
         now = time.monotonic()
         runner, tradeoff, governor = self.runner, self.tradeoff, self.governor
+        classes = self.manifest.class_list
         return {
             "product": "jetmask",
             "version": __version__,
@@ -222,7 +224,9 @@ class Status:
             "uptime_s": round(now - runner.started, 1),
             "health": self.health(),
             "variant": self.variant(),
-            "classes": list(CLASSES),
+            "classes": list(classes.names),
+            "roles": dict(zip(classes.names, classes.roles)),
+            "words": dict(zip(classes.names, classes.words())),
             "score": runner.score,
             "fps": round(runner.rate.value(now), 2),
             "results": runner.results,
@@ -232,6 +236,7 @@ class Status:
             "cameras": [self._camera(view, now) for view in runner.views],
             "warnings": self.warnings(),
             "events": self.journal.latest(30),
+            "events_file": self.journal.state(),
             "privacy": self.privacy,
             "memory_bytes": resident_bytes(),
             "reloads": self.reloads,

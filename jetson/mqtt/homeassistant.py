@@ -7,7 +7,7 @@ One retained message for each entity, <discovery prefix>/<component>/<device>/<o
 import json
 import re
 import zlib
-from typing import Any, Dict, Iterable, List, Tuple
+from typing import Any, Dict, Iterable, List, Sequence, Tuple
 
 from jetson import __version__
 from jetson.bundle.manifest import CLASSES
@@ -22,6 +22,7 @@ EVENT_TYPES = (
     "camera back",
     "camera drifted",
     "camera as before",
+    "clock stepped",
     "crossed",
     "zone entered",
     "zone left",
@@ -35,7 +36,14 @@ Places = Dict[str, List[str]]
 
 
 def configs(
-    node: str, device: str, base: str, discovery: str, cameras: List[Places], model: str, event_types: Iterable[str]
+    node: str,
+    device: str,
+    base: str,
+    discovery: str,
+    cameras: List[Places],
+    model: str,
+    event_types: Iterable[str],
+    classes: Sequence[str] = CLASSES,
 ) -> Dict[str, bytes]:
     """Topic -> payload of every entity. `base`: the device's own topics begin with it; `cameras`: what each counts."""
     owner = {
@@ -49,7 +57,7 @@ def configs(
     entities = _device(base, sorted(set(event_types)))
     for number, places in enumerate(cameras):
         topic = f"{base}/camera/{number}"
-        entities += _camera(topic, number) + _places(topic, number, places)
+        entities += _camera(topic, number, classes) + _places(topic, number, places)
     for component, name, keys in entities:
         config = dict(
             keys,
@@ -150,7 +158,7 @@ def _device(base: str, event_types: List[str]) -> List[Tuple[str, str, Dict[str,
     ]
 
 
-def _camera(topic: str, number: int) -> List[Tuple[str, str, Dict[str, Any]]]:
+def _camera(topic: str, number: int, classes: Sequence[str]) -> List[Tuple[str, str, Dict[str, Any]]]:
     entities = [
         (
             "binary_sensor",
@@ -176,18 +184,21 @@ def _camera(topic: str, number: int) -> List[Tuple[str, str, Dict[str, Any]]]:
             },
         ),
     ]
-    for label in CLASSES:
-        words = label.replace("_", " ")
+    icon = "mdi:face-mask" if tuple(classes) == CLASSES else "mdi:tag-outline"
+    for label in classes:
+        words, word = label.replace("_", " "), _word(label)
+        # Of any other name, which may be no word or one of a dictionary's own ("items"), a text in the template.
+        key = "." + label if label in CLASSES else f"[{json.dumps(label, ensure_ascii=False)}]"
         entities.append(
             (
                 "sensor",
-                f"camera{number}_{label}",
+                f"camera{number}_{word}",
                 {
                     "name": f"Camera {number} {words}, now",
                     "state_topic": topic,
                     "state_class": "measurement",
-                    "value_template": f"{{{{ value_json.now.{label} }}}}",
-                    "icon": "mdi:face-mask",
+                    "value_template": f"{{{{ value_json.now{key} }}}}",
+                    "icon": icon,
                 },
             )
         )
@@ -195,12 +206,12 @@ def _camera(topic: str, number: int) -> List[Tuple[str, str, Dict[str, Any]]]:
         entities.append(
             (
                 "sensor",
-                f"camera{number}_persons_{label}",
+                f"camera{number}_persons_{word}",
                 {
                     "name": f"Camera {number} {words}, persons",
                     "state_topic": topic,
                     "state_class": "total",
-                    "value_template": f"{{{{ value_json.persons.{label} }}}}",
+                    "value_template": f"{{{{ value_json.persons{key} }}}}",
                     "icon": "mdi:counter",
                     "last_reset_value_template": "{{ value_json.since }}",
                 },
@@ -246,6 +257,6 @@ def _places(topic: str, number: int, places: Places) -> List[Tuple[str, str, Dic
 
 
 def _word(name: str) -> str:
-    """A name of a line or polygon as a part of a topic and an id, where only ASCII letters, digits, _ and - may be."""
+    """A name of a class, line or polygon as a part of a topic and an id: ASCII letters, digits, _ and - alone."""
     word = re.sub(r"[^A-Za-z0-9_-]", "_", name)
     return word if word == name else f"{word}_{zlib.crc32(name.encode()):08x}"

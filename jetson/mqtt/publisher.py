@@ -21,9 +21,10 @@ import secrets
 import ssl
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from jetson import files
+from jetson.bundle.manifest import CLASSES
 from jetson.errors import DeviceMismatch, JetmaskError
 from jetson.monitor.journal import stamp
 from jetson.mqtt import homeassistant, reasons
@@ -107,6 +108,7 @@ class Mqtt:
         self.standing = Standing(settings.protocol)
         self.cameras: List[homeassistant.Places] = []
         self.model = ""
+        self.classes: Sequence[str] = CLASSES
         self.newest: Optional[Dict[str, Any]] = None
         self.types = set(homeassistant.EVENT_TYPES)
         self.stopping = threading.Event()
@@ -128,9 +130,9 @@ class Mqtt:
             self.device, self.announced = "jetmask_" + secrets.token_hex(6), []
             self.say(f"mqtt: this folder was another device's (a copied card?): known as {self.device} now")
 
-    def start(self, cameras: List[homeassistant.Places], model: str = "") -> "Mqtt":
+    def start(self, cameras: List[homeassistant.Places], model: str = "", classes: Sequence[str] = CLASSES) -> "Mqtt":
         """Begin to connect. `cameras`: the names of each one's lines and zones; `model`: the board's."""
-        self.cameras, self.model = cameras, model
+        self.cameras, self.model, self.classes = cameras, model, classes
         for note in self.settings.notes:
             self.say(note)
         self.spool.start()

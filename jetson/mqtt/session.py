@@ -8,7 +8,7 @@ and send events only once it has come back.
 import json
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 from jetson.monitor.board import hottest
 from jetson.mqtt import homeassistant, reasons
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         announced: List[str]
         cameras: List[homeassistant.Places]
         model: str
+        classes: Sequence[str]
         newest: Optional[Dict[str, Any]]
         types: Set[str]
         say: Callable[[str], None]
@@ -260,6 +261,7 @@ class Session:
                 owner.cameras,
                 owner.model,
                 self._known,
+                owner.classes,
             )
         # Counts are retained, too: those of a camera that is no more, or under a former name, would stay for ever.
         own = [

@@ -9,6 +9,7 @@ from typing import Any, List
 
 from jetson.adapt import governor, tradeoff
 from jetson.capture import source
+from jetson.capture.address import Credentials, has_password
 from jetson.capture.check import check
 from jetson.errors import UsageError
 from jetson.monitor import drift
@@ -33,7 +34,17 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
     """All arguments but the bundle (shared with `jetmask run`)."""
     add = parser.add_argument
     add(
-        "--source", action="append", required=True, metavar="URI", help=source.EXAMPLES + "; may be given several times"
+        "--source",
+        action="append",
+        required=True,
+        metavar="URI",
+        help=source.EXAMPLES + "; may be given several times, NAME=ADDRESS gives it a name",
+    )
+    add(
+        "--credentials",
+        metavar="FILE",
+        help="names and passwords of cameras, lines of `NAME USER:PASSWORD`; {NAME} in an address stands for them, as "
+        "in rtsp://{NAME}@host/path (default: $JETMASK_CREDENTIALS; more in docs/access.md)",
     )
     add("--variant", metavar="NAME", help="which of the bundle's variants (default: the bundle's default)")
     add("--runtime", metavar="R", help="tensorrt, onnxruntime or litert (default: the first that is here)")
@@ -84,6 +95,14 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--events", metavar="FILE", help="append events to this file, one JSON object a line (default: kept in memory)")
     add(
+        "--history",
+        metavar="FILE",
+        help="keep the events in this SQLite file, for /history (default: events.sqlite3 in $JETMASK_STATE, if that is "
+        "set); off: not kept",
+    )
+    add("--history-days", type=float, default=30.0, metavar="DAYS", help="remove older events (default %(default).0f)")
+    add("--history-mb", type=float, default=200.0, metavar="MB", help="its largest size (default %(default).0f)")
+    add(
         "--zones",
         metavar="FILE",
         help="lines to count at and polygons to watch, one a line: `line 0 door 0.5,0 0.5,1` (kind, camera, name, "
@@ -125,6 +144,10 @@ def settings_of(args: argparse.Namespace) -> Settings:
             raise UsageError("the governor goes by the measured trade-off, which is off", "--governor")
     if args.eval and args.tradeoff == "off":
         raise UsageError("true AP is measured beside the trade-off, which is off", "--eval")
+    if not 0 < args.history_days <= 3650:
+        raise UsageError(f"not a number of days: {args.history_days}", "--history-days", "over 0 up to 3650")
+    if not 1 <= args.history_mb <= 100000:
+        raise UsageError(f"not a size: {args.history_mb}", "--history-mb", "1 to 100000 MB")
     if not 0.01 <= args.drift_days <= 90:
         raise UsageError(f"not a number of days: {args.drift_days}", "--drift-days", "0.01 to 90")
     if args.score is not None and not 0 < args.score < 1:
@@ -143,6 +166,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         wait_for_source=args.wait_for_source,
         host=args.host,
         port=args.port,
+        credentials=args.credentials,
         token_file=args.token_file,
         users=args.users,
         frame_ancestors=tuple(args.frame_ancestors),
@@ -156,6 +180,9 @@ def settings_of(args: argparse.Namespace) -> Settings:
         governor=args.governor,
         events=args.events,
         zones=args.zones,
+        history=args.history,
+        history_days=args.history_days,
+        history_mb=args.history_mb,
         drift=args.drift,
         drift_days=args.drift_days,
         keep_crops=args.keep_crops,
@@ -168,9 +195,21 @@ def parse_sources(settings: Settings) -> List[source.Source]:
     addresses: List[str] = []
     for uri in settings.sources:
         addresses += source.read_list(uri) if source.is_list(uri) else [uri]
-    found = [
-        source.parse(uri, settings.size, settings.fps, not settings.once, settings.wait_for_source) for uri in addresses
-    ]
+    if any(has_password(uri) for uri in settings.sources):
+        say(
+            "warning: a camera's password stands on the command line, where every user of this machine can read it; "
+            "{NAME} in the address and --credentials keep it from there (docs/access.md)"
+        )
+    credentials = Credentials(settings.credentials)
+    for text in credentials.warnings:
+        say(text)
+    found = []
+    for text in addresses:
+        name, uri = source.named(text)
+        one = source.parse(
+            credentials.fill(uri), settings.size, settings.fps, not settings.once, settings.wait_for_source
+        )
+        found.append(one._replace(name=name))
     for one in found:
         if settings.every_frame and one.live:
             raise UsageError("--every-frame is for files, folders and synthetic://", one.label)

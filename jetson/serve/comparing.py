@@ -79,6 +79,7 @@ class Comparing:
             settings.budget / 100,
             self._truths,
             lambda: self._board.state().get("total_mw"),
+            runner.views[0].classes.names,
         ).start()
         made.in_use = lambda detector: runner.active.detector is detector
         if self._drift is not None:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import threading
 import time
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from jetson import files
 from jetson.bundle import manifest
@@ -12,11 +12,13 @@ from jetson.capture.camera import Camera
 from jetson.capture.source import Source
 from jetson.errors import BadInput
 from jetson.evaluation import average_precision
+from jetson.events.store import Store
 from jetson.inference.detector import Detector
 from jetson.inference.isolated import open_for_threads
 from jetson.inference.runner import Runner
 from jetson.monitor import drift
 from jetson.monitor.board import Board
+from jetson.monitor.clock import WallClock
 from jetson.monitor.journal import Journal
 from jetson.monitor.status import Notices, Status
 from jetson.monitor.watchdog import Notifier, say
@@ -32,6 +34,7 @@ from jetson.serve.settings import Settings
 from jetson.tracking import zones
 from jetson.tracking.zones import Counter
 from jetson.web import access
+from jetson.web.history import History
 from jetson.web.http import Request, Response
 from jetson.web.listener import Door
 from jetson.web.picture import Pictures, Studio
@@ -39,6 +42,7 @@ from jetson.web.server import Server
 from jetson.web.site import Site
 from jetson.web.users import User
 
+HISTORY = "events.sqlite3"
 _ASLEEP_S = 10.0
 _STARTING = b'{"ok": false, "status": "starting", "reason": "the engine is being opened"}\n'
 
@@ -66,17 +70,40 @@ class _Front:
 
 
 class _Teller:
-    """Events of the journal, to the page and the broker."""
+    """Events of the journal, to the store, the page and the broker."""
 
-    def __init__(self, front: _Front, mqtt: Optional[Mqtt]) -> None:
+    def __init__(self, front: _Front, mqtt: Optional[Mqtt], store: Optional[Store]) -> None:
         self._front = front
         self._mqtt = mqtt
+        self._store = store
 
     def event(self, event: Dict[str, Any]) -> None:
+        if self._store is not None:
+            self._store.add(event)
         if self._front.site is not None:
             self._front.site.tell("event", event)
         if self._mqtt is not None:
             self._mqtt.event(event)
+
+
+def _store_for(settings: Settings, warn: Callable[[str], None]) -> Optional[Store]:
+    """The file of events that was asked for, or the usual one where there is a place for it; None: none is kept.
+
+    A file that was named and is no use is an error; the usual one is only warned about, for the camera matters more.
+    """
+    path, state = settings.history, os.environ.get("JETMASK_STATE")
+    if path == "off" or (path is None and not state):
+        return None
+    try:
+        store = Store(path or os.path.join(state or "", HISTORY), settings.history_days, settings.history_mb).start()
+    except BadInput as error:
+        if path:
+            raise
+        warn("Events are not kept: {}".format(", ".join(str(error).split("\n  "))))
+        return None
+    if store.damaged:
+        warn(f"The file of events was damaged; it is now {store.damaged}, and a new one was begun.")
+    return store
 
 
 class Live:
@@ -98,10 +125,13 @@ class Live:
     def open(self, sources: Sequence[Source], users: Sequence[User]) -> None:
         """Read the bundle, open the engine, start everything; no `users`: open to all. JetmaskError on a mistake."""
         settings, ending = self.settings, self._parts.callback
-        truths = average_precision.load_split(settings.eval) if settings.eval else []
-        places = zones.load(settings.zones, len(sources)) if settings.zones else []
-        counters = [Counter([one for one in places if one.camera == camera]) for camera in range(len(sources))]
         contents = manifest.load(settings.bundle)
+        classes = contents.class_list
+        truths = average_precision.load_split(settings.eval, classes.names) if settings.eval else []
+        places = zones.load(settings.zones, len(sources)) if settings.zones else []
+        counters = [
+            Counter([one for one in places if one.camera == camera], classes.names) for camera in range(len(sources))
+        ]
         variant = contents.variant(settings.variant)
         front, notices = _Front(), Notices()
 
@@ -110,7 +140,10 @@ class Live:
             say("warning: " + text)
 
         mqtt = Mqtt(self.publishing, say) if self.publishing is not None else None
-        journal = Journal(settings.events, settings.crops, _Teller(front, mqtt).event)
+        store = _store_for(settings, warn)
+        if store is not None:
+            ending(store.close)
+        journal = Journal(settings.events, settings.crops, _Teller(front, mqtt, store).event)
         ending(journal.close)
         if mqtt is not None:
             ending(mqtt.stop)
@@ -133,6 +166,7 @@ class Live:
             settings.blur_faces,
             score,
             lambda camera: runner.views[camera].zones.state(),
+            classes,
         )
         ending(studio.stop)
         board = Board().start()
@@ -158,6 +192,7 @@ class Live:
             results,
             reopen=lambda failed: self._open_variant(failed, None),
             zones=counters,
+            classes=classes,
         )
         ending(runner.stop)
         unused.pop_all()
@@ -165,10 +200,12 @@ class Live:
             "faces_blurred": settings.blur_faces,
             "frames_stored": False,
             "crops_kept": settings.crops,
-            "events_file": bool(settings.events),
+            "events_file": bool(settings.events or store),
         }
         status = Status(contents, runner, journal, board, comparing, server, mqtt, seen, privacy, notices)
-        site = Site(status, journal, guard, server, pictures, studio)
+        history = History(store, server.publish)
+        ending(history.close)
+        site = Site(status, journal, guard, server, pictures, studio, history)
         self._service = Service(
             settings,
             runner,
@@ -188,7 +225,8 @@ class Live:
         runner.start()
         server.start()
         if mqtt is not None:
-            mqtt.start([view.zones.names() for view in runner.views], board.state().get("model") or "")
+            places_of = [view.zones.names() for view in runner.views]
+            mqtt.start(places_of, board.state().get("model") or "", classes.names)
         self._announce(self._service, users)
 
     def _open_variant(self, variant: manifest.Variant, runtime: Optional[str]) -> Detector:
@@ -237,6 +275,7 @@ class Live:
         runner, once = service.runner, self.settings.once
         known = ["" for _ in runner.views]
         progress = Progress([view.camera for view in runner.views]) if once else None
+        clock = WallClock()
         state_due = beat_due = beat = 0.0
         awake = time.monotonic()
         self.notifier.ready(f"serving on port {service.port}")
@@ -255,6 +294,10 @@ class Live:
             _watch_cameras(service, known)
             if now >= state_due:
                 state_due = now + 0.5
+                stepped = clock.step()
+                if stepped:
+                    say(f"the clock was set by {stepped:+.0f} s; events of before carry the correction")
+                    service.journal.clock_stepped(stepped)
                 self._tell_state(service)
             service.comparing.turn(now, runner.active.variant.name)
             if now >= beat_due:
@@ -275,6 +318,9 @@ class Live:
         return 0
 
     def _tell_state(self, service: Service) -> None:
+        service.journal.retry()
+        if not service.site.listened and service.mqtt is None:
+            return  # nobody asks
         state = service.status.state()
         service.site.tell("state", state)
         if service.mqtt is not None:

@@ -43,7 +43,10 @@ def _zones(service: Service, path: str) -> None:
     except BadInput as error:
         _refused(service, "file of lines and zones was", error)
         return
-    counters = [Counter([one for one in places if one.camera == camera]) for camera in range(len(views))]
+    counters = [
+        Counter([one for one in places if one.camera == camera], view.classes.names)
+        for camera, view in enumerate(views)
+    ]
     if all(new.same_places(view.zones) for new, view in zip(counters, views)):
         return
     for counter, view in zip(counters, views):
@@ -63,6 +66,14 @@ def _bundle(service: Service, stop: threading.Event) -> None:
     try:
         manifest.verify(settings.bundle)
         fresh = manifest.load(settings.bundle)
+        known = service.status.manifest.class_list
+        if fresh.class_list != known:  # counts and votes so far are of the old ones
+            raise BadInput(
+                "the new bundle has other classes or roles",
+                settings.bundle,
+                ", ".join(known.names),
+                "start the runner again: its counts begin anew then",
+            )
         variant = fresh.variant(settings.variant)
         entries = service.comparing.choose(fresh, variant)
         golden.require(settings.bundle, variant.name, settings.runtime)

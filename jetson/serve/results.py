@@ -77,7 +77,7 @@ def record(
     now, monotonic = wall(), time.monotonic()
 
     def told(kind: str, event: Any, **more: str) -> None:
-        fields = from_track(event, camera.index, camera.source.label, now, monotonic)
+        fields = from_track(event, camera.index, camera.source.label, now, monotonic, view.classes)
         in_file = {} if origin is None else {"second": round(event.at - origin, 3)}
         journal.add(kind, **dict(fields, **in_file, **more))
 

@@ -19,6 +19,7 @@ class Settings(NamedTuple):
     wait_for_source: bool = False
     host: str = "127.0.0.1"
     port: int = 8080
+    credentials: Optional[str] = None
     token_file: Optional[str] = None
     users: Optional[str] = None
     frame_ancestors: Sequence[str] = ()
@@ -31,6 +32,9 @@ class Settings(NamedTuple):
     eval: Optional[str] = None
     governor: Optional[str] = None
     events: Optional[str] = None
+    history: Optional[str] = None  # None: events.sqlite3 in $JETMASK_STATE, if that is set; off
+    history_days: float = 30.0
+    history_mb: float = 200.0
     zones: Optional[str] = None
     drift: Optional[str] = None
     drift_days: float = 7.0

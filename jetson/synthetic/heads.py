@@ -5,7 +5,7 @@ drawn and what is labelled cannot disagree. The random stream is RandomState's, 
 the same under numpy 1.19 and 2.x (single pixels at edges may differ between OpenCV versions).
 """
 
-from typing import NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, NamedTuple, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -84,23 +84,20 @@ def paste(frame: np.ndarray, sprite: Sprite, x: int, y: int) -> None:
 class _Pen:
     """Draws in face heights on a canvas, turned by `roll` about the middle of the face."""
 
-    def __init__(self, px, roll):
-        # type: (float, float) -> None
+    def __init__(self, px: float, roll: float) -> None:
         self.px = px
         size = int(round((BOTTOM - TOP) * px)), int(round((RIGHT - LEFT) * px))
         self.colour = np.zeros(size + (3,), np.uint8)
         self.alpha = np.zeros(size, np.uint8)
         self.roll = roll
 
-    def at(self, points):
-        # type: (Points) -> np.ndarray
+    def at(self, points: Points) -> np.ndarray:
         """(n, 2) face heights -> (n, 2) float px."""
         xy = np.asarray(points, float) - (0, 0.5)
         cos, sin = np.cos(self.roll), np.sin(self.roll)
         return (xy.dot(np.array([[cos, sin], [-sin, cos]])) + (0, 0.5) - (LEFT, TOP)) * self.px
 
-    def fill(self, points, colour, over=False):
-        # type: (Points, Colour, bool) -> None
+    def fill(self, points: Points, colour: Colour, over: bool = False) -> None:
         """A polygon. `over`: only where something is already, as a print on a shirt is."""
         sixteenths = [np.round(self.at(points) * 16).astype(np.int32)]
         if over:
@@ -112,12 +109,12 @@ class _Pen:
             cv2.fillPoly(self.colour, sixteenths, [float(c) for c in colour], cv2.LINE_AA, 4)
             cv2.fillPoly(self.alpha, sixteenths, 255, cv2.LINE_AA, 4)
 
-    def ellipse(self, x, y, rx, ry, colour, start=0.0, end=360.0):
-        # type: (float, float, float, float, Colour, float, float) -> None
+    def ellipse(
+        self, x: float, y: float, rx: float, ry: float, colour: Colour, start: float = 0.0, end: float = 360.0
+    ) -> None:
         self.fill(arc(x, y, rx, ry, start, end), colour)
 
-    def line(self, points, colour, width):
-        # type: (Points, Colour, float) -> None
+    def line(self, points: Points, colour: Colour, width: float) -> None:
         sixteenths = [np.round(self.at(points) * 16).astype(np.int32)]
         thick = max(1, int(round(width * self.px)))
         cv2.polylines(self.colour, sixteenths, False, [float(c) for c in colour], thick, cv2.LINE_AA, 4)
@@ -130,17 +127,16 @@ def arc(x: float, y: float, rx: float, ry: float, start: float = 0.0, end: float
     return np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], 1)
 
 
-def _shade(colour, factor):
-    # type: (Colour, float) -> np.ndarray
+def _shade(colour: Colour, factor: float) -> np.ndarray:
     return np.clip(np.asarray(colour, float) * factor, 0, 255)
 
 
-def _pick(random, odds):
+def _pick(random: np.random.RandomState, odds: Any) -> Any:
     names, weights = zip(*odds)
     return names[random.choice(len(names), p=np.array(weights) / sum(weights))]
 
 
-def _of(random, colours, spread=12.0):
+def _of(random: np.random.RandomState, colours: Any, spread: float = 12.0) -> np.ndarray:
     return np.clip(np.array(colours[random.randint(len(colours))]) + random.normal(0, spread, 3), 5, 250)
 
 
@@ -208,14 +204,13 @@ def decoy(random: np.random.RandomState, face_px: float) -> Sprite:
     return _sprite(pen, random, face_px, np.zeros(4), None)
 
 
-def _both(right):
-    # type: (Points) -> np.ndarray
+def _both(right: Points) -> np.ndarray:
     """The right half of an outline, from the middle outwards, and its mirror image before it."""
     half = np.asarray(right, float)
     return np.concatenate([(half * (-1, 1))[::-1], half])
 
 
-def _shoulders(pen, random, skin, half):
+def _shoulders(pen: "_Pen", random: np.random.RandomState, skin: np.ndarray, half: float) -> None:
     cloth = random.uniform(15, 235, 3)
     wide = random.uniform(0.85, 1.05)
     right = [(0.22, 1.3), (0.6, 1.4), (wide, 1.62), (wide * 1.06, 4)]
@@ -240,7 +235,9 @@ def _shoulders(pen, random, skin, half):
         pen.fill([(-0.1, 1.92), (0.1, 1.92), (0.08, 2.02), (-0.08, 2.02)], (225, 225, 225))
 
 
-def _features(pen, random, skin, hair, half, turn):
+def _features(
+    pen: "_Pen", random: np.random.RandomState, skin: np.ndarray, hair: np.ndarray, half: float, turn: float
+) -> None:
     dark, light = _shade(skin, 0.72), _shade(skin, 1.08)
     pen.ellipse(turn, 0.45, half * 0.5, 0.3, light)
     for side in (-1, 1):
@@ -262,7 +259,7 @@ def _features(pen, random, skin, hair, half, turn):
         pen.line([(turn * 1.2 - mouth, 0.77), (turn * 1.2 + mouth, 0.77)], _shade(lips, 0.55), 0.015)
 
 
-def _beard(pen, random, hair, half, turn):
+def _beard(pen: "_Pen", random: np.random.RandomState, hair: np.ndarray, half: float, turn: float) -> None:
     full = random.random_sample() < 0.7
     low, grey = 1.0 + random.uniform(0, 0.18), _shade(hair, random.uniform(0.9, 1.2))
     if full:
@@ -280,7 +277,7 @@ def _beard(pen, random, hair, half, turn):
     pen.ellipse(turn * 1.2, 0.675, half * 0.45, 0.045, _shade(grey, 0.85))
 
 
-def _covering(pen, random, hair, half, covered):
+def _covering(pen: "_Pen", random: np.random.RandomState, hair: np.ndarray, half: float, covered: Any) -> None:
     if covered == 0 and random.random_sample() < 0.9:
         line = random.uniform(-0.28, -0.12)
         fringe = [(half * 0.92, 0.15), (half * 0.6, line), (-half * 0.4, line - 0.05), (-half * 0.92, 0.15)]
@@ -296,7 +293,7 @@ def _covering(pen, random, hair, half, covered):
         pen.line(arc(0, 0.32, half + 0.03, 0.72), random.uniform(20, 200, 3), 0.12)
 
 
-def _glasses(pen, random, half, turn):
+def _glasses(pen: "_Pen", random: np.random.RandomState, half: float, turn: float) -> None:
     sun = random.random_sample() < 0.35
     for side in (-1, 1):
         x = turn * 1.2 + side * half * 0.46
@@ -306,7 +303,9 @@ def _glasses(pen, random, half, turn):
     pen.line([(turn * 1.2 - half * 0.1, 0.16), (turn * 1.2 + half * 0.1, 0.16)], (30, 28, 30), 0.022)
 
 
-def _mask(pen, random, half, turn, wears, straps=True):
+def _mask(
+    pen: "_Pen", random: np.random.RandomState, half: float, turn: float, wears: Any, straps: bool = True
+) -> None:
     material = wears if wears in MASKS else _pick(random, WEARS[WITH_MASK])
     colour = _of(random, MASKS[material], 14)
     if material == "cloth" and random.random_sample() < 0.3:
@@ -347,7 +346,7 @@ def _mask(pen, random, half, turn, wears, straps=True):
                 pen.ellipse(x * wide * 0.9, top + y * tall, 0.035, 0.035, other)
 
 
-def _scarf(pen, random, half):
+def _scarf(pen: "_Pen", random: np.random.RandomState, half: float) -> None:
     """Over the mouth, and wider than the head: no mask."""
     colour = random.uniform(15, 230, 3)
     top = random.uniform(0.5, 0.72)
@@ -359,7 +358,7 @@ def _scarf(pen, random, half):
         pen.line(fold, _shade(colour, random.uniform(0.65, 1.3)), 0.03)
 
 
-def _hand(pen, random, skin, turn, down=0.0):
+def _hand(pen: "_Pen", random: np.random.RandomState, skin: np.ndarray, turn: float, down: float = 0.0) -> None:
     tone = _shade(skin, random.uniform(0.85, 1.1))
     side = random.choice((-1, 1))
     x, y = turn + side * random.uniform(0, 0.08), 0.80 + down
@@ -371,8 +370,7 @@ def _hand(pen, random, skin, turn, down=0.0):
         pen.line([(x + side * 0.1, at + 0.075), (x - side * 0.25, at + 0.05)], _shade(tone, 0.7), 0.012)
 
 
-def _sprite(pen, random, face_px, box, label):
-    # type: (_Pen, np.random.RandomState, float, np.ndarray, Optional[int]) -> Sprite
+def _sprite(pen: "_Pen", random: np.random.RandomState, face_px: float, box: Any, label: Optional[int]) -> "Sprite":
     h, w = pen.alpha.shape
     scale = face_px / pen.px
     size = max(1, int(round(w * scale))), max(1, int(round(h * scale)))

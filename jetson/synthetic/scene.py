@@ -4,7 +4,7 @@
 are rendered once, then moved and composited. A figure measured on these is about drawings and must be called that.
 """
 
-from typing import List, NamedTuple, Optional, Tuple
+from typing import Any, List, NamedTuple, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -85,7 +85,7 @@ def scene(
     return frame, _cut(boxes, w, h), np.array(labels, np.int64)
 
 
-def _place(random, sprite, w, h):
+def _place(random: np.random.RandomState, sprite: Any, w: int, h: int) -> Tuple[int, int]:
     """-> the sprite's corner; a face may reach over an edge of the frame by a fifth of itself."""
     fw, fh = sprite.box[2] - sprite.box[0], sprite.box[3] - sprite.box[1]
     if sprite.label is None:
@@ -98,7 +98,7 @@ def _place(random, sprite, w, h):
     return int(round(x - sprite.box[0])), int(round(y - sprite.box[1]))
 
 
-def _inside(box, other):
+def _inside(box: Any, other: Any) -> float:
     """How much of `box` lies in `other`, 0 to 1."""
     width = min(box[2], other[2]) - max(box[0], other[0])
     height = min(box[3], other[3]) - max(box[1], other[1])
@@ -107,14 +107,14 @@ def _inside(box, other):
     return float(width * height / max(1e-6, (box[2] - box[0]) * (box[3] - box[1])))
 
 
-def _cut(boxes, w, h):
+def _cut(boxes: Any, w: int, h: int) -> np.ndarray:
     xyxy = np.array(boxes, np.float32).reshape(-1, 4)
     xyxy[:, 0::2] = np.clip(xyxy[:, 0::2], 0, w)
     xyxy[:, 1::2] = np.clip(xyxy[:, 1::2], 0, h)
     return xyxy
 
 
-def _camera(random, frame):
+def _camera(random: np.random.RandomState, frame: np.ndarray) -> np.ndarray:
     """A little blur, a little sensor noise."""
     if random.random_sample() < 0.5:
         frame = cv2.GaussianBlur(frame, (0, 0), float(random.uniform(0.3, 1.0)))
@@ -199,6 +199,6 @@ class Scene:
         return picture, _cut(boxes, w, h), np.array(labels, np.int64), np.array(ids, np.int64)
 
 
-def _counted(lap):
+def _counted(lap: int) -> int:
     """Laps 0, 1, -1, 2, -2 ... as 0, 1, 2, 3, 4 ...: ids stay positive for those who walk to the left."""
     return 2 * lap - 1 if lap > 0 else -2 * lap

@@ -7,7 +7,7 @@ a track equally long.
 """
 
 from collections import deque
-from typing import Any, Deque, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Deque, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -74,47 +74,72 @@ class Track:
         ahead = now - self.seen
         return self.xyxy + self.velocity * min(ahead, 0.5)
 
-    def update(self, xyxy: np.ndarray, scores: np.ndarray, now: float) -> None:
-        """A detection was matched."""
-        step = max(now - self.seen, 1e-3)
-        expected = self.predict(now)
-        surprise = xyxy - expected
-        gain = max(0.6, 2.0 / (self.hits + 1))
-        self.xyxy = expected + gain * surprise
-        self.velocity = 0.9 * self.velocity + 0.25 * surprise / max(step, 1 / 60)
-        self.votes *= 0.5 ** (step / VOTE_MEMORY_S)
-        # Squared: an unsure look (turned head, blur) weighs little against a clear one.
-        self.votes += scores.astype(np.float64) ** 2
+    def see(self, label: int, confidence: float, scores: np.ndarray, leader: int, leads: bool, now: float) -> None:
+        """A detection was matched, and `_follow` has moved the box and the votes; `leads`: clearly."""
         self.scores = scores
-        self.confidence = float(scores.max())
-        label = int(scores.argmax())
+        self.confidence = confidence
         self.flickers += label != self.raw_label
         self.raw_label = label
         self.seen = now
         self.hits += 1
-        leader = int(self.votes.argmax())
-        if leader != self.label and (not self.confirmed or self.votes[leader] > VOTE_LEAD * self.votes.sum()):
+        if leader != self.label and (not self.confirmed or leads):
             self.label = leader
+
+
+def _expected(tracks: List[Track], now: float) -> np.ndarray:
+    """`predict` of all tracks at once: (T, 4)."""
+    if not tracks:
+        return np.zeros((0, 4))
+    ahead = np.array([min(now - track.seen, 0.5) for track in tracks])
+    return np.array([track.xyxy for track in tracks]) + np.array([track.velocity for track in tracks]) * ahead[:, None]
+
+
+def _follow(
+    tracks: List[Track],
+    expected: np.ndarray,
+    xyxy: np.ndarray,
+    scores: np.ndarray,
+    now: float,
+) -> None:
+    """Each of `tracks`, `expected` (T, 4), was seen as `xyxy` (T, 4) with `scores` (T, C), float64 and float32."""
+    steps = [max(now - track.seen, 1e-3) for track in tracks]
+    gains = np.array([max(0.6, 2.0 / (track.hits + 1)) for track in tracks])
+    surprise = xyxy - expected
+    boxes_now = expected + gains[:, None] * surprise
+    pace = np.array([max(step, 1 / 60) for step in steps])
+    velocities = 0.9 * np.array([track.velocity for track in tracks]) + 0.25 * surprise / pace[:, None]
+    fade = np.array([0.5 ** (step / VOTE_MEMORY_S) for step in steps])
+    # Squared: an unsure look (turned head, blur) weighs little against a clear one.
+    votes = np.array([track.votes for track in tracks]) * fade[:, None] + scores.astype(np.float64) ** 2
+    leaders, leads = votes.argmax(axis=1).tolist(), (votes.max(axis=1) > VOTE_LEAD * votes.sum(axis=1)).tolist()
+    labels, confidences = scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist()
+    for number, track in enumerate(tracks):
+        track.xyxy, track.velocity, track.votes = boxes_now[number], velocities[number], votes[number]
+        track.see(labels[number], confidences[number], scores[number], leaders[number], leads[number], now)
 
 
 class Tracker:
     """The tracks of one camera. `update` once per frame, with times that rise."""
 
-    def __init__(self, score: float) -> None:
+    def __init__(self, score: float, classes: int = 3, ignored: Sequence[int] = ()) -> None:
         self.score = score  # from which a detection starts a track
+        self.ignored = list(ignored)  # classes that are not followed
         self.tracks: List[Track] = []
-        self.counts = [0, 0, 0]  # persons by class at the end of the vote so far; moves with a changed vote
+        self.counts = [0] * classes  # persons by class at the end of the vote so far; moves with a changed vote
         self.persons = 0
         self._next = 1
         self._updated: Optional[float] = None
         self._gaps: Deque[float] = deque(maxlen=5)  # s between the last frames
 
     def update(self, xyxy: np.ndarray, scores: np.ndarray, now: float) -> List[Event]:
-        """Take the detections of one frame, `xyxy` (N, 4) px and `scores` (N, 3); what happened, as events.
+        """Take the detections of one frame, `xyxy` (N, 4) px and `scores` (N, C); what happened, as events.
 
         Events: "enter" when a person is confirmed, "change" when its voted class changes, "leave" when it is gone.
         """
         events = self._settle(now) if self._was_away(now) else []
+        if self.ignored and len(xyxy):
+            followed = ~np.isin(scores.argmax(axis=1), self.ignored)
+            xyxy, scores = xyxy[followed], scores[followed]
         # A crowd, or a net that sees faces everywhere, must not stop the loop: the surest ones are followed.
         xyxy, scores = xyxy[:MOST], scores[:MOST]
         count = len(xyxy)
@@ -122,18 +147,26 @@ class Tracker:
         confidence = scores.max(axis=1) if count else np.zeros(0, np.float32)
         sure = confidence >= self.score
         waiting = list(range(len(self.tracks)))
-        expected = np.array([track.predict(now) for track in self.tracks]).reshape(-1, 4)
-        overlap = boxes.iou_matrix(expected, xyxy) if count and waiting else np.zeros((len(waiting), count), np.float32)
-        for chosen in (sure, ~sure & (confidence >= LOW_SCORE)):
-            columns = np.flatnonzero(chosen & free)
-            part = overlap[np.array(waiting, np.intp)[:, None], columns]
-            for t, d in _assign(part, part >= MATCH_IOU, waiting, columns):
-                self.tracks[t].update(xyxy[d].astype(np.float64), scores[d], now)
+        expected = _expected(self.tracks, now)
+        found = xyxy.astype(np.float64)
+        pairs: List[Tuple[int, int]] = []
+        if count and waiting:
+            overlap = boxes.iou_matrix(expected, xyxy)
+            for chosen in (sure, ~sure & (confidence >= LOW_SCORE)):
+                columns = np.flatnonzero(chosen & free)
+                if not len(columns) or not waiting:
+                    continue
+                part = overlap[np.array(waiting, np.intp)[:, None], columns]
+                for t, d in _assign(part, part >= MATCH_IOU, waiting, columns):
+                    pairs.append((t, d))
+                    free[d] = False
+                    waiting.remove(t)
+            for t, d in self._reach(waiting, np.flatnonzero(sure & free), expected, found, now):
+                pairs.append((t, d))
                 free[d] = False
-                waiting.remove(t)
-        for t, d in self._reach(waiting, np.flatnonzero(sure & free), xyxy, now):
-            self.tracks[t].update(xyxy[d].astype(np.float64), scores[d], now)
-            free[d] = False
+        if pairs:
+            rows, columns = np.array([t for t, _ in pairs]), np.array([d for _, d in pairs])
+            _follow([self.tracks[t] for t, _ in pairs], expected[rows], found[columns], scores[columns], now)
         for d in np.flatnonzero(sure & free)[: max(0, 2 * MOST - len(self.tracks))]:
             self.tracks.append(Track(self._next, xyxy[d], scores[d], now))
             self._next += 1
@@ -160,13 +193,15 @@ class Tracker:
         self._updated = now
         return away
 
-    def _reach(self, waiting: List[int], detections: np.ndarray, xyxy: np.ndarray, now: float) -> List[Tuple[int, int]]:
+    def _reach(
+        self, waiting: List[int], detections: np.ndarray, predicted: np.ndarray, xyxy: np.ndarray, now: float
+    ) -> List[Tuple[int, int]]:
         """Pairs without overlap, but near and of like size: fast small faces at a low frame rate."""
         if not waiting or not len(detections):
             return []
-        expected = np.array([self.tracks[t].predict(now) for t in waiting])
+        expected = predicted[waiting]
         unseen = np.array([min(now - self.tracks[t].seen, 1.0) for t in waiting])
-        found = xyxy[detections].astype(np.float64)
+        found = xyxy[detections]
         side = np.sqrt(np.maximum(boxes.area(expected), 1.0))[:, None]
         ratio = np.sqrt(np.maximum(boxes.area(found), 1.0))[None] / side
         apart = (found[None, :, :2] + found[None, :, 2:] - expected[:, None, :2] - expected[:, None, 2:]) / 2

@@ -13,7 +13,7 @@ drawn where heads pass, not on the floor.
 """
 
 import re
-from typing import Any, Dict, List, NamedTuple, Sequence, Set, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -166,11 +166,42 @@ class _Seen:
 
     def __init__(self, lines: int) -> None:
         self.sides = [0] * lines
-        self.places = [np.zeros(2)] * lines
+        self.places = [(0.0, 0.0)] * lines
         self.since: Dict[int, float] = {}
         self.counted: Set[int] = set()
         self.label = 0
         self.last = 0.0
+
+
+class _Drawn:
+    """Lines and polygons in the pixels of a frame of `wh`."""
+
+    def __init__(self, lines: Sequence[Zone], polygons: Sequence[Zone], wh: Tuple[int, int]) -> None:
+        self.wh = wh
+        size = np.array(wh, np.float64)
+        self.lines = []
+        for zone in lines:
+            a, b = zone.points * size
+            self.lines.append((*a.tolist(), *b.tolist(), max(float(np.hypot(*(b - a))), 1e-12)))
+        self.polygons = []
+        for zone in polygons:
+            outline = zone.points * size
+            corners = outline.tolist()
+            self.polygons.append((outline, list(zip(corners, corners[1:] + corners[:1]))))
+
+
+def _inside(edges: Sequence[Any], x: float, y: float) -> bool:
+    """geometry.inside for one point."""
+    within = False
+    for (ax, ay), (bx, by) in edges:
+        if (ay > y) != (by > y) and (((bx - ax) * (y - ay) - (by - ay) * (x - ax)) > 0) == (ay > by):
+            within = not within
+    return within
+
+
+def _far(outline: np.ndarray, place: Tuple[float, float], margin: float) -> bool:
+    """Whether a point is further than `margin` from an outline."""
+    return bool(geometry.to_outline(outline, np.array([place]))[0] > margin)
 
 
 def _key(zone: Zone) -> Tuple[str, str, List[Any]]:
@@ -196,36 +227,44 @@ class Counter:
     counted then. A person who was lost and found again is another one: counts are of tracks.
     """
 
-    def __init__(self, zones: Sequence[Zone]) -> None:
+    def __init__(self, zones: Sequence[Zone], classes: Sequence[str] = CLASSES) -> None:
+        self.classes = tuple(classes)
         self.lines = [zone for zone in zones if zone.kind == "line"]
         self.polygons = [zone for zone in zones if zone.kind == "polygon"]
-        self._crossed = np.zeros((len(self.lines), 2, len(CLASSES)), np.int64)
-        self._entered = np.zeros((len(self.polygons), len(CLASSES)), np.int64)
-        self._present = np.zeros((len(self.polygons), len(CLASSES)), np.int64)
+        self._crossed = np.zeros((len(self.lines), 2, len(classes)), np.int64)
+        self._entered = np.zeros((len(self.polygons), len(classes)), np.int64)
+        self._present = [[0] * len(classes) for _ in self.polygons]  # replaced as a whole, for other threads
+        self._drawn: Optional[_Drawn] = None
         self._seen: Dict[int, _Seen] = {}
 
     def update(self, tracks: Sequence[Track], frame_wh: Tuple[int, int], now: float) -> List[ZoneEvent]:
         """Take all tracks of the tracker after a frame of `frame_wh` pixels at `now`; what happened."""
         events: List[ZoneEvent] = []
-        size = np.array(frame_wh, np.float64)
-        here = [track for track in tracks if track.seen >= now]
-        corners = np.array([track.xyxy for track in here], np.float64).reshape(-1, 4)
-        middles = (corners[:, :2] + corners[:, 2:]) / 2
-        margins = np.maximum(MARGIN * (corners[:, 3] - corners[:, 1]), _MARGIN_PX)
-        for track in here:
-            seen = self._seen.setdefault(track.number, _Seen(len(self.lines)))
+        drawn = self._drawn
+        if drawn is None or drawn.wh != frame_wh:
+            drawn = self._drawn = _Drawn(self.lines, self.polygons, frame_wh)
+        places = []
+        for track in tracks:
+            if track.seen < now:
+                continue
+            seen = self._seen.get(track.number)
+            if seen is None:
+                seen = self._seen[track.number] = _Seen(len(self.lines))
             seen.label, seen.last = track.label, track.seen
-        for number, zone in enumerate(self.lines):
-            a, b = zone.points * size
-            sides = geometry.left_of(a, b, middles)
-            for index in np.flatnonzero(np.abs(sides) > margins).tolist():
-                self._pass(number, here[index], 1 if sides[index] > 0 else -1, middles[index], (a, b), now, events)
-        for number, zone in enumerate(self.polygons):
-            outline = zone.points * size
-            within, far = geometry.inside(outline, middles), geometry.to_outline(outline, middles) > margins
-            for index, track in enumerate(here):
+            left, top, right, bottom = track.xyxy.tolist()
+            margin = max(MARGIN * (bottom - top), _MARGIN_PX)
+            places.append((track, ((left + right) / 2, (top + bottom) / 2), margin))
+        # Few persons and few lines: plain numbers are several times faster than arrays of that size.
+        for number, (ax, ay, bx, by, length) in enumerate(drawn.lines):
+            for track, (x, y), margin in places:
+                side = -((bx - ax) * (y - ay) - (by - ay) * (x - ax)) / length
+                if abs(side) > margin:
+                    line = (np.array((ax, ay)), np.array((bx, by)))
+                    self._pass(number, track, 1 if side > 0 else -1, (x, y), line, now, events)
+        for number, (outline, edges) in enumerate(drawn.polygons):
+            for track, (x, y), margin in places:
                 if track.confirmed:
-                    self._enter(number, track, bool(within[index]), bool(far[index]), now, events)
+                    self._enter(number, track, _inside(edges, x, y), (outline, (x, y), margin), now, events)
         alive = {track.number for track in tracks}
         for gone in [number for number in self._seen if number not in alive]:
             seen = self._seen.pop(gone)
@@ -279,21 +318,28 @@ class Counter:
         return events
 
     def _count_present(self) -> None:
-        present = np.zeros_like(self._present)
+        present = [[0] * len(self.classes) for _ in self.polygons]
         for seen in self._seen.values():
             for place in seen.since:
-                present[place, seen.label] += 1
+                present[place][seen.label] += 1
         self._present = present
 
     def _pass(
-        self, number: int, track: Track, side: int, place: np.ndarray, line: Any, now: float, events: List[ZoneEvent]
+        self,
+        number: int,
+        track: Track,
+        side: int,
+        place: Tuple[float, float],
+        line: Tuple[np.ndarray, np.ndarray],
+        now: float,
+        events: List[ZoneEvent],
     ) -> None:
         seen = self._seen[track.number]
         before = seen.sides[number]
         if before not in (0, side):
             if not track.confirmed:
                 return
-            if geometry.crosses(seen.places[number][None], place[None], *line)[0]:
+            if geometry.crosses(np.array([seen.places[number]]), np.array([place]), *line)[0]:
                 direction = "in" if side > 0 else "out"
                 self._crossed[number, int(side < 0), track.label] += 1
                 events.append(
@@ -303,7 +349,15 @@ class Counter:
                 )
         seen.sides[number], seen.places[number] = side, place
 
-    def _enter(self, number: int, track: Track, within: bool, far: bool, now: float, events: List[ZoneEvent]) -> None:
+    def _enter(
+        self,
+        number: int,
+        track: Track,
+        within: bool,
+        place: Tuple[np.ndarray, Tuple[float, float], float],
+        now: float,
+        events: List[ZoneEvent],
+    ) -> None:
         seen = self._seen[track.number]
         name = self.polygons[number].name
         if within and number not in seen.since:
@@ -312,7 +366,7 @@ class Counter:
                 seen.counted.add(number)
                 self._entered[number, track.label] += 1
             events.append(ZoneEvent("zone entered", name, "", track.number, track.label, track.began, now))
-        elif number in seen.since and not within and far:
+        elif number in seen.since and not within and _far(*place):
             events.append(ZoneEvent("zone left", name, "", track.number, track.label, seen.since.pop(number), now))
 
     def names(self) -> Dict[str, List[str]]:
@@ -326,9 +380,10 @@ class Counter:
         """
 
         def counts(row: np.ndarray) -> Dict[str, int]:
-            return dict(zip(CLASSES, (int(n) for n in row)), total=int(row.sum()))
+            return dict(zip(self.classes, (int(n) for n in row)), total=int(row.sum()))
 
-        crossed, entered, present = self._crossed.copy(), self._entered.copy(), self._present
+        crossed, entered = self._crossed.copy(), self._entered.copy()
+        present = np.array(self._present, np.int64).reshape(-1, len(self.classes))
         lines = [
             {
                 "name": zone.name,

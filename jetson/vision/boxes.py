@@ -1,7 +1,7 @@
 """From the network's outputs to boxes: decoding, non-maximum suppression and merging, vectorised."""
 
 import math
-from typing import Any, Mapping, Tuple
+from typing import Any, List, Mapping, NamedTuple, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -51,6 +51,45 @@ def _logit(score: float) -> float:
     return math.log(score / (1 - score))
 
 
+class Cells(NamedTuple):
+    """The cells of one map that may be a face: all that is left of the network's outputs, and a copy.
+
+    `stride`, `columns`: of the map; `numbers` (K,): which cells; `logits` (C, K); `distances` (4, K), both float32.
+    """
+
+    stride: int
+    columns: int
+    numbers: np.ndarray
+    logits: np.ndarray
+    distances: np.ndarray
+
+
+def pick(outputs: Mapping[str, np.ndarray], recipe: Mapping[str, Any], score: float) -> List[Cells]:
+    """The cells whose best class scores over `score`; at most 1000 of a map, the best.
+
+    `outputs`, `recipe`: as of `decode`. Nothing of it refers to `outputs`, which an engine overwrites.
+    """
+    found = []
+    threshold = np.float32(_logit(score))
+    for stride in recipe["strides"]:
+        maps = outputs[f"cls_{stride}"][0]
+        classes = maps.reshape(maps.shape[0], -1)
+        # The threshold is applied to logits: the sigmoid is paid for the few cells that pass, not for the map.
+        over = classes > threshold
+        passed = over[0] if len(over) == 1 else np.logical_or.reduce(over)
+        numbers = passed.nonzero()[0]
+        if numbers.size == 0:
+            continue
+        logits = classes[:, numbers]
+        if numbers.size > CANDIDATES:
+            keep = np.argpartition(logits.max(axis=0), -CANDIDATES)[-CANDIDATES:]
+            keep.sort()
+            numbers, logits = numbers[keep], logits[:, keep]
+        distances = outputs[f"box_{stride}"][0].reshape(4, -1)[:, numbers]
+        found.append(Cells(stride, maps.shape[2], numbers, logits, distances))
+    return found
+
+
 def decode(outputs: Mapping[str, np.ndarray], recipe: Mapping[str, Any], score: float) -> Tuple[np.ndarray, np.ndarray]:
     """Boxes (N, 4) xyxy in input pixels and class scores (N, C), both float32, best first.
 
@@ -58,33 +97,26 @@ def decode(outputs: Mapping[str, np.ndarray], recipe: Mapping[str, Any], score: 
     right, bottom from the cell's centre ((j + .5) s, (i + .5) s), in pixels s * exp(x) (`recipe["box"] == "exp"`).
     `recipe`: the manifest's `decode`. A cell counts when its best class scores over `score`; at most 1000, the best.
     """
-    best, boxes, logits = [], [], []
-    threshold = np.float32(_logit(score))
-    for stride in recipe["strides"]:
-        maps = outputs[f"cls_{stride}"][0]
-        columns = maps.shape[2]
-        classes = maps.reshape(maps.shape[0], -1)
-        # The threshold is applied to logits: the sigmoid is paid for the few cells that pass, not for the map.
-        top = classes.max(axis=0)
-        cells = np.flatnonzero(top > threshold)
-        if cells.size == 0:
-            continue
-        if cells.size > CANDIDATES:
-            keep = np.argpartition(top[cells], -CANDIDATES)[-CANDIDATES:]
-            keep.sort()
-            cells = cells[keep]
-        distance = outputs[f"box_{stride}"][0].reshape(4, -1)[:, cells]
-        distance = np.exp(np.minimum(distance, _MAX_LOG)) * stride
-        x = (cells % columns + 0.5) * stride
-        y = (cells // columns + 0.5) * stride
-        boxes.append(np.stack([x - distance[0], y - distance[1], x + distance[2], y + distance[3]], axis=1))
-        logits.append(classes[:, cells].T)
-        best.append(top[cells])
-    if not best:
-        return np.zeros((0, 4), np.float32), np.zeros((0, maps.shape[0]), np.float32)
-    order = np.argsort(-np.concatenate(best), kind="stable")[:CANDIDATES]
-    scores = np.concatenate(logits)[order].astype(np.float32)
-    return np.concatenate(boxes)[order].astype(np.float32), sigmoid(scores)
+    return decode_cells(pick(outputs, recipe, score), outputs[f"cls_{recipe['strides'][0]}"].shape[1])
+
+
+def decode_cells(picked: Sequence[Cells], classes: int) -> Tuple[np.ndarray, np.ndarray]:
+    """`decode` of the cells that `pick` found; `classes`: how many there are."""
+    if not picked:
+        return np.zeros((0, 4), np.float32), np.zeros((0, classes), np.float32)
+    rows = []
+    for stride, columns, numbers, _, distances in picked:
+        distance = np.exp(np.minimum(distances, _MAX_LOG)) * stride
+        x = (numbers % columns + 0.5) * stride
+        y = (numbers // columns + 0.5) * stride
+        xyxy = np.empty((numbers.size, 4))
+        xyxy[:, 0], xyxy[:, 1] = x - distance[0], y - distance[1]
+        xyxy[:, 2], xyxy[:, 3] = x + distance[2], y + distance[3]
+        rows.append(xyxy)
+    logits = picked[0].logits if len(picked) == 1 else np.concatenate([cells.logits for cells in picked], axis=1)
+    order = np.argsort(-logits.max(axis=0), kind="stable")[:CANDIDATES]
+    boxes = rows[0] if len(rows) == 1 else np.concatenate(rows)
+    return boxes[order].astype(np.float32), sigmoid(logits.T[order].astype(np.float32))
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:

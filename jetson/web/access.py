@@ -27,7 +27,7 @@ from jetson.web.users import OPERATOR, User
 COOKIE_S = 30 * 24 * 3600
 CODE_PATH = "/enter"
 HEALTH_PATH = "/healthz"
-_PAGES = ("/", "/drift", CODE_PATH)  # what a link in a message or on a dashboard may lead to
+_PAGES = ("/", "/drift", "/history", CODE_PATH)  # what a link in a message or on a dashboard may lead to
 _ASKED_BY_PROGRAMS = ("/snapshot.jpg", "/stream.mjpg", "/metrics", CODE_PATH)  # told that Basic is understood, too
 _PREFIX = re.compile(r"^(/[A-Za-z0-9._~-]+)+/?$")
 _ANCESTOR = re.compile(r"^https?://(\*\.)?[A-Za-z0-9.-]+(:\d{1,5}|:\*)?$|^https?://\[[0-9A-Fa-f:.]+\](:\d{1,5})?$")

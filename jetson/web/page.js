@@ -2,9 +2,15 @@
 // The page: one event stream feeds everything; nothing is sent back. No library, nothing from elsewhere.
 (function () {
   const $ = (id) => document.getElementById(id);
-  const CLASSES = ["with_mask", "without_mask", "mask_worn_incorrect"];
-  const WORDS = { with_mask: "mask", without_mask: "no mask", mask_worn_incorrect: "mask worn wrong" };
-  const MARKS = { with_mask: "✓", without_mask: "✕", mask_worn_incorrect: "!" };
+  let CLASSES = [], WORDS = {}, ROLES = {}; // the bundle's, from the first state on
+  const MARKS = { ok: "✓", alert: "✕", attention: "!", ignore: "·" };
+  const ICONS = { // each role has a shape of its own, for those who see no red and green
+    ok: [["circle", { cx: 12, cy: 12, r: 9.5 }], ["path", { d: "m7.5 12.3 3.2 3.2 6-6.5" }]],
+    alert: [["path", { d: "M8 2.500h8L21.5 8v8L16 21.500H8L2.5 16V8z" }], ["path", { d: "m8.5 8.5 7 7m0-7-7 7" }]],
+    attention: [["path", { d: "M12 3 22 20.500H2z" }], ["path", { d: "M12 9.500v5.200m0 2.600v.1" }]],
+    ignore: [["circle", { cx: 12, cy: 12, r: 9.5 }]],
+  };
+  const MANY = 6; // of more classes only those are shown that were seen
   const STAGES = [["wait", "waiting", "--s3"], ["preprocess", "preprocess", "--s1"], ["queue", "hand over", "--s5"],
     ["infer", "infer", "--s4"], ["postprocess", "postprocess", "--s2"]];
   let camera = 0, paused = false, lastState = 0, state = null, events = [], seen = 0, spoken = "", spot = "", born = 0;
@@ -119,12 +125,34 @@
       "No live picture";
   }
 
+  const called = (name) => WORDS[name] || name; // an event of a run before may have another bundle's class
+  const brief = (name) => WORDS[name] === "mask worn wrong" ? "worn wrong" : WORDS[name];
+  function learn() { // the classes, at the first state and when a runner of another bundle has taken over
+    const told = JSON.stringify([state.classes, state.words, state.roles]);
+    if (learn.told === told) return;
+    learn.told = told;
+    CLASSES = state.classes.filter((k) => state.roles[k] !== "ignore");
+    WORDS = state.words;
+    ROLES = state.roles;
+    const icon = (role) => {
+      const svg = shape("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" });
+      svg.append(...ICONS[role].map(([tag, attributes]) => shape(tag, attributes)));
+      return svg;
+    };
+    $("now").replaceChildren(...CLASSES.map((k) => make("li", { class: "role-" + ROLES[k], id: "tile-" + k }, icon(ROLES[k]),
+      make("output", { id: "now-" + k }, "–"), make("span", {}, brief(k)))));
+    $("share").replaceChildren(...CLASSES.map((k) => make("i", { class: "role-" + ROLES[k] })));
+    $("persons").replaceChildren(...CLASSES.map((k) => make("div", { id: "row-" + k }, make("dt", {}, brief(k)), make("dd", { id: "persons-" + k }, "–"))));
+  }
+
   function drawCounts(c) {
     const known = c.status === "live" || c.status === "ended";
     let total = 0;
     for (const name of CLASSES) {
       text("now-" + name, known ? String(c.now[name]) : "–");
       text("persons-" + name, String(c.persons[name]));
+      const shown = CLASSES.length <= MANY || c.persons[name] > 0 || c.now[name] > 0;
+      $("tile-" + name).hidden = $("row-" + name).hidden = !shown;
       total += c.persons[name];
     }
     text("persons-total", total ? "· " + total : "");
@@ -189,7 +217,7 @@
     $("places").hidden = !places.length;
     $("places-list").replaceChildren(...places.map(([name, kind, rows]) => make("div", { class: "place" },
       make("h3", {}, name + " ", make("span", { class: "quiet" }, kind)),
-      make("table", {}, make("thead", {}, make("tr", {}, make("th", { scope: "col" }), make("th", { scope: "col" }, "persons"), ...CLASSES.map((k) => make("th", { scope: "col" }, k === "mask_worn_incorrect" ? "worn wrong" : WORDS[k])))),
+      make("table", {}, make("thead", {}, make("tr", {}, make("th", { scope: "col" }), make("th", { scope: "col" }, "persons"), ...CLASSES.map((k) => make("th", { scope: "col" }, brief(k))))),
         make("tbody", {}, ...rows.map(([word, counts]) => make("tr", {}, make("td", {}, word), make("td", { class: "total" }, String(counts.total)), ...CLASSES.map((k) => make("td", {}, String(counts[k]))))))))));
   }
 
@@ -220,14 +248,15 @@
     if (!events.length) return;
     list.replaceChildren(...events.slice(0, 60).map((e) => {
       const person = e.label !== undefined;
-      let kind = e.label || (/lost|refused|drifted/.test(e.kind) ? "bad" : "good"), words;
-      if (e.kind === "enter") words = "Person #" + e.person + " came: " + WORDS[e.label];
-      else if (e.kind === "change") words = "Person #" + e.person + " now: " + WORDS[e.label];
+      const role = e.role || ROLES[e.label] || "ok";
+      let kind = person ? "role-" + role : /lost|refused|drifted/.test(e.kind) ? "bad" : "good", words;
+      if (e.kind === "enter") words = "Person #" + e.person + " came: " + called(e.label);
+      else if (e.kind === "change") words = "Person #" + e.person + " now: " + called(e.label);
       else if (e.kind === "leave") words = "Person #" + e.person + " left after " +
-        span((Date.parse(e.at) - Date.parse(e.began)) / 1000) + ": " + WORDS[e.label];
-      else if (e.kind === "crossed") words = "Person #" + e.person + " crossed " + e.line + " (" + e.direction + "): " + WORDS[e.label];
-      else if (e.kind === "zone entered") words = "Person #" + e.person + " entered " + e.zone + ": " + WORDS[e.label];
-      else if (e.kind === "zone left") words = "Person #" + e.person + " left " + e.zone + " after " + span((Date.parse(e.at) - Date.parse(e.began)) / 1000) + ": " + WORDS[e.label];
+        span((Date.parse(e.at) - Date.parse(e.began)) / 1000) + ": " + called(e.label);
+      else if (e.kind === "crossed") words = "Person #" + e.person + " crossed " + e.line + " (" + e.direction + "): " + called(e.label);
+      else if (e.kind === "zone entered") words = "Person #" + e.person + " entered " + e.zone + ": " + called(e.label);
+      else if (e.kind === "zone left") words = "Person #" + e.person + " left " + e.zone + " after " + span((Date.parse(e.at) - Date.parse(e.began)) / 1000) + ": " + called(e.label);
       else words = (e.kind[0].toUpperCase() + e.kind.slice(1)) + (e.camera !== undefined && /camera/.test(e.kind) ? " " + e.camera : "") + (e.reason ? ": " + e.reason : e.variant ? ": " + e.variant : "");
       if (person && state && state.cameras.length > 1) words += " (camera " + e.camera + ")";
       const body = make("span", {}, words);
@@ -237,7 +266,7 @@
         body.append(crop);
       }
       return make("li", { class: kind }, make("time", { datetime: e.at || e.time || "" }, e.at ? clock(e.at) : ""),
-        make("span", { class: "mark", "aria-hidden": "true" }, person ? MARKS[e.label] : kind === "bad" ? "✕" : "✓"), body);
+        make("span", { class: "mark", "aria-hidden": "true" }, person ? MARKS[role] : kind === "bad" ? "✕" : "✓"), body);
     }));
   }
 
@@ -286,7 +315,10 @@
     health.dataset.state = state.health.status;
     health.title = state.health.reason || "";
     health.lastChild.textContent = { ok: "healthy", degraded: "degraded", stuck: "stuck" }[state.health.status];
-    document.title = (state.health.status === "ok" ? "" : "⚠ ") + c.now.without_mask + " without mask · jetmask";
+    learn();
+    const alert = state.classes.filter((k) => ROLES[k] === "alert");
+    const alarms = alert.reduce((sum, k) => sum + c.now[k], 0) + " " + (alert.length === 1 ? WORDS[alert[0]] : "alarms") + " · ";
+    document.title = (state.health.status === "ok" ? "" : "⚠ ") + (alert.length ? alarms : "") + "jetmask";
     drawTabs();
     drawPicture(c);
     drawOverlay(c);
@@ -374,7 +406,7 @@
       if (e.number <= seen) continue;
       seen = e.number;
       events.unshift(e);
-      if (e.kind === "enter" && e.label !== "with_mask" && lastState) text("polite", "Person " + e.person + ": " + WORDS[e.label]);
+      if (e.kind === "enter" && /alert|attention/.test(e.role) && lastState) text("polite", "Person " + e.person + ": " + called(e.label));
     }
     events.length = Math.min(events.length, 200);
     drawEvents();

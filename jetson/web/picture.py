@@ -7,13 +7,11 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import cv2
 import numpy as np
 
+from jetson.bundle.classes import MASK_CLASSES, Classes
 from jetson.tracking import tracker
 from jetson.web import overlay
 from jetson.web.server import Server
 
-NAMES = ("mask", "no mask", "mask worn wrong")
-# BGR; light enough for dark text, and apart from each other in brightness for those who see no red and green.
-COLOURS = ((168, 201, 66), (92, 110, 255), (60, 190, 250))
 QUALITY = 80
 BLUR_SHARE = 0.6  # of the score from which a face is shown: from there on it is blurred
 MAX_SIDE = 1280
@@ -43,21 +41,29 @@ def blur(image: np.ndarray, xyxy: np.ndarray) -> None:
         part[:] = cv2.resize(cells, (right - left, bottom - top), interpolation=cv2.INTER_NEAREST)
 
 
-def draw(image: np.ndarray, tracks: List[tracker.Track], at: float, scale: float = 1.0) -> None:
+def draw(
+    image: np.ndarray,
+    tracks: List[tracker.Track],
+    at: float,
+    scale: float = 1.0,
+    classes: Classes = MASK_CLASSES,
+) -> None:
     """Draw each track's box, voted class, number and confidence in place; `scale` from frame to image pixels."""
     side = max(image.shape[:2])
     thickness = max(1, int(round(side / 420)))
     size = max(0.4, side / 1500)
+    names, colours = classes.words(), classes.colours()
     for face in tracks:
         x0, y0, x1, y1 = (int(round(v * scale)) for v in face.predict(at))
-        colour = COLOURS[face.label]
+        colour = colours[face.label]
         cv2.rectangle(image, (x0, y0), (x1, y1), colour, thickness, cv2.LINE_AA)
-        text = NAMES[face.label]
+        name = names[face.label].encode("ascii", "replace").decode()  # OpenCV's letters
+        text = name
         if face.confirmed:
-            text = f"#{face.number} {text}"
+            text = f"#{face.number} {name}"
         (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
         if width > 3 * (x1 - x0) + 40:
-            text = NAMES[face.label]
+            text = name
             (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
         top = y0 - height - base - 2 if y0 - height - base - 2 >= 0 else y1 + 1
         left = max(0, min(x0, image.shape[1] - width - 6))
@@ -139,7 +145,9 @@ class Studio:
         blurred: bool = False,
         score: float = 0.4,
         places: Callable[[int], Any] = lambda camera: {"lines": [], "zones": []},
+        classes: Classes = MASK_CLASSES,
     ) -> None:
+        self.classes = classes
         self.blurred = blurred
         self._places = places
         self.score = score
@@ -231,7 +239,7 @@ class Studio:
             image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         if places is not None:
             overlay.draw(image, places)
-        draw(image, result.tracks, result.at, scale)
+        draw(image, result.tracks, result.at, scale, self.classes)
         return encode(image)
 
 

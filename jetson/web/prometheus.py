@@ -36,6 +36,9 @@ class _Collector:
         yield one(Counter, "engine_errors", "Inferences that failed.", state["engine_errors"])
         yield one(Counter, "reloads", "Bundles swapped in.", state["reloads"])
         yield one(Counter, "failed_reloads", "Bundles refused; the old one went on.", state["failed_reloads"])
+        file = state.get("events_file", {})
+        yield one(Gauge, "events_waiting", "Events that the events file has not taken yet.", file.get("waiting", 0))
+        yield one(Counter, "events_dropped", "Events that the events file never took.", file.get("dropped", 0))
         latency = Gauge(
             "jetmask_latency_ms",
             "Latency from arrival to result by stage, last 30 to 60 s.",
@@ -84,6 +87,11 @@ class _Collector:
                 persons.add_metric([str(camera["index"]), label], camera["persons"][label])
         yield now
         yield persons
+        alarms = Gauge("jetmask_alert_faces", "Faces of an alert class in the picture now.", labels=["camera"])
+        alert = [label for label in self._state["classes"] if self._state["roles"][label] == "alert"]
+        for camera in self._state["cameras"]:
+            alarms.add_metric([str(camera["index"])], sum(camera["now"][label] for label in alert))
+        yield alarms
         yield from self._drift(Gauge)
         yield from self._zones(Counter, Gauge)
 
@@ -188,6 +196,7 @@ class _Collector:
                 "Events that the broker has acknowledged, over all runs.",
                 state["published"],
             ),
+            (Counter, "refused_messages", "Messages that the broker has refused.", state["refused"]),
         ):
             metric = kind("jetmask_mqtt_" + name, text)
             metric.add_metric([], value)

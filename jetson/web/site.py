@@ -8,6 +8,7 @@ from typing import Any, Dict, Optional
 from jetson.monitor.journal import Journal
 from jetson.monitor.status import Status
 from jetson.web import access, prometheus
+from jetson.web.history import History
 from jetson.web.http import Request, Response
 from jetson.web.picture import BOUNDARY, NEXT, Pictures, Studio, picture_part
 from jetson.web.server import Server
@@ -20,6 +21,8 @@ FILES = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
     "/drift": ("drift.html", "text/html; charset=utf-8"),
     "/drift.js": ("drift.js", "text/javascript; charset=utf-8"),
+    "/history": ("history.html", "text/html; charset=utf-8"),
+    "/history.js": ("history.js", "text/javascript; charset=utf-8"),
 }
 _JPEG_TYPE = "image/jpeg"
 
@@ -41,6 +44,7 @@ class Site:
         server: Server,
         pictures: Pictures,
         studio: Studio,
+        history: History,
     ) -> None:
         self.status = status
         self.journal = journal
@@ -48,6 +52,8 @@ class Site:
         self.server = server
         self.pictures = pictures
         self.studio = studio
+        self.listened = False  # whether anybody follows the events
+        self.history = history
         self._files: Dict[str, bytes] = {}
         for path, (name, _) in FILES.items():
             with open(os.path.join(WEB, name), "rb") as file:
@@ -59,7 +65,9 @@ class Site:
 
     def viewers(self, topic: str, count: int) -> None:
         """The server's word about how many watch."""
-        if topic.startswith("picture "):
+        if topic == "events":
+            self.listened = count > 0
+        elif topic.startswith("picture "):
             self.studio.want(int(topic.split()[1]), count > 0)
 
     def handle(self, request: Request) -> Response:
@@ -81,6 +89,10 @@ class Site:
         }.get(request.path)
         if answer is not None:
             return answer(request)
+        if request.path.startswith("/api/v1/"):
+            kept = self.history.handle(request)
+            if kept is not None:
+                return kept
         if request.path.startswith("/api/crops/"):
             return self._crop(request.path[len("/api/crops/") :])
         return Response(404, b"there is no such page\n")

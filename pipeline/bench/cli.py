@@ -3,6 +3,7 @@
 import argparse
 
 from jetson.bench import cli as bench
+from jetson.errors import UsageError
 from pipeline.bench import trtexec_import
 from pipeline.deploy import device_bench, layout
 from pipeline.deploy.device_bench import DeviceBench
@@ -46,7 +47,11 @@ def _device_options(parser: argparse.ArgumentParser) -> None:
 def command(args: argparse.Namespace) -> int:
     """Measure and print."""
     if args.import_trtexec:
-        return trtexec_import.command(args)
+        if args.source or args.data or args.device:
+            raise UsageError(
+                "--import-trtexec measures nothing here", "--source, --data, --device", None, "leave them away"
+            )
+        return trtexec_import.run(args.import_trtexec, args.bundle, args.variant, args.target, args.out, args.json)
     if args.device:
         where = DeviceBench(args.device, args.bundle, args.ssh, args.state, args.target, args.out, args.json)
         return device_bench.run(where, bench.settings_of(args))

@@ -4,7 +4,6 @@ trtexec times the engine on random input: GPU compute is the inference, its "Lat
 the decoding of boxes are not in it, and there is no AP. Such rows are marked as imported wherever they are shown.
 """
 
-import argparse
 import csv
 import io
 import json
@@ -52,23 +51,23 @@ LEDGER = (
 )
 
 
-def command(args: argparse.Namespace) -> int:
-    """Read, predict where that is possible, write and print."""
-    if args.source or args.data or args.device:
-        raise UsageError(
-            "--import-trtexec measures nothing here", "--source, --data, --device", None, "leave them away"
-        )
-    found = imported(args.import_trtexec, args.bundle, args.variant)
+def run(log: str, bundle: str, variants: list[str], target: str | None, out: str | None, as_json: bool) -> int:
+    """Read a log, predict where that is possible, write and print.
+
+    out: a .csv ledger is added to, another file is written as JSON; None: neither. target: a kind of device (None: the
+    log's own).
+    """
+    found = imported(log, bundle, variants)
     matched = [row for row in found["rows"] if row["bytes"] is not None]
-    target = args.target or found["board"]["kind"]
+    target = target or found["board"]["kind"]
     if target and matched:
-        beside_predictions({"rows": matched}, args.bundle, target)
+        beside_predictions({"rows": matched}, bundle, target)
         found["predicted_for"] = target
-    if args.out and args.out.endswith(".csv"):
-        append(args.out, found)
-    elif args.out:
-        files.write_json(args.out, found)
-    if args.json:
+    if out and out.endswith(".csv"):
+        append(out, found)
+    elif out:
+        files.write_json(out, found)
+    if as_json:
         print(json.dumps(found))
         return 0
     print(text_table(found))

@@ -12,43 +12,46 @@ from typing import Any
 from jetson import files
 from jetson.bundle import manifest
 from jetson.engine import build as device_build
-from jetson.engine import cache, tensorrt
+from jetson.engine import cache, int8, tensorrt
 from jetson.errors import DeviceMismatch, QualityGate
 from jetson.evaluation import average_precision
+from pipeline.build.settings import Settings
 from pipeline.bundle import writer
 from pipeline.evaluation import evaluate, gate
 from pipeline.paths import replaced_folder
 
 
-def build(args: Any) -> list[dict[str, Any]]:
+def build(settings: Settings) -> list[dict[str, Any]]:
     """Build this machine's engines of a bundle's variants; with --data, measure them and keep the manifest true.
 
     An engine that loses more than --max-drop against float32 in ONNX Runtime leaves the manifest.
     """
-    contents = manifest.load(args.model)
+    contents = manifest.load(settings.model)
     reason = tensorrt.reason()
     if reason:
         raise DeviceMismatch(
             "no TensorRT engine can be built on this machine: " + reason,
-            args.model,
+            settings.model,
             "an NVIDIA GPU with TensorRT and pycuda",
             "engines are built on the device itself: jetmask deploy, or there python3 -m jetson build "
             "DIR; --print-trtexec shows the command for a target",
         )
-    chosen = [v for v in contents.variants if "tensorrt" in v.runtimes and args.precision in (None, v.precision)]
-    if args.variant:
-        chosen = [contents.variant(args.variant)]
-    folder = args.engines or cache.default_folder()
+    chosen = [v for v in contents.variants if "tensorrt" in v.runtimes and settings.precision in (None, v.precision)]
+    if settings.variant:
+        chosen = [contents.variant(settings.variant)]
+    if settings.int8_anyway:
+        int8.ask_anyway()
+    folder = settings.engines or cache.default_folder()
     os.environ["JETMASK_ENGINES"] = folder  # the engine that is opened below looks there
-    rows = device_build.build_all(contents, chosen, folder, args.workspace_mb << 20, strict=bool(args.variant))
-    if args.data:
-        _measure_engines(args, contents, rows)
+    rows = device_build.build_all(contents, chosen, folder, settings.workspace_bytes, strict=bool(settings.variant))
+    if settings.data:
+        _measure_engines(settings, settings.data, contents, rows)
     return rows
 
 
-def _measure_engines(args: Any, contents: manifest.Manifest, rows: list[dict[str, Any]]) -> None:
-    truths = average_precision.load_split(args.data)
-    split = os.path.basename(os.path.abspath(args.data))
+def _measure_engines(settings: Settings, data: str, contents: manifest.Manifest, rows: list[dict[str, Any]]) -> None:
+    truths = average_precision.load_split(data, contents.classes)
+    split = os.path.basename(os.path.abspath(data))
     references: dict[tuple[str, tuple[int, int]], Any] = {}
     for row in rows:
         if "path" not in row:
@@ -64,12 +67,14 @@ def _measure_engines(args: Any, contents: manifest.Manifest, rows: list[dict[str
                 ),
                 None,
             )
-            references[key] = path and gate.of_onnx(path, truths, variant.input_wh, args.threads, contents.decode)
+            references[key] = path and gate.of_onnx(path, truths, variant.input_wh, settings.threads, contents.decode)
         if references[key] is None:
             row["note"] = "no float32 file in the bundle to compare with"
             continue
-        measured = evaluate.measure(args.model, truths, variant.name, "tensorrt", args.threads)
-        verdict = gate.compare(truths, references[key], measured.detections, args.max_drop)
+        measured = evaluate.measure(settings.model, truths, variant.name, "tensorrt", settings.threads)
+        verdict = gate.compare(
+            truths, references[key], measured.detections, settings.max_drop, classes=contents.classes
+        )
         row.update(
             map50=round(verdict.after, 2),
             difference=round(verdict.difference, 2),
@@ -79,7 +84,7 @@ def _measure_engines(args: Any, contents: manifest.Manifest, rows: list[dict[str
         )
         if not verdict.passed:
             row["failed"] = str(verdict)
-    write_measured(args.model, rows, split)
+    write_measured(settings.model, rows, split)
 
 
 def write_measured(folder: str, rows: Sequence[dict[str, Any]], split: str) -> None:

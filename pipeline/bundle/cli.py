@@ -9,10 +9,11 @@ from typing import Any
 
 from jetson import files
 from jetson.bundle import manifest, tarball
+from jetson.bundle.classes import Classes
 from jetson.engine import calibration as tables
 from jetson.errors import BadInput, QualityGate, UsageError
 from jetson.evaluation import average_precision
-from jetson.install import cli as install
+from jetson.install import cli as install_cli
 from pipeline.bundle import writer
 from pipeline.evaluation.gate import finite
 from pipeline.paths import replaced_folder, require_free
@@ -63,6 +64,13 @@ def options(parser: argparse.ArgumentParser) -> None:
         metavar="SPLIT_DIR",
         help="put these labelled photographs in as eval/ (without it, no photograph is in a bundle)",
     )
+    create.add_argument(
+        "--role",
+        action="append",
+        default=[],
+        metavar="CLASS=ROLE",
+        help="what a class means to who watches: ok, alert, attention or ignore; it sets colours and alarms",
+    )
     create.add_argument("--name", default="facemask", help="the bundle's name (default: %(default)s)")
     create.add_argument("--default-variant", metavar="NAME")
     create.add_argument("--key", metavar="FILE", help="private key (PEM) to sign with")
@@ -78,7 +86,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     sign.add_argument("bundle", metavar="DIR")
     sign.add_argument("--key", required=True, metavar="FILE", help="private key (PEM)")
     verify = verbs.add_parser("verify", help="check a bundle, a folder or a tar file")
-    install.verify_options(verify)
+    install_cli.verify_options(verify)
     for each in (create, pack, unpack, sign):
         each.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -86,7 +94,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def command(args: argparse.Namespace) -> int:
     """Run the chosen sub-verb."""
     if args.what == "verify":
-        return install.verify_command(args)
+        return install_cli.verify_command(args)
     if args.what == "key":
         public = writer.make_key(args.file)
         print(f"private key: {args.file} (keep it; nobody else may read it)\npublic key:  {public} (for the devices)")
@@ -191,15 +199,16 @@ def _create(args: argparse.Namespace) -> str:
         raise UsageError(
             f"no variant is called {args.default_variant!r}", "--default-variant", "one of " + ", ".join(names)
         )
+    classes = writer.classes_of(models, args.role)
     # Told now, not after the last variant was measured.
     require_free(args.folder)
     if args.key:
         writer.private_key(args.key)
     if args.include_photos:
-        average_precision.load_split(args.include_photos)
+        average_precision.load_split(args.include_photos, classes.names)
     _count_macs(models, variants)
     calibration = _calibration(args.calibration, models) if args.calibration else {}
-    failed = _measure(models, variants, args.data, args.max_drop) if args.data else {}
+    failed = _measure(models, variants, args.data, args.max_drop, classes) if args.data else {}
     default = None if args.default_variant in failed else args.default_variant
     variants = [variant for variant in variants if variant["name"] not in failed]
     print(f"writing {len(variants)} variants ...", file=sys.stderr)
@@ -213,6 +222,7 @@ def _create(args: argparse.Namespace) -> str:
         default_variant=default,
         photos=args.include_photos,
         key=args.key,
+        classes=classes,
     )
     if failed:
         raise QualityGate(
@@ -271,16 +281,16 @@ def _count_macs(models: dict, variants: list[dict]) -> None:
         variant["macs"] = counts.get((path, size), 0)
 
 
-def _measure(models: dict, variants: list[dict], data: str, max_drop: float) -> dict[str, dict]:
+def _measure(models: dict, variants: list[dict], data: str, max_drop: float, classes: Classes) -> dict[str, dict]:
     """Fill in the AP of every variant that runs here; {name: its loss} of those that lose more than max_drop points."""
     from pipeline.bundle.variants import NO_GPU, ap_entries, lost_too_much, measure, stderr
 
     split = os.path.basename(os.path.abspath(data))
-    if not any((truth.labels < len(average_precision.TWO_CLASS)).any() for truth in average_precision.load_split(data)):
-        raise BadInput("there is no face to measure AP on", data, "labels of with_mask or without_mask")
+    if not average_precision.has_scored(average_precision.load_split(data, classes.names), classes.names):
+        raise BadInput("there is nothing labelled to measure AP on", data, "boxes of a class that the figure counts")
     with tempfile.TemporaryDirectory(prefix="jetmask-bundle-") as aside:
         trial = os.path.join(aside, "trial")
-        writer.write(trial, models, variants)
+        writer.write(trial, models, variants, classes=classes)
         results = measure(trial, data, split, say=stderr, max_drop=max_drop)
     aps = ap_entries(results)
     for variant in variants:

@@ -10,6 +10,7 @@ import numpy as np
 
 from jetson import engine, files
 from jetson.bundle import manifest
+from jetson.errors import BadInput
 from jetson.inference import golden
 from jetson.inference.detector import open_detector
 
@@ -75,6 +76,12 @@ def write(bundle_dir: str, frames: Sequence[np.ndarray] | None = None) -> dict[s
     document: dict[str, Any] = {"schema_version": 1, "images": names, "tolerance": golden.TOLERANCE, "expected": {}}
     for size, name in sorted(references.items()):
         document["expected"][size] = _record(bundle_dir, name, chosen)
+    if not any(entry["faces"] for entries in document["expected"].values() for entry in entries):
+        print(
+            "mind: on the inputs of the self-test nothing is found: it shows that an engine runs, and not what it finds"
+            + ("" if contents.class_list.are_masks else "; --include-photos takes photographs for it"),
+            file=sys.stderr,
+        )
     notes = {}
     for variant in contents.variants:
         own = _own_record(bundle_dir, variant, document, chosen)
@@ -89,7 +96,16 @@ def write(bundle_dir: str, frames: Sequence[np.ndarray] | None = None) -> dict[s
 def _record(
     bundle_dir: str, name: str, frames: Sequence[np.ndarray], runtime: str | None = None
 ) -> list[dict[str, Any]]:
+    classes = manifest.load(bundle_dir).classes
     with open_detector(bundle_dir, name, runtime or "onnxruntime") as detector:
+        given = detector.detect(frames[0], 0.0).scores.shape[1] if len(frames) else len(classes)
+        if given != len(classes):
+            raise BadInput(
+                f"the model gives {given} classes, and the bundle has {len(classes)}",
+                f"{bundle_dir}, variant {name}",
+                ", ".join(classes),
+                "give the files of one training",
+            )
         return [golden.record(detector, frame) for frame in frames]
 
 

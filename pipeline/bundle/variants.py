@@ -122,7 +122,8 @@ def measure(bundle_dir, split_dir, split_name, only=None, threads=None, say=prin
 
     `against_fp32` of each: {difference, low, high, passed} to its model's fp32 variant of the same size, in points of
     two-class mAP50 with 95 % bounds (pipeline.evaluation.gate); None for that one itself and where there is none."""
-    truths = average_precision.load_split(str(split_dir))
+    classes = manifest.load(str(bundle_dir)).classes
+    truths = average_precision.load_split(str(split_dir), classes)
     usable = {r for r, reason in available().items() if reason is None}
     contents = manifest.load(str(bundle_dir)).variants
     results, plain = [], {}
@@ -138,7 +139,7 @@ def measure(bundle_dir, split_dir, split_name, only=None, threads=None, say=prin
                 plain.setdefault((variant.model, variant.input_wh), faces)
             before = plain.get((variant.model, variant.input_wh), faces)
             if before is not faces and result["map50"] is not None:
-                verdict = gate.compare(truths, before, faces, max_drop, 200)
+                verdict = gate.compare(truths, before, faces, max_drop, 200, classes=classes)
                 result["against_fp32"] = {
                     "difference": round(verdict.difference, 2),
                     "low": round(verdict.low, 2),
@@ -166,7 +167,7 @@ def ap_entries(results):
             "map50": round(r["map50"], 2),
             "split": r["split"],
             "images": r["counts"]["images"],
-            "per_class": _rounded({**r["three_class"]["per_class"], **r["per_class"]}),
+            "per_class": _rounded(average_precision.every_class(r)),
             "by_size": _rounded(r["by_size"]),
             "class_counts": r["counts"]["per_class"],
         }

@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jetson import files
+from jetson.bundle import classes as class_list
 from jetson.bundle import manifest, tarball
+from jetson.bundle.classes import MASK_CLASSES, Classes
 from jetson.errors import BadInput, UsageError
 from jetson.evaluation import average_precision
 from pipeline.bundle import golden
+from pipeline.graphs import classes as onnx_classes
 from pipeline.models.decode import DECODE
 from pipeline.paths import replaced_folder
 
@@ -33,6 +36,7 @@ def write(
     created: str | None = None,
     photos: str | None = None,
     key: str | None = None,
+    classes: Classes | None = None,
 ) -> str:
     """Write a bundle and return its root digest: the SHA-256, in hex, of its SHA256SUMS.
 
@@ -41,12 +45,14 @@ def write(
     `bytes`; `file` is derived where it is absent. `calibration`: {model or file name: path, JSON object, or text of a
     .cache}. `card`: markdown. `photos`: a SPLIT_DIR to put in as eval/ (only when the user asked for it). `key`: an
     Ed25519 private key (PEM) to sign with.
+    `classes`: default: what the model files say (`classes_of`).
     `created`: ISO 8601; the default is SOURCE_DATE_EPOCH or now. The same input gives the same bytes.
 
     It is written aside and renamed: `folder` is the old bundle or the whole new one. An existing folder is replaced
     only if it is a bundle. BadInput for a missing model or a manifest that would not be valid.
     """
     created = created or _now()
+    classes = classes or classes_of(models)
     with replaced_folder(folder) as part:
         os.makedirs(os.path.join(part, "models"))
         _copy_models(part, models)
@@ -54,25 +60,29 @@ def write(
         _drop_unused(part, entries)
         _copy_calibration(part, calibration or {})
         document: dict[str, Any] = {
-            "schema_version": manifest.SCHEMA_VERSION,
+            "schema_version": manifest.version_for(classes.names),
             "name": name,
             "created": created,
-            "classes": list(manifest.CLASSES),
+            "classes": list(classes.names),
             "decode": dict(decode or DECODE),
             "preprocessing": manifest.PREPROCESSING,
             "default_variant": default_variant or _default(entries),
             "variants": entries,
             "provenance": dict(provenance or {}),
         }
+        if classes != MASK_CLASSES:  # whose roles go without saying
+            document["roles"] = dict(zip(*classes, strict=True))
         wrong = manifest.problems(document)
         if wrong:
             raise BadInput("the bundle's manifest would be wrong:\n    " + "\n    ".join(wrong[:10]), folder)
         path = os.path.join(part, tarball.MANIFEST)
         files.write_json(path, document)
         files.write_text(os.path.join(part, "MODEL_CARD.md"), card or f"# {name}\n")
-        golden.write(part)
+        # Of other classes the drawn heads may show nothing; photographs that are in the bundle anyway do.
+        own = photos is not None and not classes.are_masks
+        golden.write(part, _fullest(photos, classes) if own and photos is not None else None)
         if photos is not None:
-            _copy_photos(part, photos)
+            _copy_photos(part, photos, classes)
         files.write_json(os.path.join(part, "sbom.cdx.json"), sbom(document))
         seal(part)
         if key is not None:
@@ -81,6 +91,32 @@ def write(
         tarball.check_sizes(part)
         digest = root_digest(part)
     return digest
+
+
+def classes_of(models: Mapping[str, Mapping[str, Any]], roles: Sequence[str] = ()) -> Classes:
+    """The classes that the model files tell apart, with `roles` ("CLASS=ROLE") over what they say. BadInput where two
+    models differ, UsageError for a role that is none."""
+    found: dict[str, Classes] = {}
+    for model, kinds in models.items():
+        path = next((kinds[kind] for kind in KINDS if kinds.get(kind) is not None), None)
+        if path is not None and os.path.isfile(path):
+            found[model] = onnx_classes.of_file(path)
+    if len({classes.names for classes in found.values()}) > 1:
+        raise BadInput(
+            "the models tell different classes apart",
+            "; ".join(f"{model}: {', '.join(classes.names)}" for model, classes in found.items()),
+            "one list of classes for a bundle",
+            "write a bundle for each",
+        )
+    base = next(iter(found.values()), MASK_CLASSES)
+    given = {}
+    for text in roles:
+        name, _, role = text.rpartition("=")
+        given[name] = role
+    wrong = class_list.problems(list(base.names), given)
+    if wrong:
+        raise UsageError("; ".join(wrong[:3]), "--role", "CLASS=ROLE, a class of " + ", ".join(base.names))
+    return class_list.make(base.names, {**dict(zip(*base, strict=True)), **given})
 
 
 def seal(bundle_dir: str) -> None:
@@ -306,8 +342,8 @@ def _copy_calibration(part: str, calibration: Mapping[str, Any]) -> None:
             files.write_json(target, content)
 
 
-def _copy_photos(part: str, split_dir: str) -> None:
-    truths = average_precision.load_split(split_dir)
+def _copy_photos(part: str, split_dir: str, classes: Classes) -> None:
+    truths = average_precision.load_split(split_dir, classes.names)
     os.makedirs(os.path.join(part, "eval"))
     _copy(os.path.join(split_dir, "annotations.json"), os.path.join(part, "eval", "annotations.json"))
     for truth in truths:
@@ -318,6 +354,13 @@ def _copy_photos(part: str, split_dir: str) -> None:
         target = os.path.join(part, "eval", name)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         _copy(truth.file, target)
+
+
+def _fullest(split_dir: str, classes: Classes) -> list[Any]:
+    """The photographs with the most labelled boxes, uint8 (h, w, 3) BGR, as many as a self-test has."""
+    truths = average_precision.load_split(split_dir, classes.names)
+    truths = sorted(truths, key=lambda truth: -len(truth.xyxy))[: golden.IMAGES]
+    return [average_precision.read_image(truth) for truth in truths]
 
 
 def private_key(path: str) -> Any:

@@ -1,5 +1,6 @@
 """`jetmask choose`: one variant for a target and its limits, the reason, and the runner-up."""
 
+import argparse
 import csv
 import json
 import math
@@ -98,7 +99,9 @@ def from_bundle(folder: str, target: str, progress: Callable[[str], None] = lamb
             continue
         seen.add(key)
         progress(name)
-        result = predict_graph(read(contents.path(variant), tuple(variant.input_wh)), target, precision)
+        result = predict_graph(
+            read(contents.path(variant), (variant.input_wh[0], variant.input_wh[1])), target, precision
+        )
         out.append(
             Candidate(
                 name, ap, result.latency_ms, variant.bytes, f"time predicted, AP measured on {source}", result.high_ms
@@ -207,7 +210,7 @@ def _short(value: float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
-def options(parser) -> None:
+def options(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Choose the most accurate variant that a target runs fast enough. Times are predicted unless "
         "a table of measurements is given; they are the engine's, without camera and page."
@@ -230,7 +233,7 @@ def options(parser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def command(args) -> None:
+def command(args: argparse.Namespace) -> None:
     limits = limits_of(args)
     device = targets.target(args.target)
     if args.table:
@@ -307,7 +310,7 @@ def command(args) -> None:
         print(explain(choice, candidates, limits))
 
 
-def limits_of(args) -> Limits:
+def limits_of(args: argparse.Namespace) -> Limits:
     """The limits of the command line; UsageError for impossible ones."""
     for name, value in (("--fps", args.fps), ("--max-ms", args.max_ms), ("--max-bytes", args.max_bytes)):
         if value is not None and not 0 < value < math.inf:

@@ -97,14 +97,42 @@ _INCORRECT = {
 }
 
 
-def _words(by_language: dict[str, str]) -> tuple[str, ...]:
-    return tuple(word.strip() for words in by_language.values() for word in words.split(";") if word.strip())
+def _words(*texts: str) -> tuple[str, ...]:
+    return tuple(word.strip() for text in texts for word in text.split(";") if word.strip())
 
 
 # class: its words
 WORDS = {
-    "with_mask": _words(_WITH),
-    "without_mask": _words(_WITHOUT),
-    "mask_worn_incorrect": _words(_INCORRECT),
+    "with_mask": _words(*_WITH.values()),
+    "without_mask": _words(*_WITHOUT.values()),
+    "mask_worn_incorrect": _words(*_INCORRECT.values()),
     "ignore": ("ignore", "dontcare", "ignored", "dont care", "ignore region"),
 }
+
+# Any of these within a name may turn its meaning; that "normal" has a "no" costs a suggestion, no more.
+NEGATION = _words(
+    "no; un; out; off; less; free; bare; miss; lack; absent; never; sin; sans; sem; ohne; kein; "
+    "senza; tanpa; tidak; siz; yok; pas; anti; false; zero; empty; remove; neg"
+)
+
+# Of a mask that is not worn as it should be.
+WRONG = _words("incorrect; wrong; bad; improper; mal; nose; chin; falsch; half; partial; poor; loose")
+
+# With a negation: of such a mask, too, or of none.
+RIGHT = _words("correct; proper; well; good; worn")
+
+# What wears the mask: it says nothing about it.
+BEARERS = _words("face; faces; person; people; head; human; man; woman; worker; a; the; wearing")
+
+# Within a name: the data set is about masks, and its unknown names are no classes of their own.
+ABOUT_MASKS = _words(
+    "mask; маск; 口罩; マスク; 마스크; मास्क; كمام; masque; mascar; máscar; mascher; maske; "
+    "tapaboca; barbijo; cubreboca; face; gesicht; incorrect; wear; worn"
+)
+
+# Whole names that say nothing: of a mask, perhaps.
+SAYS_NOTHING = _words(
+    "bad; class; correct; default; false; good; incorrect; item; label; neg; negative; no; nok; "
+    "none; null; object; objects; off; ok; on; pos; positive; right; target; thing; true; unknown; "
+    "with; without; wrong; yes"
+)

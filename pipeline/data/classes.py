@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from jetson.errors import BadInput, UsageError
-from pipeline.data.class_words import WORDS
+from pipeline.data.class_words import ABOUT_MASKS, BEARERS, NEGATION, RIGHT, SAYS_NOTHING, WORDS, WRONG
 
 CLASSES = ("with_mask", "without_mask", "mask_worn_incorrect")
 IGNORE = "ignore"  # as a class: a region that neither rewards nor punishes a detector
@@ -21,81 +21,6 @@ MOST = 80  # classes
 
 _UNKNOWN_NUMBER = re.compile(r"(class|category) -?\d+$")  # a number that the source gives no name
 _LATIN = re.compile(r"[a-z]+$")
-# Any of these within a name may turn its meaning; that "normal" has a "no" costs a suggestion, no more.
-_NEGATION = (
-    *("no", "un", "out", "off", "less", "free", "bare", "miss", "lack", "absent", "never", "sin", "sans", "sem"),
-    *(
-        "ohne",
-        "kein",
-        "senza",
-        "tanpa",
-        "tidak",
-        "siz",
-        "yok",
-        "pas",
-        "anti",
-        "false",
-        "zero",
-        "empty",
-        "remove",
-        "neg",
-    ),
-)
-_WRONG = ("incorrect", "wrong", "bad", "improper", "mal", "nose", "chin", "falsch", "half", "partial", "poor", "loose")
-_RIGHT = ("correct", "proper", "well", "good", "worn")
-_BEARERS = ("face", "faces", "person", "people", "head", "human", "man", "woman", "worker", "a", "the", "wearing")
-_ABOUT_MASKS: tuple[str, ...] = (
-    "mask",
-    "маск",
-    "口罩",
-    "マスク",
-    "마스크",
-    "मास्क",
-    "كمام",
-    "masque",
-    "mascar",
-    "máscar",
-    "mascher",
-    "maske",
-)
-_ABOUT_MASKS += ("tapaboca", "barbijo", "cubreboca", "face", "gesicht", "incorrect", "wear", "worn")
-_SAYS_NOTHING = {
-    *(
-        "yes",
-        "no",
-        "true",
-        "false",
-        "good",
-        "bad",
-        "ok",
-        "nok",
-        "on",
-        "off",
-        "with",
-        "without",
-        "correct",
-        "incorrect",
-        "wrong",
-        "right",
-    ),
-    *(
-        "positive",
-        "negative",
-        "pos",
-        "neg",
-        "object",
-        "objects",
-        "target",
-        "unknown",
-        "label",
-        "class",
-        "default",
-        "none",
-        "null",
-        "item",
-        "thing",
-    ),
-}
 
 
 def normalised(name: str) -> str:
@@ -111,9 +36,9 @@ def _table() -> dict[str, str]:
         for word in words:
             table[normalised(word)] = name
     for word, name in list(table.items()):  # "máscara" is often written without its accent
-        bare = "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c))
+        bare = "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c)).replace("ı", "i")
         if bare.isascii():
-            table.setdefault(bare.replace("ı", "i"), name)
+            table.setdefault(bare, name)
     return table
 
 
@@ -132,7 +57,7 @@ def nearest_class(name: str) -> str | None:
     plain = normalised(name)
     if not _LATIN.match(plain):  # digits, signs, another script: "mask_0", "mask+"
         return None
-    words = [w for w in re.split(r"[\s_-]+", name.strip().casefold()) if w and w not in _BEARERS]
+    words = [w for w in re.split(r"[\s_-]+", name.strip().casefold()) if w and w not in BEARERS]
     inner = _CLASS_OF.get("".join(words))
     if inner and words and inner == _meant(plain):
         return inner
@@ -145,10 +70,10 @@ def nearest_class(name: str) -> str | None:
 
 def _meant(plain: str) -> str | None:
     """What the words in a name that turn its meaning leave possible; None where they contradict one another."""
-    wrong = any(word in plain for word in _WRONG)
+    wrong = any(word in plain for word in WRONG)
     rest = plain.replace("nose", "").replace("incorrect", "")
-    negated = any(word in rest for word in _NEGATION)
-    if negated and (wrong or any(word in rest for word in _RIGHT)):
+    negated = any(word in rest for word in NEGATION)
+    if negated and (wrong or any(word in rest for word in RIGHT)):
         return None
     return CLASSES[2] if wrong else CLASSES[1] if negated else CLASSES[0]
 
@@ -227,8 +152,8 @@ def _require(names: Sequence[str]) -> None:
 
 def _about_masks(name: str) -> bool:
     plain = normalised(name)
-    says_nothing = plain in _SAYS_NOTHING or not any(c.isalpha() for c in plain)
-    return says_nothing or any(word in plain for word in _ABOUT_MASKS) or nearest_class(name) is not None
+    says_nothing = plain in SAYS_NOTHING or not any(c.isalpha() for c in plain)
+    return says_nothing or any(word in plain for word in ABOUT_MASKS) or nearest_class(name) is not None
 
 
 def of_split(names: Sequence[str], own: bool) -> ClassSet:

@@ -55,7 +55,7 @@ def read_file(path: Path, source: Source) -> Collection:
     images: dict[Any, Labelled] = {}
     for value, offset in _list(document, "images", path):
         line = line_of(offset)
-        key, name = _need(value, "id", path, "images", line), str(_need(value, "file_name", path, "images", line))
+        key, name = _key(_need(value, "id", path, "images", line)), str(_need(value, "file_name", path, "images", line))
         if key in images:
             findings.append(Finding(str(path), line, "image id twice", f"id {key!r}", f"{name} is left out", True))
             continue
@@ -68,7 +68,7 @@ def read_file(path: Path, source: Source) -> Collection:
         images[key] = Labelled(hit.image, name, str(path), line, boxes, wh, _kept(value, _KEPT), hit.missing)
     for value, offset in _list(document, "annotations", path):
         line = line_of(offset)
-        key, category = (_need(value, k, path, "annotations", line) for k in ("image_id", "category_id"))
+        key, category = (_key(_need(value, k, path, "annotations", line)) for k in ("image_id", "category_id"))
         if key not in images:
             what = f"no image has the id {key!r}"
             findings.append(Finding(str(path), line, "image missing", what, "the box is left out", True))
@@ -91,7 +91,7 @@ def _categories(document: jsonfile.Document, path: Path) -> tuple[dict[Any, str]
     groups: dict[Any, str] = {}
     for value, offset in _list(document, "categories", path):
         line = document.line_of(offset)
-        key, name = (_need(value, k, path, "categories", line) for k in ("id", "name"))
+        key, name = _key(_need(value, "id", path, "categories", line)), _need(value, "name", path, "categories", line)
         if names.setdefault(key, str(name)) != str(name):  # whichever were taken, half of the labels would be wrong
             raise BadInput(
                 f"the category {key!r} is {names[key]!r} and {str(name)!r}",
@@ -100,9 +100,14 @@ def _categories(document: jsonfile.Document, path: Path) -> tuple[dict[Any, str]
                 "export the labels again, or give one of the two another id",
             )
         groups[key] = str(value.get("supercategory"))
-    used = {value.get("category_id") for value, _ in _list(document, "annotations", path) if _hashable(value)}
+    used = {_key(value.get("category_id")) for value, _ in _list(document, "annotations", path) if _hashable(value)}
     parents = set(groups.values())
     return names, {key for key in names if key not in used and names[key] in parents and groups[key] != names[key]}
+
+
+def _key(value: Any) -> Any:
+    """An id as it is compared: some programs write "1" in one list and 1 in another."""
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 19 else value
 
 
 def _hashable(value: Mapping[str, Any]) -> bool:

@@ -20,12 +20,15 @@ def read(source: Source, paths: Sequence[Path]) -> Collection:
     """`paths`: the JSON files. One that cannot be read is a finding."""
     images: list[Labelled] = []
     findings: list[Finding] = []
+    broken: set[str] = set()
     for path in paths or source.tree.ending(".json"):
         try:
             images.append(_labelled(path, source, findings))
         except BadInput as error:
             findings.append(Finding(str(path), None, "label broken", str(error.what), "the file is left out", True))
+            broken.add(path.stem)
     used = {labelled.image for labelled in images if labelled.image}
+    used |= {image for image in source.pictures.all if image.stem in broken}  # that is told already
     findings += pictures.unlabelled(
         source.pictures, used, source.path, "no LabelMe json names it", "it is left out", source.whole
     )

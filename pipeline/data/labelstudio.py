@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from jetson.errors import BadInput
 from pipeline.data import jsonfile, pictures
@@ -67,7 +68,9 @@ def _results(task: _Task) -> tuple[list[Any] | None, bool]:
         return [{"value": r, **r} for found in lists for r in found], False
     kept = [a for a in annotations or [] if isinstance(a, dict) and not a.get("was_cancelled") and not a.get("skipped")]
     if not kept:
-        predictions = [p for p in value.get("predictions") or [] if isinstance(p, dict) and p.get("result")]
+        predictions = [
+            p for p in value.get("predictions") or [] if isinstance(p, dict) and isinstance(p.get("result"), list)
+        ]
         if predictions and not annotations:
             return list(predictions[-1]["result"]), True
         task.tell("label missing", "the task has no annotation, or was skipped", "the image is left out", False)
@@ -166,6 +169,7 @@ def _labelled(task: _Task, boxes: list[Box], source: Source) -> Labelled:
     quiet: list[Finding] = []
     hit = source.pictures.find(name, task.path, task.line, quiet)
     plain = name.replace("\\", "/").split("/")[-1]
+    plain = unquote(plain) if name.startswith("/data/") else plain  # coded as in an address
     if hit.image is None and _UPLOADED.match(plain):
         # The pictures of the user have the names of before the upload.
         again = source.pictures.find(_UPLOADED.sub("", plain), task.path, task.line, quiet)

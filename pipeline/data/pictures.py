@@ -220,7 +220,7 @@ def unlabelled(
         )
     if counted > len(used):
         what = f"{counted} of {len(used) + len(left)} pictures have no label: {looked_for}"
-        found = [f for f in found if f.kind == "labels missing"]
+        found = [f for f in found if f.kind == "labels missing" and len(folders) > 1]
         found.append(Finding(str(labels), None, "labels missing", what, remedy, True))
     return found
 

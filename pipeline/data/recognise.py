@@ -87,7 +87,7 @@ def of_json(path: Path) -> str | None:
         return "createml" if has("annotations?") and has("image(filename)?") else None
     if not head.startswith("{"):
         return None
-    if has("shapes"):
+    if has("shapes") or (has("imageData") and b'"shapes"' in path.read_bytes()):  # behind the picture itself
         return "labelme"
     if "_via_" in head or has("regions", "filename") or has("view", "metadata", "config"):
         return "via"

@@ -19,11 +19,10 @@ import numpy as np
 from jetson import files
 from jetson.cli import table
 from jetson.errors import BadInput, UsageError
-from jetson.inference.detector import Faces
+from jetson.evaluation.unsure import LOWEST, unsureness
 from pipeline.data import finder, layout, leak
 from pipeline.data.labels import Finding
 
-LOWEST = 0.05  # score: what is under it is hardly ever a face
 _CELLS = 8  # a side: as coarse as a picture can be and still be told from another place or another light
 _SHOWN = 20
 
@@ -55,18 +54,6 @@ class Settings:
     variant: str | None = None
     against: tuple[Path, ...] = ()
     json: bool = False
-
-
-def unsureness(faces: Faces, score: float) -> float:
-    """How unsure a detector is about a picture: 1 where a face scores just `score`, or two classes score alike; 0 where
-    it sees none, or is certain of all it sees. `faces`: those over LOWEST."""
-    worst = 0.0
-    for scores in np.asarray(faces.scores, float):
-        best = float(scores.max())
-        at_threshold = 1 - abs(best - score) / (score if best < score else 1 - score)
-        second = float(np.partition(scores, -2)[-2]) if len(scores) > 1 else 0.0
-        worst = max(worst, at_threshold, second / best if best >= score else 0.0)
-    return worst
 
 
 def looks(frame: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from pipeline.data.source import Source
 # Folders that hold one kind: what is left of a path without them is the same for an image and its label.
 _OF_IMAGES = {"images", "image", "imgs", "img", "jpegimages", "image_2", "pictures", "photos"}
 _OF_LABELS = {"labels", "label", "label_2", "annotations", "annotation", "txt", "yolo_labels"}
+_PART = "they are left out; an empty .txt says that a picture has no face"
 _OF_BOTH = {"obj_train_data", "obj_valid_data", "obj_test_data", "data"}
 
 
@@ -29,7 +30,9 @@ def read(
     findings: list[Finding] = []
     images = source.pictures.all
     if not images:
-        raise BadInput("no pictures there", source.path, expected, "--images DIR says where they are")
+        raise BadInput(
+            "no pictures there", source.path, expected, "import the folder that has them, or --images DIR says where"
+        )
     pairs, shared = _pairs(source, labels)
     if not pairs:
         raise BadInput(
@@ -100,7 +103,12 @@ def _left_out(source: Source, pairs: dict[Path, Path], labels: Sequence[Path], f
     if first is not None:
         looked_for = f"looked for {_looked_for(source, first)}"
         remedy = "taken as an image without faces"
-        findings += pictures.unlabelled(source.pictures, used, source.path, looked_for, remedy)
+        told = pictures.unlabelled(source.pictures, used, source.path, looked_for, remedy)
+        if any(finding.error for finding in told):
+            # Most of a folder that is labelled in part are no pictures without faces: to train on them so would harm.
+            told = [finding._replace(remedy=_PART) if finding.error else finding for finding in told]
+            folders = set()
+        findings += told
     return {image for image in source.pictures.all if image.parent not in folders}
 
 

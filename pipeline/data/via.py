@@ -131,14 +131,18 @@ def _via3(document: jsonfile.Document) -> tuple[list[_Image], dict[str, dict[str
 def _csv(path: Path) -> tuple[list[_Image], dict[str, dict[str, str]]]:
     found: dict[str, _Image] = {}
     reader = csv.DictReader(io.StringIO(textfile.read(path, _EXPECTED)))
-    for row in reader:
+    try:
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise BadInput(f"not CSV: {error}", f"{path}, line {reader.line_num}", _EXPECTED) from None
+    for line, row in rows:
         name = next((v for k, v in row.items() if k and k.strip("# ") == "filename"), None)
         if not name:
             continue
-        image = found.setdefault(name, _Image(name, reader.line_num))
+        image = found.setdefault(name, _Image(name, line))
         shape = _dict(row.get("region_shape_attributes"))
         if shape:
-            image.regions.append((shape, _dict(row.get("region_attributes")), reader.line_num))
+            image.regions.append((shape, _dict(row.get("region_attributes")), line))
     return list(found.values()), {}
 
 

@@ -19,6 +19,7 @@ def read(source: Source, paths: Sequence[Path]) -> Collection:
     """`paths`: the XML files. One that cannot be parsed is a finding."""
     images: list[Labelled] = []
     findings: list[Finding] = []
+    broken: set[str] = set()
     for path in paths or source.tree.ending(".xml"):
         try:
             top = xmlfile.read(path, "Pascal VOC")
@@ -26,13 +27,14 @@ def read(source: Source, paths: Sequence[Path]) -> Collection:
                 raise BadInput(f"the top element is <{top.tag}>", path, "<annotation>")
         except BadInput as error:
             findings.append(Finding(str(path), None, "label broken", str(error.what), "the file is left out", True))
+            broken.add(path.stem)
             continue
         images.append(_labelled(path, top, source, findings))
     used = {labelled.image for labelled in images if labelled.image}
+    used |= {image for image in source.pictures.all if image.stem in broken}  # that is told already
     where = source.shown(paths[0].parent) if paths else str(source.path)
-    findings += pictures.unlabelled(
-        source.pictures, used, source.path, f"no XML in {where} names it", "it is left out", source.whole
-    )
+    looked_for = f"no XML in {where} names it" if where != "." else "no XML names it"
+    findings += pictures.unlabelled(source.pictures, used, source.path, looked_for, "it is left out", source.whole)
     return Collection(images, findings)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from xml.parsers import expat
 
 from jetson.errors import BadInput
+
+_KNOWN = ("utf-8", "utf8", "utf-16", "iso-8859-1", "us-ascii")  # to expat
 
 
 class Element:
@@ -32,7 +35,8 @@ class Element:
 
 def read(path: Path, expected: str) -> Element:
     """The top element. BadInput: no XML, an encoding that the parser does not know, entities."""
-    parser, stack = expat.ParserCreate(), [Element("", {}, 0)]
+    data, encoding = _decoded(path, expected)
+    parser, stack = expat.ParserCreate(encoding), [Element("", {}, 0)]
 
     def start(tag: str, attributes: dict[str, str]) -> None:
         element = Element(tag, attributes, parser.CurrentLineNumber)
@@ -53,12 +57,29 @@ def read(path: Path, expected: str) -> Element:
     parser.StartElementHandler, parser.CharacterDataHandler, parser.EndElementHandler = start, text, end
     parser.EntityDeclHandler = entity
     try:
-        parser.Parse(path.read_bytes(), True)
+        parser.Parse(data, True)
     except expat.ExpatError as error:
         raise BadInput(f"not XML: {error}", path, expected) from None
     except (ValueError, LookupError) as error:  # an encoding that the parser does not know, such as GBK
         raise BadInput(f"cannot be read: {error}", path, f"{expected} in UTF-8") from None
     return stack[0].children[0]
+
+
+def _decoded(path: Path, expected: str) -> tuple[bytes, str | None]:
+    """The file's bytes; in UTF-8, which is then said, where it declares one of the encodings that expat does not know
+    (labelImg on a Chinese or Japanese Windows writes some)."""
+    data = path.read_bytes()
+    declared = re.match(rb"""\s*<\?xml[^>]*encoding\s*=\s*["']([\w.-]+)["']""", data)
+    name = declared.group(1).decode("ascii").lower() if declared else "utf-8"
+    if name in _KNOWN:
+        return data, None
+    try:
+        return data.decode(name).encode(), "utf-8"
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise BadInput(f"line {line} is not in the encoding {name} that it declares", path, expected) from None
+    except LookupError:
+        raise BadInput(f"cannot be read: unknown encoding {name}", path, f"{expected} in UTF-8") from None
 
 
 def number(text: str | None) -> float | None:

@@ -13,14 +13,16 @@ from pipeline.data.source import Source
 
 _SHAPE = "class x-centre y-centre width height, the last four as fractions of the image"
 
+_NO_FRACTION = 2  # a box over the edge is told as such; what is beyond this is another unit
+
 
 def read(source: Source, paths: Sequence[Path]) -> Collection:
     """`paths`: label files that were recognised; all of the source that can be labels are read. BadInput where nothing
     pairs, or class names contradict one another."""
-    described = yolo_names.read(source.tree)
     stems = {image.stem for image in source.pictures.all}
     others = [path for path in recognise.label_texts(source) if path.stem in stems]  # of a folder without any face, too
     labels = list(dict.fromkeys([*paths, *others]))
+    described = yolo_names.read(source.tree, labels)
 
     def boxes_of(path: Path, findings: list[Finding]) -> list[Box]:
         return _boxes(path, described, findings)
@@ -61,8 +63,11 @@ def _boxes(path: Path, described: yolo_names.Names, findings: list[Finding]) -> 
             (len(values) not in (5, 6) and not polygon and not pose)
             or not all(map(math.isfinite, values))
             or values[0] != int(values[0])
+            or max(values[1:5]) > _NO_FRACTION
         ):
-            why = ": a comma where a point is expected" if "," in text else ""
+            why = ": a comma where a point or a space is expected" if "," in text else ""
+            if not why and len(values) > 4 and max(values[1:5]) > _NO_FRACTION:
+                why = ": these are pixels"
             findings.append(
                 Finding(
                     str(path), line, "label broken", f"{text[:60]!r} is not {_SHAPE}{why}", "the line is left out", True

@@ -5,6 +5,7 @@ Where several hold other names, each number would mean another class: then none 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,10 +37,16 @@ def sources(tree: Tree) -> list[Path]:
     )
 
 
-def read(tree: Tree) -> Names:
-    """BadInput: a file that cannot be read, with its line; several files with other names, both named."""
+def read(tree: Tree, labels: Sequence[Path] = ()) -> Names:
+    """The names for `labels`, of the files above or among them; of any in the tree where there is none such.
+
+    BadInput: a file that cannot be read, with its line; several files with other names, both named.
+    """
     found: Names | None = None
+    above = {folder for label in labels for folder in label.parents}
     paths = sources(tree)
+    # A clone of a trainer beside the set brings the names of other sets.
+    paths = [path for path in paths if path.parent in above and _has_names(path)] or paths
     if not any(path.suffix.lower() in (".yaml", ".yml") and path.parent == tree.root for path in paths):
         paths += sorted(tree.root.absolute().parent.glob("data.y*ml"))  # beside its splits, for one of them
     for path in paths:
@@ -59,6 +66,14 @@ def read(tree: Tree) -> Names:
     return found or Names({})
 
 
+def _has_names(path: Path) -> bool:
+    return path.suffix.lower() not in (".yaml", ".yml") or _mentions_names(path)
+
+
+def _mentions_names(path: Path) -> bool:
+    return path.stat().st_size <= _LARGEST and b"names" in path.read_bytes().replace(b"\0", b"")
+
+
 def _shown(names: Names) -> str:
     words = [names.names[key] for key in sorted(names.names)]
     return f"{names.file} ({', '.join(words[:6])}{', ...' if len(words) > 6 else ''})"
@@ -74,9 +89,7 @@ def _of_text(path: Path) -> Names | None:
 def _of_yaml(path: Path) -> Names | None:
     """The names as they are written ("no" is a name, and not false); only scalars are names: nothing of a YAML file is
     built but these, whatever its aliases multiply."""
-    if path.stat().st_size > _LARGEST:
-        return None
-    if b"names" not in path.read_bytes().replace(b"\0", b""):  # another program's settings
+    if not _mentions_names(path):  # another program's settings
         return None
     text = textfile.read(path, _EXPECTED)
     try:

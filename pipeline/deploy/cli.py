@@ -5,6 +5,7 @@ import dataclasses
 import json
 from typing import Any, NamedTuple
 
+from jetson.engine import int8
 from jetson.errors import UsageError
 from jetson.install import leftovers, store
 from pipeline.deploy import fleet_cli
@@ -82,6 +83,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="build no TensorRT engine now; the runner does at its first start (minutes: raise --start)",
     )
+    add("--int8-anyway", action="store_true", help=int8.HELP + "; name the variant with --variant")
     add("--no-bench", action="store_true", help="do not measure")
     add("--measured", metavar="OUT.json", help="write the device's measurements here")
     add(

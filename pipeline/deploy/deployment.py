@@ -12,13 +12,14 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from jetson import doctor, files
 from jetson.bundle import manifest, signing
+from jetson.engine import int8
 from jetson.errors import DeviceMismatch, JetmaskError, UsageError
-from jetson.install import cli as install
+from jetson.install import installer as install
 from jetson.install import leftovers
 from pipeline.deploy import layout as device
 from pipeline.deploy import options, preflight, provision
@@ -31,6 +32,7 @@ from pipeline.deploy.ssh import LONG_S, MINUTES_S, QUICK_S, Remote
 
 Say = Callable[[str], None]
 OnStage = Callable[[int, int, str], None]
+Stage = tuple[str, Callable[[], None]]
 
 
 class Parcel(NamedTuple):
@@ -91,21 +93,15 @@ class Deployment:
 
     def run(self) -> dict[str, Any]:
         """All stages in order; returns {target, digest, image, code, switched, measured, removed, times_s, url}."""
-        layout, folder = self.layout, self.parcel.bundle
+        layout = self.layout
         stages = [
-            ("check the bundle here", lambda: self._check_here(folder)),
-            ("ask the device", lambda: self._preflight(layout, folder)),
-            ("send the device package", lambda: self._send_package(layout, self.parcel.package)),
-            ("prepare " + ("the image" if self.kind == "docker" else "Python"), lambda: self._prepare(layout)),
-            ("send and install the bundle", lambda: self._send_bundle(layout, folder)),
+            *self._arrival(),
             ("build engines", lambda: self._build(layout)),
             ("self-test", lambda: self._self_test(layout)),
             ("measure", lambda: self._measure(layout)),
             ("switch and watch", lambda: self._switch(layout)),
         ]
-        for number, (title, stage) in enumerate(stages, 1):
-            self._on_stage(number, len(stages), title)
-            self._timed(title, stage)
+        self._do(stages)
         self._timed("remove older releases", self._clean)
         host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
         return {
@@ -119,6 +115,39 @@ class Deployment:
             "times_s": self.times,
             "url": f"http://{host}:{self.settings.port}/",
         }
+
+    def arrive(self, then: Sequence[Stage], look: Callable[[], None] = lambda: None) -> None:
+        """Bring package, image or Python, and bundle to the device, switch nothing, and do the stages of `then`.
+
+        `look` is called once the device has been asked what it has (`facts`), and may still change `sources`.
+        """
+        here, (title, ask), *rest = self._arrival()
+
+        def asked() -> None:
+            ask()
+            look()
+
+        self._do([here, (title, asked), *rest, *then])
+
+    def _arrival(self) -> list[Stage]:
+        """The stages until the bundle is there, in its place, whole."""
+        layout, folder = self.layout, self.parcel.bundle
+        return [
+            ("check the bundle here", lambda: self._check_here(folder)),
+            ("ask the device", lambda: self._preflight(layout, folder)),
+            ("send the device package", lambda: self._send_package(layout, self.parcel.package)),
+            ("prepare " + ("the image" if self.kind == "docker" else "Python"), lambda: self._prepare(layout)),
+            ("send and install the bundle", lambda: self._send_bundle(layout, folder)),
+        ]
+
+    def _do(self, stages: Sequence[Stage]) -> None:
+        for number, (title, stage) in enumerate(stages, 1):
+            self._on_stage(number, len(stages), title)
+            self._timed(title, stage)
+
+    def line(self, words: list[str]) -> str:
+        """The shell line that runs a verb of the device package there, in its container or venv."""
+        return self._verb(self.layout, words)
 
     def _timed(self, title: str, stage: Callable[[], None]) -> None:
         started = time.monotonic()
@@ -196,6 +225,8 @@ class Deployment:
     def _prepare_image(self, layout: Layout) -> None:
         docker = self.settings.docker
         flags = device.container_flags(layout, self.facts, self.sources, self.gpu)
+        if self.settings.int8_anyway:
+            flags += ["-e", f"{int8.ENVIRONMENT}=1"]
         self.run_words = [docker, "run", "--rm", *flags, layout.image]
         self.inside = device.STATE
         base, build_base = self.bases
@@ -216,10 +247,11 @@ class Deployment:
 
     def _prepare_python(self, layout: Layout) -> None:
         self.inside = layout.state
+        first = ["/usr/bin/env", f"{int8.ENVIRONMENT}=1"] if self.settings.int8_anyway else []
         if self.settings.use_python:
-            self.run_words = [self.settings.python, "-m", "jetson"]
+            self.run_words = [*first, self.settings.python, "-m", "jetson"]
             return
-        self.run_words = [f"{layout.venv}/bin/python", "-m", "jetson"]
+        self.run_words = [*first, f"{layout.venv}/bin/python", "-m", "jetson"]
         provision.modules(
             self.remote,
             self.settings,

@@ -62,7 +62,8 @@ def beside_predictions(measured: dict[str, Any], bundle_dir: str, target: str) -
     contents = manifest.load(bundle_dir)
     for row in measured["rows"]:
         row["predicted"] = None
-        if row["runtime"] != runtime or row["infer_ms"] is None:
+        # What this GPU has no arithmetic for is not predicted, only measured (--int8-anyway).
+        if row["runtime"] != runtime or row["infer_ms"] is None or row.get("note"):
             continue
         variant = contents.variant(row["variant"])
         if (variant.bytes, variant.macs) != (row["bytes"], row["macs"]):
@@ -135,6 +136,7 @@ def run(where: DeviceBench, what: Settings) -> int:
     words += ["--runtime", what.runtime] if what.runtime else []
     words += [word for name in what.variants for word in ("--variant", name)]
     words += ["--all"] if what.everything else []
+    words += ["--int8-anyway"] if what.int8_anyway else []
     with Remote(where.device, options.words(where.ssh, "ssh")) as remote:
         spec = parse(remote.fetch(f"{where.state}/service.json"), "the device's service.json")
         inside = layout.STATE if spec["kind"] == "docker" else where.state

@@ -83,8 +83,6 @@ def read(path: str, options: Callable[[argparse.ArgumentParser], None], base: Se
         raise BadInput(
             f"not YAML: {said}", f"{path}, line {mark.line + 1}" if mark else path, "a YAML file with hosts"
         ) from error
-    except RecursionError as error:
-        raise BadInput("not usable YAML: nested too deeply", path, "a YAML file with hosts") from error
     return _Reader(path, options, base).fleet(document)
 
 

@@ -12,7 +12,7 @@ from jetson import cli, files
 from jetson.bundle import manifest
 from jetson.cli import table
 from jetson.errors import JetmaskError, UsageError
-from jetson.install import cli as install
+from jetson.install import installer as install
 from pipeline.deploy import fleet as fleet_of
 from pipeline.deploy import journal as journal_of
 from pipeline.deploy import options as deploy_options

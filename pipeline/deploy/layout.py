@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jetson
 from jetson.doctor import parse_release
 from jetson.errors import BadInput, UsageError
-from jetson.install.cli import opened
+from jetson.install.installer import opened
 
 ROOT = "/opt/jetmask"
 STATE = "/var/lib/jetmask"
@@ -36,6 +36,11 @@ _LOGGING = ("--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt
 _PACKAGE = os.path.dirname(os.path.abspath(jetson.__file__))
 # Beside the package: what an image is built from. An installation from a wheel lacks it.
 _BESIDE = ("Dockerfile.l4t", "compose.yaml", ".dockerignore")
+
+
+def package_folder() -> str:
+    """The folder of the device package on this machine."""
+    return _PACKAGE
 
 
 class Layout(NamedTuple):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from jetson import doctor, memory
-from jetson.capture.source import redact
+from jetson.capture.address import shown
 from jetson.doctor import Finding
 from jetson.engine.build import WORKSPACE_BYTES
 from jetson.engine.cuda import PYCUDA_SINCE
@@ -470,7 +470,7 @@ def _cameras(facts: dict[str, str], kind: str, sources: Sequence[str]) -> list[F
                 )
             )
         else:
-            found.append(Finding("ok", "camera", redact(source), ""))
+            found.append(Finding("ok", "camera", shown(source), ""))
     return found
 
 

@@ -32,6 +32,7 @@ class Settings:
     digest: str | None = None
     key: str | None = None
     no_engines: bool = False
+    int8_anyway: bool = False
     no_bench: bool = False
     measured: str | None = None
     start: float = 180.0

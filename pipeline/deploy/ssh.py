@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from jetson.capture.source import redact
+from jetson.capture.address import scrub
 from jetson.errors import BadInput, JetmaskError, UsageError
 
 # ssh and rsync end with these when the connection failed, not the command.
@@ -356,7 +356,7 @@ def _holders(socket: str) -> list[int]:
 
 def _shown(line: str) -> str:
     """A command for an error: without passwords, and of a long one the beginning and the end, which says most."""
-    text = redact(line)
+    text = scrub(line)
     return text if len(text) <= 300 else f"{text[:80]} ... {text[-215:]}"
 
 

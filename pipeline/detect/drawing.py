@@ -1,26 +1,30 @@
 """Faces drawn into a picture, cut out of it, or made unrecognisable."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
+from jetson.bundle.classes import MASK_CLASSES, Classes
 from jetson.inference.detector import Faces
 from jetson.web import picture
 
 QUALITY = 92
 
 
-def draw(image: np.ndarray, faces: Faces, names: list[str]) -> None:
+def draw(image: np.ndarray, faces: Faces, names: Sequence[str], classes: Classes = MASK_CLASSES) -> None:
     """Draw each face's box, class and score into `image`, uint8 (h, w, 3) BGR, in place.
 
-    names: what to call each class. The same colours as on the live page. In a crowd words would hide the faces: there
-    the score stands alone, or nothing but the box.
+    names: what to call each class; classes: their roles, which set the colours, the same as on the live page. In a
+    crowd words would hide the faces: there the score stands alone, or nothing but the box.
     """
     side = max(image.shape[:2])
     thickness = max(1, round(side / 420))
     size = max(0.35, side / 1600)
+    colours = classes.colours()
     boxes = [tuple(round(float(v)) for v in xyxy) for xyxy in faces.xyxy]
     for box, label in zip(boxes, faces.labels, strict=True):
-        cv2.rectangle(image, box[:2], box[2:], _colour(label), thickness, cv2.LINE_AA)
+        cv2.rectangle(image, box[:2], box[2:], colours[label], thickness, cv2.LINE_AA)
     taken = list(boxes)
     for box, label, score in zip(boxes, faces.labels, faces.confidence, strict=True):
         for text in (f"{names[label]} {score:.2f}", f"{score:.2f}"):
@@ -28,15 +32,11 @@ def draw(image: np.ndarray, faces: Faces, names: list[str]) -> None:
             if spot is not None:
                 left, top, right, bottom = spot
                 taken.append(spot)
-                cv2.rectangle(image, (left, top), (right, bottom), _colour(label), -1)
+                cv2.rectangle(image, (left, top), (right, bottom), colours[label], -1)
                 _, base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
                 at = (left + 3, bottom - base - 1)
                 cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, (20, 20, 20), 1, cv2.LINE_AA)
                 break
-
-
-def _colour(label: int) -> tuple[int, int, int]:
-    return picture.COLOURS[label % len(picture.COLOURS)]
 
 
 def _free_spot(

@@ -39,7 +39,8 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._made: set[str] = set()
-        self.names = list(manifest.load(settings.bundle).classes)
+        self.classes = manifest.load(settings.bundle).class_list
+        self.names = list(self.classes.names)
         self.detector: Detector = open_detector(settings.bundle, settings.variant, settings.runtime, settings.threads)
 
     def close(self) -> None:
@@ -82,7 +83,7 @@ class Worker:
     def _show(self, frame: np.ndarray, faces: Faces) -> None:
         if self.settings.blur:
             picture.blur(frame, faces.xyxy)
-        drawing.draw(frame, faces, self.names)
+        drawing.draw(frame, faces, self.names, self.classes)
 
     def _crops(self, name: str, frame: np.ndarray, faces: Faces) -> None:
         for number, (xyxy, label) in enumerate(zip(faces.xyxy, faces.labels, strict=True), 1):

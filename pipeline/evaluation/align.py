@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jetson.bundle.manifest import CLASSES
 from jetson.evaluation import average_precision
 from jetson.inference.detector import Faces
 from jetson.vision.boxes import iou_matrix
@@ -32,9 +33,11 @@ class Offset(NamedTuple):
 
 def _pairs(truth: average_precision.Truth, found: Faces) -> np.ndarray:
     """Offsets (N, 4) of one image's truth boxes from the boxes that found them, in shares of the latter's sides."""
-    xyxy, scores = np.asarray(found[0], np.float64).reshape(-1, 4), np.asarray(found[1]).reshape(-1, 3)
-    sure = xyxy[scores.max(axis=1, initial=0) > SCORE]
-    if not len(sure) or not len(truth.xyxy):
+    xyxy = np.asarray(found[0], np.float64).reshape(-1, 4)
+    if not len(xyxy) or not len(truth.xyxy):
+        return np.zeros((0, 4))
+    sure = xyxy[np.asarray(found[1]).max(axis=1) > SCORE]
+    if not len(sure):
         return np.zeros((0, 4))
     overlap = iou_matrix(sure, truth.xyxy)
     best = overlap.argmax(axis=1)
@@ -61,7 +64,7 @@ def offsets(truths: Sequence[average_precision.Truth], detections: Sequence[Face
 def moved(
     truths: Sequence[average_precision.Truth], detections: Sequence[Faces], by: dict[str, Offset]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Per image (xyxy (N, 4), scores (N, 3)): what was found, in the convention of the image's collection."""
+    """Per image (xyxy (N, 4), scores (N, C)): what was found, in the convention of the image's collection."""
     out = []
     for truth, (xyxy, scores) in zip(truths, detections, strict=True):
         boxes = np.asarray(xyxy, np.float64).reshape(-1, 4)
@@ -70,11 +73,13 @@ def moved(
     return out
 
 
-def evaluate(truths: Sequence[average_precision.Truth], detections: Sequence[Faces]) -> dict[str, Any]:
+def evaluate(
+    truths: Sequence[average_precision.Truth], detections: Sequence[Faces], classes: Sequence[str] = CLASSES
+) -> dict[str, Any]:
     """`average_precision.evaluate`'s figures after alignment (without its counts), and `offsets`: {collection: {left,
     top, right, bottom: shares of the box's side, faces: how many it was measured on}}."""
     by = offsets(truths, detections)
-    result = average_precision.evaluate(truths, moved(truths, detections, by))
+    result = average_precision.evaluate(truths, moved(truths, detections, by), classes)
     del result["counts"]  # truth's, as without alignment
     result["offsets"] = {
         source: {**{edge: round(float(v), 4) for edge, v in zip(EDGES, o.shares, strict=True)}, "faces": o.pairs}
@@ -89,9 +94,10 @@ def summary(plain: dict[str, Any], aligned: dict[str, Any]) -> str:
     def points(value: float | None) -> str:
         return "-" if value is None else f"{value:.1f}"
 
+    figure = average_precision.figure_name(list(plain["counts"]["per_class"]))
     lines = [
-        f"two-class mAP50, plain:   {points(plain['map50'])} (boxes as they are; what the gate and every table use)",
-        f"two-class mAP50, aligned: {points(aligned['map50'])} (after one constant offset of boxes per collection, "
+        f"{figure}, plain:   {points(plain['map50'])} (boxes as they are; what the gate and every table use)",
+        f"{figure}, aligned: {points(aligned['map50'])} (after one constant offset of boxes per collection, "
         "estimated on these labels, is undone)",
     ]
     for source, offset in aligned["offsets"].items():

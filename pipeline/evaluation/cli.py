@@ -51,16 +51,17 @@ def command(args: Any) -> int:
         raise UsageError("--negatives is a part of the error analysis", None, "--report DIR with it")
     if args.threads is not None and args.threads < 1:
         raise UsageError(f"--threads {args.threads} is not a number of threads", None, "1 or more")
-    truths = average_precision.load_split(args.data)
+    classes = manifest.load(args.bundle).classes
+    truths = average_precision.load_split(args.data, classes)
     if not truths:
         raise BadInput("there is no image to evaluate on", os.path.join(args.data, "annotations.json"))
     if args.detections:
         for_file(args.detections)
     # Found now, not after the last image.
-    if args.negatives and not average_precision.load_split(args.negatives):
+    if args.negatives and not average_precision.load_split(args.negatives, classes):
         raise BadInput("there is no image to look for false masks in", args.negatives)
-    if args.against and not any((truth.labels < len(average_precision.TWO_CLASS)).any() for truth in truths):
-        raise BadInput("there is no face to compare two variants by", args.data, "labels of with_mask or without_mask")
+    if args.against and not average_precision.has_scored(truths, classes):
+        raise BadInput("there is nothing labelled to compare two variants by", args.data, "boxes of a counted class")
     if args.against:
         require_engine(manifest.load(args.bundle), args.against)
     if args.report:
@@ -69,12 +70,12 @@ def command(args: Any) -> int:
     split = os.path.basename(os.path.abspath(args.data))
     result = {"bundle": args.bundle, "split": split, **measured.result}
     if args.align:
-        result["aligned"] = align.evaluate(truths, measured.detections)
+        result["aligned"] = align.evaluate(truths, measured.detections, classes)
     if args.detections:
         files.write_json(args.detections, coco_results(truths, measured.detections))
     if args.against:
         before = measure(args.bundle, truths, args.against, None, args.threads, progress=True)
-        change = average_precision.paired_bootstrap(truths, before.detections, measured.detections)
+        change = average_precision.paired_bootstrap(truths, before.detections, measured.detections, classes=classes)
         result["against"] = {"variant": args.against, "runtime": before.result["runtime"], **change}
     if args.report:
         result["report"] = error_analysis.run(args.report, args.bundle, truths, measured, split, args.negatives)

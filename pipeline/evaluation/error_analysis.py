@@ -108,20 +108,31 @@ def calibration(parts: Sequence[average_precision.Tally]) -> dict[str, Any]:
     return {"bins": bins, "expected_error": gap / total if total else None}
 
 
-def false_masks(detections: Sequence[Faces], threshold: float) -> np.ndarray:
-    """Faces shown with a mask (worn right or wrong) per image, int (images, 2): with_mask, mask_worn_incorrect."""
-    rows = [[int((shown(faces, threshold).labels == label).sum()) for label in (0, 2)] for faces in detections]
-    return np.array(rows, np.int64).reshape(-1, 2)
+def alarm_labels(classes: Sequence[str]) -> tuple[int, ...]:
+    """The classes that must not be found on negatives: of masks with_mask and mask_worn_incorrect (bare faces may be
+    there), of others all."""
+    return (0, 2) if tuple(classes) == CLASSES else tuple(range(len(classes)))
 
 
-def recommend(curve: Sequence[dict[str, float]], *negatives: Sequence[Faces] | None) -> dict[str, Any]:
+def false_masks(detections: Sequence[Faces], threshold: float, labels: Sequence[int] = (0, 2)) -> np.ndarray:
+    """Faces shown with a mask (worn right or wrong) per image, int (images, 2): with_mask, mask_worn_incorrect; or the
+    boxes of any `labels`, int (images, L)."""
+    rows = [[int((shown(faces, threshold).labels == label).sum()) for label in labels] for faces in detections]
+    return np.array(rows, np.int64).reshape(-1, len(labels))
+
+
+def recommend(
+    curve: Sequence[dict[str, float]], *negatives: Sequence[Faces] | None, labels: Sequence[int] = (0,)
+) -> dict[str, Any]:
     """The threshold with the best F1; with sets of `negatives`, among those with few enough false masks in each.
 
     Of several that are equally good the middle one: the lowest would be a hair from showing what is wrong.
     """
     allowed = list(curve)
     for found in filter(None, negatives):
-        allowed = [row for row in allowed if false_masks(found, row["score"])[:, 0].mean() <= FALSE_PER_NEGATIVE]
+        allowed = [
+            row for row in allowed if false_masks(found, row["score"], labels).sum(axis=1).mean() <= FALSE_PER_NEGATIVE
+        ]
     pool = allowed or curve
     most = max(row["f1"] for row in pool)
     equal = [row for row in pool if row["f1"] == most]
@@ -134,19 +145,22 @@ def recommend(curve: Sequence[dict[str, float]], *negatives: Sequence[Faces] | N
 
 
 def confusion(
-    truths: Sequence[average_precision.Truth], detections: Sequence[Faces], threshold: float
+    truths: Sequence[average_precision.Truth],
+    detections: Sequence[Faces],
+    threshold: float,
+    count: int = len(CLASSES),
 ) -> list[list[int]]:
-    """Counts: rows the three classes and "no face", columns the three classes and "not found"."""
-    counts = np.zeros((4, 4), int)
+    """Counts: rows the C classes and "no face", columns the C classes and "not found"."""
+    counts = np.zeros((count + 1, count + 1), int)
     for truth, faces in zip(truths, detections, strict=True):
         seen = shown(faces, threshold)
         result = outcome(truth, seen)
         for true, face in result.pairs:
             counts[truth.labels[true], seen.labels[face]] += 1
         for true in result.missed:
-            counts[truth.labels[true], 3] += 1
+            counts[truth.labels[true], count] += 1
         for face in result.false:
-            counts[3, seen.labels[face]] += 1
+            counts[count, seen.labels[face]] += 1
     return counts.tolist()
 
 
@@ -177,14 +191,16 @@ def worst(
     return rows[:WORST]
 
 
-def by_source(truths: Sequence[average_precision.Truth], detections: Sequence[Faces]) -> dict[str, dict[str, Any]]:
-    """Two-class mAP50 of the images of each source."""
+def by_source(
+    truths: Sequence[average_precision.Truth], detections: Sequence[Faces], classes: Sequence[str] = CLASSES
+) -> dict[str, dict[str, Any]]:
+    """The figure (two-class mAP50 for masks) of the images of each source."""
     result: dict[str, dict[str, Any]] = {}
     groups: dict[str, list[int]] = {}
     for number, truth in enumerate(truths):
         groups.setdefault(truth.source, []).append(number)
     for source, chosen in sorted(groups.items()):
-        part = average_precision.evaluate([truths[i] for i in chosen], [detections[i] for i in chosen])
+        part = average_precision.evaluate([truths[i] for i in chosen], [detections[i] for i in chosen], classes)
         result[source or "(not stated)"] = {
             "images": len(chosen),
             "map50": part["map50"],
@@ -210,6 +226,7 @@ def analyse(
     detections: Sequence[Faces],
     score: float,
     negatives: Sequence[Faces] | None = None,
+    classes: Sequence[str] = CLASSES,
 ) -> dict[str, Any]:
     """All numbers of the report, ready for JSON. `shown_at` is the threshold of its pictures and counts: the
     recommended one, or the bundle's where no threshold shows a right face.
@@ -218,9 +235,11 @@ def analyse(
     where nobody wears a mask.
     """
     single = _one_class_each(detections)
-    parts = [average_precision.tally(truths, single, label, (2,)) for label in average_precision.TWO_CLASS]
+    scored, ignored = average_precision.scheme(classes)
+    parts = [average_precision.tally(truths, single, label, ignored) for label in scored]
     curve = threshold_curve(parts)
-    recommended = recommend(curve, negatives)
+    alarms = alarm_labels(classes)
+    recommended = recommend(curve, negatives, labels=alarms[:1] if tuple(classes) == CLASSES else alarms)
     # Where no shown face is right at any threshold there is none to recommend.
     shown_at = recommended["score"] if recommended["f1"] else score
     result = {
@@ -230,20 +249,20 @@ def analyse(
         "thresholds": curve,
         "at_score": threshold_curve(parts, [score])[0],
         "precision_recall": {
-            CLASSES[label]: _curve_points(average_precision.tally(truths, detections, label, (2,) if label < 2 else ()))
-            for label in range(3)
+            name: _curve_points(average_precision.tally(truths, detections, label, ignored if label in scored else ()))
+            for label, name in enumerate(classes)
         },
-        "confusion": confusion(truths, detections, shown_at),
+        "confusion": confusion(truths, detections, shown_at, len(classes)),
         "calibration": calibration(parts),
-        "by_source": by_source(truths, detections),
+        "by_source": by_source(truths, detections, classes),
         "worst": worst(truths, detections, shown_at),
         "negatives": None,
     }
     if negatives is not None:
         rows = [
-            {"score": t, "with_mask": float(counts[0]), "mask_worn_incorrect": float(counts[1])}
+            {"score": t, **{classes[label]: float(mean) for label, mean in zip(alarms, counts, strict=True)}}
             for t in sorted({0.3, 0.5, score, shown_at})
-            for counts in [false_masks(negatives, t).mean(axis=0)]
+            for counts in [false_masks(negatives, t, alarms).mean(axis=0)]
         ]
         result["negatives"] = {"images": len(negatives), "per_image": rows, "limit": FALSE_PER_NEGATIVE}
     return result
@@ -259,26 +278,31 @@ def run(
 ) -> str:
     """Write report.html and errors.json into `folder`; returns the path of the page."""
     negatives, negative_faces = [], None
-    result, score = measured.result, manifest.load(bundle_dir).decode["score"]
+    contents = manifest.load(bundle_dir)
+    result, score, names = measured.result, contents.decode["score"], contents.classes
     if negatives_dir:
-        negatives = average_precision.load_split(negatives_dir)
+        negatives = average_precision.load_split(negatives_dir, names)
         print(f"looking for false masks in {len(negatives)} images", file=sys.stderr, flush=True)
         with open_detector(bundle_dir, result["variant"], result["runtime"], result["threads"]) as detector:
             negative_faces = evaluate.detect_split(detector, negatives)
-    numbers = analyse(truths, measured.detections, score, negative_faces)
+    numbers = analyse(truths, measured.detections, score, negative_faces, names)
     made(folder)
     files.write_json(os.path.join(folder, "errors.json"), {"split": split, "evaluation": result, **numbers})
     shown_at = numbers["shown_at"]
     sheets, alarms = [], []
     for row in numbers["worst"]:
         truth, seen = truths[row["image"]], shown(measured.detections[row["image"]], shown_at)
-        sheets.append(error_page.tile(truth, seen, row, outcome(truth, seen).missed))
+        sheets.append(error_page.tile(truth, seen, row, outcome(truth, seen).missed, contents.class_list))
     if negative_faces:
-        counts = false_masks(negative_faces, shown_at).sum(axis=1)
+        counts = false_masks(negative_faces, shown_at, alarm_labels(names)).sum(axis=1)
         for number in np.argsort(-counts, kind="stable")[:12]:
             if counts[number]:
                 row = {"file": negatives[number].file, "false": int(counts[number])}
-                alarms.append(error_page.tile(negatives[number], shown(negative_faces[number], shown_at), row, []))
+                alarms.append(
+                    error_page.tile(
+                        negatives[number], shown(negative_faces[number], shown_at), row, [], contents.class_list
+                    )
+                )
     path = os.path.join(folder, "report.html")
-    files.write_text(path, error_page.page(split, result, numbers, sheets, alarms))
+    files.write_text(path, error_page.page(split, result, numbers, sheets, alarms, contents.class_list))
     return path

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jetson.bundle import manifest
-from jetson.bundle.manifest import CLASSES, RUNTIMES, Manifest, Variant
+from jetson.bundle.manifest import RUNTIMES, Manifest, Variant
 from jetson.cli import table
 from jetson.engine import available
 from jetson.errors import DeviceMismatch, QualityGate
@@ -121,7 +121,8 @@ def measure(
         "precision": chosen.precision,
         "input_wh": list(chosen.input_wh),
         "threads": threads,
-        **average_precision.evaluate(truths, detections),
+        "classes": list(contents.classes),
+        **average_precision.evaluate(truths, detections, contents.classes),
         "latency_ms": latency,
     }
     return Measured(result, detections)
@@ -135,7 +136,7 @@ def _progress(text: str, wanted: bool, last: bool) -> None:
 
 
 def coco_results(truths: Sequence[average_precision.Truth], detections: Sequence[Faces]) -> list[dict[str, Any]]:
-    """COCO's result list: one entry per face and class that scores over .01; categories 1 to 3, bbox xywh in pixels.
+    """COCO's result list: one entry per face and class that scores over .01; categories from 1, bbox xywh in pixels.
 
     The numbers are not rounded, so that any other tool gets the AP that is printed here.
     """
@@ -161,17 +162,19 @@ def summary(result: dict[str, Any]) -> str:
     def points(value: float | None) -> str:
         return "-" if value is None else f"{value:.1f}"
 
-    counts, three = result["counts"], result["three_class"]
-    rows = [["two-class mAP50", points(result["map50"]), sum(counts["per_class"][CLASSES[i]] for i in (0, 1))]]
+    counts, three = result["counts"], result.get("three_class")
+    figure = average_precision.figure_name(list(counts["per_class"]))
+    rows = [[figure, points(result["map50"]), sum(counts["per_class"][name] for name in result["per_class"])]]
     rows += [["  " + name, points(value), counts["per_class"][name]] for name, value in result["per_class"].items()]
     limits = {"small": "under 32 px", "medium": "32 to 96 px", "large": "over 96 px"}
     rows += [[f"  {limits[name]}", points(value), counts["by_size"][name]] for name, value in result["by_size"].items()]
-    rows.append(["three-class mAP50", points(three["map50"]), sum(counts["per_class"].values())])
-    rows += [["  " + name, points(value), counts["per_class"][name]] for name, value in three["per_class"].items()]
+    if three:
+        rows.append(["three-class mAP50", points(three["map50"]), sum(counts["per_class"].values())])
+        rows += [["  " + name, points(value), counts["per_class"][name]] for name, value in three["per_class"].items()]
     total, threads = result["latency_ms"]["total_ms"], result["threads"]
     return (
         f"{result['variant']} on {result['runtime']}, {result['split']}, {counts['images']} images\n\n"
-        + table(["", "AP50", "faces"], rows)
+        + table(["", "AP50", "faces" if three else "boxes"], rows)
         + f"\n\nlatency on this machine, {threads} thread{'s' if threads != 1 else ''}, all faces over .01: "
         f"p50 {total['p50']:.1f} ms, p95 {total['p95']:.1f} ms"
     )

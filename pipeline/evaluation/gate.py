@@ -5,13 +5,14 @@ float32 engine's by a paired bootstrap over images. What cannot run here has no 
 """
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from jetson.bundle.manifest import CLASSES
 from jetson.engine.onnx import OnnxEngine
 from jetson.errors import QualityGate, UsageError
 from jetson.evaluation import average_precision
+from jetson.evaluation.average_precision import Truth
 from jetson.inference.detector import Detector, Faces
 from pipeline.models.decode import DECODE
 
@@ -37,28 +38,27 @@ class Verdict(NamedTuple):
 
     @property
     def passed(self) -> bool:
+        """Whether no more than max_drop is lost."""
         return -self.difference <= self.max_drop
 
     def __str__(self) -> str:
         return (
             f"mAP50 {self.before:.2f} -> {self.after:.2f} ({self.difference:+.2f}, 95 % bounds {self.low:+.2f} to "
             f"{self.high:+.2f}, {self.images} images, at most {self.max_drop:.2f} may be lost): "
-            + ("passed" if self.passed else "failed")
+            f"{'passed' if self.passed else 'failed'}"
         )
 
 
-def detections(
-    engine: Any, truths: Sequence[average_precision.Truth], decode: Mapping[str, Any] = DECODE
-) -> list[Faces]:
+def detections(engine: Any, truths: Sequence[Truth], decode: Mapping[str, Any] = DECODE) -> list[Faces]:
     """What an engine finds on labelled images: a Faces per image, every face over metrics.MIN_SCORE."""
     detector = Detector(engine, decode)
     return [detector.detect(average_precision.read_image(truth), average_precision.MIN_SCORE) for truth in truths]
 
 
 def of_onnx(
-    path: str | os.PathLike[str],
-    truths: Sequence[average_precision.Truth],
-    input_wh: tuple[int, int],
+    path: Any,
+    truths: Sequence[Truth],
+    input_wh: Sequence[int],
     threads: int = 1,
     decode: Mapping[str, Any] = DECODE,
 ) -> list[Faces]:
@@ -66,20 +66,22 @@ def of_onnx(
 
     A Q/DQ file for TensorRT gives what its arithmetic gives in float32 here: a simulation, to be called that.
     """
-    with OnnxEngine(str(path), (input_wh[0], input_wh[1]), threads) as engine:
+    width, height = input_wh
+    with OnnxEngine(str(path), (width, height), threads) as engine:
         return detections(engine, truths, decode)
 
 
 def compare(
-    truths: Sequence[average_precision.Truth],
+    truths: Sequence[Truth],
     before: Sequence[Faces],
     after: Sequence[Faces],
     max_drop: float = MAX_DROP,
     resamples: int = 1000,
     seed: int = 0,
+    classes: Sequence[str] = CLASSES,
 ) -> Verdict:
     """The Verdict on two lists of detections over the same images."""
-    found = average_precision.paired_bootstrap(truths, before, after, resamples, seed)
+    found = average_precision.paired_bootstrap(truths, before, after, resamples, seed, classes)
     return Verdict(
         found["before"], found["after"], found["difference"], found["low"], found["high"], len(truths), max_drop
     )

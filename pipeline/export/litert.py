@@ -4,10 +4,14 @@ The network is taken from its ONNX form, in which scale, batch normalisation and
 that ONNX Runtime, TensorRT and LiteRT run the same convolutions.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -18,16 +22,27 @@ from jetson.vision.letterbox import letterbox
 from pipeline.export import onnx
 from pipeline.graphs import edit as graphs
 
+if TYPE_CHECKING:
+    import keras
+    import onnx as onnx_proto
+
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
-def convert(model, input_wh, precision, images, dst, fold_residuals=True):
+def convert(
+    model: keras.Model,
+    input_wh: tuple[int, int],
+    precision: str,
+    images: Sequence[str] | None,
+    dst: str,
+    fold_residuals: bool = True,
+) -> str:
     """Write a .tflite for one input size. Returns dst.
 
-    model: keras.Model as pipeline.models.detector builds it. input_wh: (width, height), multiples of 32; LiteRT cannot leave it
-    open. precision: "fp32", "fp16" (weights; computed in float32 on a CPU) or "int8" (weights and activations; input
-    and outputs stay float32). images: paths of photographs for int8's ranges, not read otherwise. The input is NHWC
-    here, raw 0..255 BGR; the outputs carry the model's names in the signature.
+    model: keras.Model as pipeline.models.detector builds it. input_wh: (width, height), multiples of 32; LiteRT cannot
+    leave it open. precision: "fp32", "fp16" (weights; computed in float32 on a CPU) or "int8" (weights and
+    activations; input and outputs stay float32). images: paths of photographs for int8's ranges, not read otherwise.
+    The input is NHWC here, raw 0..255 BGR; the outputs carry the model's names in the signature.
     """
     if precision not in PRECISIONS:
         raise UsageError(f"LiteRT has no precision {precision!r} here", expected="one of " + ", ".join(PRECISIONS))
@@ -61,7 +76,7 @@ def convert(model, input_wh, precision, images, dst, fold_residuals=True):
     return dst
 
 
-def _blob(path, input_wh):
+def _blob(path: str, input_wh: tuple[int, int]) -> np.ndarray:
     frame = cv2.imread(path, cv2.IMREAD_COLOR)
     if frame is None:
         raise BadInput(
@@ -73,7 +88,7 @@ def _blob(path, input_wh):
     return np.ascontiguousarray(letterbox(frame, input_wh)[0].transpose(0, 2, 3, 1))
 
 
-def _apply(tf, graph, image):
+def _apply(tf: Any, graph: onnx_proto.GraphProto, image: Any) -> dict[str, Any]:
     """The ONNX graph as TensorFlow operations, NHWC."""
     values = graphs.constants(graph)
     tensors = {onnx.INPUT: image}
@@ -95,7 +110,7 @@ def _apply(tf, graph, image):
     return {output.name: tf.identity(tensors[output.name], name=output.name) for output in graph.output}
 
 
-def _conv(tf, node, x, values):
+def _conv(tf: Any, node: onnx_proto.NodeProto, x: Any, values: dict[str, np.ndarray]) -> Any:
     weight = values[node.input[1]].transpose(2, 3, 1, 0)
     strides = list(graphs.attribute(node, "strides"))
     top, left, bottom, right = graphs.attribute(node, "pads")
@@ -106,13 +121,13 @@ def _conv(tf, node, x, values):
     return tf.nn.bias_add(y, tf.constant(values[node.input[2]])) if len(node.input) > 2 else y
 
 
-def _same(size, kernel, stride):
+def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
 
 @contextmanager
-def _quiet():
+def _quiet() -> Iterator[None]:
     """Keep the converter's C++ log lines off stderr; they are shown when it fails."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as log:

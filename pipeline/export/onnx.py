@@ -5,16 +5,22 @@ of `conv(x) + x` into that convolution's kernel; upsampling becomes one Resize b
 beside the Keras model at two sizes, borders included, and a difference is an error.
 """
 
+from __future__ import annotations
+
 import os
-import sys
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from jetson import files
 from jetson.errors import BadInput, JetmaskError, UsageError
+from pipeline.graphs import classes as onnx_classes
 from pipeline.graphs import edit as graphs
-from pipeline.paths import for_file
+
+if TYPE_CHECKING:
+    import keras
+    import onnx
 
 INPUT = "image"
 PARITY_WHS = ((320, 192), (416, 256))
@@ -33,7 +39,13 @@ class Exported(NamedTuple):
     parity: dict
 
 
-def export(model, path, input_whs=PARITY_WHS, tolerance=TOLERANCE, fold_residuals=True):
+def export(
+    model: keras.Model,
+    path: str,
+    input_whs: Sequence[tuple[int, int]] = PARITY_WHS,
+    tolerance: float = TOLERANCE,
+    fold_residuals: bool = True,
+) -> Exported:
     """Write a Keras detector as ONNX and prove it equal. Returns Exported.
 
     model: keras.Model as pipeline.models.detector builds it (input NHWC raw 0..255 BGR; outputs cls_s, box_s).
@@ -41,7 +53,7 @@ def export(model, path, input_whs=PARITY_WHS, tolerance=TOLERANCE, fold_residual
     into the graph shows. Raises JetmaskError where the graph cannot be brought to the contract or differs from
     Keras by more than `tolerance`; nothing is written then.
     """
-    input_whs = [tuple(int(v) for v in wh) for wh in input_whs]
+    input_whs = [(int(width), int(height)) for width, height in input_whs]
     if len(set(input_whs)) < 2 or any(v < 32 or v % 32 for wh in input_whs for v in wh):
         raise UsageError(
             "parity is checked at two input sizes or more",
@@ -56,14 +68,16 @@ def export(model, path, input_whs=PARITY_WHS, tolerance=TOLERANCE, fold_residual
     return Exported(str(path), files.sha256(path), os.path.getsize(path), len(proto.graph.node), folded, parity)
 
 
-def to_onnx(model, fold_residuals=True, input_wh=PARITY_WHS[0], where="the model"):
+def to_onnx(
+    model: keras.Model, fold_residuals: bool = True, input_wh: tuple[int, int] = PARITY_WHS[0], where: str = "the model"
+) -> tuple[onnx.ModelProto, int]:
     """The ONNX of a Keras detector, in memory and not yet compared, and the number of identities folded."""
     model = _detector(model, where)
     try:
         proto = _trace(model, input_wh)
     except ValueError as error:  # Keras, of layers that hold for one size only
         raise BadInput(
-            "the model does not work at %dx%d: %s" % (*input_wh, str(error).splitlines()[0]),
+            f"the model does not work at {input_wh[0]}x{input_wh[1]}: {str(error).splitlines()[0]}",
             where=where,
             expected="layers that take every size: no Flatten, Reshape or Dense over the whole map",
             remedy="build the model from the layers that pipeline/models/detector.py uses",
@@ -81,13 +95,13 @@ def to_onnx(model, fold_residuals=True, input_wh=PARITY_WHS[0], where="the model
     return proto, folded
 
 
-def _detector(model, where):
+def _detector(model: keras.Model, where: str) -> keras.Model:
     """The functional graph of a Keras model that takes a picture and gives maps; BadInput for another one."""
     import keras
 
     from pipeline.models.functional import functional
 
-    def shapes(tensors):
+    def shapes(tensors: Any) -> str:
         return ", ".join(str(tuple(t.shape)) for t in keras.tree.flatten(tensors))
 
     graph = functional(model)
@@ -108,7 +122,7 @@ def _detector(model, where):
     return graph
 
 
-def _trace(model, input_wh):
+def _trace(model: keras.Model, input_wh: tuple[int, int]) -> onnx.ModelProto:
     """The ONNX of the model at one size, in float32 whatever it was trained in, outputs by the model's names."""
     import keras
     import tensorflow as tf
@@ -121,7 +135,7 @@ def _trace(model, input_wh):
     fixed.set_weights(model.get_weights())
     names = list(model.output_names)
 
-    def run(image):
+    def run(image: Any) -> dict[str, Any]:
         return {
             name: tf.identity(t, name=name) for name, t in zip(names, keras.tree.flatten(fixed(image, training=False)))
         }
@@ -141,13 +155,13 @@ def _trace(model, input_wh):
     return proto
 
 
-def _exportable(layer):
+def _exportable(layer: Any) -> Any:
     """A layer as it is exported: float32, and upsampling as one resize operation rather than Keras' repeats."""
     import keras
     import tensorflow as tf
 
     class Nearest2x(keras.layers.Layer):
-        def call(self, x):
+        def call(self, x: Any) -> Any:
             size = [x.shape[1] * 2, x.shape[2] * 2]
             return tf.raw_ops.ResizeNearestNeighbor(images=x, size=size, half_pixel_centers=False)
 
@@ -167,7 +181,7 @@ def _exportable(layer):
     return layer.__class__.from_config(config)
 
 
-def _settle(graph, path):
+def _settle(graph: onnx.GraphProto, path: str) -> None:
     """Spell out what tf2onnx leaves to defaults, and refuse what must not be left in the graph."""
     values = graphs.constants(graph)
     for node in graph.node:
@@ -198,7 +212,7 @@ def _settle(graph, path):
                 graphs.set_attribute(node, name, value)
 
 
-def _settle_conv(node, weight_shape, path):
+def _settle_conv(node: onnx.NodeProto, weight_shape: tuple[int, ...], path: str) -> None:
     kernel = list(weight_shape[2:])
     strides = list(graphs.attribute(node, "strides", [1, 1]))
     pads = list(graphs.attribute(node, "pads", [0, 0, 0, 0]))
@@ -223,9 +237,11 @@ def _settle_conv(node, weight_shape, path):
         graphs.set_attribute(node, name, value)
 
 
-def _head(proto, model):
+def _head(proto: onnx.ModelProto, model: keras.Model) -> None:
     """The parts of the file outside the graph: versions, and nothing that changes from run to run."""
     import onnx
+
+    from pipeline.models import classes as keras_classes
 
     proto.ir_version = graphs.IR_VERSION
     del proto.opset_import[:]
@@ -234,9 +250,14 @@ def _head(proto, model):
     proto.doc_string = ""
     proto.graph.name = model.name
     proto.graph.doc_string = ""
+    del proto.metadata_props[:]
+    if any(layer.name.startswith(keras_classes.PREFIX) for layer in model.layers):
+        onnx_classes.write(proto, keras_classes.classes_of(model))
 
 
-def _compare(proto, model, input_whs, tolerance, path):
+def _compare(
+    proto: onnx.ModelProto, model: keras.Model, input_whs: Sequence[tuple[int, int]], tolerance: float, path: str
+) -> dict[tuple[int, int], float]:
     """Largest difference per size between ONNX Runtime and Keras, on noise and on pictures with marked borders."""
     import keras
 
@@ -254,11 +275,11 @@ def _compare(proto, model, input_whs, tolerance, path):
                 if theirs.shape != ours.shape:
                     raise JetmaskError(
                         f"an output's shape differs from Keras: {ours.shape}, not {theirs.shape}",
-                        where="%s, output %s at %dx%d" % (path, name, width, height),
+                        where=f"{path}, output {name} at {width}x{height}",
                     )
                 difference = float(np.abs(theirs - ours).max())
                 if not difference <= worst:  # NaN counts as worse
-                    worst, where = difference, "output %s at %dx%d" % (name, width, height)
+                    worst, where = difference, f"output {name} at {width}x{height}"
         if not worst <= tolerance:
             raise JetmaskError(
                 f"the exported model differs from Keras by {worst:.3g}",
@@ -270,13 +291,13 @@ def _compare(proto, model, input_whs, tolerance, path):
     return parity
 
 
-def _as_float32(model):
+def _as_float32(model: keras.Model) -> keras.Model:
     """The model itself, or a float32 copy of one that was trained in mixed precision."""
     if all(layer.compute_dtype == "float32" for layer in model.layers):
         return model
     import keras
 
-    def plain(layer):
+    def plain(layer: Any) -> Any:
         config = layer.get_config()
         config["dtype"] = "float32"
         return layer.__class__.from_config(config)
@@ -286,7 +307,7 @@ def _as_float32(model):
     return copy
 
 
-def _probes(width, height):
+def _probes(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(width * 10000 + height)
     noise = rng.uniform(0, 255, (1, height, width, 3)).astype(np.float32)
     smooth = np.full((1, height, width, 3), 114, np.float32)
@@ -296,7 +317,7 @@ def _probes(width, height):
     return noise, smooth
 
 
-def _session(proto, input_wh):
+def _session(proto: onnx.ModelProto, input_wh: tuple[int, int]) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -305,54 +326,3 @@ def _session(proto, input_wh):
     options.add_free_dimension_override_by_name("height", input_wh[1])
     options.add_free_dimension_override_by_name("width", input_wh[0])
     return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def options(parser):
-    parser.description = (
-        "Write a trained model as one ONNX file for all input sizes, and prove it equal to Keras.\n\n"
-        "example: jetmask export --model runs/train/best.keras --out s.onnx --target nano"
-    )
-    parser.add_argument("--model", required=True, metavar="FILE", help="a .keras file from train or prune")
-    parser.add_argument("--out", required=True, metavar="FILE.onnx", help="where to write the ONNX")
-    parser.add_argument("--target", default="nano", help="lint for this target's TensorRT (default nano)")
-    parser.add_argument("--keep-residuals", action="store_true", help="do not fold conv(x) + x into the convolution")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-
-
-def command(args):
-    import json
-
-    from pipeline import targets
-    from pipeline.graphs import lint
-    from pipeline.models import detector as models
-
-    if not str(args.out).endswith(".onnx"):
-        raise UsageError("not the name of an ONNX file", where=args.out, expected="a name that ends in .onnx")
-    if not os.path.isfile(args.model):
-        raise BadInput("no such model", where=args.model, expected="a .keras file", remedy="jetmask train")
-    lint.require_tensorrt(targets.target(args.target))
-    for_file(args.out)
-    result = export(models.load(args.model), args.out, fold_residuals=not args.keep_residuals)
-    findings = lint.lint(args.out, args.target)
-    if args.json:
-        print(
-            json.dumps(
-                {
-                    "path": result.path,
-                    "sha256": result.sha256,
-                    "bytes": result.size_bytes,
-                    "nodes": result.nodes,
-                    "folded_identities": result.folded_identities,
-                    "parity": {"%dx%d" % wh: d for wh, d in result.parity.items()},
-                    "findings": [f._asdict() for f in findings],
-                }
-            )
-        )
-    else:
-        print("%s  %d bytes, %d nodes, sha256 %s" % (result.path, result.size_bytes, result.nodes, result.sha256[:16]))
-        for (width, height), difference in result.parity.items():
-            print("equal to Keras at %dx%d within %.2g" % (width, height, difference))
-        print("{}: {}".format(args.target, "no findings" if not findings else "%d findings" % len(findings)))
-    for finding in findings:
-        print(lint.describe(finding), file=sys.stderr)
-    return 4 if findings else 0

@@ -115,9 +115,6 @@ class GraphWriter:
     def add(self, a: str, b: str, act: str | None = None) -> str:
         return self.act(self.node("Add", [a, b], self.shape[a]), act)
 
-    def mul(self, a: str, b: str) -> str:
-        return self.node("Mul", [a, b], self.shape[a])
-
     def concat(self, *xs: str) -> str:
         _, height, width = self.shape[xs[0]]
         return self.node("Concat", list(xs), (sum(self.shape[x][0] for x in xs), height, width), axis=1)

@@ -1,5 +1,6 @@
 """`jetmask predict`: how long a network takes on a device, from its ONNX graph alone, and how far off that was."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from jetson.errors import BadInput, UsageError
 from pipeline import targets
 from pipeline.graphs import shapes
 from pipeline.graphs.fusion import ONNXRUNTIME, TENSORRT, counted, layers
-from pipeline.latency import measured, this_machine
+from pipeline.latency import end_to_end, measured, this_machine
 from pipeline.latency.roofline import BACKED, FITTED, SPREAD, Prediction, layer_times, rates
 
 
@@ -109,7 +110,7 @@ def what_would_change(device: targets.Target) -> list:
     return out
 
 
-def parse_wh(text: str | None) -> tuple | None:
+def parse_wh(text: str | None) -> tuple[int, int] | None:
     """(width, height) of "416x256"; UsageError otherwise."""
     if text is None:
         return None
@@ -119,7 +120,7 @@ def parse_wh(text: str | None) -> tuple | None:
     raise UsageError(f"not a size: {text!r}", "--input-wh", "WIDTHxHEIGHT in pixels, for instance 416x256")
 
 
-def options(parser) -> None:
+def options(parser: argparse.ArgumentParser) -> None:
     parser.description = "Predict how long a network takes on a device, from its ONNX graph alone."
     parser.epilog = "example: jetmask predict model.onnx --target nano --precision fp16 --input-wh 416x256 --layers"
     parser.add_argument("model", help="an ONNX file")
@@ -137,10 +138,15 @@ def options(parser) -> None:
         help="say how far off that is from what `jetmask bench --out` measured, or imported from trtexec",
     )
     parser.add_argument("--calibrate", action="store_true", help="with --target this-machine: measure it again")
+    parser.add_argument(
+        "--end-to-end",
+        action="store_true",
+        help="also how many cameras at which frame rate a whole runner then serves (predicted; nano)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def command(args) -> None:
+def command(args: argparse.Namespace) -> None:
     size = parse_wh(args.input_wh)
     device = targets.target(args.target)
     graph = shapes.read(args.model, size)
@@ -152,11 +158,14 @@ def command(args) -> None:
         targets.check_precision(device, precision)  # before half a minute of measuring
         this_machine.calibrate(precision)
     result = predict_graph(graph, device.name, precision)
+    whole = end_to_end.end_to_end(result) if args.end_to_end else None
     found = None
     if args.measured:
         found = measured.beside(result, args.measured, args.model)
     if args.json:
-        print(json.dumps(result.as_json(args.layers) | ({"measured": found} if found else {}), indent=1))
+        more = {"measured": found} if found else {}
+        more |= {"end_to_end": whole.as_json()} if whole else {}
+        print(json.dumps(result.as_json(args.layers) | more, indent=1))
         return
     if args.layers:
         print(f"{'layer':58} {'kind':10} {'ms':>8} {'MMACs':>8}")
@@ -175,5 +184,7 @@ def command(args) -> None:
     print(f"basis: {result.basis}")
     for note in result.notes:
         print(f"  - {note}")
+    if whole:
+        print(end_to_end.text(whole, result.target))
     if found:
         print(measured.text(found, args.layers))

@@ -5,6 +5,7 @@ suggests and a width (in log units) of how far the data may move it; what the ro
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def fit(rows: list, prior: Parameters = PRIOR, width: Parameters = WIDTH, noise:
     start = np.log(np.array(prior, float))
     spread = np.array(width, float)
 
-    def residuals(x):
+    def residuals(x: np.ndarray) -> np.ndarray:
         p = Parameters(*np.exp(x))
         data = [math.log(total_ms(described, rates, p) / measured) / noise for described, rates, measured in rows]
         return np.concatenate([data, (x - start) / spread])
@@ -67,7 +68,7 @@ def fit(rows: list, prior: Parameters = PRIOR, width: Parameters = WIDTH, noise:
     return Parameters(*(float(value) for value in np.exp(x)))
 
 
-def leave_out(rows: list, groups: list, **how) -> list:
+def leave_out(rows: list, groups: list, **how: Any) -> list:
     """Each row's prediction in ms by a fit without any row of its group (a row number, a source, a family)."""
     out = [0.0] * len(rows)
     for group in dict.fromkeys(groups):

@@ -69,7 +69,7 @@ def _runtime(prediction: Prediction) -> str:
     return "onnxruntime" if prediction.target == "this-machine" else "tensorrt"
 
 
-def _at(input_wh):
+def _at(input_wh: Any) -> str:
     return "x".join(map(str, input_wh)) if isinstance(input_wh, list) else str(input_wh)
 
 

@@ -9,6 +9,7 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ WIDTH = Parameters(
 )
 
 
-def _plain(g, widths, kernel=3, act="relu"):
+def _plain(g: GraphWriter, widths: Sequence[int], kernel: int = 3, act: str = "relu") -> str:
     x = "image"
     for width in widths:
         x = g.conv(x, width, kernel, stride=2, act=act)
@@ -57,7 +58,7 @@ def _plain(g, widths, kernel=3, act="relu"):
     return x
 
 
-def _separable(g, widths, kernel=3):
+def _separable(g: GraphWriter, widths: Sequence[int], kernel: int = 3) -> str:
     x = g.conv("image", widths[0], 3, 2)
     for width in widths[1:]:
         x = g.conv(x, g.shape[x][0], kernel, 2, groups=g.shape[x][0], act="relu6")
@@ -68,35 +69,35 @@ def _separable(g, widths, kernel=3):
     return x
 
 
-def _residual(g, width, blocks):
+def _residual(g: GraphWriter, width: int, blocks: int) -> str:
     x = g.conv("image", width, 3, 4)
     for _ in range(blocks):
         x = g.add(g.conv(g.conv(x, width), width, act=None), x, "relu")
     return x
 
 
-def _bottleneck(g, width, blocks):
+def _bottleneck(g: GraphWriter, width: int, blocks: int) -> str:
     x = g.conv("image", width * 4, 7, 8)
     for _ in range(blocks):
         x = g.add(g.conv(g.conv(g.conv(x, width, 1), width), width * 4, 1, act=None), x, "relu")
     return x
 
 
-def _pyramid(g, width):
+def _pyramid(g: GraphWriter, width: int) -> str:
     low = _plain(g, (16, width))
     high = g.conv(low, width * 2, stride=2)
     joined = g.concat(g.upsample(g.conv(high, width, 1, act="leaky")), low)
     return g.conv(g.pool(joined), width)
 
 
-def _dense(g, width):
+def _dense(g: GraphWriter, width: int) -> str:
     x = g.pool(g.conv("image", 32, 7, 2))
     for _ in range(6):
         x = g.concat(x, g.conv(g.conv(g.norm(x), width * 2, 1), width, act=None))
     return x
 
 
-def _classifier(g, width):
+def _classifier(g: GraphWriter, width: int) -> str:
     return g.dense(g.dense(g.flatten(g.pool(_plain(g, (16, 32, 64)), 2)), width), width, None)
 
 
@@ -124,7 +125,7 @@ def measure(models: dict, precision: str = "fp32", rounds: int = 7) -> dict:
     One thread works in the caller, so the caller's CPU time is what a machine without other work would show as wall
     time; what another program takes is not in it. The models take turns, so that a busy cache hits all of them alike.
     """
-    sessions = {}
+    sessions: dict[str, tuple[Any, dict[str, np.ndarray], list[float]]] = {}
     for name, model in models.items():
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -139,7 +140,7 @@ def measure(models: dict, precision: str = "fp32", rounds: int = 7) -> dict:
         sessions[name] = (session, {value.name: image}, [])
     for _ in range(rounds):
         for session, feed, times in sessions.values():
-            best = []
+            best: list[float] = []
             stop = time.perf_counter() + 0.06
             while len(best) < 2 or time.perf_counter() < stop:
                 begin = time.thread_time()
@@ -156,10 +157,10 @@ def _quantised(content: bytes, name: str) -> bytes:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class OneImage(CalibrationDataReader):
-        def __init__(self, shape, key):
+        def __init__(self, shape: list[int], key: str) -> None:
             self.left = [{key: np.random.default_rng(0).uniform(0, 1, shape).astype(np.float32)}]
 
-        def get_next(self):
+        def get_next(self) -> dict[str, np.ndarray] | None:
             return self.left.pop() if self.left else None
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,5 +1,7 @@
 """Batch normalisation as the detectors use it."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import layers
@@ -15,7 +17,7 @@ class FusedBatchNorm(layers.BatchNormalization):
     faster. Elsewhere, and at inference, it is exactly `keras.layers.BatchNormalization`.
     """
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         if not (training and self.trainable and keras.backend.backend() == "tensorflow"):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
@@ -30,7 +32,7 @@ class FusedBatchNorm(layers.BatchNormalization):
         return y
 
 
-def folded(net):
+def folded(net: Any) -> Any:
     """A copy of a Keras functional model for inference alone: each batch normalisation that follows a convolution, and
     nothing else does, is in that convolution's weights. Exact but for rounding.
 
@@ -53,7 +55,7 @@ def folded(net):
             into[before.name] = norm
     gone = {norm.name for norm in into.values()}
 
-    def with_bias(layer):
+    def with_bias(layer: Any) -> Any:
         config = layer.get_config()
         return layer.__class__.from_config(dict(config, use_bias=True) if layer.name in into else config)
 
@@ -72,7 +74,7 @@ def folded(net):
     return copy
 
 
-def _folded(conv, norm):
+def _folded(conv: Any, norm: Any) -> list[Any]:
     """[kernel, bias] of the convolution and the normalisation behind it."""
     ones, zeros = np.ones(norm.moving_mean.shape, "float32"), np.zeros(norm.moving_mean.shape, "float32")
     gamma, beta = (np.array(norm.gamma) if norm.scale else ones), (np.array(norm.beta) if norm.center else zeros)

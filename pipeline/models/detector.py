@@ -9,18 +9,20 @@ import contextlib
 import os
 import zipfile
 import zlib
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import keras
 from keras import layers
 
 from jetson import files
+from jetson.bundle.classes import MASK_CLASSES, Classes
 from jetson.errors import BadInput, UsageError
 from pipeline.config import SIZES, TRANSFER
 from pipeline.models import keras_file, mobilenet
 from pipeline.models.batchnorm import FusedBatchNorm
+from pipeline.models.classes import head, with_classes
 
-CLASSES = ("with_mask", "without_mask", "mask_worn_incorrect")
 STRIDES = (4, 8, 16, 32)
 INPUT_SCALE = 1 / 64  # raw 0..255 to 0..4; a scale alone folds exactly, an offset would change the zero-padded border
 MAX_LOG_DISTANCE = 5.0  # exp(5) = 148 strides: beyond any input size; keeps exp() finite on wild logits
@@ -36,9 +38,9 @@ class Architecture(NamedTuple):
     """
 
     stem: int
-    stages: tuple
-    neck: tuple
-    heads: tuple
+    stages: tuple[tuple[int, int], ...]
+    neck: tuple[int, ...]
+    heads: tuple[tuple[int, ...], ...]
 
 
 # Most of the multiply-adds go to strides 4 and 8: a face in a scene is 8 to 30 px at network input, and halving the
@@ -54,32 +56,33 @@ FAMILY = {
 }
 
 
-def _conv_bn(x, channels, name, kernel=3, stride=1, activate=True):
+def _conv_bn(x: Any, channels: int, name: str, kernel: int = 3, stride: int = 1, activate: bool = True) -> Any:
     x = layers.Conv2D(channels, kernel, stride, "same", use_bias=False, kernel_initializer="he_normal", name=name)(x)
     x = FusedBatchNorm(momentum=0.97, epsilon=1e-3, name=name + "_bn")(x)
     return layers.ReLU(name=name + "_relu")(x) if activate else x
 
 
-def _residual(x, channels, name):
+def _residual(x: Any, channels: int, name: str) -> Any:
     y = _conv_bn(x, channels, name, activate=False)
     y = layers.Add(name=name + "_add")([y, x])
     return layers.ReLU(name=name + "_relu")(y)
 
 
-def build(size="s", dropout=0.0):
+def build(size: str | Architecture = "s", dropout: float = 0.0, classes: Classes = MASK_CLASSES) -> Any:
     """The network as a Keras functional model.
 
     size: a name of FAMILY, an Architecture, the path of a .keras file (that network with new random weights), or
-    "mobilenetv2" (pipeline/models/mobilenet.py). dropout: rate of spatial dropout before the prediction layers (0: none).
+    "mobilenetv2" (pipeline/models/mobilenet.py). dropout: rate of spatial dropout before the last layers (0: none).
+    classes: what it tells apart, C of them.
     Input `image`: (batch, height, width, 3) float32, raw 0..255 BGR, height and width multiples of 32.
-    Outputs, per stride s of STRIDES, in this order: `cls_s` (batch, h, w, 3) logits and `box_s` (batch, h, w, 4)
+    Outputs, per stride s of STRIDES, in this order: `cls_s` (batch, h, w, C) logits and `box_s` (batch, h, w, 4)
     logarithms of the distances left, top, right, bottom from the cell's centre, in strides.
     """
     if isinstance(size, str):
         if size.endswith(".keras"):
-            return keras.models.clone_model(load(size))
+            return with_classes(keras.models.clone_model(load(size)), classes)
         if size == TRANSFER:
-            return detector(*mobilenet.body(), mobilenet.NECK, mobilenet.HEADS, dropout)
+            return detector(*mobilenet.body(), mobilenet.NECK, mobilenet.HEADS, dropout, classes)
         if size not in FAMILY:
             raise UsageError(
                 f"unknown model size {size!r}",
@@ -91,20 +94,27 @@ def build(size="s", dropout=0.0):
     x = layers.Rescaling(INPUT_SCALE, name="rescale")(image)
     x = _conv_bn(x, size.stem, "stem", stride=2)
     maps = []
-    for stride, (channels, blocks) in zip(STRIDES, size.stages):
+    for stride, (channels, blocks) in zip(STRIDES, size.stages, strict=True):
         x = _conv_bn(x, channels, f"down_{stride}", stride=2)
         for i in range(blocks):
             x = _residual(x, channels, f"block_{stride}_{i}")
         maps.append(x)
-    return detector(image, maps, size.neck, size.heads, dropout)
+    return detector(image, maps, size.neck, size.heads, dropout, classes)
 
 
-def detector(image, maps, neck, heads, dropout=0.0):
+def detector(
+    image: Any,
+    maps: list[Any],
+    neck: tuple[int, ...],
+    heads: tuple[tuple[int, ...], ...],
+    dropout: float = 0.0,
+    classes: Classes = MASK_CLASSES,
+) -> Any:
     """The whole network from its input and the feature maps at STRIDES: fusion from coarse to fine, then the heads.
-    neck, heads, dropout: as in Architecture and `build`."""
+    neck, heads, dropout, classes: as in Architecture and `build`."""
     fused = None
-    levels = []
-    for stride, feature, channels in reversed(list(zip(STRIDES, maps, neck))):
+    levels: list[Any] = []
+    for stride, feature, channels in reversed(list(zip(STRIDES, maps, neck, strict=True))):
         lateral = _conv_bn(feature, channels, f"lateral_{stride}", kernel=1, activate=False)
         if fused is not None:
             up = _conv_bn(fused, channels, f"up_{stride}", kernel=1, activate=False)
@@ -113,32 +123,26 @@ def detector(image, maps, neck, heads, dropout=0.0):
         fused = layers.ReLU(name=f"fuse_{stride}_relu")(lateral)
         levels.insert(0, fused)
     outputs = []
-    for stride, feature, widths in zip(STRIDES, levels, heads):
+    for stride, feature, widths in zip(STRIDES, levels, heads, strict=True):
         branches = [_conv_bn(feature, w, f"head_{stride}_{i}") for i, w in enumerate(widths)]
         if dropout:
             branches = [
                 layers.SpatialDropout2D(dropout, name=f"dropout_{stride}_{i}")(b) for i, b in enumerate(branches)
             ]
-        # The prior of a face at a cell is about 1 %: without it the first steps are lost on the background.
-        cls_bias = keras.initializers.Constant(-4.6)
-        for kind, branch, channels, bias in (
-            ("cls", branches[0], len(CLASSES), cls_bias),
-            ("box", branches[-1], 4, keras.initializers.Constant(0.7)),
-        ):
-            outputs.append(
-                layers.Conv2D(
-                    channels,
-                    1,
-                    bias_initializer=bias,
-                    kernel_initializer=_small(),
-                    dtype="float32",
-                    name=f"{kind}_{stride}",
-                )(branch)
-            )
+        outputs.append(head(f"cls_{stride}", classes)(branches[0]))
+        box = layers.Conv2D(
+            4,
+            1,
+            bias_initializer=keras.initializers.Constant(0.7),
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
+            dtype="float32",
+            name=f"box_{stride}",
+        )
+        outputs.append(box(branches[-1]))
     return keras.Model(image, outputs, name="jetmask")
 
 
-def in_precision(net, policy):
+def in_precision(net: Any, policy: str) -> Any:
     """The network computing by Keras' dtype policy ("float32", "mixed_bfloat16"), its outputs in float32: itself, or a
     copy where it was saved by another policy."""
     outputs = {tensor._keras_history.operation.name for tensor in net.outputs}
@@ -147,7 +151,7 @@ def in_precision(net, policy):
         return net
     names = {layer.name for layer in inner}
 
-    def own(layer):
+    def own(layer: Any) -> Any:
         config = layer.get_config()
         if layer.name in names:
             config["dtype"] = policy
@@ -158,11 +162,7 @@ def in_precision(net, policy):
     return copy
 
 
-def _small():
-    return keras.initializers.RandomNormal(stddev=0.01)
-
-
-def load(path):
+def load(path: str | Path) -> Any:
     """A model saved by training, pruning or folding (.keras). BadInput where the file is not one."""
     expected = "a .keras file written by jetmask train or jetmask prune"
     if not os.path.isfile(path):
@@ -189,7 +189,7 @@ def load(path):
         ) from error
 
 
-def save(model, path):
+def save(model: Any, path: str | Path) -> None:
     """Write a model as one .keras file, aside and renamed."""
     with files.aside(str(path)) as aside:
         named = aside + ".keras"  # Keras wants the extension
@@ -201,9 +201,9 @@ def save(model, path):
                 os.unlink(named)
 
 
-def macs(model, input_wh):
+def macs(model: Any, input_wh: tuple[int, int]) -> int:
     """Multiply-adds of all convolutions and dense layers for one image of input_wh (width, height)."""
-    sizes = {}
+    sizes: dict[int, tuple[int, int]] = {}
     total = 0
     width, height = input_wh
     for operation in model.operations:

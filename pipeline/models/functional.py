@@ -1,9 +1,12 @@
 """The graph of a Keras functional model, and a way through it with any values."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 
 
-def functional(operation):
+def functional(operation: Any) -> Any:
     """The graph of a functional or Sequential model, None for anything else (also for a model with its own call)."""
     if not isinstance(operation, keras.Model):
         return None
@@ -13,7 +16,7 @@ def functional(operation):
     return operation if own and hasattr(operation, "_nodes_by_depth") else None
 
 
-def walk(function, inputs, call, path=()):
+def walk(function: Any, inputs: Sequence[Any], call: Callable[..., Any], path: tuple[str, ...] = ()) -> list[Any]:
     """Go through a functional graph with any values: call(operation, args, kwargs, path, outputs) gives each result.
 
     Models used as layers are entered; `path` has their names. Returns the list of the outputs' values.
@@ -35,7 +38,7 @@ def walk(function, inputs, call, path=()):
     return [values[id(tensor)] for tensor in function.outputs]
 
 
-def _lined_up(function, args, kwargs):
+def _lined_up(function: Any, args: Any, kwargs: Any) -> list[Any]:
     """What a model is called with, in the order of its inputs: a dict goes by the inputs' names, as Keras does it."""
     given, wanted = args[0] if args else kwargs["inputs"], function._inputs_struct
     if isinstance(given, dict) and not isinstance(wanted, dict):

@@ -1,6 +1,8 @@
 """The detector on keras.applications' MobileNetV2, for transfer from ImageNet: 806 MMACs at 320x320, a teacher for the
 small ones. It is not for the device: its ReLU6 and depthwise convolutions are refused by the export."""
 
+from typing import Any
+
 import keras
 
 from jetson.errors import BadInput, JetmaskError
@@ -14,12 +16,12 @@ HEADS = ((32,), (40, 40), (48, 48), (64, 64))
 STEM = "Conv1"
 
 
-def body():
+def body() -> tuple[Any, Any]:
     """(input, feature maps at strides 4, 8, 16, 32) with random weights; the input is raw 0..255 BGR."""
     image = keras.Input((None, None, 3), name="image")
     plain = _application(None, keras.layers.Rescaling(1 / 127.5, -1.0, name="rescale")(image))
 
-    def own(layer):
+    def own(layer: Any) -> Any:
         if not isinstance(layer, keras.layers.BatchNormalization):
             return layer.__class__.from_config(layer.get_config())
         # Keras' momentum of 0.999 is for a million images: what this network says on few would lag behind its weights.
@@ -30,7 +32,7 @@ def body():
     return features.inputs[0], features.outputs
 
 
-def transfer(net, weights=IMAGENET):
+def transfer(net: Any, weights: str = IMAGENET) -> Any:
     """Copy ImageNet weights into a detector of `body`; its neck and heads stay as they are. Returns the detector.
 
     weights: "imagenet" (downloaded by Keras, or taken from ~/.keras/models), or the path of that file. The first
@@ -63,7 +65,7 @@ def transfer(net, weights=IMAGENET):
     return net
 
 
-def _application(weights, image=None):
+def _application(weights: str | None, image: Any = None) -> Any:
     return keras.applications.MobileNetV2(
         input_shape=(None, None, 3), include_top=False, weights=weights, input_tensor=image
     )

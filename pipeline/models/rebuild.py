@@ -1,5 +1,7 @@
 """One layer of a model made anew with fewer channels, and the proof that a layer of a user's own class allows it."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import layers
@@ -9,7 +11,7 @@ from jetson.errors import JetmaskError
 AT_HAND = ("activation", "_regularizer", "_constraint", "_initializer")  # entries of a configuration that are objects
 
 
-def renewed(operation, counts, keep, name=None):
+def renewed(operation: Any, counts: Any, keep: Any, name: str | None = None) -> Any:
     """A new layer of the same class and settings, with the channel counts that stay.
 
     counts: {config entry: channel numbers}; keep: (channel numbers,) bool; name: the new layer's, None for its own.
@@ -49,7 +51,7 @@ def renewed(operation, counts, keep, name=None):
         ) from error
 
 
-def _lambda(layer, name):
+def _lambda(layer: Any, name: str | None) -> Any:
     """Its function is at hand: nothing has to be read from a file, which Keras rightly refuses to do unasked."""
     return layers.Lambda(
         layer.function,
@@ -62,11 +64,11 @@ def _lambda(layer, name):
     )
 
 
-def copy(record, new, keep):
+def copy(record: Any, new: Any, keep: Any) -> None:
     """Give `new` the weights of a record's layer, cut to what stays (keep None: all). JetmaskError where they do not
     fit."""
     old = record.layer
-    cuts = {}
+    cuts: dict[int, list[Any]] = {}
     for cut in record.slices:
         cuts.setdefault(id(getattr(old, cut.variable)), []).append(cut)
     if len(old.variables) != len(new.variables):
@@ -85,7 +87,8 @@ def copy(record, new, keep):
                 value = np.compress(keep[cut.ids], value, axis=cut.axis)
         if tuple(target.shape) != value.shape:
             raise JetmaskError(
-                f"a weight of a layer cannot be cut: {source.name!r} has shape {value.shape}, and the smaller layer wants {tuple(target.shape)}",
+                f"a weight of a layer cannot be cut: {source.name!r} has shape {value.shape}, "
+                f"and the smaller layer wants {tuple(target.shape)}",
                 where=f"layer {old.name!r} ({type(old).__name__})",
                 expected="only the weights of its base class",
                 remedy="leave the group of this layer out of the plan",
@@ -94,7 +97,7 @@ def copy(record, new, keep):
     settle(old, new)
 
 
-def settle(old, new):
+def settle(old: Any, new: Any) -> None:
     """Give `new` what `old`, and the layers in it, know besides their variables: the vocabulary of a lookup, the
     statistics that a Normalization derives from them. JetmaskError with the layer's name where that fails."""
     for layer, heir in zip(old._flatten_layers(), new._flatten_layers()):
@@ -112,12 +115,12 @@ def settle(old, new):
                 heir.finalize_state()
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise JetmaskError(
-                "what a layer has learned cannot be handed on: {}".format(str(error).split("\n")[0]),
+                f"what a layer has learned cannot be handed on: {str(error).splitlines()[0]}",
                 where=f"layer {layer.name!r} ({type(layer).__name__})",
             ) from error
 
 
-def cloned(model):
+def cloned(model: Any) -> Any:
     """A copy of a Keras model with its weights and all that its layers know besides."""
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
@@ -125,12 +128,12 @@ def cloned(model):
     return clone
 
 
-def own(operation):
+def own(operation: Any) -> bool:
     """Whether it is a layer of a class that is neither Keras' nor ours."""
     return isinstance(operation, keras.Layer) and not type(operation).__module__.startswith(("keras.src.", "pipeline."))
 
 
-def lost(record, given):
+def lost(record: Any, given: Any) -> str | None:
     """Why the layer, made anew with all its channels, does not give what it gives; None where it does, or where it
     does not run on random numbers. given: as for `differs`."""
     rng = np.random.default_rng(0)
@@ -145,7 +148,7 @@ def lost(record, given):
         given,
     )
 
-    def answers(layer):
+    def answers(layer: Any) -> list[Any]:
         return [np.asarray(keras.ops.cast(y, "float32")) for y in keras.tree.flatten(layer(*x[0], **x[1]))]
 
     before = [np.array(np.asarray(variable)) for variable in record.layer.variables]
@@ -173,7 +176,7 @@ def lost(record, given):
     return None if same or at_random else "it gives other numbers"
 
 
-def differs(record, given, keep):
+def differs(record: Any, given: Any, keep: Any) -> str | None:
     """Why the layer, made anew with the channels of `keep`, does not give what it gives when the others are silent.
 
     given: (args, kwargs) with a pipeline.pruning.channels.Value for each tensor. None where both are the same on random
@@ -182,13 +185,13 @@ def differs(record, given, keep):
     rng = np.random.default_rng(0)
     silent = any(cut.reads for cut in record.slices)  # what no weight reads is 0; what passes through may be anything
 
-    def numbers(value):
+    def numbers(value: Any) -> Any:
         if not hasattr(value, "ids"):
             return value
         x = rng.normal(0, 1, [1, *(8 if size is None else size for size in value.shape[1:])]).astype(np.float32)
         return x * keep[value.ids].astype(np.float32) if silent else x
 
-    def cut(value, x):
+    def cut(value: Any, x: Any) -> Any:
         return np.compress(keep[value.ids], x, axis=-1) if hasattr(value, "ids") else value
 
     whole = keras.tree.map_structure(numbers, given)

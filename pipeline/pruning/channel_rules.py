@@ -4,9 +4,17 @@ A rule takes (pass, record, inputs, output shape, args, kwargs) and returns the 
 axis, having told the pass which axes of which variables run along which channels.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import keras
 import numpy as np
 from keras import layers
+
+if TYPE_CHECKING:
+    from pipeline.pruning.channels import Channels, Record, Value
 
 # Activations that look at one value at a time. Softmax and GLU do not.
 ELEMENTWISE = {
@@ -95,7 +103,7 @@ class Unknown(Exception):
     """A layer, or a use of it, that the pass does not understand."""
 
 
-def rule_for(operation):
+def rule_for(operation: Any) -> Callable[..., Any]:
     """The rule of a layer or operation; unknown ones get a rule that says so."""
     for classes, rule in RULES:
         if isinstance(operation, classes):
@@ -109,14 +117,14 @@ def rule_for(operation):
     return _refuse("not known to the pruner")
 
 
-def _refuse(reason):
-    def rule(*_):
+def _refuse(reason: str) -> Callable[..., None]:
+    def rule(*_: Any) -> None:
         raise Unknown(reason)
 
     return rule
 
 
-def _channels_last(layer):
+def _channels_last(layer: Any) -> None:
     if getattr(layer, "data_format", "channels_last") not in (None, "channels_last"):
         raise Unknown(f"its channels are not the last axis (data_format={layer.data_format!r})")
     # Weights in other forms than a plain kernel: cutting them is not understood.
@@ -124,7 +132,7 @@ def _channels_last(layer):
         raise Unknown("its kernel is quantized or carries LoRA weights")
 
 
-def _activated(channels, record, ids):
+def _activated(channels: Channels, record: Record, ids: np.ndarray) -> np.ndarray:
     """The numbers themselves; fixed where the layer's own activation mixes them."""
     reason = _mixes(record.layer.activation)
     if reason:
@@ -132,7 +140,7 @@ def _activated(channels, record, ids):
     return ids
 
 
-def _mixes(activation):
+def _mixes(activation: Any) -> str | None:
     if activation is None or isinstance(activation, PASSING):
         return None
     name = getattr(activation, "__name__", type(activation).__name__)
@@ -140,7 +148,14 @@ def _mixes(activation):
     return None if known else f"activation {name!r} may mix channels"
 
 
-def _conv(channels, record, inputs, shape, args, kwargs):
+def _conv(
+    channels: Channels,
+    record: Record,
+    inputs: list[Value],
+    shape: tuple[Any, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> np.ndarray:
     layer, ids = record.layer, inputs[0].ids
     _channels_last(layer)
     groups = layer.groups
@@ -160,7 +175,14 @@ def _conv(channels, record, inputs, shape, args, kwargs):
     return _activated(channels, record, out)
 
 
-def _conv_transpose(channels, record, inputs, shape, args, kwargs):
+def _conv_transpose(
+    channels: Channels,
+    record: Record,
+    inputs: list[Value],
+    shape: tuple[Any, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> np.ndarray:
     _channels_last(record.layer)
     out = channels.opens(record, record.layer.filters, ("kernel", -2), ("bias", 0))
     channels.reads(record, inputs[0].ids, ("kernel", -1))
@@ -168,7 +190,14 @@ def _conv_transpose(channels, record, inputs, shape, args, kwargs):
     return _activated(channels, record, out)
 
 
-def _depthwise(channels, record, inputs, shape, args, kwargs):
+def _depthwise(
+    channels: Channels,
+    record: Record,
+    inputs: list[Value],
+    shape: tuple[Any, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> np.ndarray:
     _channels_last(record.layer)
     ids = inputs[0].ids
     out = np.repeat(ids, record.layer.depth_multiplier)
@@ -177,7 +206,14 @@ def _depthwise(channels, record, inputs, shape, args, kwargs):
     return _activated(channels, record, out)
 
 
-def _separable(channels, record, inputs, shape, args, kwargs):
+def _separable(
+    channels: Channels,
+    record: Record,
+    inputs: list[Value],
+    shape: tuple[Any, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> np.ndarray:
     layer, ids = record.layer, inputs[0].ids
     _channels_last(layer)
     out = channels.opens(record, layer.filters, ("pointwise_kernel", -1), ("bias", 0))
@@ -187,7 +223,14 @@ def _separable(channels, record, inputs, shape, args, kwargs):
     return _activated(channels, record, out)
 
 
-def _dense(channels, record, inputs, shape, args, kwargs):
+def _dense(
+    channels: Channels,
+    record: Record,
+    inputs: list[Value],
+    shape: tuple[Any, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> np.ndarray:
     _channels_last(record.layer)
     out = channels.opens(record, record.layer.units, ("kernel", -1), ("bias", 0))
     channels.reads(record, inputs[0].ids, ("kernel", -2))
@@ -195,7 +238,14 @@ def _dense(channels, record, inputs, shape, args, kwargs):
     return _activated(channels, record, out)
 
 
-def _batch_norm(channels, record, inputs, shape, args, kwargs):
+def _batch_norm(
+    channels: Channels,
+    record: Record,
+    inputs: list[Value],
+    shape: tuple[Any, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> np.ndarray:
     axis = record.layer.axis
     if axis not in (-1, len(shape) - 1):
         raise Unknown(f"it normalises axis {axis!r}, not the last one")
@@ -204,33 +254,68 @@ def _batch_norm(channels, record, inputs, shape, args, kwargs):
     return inputs[0].ids
 
 
-def _prelu(channels, record, inputs, shape, args, kwargs):
+def _prelu(
+    channels: Channels,
+    record: Record,
+    inputs: list[Value],
+    shape: tuple[Any, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> np.ndarray:
     if record.layer.alpha.shape[-1] == len(inputs[0].ids):
         channels.carries(record, inputs[0].ids, ("alpha", -1))
     return inputs[0].ids
 
 
-def _pass(channels, record, inputs, shape, args, kwargs):
+def _pass(
+    channels: Channels,
+    record: Record,
+    inputs: list[Value],
+    shape: tuple[Any, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> np.ndarray:
     _channels_last(record.layer)
     if (getattr(record.layer, "noise_shape", None) or (None,))[-1] not in (None, 1):
         raise Unknown("its noise_shape counts channels")
     return inputs[0].ids
 
 
-def _activation(channels, record, inputs, shape, args, kwargs):
+def _activation(
+    channels: Channels,
+    record: Record,
+    inputs: list[Value],
+    shape: tuple[Any, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> np.ndarray:
     reason = _mixes(record.layer.activation)
     if reason:
         raise Unknown(reason)
     return inputs[0].ids
 
 
-def _rescaling(channels, record, inputs, shape, args, kwargs):
+def _rescaling(
+    channels: Channels,
+    record: Record,
+    inputs: list[Value],
+    shape: tuple[Any, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> np.ndarray:
     if np.size(record.layer.scale) != 1 or np.size(record.layer.offset) != 1:
         raise Unknown("it scales each channel by its own constant")
     return inputs[0].ids
 
 
-def _merge(channels, record, inputs, shape, args, kwargs):
+def _merge(
+    channels: Channels,
+    record: Record,
+    inputs: list[Value],
+    shape: tuple[Any, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
     if len({value.rank for value in inputs}) != 1:
         raise Unknown("its inputs differ in rank")
     wide = [value.ids for value in inputs if len(value.ids) == shape[-1]]
@@ -244,14 +329,28 @@ def _merge(channels, record, inputs, shape, args, kwargs):
     return wide[0]
 
 
-def _merge_operation(channels, record, inputs, shape, args, kwargs):
+def _merge_operation(
+    channels: Channels,
+    record: Record,
+    inputs: list[Value],
+    shape: tuple[Any, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
     flat = keras.tree.flatten((args, kwargs))
     if len(inputs) == 1 and any(np.size(v) != 1 for v in flat if v is not inputs[0] and v is not None):
         raise Unknown("it combines channels with a constant array")
     return _merge(channels, record, inputs, shape, args, kwargs)
 
 
-def _pass_operation(channels, record, inputs, shape, args, kwargs):
+def _pass_operation(
+    channels: Channels,
+    record: Record,
+    inputs: list[Value],
+    shape: tuple[Any, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
     if len(inputs) != 1 or len(inputs[0].ids) != shape[-1]:
         raise Unknown("it changes the last axis")
     settings = [
@@ -264,7 +363,14 @@ def _pass_operation(channels, record, inputs, shape, args, kwargs):
     return inputs[0].ids
 
 
-def _concatenate(channels, record, inputs, shape, args, kwargs):
+def _concatenate(
+    channels: Channels,
+    record: Record,
+    inputs: list[Value],
+    shape: tuple[Any, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
     if record.layer.axis in (-1, len(shape) - 1):
         return np.concatenate([value.ids for value in inputs])
     for value in inputs[1:]:
@@ -272,18 +378,32 @@ def _concatenate(channels, record, inputs, shape, args, kwargs):
     return inputs[0].ids
 
 
-def _flatten(channels, record, inputs, shape, args, kwargs):
+def _flatten(
+    channels: Channels,
+    record: Record,
+    inputs: list[Value],
+    shape: tuple[Any, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
     _channels_last(record.layer)
     return _tiled(inputs[0].ids, shape[-1])
 
 
-def _tiled(ids, length):
+def _tiled(ids: np.ndarray, length: Any) -> np.ndarray:
     if not length or length % len(ids):
         raise Unknown("the size of its input is not fixed")
     return np.tile(ids, length // len(ids))
 
 
-def _reshape(channels, record, inputs, shape, args, kwargs):
+def _reshape(
+    channels: Channels,
+    record: Record,
+    inputs: list[Value],
+    shape: tuple[Any, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
     ids = inputs[0].ids
     if len(shape) == 2:
         out = _tiled(ids, shape[-1])
@@ -296,7 +416,14 @@ def _reshape(channels, record, inputs, shape, args, kwargs):
     return out
 
 
-def _permute(channels, record, inputs, shape, args, kwargs):
+def _permute(
+    channels: Channels,
+    record: Record,
+    inputs: list[Value],
+    shape: tuple[Any, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
     if record.layer.dims[-1] != len(record.layer.dims):
         raise Unknown("it moves the channel axis")
     return inputs[0].ids

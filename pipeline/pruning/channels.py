@@ -12,7 +12,7 @@ that reach it and those that leave it stay, and the group says which layer is th
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -47,7 +47,7 @@ class Value:
     maker: object = None
 
     @property
-    def rank(self):
+    def rank(self) -> int:
         return len(self.shape)
 
 
@@ -72,15 +72,15 @@ class Record:
     same layer.
     """
 
-    layer: object
-    slices: list = field(default_factory=list)
-    counts: dict = field(default_factory=dict)
-    opens: np.ndarray | None = None
-    carries: np.ndarray | None = None
-    source: object = None
+    layer: Any  # a Keras layer or operation
+    slices: list[Any] = field(default_factory=list)
+    counts: dict[str, np.ndarray] = field(default_factory=dict)
+    opens: Any = None  # (channels,) int, None: it makes none
+    carries: Any = None  # (channels,) int, None: not understood
+    source: Any = None
     unknown: str = ""
-    first: tuple | None = None
-    given: tuple | None = None
+    first: tuple[Any, ...] | None = None
+    given: tuple[Any, ...] | None = None
     lost: str = ""
 
 
@@ -91,7 +91,7 @@ class Channels:
     group and its place in it. records: {id(layer): Record} in the order of the graph.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: keras.Model) -> None:
         graph = functional(model)
         if graph is None:
             raise UsageError(
@@ -101,10 +101,10 @@ class Channels:
                 remedy="build the model with keras.Model(inputs, outputs)",
             )
         self.graph = graph
-        self.records = {}
-        self._parent = []
-        self._opened = []  # (name, ids)
-        self._fixed = []  # (ids, reason)
+        self.records: dict[int, Record] = {}
+        self._parent: list[int] = []
+        self._opened: list[tuple[str, np.ndarray]] = []  # (name, ids)
+        self._fixed: list[tuple[np.ndarray, str]] = []  # (ids, reason)
         inputs = [self._value(tensor.shape, tensor.name, INPUT) for tensor in graph.inputs]
         for value in walk(graph, inputs, self._call):
             self._fixed.append((value.ids, OUTPUT))
@@ -117,14 +117,14 @@ class Channels:
 
     # What the rules below use.
 
-    def reads(self, record, ids, *slices):
+    def reads(self, record: Record, ids: np.ndarray, *slices: Any) -> None:
         """The layer's weights have an axis along these channels; used again, its inputs are one."""
         self._carry(record, ids, slices, True)
 
-    def carries(self, record, ids, *slices):
+    def carries(self, record: Record, ids: np.ndarray, *slices: Any) -> None:
         self._carry(record, ids, slices, False)
 
-    def _carry(self, record, ids, slices, reads):
+    def _carry(self, record: Record, ids: np.ndarray, slices: Any, reads: bool) -> None:
         for variable, axis in slices:
             if getattr(record.layer, variable, None) is None:
                 continue
@@ -134,17 +134,17 @@ class Channels:
             else:
                 record.slices.append(Slice(variable, axis, ids, reads))
 
-    def opens(self, record, count, *slices):
+    def opens(self, record: Record, count: int, *slices: Any) -> np.ndarray:
         """Numbers of the channels that the layer makes, the same ones at every use of it."""
         if record.opens is None:
             record.opens = self._open(count, record.layer.name)
             self.carries(record, record.opens, *slices)
         return record.opens
 
-    def fix(self, ids, reason):
+    def fix(self, ids: np.ndarray, reason: str) -> None:
         self._fixed.append((ids, reason))
 
-    def tie(self, a, b):
+    def tie(self, a: np.ndarray, b: np.ndarray) -> None:
         """Channels at the same place in both are one."""
         if a is b:
             return
@@ -157,19 +157,19 @@ class Channels:
             if x != y:
                 parent[max(x, y)] = min(x, y)
 
-    def _open(self, count, name):
+    def _open(self, count: int, name: str) -> np.ndarray:
         ids = np.arange(len(self._parent), len(self._parent) + count)
         self._parent.extend(ids.tolist())
         self._opened.append((name, ids))
         return ids
 
-    def _value(self, shape, name, reason, maker=None):
+    def _value(self, shape: tuple[int | None, ...], name: str, reason: str, maker: Any = None) -> Value:
         count = shape[-1] if len(shape) > 1 and shape[-1] else 1
         ids = self._open(count, name)
         self._fixed.append((ids, reason))
         return Value(ids, tuple(shape), maker)
 
-    def _call(self, operation, args, kwargs, path, outputs):
+    def _call(self, operation: Any, args: Any, kwargs: Any, path: tuple[str, ...], outputs: Any) -> Any:
         inputs = [v for v in keras.tree.flatten((args, kwargs)) if isinstance(v, Value)]
         record = self.records.setdefault(id(operation), Record(operation))
         record.source = inputs[0].maker if inputs else None
@@ -195,7 +195,7 @@ class Channels:
             record.given = args, kwargs
         return Value(ids, tuple(shape), operation)
 
-    def _try(self, record):
+    def _try(self, record: Record) -> None:
         """Fix what a layer of the user's own class does not let go: its inputs' channels, its output's, or both."""
         roots = self._roots()
         taken = [v.ids for v in keras.tree.flatten(record.given) if isinstance(v, Value)]
@@ -208,61 +208,64 @@ class Channels:
                     self.fix(ids, f"layer {layer.name!r} ({type(layer).__name__}): not as its base class: {why}")
                     break
 
-    def _roots(self):
+    def _roots(self) -> np.ndarray:
         """(channel numbers,) the number that stands for each and all that it is joined to."""
         parent = np.array(self._parent)
         while not np.array_equal(parent, parent[parent]):
             parent = parent[parent]
         return parent
 
-    def _settle(self):
+    def _settle(self) -> None:
         """Joined numbers become elements, elements made by the same layers become groups."""
         parent = self._roots()
-        makers = {}
+        makers: dict[int, list[tuple[int, int]]] = {}
         for index, (_, ids) in enumerate(self._opened):
             roots, counts = np.unique(parent[ids], return_counts=True)
             for root, count in zip(roots.tolist(), counts.tolist()):
                 makers.setdefault(root, []).append((index, count))
-        reasons = {}
+        reasons: dict[int, str] = {}
         for ids, reason in self._fixed:
             for root in np.unique(parent[ids]).tolist():
                 # The most telling reason: a layer that was not understood, before "it is an output".
                 if root not in reasons or reasons[root] in (INPUT, OUTPUT):
                     reasons[root] = reason
-        sets = {}
+        sets: dict[tuple[tuple[tuple[int, int], ...], str | None], list[int]] = {}
         for root in sorted(makers):  # the smallest number of a channel is in the first layer that makes it
             sets.setdefault((tuple(makers[root]), reasons.get(root)), []).append(root)
-        self.groups, group_of, element_of, names = [], {}, {}, {}
-        for (made_by, reason), roots in sets.items():
+        self.groups: list[Group] = []
+        group_of: dict[int, int] = {}
+        element_of: dict[int, int] = {}
+        names: dict[str, int] = {}
+        for (made_by, kept), members in sets.items():
             first = self._opened[made_by[0][0]][0]
             names[first] = names.get(first, 0) + 1
             name = first if names[first] == 1 else f"{first}#{int(names[first])}"
             unique = tuple(dict.fromkeys(self._opened[index][0] for index, _ in made_by))
-            for element, root in enumerate(roots):
+            for element, root in enumerate(members):
                 group_of[root], element_of[root] = len(self.groups), element
-            self.groups.append(Group(name, len(roots), unique, reason))
+            self.groups.append(Group(name, len(members), unique, kept))
         self.group_of = np.array([group_of[root] for root in parent.tolist()])
         self.element_of = np.array([element_of[root] for root in parent.tolist()])
 
     # What pruning, importance and cost use.
 
-    def counts(self, ids):
+    def counts(self, ids: np.ndarray) -> np.ndarray:
         """(groups,) how many of these channel numbers one element of each group stands for."""
         times = np.bincount(self.group_of[ids], minlength=len(self.groups))
         return times / np.array([group.size for group in self.groups])
 
-    def index(self, name):
+    def index(self, name: str) -> int | None:
         """The index of a group by its name."""
         return next((i for i, group in enumerate(self.groups) if group.name == name), None)
 
 
-def _parts(own):
+def _parts(own: Any) -> Any:
     """Sets of channels to try a layer without: a layer that pairs its channels, near ones or the halves, or that takes
     them in blocks, is not itself without one of these."""
     some = np.random.default_rng(0).permutation(own)
     return own[::2], own[1::2], own[: len(own) // 2], own[len(own) // 2 :], some[: max(1, len(own) // 3)]
 
 
-def channel_groups(model):
+def channel_groups(model: keras.Model) -> list[Group]:
     """The groups of channels of a functional model, in the order of its graph: list of Group."""
     return Channels(model).groups

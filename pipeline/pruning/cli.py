@@ -1,11 +1,13 @@
 """`jetmask prune`: remove channels from a trained model and fine-tune what is left."""
 
+import argparse
 import json
 import math
 import sys
+from typing import Any
 
 from jetson import files
-from jetson.cli import table
+from jetson.cli import add_meanings, table
 from jetson.errors import UsageError
 from pipeline import targets
 
@@ -25,7 +27,10 @@ EXAMPLES = """examples:
 TUNE = ["train.learning_rate=2e-3", "train.schedule=cosine", "train.warmup_steps=50", "train.closing_epochs=1"]
 
 
-def options(parser):
+def options(parser: argparse.ArgumentParser) -> None:
+    from pipeline.config import option_meanings
+
+    add_meanings(parser, {**option_meanings(), "--amount": "--ratio SHARE", "--sparsity": "--ratio SHARE"})
     parser.description, parser.epilog = DESCRIPTION, EXAMPLES
     parser.add_argument(
         "--model",
@@ -99,7 +104,7 @@ def options(parser):
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
-def command(args):
+def command(args: argparse.Namespace) -> None:
     _check(args)
     from pipeline import config as configuration
     from pipeline.latency.cli import parse_wh
@@ -115,7 +120,7 @@ def command(args):
         importance=args.importance or ("taylor" if config.train.epochs else "l1"),
         multiple_of=args.multiple_of or MULTIPLE_OF.get(args.precision, 8),
         floor=args.floor,
-        input_wh=parse_wh(args.input_wh),
+        input_wh=parse_wh(args.input_wh) or (320, 320),
         save=args.save,
         target=args.target,
         precision=args.precision,
@@ -162,7 +167,7 @@ def command(args):
     print(f"model          {result['model']}")
 
 
-def _sparse_text(result):
+def _sparse_text(result: dict[str, Any]) -> str:
     from pipeline.graphs.sparsity import dense_lines
 
     lines = [f"2:4 pattern in {len(result['sparse'])} layers, {100 * result['zeros']:.1f} % of all weights are zero"]
@@ -175,7 +180,7 @@ def _sparse_text(result):
     )
 
 
-def _check(args):
+def _check(args: argparse.Namespace) -> None:
     for name, value, low, high in (
         ("--macs-ratio", args.macs_ratio, 0, 1),
         ("--ratio", args.ratio, -1e-9, 1),
@@ -213,7 +218,7 @@ def _check(args):
         raise UsageError("--rounds goes with --macs-ratio only", remedy="give --macs-ratio, or leave --rounds out")
 
 
-def _scan_table(found):
+def _scan_table(found: dict[str, Any]) -> str:
     ratios = sorted({float(ratio) for row in found["groups"].values() for ratio in row})
     rows = [
         [name, *[f"{row[str(r)]:.1f}" if str(r) in row else "-" for r in ratios]]

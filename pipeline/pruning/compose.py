@@ -1,5 +1,8 @@
 """Several prunings of one model after another, told as one plan for the model that they began with."""
 
+from typing import Any
+
+import keras
 import numpy as np
 
 from jetson.errors import UsageError
@@ -7,7 +10,7 @@ from pipeline.pruning.channels import Channels
 from pipeline.pruning.pruner import Plan, cut, keep_mask
 
 
-def compose(model, first, second):
+def compose(model: keras.Model, first: Plan, second: Plan) -> Plan:
     """The plan for `model` that does at once what `first` and then, on its result, `second` do."""
     channels, keep, after, origin = _traced(model, first)
     known = origin >= 0
@@ -20,7 +23,7 @@ def compose(model, first, second):
     return Plan(kept, {g.name: g.size for g in channels.groups if not g.fixed}, second.how)
 
 
-def sizes_before(model, plan):
+def sizes_before(model: keras.Model, plan: Plan | dict[str, Any]) -> dict[str, int]:
     """{group name of the pruned model: channels of that group in `model`}, of the groups that may be pruned. A group
     may have another name there: a model used as a layer comes out inlined, so another of its layers may be the first.
     """
@@ -32,7 +35,7 @@ def sizes_before(model, plan):
     }
 
 
-def _traced(model, plan):
+def _traced(model: keras.Model, plan: Plan | dict[str, Any]) -> tuple[Channels, np.ndarray, Any, np.ndarray]:
     """Channels of a model, what the plan keeps of them, Channels of what it makes, and for each number of those the
     number that it was; -1 where no layer makes it, of inputs and behind what is not understood."""
     channels = Channels(model)

@@ -5,6 +5,7 @@ Both costs take {group name: channels} when called, and many such rows at once (
 
 import os
 import tempfile
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ from keras import layers
 
 from jetson.errors import UsageError
 from pipeline.models.functional import walk
-from pipeline.pruning.channels import Channels
+from pipeline.pruning.channels import Channels, Record
 
 # The kernel and where its input and output channels are; the spatial size that it is applied to is the output's.
 CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
@@ -24,12 +25,16 @@ SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 class _Cost:
     """Sum of terms factor * inputs * outputs, where both counts are linear in the groups' channels."""
 
-    def __init__(self, channels):
+    def __init__(self, channels: Channels) -> None:
         self.channels = channels
 
-    def __call__(self, widths):
+    def __call__(self, widths: dict[str, int]) -> float:
         row = [widths.get(group.name, group.size) for group in self.channels.groups]
         return float(self.many(np.array([row], float))[0])
+
+    def many(self, table: np.ndarray) -> np.ndarray:
+        """(K,) costs of K rows of channels, (K, groups)."""
+        raise NotImplementedError
 
 
 class Macs(_Cost):
@@ -37,7 +42,7 @@ class Macs(_Cost):
 
     name = "macs"
 
-    def __init__(self, model, input_wh):
+    def __init__(self, model: keras.Model | Channels, input_wh: tuple[int, int]) -> None:
         super().__init__(model if isinstance(model, Channels) else Channels(model))
         factors, reads, makes = [], [], []
         groups = len(self.channels.groups)
@@ -51,11 +56,13 @@ class Macs(_Cost):
         self.reads = np.array([np.zeros(groups) if r is None else r for r in reads]).reshape(-1, groups)
         self.makes = np.array(makes).reshape(-1, groups)
 
-    def many(self, table):
+    def many(self, table: np.ndarray) -> np.ndarray:
         return ((table @ self.reads.T + self.alone) * (table @ self.makes.T)) @ self.factors
 
 
-def applications(channels, input_wh):
+def applications(
+    channels: Channels, input_wh: tuple[int, int]
+) -> list[tuple[Record, tuple[int, ...], tuple[int, ...]]]:
     """Every use of a layer with its shapes at input_wh: [(Record, input shape, output shape)], batch 1."""
     width, height = input_wh
     sizes = {2: (1,), 3: (1, width), 4: (1, height, width), 5: (1, height, width, width)}
@@ -66,7 +73,7 @@ def applications(channels, input_wh):
         inputs.append(keras.KerasTensor([1, *shape[1:]], dtype=tensor.dtype))
     found = []
 
-    def call(operation, args, kwargs, path, outputs):
+    def call(operation: Any, args: Any, kwargs: Any, path: Any, outputs: Any) -> Any:
         result = operation.compute_output_spec(*args, **kwargs)
         first = next((t for t in keras.tree.flatten((args, kwargs)) if isinstance(t, keras.KerasTensor)), None)
         record = channels.records[id(operation)]
@@ -78,7 +85,7 @@ def applications(channels, input_wh):
     return found
 
 
-def _products(record, taken, given):
+def _products(record: Record, taken: tuple[int, ...], given: tuple[int, ...]) -> list[tuple[float, Any, Any]]:
     """(factor, input numbers or None, output numbers) of a layer's sums of products."""
     layer = record.layer
     cuts = {(cut.variable, cut.reads): cut.ids for cut in record.slices}
@@ -113,7 +120,9 @@ class PredictedLatency(_Cost):
     pipeline/export/onnx.py takes. target, precision: as in predict.predict_ms.
     """
 
-    def __init__(self, model, input_wh, target="nano", precision="fp16"):
+    def __init__(
+        self, model: keras.Model | Channels, input_wh: tuple[int, int], target: str = "nano", precision: str = "fp16"
+    ) -> None:
         from pipeline import targets
         from pipeline.export import onnx
         from pipeline.graphs import edit, fusion, shapes
@@ -125,7 +134,7 @@ class PredictedLatency(_Cost):
         with tempfile.TemporaryDirectory(prefix="jetmask-prune-") as folder:
             path = os.path.join(folder, "model.onnx")
             edit.write(onnx.to_onnx(self.channels.graph)[0], path)
-            fused = fusion.layers(shapes.read(path, tuple(input_wh)))
+            fused = fusion.layers(shapes.read(path, (input_wh[0], input_wh[1])))
         described = roofline.describe(fused, self.rates.tile)
         self.fixed = described[:, None, :]  # (7, 1, layers)
         groups = len(self.channels.groups)
@@ -151,7 +160,7 @@ class PredictedLatency(_Cost):
         self.rows = np.array([layer.rows * layer.groups for layer in fused], float)
         self.dense_window = np.array([roofline.uses_winograd(layer._replace(depth=10**9)) for layer in fused])
 
-    def many(self, table):
+    def many(self, table: np.ndarray) -> np.ndarray:
         from pipeline.latency import roofline
 
         reads = np.where(self.known, table @ self.reads.T, 1) / self.taken  # shares of the channels, (K, layers)

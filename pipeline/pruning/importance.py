@@ -5,12 +5,15 @@ put on one scale per group (LAMP, arXiv:2010.07611: a score's square over the su
 so that groups of different layers can be ranked together; Taylor's is a change of the loss and needs no scaling.
 """
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import keras
 import numpy as np
 
 from jetson.errors import UsageError
 from pipeline.models.functional import walk
-from pipeline.pruning.channels import Channels
+from pipeline.pruning.channels import Channels, Record
 
 # l1, l2: norm of a channel's own weights, batch normalisation folded in. bn_scale: |gamma| (arXiv:1708.06519).
 # geometric_median: distance to the layer's other channels (arXiv:1811.00250). random: the control.
@@ -20,7 +23,13 @@ FROM_DATA = ("taylor", "activation")
 KINDS = FROM_WEIGHTS + FROM_DATA
 
 
-def score(model, kind, batches=None, loss=None, seed=0):
+def score(
+    model: keras.Model,
+    kind: str,
+    batches: Iterable[Any] | None = None,
+    loss: Callable[[Any, Any], Any] | None = None,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
     """Importance of every channel that may be pruned: {group name: (size,) float64}.
 
     model: a functional model (or the Channels of one). kind: one of KINDS. batches: for "activation" arrays that the
@@ -29,19 +38,19 @@ def score(model, kind, batches=None, loss=None, seed=0):
     channels = model if isinstance(model, Channels) else Channels(model)
     if kind not in KINDS:
         raise UsageError(f"unknown importance {kind!r}", expected="one of " + ", ".join(KINDS))
+    if kind == "random":
+        rng = np.random.default_rng(seed)
+        values = {group.name: rng.random(group.size) for group in channels.groups if not group.fixed}
+        return {name: _lamp(v) for name, v in values.items()}
     if kind in FROM_DATA and (batches is None or kind == "taylor" and loss is None):
         raise UsageError(
             f"importance {kind!r} needs data",
             expected="batches" + (" and a loss" if kind == "taylor" else ""),
             remedy="pass them to score(), or take one of " + ", ".join(FROM_WEIGHTS),
         )
-    if kind == "random":
-        rng = np.random.default_rng(seed)
-        values = {group.name: rng.random(group.size) for group in channels.groups if not group.fixed}
-        return {name: _lamp(v) for name, v in values.items()}
-    if kind == "taylor":
+    if kind == "taylor" and batches is not None and loss is not None:
         return _taylor(channels, batches, loss)
-    if kind == "activation":
+    if kind == "activation" and batches is not None:
         found = _activations(channels, batches)
     else:
         found = [
@@ -59,7 +68,7 @@ def score(model, kind, batches=None, loss=None, seed=0):
     return {name: _lamp(v) for name, v in _gather(channels, _even(found)).items()}
 
 
-def norms(channels):
+def norms(channels: Channels) -> list[Record]:
     """The records of batch normalisations with a scale."""
     return [
         record
@@ -70,7 +79,7 @@ def norms(channels):
     ]
 
 
-def _gather(channels, found):
+def _gather(channels: Channels, found: list[tuple[Any, Any]]) -> dict[str, np.ndarray]:
     """Sums over the places where each element is: found is [(channel numbers, values)]."""
     sums = [np.zeros(group.size) for group in channels.groups]
     for ids, values in found:
@@ -81,12 +90,12 @@ def _gather(channels, found):
     return {group.name: total for group, total in zip(channels.groups, sums) if not group.fixed}
 
 
-def _even(found):
+def _even(found: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
     """The same with every place's values over their mean: a layer with large weights must not decide alone."""
     return [(ids, np.asarray(values) / (np.mean(values) or 1.0)) for ids, values in found]
 
 
-def _lamp(values):
+def _lamp(values: np.ndarray) -> np.ndarray:
     order = np.argsort(values, kind="stable")
     squares = np.square(np.asarray(values, np.float64)[order]) + 1e-24
     scores = np.empty(len(values))
@@ -94,7 +103,7 @@ def _lamp(values):
     return scores
 
 
-def _filters(channels, record, kind):
+def _filters(channels: Channels, record: Record, kind: str) -> np.ndarray:
     """(channels made,) the measure of a layer's own filters."""
     filters = _matrix(record) * _folded(channels, record)[:, None]
     if kind == "geometric_median":
@@ -104,7 +113,7 @@ def _filters(channels, record, kind):
     return np.abs(filters).sum(axis=1) if kind == "l1" else np.sqrt(np.square(filters).sum(axis=1))
 
 
-def _matrix(record):
+def _matrix(record: Record) -> np.ndarray:
     """A layer's kernel as (channels made, everything else); ones for a layer whose weights are not understood."""
     for cut in record.slices:
         if cut.ids is record.opens and cut.variable != "bias":
@@ -113,7 +122,7 @@ def _matrix(record):
     return np.ones((len(record.opens), 1))
 
 
-def _folded(channels, record):
+def _folded(channels: Channels, record: Record) -> np.ndarray:
     """What the batch normalisation right after a layer multiplies its channels by."""
     for norm in channels.records.values():
         if (
@@ -129,7 +138,7 @@ def _folded(channels, record):
     return np.ones(len(record.opens))
 
 
-def _activations(channels, batches):
+def _activations(channels: Channels, batches: Iterable[Any]) -> list[tuple[Any, Any]]:
     """The largest |value| of each channel of the tensors that layers with weights read, meaned over the batches.
 
     Not the mean over all places, which arXiv:1611.06440 takes for classifiers: a detector's most telling channels are
@@ -138,9 +147,10 @@ def _activations(channels, batches):
     largest (random 44.5, taylor 60.7). How loud a channel is says little about what depends on it.
     """
     graph = channels.graph
-    tensors, numbers = [], []
+    tensors: list[Any] = []
+    numbers: list[Any] = []
 
-    def call(operation, args, kwargs, path, outputs):
+    def call(operation: Any, args: Any, kwargs: Any, path: Any, outputs: Any) -> Any:
         record = channels.records[id(operation)]
         cut = next((cut for cut in record.slices if cut.reads), None)
         first = next((t for t in keras.tree.flatten((args, kwargs)) if isinstance(t, keras.KerasTensor)), None)
@@ -172,34 +182,36 @@ def _activations(channels, batches):
 class _Catch(keras.optimizers.Optimizer):
     """Keeps the gradients of a step in place of using them: Keras' own way to gradients on every backend."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(learning_rate=0.0, name="catch")
 
-    def build(self, variables):
+    def build(self, variables: Any) -> None:
         if self.built:
             return
         super().build(variables)
         self.caught = [self.add_variable_from_reference(v, name="caught") for v in variables]
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         self.assign(self.caught[self._get_variable_index(variable)], gradient)
 
 
 class Scored(keras.Model):
     """A model with a loss, run as at inference, so that batch statistics do not hide a channel."""
 
-    def __init__(self, net, loss):
+    def __init__(self, net: keras.Model, loss: Callable[[Any, Any], Any]) -> None:
         super().__init__()
         self.net, self.own_loss = net, loss
 
-    def call(self, x, training=None):
+    def call(self, x: Any, training: Any = None) -> Any:
         return self.net(x, training=False)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: Any = True
+    ) -> Any:
         return self.own_loss(y, y_pred)
 
 
-def _taylor(channels, batches, loss):
+def _taylor(channels: Channels, batches: Iterable[Any], loss: Callable[[Any, Any], Any]) -> dict[str, np.ndarray]:
     """Mean over batches of (sum of parameter * gradient)^2, over the parameters that a gate on the channel would scale.
 
     Such a gate sits behind the batch normalisation where one follows, else behind the layer itself.

@@ -1,10 +1,13 @@
 """The picture of a sensitivity scan."""
 
+import os
+from typing import Any
+
 from jetson import files
 from jetson.errors import JetmaskError
 
 
-def plot_scan(found, path):
+def plot_scan(found: dict[str, Any], path: str | os.PathLike[str]) -> None:
     """Write scan()'s result as an SVG: a line per group, AP against the share of channels dropped."""
     from matplotlib.figure import Figure
 

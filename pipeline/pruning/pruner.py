@@ -3,8 +3,9 @@
     plan = plan_uniform(model, ratio=0.5)      # or plan_global(model, macs_ratio=0.35)
     smaller = prune(model, plan)               # a new, plain Keras model; fine-tune it
 
-Which channels belong together is found by pipeline/pruning/channels.py; weights are sliced, never recomputed: the pruned model
-gives what the model gives when the weights that read those channels are zero. Models used as layers come out inlined.
+Which channels belong together is found by pipeline/pruning/channels.py; weights are sliced, never recomputed: the
+pruned model gives what the model gives when the weights that read those channels are zero. Models used as layers come
+out inlined.
 """
 
 import math
@@ -38,11 +39,11 @@ class Plan(NamedTuple):
     sizes: dict
     how: dict = {}
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         return {"kept": self.kept, "sizes": self.sizes, "how": self.how}
 
     @classmethod
-    def from_dict(cls, document):
+    def from_dict(cls, document: Any) -> "Plan":
         """A plan from `to_dict`'s JSON; BadInput where it is none."""
         try:
             kept = {str(k): sorted(v) for k, v in document["kept"].items()}
@@ -57,7 +58,7 @@ class Plan(NamedTuple):
             ) from error
 
 
-def prune(model, plan):
+def prune(model: keras.Model, plan: Plan | dict[str, Any]) -> keras.Model:
     """A new model without the channels that the plan drops; `model` stays as it is.
 
     plan: a Plan, or {group name: indices to keep}. Weights, names, trainable flags and dtype policies are those of
@@ -67,11 +68,12 @@ def prune(model, plan):
     return cut(model, channels, keep_mask(channels, plan))[0]
 
 
-def cut(model, channels, keep):
+def cut(model: keras.Model, channels: Channels, keep: np.ndarray) -> tuple[keras.Model, dict[int, Any]]:
     """The model with the channels of `keep` (keep_mask) alone, and {id of a layer: what was made of it}."""
-    made, names = {}, set()
+    made: dict[int, Any] = {}
+    names: set[str] = set()
 
-    def call(operation, args, kwargs, path, outputs):
+    def call(operation: Any, args: Any, kwargs: Any, path: tuple[str, ...], outputs: Any) -> Any:
         record = channels.records[id(operation)]
         if record.lost:
             raise JetmaskError(
@@ -118,7 +120,7 @@ def cut(model, channels, keep):
     return pruned, made
 
 
-def keep_mask(channels, plan):
+def keep_mask(channels: Channels, plan: Plan | dict[str, Any]) -> np.ndarray:
     """(channel numbers,) bool: which stay by the plan. UsageError where the plan does not fit the model."""
     kept, sizes = (plan.kept, plan.sizes) if isinstance(plan, Plan) else (plan, {})
     stays = [np.ones(group.size, bool) for group in channels.groups]
@@ -166,7 +168,7 @@ def keep_mask(channels, plan):
     ]
 
 
-def _free(full, name, names):
+def _free(full: str, name: str, names: set[str]) -> str:
     for candidate in (name, full.replace("/", "_")):
         if candidate not in names:
             break
@@ -176,7 +178,7 @@ def _free(full, name, names):
     return candidate
 
 
-def silence(model, plan):
+def silence(model: keras.Model, plan: Plan | dict[str, Any]) -> keras.Model:
     """Zero, in place, the weights that read the channels a plan drops: what `prune` gives, in the old shapes.
 
     Cheaper than pruning where only the outputs are asked for (a compiled function stays valid), and the other side of
@@ -194,7 +196,13 @@ def silence(model, plan):
     return model
 
 
-def plan_uniform(model, ratio, importance="l1", multiple_of=8, floor=0.0):
+def plan_uniform(
+    model: keras.Model,
+    ratio: float,
+    importance: str | dict[str, np.ndarray] = "l1",
+    multiple_of: int = 8,
+    floor: float = 0.0,
+) -> Plan:
     """Drop the share `ratio` (0 to under 1) of the least important channels of every group that may be pruned.
 
     importance: a kind of pipeline.pruning.importance.KINDS that needs no data, or {group name: (size,) scores} as
@@ -217,8 +225,15 @@ def plan_uniform(model, ratio, importance="l1", multiple_of=8, floor=0.0):
 
 
 def plan_global(
-    model, macs_ratio, importance="l1", input_wh=(320, 320), multiple_of=8, floor=0.1, cost=None, sizes=None
-):
+    model: keras.Model,
+    macs_ratio: float,
+    importance: str | dict[str, np.ndarray] = "l1",
+    input_wh: tuple[int, int] = (320, 320),
+    multiple_of: int = 8,
+    floor: float = 0.1,
+    cost: Any = None,
+    sizes: dict[str, int] | None = None,
+) -> Plan:
     """Drop channels wherever they matter least per cost, until only the share macs_ratio of the cost is left.
 
     macs_ratio: wanted cost afterwards as a share of the cost before. input_wh: (width, height) that MACs are counted
@@ -286,7 +301,7 @@ def plan_global(
     return Plan(kept, {g.name: g.size for g in channels.groups if not g.fixed}, how)
 
 
-def counts_allowed(size, multiple_of, floor, whole=None):
+def counts_allowed(size: int, multiple_of: int, floor: float, whole: int | None = None) -> list[int]:
     """Channel counts that a group may have, ascending: multiples of multiple_of over the floor, and its own size.
 
     floor: share of `whole`, the group's size before any pruning (None: its size now)."""
@@ -300,25 +315,24 @@ def counts_allowed(size, multiple_of, floor, whole=None):
     return [*range(least, size, multiple_of), size]
 
 
-def best(values, count):
+def best(values: np.ndarray, count: int) -> list[int]:
     """Indices of the `count` most important, ascending; of equal ones the first."""
     order = np.argsort(-np.asarray(values), kind="stable")[:count]
     return sorted(order.tolist())
 
 
-def describe(plan):
+def describe(plan: Plan) -> str:
     """The plan as a short text: a line per group, channels before and after."""
     width = max([len(name) for name in plan.sizes], default=0)
     lines = [
-        "%-*s  %5d -> %d" % (width, name, size, len(plan.kept.get(name, range(size))))
-        for name, size in plan.sizes.items()
+        f"{name:{width}}  {size:5} -> {len(plan.kept.get(name, range(size)))}" for name, size in plan.sizes.items()
     ]
     before = sum(plan.sizes.values())
     after = sum(len(plan.kept.get(name, range(size))) for name, size in plan.sizes.items())
-    return "\n".join([*lines, "%-*s  %5d -> %d" % (width, "all", before, after)])
+    return "\n".join([*lines, f"{'all':{width}}  {before:5} -> {after}"])
 
 
-def _scores(channels, importance) -> dict[str, Any]:
+def _scores(channels: Channels, importance: str | dict[str, np.ndarray]) -> dict[str, Any]:
     found = scores.score(channels, importance) if isinstance(importance, str) else importance
     for group in channels.groups:
         if group.fixed:
@@ -342,11 +356,11 @@ def _scores(channels, importance) -> dict[str, Any]:
     return found
 
 
-def _name(importance):
+def _name(importance: str | dict[str, np.ndarray]) -> str:
     return importance if isinstance(importance, str) else "given"
 
 
-def _many(cost, channels, table):
+def _many(cost: Any, channels: Channels, table: np.ndarray) -> np.ndarray:
     if hasattr(cost, "many"):
         return np.asarray(cost.many(table), float)
     names = [group.name for group in channels.groups]

@@ -1,14 +1,13 @@
 """Calibration: which of the user's photographs are shown to the network, and the range of each tensor they give.
 
-The photographs go through the runner's own preprocessing (jetson.vision.letterbox.letterbox). The table (jetson.engine.calibration.Table)
-holds one largest absolute value per tensor; all int8 files are made from it.
+The photographs go through the runner's own preprocessing (jetson.vision.letterbox.letterbox). The table
+(jetson.engine.calibration.Table) holds one largest absolute value per tensor; all int8 files are made from it.
 """
 
-import json
 import os
-import re
-import sys
 from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +18,6 @@ from jetson.errors import BadInput, UsageError
 from jetson.evaluation import average_precision
 from jetson.vision.letterbox import PREPROCESSING, letterbox
 from pipeline.graphs import edit as graphs
-from pipeline.paths import for_file
 
 BINS = 2048
 LEVELS = 128  # of a symmetric int8, positive side
@@ -27,7 +25,7 @@ PERCENTILE = 99.99
 MIN_IMAGES = 8  # below this the ranges are those of single pictures
 
 
-def select(split_dir, count, seed, progress=None):
+def select(split_dir: str, count: int, seed: int, progress: Callable[[int, int], None] | None = None) -> list[str]:
     """Choose `count` images of a SPLIT_DIR that stand for all of it; their paths, sorted.
 
     Images are grouped by source, brightness (thirds) and size of their faces (none, thirds); the groups are visited
@@ -39,7 +37,7 @@ def select(split_dir, count, seed, progress=None):
         raise UsageError("no calibration image asked for", where=f"count {count}", expected="1 or more")
     if seed < 0:
         raise UsageError("a seed below zero", where=f"seed {seed}", expected="a whole number from 0")
-    truths = average_precision.load_split(split_dir)
+    truths = average_precision.load_split(split_dir, average_precision.categories(split_dir))  # whatever they are of
     if not truths:
         raise BadInput("a split without images", where=split_dir, expected="images to calibrate on")
     brightness = np.zeros(len(truths))
@@ -56,7 +54,7 @@ def select(split_dir, count, seed, progress=None):
     rng = np.random.default_rng(seed)
     queues = [list(rng.permutation(groups[key])) for key in sorted(groups)]
     queues = [queues[i] for i in rng.permutation(len(queues))]
-    picked = []
+    picked: list[int] = []
     while queues and len(picked) < count:
         for queue in queues:
             picked.append(queue.pop())
@@ -66,7 +64,7 @@ def select(split_dir, count, seed, progress=None):
     return sorted(truths[i].file for i in picked)
 
 
-def _median_face(truth):
+def _median_face(truth: average_precision.Truth) -> float:
     """Side of the image's median face relative to its longer side; 0 without faces."""
     if not len(truth.xyxy):
         return 0.0
@@ -74,11 +72,17 @@ def _median_face(truth):
     return float(np.median(side) / max(truth.wh))
 
 
-def _thirds(values):
+def _thirds(values: np.ndarray) -> np.ndarray:
     return np.digitize(values, np.quantile(values, (1 / 3, 2 / 3)))
 
 
-def collect(onnx_path, images, input_wh, method="percentile", progress=None):
+def collect(
+    onnx_path: str,
+    images: Sequence[str],
+    input_wh: tuple[int, int],
+    method: str = "percentile",
+    progress: Callable[[int, int], None] | None = None,
+) -> tables.Table:
     """Run the images through the model and keep one range per tensor. Returns jetson.engine.calibration.Table.
 
     onnx_path: a float32 model as jetmask export writes it. images: paths; input_wh: (width, height).
@@ -120,10 +124,12 @@ def collect(onnx_path, images, input_wh, method="percentile", progress=None):
         ranges = {name: choose(histograms[name]) * largest[name] / BINS for name in names}
     ranges["image"] = 255.0  # what the preprocessing can give, whatever these pictures hold
     name = os.path.splitext(os.path.basename(str(onnx_path)))[0]
-    return tables.Table(name, files.sha256(str(onnx_path)), PREPROCESSING, method, tuple(input_wh), digests, ranges, {})
+    return tables.Table(
+        name, files.sha256(str(onnx_path)), PREPROCESSING, method, (input_wh[0], input_wh[1]), digests, ranges, {}
+    )
 
 
-def _digest(path):
+def _digest(path: str) -> str:
     try:
         return files.sha256(path)
     except OSError as error:
@@ -135,7 +141,7 @@ def _digest(path):
         ) from error
 
 
-def observed(onnx_path, input_wh):
+def observed(onnx_path: str, input_wh: tuple[int, int]) -> tuple[Any, list[str]]:
     """A session that gives every activation of the model, unfused, and their names."""
     import onnx
     import onnxruntime as ort
@@ -173,13 +179,15 @@ def observed(onnx_path, input_wh):
         raise BadInput(
             f"the model's input is {' x '.join(map(str, shape))}",
             where=onnx_path,
-            expected="1 x 3 x %d x %d for --input-wh %dx%d" % (*wanted[2:], *input_wh),
+            expected=f"{' x '.join(map(str, wanted))} for --input-wh {input_wh[0]}x{input_wh[1]}",
             remedy="give the size that the model was made for, or export it for all sizes",
         )
     return session, names
 
 
-def _activations(session, names, images, input_wh):
+def _activations(
+    session: Any, names: list[str], images: Sequence[str], input_wh: tuple[int, int]
+) -> Iterator[dict[str, np.ndarray]]:
     """{tensor: float32 array} per image."""
     for path in images:
         frame = cv2.imread(path, cv2.IMREAD_COLOR)
@@ -194,7 +202,7 @@ def _activations(session, names, images, input_wh):
         yield dict(zip(names, session.run(names, {"image": blob})))
 
 
-def _histogram(value, largest):
+def _histogram(value: np.ndarray, largest: float) -> np.ndarray | int:
     if largest == 0:
         return 0
     bins = np.minimum((np.abs(value).reshape(-1) * (BINS / largest)).astype(np.int32), BINS - 1)
@@ -202,7 +210,7 @@ def _histogram(value, largest):
     return counts
 
 
-def _percentile(histogram):
+def _percentile(histogram: np.ndarray) -> int:
     """The number of bins that hold PERCENTILE of all values other than zero."""
     counts = histogram.astype(np.float64)
     counts[0] = 0
@@ -211,7 +219,7 @@ def _percentile(histogram):
     return 1 + int(np.searchsorted(np.cumsum(counts), counts.sum() * PERCENTILE / 100))
 
 
-def _mse(histogram):
+def _mse(histogram: np.ndarray) -> int:
     """The number of bins whose clipping and rounding together cost least, for LEVELS steps."""
     counts = histogram.astype(np.float64)
     centres = np.arange(BINS) + 0.5
@@ -225,7 +233,7 @@ def _mse(histogram):
     return best
 
 
-def _entropy(histogram):
+def _entropy(histogram: np.ndarray) -> int:
     """The number of bins whose LEVELS-step version diverges least from the distribution (Kullback-Leibler).
 
     As described by NVIDIA (Migacz, "8-bit Inference with TensorRT", GTC 2017). The first bin is left out: it counts
@@ -256,7 +264,7 @@ def _entropy(histogram):
     return best
 
 
-def size(text):
+def size(text: str) -> tuple[int, int]:
     """(width, height) of WxH, multiples of 32. UsageError otherwise."""
     parts = str(text).lower().split("x")
     if len(parts) != 2 or not all(p.isdecimal() and int(p) >= 32 and int(p) % 32 == 0 for p in parts):
@@ -264,60 +272,3 @@ def size(text):
             f"not an input size: {text!r}", expected="WIDTHxHEIGHT, multiples of 32", remedy="for instance 416x256"
         )
     return int(parts[0]), int(parts[1])
-
-
-def options(parser):
-    parser.description = (
-        "Choose photographs that stand for your data, run them through the model and keep the range "
-        "of every tensor.\n\nexample: jetmask calibrate --onnx s.onnx --data data/train --out s.json"
-    )
-    parser.add_argument("--onnx", required=True, metavar="FILE", help="the float32 model")
-    parser.add_argument("--data", required=True, metavar="SPLIT_DIR", help="labelled photographs, never the test ones")
-    parser.add_argument("--out", required=True, metavar="FILE.json", help="where to write the table")
-    parser.add_argument("--count", type=int, default=128, help="how many photographs (default 128)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--method", choices=tables.METHODS, default="percentile", help="default percentile")
-    parser.add_argument("--input-wh", default="416x256", metavar="WxH", help="input size (default 416x256)")
-    parser.add_argument("--cache", metavar="FILE", help="also write NVIDIA's calibration cache text")
-    parser.add_argument("--tensorrt", default="8.2.1", help="TensorRT version in that cache's header (default 8.2.1)")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-
-
-def command(args):
-    input_wh = size(args.input_wh)
-    for path in filter(None, (args.out, args.cache)):
-        for_file(path)
-    if args.cache and os.path.realpath(args.cache) == os.path.realpath(args.out):
-        raise UsageError("the cache would take the table's place", "--cache", "another file than --out")
-    if not re.match(r"^[0-9]+(\.[0-9]+)*$", args.tensorrt):
-        raise UsageError(f"not a version of TensorRT: {args.tensorrt!r}", "--tensorrt", "numbers with dots, as 8.2.1")
-    graphs.read(args.onnx)
-
-    def progress(what):
-        return lambda done, total: print(
-            f"\r{what} {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True
-        )
-
-    images = select(args.data, args.count, args.seed, progress("looking at photographs"))
-    if len(images) < MIN_IMAGES:
-        print(f"only {len(images)} images: the ranges will be those of single pictures", file=sys.stderr)
-    table = collect(args.onnx, images, input_wh, args.method, progress("calibrating"))
-    tables.write(args.out, table)
-    if args.cache:
-        algorithm = "MinMaxCalibration" if args.method == "minmax" else "EntropyCalibration2"
-        files.write_text(args.cache, tables.format_cache(tables.cache_of(table.ranges, args.tensorrt, algorithm)))
-    result = {
-        "path": args.out,
-        "tensors": len(table.ranges),
-        "images": len(images),
-        "method": table.method,
-        "data_sha256": tables.data_hash(table.images),
-        "onnx_sha256": table.onnx_sha256,
-    }
-    if args.json:
-        print(json.dumps(result))
-    else:
-        print(
-            f"{result['path']}: {int(result['tensors'])} tensors from {int(result['images'])} images by {result['method']}"
-        )
-    return 0

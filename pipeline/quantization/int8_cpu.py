@@ -15,6 +15,9 @@ Without VNNI (x86 before Ice Lake and Zen 4) two products are added in 16 bits, 
 weights are large. The weights here are scaled so that no pair can: one file, the same results on every machine.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
@@ -27,12 +30,12 @@ LEVELS = 255
 PAIR_LIMIT = 128  # 255 * 128 = 32640 is the most that fits 16 bits
 
 
-def quantized(model, ranges, keep):
+def quantized(model: onnx.ModelProto, ranges: dict[str, float], keep: Iterable[str]) -> onnx.ModelProto:
     """The int8 model of a float32 one. ranges: {tensor: largest absolute value}; keep: nodes that stay float32."""
     return _Writer(model, ranges, set(keep)).write()
 
 
-def weight_scales(weight):
+def weight_scales(weight: np.ndarray) -> np.ndarray:
     """Scale per output channel (O,) for weights (O, I, kh, kw), such that neither a weight leaves +-127 nor the sum of
     a pair that is added in 16 bits leaves +-128. Pairs are neighbours along the input channels."""
     flat = np.abs(weight).transpose(0, 2, 3, 1)
@@ -48,7 +51,7 @@ def weight_scales(weight):
 class _Writer:
     """Each tensor can be had in float32 NCHW or in uint8 NHWC; what is missing is made when it is asked for."""
 
-    def __init__(self, model, ranges, keep):
+    def __init__(self, model: onnx.ModelProto, ranges: dict[str, float], keep: Iterable[str]) -> None:
         self.model, self.graph, self.ranges, self.keep = model, model.graph, ranges, keep
         self.values = graphs.constants(self.graph)
         self.readers = graphs.consumers(self.graph)
@@ -58,14 +61,17 @@ class _Writer:
             for n in self.graph.node
             if n.op_type == "Relu" and len(self.readers[n.input[0]]) == 1
         }
-        self.nodes, self.constants = [], {}
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, np.ndarray] = {}
         self.floats = {name: name for name in graphs.input_names(self.graph)}
-        self.bytes = {}
+        self.bytes: dict[str, str] = {}
         self.unsigned = set(self.floats)  # tensors that are never negative: zero point 0
-        self.same_scale = {}  # a resized map uses its source's
-        self.waiting = {}  # upsampling, done where its result is read: then the size it must have is known
+        self.same_scale: dict[str, str] = {}  # a resized map uses its source's
+        self.waiting: dict[
+            str, Any
+        ] = {}  # upsampling, done where its result is read: then the size it must have is known
 
-    def write(self):
+    def write(self) -> onnx.ModelProto:
         for node in self.graph.node:
             if node.op_type == "Relu" and node.input[0] in self.relu_of and self._clamped(node.output[0]):
                 continue  # went into the node before it
@@ -100,18 +106,18 @@ class _Writer:
         graphs.tidy(model.graph)
         return model
 
-    def _emit(self, op, inputs, output, domain="", **attributes):
+    def _emit(self, op: str, inputs: list[str], output: str, domain: str = "", **attributes: Any) -> str:
         self.nodes.append(helper.make_node(op, inputs, [output], name=f"{output}/{op}", domain=domain, **attributes))
         return output
 
-    def _constant(self, name, value):
+    def _constant(self, name: str, value: Any) -> str:
         self.constants[name] = np.asarray(value)
         return name
 
-    def _clamped(self, name):
+    def _clamped(self, name: str) -> bool:
         return name in self.bytes
 
-    def _fused(self, node):
+    def _fused(self, node: onnx.NodeProto) -> str:
         """The tensor that a quantised node writes: its ReLU's, where one follows."""
         output = node.output[0]
         if output in self.relu_of and output not in self.outputs:
@@ -119,7 +125,7 @@ class _Writer:
             return self.relu_of[output]
         return output
 
-    def _scale(self, name):
+    def _scale(self, name: str) -> tuple[np.float32, Any]:
         """(scale, zero point) of a tensor's uint8 form."""
         name = self.same_scale.get(name, name)
         if name not in self.ranges:
@@ -133,12 +139,12 @@ class _Writer:
             return np.float32(largest / LEVELS), np.uint8(0)
         return np.float32(2 * largest / LEVELS), np.uint8(128)
 
-    def _scale_inputs(self, name):
+    def _scale_inputs(self, name: str) -> tuple[str, str]:
         scale, zero = self._scale(name)
         source = self.same_scale.get(name, name)
         return self._constant(source + ".scale", scale), self._constant(source + ".zero", zero)
 
-    def as_bytes(self, name):
+    def as_bytes(self, name: str) -> str:
         """The uint8 NHWC form of a tensor."""
         if name in self.waiting:
             self._upsample(self.waiting.pop(name))
@@ -147,7 +153,7 @@ class _Writer:
             self.bytes[name] = self._emit("QuantizeLinear", [last, *self._scale_inputs(name)], name + ".u8")
         return self.bytes[name]
 
-    def as_float(self, name):
+    def as_float(self, name: str) -> str:
         """The float32 NCHW form of a tensor."""
         if name not in self.floats:
             first = self._emit("Transpose", [self.as_bytes(name)], name + ".nchw", perm=[0, 3, 1, 2])
@@ -158,17 +164,17 @@ class _Writer:
             )
         return self.floats[name]
 
-    def _weight(self, node):
+    def _weight(self, node: onnx.NodeProto) -> tuple[np.ndarray, Any]:
         """(weights, bias) of a convolution in float64."""
         weight = self.values[node.input[1]].astype(np.float64)
         bias = self.values[node.input[2]].astype(np.float64) if len(node.input) > 2 else np.zeros(len(weight))
         return weight, bias
 
-    def _is_head(self, node):
+    def _is_head(self, node: onnx.NodeProto) -> bool:
         plain = graphs.attribute(node, "group", 1) == 1 and list(graphs.attribute(node, "strides", [1, 1])) == [1, 1]
         return plain and node.output[0] in self.outputs and self.values[node.input[1]].shape[2:] == (1, 1)
 
-    def _heads(self, node):
+    def _heads(self, node: onnx.NodeProto) -> None:
         """All outputs that 1x1 convolutions make of one map: uint8 in, float32 out."""
         source = node.input[0]
         group = [
@@ -202,7 +208,7 @@ class _Writer:
             self.nodes.append(helper.make_node("Split", [first, sizes], outputs, name=name + "/Split", axis=1))
         self.floats.update({output: output for output in outputs})
 
-    def _conv(self, node):
+    def _conv(self, node: onnx.NodeProto) -> None:
         source, output = node.input[0], self._fused(node)
         weight, bias = self._weight(node)
         steps = weight_scales(weight)
@@ -231,7 +237,7 @@ class _Writer:
             group=graphs.attribute(node, "group", 1),
         )
 
-    def _add(self, node):
+    def _add(self, node: onnx.NodeProto) -> None:
         output = self._fused(node)
         inputs = []
         for name in sorted(node.input, key=lambda name: name in self.waiting):
@@ -240,7 +246,7 @@ class _Writer:
             "QLinearAdd", inputs + list(self._scale_inputs(output)), output + ".u8", domain=MICROSOFT
         )
 
-    def _upsample(self, node):
+    def _upsample(self, node: onnx.NodeProto) -> None:
         """Nearest, twice: (1, h, w, c) -> (1, h, 2w, c) -> (1, 2h, 2w, c), by copying.
 
         The last shape is that of the map it is added to; where there is none, Resize does it.
@@ -267,7 +273,7 @@ class _Writer:
         size = self._emit("Shape", [partner], output + ".shape")
         self.bytes[output] = self._emit("Reshape", [both, size], output + ".u8")
 
-    def _partner(self, resized):
+    def _partner(self, resized: str) -> str | None:
         """The uint8 form of what a resized map is added to, where there is such a map."""
         for reader in self.readers[resized]:
             for other in reader.input if reader.op_type == "Add" else ():
@@ -275,13 +281,13 @@ class _Writer:
                     return self.bytes[other]
         return None
 
-    def _channels(self, name):
+    def _channels(self, name: str) -> int:
         made = graphs.producers(self.graph)
         while made[name].op_type != "Conv":
             name = made[name].input[0]
         return len(self.values[made[name].input[1]])
 
-    def _plain(self, node):
+    def _plain(self, node: onnx.NodeProto) -> None:
         """A node that stays float32."""
         copy = onnx.NodeProto.FromString(node.SerializeToString())
         for i, name in enumerate(node.input):

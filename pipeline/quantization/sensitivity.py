@@ -4,11 +4,14 @@ One layer at a time is quantised and the signal-to-noise ratio at the heads take
 (AP, slow) is asked only while layers are given back, the worst first.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
 import tempfile
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,9 +20,13 @@ from jetson import files
 from jetson.errors import BadInput, QualityGate, UsageError
 from jetson.vision.letterbox import letterbox
 from pipeline.evaluation import gate
+from pipeline.graphs import classes as onnx_classes
 from pipeline.graphs import edit as graphs
 from pipeline.graphs.load import load
 from pipeline.quantization import calibrate, quantize
+
+if TYPE_CHECKING:
+    import onnx
 
 FP16_LARGEST = 65504.0
 FP16_SMALLEST_NORMAL = 2.0**-14
@@ -52,11 +59,11 @@ class Half(NamedTuple):
     subnormal: float
 
     @property
-    def at_risk(self):
+    def at_risk(self) -> bool:
         return not self.largest <= FP16_LARGEST * HEADROOM
 
 
-def blobs(images, input_wh):
+def blobs(images: Sequence[str], input_wh: tuple[int, int]) -> list[np.ndarray]:
     """The network's input for each photograph, through the runner's preprocessing."""
     made = []
     for path in images:
@@ -67,14 +74,20 @@ def blobs(images, input_wh):
     return made
 
 
-def snr_db(reference, other):
+def snr_db(reference: np.ndarray, other: np.ndarray) -> float:
     """10 log10 of signal over noise power, for two arrays; infinite where they are equal."""
     noise = float(np.square(reference.astype(np.float64) - other).sum())
     signal = float(np.square(reference.astype(np.float64)).sum())
     return np.inf if noise == 0 else 10 * np.log10(max(signal, 1e-30) / noise)
 
 
-def layers(src, table, images, input_wh, progress=None):
+def layers(
+    src: str,
+    table: Any,
+    images: Sequence[str],
+    input_wh: tuple[int, int],
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Layer]:
     """The sensitivity of every convolution and Add of a float32 ONNX to int8: list of Layer, the worst first.
 
     table: jetson.engine.calibration.Table of the file; images: paths, some 8 are enough for a ranking.
@@ -99,7 +112,7 @@ def layers(src, table, images, input_wh, progress=None):
     return sorted(found, key=lambda layer: layer.snr_db)
 
 
-def _run(model, inputs, input_wh):
+def _run(model: onnx.ModelProto, inputs: list[np.ndarray], input_wh: tuple[int, int]) -> list[np.ndarray]:
     """Outputs over all inputs, stacked per head."""
     import onnxruntime as ort
 
@@ -114,19 +127,18 @@ def _run(model, inputs, input_wh):
     return [np.concatenate(parts) for parts in zip(*results)]
 
 
-def auto(ranking, ask, start=()):
+def auto(ranking: Sequence[str], ask: Callable[[tuple[str, ...]], Any], start: Sequence[str] = ()) -> Mixed:
     """The fewest layers kept in higher precision that pass the gate, and what it said. Returns Mixed.
 
     ranking: names of nodes, the most sensitive first. ask: function of a tuple of kept node names that builds,
-    measures and returns an object with `.passed` (pipeline.evaluation.gate.Verdict); asked once per set. start: nodes kept in
-    any case.
-    The number kept is found by doubling and halving, then each kept layer is given back where the gate still
-    passes. QualityGate where even all layers kept do not pass.
+    measures and returns an object with `.passed` (pipeline.evaluation.gate.Verdict); asked once per set. start: nodes
+    kept in any case. The number kept is found by doubling and halving, then each kept layer is given back where the
+    gate still passes. QualityGate where even all layers kept do not pass.
     """
     order = [name for name in ranking if name not in start]
     verdicts = {}
 
-    def verdict(keep):
+    def verdict(keep: Iterable[str]) -> Any:
         keep = tuple(sorted(set(keep) | set(start)))
         if keep not in verdicts:
             verdicts[keep] = ask(keep)
@@ -161,7 +173,18 @@ def auto(ranking, ask, start=()):
 FORMS = {"int8-cpu": quantize.int8_cpu, "int8": quantize.int8_tensorrt}
 
 
-def mix(src, dst, form, table, images, truths, input_wh, max_drop=gate.MAX_DROP, cache=None, progress=None):
+def mix(
+    src: str,
+    dst: str,
+    form: str,
+    table: Any,
+    images: Sequence[str],
+    truths: Any,
+    input_wh: tuple[int, int],
+    max_drop: float = gate.MAX_DROP,
+    cache: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Mixed:
     """Write the int8 file that keeps the fewest layers in float and holds the gate. Returns Mixed.
 
     form: "int8-cpu" or "int8" (Q/DQ; its figure is a simulation here). images: paths for the ranking; truths: as
@@ -171,7 +194,11 @@ def mix(src, dst, form, table, images, truths, input_wh, max_drop=gate.MAX_DROP,
     """
     if form not in FORMS:
         raise UsageError(f"no int8 form is called {form!r}", expected="one of " + ", ".join(FORMS))
-    say = progress or (lambda text: None)
+
+    def say(text: str) -> None:
+        if progress:
+            progress(text)
+
     labels = [(truth.file, truth.xyxy.tolist(), truth.labels.tolist(), truth.ignore.tolist()) for truth in truths]
     known = _Known(cache, src, table, form, input_wh, labels, [str(path) for path in images])
     write, graph = FORMS[form], graphs.read(src).graph
@@ -179,13 +206,14 @@ def mix(src, dst, form, table, images, truths, input_wh, max_drop=gate.MAX_DROP,
     ranking = known.get("ranking", lambda: [layer.name for layer in layers(src, table, images, input_wh)])
     say("most sensitive: " + ", ".join(ranking[:5]))
     before = gate.of_onnx(src, truths, input_wh)
+    names = onnx_classes.of_file(str(src)).names
 
-    def ask(keep):
-        def measured():
+    def ask(keep: Sequence[str]) -> Any:
+        def measured() -> Any:
             with tempfile.TemporaryDirectory(prefix="jetmask-mix-") as folder:
                 path = write(src, table, os.path.join(folder, "mixed.onnx"), keep=keep)
                 after = gate.of_onnx(path, truths, input_wh)
-            return list(gate.compare(truths, before, after, max_drop))
+            return list(gate.compare(truths, before, after, max_drop, classes=names))
 
         verdict = gate.Verdict(*known.get("keep " + " ".join(keep), measured))._replace(max_drop=max_drop)
         say(f"{len(keep)} layers kept in float: {verdict}")
@@ -202,7 +230,7 @@ class _Known:
     Those of other questions stay in the file: a build asks for two forms in turn.
     """
 
-    def __init__(self, path, *what):
+    def __init__(self, path: str | None, *what: Any) -> None:
         self.path = path
         table = what[1]._replace(layer_precisions={})  # an outcome of the search, not a part of the question
         self.key = hashlib.sha256(
@@ -212,7 +240,7 @@ class _Known:
         self.stored = stored if isinstance(stored, dict) else {}
         self.values = self.stored.setdefault(self.key, {})
 
-    def get(self, name, measure):
+    def get(self, name: str, measure: Callable[[], Any]) -> Any:
         if name not in self.values:
             self.values[name] = measure()
             if self.path:
@@ -220,7 +248,7 @@ class _Known:
         return self.values[name]
 
 
-def fp16_scan(src, images, input_wh):
+def fp16_scan(src: str, images: Sequence[str], input_wh: tuple[int, int]) -> list[Half]:
     """How fp16 bears each tensor of a float32 ONNX on these photographs: list of Half, the largest first.
 
     ONNX Runtime's CPU provider computes fp16 files in float32 between the nodes, so an overflow does not show in
@@ -239,7 +267,7 @@ def fp16_scan(src, images, input_wh):
     return sorted(found, key=lambda half: -half.largest)
 
 
-def overflows(src, images, input_wh):
+def overflows(src: str, images: Sequence[str], input_wh: tuple[int, int]) -> tuple[str, ...]:
     """Names of the nodes to keep in float32: those that make or read a tensor at risk in fp16."""
     risky = {half.tensor for half in fp16_scan(src, images, input_wh) if half.at_risk}
     return tuple(

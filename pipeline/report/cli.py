@@ -1,11 +1,12 @@
 """`jetmask report`: one run as one self-contained HTML file, beside the same figures as JSON and CSV."""
 
+import argparse
 import csv
 import difflib
 import io
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import cv2
 import numpy as np
 
 from jetson import files
+from jetson.bundle.classes import MASK_CLASSES, Classes
 from jetson.errors import BadInput
-from jetson.web.picture import COLOURS, NAMES
 from pipeline.paths import made
+from pipeline.report import folders
 from pipeline.report.rows import COLUMNS, device_rows, machine_of, table_rows
 
 # Everything a report can hold, with the type of each. All of it is optional: what is missing has no section.
@@ -35,6 +37,11 @@ SECTIONS: dict[str, type | tuple[type, ...]] = {
     "stages": list,  # [{"name", "map50", "macs", "bytes", "latency_ms", "minutes", "note"}] in the order they ran
     "curves": list,  # [{"name", "rows"}], rows as `train.fit` returns them
     "layers": list,  # `latency.Prediction.as_json()` of one or more models, "title" added
+    "accuracy": dict,  # {"note", "rows": [{"name", "ap", "low", "high", "boxes"}]}: AP per class and size, 95 % bounds
+    # {"note", "names", "counts"}: boxes, rows of truth and columns of what is shown; the last of each is none
+    "confusion": dict,
+    "classes": dict,  # {class: role} where they are not the mask classes
+    "config": dict,  # the training's, by sections
     "pruning": dict,  # {"note", "before": {...}, "after": {...}, "channels": [{"layer", "before", "after"}]}
     # [{"name", "method", "macs_share", "before", "map50", "time_ratio", "images", "note"}]: prunings compared; before
     # and map50 without and with fine-tuning, method groups the lines of the figure
@@ -184,29 +191,40 @@ def as_csv(data: dict[str, Any]) -> str:
 
 
 def contact_sheet(
-    folder: str | os.PathLike, pictures: Iterable[tuple[np.ndarray, Any, str]], group: str = "", side: int = 560
+    folder: str | os.PathLike,
+    pictures: Iterable[tuple[np.ndarray, Any, str]],
+    group: str = "",
+    side: int = 560,
+    classes: Classes = MASK_CLASSES,
+    missed: Sequence[np.ndarray] = (),
 ) -> list[dict[str, str]]:
     """Draw detections and keep the pictures under `folder`/detections; returns a report's "detections".
 
-    pictures: (frame uint8 (h, w, 3) BGR, jetson.inference.detector.Faces in pixels of it, caption). Small frames are enlarged and
-    large ones reduced to `side` pixels, so that boxes and names can be read.
+    pictures: (frame uint8 (h, w, 3) BGR, Faces in pixels of it, caption). Small frames are enlarged and large ones
+    reduced to `side` pixels, so that boxes and names can be read. missed: for each picture, labelled boxes (N, 4) that
+    nothing was found on, drawn in white.
     """
     folder = Path(folder)
     (folder / "detections").mkdir(parents=True, exist_ok=True)
+    names, colours = classes.words(), classes.colours()
     out = []
     for number, (frame, faces, caption) in enumerate(pictures):
         scale = side / max(frame.shape[:2])
         size = (max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale)))
         image = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        counts = [0, 0, 0]
+        counts = [0] * len(names)
+        for box in missed[number] if number < len(missed) else ():
+            x0, y0, x1, y1 = (round(float(v) * scale) for v in box)
+            cv2.rectangle(image, (x0, y0), (x1, y1), (20, 20, 20), 3, cv2.LINE_AA)
+            cv2.rectangle(image, (x0, y0), (x1, y1), (255, 255, 255), 1, cv2.LINE_AA)
         for box, label, confidence in zip(faces.xyxy, faces.labels, faces.confidence, strict=True):
             counts[int(label)] += 1
             x0, y0, x1, y1 = (round(float(v) * scale) for v in box)
-            cv2.rectangle(image, (x0, y0), (x1, y1), COLOURS[int(label)], 2, cv2.LINE_AA)
+            cv2.rectangle(image, (x0, y0), (x1, y1), colours[int(label)], 2, cv2.LINE_AA)
             text = f"{float(confidence):.2f}"
             (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.38, 1)
             if x1 - x0 >= width:  # on a face smaller than its number, the number would hide the face
-                cv2.rectangle(image, (x0, y0), (x0 + width + 3, y0 + height + 4), COLOURS[int(label)], -1)
+                cv2.rectangle(image, (x0, y0), (x0 + width + 3, y0 + height + 4), colours[int(label)], -1)
                 cv2.putText(
                     image, text, (x0 + 2, y0 + height + 1), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (20, 20, 20), 1, cv2.LINE_AA
                 )
@@ -214,15 +232,20 @@ def contact_sheet(
         ok, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 82])
         assert ok
         files.write_bytes(str(folder / name), jpeg.tobytes())
-        found = ", ".join(f"{count} {NAMES[label]}" for label, count in enumerate(counts) if count) or "no face"
+        found = ", ".join(f"{count} {names[label]}" for label, count in enumerate(counts) if count) or "no face"
         out.append({"file": name, "caption": caption, "group": group, "alt": f"{caption}: {found}", "found": found})
     return out
 
 
-def options(parser) -> None:
-    parser.description = "Write report.html (one file, nothing loaded from elsewhere) from a run folder's report.json."
-    parser.epilog = "example: jetmask report runs/demo --device nano.json"
-    parser.add_argument("run", help="a run folder that holds report.json")
+def options(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `jetmask report`."""
+    parser.description = (
+        "Write report.html (one file, nothing loaded from elsewhere) from the folder of a training, a pruning, a sweep "
+        "or a demo."
+    )
+    parser.epilog = "example: jetmask report runs/train\n         jetmask report runs/demo --device nano.json"
+    parser.add_argument("run", help="the folder of a run")
+    parser.add_argument("--data", metavar="DIR", help="where the photographs are, if no longer where the run had them")
     parser.add_argument(
         "--device",
         action="append",
@@ -234,11 +257,23 @@ def options(parser) -> None:
     parser.add_argument("--json", action="store_true", help="print the paths as JSON")
 
 
-def command(args) -> None:
+def command(args: argparse.Namespace) -> None:
+    """Write the report of a folder."""
     folder = Path(args.run)
     path = folder / "report.json" if folder.is_dir() else folder
+    kind = folders.kind_of(folder) if folder.is_dir() else ""
+    if kind:  # made anew: a training goes on
+        made_of = folders.read(folder, kind, args.data)
+        if path.is_file():  # what a device measured stays in it
+            made_of["devices"] = files.read_json(str(path)).get("devices")
+        write(folder, {key: value for key, value in made_of.items() if value is not None})
     if not path.is_file():
-        raise BadInput("there is no report.json", str(path), "the folder of a finished run", "run jetmask demo first")
+        raise BadInput(
+            "there is nothing to report on",
+            str(path),
+            "the folder of a training, a pruning, a sweep or a demo",
+            "check the path" if folder.exists() else "there is no such folder",
+        )
     data = files.read_json(str(path))
     check(data, str(path))
     for measured in args.device:

@@ -1,13 +1,14 @@
 """A report's section on one device: what it measured beside what was predicted for it, and how far off that was."""
 
-from html import escape
 from typing import Any
 
-from pipeline.report.html import number, table
+from markupsafe import Markup
+
+from pipeline.pages.render import NOTHING, heading, number, paragraph, table
 from pipeline.report.rows import machine_of
 
 
-def section(device: dict[str, Any]) -> str:
+def section(device: dict[str, Any]) -> Markup:
     """The HTML of one device's measurements (the JSON of `jetmask bench --device`)."""
     lines, offs, inside = [], [], []
     for row in device.get("rows") or ():
@@ -41,7 +42,7 @@ def section(device: dict[str, Any]) -> str:
             )
         )
     if not lines:
-        return ""
+        return NOTHING
     columns = [
         ("variant", ""),
         ("runs on", "text"),
@@ -58,9 +59,9 @@ def section(device: dict[str, Any]) -> str:
         f"Measured there on {device.get('measured_on', 'its bundle')}{', power mode ' + mode if mode else ''}; "
         "the prediction is of inference alone"
     )
-    return f"<h3>{escape(machine_of(device))}</h3><p>{escape(verdict(device, offs, inside))}</p>" + table(
-        columns, lines, caption
-    )
+    notes = sorted({f"{row['variant']}: {row['note']}" for row in device.get("rows") or () if row.get("note")})
+    caption = ". ".join([caption, *notes])
+    return heading(machine_of(device)) + paragraph(verdict(device, offs, inside)) + table(columns, lines, caption)
 
 
 def verdict(device: dict[str, Any], offs: list[float], inside: list[bool]) -> str:

@@ -1,12 +1,12 @@
 """A report's sections on single layers: predicted time, and sensitivity to int8."""
 
-from html import escape
+from markupsafe import Markup
 
+from pipeline.pages.render import LONGEST, NOTHING, details, figure, number, table, together
 from pipeline.report import plots
-from pipeline.report.html import LONGEST, figure, number, table
 
 
-def layers(data: dict) -> str:
+def layers(data: dict) -> Markup:
     """The predicted time of each launched layer."""
     out = []
     for model in data.get("layers") or ():
@@ -49,8 +49,8 @@ def layers(data: dict) -> str:
                 for layer in launched
             ],
         )
-        out.append(f"{body}<details><summary>All {len(launched)} layers of {escape(title)}</summary>{whole}</details>")
-    return "".join(out)
+        out.append(body + details(f"All {len(launched)} layers of {title}", whole))
+    return together(out)
 
 
 def _short(name: str, most: int = 30) -> str:
@@ -60,7 +60,7 @@ def _short(name: str, most: int = 30) -> str:
     return first + (f" +{len(parts) - 1}" if len(parts) > 1 else "")
 
 
-def sensitivity(data: dict) -> str:
+def sensitivity(data: dict) -> Markup:
     """What each layer loses when it alone is int8."""
     noisy = [row for row in data.get("sensitivity") or () if row.get("snr_db") is not None]
     if noisy:
@@ -75,7 +75,7 @@ def sensitivity(data: dict) -> str:
         )
     rows = [row for row in data.get("sensitivity") or () if row.get("drop") is not None]
     if not rows:
-        return ""
+        return NOTHING
     top = sorted(rows, key=lambda row: -row["drop"])[:LONGEST]
     words = "Points of mAP50 lost with one layer in int8: " + ", ".join(f"{r['layer']} {r['drop']:.2g}" for r in top)
     return figure(

@@ -1,87 +1,106 @@
-"""The report's HTML: sections from data, styled by report.css, figures by report_plots."""
+"""The report's sections from data, put into pipeline/pages/templates/report.html; figures by report/plots.py."""
 
-import base64
-from html import escape
+import json
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
+from jetson.bundle import classes as class_list
+from jetson.bundle.classes import MASK_CLASSES
 from jetson.errors import BadInput
 from pipeline.choose.pareto import front
+from pipeline.pages import render
+from pipeline.pages.render import (
+    NOTHING,
+    Section,
+    commands,
+    data_uri,
+    details,
+    figure,
+    heading,
+    legend,
+    number,
+    pairs,
+    paragraph,
+    sheet,
+    table,
+    together,
+)
+from pipeline.report import accuracy, layers, plots, studies
 from pipeline.report import device as report_device
-from pipeline.report import layers, plots, studies
-from pipeline.report.html import figure, number, table
 from pipeline.report.rows import table_rows
-
-CSS = Path(__file__).with_name("report.css")
 
 
 def page(data: dict[str, Any], folder: Path, with_table: bool = True) -> str:
     """The whole page. Pictures that `data` names are read from `folder`; `with_table`: report.csv is beside it."""
     ap = "AP (drawn)" if (data.get("data") or {}).get("kind") == "drawn" else "mAP50"
     sections = [
-        ("variants", "Variants", _variants(data, ap)),
-        ("devices", "Measured on a device", "".join(map(report_device.section, data.get("devices") or ()))),
-        ("stages", "Before and after each stage", _stages(data, ap)),
-        ("detections", "Detections", _detections(data, folder)),
-        ("training", "Training", _curves(data)),
-        ("pruning", "Pruning", studies.pruning(data) + studies.prunings(data, ap)),
-        ("scan", "Sensitivity to pruning", studies.scan(data, ap)),
-        ("agreement", "Predicted against measured", studies.agreement(data)),
-        ("layers", "Predicted time per layer", layers.layers(data)),
-        ("sensitivity", "Sensitivity to int8", layers.sensitivity(data)),
-        ("sweep", "Sweep", studies.sweep(data, ap)),
-        ("ablations", "Ablations and comparisons", studies.comparisons(data, ap)),
-        ("live", "Live run", _pairs(data.get("live"))),
-        ("commands", "Commands of this run", _commands(data.get("commands"))),
-        ("environment", "Environment", _pairs(data.get("environment"))),
-        ("next", "Next steps", _commands(data.get("next"))),
+        Section("variants", "Variants", _variants(data, ap)),
+        Section("devices", "Measured on a device", together(map(report_device.section, data.get("devices") or ()))),
+        Section("stages", "Before and after each stage", _stages(data, ap)),
+        Section("accuracy", "Average precision", accuracy.figures(data)),
+        Section("confusion", "Which class is taken for which", accuracy.confusion(data)),
+        Section("detections", "Detections", _detections(data, folder)),
+        Section("training", "Training", _curves(data)),
+        Section("pruning", "Pruning", studies.pruning(data) + studies.prunings(data, ap)),
+        Section("scan", "Sensitivity to pruning", studies.scan(data, ap)),
+        Section("agreement", "Predicted against measured", studies.agreement(data)),
+        Section("layers", "Predicted time per layer", layers.layers(data)),
+        Section("sensitivity", "Sensitivity to int8", layers.sensitivity(data)),
+        Section("sweep", "Sweep", studies.sweep(data, ap)),
+        Section("ablations", "Ablations and comparisons", studies.comparisons(data, ap)),
+        Section("live", "Live run", pairs(data.get("live"))),
+        Section("commands", "Commands of this run", commands(data.get("commands"))),
+        Section("config", "Configuration", _config(data)),
+        Section("environment", "Environment", pairs(data.get("environment"))),
+        Section("next", "Next steps", commands(data.get("next"))),
     ]
-    sections = [section for section in sections if section[2]]
-    title = escape(data.get("title") or data.get("name") or "jetmask report")
-    body = "".join(
-        f'<section id="{key}" aria-labelledby="h-{key}"><h2 id="h-{key}">{escape(name)}</h2>{content}</section>'
-        for key, name, content in sections
-    )
-    links = "".join(f'<a href="#{key}">{escape(name)}</a>' for key, name, _ in sections)
-    when = f" on {escape(data['created'])}" if data.get("created") else ""
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>{title}</title><style>{CSS.read_text(encoding='utf-8')}</style></head><body>"
-        f'<header><h1>{title}</h1>{_head(data)}<nav aria-label="Sections">{links}</nav></header>'
-        f"<main>{body}</main><footer><p>Written by jetmask{when}. The same figures: report.json"
-        f"{' and report.csv' if with_table else ''} beside this file.</p></footer></body></html>\n"
-    )
-
-
-def _head(data: dict) -> str:
-    out = []
     summary = data.get("summary") or ()
-    out += [f"<p>{escape(text)}</p>" for text in ([summary] if isinstance(summary, str) else summary)]
-    source = data.get("data") or {}
-    if source:
-        counted = source.get("images") and source.get("split")
-        words = [f"{source['images']} images of {source['split']}" if counted else "", source.get("note") or ""]
-        text = "; ".join(word for word in words if word)
-        if text:
-            out.append(f'<p class="quiet">Data: {escape(text)}</p>')
+    return render.page(
+        "report.html",
+        data.get("title") or data.get("name") or "jetmask report",
+        sections,
+        summary=[summary] if isinstance(summary, str) else summary,
+        source=_source(data.get("data") or {}),
+        warnings=_warnings(data),
+        facts=data.get("facts") or (),
+        created=data.get("created"),
+        with_table=with_table,
+    )
+
+
+def _source(source: dict[str, Any]) -> str:
+    counted = source.get("images") and source.get("split")
+    words = [f"{source['images']} images of {source['split']}" if counted else "", source.get("note") or ""]
+    return "; ".join(word for word in words if word)
+
+
+def _warnings(data: dict[str, Any]) -> list[str]:
     warnings = list(data.get("warnings") or ())
-    if source.get("kind") == "drawn" and not any("drawn" in text for text in warnings):
+    if (data.get("data") or {}).get("kind") == "drawn" and not any("drawn" in text for text in warnings):
         warnings.insert(
             0,
             "Every AP on this page was measured on drawn images. It says that the stages work and how "
             "they compare, and nothing about photographs.",
         )
-    out += [f'<p class="notice" role="note">{escape(text)}</p>' for text in warnings]
-    facts = "".join(f"<li><b>{number(value)}</b> {escape(str(label))}</li>" for label, value in data.get("facts") or ())
-    return "".join(out) + (f'<ul class="facts">{facts}</ul>' if facts else "")
+    return warnings
 
 
-def _variants(data: dict, ap: str) -> str:
+def _config(data: dict[str, Any]) -> Markup:
+    """Every key, behind a click: most are the defaults."""
+    flat = {
+        f"{section}.{key}": json.dumps(value) if isinstance(value, (list, dict)) else value
+        for section, values in (data.get("config") or {}).items()
+        for key, value in values.items()
+    }
+    return details(f"All {len(flat)} keys", pairs(flat)) if flat else NOTHING
+
+
+def _variants(data: dict, ap: str) -> Markup:
     rows = table_rows(data)
     if not rows:
-        return ""
+        return NOTHING
     machine = data.get("machine") or "this machine"
     measured = [i for i, row in enumerate(rows) if row["measured"] == "measured"]
     usable = [i for i in measured if rows[i]["map50"] is not None and rows[i]["p50_ms"] is not None]
@@ -159,7 +178,7 @@ def _variants(data: dict, ap: str) -> str:
             for row in predicted
         ]
         out.append(
-            "<h3>Predicted, not measured</h3>"
+            heading("Predicted, not measured")
             + table(
                 [
                     ("variant", ""),
@@ -175,7 +194,7 @@ def _variants(data: dict, ap: str) -> str:
                 "From the graph alone; the AP is that of the same variant where it could be run. Engine time only.",
             )
         )
-    return "".join(out) + _fronts(rows, ap, machine)
+    return together(out) + _fronts(rows, ap, machine)
 
 
 def _where(row: dict) -> str:
@@ -183,7 +202,7 @@ def _where(row: dict) -> str:
     return f"{row['runtime'] or '–'}{threads}"
 
 
-def _fronts(rows: list, ap: str, machine: str) -> str:
+def _fronts(rows: list, ap: str, machine: str) -> Markup:
     points = [
         {
             "name": row["name"],
@@ -226,13 +245,13 @@ def _fronts(rows: list, ap: str, machine: str) -> str:
                 "The same against the size of the model's file.",
             )
         )
-    return f'<div class="plots">{"".join(out)}</div>' if out else ""
+    return render.plots(out)
 
 
-def _stages(data: dict, ap: str) -> str:
+def _stages(data: dict, ap: str) -> Markup:
     rows = data.get("stages") or ()
     if not rows:
-        return ""
+        return NOTHING
     optional = [
         (key, column)
         for key, column in (
@@ -243,7 +262,8 @@ def _stages(data: dict, ap: str) -> str:
         )
         if any(row.get(key) is not None for row in rows)
     ]
-    lines, previous = [], None
+    lines: list[tuple[str, list[Any]]] = []
+    previous = None
     for row in rows:
         value = row.get("map50")
         change = value - previous if value is not None and previous is not None else None
@@ -259,8 +279,8 @@ def _stages(data: dict, ap: str) -> str:
     return content
 
 
-def _detections(data: dict, folder: Path) -> str:
-    out, group = [], None
+def _detections(data: dict, folder: Path) -> Markup:
+    groups: dict[str, list[dict[str, str]]] = {}
     for item in data.get("detections") or ():
         path = (folder / item.get("file", "")).resolve()
         if folder.resolve() not in path.parents or not path.is_file():
@@ -269,29 +289,27 @@ def _detections(data: dict, folder: Path) -> str:
                 str(folder / "report.json"),
                 "a file inside the run folder",
             )
-        kind = "png" if path.suffix.lower() == ".png" else "jpeg"
-        source = f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-        if item.get("group") and item["group"] != group:
-            end = "" if group is None else "</div>"
-            out.append(f'{end}<h3>{escape(item["group"])}</h3><div class="sheet beside">')
-            group = item["group"]
-        elif group is None:
-            out.append('<div class="sheet">')
-            group = ""
-        caption = escape(str(item.get("caption") or ""))
-        found = f"<br>{escape(item['found'])}" if item.get("found") else ""
-        out.append(
-            f'<figure><img src="{source}" alt="{escape(str(item.get("alt") or caption))}" loading="lazy">'
-            f"<figcaption>{caption}{found}</figcaption></figure>"
-        )
-    if not out:
-        return ""
-    return (
-        "<p>Green: mask; red: no mask; yellow: mask worn wrong. The number is the score.</p>" + "".join(out) + "</div>"
-    )
+        caption = str(item.get("caption") or "")
+        picture = {
+            "source": data_uri(path.read_bytes(), "png" if path.suffix.lower() == ".png" else "jpeg"),
+            "alt": str(item.get("alt") or caption),
+            "caption": caption,
+            "found": item.get("found") or "",
+        }
+        groups.setdefault(item.get("group") or "", []).append(picture)
+    if not groups:
+        return NOTHING
+    names = (data.get("classes") or {}) or dict(zip(*MASK_CLASSES, strict=True))
+    colours = class_list.make(list(names), names)
+    shown = [(render.css_colour(colour), word) for colour, word in zip(colours.colours(), colours.words(), strict=True)]
+    note = "The number at a box is its score; white: labelled and not found."
+    out = [legend(shown), paragraph(note, "quiet")]
+    for group, pictures in groups.items():
+        out += [heading(group) if group else NOTHING, sheet(pictures, beside=bool(group))]
+    return together(out)
 
 
-def _curves(data: dict) -> str:
+def _curves(data: dict) -> Markup:
     series = []
     for curve in data.get("curves") or ():
         rows, name = curve.get("rows") or (), curve.get("name") or ""
@@ -314,20 +332,6 @@ def _curves(data: dict) -> str:
                     }
                 )
     if not series:
-        return ""
+        return NOTHING
     ends = [f"{s['name']} from {s['y'][0]:.3g} to {s['y'][-1]:.3g}" for s in series]
     return figure(plots.curves(series, "Training curves: " + "; ".join(ends)), "Losses and validation AP by epoch.")
-
-
-def _pairs(pairs: Any) -> str:
-    if not pairs:
-        return ""
-    lines = (f"<dt>{escape(str(key))}</dt><dd>{number(value)}</dd>" for key, value in pairs.items())
-    return f"<dl>{''.join(lines)}</dl>"
-
-
-def _commands(commands: Any) -> str:
-    return "".join(
-        f"<h3>{escape(item.get('title') or '')}</h3><pre>{escape(item.get('command') or '')}</pre>"
-        for item in commands or ()
-    )

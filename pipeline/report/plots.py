@@ -1,85 +1,14 @@
 """The report's figures: matplotlib, as inline SVG in the page's colours, so that dark mode and print hold."""
 
-import hashlib
-import html
-import io
-import re
 from collections.abc import Sequence
+from typing import Any
 
-import matplotlib
 import matplotlib.patches
 import matplotlib.ticker
-from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from pipeline.choose.pareto import front
-
-# Stand-ins that matplotlib draws with, and the page's variables that take their place in the SVG.
-INK, QUIET, LINE, CARD = "#010101", "#020202", "#030303", "#040404"
-ACCENT, SECOND, THIRD, FOURTH = "#050505", "#060606", "#070707", "#080808"
-VARIABLES = {
-    INK: "--ink",
-    QUIET: "--quiet",
-    LINE: "--line",
-    CARD: "--card",
-    ACCENT: "--accent",
-    SECOND: "--s2",
-    THIRD: "--s5",
-    FOURTH: "--bare",
-}
-SERIES = (ACCENT, SECOND, THIRD, FOURTH)
-MARKS = ("o", "s", "^", "v", "P", "X")
-STYLE = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 8,
-    "text.color": INK,
-    "axes.labelcolor": QUIET,
-    "axes.edgecolor": LINE,
-    "xtick.color": QUIET,
-    "ytick.color": QUIET,
-    "axes.grid": True,
-    "grid.color": LINE,
-    "grid.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.facecolor": "none",
-    "figure.facecolor": "none",
-    "legend.frameon": False,
-    "axes.axisbelow": True,
-    "text.parse_math": False,  # names are names: a $ in one is no formula
-}
-
-
-def _svg(draw, width: float, height: float, alternative: str) -> str:
-    """An <svg> of `width` x `height` inches that says `alternative` to who cannot see it."""
-    salt = hashlib.sha256(alternative.encode()).hexdigest()[:12]
-    settings: dict = {**STYLE, "svg.hashsalt": salt}
-    with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        draw(figure)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    for colour, variable in VARIABLES.items():
-        text = text.replace(colour, f"var({variable})")
-    text = re.sub(r"font: (\S+) 'sans-serif'", r"font: \1 inherit", text)
-    text = re.sub(r"(font-family: )[^;\"]*", r"\1inherit", text)
-    # Names of clip paths and markers must be unique on the page.
-    for name in set(re.findall(r'id="([^"]+)"', text)):
-        text = re.sub(rf'(id="|url\(#|href="#){re.escape(name)}(?=["\)])', rf"\g<1>{salt}-{name}", text)
-    start = text.index(">")
-    head = re.sub(r'\s(width|height)="[^"]*"', "", text[:start])
-    words = html.escape(alternative, quote=True)
-    return f'{head} role="img" aria-label="{words}">{text[start + 1 :]}'
-
-
-def label(text: object, most: int = 40) -> str:
-    """A name as it fits into a figure: a longer one loses its middle; the table beside has it whole."""
-    name = str(text)
-    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most - most // 2) :]}"
+from pipeline.pages.figures import CARD, MARKS, QUIET, SERIES, label, svg
 
 
 def by_device(points: Sequence[dict]) -> list[tuple[str, list[dict]]]:
@@ -97,7 +26,7 @@ def trade_off(points: Sequence[dict], x: str, x_label: str, y_label: str, altern
     """AP against a cost. A point: {name, group, device, ap, <x>, predicted, low, high}; fronts are drawn and named."""
     points = [point for point in points if point.get("ap") is not None and point.get(x) is not None]
 
-    def draw(figure):
+    def draw(figure: Any) -> None:
         axes = figure.subplots()
         groups = list(dict.fromkeys(point["group"] for point in points))
         for number, group in enumerate(groups):
@@ -161,17 +90,17 @@ def trade_off(points: Sequence[dict], x: str, x_label: str, y_label: str, altern
         figure.legend(fontsize=7.5, loc="outside upper left", ncols=3)
         _part(figure, axes, names, [(p[x], p["ap"]) for p in points])
 
-    return _svg(draw, 5.2, 3.7, alternative)
+    return svg(draw, 5.2, 3.7, alternative)
 
 
-def _plain_log(axis):
+def _plain_log(axis: Any) -> None:
     """Plain numbers on a logarithmic axis, some within a decade too: many figures span less than one."""
     axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
     axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
 
 
-def _part(figure, axes, names, marks):
+def _part(figure: Any, axes: Any, names: Any, marks: Any) -> None:
     """Move names off one another and off the marks; what finds no free place goes, the table below has it."""
     for name in names:
         name.set_in_layout(False)  # or each move would move the axes, and the names already placed
@@ -193,7 +122,7 @@ def curves(series: Sequence[dict], alternative: str) -> str:
     """Training curves: {name, x, y, axis: "loss" | "ap"}; losses above, AP below, over the same epochs."""
     kinds = [kind for kind in ("loss", "ap") if any(s["axis"] == kind for s in series)]
 
-    def draw(figure):
+    def draw(figure: Any) -> None:
         grid = figure.subplots(len(kinds), 1, sharex=True, squeeze=False)[:, 0]
         for axes, kind in zip(grid, kinds, strict=True):
             chosen = [s for s in series if s["axis"] == kind]
@@ -213,14 +142,14 @@ def curves(series: Sequence[dict], alternative: str) -> str:
         grid[-1].set_xlabel("epoch")
         grid[-1].xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
 
-    return _svg(draw, 5.2, 1.6 + 1.5 * len(kinds), alternative)
+    return svg(draw, 5.2, 1.6 + 1.5 * len(kinds), alternative)
 
 
 def lines(series: Sequence[dict], x_label: str, y_label: str, alternative: str, falling: bool = False) -> str:
     """Lines: {name, x, y, dashed, colour}; what has the same `colour` has the same colour and mark."""
     kinds = list(dict.fromkeys(s["colour"] for s in series))
 
-    def draw(figure):
+    def draw(figure: Any) -> None:
         axes = figure.subplots()
         for s in series:
             number = kinds.index(s["colour"])
@@ -240,13 +169,13 @@ def lines(series: Sequence[dict], x_label: str, y_label: str, alternative: str, 
         axes.set(xlabel=x_label, ylabel=y_label)
         figure.legend(fontsize=7.5, loc="outside upper left", ncols=2)
 
-    return _svg(draw, 5.2, 3.4 + 0.12 * len(series), alternative)
+    return svg(draw, 5.2, 3.4 + 0.12 * len(series), alternative)
 
 
 def against(points: Sequence[dict], x_label: str, y_label: str, alternative: str) -> str:
     """Two figures for the same thing on logarithmic axes, with the line of agreement: {x, y, group}."""
 
-    def draw(figure):
+    def draw(figure: Any) -> None:
         axes = figure.subplots()
         ends = [min(min(p["x"], p["y"]) for p in points) / 1.3, max(max(p["x"], p["y"]) for p in points) * 1.3]
         axes.plot(ends, ends, color=QUIET, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
@@ -269,7 +198,7 @@ def against(points: Sequence[dict], x_label: str, y_label: str, alternative: str
         axes.set(xlabel=x_label, ylabel=y_label, xlim=ends, ylim=ends)
         figure.legend(fontsize=7.5, loc="outside upper left", ncols=2)
 
-    return _svg(draw, 5.2, 3.9, alternative)
+    return svg(draw, 5.2, 3.9, alternative)
 
 
 def bars(rows: Sequence[tuple], x_label: str, alternative: str, groups: Sequence[str] = (), form: str = ".3g") -> str:
@@ -279,7 +208,7 @@ def bars(rows: Sequence[tuple], x_label: str, alternative: str, groups: Sequence
     """
     paired = bool(groups) and isinstance(rows[0][1], (list, tuple))
 
-    def draw(figure):
+    def draw(figure: Any) -> None:
         axes = figure.subplots()
         height = 0.8 / (len(groups) if paired else 1)
         names = list(dict.fromkeys(row[2] for row in rows)) if rows and len(rows[0]) > 2 else []
@@ -315,4 +244,23 @@ def bars(rows: Sequence[tuple], x_label: str, alternative: str, groups: Sequence
             figure.legend(handles=handles, fontsize=7.5, loc="outside upper left", ncols=4)
 
     count = len(rows) * (len(groups) if paired else 1)
-    return _svg(draw, 5.2, min(9.0, 1.0 + (0.17 if paired else 0.21) * max(count, 3)), alternative)
+    return svg(draw, 5.2, min(9.0, 1.0 + (0.17 if paired else 0.21) * max(count, 3)), alternative)
+
+
+def intervals(rows: Sequence[tuple[str, float, float | None, float | None]], x_label: str, alternative: str) -> str:
+    """Horizontal bars with a line for the interval, first row on top: (label, value, low, high)."""
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        for line, (_, value, low, high) in enumerate(rows):
+            axes.barh(line, value, height=0.6, color=SERIES[0], alpha=0.85)
+            if low is not None and high is not None:
+                axes.plot([low, high], [line, line], color=QUIET, linewidth=1.6)
+            end = max(value, high or value)
+            axes.text(end + 1.2, line, f"{value:.1f}", va="center", fontsize=7, color=QUIET)
+        axes.set_yticks(range(len(rows)), [label(row[0]) for row in rows], fontsize=7.5)
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.set(xlabel=x_label, xlim=(0, 112))
+
+    return svg(draw, 5.2, min(9.0, 0.9 + 0.24 * max(len(rows), 3)), alternative)

@@ -1,20 +1,21 @@
 """A report's sections on studies: prunings, what each group of channels is worth, how predictions compare with
 measurements, sweeps, and choices of training compared."""
 
-from html import escape
 from typing import Any
 
+from markupsafe import Markup
+
 from pipeline.choose.pareto import front
+from pipeline.pages.render import LONGEST, NOTHING, details, figure, heading, number, paragraph, table, together
 from pipeline.report import plots
-from pipeline.report.html import LONGEST, figure, number, table
 
 
-def pruning(data: dict) -> str:
+def pruning(data: dict) -> Markup:
     """One pruning: what it changed, and the channels it left in each layer."""
     found = data.get("pruning")
     if not found:
-        return ""
-    out = [f"<p>{escape(found['note'])}</p>"] if found.get("note") else []
+        return NOTHING
+    out = [paragraph(found.get("note"))]
     before, after = found.get("before") or {}, found.get("after") or {}
     kinds = {"macs": "macs", "bytes": "bytes", "map50": "ap", "latency_ms": "ms"}
     keys = [key for key in before if key in after]
@@ -41,14 +42,14 @@ def pruning(data: dict) -> str:
                 "Channels by layer, in the order of the network.",
             )
         )
-    return "".join(out)
+    return together(out)
 
 
-def prunings(data: dict, ap: str) -> str:
+def prunings(data: dict, ap: str) -> Markup:
     """AP against what pruning leaves, before and after fine-tuning."""
     rows = [row for row in data.get("prunings") or () if row.get("macs_share") is not None]
     if not rows:
-        return ""
+        return NOTHING
     series: list[dict[str, Any]] = []
     for method in dict.fromkeys(row.get("method") or "" for row in rows):
         own = sorted((row for row in rows if (row.get("method") or "") == method), key=lambda row: -row["macs_share"])
@@ -101,12 +102,12 @@ def prunings(data: dict, ap: str) -> str:
     return out + table(columns, [("", list(line)) for line in dict.fromkeys(lines)])
 
 
-def scan(data: dict, ap: str) -> str:
+def scan(data: dict, ap: str) -> Markup:
     """AP lost by each group of channels alone, without fine-tuning."""
     found = data.get("scan") or {}
     groups, baseline = found.get("groups") or {}, found.get("baseline")
     if not groups or baseline is None:
-        return ""
+        return NOTHING
     shares = sorted({share for row in groups.values() for share in row}, key=float)
     middle = shares[len(shares) // 2]
     known = [(name, baseline - row[middle]) for name, row in groups.items() if middle in row]
@@ -119,20 +120,20 @@ def scan(data: dict, ap: str) -> str:
         f"What is lost when {dropped} of this group's channels alone are dropped, without fine-tuning, in the order of "
         "the network.",
     )
-    note = f"<p>{escape(found['note'])}</p>" if found.get("note") else ""
+    note = paragraph(found.get("note"))
     whole = table(
         [("group", ""), *((f"{100 * float(share):.0f} % dropped", "ap") for share in shares)],
         [("", [name, *(row.get(share) for share in shares)]) for name, row in groups.items()],
         f"{ap} with that share of one group's channels dropped; {baseline:.1f} with all",
     )
-    return note + out + f"<details><summary>All {len(groups)} groups</summary>{whole}</details>"
+    return note + out + details(f"All {len(groups)} groups", whole)
 
 
-def agreement(data: dict) -> str:
+def agreement(data: dict) -> Markup:
     """Predictions held against measurements of networks that they were not fitted on."""
     rows = [row for row in data.get("agreement") or () if row.get("measured_ms") and row.get("predicted_ms")]
     if not rows:
-        return ""
+        return NOTHING
     points = [
         {"x": row["measured_ms"], "y": row["predicted_ms"], "group": str(row.get("device") or "")} for row in rows
     ]
@@ -172,17 +173,17 @@ def agreement(data: dict) -> str:
             for row in rows
         ],
     )
-    return out + f"<details><summary>All {len(rows)} networks</summary>{whole}</details>"
+    return out + details(f"All {len(rows)} networks", whole)
 
 
-def sweep(data: dict, ap: str) -> str:
+def sweep(data: dict, ap: str) -> Markup:
     """A sweep's trials and their front."""
     found = data.get("sweep") or {}
     trials = [
         {"number": "?"} | t for t in found.get("trials") or () if t.get("map50") is not None and t.get("latency_ms")
     ]
     if not trials:
-        return ""
+        return NOTHING
     target = found.get("target") or "the target"
     points = [
         {
@@ -215,7 +216,7 @@ def sweep(data: dict, ap: str) -> str:
     ]
     columns = [("trial", ""), (ap, "ap"), (f"ms on {target}, predicted", "ms"), ("size", "bytes")]
     columns += [(name, "") for name in names]
-    note = f"<p>{escape(found['note'])}</p>" if found.get("note") else ""
+    note = paragraph(found.get("note"))
     return (
         note
         + figure(
@@ -226,7 +227,7 @@ def sweep(data: dict, ap: str) -> str:
     )
 
 
-def comparisons(data: dict, ap: str) -> str:
+def comparisons(data: dict, ap: str) -> Markup:
     """Choices switched one by one, and tables of alternatives."""
     out = []
     rows = data.get("ablations") or ()
@@ -252,12 +253,12 @@ def comparisons(data: dict, ap: str) -> str:
             continue
         names = list(dict.fromkeys(key for row in rows for key in row))
         kinds = {"map50": "ap", "bytes": "bytes", "macs": "macs", "latency_ms": "ms", "ms": "ms"}
-        note = f"<p>{escape(item['note'])}</p>" if item.get("note") else ""
         out.append(
-            f"<h3>{escape(item.get('title') or '')}</h3>{note}"
+            heading(item.get("title") or "")
+            + paragraph(item.get("note"))
             + table(
                 [(name, kinds.get(name, "")) for name in names],
                 [("", [row.get(name) for name in names]) for row in rows],
             )
         )
-    return "".join(out)
+    return together(out)

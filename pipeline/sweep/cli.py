@@ -4,6 +4,7 @@ The study lives in OUT/study.db (SQLite through Optuna) and may be killed at any
 trial that was running starts again in its own folder, where its training resumes.
 """
 
+import argparse
 import contextlib
 import csv
 import difflib
@@ -343,7 +344,7 @@ def _allowed(value: Any, choices: Any) -> bool:
     return choices["low"] <= value <= choices["high"]
 
 
-def _optuna():
+def _optuna() -> Any:
     try:
         import optuna
     except ImportError:
@@ -357,7 +358,8 @@ def _optuna():
     return optuna
 
 
-def options(parser) -> None:
+def options(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `jetmask sweep`."""
     parser.description = (
         "Search input size, width, pruning, precision and training settings for the front of AP, "
         "predicted time on a target and bytes. Killed at any moment, the same command goes on."
@@ -393,7 +395,8 @@ def keep_weights(source: str, start: Path) -> None:
         )
 
 
-def command(args) -> None:
+def command(args: argparse.Namespace) -> None:
+    """Run or go on with a sweep."""
     if args.trials < 1 or args.jobs < 1:
         raise UsageError("--trials and --jobs are counts", expected="1 or more")
     config = configuration.load(args.config, args.set)  # a wrong key is told here, and not by every trial

@@ -148,7 +148,7 @@ def train_and_measure(trial: Trial) -> dict[str, Any]:
     cost = predict_graph(from_model(proto, wh), target, precision)
     trial.cost(cost.latency_ms, int(len(proto.SerializeToString()) * (1 if precision != "int8" else 0.25)))
 
-    def fit(model, name, count, before):
+    def fit(model: Any, name: str, count: int, before: int) -> dict[str, Any]:
         config.train.epochs = count
         folder = trial.folder / name
         result = train.fit(
@@ -196,7 +196,7 @@ def setting_of(trial: Trial) -> tuple[Any, tuple[int, int], float, str]:
     from pipeline.latency.cli import parse_wh
 
     params, context = dict(trial.params), trial.context
-    wh = parse_wh(params.pop("input_wh", "416x256"))
+    wh = parse_wh(params.pop("input_wh", "416x256")) or (416, 256)
     left = 1 - float(params.pop("prune", 0))
     precision = params.pop("precision", None) or targets.searched_precisions(context["target"])[0]
     overrides = list(context.get("overrides") or ()) + [f"{key}={value}" for key, value in params.items()]
@@ -234,6 +234,7 @@ def _int8(path: Path, config: Any, wh: tuple) -> tuple[Path, float]:
     from jetson.evaluation import average_precision
     from jetson.inference.detector import Detector
     from pipeline.evaluation.evaluate import detect_split
+    from pipeline.graphs import classes as onnx_classes
     from pipeline.models.decode import DECODE
     from pipeline.quantization import calibrate, quantize
 
@@ -241,6 +242,7 @@ def _int8(path: Path, config: Any, wh: tuple) -> tuple[Path, float]:
     table = calibrate.collect(str(path), calibrate.select(str(root / dataset.folders_of(config.data)[0]), 48, 1), wh)
     small = path.with_name("model.int8-cpu.onnx")
     quantize.int8_cpu(str(path), table, str(small))
-    truths = average_precision.load_split(str(root / config.data.val))
+    names = onnx_classes.of_file(str(path)).names
+    truths = average_precision.load_split(str(root / config.data.val), names)
     with Detector(OnnxEngine(str(small), wh), DECODE) as detector:
-        return small, average_precision.evaluate(truths, detect_split(detector, truths))["map50"]
+        return small, average_precision.evaluate(truths, detect_split(detector, truths), names)["map50"]

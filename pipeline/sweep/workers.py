@@ -11,7 +11,7 @@ from jetson import files
 from jetson.errors import DeviceMismatch
 from pipeline.sweep.trial import work, work_in_process
 
-LOST = {"state": "lost", "values": None, "known": {"curve": []}}
+LOST: dict[str, Any] = {"state": "lost", "values": None, "known": {"curve": []}}
 
 
 class Processes:
@@ -72,7 +72,7 @@ def _child(path: str, parent: int) -> None:
     """The trial, in a process that does not outlive its sweep: two sweeps would train the same folder."""
     import threading
 
-    def watch():
+    def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
         os._exit(1)

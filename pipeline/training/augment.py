@@ -57,6 +57,8 @@ def _pick(pool: Any, rng: np.random.Generator) -> Any:
     weights = np.array([w for _, w in pool.scenes])
     photos = pool.scenes[rng.choice(len(weights), p=weights / weights.sum())][0]
     photo = photos[rng.integers(len(photos))]
+    if not pool.masks:
+        return _with_a_rare_one(pool, photos, photo, rng)
     # Class 3 is rare: a second and third draw may replace a photo without one.
     for _ in range(2):
         if (photo.labels == 2).any():
@@ -72,8 +74,18 @@ def _pick(pool: Any, rng: np.random.Generator) -> Any:
     return photo
 
 
+def _with_a_rare_one(pool: Any, photos: list[Any], photo: Any, rng: np.random.Generator) -> Any:
+    """The photo, or another one that holds the class of fewest boxes: one more draw, so that it is not drowned."""
+    counts = [len(faces) or 1e9 for faces in pool.faces]
+    rare = int(np.argmin(counts))
+    if len(counts) == 1 or (photo.labels == rare).any():
+        return photo
+    other = photos[rng.integers(len(photos))]
+    return other if (other.labels == rare).any() else photo
+
+
 def _zoom(
-    photo: Any, size: int, rng: np.random.Generator, config: Augment, low: float = 0.55, high: float = 1.7
+    photo: Any, size: float, rng: np.random.Generator, config: Augment, low: float = 0.55, high: float = 1.7
 ) -> tuple[float, float]:
     """Scale (x, y) that brings the photo's long side to low..high of size, its largest face under MAX_FACE_PX."""
     h, w = photo.image().shape[:2]
@@ -112,9 +124,10 @@ def _pasted(sheet: Sheet, pool: Any, rng: np.random.Generator) -> None:
         _distract(sheet, pool, rng)
 
 
-def _pick_face(pool: Any, rng: np.random.Generator) -> Any:
+def _pick_face(pool: Any, rng: np.random.Generator) -> tuple[Any, int]:
     """(photo, index of its box): the class first, so that bare and badly covered faces are not drowned by masks."""
-    odds = np.array([share * bool(faces) for share, faces in zip(FACE_ODDS, pool.faces)])
+    shares = FACE_ODDS if pool.masks else [1.0] * len(pool.faces)
+    odds = np.array([share * bool(faces) for share, faces in zip(shares, pool.faces, strict=True)])
     faces = pool.faces[rng.choice(len(odds), p=odds / odds.sum())]
     return faces[rng.integers(len(faces))]
 

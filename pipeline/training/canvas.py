@@ -9,7 +9,7 @@ import numpy as np
 from jetson.vision.letterbox import PAD
 from pipeline.config import Augment
 
-Region = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the canvas
+Region = tuple[float, float, float, float]
 
 
 class Sheet:
@@ -22,7 +22,9 @@ class Sheet:
         self.labels: list[int] = []
         self.ignore: list[np.ndarray] = []
 
-    def place(self, photo: Any, rng: np.random.Generator, scale: tuple[float, float], region: Region) -> None:
+    def place(
+        self, photo: Any, rng: np.random.Generator, scale: tuple[float, float], region: tuple[int, int, int, int]
+    ) -> None:
         """Draw a photo scaled by scale (x, y) at a random offset into region (x0, y0, x1, y1), cut at its edges."""
         image, boxes, labels = photo.image(), photo.boxes, photo.labels
         image, labels = draw_masks(image, boxes, labels, self.config.drawn_masks, rng)
@@ -54,12 +56,12 @@ class Sheet:
         factor = np.array([sx, sy] * 2, np.float32)
         self.add(boxes * factor + shift, labels, photo.ignore * factor + shift, (cx0, cy0, cx1, cy1))
 
-    def add(self, boxes: np.ndarray, labels: np.ndarray, ignore: np.ndarray, region: Region) -> None:
+    def add(self, boxes: np.ndarray, labels: Sequence[int] | np.ndarray, ignore: np.ndarray, region: Region) -> None:
         """Truth in canvas pixels, cut to region; too small or too much cut becomes an ignore region."""
         x0, y0, x1, y1 = region
         limit = np.array([x1, y1, x1, y1], np.float32)
         low = np.array([x0, y0, x0, y0], np.float32)
-        for box, label in zip(boxes, labels):
+        for box, label in zip(boxes, labels, strict=True):
             cut = np.minimum(np.maximum(box, low), limit)
             w, h = cut[2:] - cut[:2]
             if w <= 0 or h <= 0:
@@ -79,7 +81,7 @@ class Sheet:
         """Something was drawn over region: truth mostly under it is no longer there."""
         x0, y0, x1, y1 = region
         keep_boxes, keep_labels = [], []
-        for box, label in zip(self.boxes, self.labels):
+        for box, label in zip(self.boxes, self.labels, strict=True):
             w = min(box[2], x1) - max(box[0], x0)
             h = min(box[3], y1) - max(box[1], y0)
             share = max(0, w) * max(0, h) / max(1e-6, (box[2] - box[0]) * (box[3] - box[1]))
@@ -91,12 +93,14 @@ class Sheet:
         self.boxes, self.labels = keep_boxes, keep_labels
 
     def flip(self) -> None:
+        """Left becomes right."""
         self.image = self.image[:, ::-1]
         for boxes in (self.boxes, self.ignore):
             for i, box in enumerate(boxes):
                 boxes[i] = np.array([self.size - box[2], box[1], self.size - box[0], box[3]], np.float32)
 
     def truth(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Boxes (N, 4) float32 xyxy, labels (N,) int32, ignore regions (M, 4) float32, in canvas pixels."""
         return (
             np.array(self.boxes, np.float32).reshape(-1, 4),
             np.array(self.labels, np.int32),
@@ -108,7 +112,7 @@ def _offset(room: int, length: int, rng: np.random.Generator) -> int:
     return int(rng.integers(min(0, room - length), max(0, room - length) + 1))
 
 
-def overlap(box: Sequence[float] | np.ndarray, region: Sequence[float] | np.ndarray) -> float:
+def overlap(box: Any, region: Any) -> float:
     """Share of box that lies in region."""
     w = min(box[2], region[2]) - max(box[0], region[0])
     h = min(box[3], region[3]) - max(box[1], region[1])

@@ -1,58 +1,105 @@
-"""`jetmask train`: train or fine-tune the detector."""
+"""`jetmask train`: fine-tune the shipped detector on labelled photographs, or train one from nothing."""
 
-import json
+import argparse
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from jetson.cli import add_meanings, table
+from jetson.errors import UsageError
+from jetson.evaluation import average_precision
 from pipeline import config as configuration
+from pipeline.config import Config
+
+_EXAMPLES = """examples:
+  jetmask train --data data/mine                       # fine-tune the shipped s, as long as your photographs are worth
+  jetmask train --data data/mine --set model.init=n    # the smaller one
+  jetmask train --data data/helmets --set "data.roles={head: alert}"   # own classes: they come from the data
+  jetmask train s --data data/facemask --out runs/s    # a preset: the whole training that made what ships
+  jetmask train --out runs/train --resume
+every key of --set: docs/config.md"""
 
 
-class Settings(NamedTuple):
-    """What was asked for. `config`: a YAML file or preset, None for the defaults; `overrides`: key=value."""
+@dataclass(frozen=True)
+class Settings:
+    """One training. output: "words", "json" or "quiet"."""
 
-    config: str | None
-    overrides: tuple[str, ...]
-    data: str | None
-    out: Path
+    config: Config
+    out: str
     resume: bool
-    json: bool
+    output: str
 
 
-def options(parser: Any) -> None:
+def options(parser: argparse.ArgumentParser) -> None:
     """The arguments of `jetmask train`."""
-    presets = ", ".join(sorted(path.stem for path in configuration.PRESETS.glob("*.yaml")))
-    parser.epilog = "example: jetmask train s --data data/facemask --set train.epochs=5 --out runs/s"
-    parser.add_argument("config", nargs="?", help="YAML file, or preset: " + presets)
+    parser.epilog = _EXAMPLES
+    add_meanings(parser, configuration.option_meanings())
+    parser.add_argument("config", nargs="?", help="YAML file or preset (see --presets); default: fine-tuning of s")
     parser.add_argument("--data", help="folder with the split folders (default: data.root, then JETMASK_DATA)")
-    parser.add_argument("--out", default="runs/train", help="run folder")
+    parser.add_argument("--out", default="runs/train", help="run folder (default: %(default)s)")
     parser.add_argument(
         "--resume",
         action="store_true",
         help="go on where a stopped run in --out was, by its own config where none is named",
     )
+    parser.add_argument("--from-scratch", action="store_true", help="random weights, and a schedule for them")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--presets", action="store_true", help="list the presets: multiply-adds, time, AP")
+    parser.add_argument("--json", action="store_true", help="JSON lines on stdout: start, left, epoch, end")
 
 
-def command(args: Any) -> None:
-    """Train, and say what came of it."""
-    run(Settings(args.config, tuple(args.set), args.data, Path(args.out), args.resume, args.json))
-
-
-def run(settings: Settings) -> None:
-    """Train as the settings say."""
-    from pipeline.training.train import fit  # TensorFlow with it: --help need not wait for that
-
-    own = settings.out / "config.json"
-    start = configuration.load(own) if settings.resume and not settings.config and own.exists() else None
-    config = configuration.load(settings.config, settings.overrides, start)
-    if settings.data:
-        config.data.root = settings.data
-    result = fit(config, settings.out, resume=settings.resume, progress=1)
-    if settings.json:
-        print(json.dumps(result))
+def settings(args: argparse.Namespace) -> Settings:
+    """What the arguments ask for; UsageError and BadInput where they do not go together."""
+    own = Path(args.out) / "config.json"
+    if args.from_scratch and args.resume:
+        raise UsageError("--from-scratch with --resume", None, "one of them", "a run goes on from its own weights")
+    if args.from_scratch and any(text.partition("=")[0].strip() == "model.init" for text in args.set):
+        raise UsageError("--from-scratch with model.init", "--set", "one of them")
+    if args.resume and not args.config and own.exists():
+        config = configuration.load(None, args.set, configuration.load(own))
+    elif args.config:
+        config = configuration.load(args.config, args.set)
+        if args.from_scratch:
+            config.model.init = ""
     else:
-        print(
-            f"val mAP50 {result['map50']:.1f} (two-class, epoch {result['best_epoch']} of {result['epochs']})\n"
-            f"model     {result['best']}"
-        )
+        from pipeline.training import recipe
+
+        config = recipe.config(args.set, args.data or "", args.from_scratch)
+    if args.data:
+        config.data.root = args.data
+    quiet = getattr(args, "verbosity", 0) < 0  # -q, which every verb has
+    return Settings(config, args.out, args.resume, "json" if args.json else "quiet" if quiet else "words")
+
+
+def command(args: argparse.Namespace) -> None:
+    """Train, and tell what came of it."""
+    if args.presets:
+        print(presets())
+        return
+    asked = settings(args)
+    from pipeline.training import train
+
+    result = train.fit(asked.config, asked.out, resume=asked.resume, output=asked.output)
+    if asked.output != "json":
+        print(outcome(result))
+
+
+def outcome(result: dict[str, Any]) -> str:
+    """The last lines."""
+    figure = average_precision.figure_name(result["classes"])
+    when = f"epoch {result['best_epoch']} of {result['epochs']}"
+    before = result.get("map50_before")
+    if before is not None and not result["best_epoch"]:
+        when = "no epoch was better than what it started from"
+    elif before is not None:
+        when += f"; {before:.1f} before"
+    return (
+        f"val {figure} {result['map50']:.1f} ({when})\nmodel     {result['best']}\n"
+        f"next      jetmask report {Path(result['best']).parent}"
+    )
+
+
+def presets() -> str:
+    """The presets as a table."""
+    rows = [[name, *(about.get(key, "–") for key in ("macs", "time", "ap"))] for name, about in configuration.presets()]
+    return table(["preset", "multiply-adds at 320", "time on two cores", "two-class mAP50 on test/"], rows)

@@ -22,7 +22,7 @@ class Distilled(Learner):
         self.teacher, self.weight = teacher, weight
 
     def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: Any = True
     ) -> Any:
         own = super().compute_loss(x, y, y_pred, sample_weight, training)
         return own + self.weight * distance(y_pred, self.teacher(x, training=False))
@@ -51,6 +51,6 @@ def distance(student: Sequence[Any], teacher: Sequence[Any]) -> Any:
 
 
 def with_teacher(teacher: Any, weight: float = 1.0) -> Callable[[Any], Distilled]:
-    """What `train.fit` takes as `learner`: the network with a loss that has a copy of this teacher in it."""
+    """What `pipeline.training.train.fit` takes as `learner`: the network with a loss that has a copy of it in it."""
     copy = folded(teacher)
     return lambda net: Distilled(net, copy, weight)

@@ -32,10 +32,8 @@ class Kept:
     def __init__(self) -> None:
         self.images: dict[Path, np.ndarray] = {}
         self.bytes, self.told = 0, False
-        self.last: tuple[Path | None, np.ndarray | None] = (
-            None,
-            None,
-        )  # what was decoded last is mostly asked for again at once, for its size first
+        self.last: tuple[Path | None, np.ndarray | None] = None, None
+        # what was decoded last is mostly asked for again at once, for its size first
 
     def get(self, path: Path, decode: Callable[[Path], np.ndarray]) -> np.ndarray:
         """The image of `path`, by `decode(path)` where it is not kept."""

@@ -16,11 +16,11 @@ class Learner(keras.Model):
         self.net = net
         self.cls_loss, self.box_loss = keras.metrics.Mean("cls_loss"), keras.metrics.Mean("box_loss")
 
-    def call(self, x: Any, training: bool | None = None) -> Any:
+    def call(self, x: Any, training: Any = None) -> Any:
         return self.net(x, training=training)
 
     def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: Any = True
     ) -> Any:
         cls, box = detection_loss(y_pred, y["boxes"], y["labels"], y["ignore"])
         self.cls_loss.update_state(cls)

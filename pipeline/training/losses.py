@@ -22,7 +22,7 @@ CLS_WEIGHT, BOX_WEIGHT = 1.5, 2.0
 
 
 def flatten(outputs: Sequence[Any]) -> tuple[Any, Any, list[tuple[Any, Any]]]:
-    """List [cls_4, box_4, cls_8, …] -> logits (B, A, 3), log distances (B, A, 4) and the grid sizes [(h, w), …]."""
+    """List [cls_4, box_4, cls_8, …] -> logits (B, A, C), log distances (B, A, 4) and the grid sizes [(h, w), …]."""
     grids = [(ops.shape(t)[1], ops.shape(t)[2]) for t in outputs[0::2]]
     batch = ops.shape(outputs[0])[0]
 
@@ -35,7 +35,7 @@ def flatten(outputs: Sequence[Any]) -> tuple[Any, Any, list[tuple[Any, Any]]]:
 def cell_centres(grids: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
     """Centres of all cells in input pixels (A, 2) as x, y and their strides (A,), in the order of `flatten`."""
     centres, strides = [], []
-    for (h, w), stride in zip(grids, STRIDES):
+    for (h, w), stride in zip(grids, STRIDES, strict=True):
         y = (ops.cast(ops.arange(h), "float32") + 0.5) * stride
         x = (ops.cast(ops.arange(w), "float32") + 0.5) * stride
         gx, gy = ops.meshgrid(x, y)
@@ -55,8 +55,8 @@ def candidates(boxes: Any, grids: Sequence[tuple[Any, Any]]) -> tuple[Any, Any, 
     cy = (boxes[..., 1] + boxes[..., 3]) / 2
     size = ops.sqrt(ops.maximum((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]), 0.0))
     index, centre, good, stride_of = [], [], [], []
-    start = 0
-    for (h, w), stride in zip(grids, STRIDES):
+    start: Any = 0
+    for (h, w), stride in zip(grids, STRIDES, strict=True):
         low, high = SIZE_RANGES[stride]
         fits = ops.logical_and(size >= low, size < high)
         j, i = ops.floor(cx / stride), ops.floor(cy / stride)
@@ -112,7 +112,10 @@ def assign(align: Any, iou: Any, good: Any, index: Any, cells: Any) -> Any:
     good_f = ops.cast(good, "float32")
     align = ops.where(good, align, -1.0)
     top_iou, _ = ops.top_k(iou * good_f, 9)
-    k = ops.clip(ops.round(ops.sum(top_iou, axis=-1, keepdims=True)), 1.0, 9.0)
+    total = ops.sum(top_iou, axis=-1, keepdims=True)
+    # A diverged network's boxes are NaN. What a cast makes of NaN depends on the processor (without AVX-512 it is
+    # 2147483647, and TensorFlow ends in an internal error at the gather): the loss itself says that it is NaN.
+    k = ops.clip(ops.round(ops.where(total >= 1.0, total, 1.0)), 1.0, 9.0)
     sorted_align, _ = ops.top_k(align, 9)
     place = ops.cast(k, "int32") - 1
     threshold = ops.take_along_axis(sorted_align, place, axis=-1)

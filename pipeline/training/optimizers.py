@@ -50,23 +50,24 @@ class Plateau(keras.callbacks.ReduceLROnPlateau):
         self.__dict__.update(self.before)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if "val_map50" in logs:
+        if "val_map50" in (logs or {}):
             super().on_epoch_end(epoch, logs)
 
     def state(self) -> dict[str, Any]:
+        """What has to be known to go on counting."""
         return {name: getattr(self, name) for name in self.KEPT}
 
 
 def make_optimizer(train: Train, total_steps: int) -> Any:
     """The optimizer and schedule that the config's `train` section names."""
     rate = train.learning_rate
-    schedules: dict[str, Any] = {
+    schedules = {
         "trapezoid": lambda: Trapezoid(rate, train.warmup_steps, total_steps, train.decay_share),
         "cosine": lambda: Cosine(rate, train.warmup_steps, total_steps, 1.0),
         "fixed": lambda: Trapezoid(rate, train.warmup_steps, total_steps * 1e9, 1e-9),
         "plateau": lambda: rate,
     }
-    optimizers: dict[str, Any] = {
+    optimizers = {
         "adamw": keras.optimizers.AdamW,
         "adam": keras.optimizers.Adam,
         "rmsprop": keras.optimizers.RMSprop,
@@ -81,9 +82,8 @@ def make_optimizer(train: Train, total_steps: int) -> Any:
                 expected="one of " + ", ".join(known),
                 remedy=f"change train.{what}",
             )
-    options: dict[str, Any] = (
-        {"weight_decay": train.weight_decay} if train.weight_decay and train.optimizer in ("adamw", "sgd") else {}
-    )
+    decays = train.weight_decay and train.optimizer in ("adamw", "sgd")
+    options: dict[str, Any] = {"weight_decay": train.weight_decay} if decays else {}
     if train.optimizer == "sgd":
         options.update(momentum=0.9, nesterov=True)
     optimizer = optimizers[train.optimizer](
@@ -109,15 +109,15 @@ class Average(keras.callbacks.Callback):
         if self.decay and self.step % self.EVERY == 0:
             # Early on the average follows closely; a fixed decay would carry the random start along for long.
             keep = min(self.decay, (1 + self.step) / (10 + self.step)) ** self.EVERY
-            for value, variable in zip(self.values, self.net.trainable_variables):
+            for value, variable in zip(self.values, self.net.trainable_variables, strict=True):
                 value *= keep
                 value += (1 - keep) * np.asarray(variable)
 
     def write_to(self, net: Any) -> None:
         """Copy the averaged weights (the plain ones without averaging) and the batch statistics into net."""
         source = self.values if self.decay else [np.array(w) for w in self.net.trainable_variables]
-        for variable, value in zip(net.trainable_variables, source):
+        for variable, value in zip(net.trainable_variables, source, strict=True):
             variable.assign(value)
-        for variable, own in zip(net.non_trainable_variables, self.net.non_trainable_variables):
+        for variable, own in zip(net.non_trainable_variables, self.net.non_trainable_variables, strict=True):
             if "seed_generator" not in variable.path:
                 variable.assign(own)

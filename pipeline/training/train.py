@@ -1,14 +1,10 @@
-"""Training, as `jetmask train` (cli.py) does it. Every epoch ends with a checkpoint written aside and renamed;
-`--resume` goes on from it and gives what an unbroken run gives, since batches depend on (seed, epoch, index) alone."""
+"""Training. Every epoch ends with a checkpoint written aside and renamed; a resumed run goes on from it and gives what
+an unbroken one gives, since batches depend on (seed, epoch, index) alone."""
 
-import csv
-import json
+import dataclasses
 import math
 import os
-import sys
 import time
-import zipfile
-import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,28 +13,30 @@ from typing import Any
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 from jetson import files
+from jetson.bundle.classes import Classes
 from jetson.errors import BadInput, JetmaskError, UsageError
 from jetson.evaluation import average_precision
-from jetson.inference.detector import find
-from jetson.vision import letterbox
 from pipeline import config as configuration
+from pipeline.config import Config
 from pipeline.models import mobilenet
-from pipeline.models.decode import DECODE
-from pipeline.models.detector import STRIDES, build, in_precision, load, macs, save
+from pipeline.models.classes import classes_of, with_classes
+from pipeline.models.detector import build, in_precision, load, macs, save
 from pipeline.paths import made
-from pipeline.training import dataset
+from pipeline.training import board, checkpoint, dataset, run_folder
+from pipeline.training.classes import of_training
 from pipeline.training.distillation import with_teacher
 from pipeline.training.learner import Learner
 from pipeline.training.optimizers import Average, Plateau, make_optimizer
+from pipeline.training.progress import Clock, Facts, Progress, Quiet, ap_key, teller
+from pipeline.training.validation import NAMES, Judge, Judged, predict, validate
+
+__all__ = ["NAMES", "Run", "fit", "predict", "validate"]
 
 AHEAD = 6  # batches prepared while a step runs
 # Threads that prepare them: one makes some 270 images a second, more than two cores train on; a GPU waits for more.
 PREPARING = max(1, min(4, (os.cpu_count() or 1) // 3))
-NAMES = [f"{kind}_{int(s)}" for s in STRIDES for kind in ("cls", "box")]  # the outputs, in their order
-FEW = 0.01  # scores at or under this do not count in the metric
 
 
 def _checked(net: Any, source: str) -> Any:
@@ -53,132 +51,47 @@ def _checked(net: Any, source: str) -> Any:
     return net
 
 
-def _start(model: configuration.Model) -> Any:
-    """The network that the config's `model` section begins with."""
-    if model.init and not (model.init == configuration.IMAGENET or model.init.endswith(".h5")):
-        return load(configuration.weights(model.init))
-    net = build(model.size, model.dropout)
-    return mobilenet.transfer(net, model.init) if model.init else net
-
-
-def predict(net: Any, photos: Sequence[dataset.Photo], input_wh: Sequence[int], batch: int = 8) -> list[Any]:
-    """Faces of every photo by a Keras model: list of (xyxy in photo pixels, class scores (N, 3)); the plain way that
-    training validates by. Decoding and NMS are the device's."""
-    results = []
-    for start in range(0, len(photos), batch):
-        frames = [photo.image() for photo in photos[start : start + batch]]
-        boxed = [letterbox.letterbox(frame, (input_wh[0], input_wh[1])) for frame in frames]
-        x = np.concatenate([blob for blob, _ in boxed]).transpose(0, 2, 3, 1)
-        outputs = [np.asarray(o).transpose(0, 3, 1, 2) for o in net.predict_on_batch(x)]
-        for i, (frame, (_, scale)) in enumerate(zip(frames, boxed)):
-            found = {n: o[i : i + 1] for n, o in zip(NAMES, outputs)}
-            results.append(find(found, DECODE, frame.shape[1::-1], scale, FEW))
-    return results
-
-
-def validate(net: Any, split_dir: str | Path, input_wh: Sequence[int]) -> dict[str, Any]:
-    """The metric of jetson/evaluation/average_precision.py for a Keras model on a split folder."""
-    truths = average_precision.load_split(str(split_dir))
-    photos = [dataset.Photo(Path(t.file), t.xyxy, t.labels, t.ignore, t.wh) for t in truths]
-    return average_precision.evaluate(truths, predict(net, photos, input_wh))
-
-
-class Validate(keras.callbacks.Callback):
-    """After each epoch: validate the averaged weights and keep the best."""
-
-    def __init__(self, run: "Run") -> None:
-        super().__init__()
-        self.run = run
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        run, logs = self.run, logs or {}
-        train = run.config.train
-        row: dict[str, Any] = {
-            "epoch": epoch + 1,
-            "minutes": round((time.time() - run.started) / 60 + run.minutes, 2),
-            "learning_rate": float(np.asarray(run.learner.optimizer.learning_rate)),
-            "cls_loss": float(logs["cls_loss"]),
-            "box_loss": float(logs["box_loss"]),
-            "map50": None,
-        }
-        if (epoch + 1) % train.val_every == 0 or epoch + 1 == train.epochs:
-            run.average.write_to(run.averaged)
-            row["map50"] = validate(run.averaged, run.val_dir, train.val_wh)["map50"]
-            logs["val_map50"] = row["map50"]
-            if row["map50"] >= run.best:
-                run.best, run.best_epoch = row["map50"], epoch + 1
-                run.save_model("best.keras")
-        run.rows.append(row)
-
-
-class Checkpoint(keras.callbacks.Callback):
-    """After each epoch, and after all that its end changes: write the checkpoint and the log."""
-
-    def __init__(self, run: "Run") -> None:
-        super().__init__()
-        self.run = run
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        run = self.run
-        run.save(epoch + 1)
-        if run.report:
-            run.report(epoch + 1, run.rows[-1])
-        if run.stopped_early():
-            self.model.stop_training = True
+def _from_imagenet(model: configuration.Model) -> bool:
+    return model.init == configuration.IMAGENET or model.init.endswith(".h5")
 
 
 class Run:
-    """One training in a folder: checkpoint.npz (everything needed to go on), best.keras, last.keras, log.csv,
-    config.json, and TensorBoard's logs/."""
+    """One training in a folder; what lies in it afterwards: pipeline/training/run_folder.py."""
 
     def __init__(
         self,
-        config: configuration.Config,
-        run_dir: str | Path,
+        config: Config,
+        run_dir: str | os.PathLike,
         net: Any = None,
         report: Callable[[int, dict[str, Any]], None] | None = None,
-        learner: Callable[[Any], Learner] | None = None,
+        learner: Callable[[Any], Any] | None = None,
         callbacks: Sequence[Any] = (),
+        told: Progress | None = None,
     ) -> None:
         keras.utils.set_random_seed(config.train.seed)
         self.config, self.folder, self.report = config, Path(run_dir), report
-        self.callbacks = list(callbacks)
-        root = config.data.root or os.environ.get("JETMASK_DATA", "")
-        if not root:
+        self.callbacks, self.teller = list(callbacks), told or Quiet()
+        self.root = config.data.root or os.environ.get("JETMASK_DATA", "")
+        if not self.root:
             raise UsageError(
                 "no data",
                 where="data.root",
                 expected="a folder with split folders such as train/, val/",
                 remedy="give --data DIR, set JETMASK_DATA, or draw some: jetmask data draw DIR",
             )
-        self.val_dir = Path(root) / config.data.val
-        # Now, not after the first epoch.
-        if not any(
-            (truth.labels < len(average_precision.TWO_CLASS)).any()
-            for truth in average_precision.load_split(str(self.val_dir))
-        ):
-            raise BadInput(
-                "there is no face to validate on",
-                where=str(self.val_dir),
-                expected="labels of with_mask or without_mask",
-                remedy="split again: jetmask data split",
-            )
-        self.pool = dataset.read_pool(
-            root, dataset.folders_of(config.data), config.data.apart_from, config.data.most_per_person
-        )
-        if not any(self.pool.faces):
-            raise BadInput(
-                "there is no face to train on",
-                where=str(root),
-                remedy="look: jetmask data stats",
-                expected="labelled boxes of 1 px or more in " + ", ".join(dataset.folders_of(config.data)),
-            )
-        model = config.model
-        net = net or _start(model)
-        self.net = in_precision(_checked(net, model.init or net.name), config.train.precision)
-        if learner is None and model.teacher:
-            teacher = _checked(load(configuration.weights(model.teacher)), model.teacher)
-            learner = with_teacher(teacher, model.teacher_weight)
+        given = net is not None
+        if not given and config.model.init and not _from_imagenet(config.model):
+            net = load(configuration.weights(config.model.init))
+        known = None
+        if net is not None:
+            known = classes_of(_checked(net, config.model.init or net.name))
+        self.classes = of_training(config.data, self.root, known)
+        self._read_data()
+        self.start = self._started_from(given, known)
+        net = with_classes(net, self.classes) if net is not None else self._built()
+        self.net = in_precision(_checked(net, config.model.size), config.train.precision)
+        if learner is None and config.model.teacher:
+            learner = with_teacher(self._teacher(), config.model.teacher_weight)
         self.averaged = keras.models.clone_model(self.net)
         self.averaged.set_weights(self.net.get_weights())
         self.steps = dataset.steps_per_epoch(config)
@@ -191,6 +104,63 @@ class Run:
         self.rows: list[dict[str, Any]] = []
         self.best, self.best_epoch, self.done, self.minutes = -1.0, 0, 0, 0.0
         self.started = time.time()
+        self.last: Judged | None = None
+        # Weights that know the classes already may be better than what a short training makes of them.
+        self.starts_trained = not given and known is not None and set(self.classes.names) <= set(known.names)
+        self.before: float | None = None
+        self.bounds: tuple[float, float] | None = None
+
+    def _read_data(self) -> None:
+        config, folders = self.config, dataset.folders_of(self.config.data)
+        # Now, not after the first epoch.
+        self.judge = Judge(Path(self.root) / config.data.val, config.train.val_wh, self.classes)
+        if not average_precision.has_scored(self.judge.truths, self.classes.names):
+            scored = [self.classes.names[label] for label in average_precision.scheme(self.classes.names).scored]
+            raise BadInput(
+                "there is nothing labelled to validate on",
+                where=str(Path(self.root) / config.data.val),
+                expected="labels of " + " or ".join(scored[:5]),
+                remedy="split again: jetmask data split",
+            )
+        self.pool = dataset.read_pool(
+            self.root, folders, config.data.apart_from, config.data.most_per_person, self.classes.names
+        )
+        if not any(self.pool.faces):
+            raise BadInput(
+                "there is no face to train on" if self.pool.masks else "there is no box to train on",
+                where=str(self.root),
+                remedy="look: jetmask data stats",
+                expected="labelled boxes of 1 px or more in " + ", ".join(folders),
+            )
+
+    def _started_from(self, given: bool, known: Classes | None) -> str:
+        model = self.config.model
+        if given:
+            return "the model that was given"
+        if known is None:
+            begun = "ImageNet's weights" if model.init else "random weights"
+            return f"{begun}, model.size={model.size}"
+        new = [name for name in self.classes.names if name not in known.names]
+        shipped = model.init in configuration.shipped() and not Path(model.init).exists()
+        heads = f"; class heads anew for {', '.join(new)}" if new else ""
+        return f"{'the shipped weights' if shipped else 'the weights of'} {model.init}{heads}"
+
+    def _built(self) -> Any:
+        model = self.config.model
+        net = build(model.size, model.dropout, self.classes)
+        return mobilenet.transfer(net, model.init) if model.init else net
+
+    def _teacher(self) -> Any:
+        model = self.config.model
+        teacher = _checked(load(configuration.weights(model.teacher)), model.teacher)
+        if classes_of(teacher).names != self.classes.names:
+            raise BadInput(
+                "the teacher tells other classes apart",
+                where=f"model.teacher={model.teacher}: {', '.join(classes_of(teacher).names)}",
+                expected=", ".join(self.classes.names),
+                remedy="train a teacher on these classes first, or leave model.teacher out",
+            )
+        return teacher
 
     def stopped_early(self) -> bool:
         """Whether the last validation was as long after the best one as train.early_stop_epochs allows."""
@@ -199,62 +169,102 @@ class Run:
         return bool(allowed and validated and validated[-1] - self.best_epoch >= allowed)
 
     def save_model(self, name: str) -> None:
+        """Write the averaged weights."""
         save(self.averaged, self.folder / name)
 
+    def _groups(self) -> dict[str, Any]:
+        return {"net": self.net.variables, "optimizer": self.learner.optimizer.variables}
+
     def save(self, epoch: int) -> None:
-        """Checkpoint after `epoch` epochs, in one file, so that a kill leaves the old one or the new one."""
-        arrays: dict[str, Any] = {f"net/{i}": np.array(w) for i, w in enumerate(self.net.variables)}
-        arrays.update({f"optimizer/{i}": np.array(w) for i, w in enumerate(self.learner.optimizer.variables)})
-        arrays.update({f"average/{i}": w for i, w in enumerate(self.average.values)})
-        minutes = (time.time() - self.started) / 60 + self.minutes
+        """Checkpoint after `epoch` epochs, and the log."""
         state = {
             "epoch": epoch,
             "rows": self.rows,
             "best": self.best,
             "best_epoch": self.best_epoch,
+            "before": self.before,
+            "bounds": self.bounds,
             "plateau": self.plateau.state() if self.plateau else None,
             "average_step": self.average.step,
-            "minutes": minutes,
+            "minutes": (time.time() - self.started) / 60 + self.minutes,
             "config": configuration.to_dict(self.config),
         }
-        arrays["state"] = np.frombuffer(json.dumps(state).encode(), np.uint8)
-        with files.aside(str(self.folder / "checkpoint.npz")) as path, open(path, "wb") as out:
-            np.savez(out, **arrays)
-        if self.rows:
-            with files.aside(str(self.folder / "log.csv")) as path, open(path, "w", newline="") as out:
-                writer = csv.DictWriter(out, list(self.rows[0]))
-                writer.writeheader()
-                writer.writerows(self.rows)
+        checkpoint.write(self.folder, self._groups(), self.average.values, state)
+        checkpoint.write_log(self.folder, self.rows)
 
     def resume(self) -> None:
-        path = self.folder / "checkpoint.npz"
-        try:
-            with np.load(path) as stored:
-                state = json.loads(bytes(stored["state"]))
-                configuration.gone_on_with(state.get("config") or {}, self.config, path)
-                groups = (("net", self.net.variables), ("optimizer", self.learner.optimizer.variables))
-                for prefix, variables in groups:
-                    for i, variable in enumerate(variables):
-                        variable.assign(stored[f"{prefix}/{i}"])
-                self.average.values = [stored[f"average/{i}"].copy() for i in range(len(self.average.values))]
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            raise BadInput(
-                f"this checkpoint does not fit: {error}",
-                where=str(path),
-                expected="a checkpoint of the same model and optimizer",
-                remedy="resume with the config of the run, or start a new folder",
-            ) from error
+        """Go on where the folder's checkpoint is; BadInput where it does not fit."""
+        before = checkpoint.config_of(self.folder)
+        configuration.gone_on_with(before, self.config, self.folder / checkpoint.FILE)
+        state, self.average.values = checkpoint.read(self.folder, self._groups(), self.average.values)
         if self.plateau:
             self.plateau.before = state.get("plateau") or {}  # an older checkpoint has none
         self.average.step, self.done = state["average_step"], state["epoch"]
         self.rows, self.best, self.best_epoch = state["rows"], state["best"], state["best_epoch"]
+        self.before, self.bounds = state.get("before"), state.get("bounds")
         self.minutes = state["minutes"]
 
-    def epoch(self, batches: dataset.Batches, callbacks: Any, progress: int, name: str) -> dict[str, float]:
-        """One epoch's steps. Not keras' own loop: that takes every batch to have the shapes of its first two."""
+    def validate(self, epoch: int, logs: dict[str, Any]) -> None:
+        """The row of an epoch that has ended, validated where it is its turn; the best is kept. `logs` gets all."""
+        train = self.config.train
+        row: dict[str, Any] = {
+            "epoch": epoch + 1,
+            "minutes": round((time.time() - self.started) / 60 + self.minutes, 2),
+            "learning_rate": float(np.asarray(self.learner.optimizer.learning_rate)),
+            "cls_loss": float(logs["cls_loss"]),
+            "box_loss": float(logs["box_loss"]),
+            **dict.fromkeys(["map50", "val_loss", "precision", "recall"]),
+            **dict.fromkeys(ap_key(name) for name in self.classes.names),
+        }
+        if (epoch + 1) % train.val_every == 0 or epoch + 1 == train.epochs:
+            self.average.write_to(self.averaged)
+            self.last = self.judge.judge(self.averaged)
+            row.update(self._figures(self.last.result))
+            if row["map50"] >= self.best:
+                self.best, self.best_epoch = row["map50"], epoch + 1
+                self.save_model("best.keras")
+        self.rows.append(row)
+        logs["learning_rate"] = row["learning_rate"]
+        for key, value in row.items():
+            if value is not None and key not in ("epoch", "minutes", "learning_rate", "cls_loss", "box_loss"):
+                logs[key if key.startswith("val_") else "val_" + key] = value
+
+    def _figures(self, result: dict[str, Any]) -> dict[str, Any]:
+        known = average_precision.every_class(result)
+        own = {ap_key(name): known.get(name) for name in self.classes.names}
+        return {
+            "map50": result["map50"],
+            "val_loss": result.get("loss"),
+            "precision": result.get("precision"),
+            "recall": result.get("recall"),
+            **own,
+        }
+
+    def judge_start(self) -> None:
+        """The figure of the weights that it starts from; they are the best until an epoch is better."""
+        if not self.starts_trained or self.done:
+            return
+        self.last = self.judge.judge(self.averaged)
+        self.before, self.bounds = self.last.result["map50"], self.judge.interval(self.last.faces)
+        self.best = self.before if self.before is not None else -1.0
+        self.save_model("best.keras")
+
+    def samples(self) -> list[tuple[np.ndarray, np.ndarray, Any]]:
+        """Some validation photographs with their truth and what was found last: those with the most boxes."""
+        if self.last is None:
+            return []
+        order = sorted(range(len(self.judge.photos)), key=lambda i: -len(self.judge.photos[i].boxes))
+        return [
+            (self.judge.photos[i].image(), self.judge.photos[i].boxes, self.last.faces[i])
+            for i in order[: board.PICTURES]
+        ]
+
+    def epoch(self, batches: Any, callbacks: Any, name: str, clock: Clock | None = None) -> dict[str, float]:
+        """One epoch's steps; returns the mean losses. Not Keras' own loop: that takes every batch to have the shapes
+        of its first two."""
         sums: dict[str, float] = {}
-        bar = tqdm(total=len(batches), desc=name, unit="step", disable=not progress, file=sys.stderr, mininterval=1)
-        with bar, ThreadPoolExecutor(PREPARING) as pool:
+        self.teller.epoch_begins(name, len(batches))
+        with ThreadPoolExecutor(PREPARING) as pool:
             first = min(AHEAD * PREPARING, len(batches))
             ahead = deque(pool.submit(batches.__getitem__, i) for i in range(first))
             for step in range(len(batches)):
@@ -273,44 +283,92 @@ class Run:
                         "from the last whole epoch",
                     )
                 callbacks.on_train_batch_end(step, logs)
-                bar.update()
                 for key, value in logs.items():
                     sums[key] = sums.get(key, 0.0) + float(value)
-                bar.set_postfix(
-                    cls=f"{sums['cls_loss'] / (step + 1):.3f}",
-                    box=f"{sums['box_loss'] / (step + 1):.3f}",
-                    refresh=False,
-                )
+                self.teller.step({key: sums[key] / (step + 1) for key in ("cls_loss", "box_loss")})
+                if clock is not None and clock.step_done():
+                    self.teller.left(clock.left())
         return {key: value / len(batches) for key, value in sums.items()}
 
-    def fit(self, progress: int = 1) -> dict[str, Any]:
+    def fit(self) -> dict[str, Any]:
+        """Train to the end; returns what `fit` below returns."""
         train = self.config.train
-        # The caller's go first: what they do to the weights is what is averaged.
-        callbacks = [
-            *self.callbacks,
-            self.average,
-            keras.callbacks.TensorBoard(self.folder / "logs", update_freq=50, profile_batch=0),
-            Validate(self),
-            *([self.plateau] if self.plateau else []),
-            Checkpoint(self),
-        ]
-        callbacks = keras.callbacks.CallbackList(callbacks, model=self.learner)
+        self.judge_start()
+        # The caller's go first: what they do to the weights is what is averaged. An epoch is validated before any of
+        # them hears of its end, so that all see its figures.
+        shown = board.Board(self.folder / "logs", self.classes, self.samples, self.steps, self.done)
+        listed = [*self.callbacks, self.average, shown, *([self.plateau] if self.plateau else [])]
+        callbacks = keras.callbacks.CallbackList(listed, model=self.learner)
         self.learner.stop_training = self.stopped_early()  # a resumed run may have been at its end
-        callbacks.on_train_begin()
-        for epoch in range(self.done, train.epochs if not self.learner.stop_training else self.done):
-            closing = epoch >= train.epochs - train.closing_epochs
-            batches = dataset.Batches(self.pool, self.config, epoch, self.steps, closing)
-            callbacks.on_epoch_begin(epoch)
-            logs = self.epoch(batches, callbacks, progress, f"epoch {epoch + 1}/{train.epochs}")
-            callbacks.on_epoch_end(epoch, logs)
-            if self.learner.stop_training:
-                break
-        callbacks.on_train_end()
+        left = range(self.done, train.epochs if not self.learner.stop_training else self.done)
+        clock = Clock(self.steps * len(left), -(-len(left) // train.val_every))
+        self.teller.begin(self._facts())
+        try:
+            callbacks.on_train_begin()
+            for epoch in left:
+                closing = epoch >= train.epochs - train.closing_epochs
+                batches = dataset.Batches(self.pool, self.config, epoch, self.steps, closing)
+                callbacks.on_epoch_begin(epoch)
+                clock.restart()
+                logs: dict[str, Any] = dict(self.epoch(batches, callbacks, f"epoch {epoch + 1}/{train.epochs}", clock))
+                began = time.monotonic()
+                self.validate(epoch, logs)
+                if self.rows[-1]["map50"] is not None:
+                    clock.validated(time.monotonic() - began)
+                callbacks.on_epoch_end(epoch, logs)
+                self._epoch_ends(epoch + 1, clock)
+                if self.learner.stop_training:
+                    break
+            callbacks.on_train_end()
+        finally:
+            shown.close()
         self.average.write_to(self.averaged)
         self.save_model("last.keras")
+        result = self._result()
+        self.teller.end(result)
+        return result
+
+    def _epoch_ends(self, epoch: int, clock: Clock) -> None:
+        self.save(epoch)
+        self.teller.epoch(self.rows[-1], self.best, self.best_epoch, clock.left())
+        if self.report:
+            self.report(epoch, self.rows[-1])
+        if self.stopped_early():
+            self.learner.stop_training = True
+
+    def _facts(self) -> Facts:
+        train = self.config.train
+        labels = {
+            "training": [photo.labels for photo in self.pool.photos],
+            self.config.data.val: [truth.labels for truth in self.judge.truths],
+        }
+        boxes = {
+            split: {name: sum(int((part == n).sum()) for part in parts) for n, name in enumerate(self.classes.names)}
+            for split, parts in labels.items()
+        }
+        return Facts(
+            folder=str(self.folder),
+            data=str(self.root),
+            photographs={split: len(parts) for split, parts in labels.items()},
+            boxes=boxes,
+            classes=self.classes,
+            start=self.start,
+            epochs=train.epochs,
+            steps=self.steps,
+            images=train.epochs * train.images_per_epoch,
+            optimizer=train.optimizer,
+            learning_rate=train.learning_rate,
+            done=self.done,
+            before=self.before,
+            bounds=self.bounds,
+        )
+
+    def _result(self) -> dict[str, Any]:
         return {
             "map50": self.best,
             "best_epoch": self.best_epoch,
+            "map50_before": self.before,
+            "classes": list(self.classes.names),
             "epochs": len(self.rows),
             "rows": self.rows,
             "macs_320": macs(self.net, (320, 320)),
@@ -321,30 +379,33 @@ class Run:
 
 
 def fit(
-    config: configuration.Config,
-    run_dir: str | Path,
+    config: Config,
+    run_dir: str | os.PathLike,
     model: Any = None,
     report: Callable[[int, dict[str, Any]], None] | None = None,
     resume: bool = False,
     progress: int = 0,
-    learner: Callable[[Any], Learner] | None = None,
+    learner: Callable[[Any], Any] | None = None,
     callbacks: Sequence[Any] = (),
+    output: str = "",
 ) -> dict[str, Any]:
     """Train as config says in run_dir; `model` goes first over config.model. report(epoch, row) is called after each
     epoch. learner(net): makes the network with its loss, in place of what config.model.teacher says; callbacks: more of
-    Keras' callbacks, for that. Returns a dict with map50 (val, the best), best and last (paths), rows (the log)."""
+    Keras' callbacks, which see the losses and, after an epoch, val_map50, val_loss, val_ap_CLASS (docs/train.md).
+    output: "words", "json" lines or "quiet"; "": words where `progress` is set. Returns a dict with map50 (val, the
+    best), best and last (paths), rows (the log)."""
     if config.train.epochs < 1:
         raise UsageError(f"train.epochs is {config.train.epochs}", where="train.epochs", expected="1 or more")
     keras.config.set_dtype_policy(config.train.precision)
     run_dir = made(run_dir)
-    if resume and not (run_dir / "checkpoint.npz").exists() and not (run_dir / "config.json").exists():
+    if resume and not (run_dir / checkpoint.FILE).exists() and not (run_dir / "config.json").exists():
         raise BadInput(
             "nothing to resume",
             where=str(run_dir),
-            expected="a folder with checkpoint.npz",
+            expected=f"a folder with {checkpoint.FILE}",
             remedy="start without --resume",
         )
-    if not resume and (run_dir / "checkpoint.npz").exists():
+    if not resume and (run_dir / checkpoint.FILE).exists():
         raise UsageError(
             "there is a training already",
             where=str(run_dir),
@@ -353,8 +414,12 @@ def fit(
         )
     # Two trainings in one folder would go on from one another's checkpoints.
     with files.lock(str(run_dir / "train.lock"), wait=False):
-        run = Run(config, run_dir, model, report, learner, callbacks)
-        if (run_dir / "checkpoint.npz").exists():
+        run = Run(
+            config, run_dir, model, report, learner, callbacks, teller(output or ("words" if progress else "quiet"))
+        )
+        if (run_dir / checkpoint.FILE).exists():
             run.resume()
-        files.write_json(str(run_dir / "config.json"), configuration.to_dict(config))
-        return run.fit(progress)
+        kept = dataclasses.replace(config, data=dataclasses.replace(config.data, classes=list(run.classes.names)))
+        files.write_json(str(run_dir / "config.json"), configuration.to_dict(kept))
+        run_folder.describe(run_dir, run.classes, run.start)
+        return run.fit()

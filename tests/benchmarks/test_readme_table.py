@@ -6,10 +6,10 @@ from benchmarks import readme_table
 from jetson.errors import BadInput
 
 
-def test_readme_shows_what_the_csv_files_hold():
-    path = readme_table.ROOT / "README.md"
+@pytest.mark.parametrize("path", readme_table.PAGES, ids=lambda path: path.name)
+def test_a_page_shows_what_the_csv_files_hold(path):
     text = path.read_text(encoding="utf-8")
-    assert readme_table.MARK.findall(text), "README has no marked table"
+    assert readme_table.MARK.findall(text), f"{path.name} has no marked table"
     assert readme_table.filled(text) == text, "run `make figures`"
 
 

@@ -160,11 +160,12 @@ static void argus_init(Argus *self)
     gst_base_src_set_format((GstBaseSrc *)self, GST_FORMAT_TIME);
 }
 
-/* ---- nvvidconv: NV12 in, BGRx or RGBA out, nearest-neighbour scaling, flip-method 0 to 7 ------------------------- */
+/* ---- nvvidconv: NV12 in, BGRx or RGBA out, nearest-neighbour scaling, flip-method 0 to 7, crop -------------------- */
 
 typedef struct {
     GstBaseTransform parent;
     gint flip;
+    gint box[4];                                          /* left, right, top, bottom of what is kept; all 0: everything */
     GstVideoInfo in, out;
 } Conv;
 typedef struct {
@@ -180,12 +181,14 @@ static GstStaticPadTemplate conv_src = GST_STATIC_PAD_TEMPLATE("src", GST_PAD_SR
 
 static void conv_set(GObject *object, guint id, const GValue *value, GParamSpec *spec)
 {
-    ((Conv *)object)->flip = g_value_get_int(value);
+    Conv *self = (Conv *)object;
+    *(id == 1 ? &self->flip : &self->box[id - 2]) = g_value_get_int(value);
 }
 
 static void conv_get(GObject *object, guint id, GValue *value, GParamSpec *spec)
 {
-    g_value_set_int(value, ((Conv *)object)->flip);
+    Conv *self = (Conv *)object;
+    g_value_set_int(value, id == 1 ? self->flip : self->box[id - 2]);
 }
 
 static GstCaps *conv_transform_caps(GstBaseTransform *base, GstPadDirection direction, GstCaps *caps, GstCaps *filter)
@@ -268,7 +271,11 @@ static GstFlowReturn conv_transform(GstBaseTransform *base, GstBuffer *in, GstBu
     GstMapInfo from, to;
     gst_buffer_map(in, &from, GST_MAP_READ);
     gst_buffer_map(out, &to, GST_MAP_WRITE);
-    int iw = self->in.width, ih = self->in.height, ow = self->out.width, oh = self->out.height;
+    int x0 = self->box[0], y0 = self->box[2];
+    int iw = (self->box[1] ? self->box[1] : self->in.width) - x0, ih = (self->box[3] ? self->box[3] : self->in.height) - y0;
+    int ow = self->out.width, oh = self->out.height;
+    if (x0 < 0 || y0 < 0 || iw <= 0 || ih <= 0 || x0 + iw > self->in.width || y0 + ih > self->in.height)
+        return GST_FLOW_ERROR;
     const guint8 *luma = from.data, *chroma = from.data + self->in.offset[1];
     gboolean rgba = GST_VIDEO_INFO_FORMAT(&self->out) == GST_VIDEO_FORMAT_RGBA;
     for (int y = 0; y < oh; y++) {
@@ -276,6 +283,8 @@ static GstFlowReturn conv_transform(GstBaseTransform *base, GstBuffer *in, GstBu
         for (int x = 0; x < ow; x++, pixel += 4) {
             int u, v;
             flipped(self->flip, x, y, ow, oh, iw, ih, &u, &v);
+            u += x0;
+            v += y0;
             const guint8 *pair = chroma + (v / 2) * self->in.stride[1] + (u & ~1);
             int c = 298 * (luma[v * self->in.stride[0] + u] - 16), cb = pair[0] - 128, cr = pair[1] - 128;
             guint8 red = clip((c + 409 * cr + 128) >> 8), blue = clip((c + 516 * cb + 128) >> 8);
@@ -297,6 +306,10 @@ static void conv_class_init(ConvClass *class)
     object->get_property = conv_get;
     g_object_class_install_property(object, 1,
         g_param_spec_int("flip-method", "flip-method", "video flip methods", 0, 7, 0, G_PARAM_READWRITE));
+    static const char *const sides[] = { "left", "right", "top", "bottom" };
+    for (guint i = 0; i < 4; i++)
+        g_object_class_install_property(object, 2 + i,
+            g_param_spec_int(sides[i], sides[i], "Pixels to crop", 0, G_MAXINT, 0, G_PARAM_READWRITE));
     gst_element_class_add_static_pad_template((GstElementClass *)class, &conv_sink);
     gst_element_class_add_static_pad_template((GstElementClass *)class, &conv_src);
     gst_element_class_set_static_metadata((GstElementClass *)class, "Stand-in for nvvidconv", "Filter/Converter/Video/Scaler", "test", "jetmask");

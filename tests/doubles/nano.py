@@ -35,7 +35,8 @@ def why_not():
 class Nano:
     """`deploy(words)` runs `jetmask deploy` against it; `store` looks at its state folder from outside."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, site=None, **variables):
+        """`site`: a folder with pycuda, so that engines run, too; `variables`: further ones of its programs."""
         self.folder = str(folder)
         self.under = os.path.join(self.folder, "machine")
         os.makedirs(os.path.join(self.under, "etc"))
@@ -48,7 +49,10 @@ class Nano:
             "FAKECUDA_NAME": "NVIDIA Tegra X1",
             "FAKECUDA_CC": "5.3",
             "OMP_NUM_THREADS": "1",
+            **variables,
         }
+        if site:  # the TensorRT double reads ONNX with our own module
+            self.gpu["PYTHONPATH"] += f":{site}:{os.path.dirname(TESTS)}"
         self.set(release=RELEASE, meminfo=MEMINFO, cameras="video0\n")
         self.sshd = Sshd(self.folder, prefix=["sh", os.path.join(DOUBLES, "jetson_namespace.sh"), self.under])
         self.state_there = "/var/lib/jetmask"

@@ -78,7 +78,7 @@ def test_table_and_mistakes(tiny_bundle, tmp_path):
     code, out, _ = run(tiny_bundle, "--seconds", "0.1", "--variant", VARIANT, "--runtime", "onnxruntime")
     assert code == 0 and VARIANT in out and "p99 ms" in out
     for words, expected, told in (
-        (["--variant", "x"], 2, "did you mean"),
+        (["--variant", "x"], 2, "no variant"),
         (["--runtime", "x"], 2, "runtime"),
         (["--source", "/nowhere"], 3, "does not exist"),
         (["--seconds", "0"], 2, "seconds"),
@@ -155,6 +155,10 @@ def test_a_run_that_was_cut_off_goes_on(tiny_bundle, tmp_path):
     process.wait()
     kept = json.loads(next(folder.glob("*.json")).read_text())["steps"]
     assert len(kept) >= 2
+    code, out, errors = run(
+        tiny_bundle, "--seconds", "0.2", "--variant", "t-320x192-int8-cpu", "--json", XDG_CACHE_HOME=tmp_path
+    )
+    assert code == 0 and "had measured" not in errors, "another choice has another reference"
     code, out, errors = run(*words, XDG_CACHE_HOME=tmp_path)
     assert code == 0 and f"had measured {len(kept)} of these passes" in errors, errors
     rows = {f"{row['variant']} {row['runtime']}": row for row in json.loads(out)["rows"]}
@@ -176,3 +180,16 @@ def test_the_plan_tells_how_many_engines_are_built_first(tiny_bundle, tmp_path):
     )
     assert f"{len(rows)} engines are built first" in errors and "assumed" in errors and "about 8 min" in errors
     assert "engines are built first" not in nano.run(*words)[2], "they are in the cache now"
+
+
+def test_int8_on_a_nano_is_measured_where_somebody_asks_and_every_figure_says_what_it_is(tiny_bundle, tmp_path):
+    library, site = machine.pycuda()
+    nano = machine.Machine(library, str(tmp_path / "engines"), site=site)
+    words = ["-m", "jetson", "bench", tiny_bundle, "--seconds", "0.1", "--runtime", "tensorrt", "--int8-anyway"]
+    words += ["--variant", "t-320x192-int8", "--variant", "t-320x192-fp16"]
+    status, out, errors = nano.run(*words, "--json")
+    assert status == 0, errors
+    rows = {row["precision"]: row for row in json.loads(out)["rows"]}
+    assert rows["int8"]["latency_ms"] and rows["int8"]["agreement"] and rows["fp16"]["note"] is None
+    assert "no INT8 arithmetic" in rows["int8"]["note"]
+    assert "no INT8 arithmetic" in nano.run(*words)[1]

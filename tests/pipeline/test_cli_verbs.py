@@ -16,3 +16,18 @@ def test_a_verb_has_help_with_an_example(prog, verb, verbs, capsys):
     text = capsys.readouterr().out
     assert f"usage: {prog} {verb}" in text
     assert "example" in text.lower() and f"{prog} {verb}" in text.split("usage:")[1].split("\n\n", 1)[1]
+
+
+@pytest.mark.parametrize(
+    "words, meant",
+    [
+        (["train", "--epochs", "1"], "--set train.epochs=VALUE"),
+        (["run", "--config", "x.yaml"], "--source URI"),
+        (["predict", "x.onnx", "--fp16"], "--precision fp16"),
+        (["val"], "jetmask evaluate"),
+    ],
+)
+def test_words_of_others_lead_to_ours(words, meant, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["jetmask", *words])
+    assert host.main() == 2
+    assert meant in capsys.readouterr().err

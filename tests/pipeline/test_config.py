@@ -108,3 +108,33 @@ def test_weights_of_imagenet_fit_one_size_only(init):
     assert config.load(None, ["model.size=mobilenetv2", "model.init=" + init]).model.init == init
     with pytest.raises(BadInput, match="mobilenetv2"):
         config.load("s", ["model.init=" + init])
+
+
+@pytest.mark.parametrize(
+    "key, meant",
+    [
+        ("train.lr", "train.learning_rate"),
+        ("lr0", "train.learning_rate"),
+        ("train.imgsz", "train.sizes"),
+        ("epochs", "train.epochs"),
+        ("train.mosaic", "augment.mosaic"),
+        ("model.pretrained", "model.init"),
+    ],
+)
+def test_words_of_others_are_understood(key, meant):
+    with pytest.raises(BadInput) as told:
+        config.load(None, [f"{key}=1"])
+    assert told.value.remedy == f"did you mean '{meant}'?"
+
+
+def test_a_data_sets_yaml_is_no_training(tmp_path):
+    (tmp_path / "data.yaml").write_text("path: x\ntrain: images/train\nnc: 2\nnames: [a, b]\n")
+    with pytest.raises(BadInput) as told:
+        config.load(tmp_path / "data.yaml")
+    assert "jetmask data import" in told.value.remedy
+
+
+def test_options_that_are_keys_here():
+    found = config.option_meanings()
+    assert found["--epochs"] == "--set train.epochs=VALUE" and found["--lr0"] == "--set train.learning_rate=VALUE"
+    assert found["--batch-size"] == found["--batch_size"] == found["--batch"] == "--set train.batch_size=VALUE"

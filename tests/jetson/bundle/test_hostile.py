@@ -16,7 +16,7 @@ from jetson.engine import build, cache, onnx_facts
 from jetson.engine.onnx import OnnxEngine
 from jetson.errors import BadInput, JetmaskError
 from jetson.inference import golden
-from jetson.install import cli as install
+from jetson.install import installer as install
 
 SECRET = b"\0" * 4096
 NAMES = (

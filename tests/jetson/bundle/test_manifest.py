@@ -44,7 +44,7 @@ def test_what_is_no_bundle_is_said_so(tmp_path, what):
 
 
 WRONG = [
-    (["schema_version"], 2),
+    (["schema_version"], 3),
     (["schema_version"], True),
     (["classes"], ["with_mask"]),
     (["preprocessing"], "other"),

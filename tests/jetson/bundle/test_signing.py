@@ -112,6 +112,8 @@ def test_keys_are_read_from_hex_and_pem(tmp_path):
         "abcd\n",
         "-----BEGIN PRIVATE KEY-----\nAAAA\n",
         "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+        "-----BEGIN PUBLIC KEY-----\nMCow!BQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n"
+        "-----END PUBLIC KEY-----\n",
         "\xe9",
     ],
 )

@@ -386,6 +386,24 @@ def test_csi(csi_env, monkeypatch):
         wait_for(lambda: cam.frames > 20, "frames")
 
 
+def test_a_csi_picture_of_another_shape_is_the_middle_of_a_mode(csi_env, monkeypatch):
+    # 4:3 at 60 frames/s: the IMX219 has it only as a part of 1280x720.
+    with Watching("csi://0?size=640x480&fps=60", csi_env, monkeypatch) as cam:
+        assert frame_of(cam).wh == (640, 480)
+        wait_for(lambda: cam.frames > 5, "frames")
+        assert not cam.lost_count
+
+
+def test_a_csi_process_is_asked_before_it_is_killed(csi_env, monkeypatch):
+    """One that is killed while it holds a session can wedge Argus. gst-launch stops its pipeline at SIGINT."""
+    sent = []
+    real = os.killpg
+    monkeypatch.setattr(os, "killpg", lambda pid, number: (sent.append(number), real(pid, number)))
+    with Watching("csi://0?size=320x240", csi_env, monkeypatch) as cam:
+        frame_of(cam)
+    assert sent == [signal.SIGINT]
+
+
 def test_csi_missing_sensor(csi_env, monkeypatch):
     with Watching("csi://2", csi_env, monkeypatch) as cam:
         wait_for(lambda: cam.status == "lost", "notice")

@@ -3,9 +3,11 @@
 import os
 
 import cv2
+import numpy as np
 import pytest
 
 from jetson.capture import check, gstreamer, reader, source
+from jetson.capture.fit import fit
 from jetson.errors import BadInput, UsageError
 
 
@@ -109,20 +111,17 @@ def test_a_worn_drawn_camera_is_darker_and_blurred():
     assert not first("synthetic://?size=64x64&darken=1")[0].any()
 
 
-def test_passwords_are_hidden():
-    assert source.parse("rtsp://me:secret@host/a").label == "rtsp://***@host/a"
-    for uri, shown in (
-        ("rtsp://host/live?user=admin&password=sec%2Fret&ch=1", "rtsp://host/live?user=admin&password=***&ch=1"),
-        (
-            "rtsp://host:554/user=admin_password=sec_ret_channel=1_stream=0.sdp?real_stream",
-            "rtsp://host:554/user=admin_password=***_channel=1_stream=0.sdp?real_stream",
-        ),
-        ("rtsp://host/a?pwd=secret", "rtsp://host/a?pwd=***"),
-        ("rtsp://host/a?Token=secret", "rtsp://host/a?Token=***"),
-        ("rtsp://host/bypass=1", "rtsp://host/bypass=1"),
-    ):
-        assert source.parse(uri).label == shown
-    assert "secret" not in source.redact("ERROR: cannot open rtsp://me:secret@host/a and rtsp://x:secret@y")
+def test_a_source_has_a_name():
+    parsed = source.parse("front door=rtsp://me:secret@host/a")
+    assert (parsed.name, parsed.path, parsed.label) == (
+        "front door",
+        "rtsp://me:secret@host/a",
+        "front door (rtsp://host)",
+    )
+    assert (
+        source.parse("cam 2=/dev/video0").path == "/dev/video0" and source.parse("rtsp://host/a?b=rtsp://c").name == ""
+    )
+    assert "secret" not in repr(parsed)
 
 
 @pytest.mark.parametrize("uri", ["/nowhere/clip.mp4", "/dev/video77", "/dev/v4l/by-id/usb-gone-video-index0"])
@@ -163,10 +162,46 @@ def test_an_element_is_asked_for_again_when_there_was_no_answer(tmp_path, monkey
 def test_csi_pipeline_is_the_jetsons(monkeypatch):
     monkeypatch.setattr(gstreamer, "have_element", lambda name: True)
     assert gstreamer.pipeline(source.parse("csi://0?flip=2&size=640x480"), 5) == (
-        "nvarguscamerasrc sensor-id=0 ! video/x-raw(memory:NVMM),width=1280,height=720,format=NV12,framerate=30/1 ! "
+        "nvarguscamerasrc sensor-id=0 ! video/x-raw(memory:NVMM),width=1640,height=1232,format=NV12,framerate=30/1 ! "
         "nvvidconv flip-method=2 ! video/x-raw,width=640,height=480,format=BGRx ! videoconvert ! "
         "video/x-raw,format=BGR ! fdsink fd=5 sync=false"
     )
+
+
+@pytest.mark.parametrize(
+    "uri, words",
+    [
+        (
+            "csi://0?size=640x480&fps=60",
+            ["width=1280,height=720", "framerate=60/1", "left=160 right=1120 top=0 bottom=720"],
+        ),
+        ("csi://0?size=480x640&flip=1", ["width=1640,height=1232", "flip-method=1 !"]),  # it stands on its side
+        ("csi://0?size=3264x2464", ["width=3264,height=2464", "framerate=21/1"]),
+    ],
+)
+def test_a_csi_picture_is_never_squeezed(monkeypatch, uri, words):
+    monkeypatch.setattr(gstreamer, "have_element", lambda name: True)
+    made = gstreamer.pipeline(source.parse(uri), 5)
+    assert all(word in made for word in words), made
+
+
+@pytest.mark.parametrize("uri", ["csi://0?size=640x480", "/dev/video0?size=640x480"])
+def test_a_camera_that_gives_what_it_likes_is_boxed(monkeypatch, uri):
+    monkeypatch.setattr(gstreamer, "have_element", lambda name: True)
+    monkeypatch.setattr(gstreamer, "pixel_formats", lambda device: frozenset(["YUYV"]))
+    made = gstreamer.pipeline(source.parse(uri), 5, relaxed=True)
+    assert "videoscale add-borders=true ! video/x-raw,format=BGR,width=640,height=480,pixel-aspect-ratio=1/1" in made
+
+
+@pytest.mark.parametrize("size", [(640, 480), (480, 640), (64, 64), (1280, 720)])
+def test_a_file_at_another_size_keeps_its_shape(size):
+    frame = np.full((90, 160, 3), 200, np.uint8)
+    made = fit(frame, size)
+    assert made.shape == (size[1], size[0], 3)
+    rows, columns = np.nonzero(made[:, :, 0] > 100)
+    high, wide = np.ptp(rows) + 1, np.ptp(columns) + 1
+    assert abs(wide / high - 16 / 9) < 0.1 and (wide == size[0] or high == size[1])
+    assert abs(rows.min() - (size[1] - 1 - rows.max())) <= 1 and abs(columns.min() - (size[0] - 1 - columns.max())) <= 1
 
 
 def test_usb_camera_above_vga_is_read_as_mjpeg_in_hardware(monkeypatch):

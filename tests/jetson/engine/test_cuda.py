@@ -1,4 +1,4 @@
-"""jetson/engine/cuda.py: a real pycuda on the driver stand-in (strict about contexts, asynchronous, with a memory limit)."""
+"""A real pycuda on the driver stand-in, which is strict about contexts, asynchronous, and has a memory limit."""
 
 import machine
 import pytest
@@ -186,7 +186,7 @@ print(json.dumps(said))
 
 
 def test_pushes_and_pops_match_and_the_primary_context_is_held_once(nano):
-    """By pycuda's source a detach after the pop leaves a dead context current, and one in another thread frees nothing."""
+    """By pycuda's source a detach after the pop leaves a dead context current; in another thread it frees nothing."""
     got = nano.python(
         STATS
         + """

@@ -16,8 +16,7 @@ import pytest
 
 from jetson import files
 from jetson.bundle import manifest
-from jetson.engine import build as builder
-from jetson.engine import calibration
+from jetson.engine import build_process, calibration
 
 ONE = ["--variant", "t-320x192-fp32"]
 
@@ -430,7 +429,7 @@ def test_an_answer_larger_than_a_pipe_holds_is_no_hang(tmp_path, monkeypatch):
     )
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
-    done = builder._run_worker({}, str(tmp_path / "log"), lambda phase, seconds: None, 20.0, "/proc/meminfo")
+    done = build_process.run({}, str(tmp_path / "log"), lambda phase, seconds: None, 20.0, "/proc/meminfo")
     assert len(done["calibration_cache"]) == 300000
 
 
@@ -661,3 +660,53 @@ def test_the_bundles_own_int8_file_is_in_the_manifest(tiny_bundle):
     """The matrix above rests on these variants being there."""
     names = {v.name: v.precision for v in manifest.load(tiny_bundle).variants if "tensorrt" in v.runtimes}
     assert names == {f"t-{wh}-{p}": p for wh in ("320x192", "416x256") for p in ("fp32", "fp16", "int8")}
+
+
+# ------------------------------------------------------------------------------------------------- INT8 anyway
+
+
+def test_int8_on_a_nano_is_refused_and_calibrated_where_somebody_asks_for_it(nano, tiny_bundle):
+    words = ("--variant", "t-320x192-int8")
+    status, _, errors = build(nano, tiny_bundle, *words)
+    assert status == 4 and "no INT8 hardware" in errors and "--int8-anyway" in errors
+    status, rows, errors = build(nano, tiny_bundle, *words, "--int8-anyway")
+    assert status == 0, errors
+    assert "no INT8 arithmetic" in rows[0]["note"] and "torch2trt#255" in rows[0]["note"]
+    facts = files.read_json(rows[0]["path"][: -len("plan")] + "json")
+    assert facts["recipe"]["onnx_sha256"] == files.sha256(os.path.join(tiny_bundle, "models", "t.onnx"))
+    assert facts["recipe"]["flags"] == ["int8-anyway"] and facts["built"]["flags"] == ["FP16", "INT8"]
+    assert facts["recipe"]["calibration_sha256"], "by the bundle's table, which the calibrator gives as its cache"
+    assert "no INT8 arithmetic" in nano.run("-m", "jetson", "build", tiny_bundle, *words, "--int8-anyway")[1]
+
+
+def test_int8_anyway_changes_nothing_where_the_gpu_has_it(library, tmp_path, tiny_bundle):
+    there = machine.Machine(library, str(tmp_path / "engines"), "8.5.3")
+    status, rows, errors = build(there, tiny_bundle, "--variant", "t-320x192-int8", "--int8-anyway")
+    assert status == 0 and "note" not in rows[0], errors
+    facts = files.read_json(rows[0]["path"][: -len("plan")] + "json")
+    assert facts["recipe"]["flags"] == []
+    assert facts["recipe"]["onnx_sha256"] == files.sha256(os.path.join(tiny_bundle, "models", "t.int8.onnx"))
+
+
+def test_int8_anyway_needs_the_float_file_and_its_calibration(nano, tiny_copy):
+    os.unlink(os.path.join(tiny_copy, "calibration", "t.json"))
+    status, _, errors = build(nano, tiny_copy, "--variant", "t-320x192-int8", "--int8-anyway")
+    assert status == 3 and "calibration" in errors
+
+
+def test_the_timings_of_a_build_that_failed_are_kept(nano, tiny_bundle, tmp_path):
+    got = nano.python(
+        """
+import json, sys
+import tensorrt
+from jetson.engine import tensorrt_network
+from jetson.errors import JetmaskError
+kept = []
+try:
+    tensorrt_network.build_plan(tensorrt, sys.argv[1], (320, 192), "fp32", 1000, keep_timings=kept.append)
+except JetmaskError as error:
+    print(json.dumps([str(error.what), len(kept), bool(kept[0])]))
+""",
+        os.path.join(tiny_bundle, "models", "t.onnx"),
+    )
+    assert "workspace" in got[0] and got[1:] == [1, True]

@@ -222,3 +222,13 @@ def test_of_equal_overlaps_the_last_truth_is_taken_as_coco_does():
         np.array([one, other], float), np.zeros(2, bool), np.zeros((0, 4)), np.array([between, left], float)
     )
     assert matched.tolist() == [True, True] and not ignored.any()
+
+
+@pytest.mark.parametrize("box, fits", [([3, 4, 0.5, 0.5], True), ([3, 4, 0, 5], False), ([3, 4, 5, 0], False),
+                                       ([3, 4, -1, 5], False), ([3, 4, float("nan"), 5], False)])  # fmt: skip
+def test_a_box_has_a_size(box, fits):
+    if fits:
+        assert average_precision._corners(box) == [3, 4, 3.5, 4.5]
+    else:
+        with pytest.raises(ValueError):
+            average_precision._corners(box)

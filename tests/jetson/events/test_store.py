@@ -20,7 +20,7 @@ from jetson.monitor.journal import stamp
 NOW = 1_790_000_000.0
 
 
-def event(number=0, at=None, kind="entered", camera="gate", label="with_mask", **more):
+def event(number=0, at=None, kind="enter", camera="gate", label="with_mask", **more):
     """An event as the journal gives it."""
     return dict(
         {"at": stamp(NOW + number if at is None else at), "kind": kind, "camera": camera, "label": label}, **more
@@ -79,7 +79,7 @@ def test_a_query_finds_what_it_names(path, query, numbers):
                 n,
                 camera="yard" if n % 2 else "gate",
                 label="without_mask" if n % 4 > 1 else "with_mask",
-                kind="left" if n == 7 else "entered",
+                kind="left" if n == 7 else "enter",
                 **({"zone": "queue"} if n == 4 else {}),
             )
             for n in range(8)
@@ -124,7 +124,7 @@ from jetson.events.store import Store
 store = Store(sys.argv[1], days=36500).start()
 while True:
     for _ in range(7):
-        number = store.add({"at": "2026-12-01T00:00:00.000Z", "kind": "entered", "label": "a", "camera": "0"})
+        number = store.add({"at": "2026-12-01T00:00:00.000Z", "kind": "enter", "label": "a", "camera": "0"})
     if store.flush():
         print(number, flush=True)
 """
@@ -166,7 +166,7 @@ import json, resource, sys, time
 from jetson.events import store as module
 module.PAUSE_S, module.WAITING = 0.0, 50
 store = module.Store(sys.argv[1], days=36500).start()
-event = {"at": "2026-12-01T00:00:00.000Z", "kind": "entered", "label": "a", "camera": "0", "note": "x" * 3000}
+event = {"at": "2026-12-01T00:00:00.000Z", "kind": "enter", "label": "a", "camera": "0", "note": "x" * 3000}
 store.add(event); assert store.flush()
 import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (60000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))

@@ -16,7 +16,7 @@ import pytest
 from jetson import files
 from jetson.bundle import manifest, tarball
 from jetson.errors import BadInput, JetmaskError, UsageError
-from jetson.install import cli as install
+from jetson.install import installer as install
 from jetson.install import service
 from jetson.install.store import Store
 
@@ -445,3 +445,21 @@ def test_a_state_folder_that_cannot_be_made_is_told(tmp_path, tiny_bundle):
     (tmp_path / "file").write_text("")
     with pytest.raises((JetmaskError, OSError, UsageError)):
         install.install(Store(str(tmp_path / "file" / "state")), tiny_bundle)
+
+
+@pytest.mark.parametrize(
+    "kind, start, unit",
+    [
+        ("process", ["python3", "serve"], None),
+        ("docker", ["docker", "run", "-d", "image", "serve"], None),
+        ("systemd", ["python3", "serve"], "[Unit]\nA=b\n[Service]\nType=notify\n"),
+    ],
+)
+def test_a_variable_reaches_the_runner_however_it_is_kept_running(kind, start, unit):
+    made = service.with_environment({"kind": kind, "start": start, "unit": unit}, "NAME", "1")
+    assert made["env"] == {"NAME": "1"}
+    if kind == "docker":
+        assert made["start"] == ["docker", "run", "-e", "NAME=1", "-d", "image", "serve"]
+    else:
+        assert made["start"] == start
+    assert made["unit"] == (unit and "[Unit]\nA=b\n[Service]\nEnvironment=NAME=1\nType=notify\n")

@@ -11,7 +11,7 @@ import pytest
 
 from jetson import files
 from jetson.bundle import manifest
-from jetson.install import cli as install
+from jetson.install import installer as install
 from jetson.install import leftovers
 from jetson.install.store import Store
 

@@ -254,7 +254,29 @@ def test_what_was_long_before_the_start_is_not_the_present(tmp_path, away_s, loo
 
 def test_identity_is_the_camera_not_its_options():
     assert drift.identity(source.parse(WORN)) == drift.identity(source.parse(AS_NEW)) == "synthetic:"
-    assert "secret" not in drift.identity(source.parse("rtsp://me:secret@host/a"))
+    for uri in ("rtsp://me:secret@host/a", "rtsp://host/secret/a", "http://host/a?auth=secret"):
+        assert "secret" not in drift.identity(source.parse(uri))
+    # Two cameras of one recorder are two; a new password makes no new camera.
+    one, two = (drift.identity(source.parse(f"rtsp://me:a@host/ch{number}")) for number in (1, 2))
+    assert one != two and one == drift.identity(source.parse("rtsp://you:b@host/ch1"))
+
+
+def test_what_was_learnt_under_a_former_name_is_gone_on_with(tmp_path):
+    """Earlier versions wrote a camera's address there, with a part of what is secret in it."""
+    path = str(tmp_path / "drift.json")
+    camera = source.parse("rtsp://me:secret@host/ch1?key=hidden")
+    first = drift.Drift(path, [drift._former_identity(camera)], 7.0)
+    first.see(0, np.full((64, 64, 3), 90, np.uint8))
+    first.save()
+    with open(path) as file:
+        assert "rtsp://***@host/ch1?key=hidden" in file.read()
+    made = drift.open_for(path, 7.0, [camera], lambda *_: None, pytest.fail)
+    assert made._series[0]["brightness"].open is not None
+    made.save()
+    made.stop()
+    with open(path) as file:
+        text = file.read()
+    assert "hidden" not in text and drift.identity(camera) in text
 
 
 @pytest.mark.parametrize(
@@ -410,3 +432,20 @@ def test_a_real_hour_as_before_then_worn(tmp_path):
         print(f"worn: {metrics(made)['jetmask_drift']:.2f}, {made.camera()['drift']['reason']}")
         assert any("/drift" in warning for warning in made.state()["warnings"])
         assert any(event["kind"] == "camera drifted" for event in made.state()["events"])
+
+
+def test_what_a_power_cut_can_lose_is_five_minutes(tmp_path, monkeypatch):
+    """The file is written when five minutes have passed since it was, and at the end."""
+    watched = Watched(str(tmp_path / "drift.json"))
+    saved = []
+
+    def wait(seconds):
+        watched.now += 50
+        return watched.now > 1000
+
+    monkeypatch.setattr(watched.drift, "_slice_s", 3600.0)
+    monkeypatch.setattr(watched.drift._stop, "wait", wait)
+    monkeypatch.setattr(watched.drift, "judge", lambda: None)
+    monkeypatch.setattr(watched.drift, "save", lambda: saved.append(watched.now))
+    watched.drift._run()
+    assert saved == [300, 600, 900, 1050]

@@ -1,10 +1,13 @@
 """The events file: what is there already, what a power cut left, a disk that takes no more."""
 
+import contextlib
 import json
 import os
+import random
 import resource
 import signal
 
+from jetson.monitor import journal
 from jetson.monitor.journal import Journal
 
 
@@ -75,3 +78,92 @@ def test_a_full_disk_is_told_and_the_end_is_orderly(tmp_path):
     assert again.add("enter")["number"] == 2
     again.close()
     assert [row["number"] for row in rows(path)] == [1, 2]
+
+
+@contextlib.contextmanager
+def full(path, left=0):
+    """The disk takes only `left` further bytes of this file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + left, before[1]))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_a_disk_that_is_full_again_and_again_costs_no_event(tmp_path):
+    """663 events, of which 360 come while the disk takes nothing, or a part of one."""
+    path, draw, count = tmp_path / "events.jsonl", random.Random(1), 0
+    made = Journal(str(path))
+    for turn in range(6):
+        for _ in range(50):
+            made.add("enter", pad="z" * draw.randrange(400))
+        with full(path, draw.choice([0, 37, 4096])):
+            for _ in range(60):
+                made.add("enter", pad="z" * draw.randrange(400))
+            assert "events are not written" in made.error and "wait in memory" in made.error
+            assert 0 < made.state()["waiting"] <= 60
+            assert path.read_bytes().endswith(b"}\n")  # no half line, whatever the disk has taken
+        made.retry() if turn % 2 else made.add("leave")
+        count += 110 if turn % 2 else 111
+        assert made.error == "" and made.state() == {"waiting": 0, "dropped": 0, "error": ""}
+    made.close()
+    assert [row["number"] for row in rows(path)] == list(range(1, count + 1))
+
+
+def test_what_memory_cannot_hold_is_counted_and_stays_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "MEMORY", 5)
+    path = tmp_path / "events.jsonl"
+    made = Journal(str(path))
+    made.add("enter")
+    with full(path):
+        for _ in range(8):
+            made.add("enter")
+        assert made.state()["waiting"] == 5 and "3 were lost" in made.error
+    made.add("leave")
+    assert [row["number"] for row in rows(path)] == [1, 5, 6, 7, 8, 9, 10]
+    assert made.state() == {"waiting": 0, "dropped": 3, "error": "3 events were lost while the disk took none"}
+    made.close()
+
+
+def test_large_events_are_bounded_by_their_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "MEMORY_BYTES", 10000)
+    path = tmp_path / "events.jsonl"
+    made = Journal(str(path))
+    with full(path):
+        for _ in range(50):
+            made.add("enter", pad="z" * 1000)
+    assert 5 <= made.state()["waiting"] <= 9 and made.dropped == 50 - made.state()["waiting"]
+    made.close()
+
+
+def test_half_a_line_that_cannot_be_cut_off_spoils_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "events.jsonl"
+    made = Journal(str(path))
+    made.add("enter")
+
+    def refuse(*_):
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patch, full(path, 20):
+        patch.setattr(os, "ftruncate", refuse)
+        made.add("leave")
+        assert not path.read_bytes().endswith(b"\n")
+    made.add("enter")
+    made.close()
+    good = []
+    for line in path.read_text().splitlines():
+        with contextlib.suppress(ValueError):
+            good.append(json.loads(line)["number"])
+    assert good == [1, 2, 3]
+
+
+def test_the_end_writes_what_waits(tmp_path):
+    path = tmp_path / "events.jsonl"
+    made = Journal(str(path))
+    with full(path):
+        made.add("enter")
+    made.close()
+    assert [row["number"] for row in rows(path)] == [1]

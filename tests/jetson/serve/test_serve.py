@@ -401,6 +401,36 @@ def test_once_ends_at_the_end_with_every_frame(tiny_bundle, clip, tmp_path):
     assert code == 0 and "ended after 90 results" in text, text
 
 
+def test_once_with_a_file_that_is_cut_off_keeps_what_was_found_and_tells_where(tiny_bundle, clip, tmp_path):
+    path, events = tmp_path / "cut.avi", tmp_path / "events.jsonl"
+    with open(clip, "rb") as file:
+        data = file.read()
+    path.write_bytes(data[: len(data) * 2 // 3])
+    options = ["--once", "--every-frame", "--port", "0", "--tradeoff", "off", "--events", events]
+    code, text = run(tiny_bundle, "--source", path, *options)
+    lines = [line for line in text.splitlines() if "breaks off at" in line and "error:" in line]
+    assert code == 3 and len(lines) == 1 and " s of 3.0 s" in lines[0], text
+    told = [json.loads(line) for line in events.read_text().splitlines()]
+    entered = {event["person"] for event in told if event["kind"] == "enter"}
+    left = [event for event in told if event["kind"] == "leave"]
+    # Whoever is there at the end leaves, with a time of dwelling in the file's own seconds.
+    assert entered and {event["person"] for event in left} == entered
+    assert all(0 < event["second"] < 2.1 and event["began"] < event["at"] for event in left)
+    assert not [event for event in told if event["kind"].startswith("camera")]
+
+
+def test_once_reads_each_frame_at_its_own_time_too(tiny_bundle, clip):
+    code, text = run(tiny_bundle, "--source", clip, "--once", "--port", "0", "--tradeoff", "off")
+    assert code == 0 and "ended after 90 results" in text, text
+
+
+def test_sources_from_a_list(tiny_bundle, clip, tmp_path):
+    (tmp_path / "cameras.txt").write_text(f"{clip}\n# and drawn ones\nsynthetic://?size=160x120&frames=20\n")
+    options = ["--once", "--every-frame", "--port", "0", "--tradeoff", "off"]
+    code, text = run(tiny_bundle, "--source", tmp_path / "cameras.txt", *options)
+    assert code == 0 and "ended after 110 results" in text, text
+
+
 def test_once_with_a_file_that_cannot_be_read_ends_with_its_name(tiny_bundle, clip, tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"\0\1\2 not a video")
     code, text = run(
@@ -781,3 +811,36 @@ def test_memory_within_3_percent_over_20_minutes(root):
             )
         )
         assert late <= 1.03 * early, (early, late)
+
+
+def test_events_are_kept_over_a_restart_and_asked_over_http(tiny_bundle, clip, tmp_path):
+    path = str(tmp_path / "events.sqlite3")
+    options = ["--history", path, "--tradeoff", "off"]
+
+    def stored(running):
+        return json.loads(running.get("/api/v1/events?count=1000")[2].decode())["events"]
+
+    with Serving(tiny_bundle, clip, options=options) as first:
+        wait_for(lambda: [event for event in stored(first) if event["kind"] == "enter"], "an event in the file")
+        first.end(signal.SIGKILL)
+    with Serving(tiny_bundle, clip, options=options) as second:
+        wait_for(lambda: len(stored(second)) >= 1, "the events of before")
+        numbers = [event["number"] for event in stored(second)]
+        assert numbers == list(range(numbers[0], 0, -1))
+        hours = json.loads(second.get("/api/v1/hours")[2].decode())["rows"]
+        assert sum(sum(row["persons"].values()) for row in hours) >= 1
+        assert second.get("/api/v1/events.csv")[2].startswith(b"number,at,kind,camera")
+        assert b"history.js" in second.get("/history")[2]
+
+
+def test_a_history_that_was_named_and_is_no_use_is_told(tiny_bundle, clip, tmp_path):
+    with Serving(tiny_bundle, clip, options=["--tradeoff", "off"]) as without:
+        assert without.get("/api/v1/events")[0] == 404
+    done = subprocess.run(
+        [sys.executable, "-m", "jetson", "serve", tiny_bundle, "--source", clip, "--port", "0"]
+        + ["--history", str(tmp_path / "nowhere" / "events.sqlite3")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert done.returncode == 3 and b"nowhere" in done.stderr

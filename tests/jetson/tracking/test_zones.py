@@ -141,6 +141,11 @@ def test_comments_pixels_and_cameras():
     assert found[1].points.tolist() == [[0, 0], [0.5, 0], [0.5, 0.5]]
 
 
+def test_a_picture_of_sixteen_pixels_is_one():
+    (zone,) = zones.parse("pixels 16x16\nline 0 a 0,0 16,16\n")
+    np.testing.assert_allclose(zone.points, [[0, 0], [1, 1]])
+
+
 @pytest.mark.parametrize(
     "text, line, words",
     [
@@ -158,6 +163,8 @@ def test_comments_pixels_and_cameras():
         ("line 0 a 10,20 300,200", 1, "outside the picture"),
         ("pixels 100x100\nline 0 a 0,0 101,5", 2, "outside"),
         ("pixels 5", 1, "size of a picture"),
+        ("pixels 15x480", 1, "size of a picture"),
+        ("pixels 640x15", 1, "size of a picture"),
         ("polygon 0 a 0,0 1,1", 1, "3 to 64 points, not 2"),
         ("polygon 0 a 0,0 1,1 1,0 0,1", 1, "crosses itself: the sides from point 1 to 2 and from point 3 to 4 meet"),
         ("polygon 0 a 0,0 1,0 1,1 0.5,0 0,1", 1, "crosses itself"),  # a corner on another side

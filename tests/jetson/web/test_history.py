@@ -26,7 +26,7 @@ def site(tmp_path, monkeypatch):
         store.add(
             {
                 "at": stamp(START + 3000 * n),
-                "kind": "entered",
+                "kind": "enter",
                 "camera": "gate" if n % 2 else "=yard",
                 "label": "without_mask" if n % 3 == 0 else "with_mask",
                 "person": n,

@@ -82,9 +82,34 @@ def test_a_host_is_asked_of_http_1_1_alone():
             parse(host=host)
 
 
-def test_bytes_beyond_ascii_are_refused():
-    with pytest.raises(BadRequest):
-        parse("GET / HTTP/1.1", "A: \xe4")
+def test_bytes_beyond_ascii_are_allowed_in_values_alone():
+    """As other sites' cookies have them (RFC 9110, 5.5)."""
+    assert parse("GET / HTTP/1.1", "Cookie: \xe4").headers["cookie"] == "\xe4"
+    for line, field in (("GET /\xe4 HTTP/1.1", "A: b"), ("GET / HTTP/1.1", "\xe4: b")):
+        with pytest.raises(BadRequest):
+            parse(line, field)
+
+
+@pytest.mark.parametrize(
+    "target, host, path, query",
+    [
+        ("http://cam:8080/a?b=1", "cam:8080", "/a", {"b": "1"}),
+        ("HTTPS://cam/", "cam", "/", {}),
+        ("http://cam", "cam", "/", {}),
+        ("http://cam?b=/c", "cam", "/", {"b": "/c"}),
+        ("http://[::1]:80/a", "[::1]:80", "/a", {}),
+    ],
+)
+def test_the_absolute_form_names_the_host(target, host, path, query):
+    request = parse(f"GET {target} HTTP/1.1")
+    assert (request.headers["host"], request.path, request.query) == (host, path, query)
+
+
+@pytest.mark.parametrize("target", ["http://", "http:///a", "http://a@b/", "http://a b/", "ftp://a/", "http://[x/"])
+def test_what_is_no_absolute_form(target):
+    with pytest.raises(BadRequest) as told:
+        parse(f"GET {target} HTTP/1.1")
+    assert told.value.status == 400
 
 
 def test_a_request_is_read_whole():

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from serving import wait_for
 
+from jetson.bundle.classes import MASK_CLASSES
 from jetson.inference.detector import Faces
 from jetson.inference.runner import Result
 from jetson.tracking import tracker as track
@@ -53,7 +54,7 @@ def test_blur_covers_unsure_faces_and_missing_ones():
 def test_boxes_are_drawn_in_the_colour_of_the_voted_class():
     image = np.zeros((240, 320, 3), np.uint8)
     picture.draw(image, result(([100, 100, 160, 170], [0, 0.9, 0])).tracks, 1.0)
-    assert np.abs(image[170, 130].astype(int) - picture.COLOURS[1]).max() < 40  # lines are smoothed
+    assert np.abs(image[170, 130].astype(int) - MASK_CLASSES.colours()[1]).max() < 40  # lines are smoothed
 
 
 def test_labels_at_the_edges_stay_inside():

@@ -9,10 +9,13 @@ import sys
 
 import cv2
 import machine
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from jetson import files
 from jetson.bundle import manifest
+from jetson.engine import onnx_facts
 from jetson.errors import BadInput, DeviceMismatch
 from pipeline.build import engines, trtexec
 
@@ -277,6 +280,39 @@ def test_trtexec_in_the_spelling_of_each_version():
 def test_trtexec_that_would_build_something_else_is_refused(version, precision, error):
     with pytest.raises(error):
         words_of(version, precision)
+
+
+@pytest.mark.parametrize(
+    "inputs, shapes",
+    [
+        ([("images", (1, 3, 640, 640))], None),
+        ([("images", (1, 3, "h", "w"))], "images:1x3x256x416"),
+        ([("x", ("N", 3, "h", "w"))], "x:1x3x256x416"),
+        ([("x", (None, "h", "w", 3))], "x:1x256x416x3"),
+        ([("x", ("N", 3, 224, 224))], "x:1x3x224x224"),
+        ([("x", (1, 3, "h", "w")), ("ratio", ("N",))], "x:1x3x256x416,ratio:1"),
+    ],
+)
+def test_the_shapes_are_those_of_the_files_inputs(inputs, shapes):
+    values = [onnx_facts.Value(name, 1, shape) for name, shape in inputs]
+    assert trtexec.input_shapes(values, (416, 256)) == shapes
+    words = words_of((8, 2), "fp16", shapes=shapes)
+    assert ("--shapes=" + shapes in words) if shapes else not any("--shapes" in word for word in words)
+
+
+def test_what_lint_finds_stands_before_the_command(root, tmp_path):
+    image = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 64, 64])
+    nodes = [
+        helper.make_node("NonZero", ["images"], ["n"], name="odd one"),
+        helper.make_node("Cast", ["n"], ["y"], name="c", to=TensorProto.FLOAT),
+    ]
+    graph = helper.make_graph(nodes, "g", [image], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
+    path = str(tmp_path / "m.onnx")
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7), path)
+    status, out, err = jetmask(root, path, "--target", "nano", "--print-trtexec")
+    assert status == 0 and out.startswith("# mind: odd one: operator NonZero") and "--shapes" not in out, err
+    status, out, _ = jetmask(root, path, "--target", "nano", "--print-trtexec", "--json")
+    assert status == 0 and len(json.loads(out)["findings"]) == 1
 
 
 def test_print_trtexec_of_a_bundle_and_of_a_file(root, tiny_bundle):

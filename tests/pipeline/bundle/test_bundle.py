@@ -18,7 +18,7 @@ from jetson.bundle import manifest, signing, tarball
 from jetson.errors import BadInput, UsageError
 from jetson.evaluation import average_precision
 from jetson.inference import golden
-from jetson.install import cli as install
+from jetson.install import installer as install
 from pipeline.bundle import golden as drawn
 from pipeline.bundle import writer
 from pipeline.latency import cli as predict
@@ -111,7 +111,7 @@ def test_the_manifest_follows_its_published_schema(written, tiny_bundle, root):
 @pytest.mark.parametrize(
     "path,value",
     [
-        (("schema_version",), 2),
+        (("schema_version",), 3),
         (("schema_version",), None),
         (("classes",), []),
         (("variants",), []),

@@ -10,7 +10,7 @@ import pytest
 from jetson import files
 from jetson.bundle import manifest, tarball
 from jetson.errors import JetmaskError
-from jetson.install import cli as install
+from jetson.install import installer as install
 from jetson.install.store import Store
 
 SEED = 20

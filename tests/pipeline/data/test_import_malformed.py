@@ -7,6 +7,8 @@ import os
 
 import cv2
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_import import TRUTH, as_coco, as_kitti, as_voc, as_yolo, coco_document, errors_of, jetmask, picture
 
 from jetson import cli
@@ -80,7 +82,7 @@ def test_a_name_that_no_file_can_have_is_a_missing_image(tmp_path):
     assert {f.kind for f in errors_of(source)} == {"image missing"}
 
 
-@pytest.mark.parametrize("declared", ["gbk", "no-such"])
+@pytest.mark.parametrize("declared", ["no-such", "utf-7x"])
 def test_xml_in_an_encoding_that_the_parser_does_not_know(declared, tmp_path):
     source = as_voc(tmp_path / "s")
     path = source / "annotations" / "a.xml"
@@ -165,3 +167,94 @@ def test_a_file_in_the_way_of_the_folder_is_told(tmp_path):
     for words in (("draw", tmp_path / "file" / "out"), ("import", as_coco(tmp_path / "s"), tmp_path / "file" / "out")):
         assert "a file is where a folder is to be" in jetmask(*words, code=3).stderr
     assert (tmp_path / "file").read_text() == "mine"
+
+
+SMALL = cv2.imencode(".jpg", picture((64, 48), 1))[1].tobytes()
+KEYS = [
+    "images",
+    "annotations",
+    "categories",
+    "id",
+    "image_id",
+    "category_id",
+    "bbox",
+    "file_name",
+    "name",
+    "segmentation",
+    "data",
+    "image",
+    "result",
+    "value",
+    "x",
+    "y",
+    "width",
+    "height",
+    "rotation",
+    "rectanglelabels",
+    "labels",
+    "points",
+    "original_width",
+    "type",
+    "shapes",
+    "label",
+    "shape_type",
+    "imagePath",
+    "imageWidth",
+    "regions",
+    "filename",
+    "shape_attributes",
+    "region_attributes",
+    "coordinates",
+    "view",
+    "metadata",
+    "attribute",
+    "file",
+    "xy",
+    "av",
+    "vid",
+    "fid_list",
+    "_via_img_metadata",
+    "predictions",
+    "was_cancelled",
+    "fname",
+    "options",
+]
+_leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 999)
+    | st.floats()
+    | st.text(max_size=3)
+    | st.sampled_from(["a.jpg", "mask"])
+)
+_json = st.recursive(
+    _leaves,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=6),
+    max_leaves=25,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(content=_json, form=st.sampled_from(["coco", "labelstudio", "labelme", "via", "createml"]))
+def test_no_json_ends_in_a_traceback(content, form, tmp_path_factory):
+    source = tmp_path_factory.mktemp("json")
+    (source / "a.jpg").write_bytes(SMALL)
+    (source / "labels.json").write_text(json.dumps(content))
+    with contextlib.suppress(BadInput):
+        check.check(importer.read(source, form))
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(max_size=80), form=st.sampled_from([".xml", ".csv", ".txt", ".yaml"]), known=st.booleans())
+def test_no_text_ends_in_a_traceback(text, form, known, tmp_path_factory):
+    source = tmp_path_factory.mktemp("text")
+    (source / "a.jpg").write_bytes(SMALL)
+    before = {
+        ".xml": f"<annotation><object><name>{'x'}</name></object>",
+        ".csv": "filename,class,xmin,ymin,xmax,ymax\na.jpg,",
+        ".txt": "0 0.5 0.5 0.1 0.1\n",
+        ".yaml": "names:\n",
+    }[form]
+    (source / f"a{form}").write_text((before if known else "") + text, encoding="utf-8", errors="replace")
+    with contextlib.suppress(BadInput):
+        check.check(importer.read(source))

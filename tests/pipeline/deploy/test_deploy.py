@@ -361,6 +361,18 @@ def test_a_container_deployment_shows_its_flags_in_a_dry_run(device, bundles):
     assert "privileged" not in done.stdout.replace("no-new-privileges", "")
 
 
+@pytest.mark.parametrize("kind", [[], ["--no-container"]])
+def test_int8_anyway_reaches_every_command_on_the_device(bundles, kind):
+    words = [sys.executable, "-m", "pipeline.cli", "deploy", bundles["one"][0], "user@nano", "--source", "csi://0"]
+    words += ["--dry-run", "--int8-anyway", "--variant", "t-320x192-int8", *kind]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if "/bundles/" in line and "install" not in line]
+    verbs = [line for line in lines if " build " in line or " bench " in line or "--self-test" in line]
+    assert len(verbs) >= 3 and all("JETMASK_INT8_ANYWAY=1" in line for line in verbs)
+    assert "JETMASK_INT8_ANYWAY=1" in done.stdout.split("service.json")[1], "the runner opens such an engine too"
+
+
 @pytest.mark.parametrize(
     "words,code,text",
     [

@@ -17,7 +17,7 @@ from test_deploy import Device
 
 from jetson import files
 from jetson.bundle import manifest
-from jetson.install import cli as install
+from jetson.install import installer as install
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"not installed here: {missing()}")
 SEED = 20

@@ -13,7 +13,7 @@ import pytest
 
 from jetson import files
 from jetson.bundle import manifest
-from jetson.install import cli as install
+from jetson.install import installer as install
 
 pytestmark = pytest.mark.skipif(bool(nano.why_not()), reason=f"not here: {nano.why_not()}")
 

@@ -13,7 +13,7 @@ from sshd import Sshd, free_port, missing
 
 from jetson import cli, files
 from jetson.bundle import manifest
-from jetson.install import cli as install
+from jetson.install import installer as install
 from jetson.install import service
 from jetson.install.store import Store
 from pipeline.cli import VERBS

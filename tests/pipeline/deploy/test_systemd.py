@@ -18,7 +18,7 @@ from sshd import free_port
 from jetson import files
 from jetson.bundle import manifest
 from jetson.errors import UsageError
-from jetson.install import cli as install
+from jetson.install import installer as install
 from jetson.install import service as runner
 from jetson.install.store import Store
 from jetson.monitor import status

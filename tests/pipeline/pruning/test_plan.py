@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pruning
 import pytest
 from keras import layers
 
@@ -189,3 +190,52 @@ def test_scores_must_be_finite_and_of_the_groups_size(model):
         with pytest.raises(UsageError) as told:
             pruner.plan_uniform(model, 0.5, {**rising(), **change})
         assert "'b'" in told.value.where
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """A layer that is used twice, a model as a layer beside one of the same names, biases and statistics of all kinds."""
+    image = keras.Input((6, 6, 3), name="picture")
+    twice = layers.Conv2D(8, 3, padding="same", name="twice")
+    x = layers.Conv2D(8, 1, name="a")(image)
+    x = layers.BatchNormalization(name="norm")(twice(layers.ReLU()(twice(x))))
+    block = keras.Sequential([keras.Input((6, 6, 8)), layers.Conv2D(8, 1, name="a"), layers.ReLU()], name="block")
+    return pruning.shake(keras.Model(image, layers.Conv2D(2, 1, name="out")(block(x)), name="whole"))
+
+
+def test_pruned_is_what_zeroed_gives(shared):
+    """In the smaller network, in the silenced one, and in the one whose channels are multiplied by zero."""
+    x = np.random.default_rng(1).normal(0, 1, (2, 6, 6, 3)).astype(np.float32)
+    before = [np.array(w) for w in shared.get_weights()]
+    plan = pruning.drop_at_random(shared, np.random.default_rng(2), 0.5)
+    smaller = pruner.prune(shared, plan)
+    assert smaller.count_params() < shared.count_params() and smaller.name == "whole"
+    assert [layer.name for layer in smaller.layers][0] == "picture"
+    ours = pruning.outputs(smaller, x)
+    assert pruning.difference(ours, pruning.zeroed(shared, plan, x)) < 1e-5
+    assert all(np.array_equal(a, b) for a, b in zip(before, shared.get_weights(), strict=True))
+    names = [layer.name for layer in smaller.layers]
+    assert names.count("twice") == 1 and len(set(names)) == len(names) and {"a", "block_a"} <= set(names)
+    silenced = pruner.silence(keras.models.clone_model(shared), {})
+    silenced.set_weights(before)
+    assert pruner.silence(silenced, plan) is silenced
+    assert pruning.difference(ours, pruning.outputs(silenced, x)) < 1e-5
+
+
+def test_a_plan_that_drops_nothing_changes_nothing(shared):
+    x = np.random.default_rng(1).normal(0, 1, (2, 6, 6, 3)).astype(np.float32)
+    same = pruner.prune(shared, pruner.plan_uniform(shared, 0.0))
+    assert pruning.difference(pruning.outputs(same, x), pruning.outputs(shared, x)) == 0
+
+
+def test_names_that_are_taken_get_a_number():
+    taken = {"a", "block_a", "a_1"}
+    assert pruner._free("block/a", "a", taken) == "a_2" and "a_2" in taken
+    assert pruner._free("block/b", "b", taken) == "b"
+    assert pruner._free("block/b", "b", taken) == "block_b"
+
+
+def test_a_plan_survives_json():
+    plan = pruner.Plan({"a": [1, 3]}, {"a": 8}, {"kind": "own"})
+    assert pruner.Plan.from_dict(plan.to_dict()) == plan
+    assert pruner.Plan.from_dict({"kept": {"a": [3, 1]}, "sizes": {"a": 8}}) == plan._replace(how={})

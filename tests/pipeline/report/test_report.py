@@ -365,7 +365,7 @@ def test_pictures_with_and_without_a_group_leave_nothing_open(tmp_path):
 
 
 def test_the_verb_without_a_report_or_with_half_a_one(tmp_path):
-    with pytest.raises(BadInput, match="no report.json"):
+    with pytest.raises(BadInput, match="nothing to report on"):
         report.command(parse(tmp_path))
     (tmp_path / "report.json").write_text("{")
     with pytest.raises(BadInput, match="report.json"):

@@ -208,6 +208,21 @@ def test_a_print_is_no_face_and_lies_on_none():
     assert changed > 40
 
 
+def test_a_print_may_reach_over_every_edge():
+    """Its part that is in the picture is drawn, up to the last row and column."""
+    edges = np.zeros(4, bool)
+    for seed in range(150):
+        sheet = Sheet(128, SETTINGS)
+        sheet.add(np.array([[54, 20, 74, 100]], np.float32), [0], NONE, (0, 0, 128, 128))
+        for corner in ((2, 2), (112, 2), (2, 112), (112, 112)):
+            sheet.boxes[0] = np.array([*corner, corner[0] + 14, corner[1] + 14], np.float32)
+            before = sheet.image.copy()
+            augment._print(sheet, np.random.default_rng(seed))
+            touched = (sheet.image != before).any(axis=2)
+            edges |= [touched[:, 0].any(), touched[0].any(), touched[:, -1].any(), touched[-1].any()]
+    assert edges[[0, 2, 3]].all()
+
+
 def test_closing_epochs_have_whole_photographs_only():
     """No mosaic and no pasted faces at the end of a training; what is drawn by share 0 is not drawn at all."""
     kinds = []

@@ -157,3 +157,21 @@ def test_box_gradient_is_the_numerical_one():
         step[0, k] = 1e-6
         slope = (loss(tf.constant(start + step)) - loss(tf.constant(start - step))).numpy() / 2e-6
         assert gradient[0, k] == pytest.approx(slope, abs=1e-6)
+
+
+def test_a_network_of_nans_gives_a_loss_of_nan_and_no_cast_of_nan(monkeypatch):
+    """What a cast makes of NaN depends on the processor; without AVX-512 TensorFlow dies of the gather that follows."""
+    cast = ops.cast
+
+    def checked(x, dtype):
+        if "int" in str(dtype) and "int" not in str(getattr(x, "dtype", "int")) and "bool" not in str(x.dtype):
+            assert np.isfinite(np.asarray(x)).all(), "NaN or infinity cast to an integer"
+        return cast(x, dtype)
+
+    monkeypatch.setattr(losses.ops, "cast", checked)
+    boxes, labels = np.array([[[10, 10, 40, 40]]], np.float32), np.zeros((1, 1), np.int32)
+    outputs = []
+    for h, w in GRIDS:
+        outputs += [np.full((1, h, w, c), np.nan, np.float32) for c in (3, 4)]
+    cls, box = losses.detection_loss(outputs, boxes, labels, np.zeros((1, 1, 4), np.float32))
+    assert math.isnan(float(cls)) and math.isnan(float(box))

@@ -21,7 +21,7 @@ from jetson.errors import BadInput, JetmaskError, UsageError
 from pipeline import config as configuration
 from pipeline.models.detector import build, load, save
 from pipeline.pruning import pruner
-from pipeline.training import cli, dataset, train
+from pipeline.training import cli, dataset, train, validation
 
 SETTINGS = [
     "model.size=n",
@@ -115,7 +115,8 @@ def test_killed_and_resumed_ends_like_an_unbroken_run(drawn, tmp_path):
         for name in a.files:
             if name != "state":
                 np.testing.assert_allclose(a[name], b[name], err_msg=name, **ROUNDING)
-    result = json.loads(resumed.stdout)
+    result = json.loads(resumed.stdout.splitlines()[-1])
+    assert result["event"] == "end"
     assert result["epochs"] == 3 and os.path.exists(result["best"]) and os.path.exists(result["last"])
     assert not [p for p in os.listdir(broken) if p.endswith(".part")]
 
@@ -158,7 +159,9 @@ def test_a_resumed_run_goes_by_its_own_config_and_tells_what_is_otherwise(drawn,
     monkeypatch.setattr(
         train,
         "fit",
-        lambda config, *_, **__: asked.append(config) or {"map50": 1.0, "best_epoch": 1, "epochs": 1, "best": ""},
+        lambda config, *_, **__: (
+            asked.append(config) or {"map50": 1.0, "best_epoch": 1, "epochs": 1, "best": "", "classes": ["a"]}
+        ),
     )
 
     def resume(*words):
@@ -192,7 +195,7 @@ def test_more_threads_give_the_same_batches_in_the_same_order(drawn, tmp_path, m
     monkeypatch.setattr(run.learner, "train_on_batch", learn)
     for threads in (1, 4):
         monkeypatch.setattr(train, "PREPARING", threads)
-        run.epoch(batches, keras.callbacks.CallbackList([]), False, "")
+        run.epoch(batches, keras.callbacks.CallbackList([]), "")
     for one, other in zip(seen[1], seen[4], strict=True):
         for a, b in zip(one, other, strict=True):
             np.testing.assert_array_equal(a, b)
@@ -279,7 +282,7 @@ def test_a_teacher_adds_the_distance_to_its_answers(drawn, tmp_path):
     np.testing.assert_allclose(thrice - none, 3 * (once - none), rtol=1e-3)
     run = begun(1, "train.epochs=1", "train.sizes=[[64, 1]]")  # each size is traced: seconds
     before = run.learner.teacher.get_weights()
-    run.fit(progress=0)
+    run.fit()
     for value, wanted in zip(run.learner.teacher.get_weights(), before, strict=True):
         np.testing.assert_array_equal(value, wanted)
     for value, wanted in zip(run.learner.teacher(x, training=False), load(path)(x, training=False), strict=True):
@@ -300,7 +303,9 @@ def test_shipped_weights_go_by_their_name_and_a_file_goes_first(drawn, tmp_path,
 def test_a_plateau_is_counted_across_an_interruption(drawn, tmp_path, monkeypatch):
     """Three validations without a better figure lower the rate, wherever in them the training was stopped."""
     figures = iter([])
-    monkeypatch.setattr(train, "validate", lambda *_: {"map50": next(figures)})
+    judged = lambda *_: validation.Judged({"map50": next(figures), "per_class": {}}, [])  # noqa: E731
+    monkeypatch.setattr(validation.Judge, "judge", judged)
+    monkeypatch.setattr(train.Run, "samples", lambda *_: [])
     monkeypatch.setattr(train.Learner, "train_on_batch", lambda *_, **words: {"cls_loss": 1.0, "box_loss": 1.0})
     config = settings(
         drawn, "train.schedule=plateau", "train.epochs=6", "train.images_per_epoch=4", "train.sizes=[[64, 1]]"

@@ -1,0 +1,1 @@
+"""Photographs for the next training, from the cameras of this device."""

@@ -1,0 +1,1 @@
+"""`jetmask first-light`: the first hour on a device, steered from here."""
