@@ -1,7 +1,6 @@
 """The model card: what a user must know before trusting the model. Written by `python -m benchmarks.ship`."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmarks.readme_table import read
@@ -12,9 +11,43 @@ COMMANDS: dict[str, tuple[tuple[str, str], ...]] = {
     "s": (("s0", "train s"), ("s", "train large --set model.init=runs/s0/last.keras")),
     "sp": (
         ("half", "prune --model runs/s0/last.keras --config sp --macs-ratio 0.5 --floor 0.6 --distill"),
-        ("sp0", "train sp --set model.init=runs/half/best.keras --set model.teacher=runs/s0/last.keras"),
-        ("sp", "train large --set model.init=runs/sp0/last.keras --set model.teacher=runs/s/last.keras"),
+        (
+            "sp1",
+            "train sp --set model.init=runs/half/best.keras --set model.teacher=runs/s0/last.keras "
+            "--set train.batch_size=8 --set train.epochs=52 --set train.seed=2",
+        ),
+        ("teacher", "train mobilenetv2 --set model.init=imagenet"),
+        (
+            "sp2",
+            "train sp --set model.init=runs/sp1/best.keras --set model.teacher=runs/teacher/last.keras "
+            "--set model.teacher_weight=2 --set train.batch_size=8 --set train.epochs=20 --set train.seed=3 "
+            "--set train.closing_epochs=0",
+        ),
+        (
+            "sp3",
+            "train sp --set model.init=runs/sp2/last.keras --set augment.photometric=0.4 --set train.batch_size=8 "
+            "--set train.epochs=14 --set train.learning_rate=1.2e-3 --set train.warmup_steps=60 "
+            "--set train.decay_share=0.7 --set train.closing_epochs=0 --set train.seed=4",
+        ),
+        (
+            "sp4",
+            "train sp --set model.init=runs/sp3/last.keras --set augment.photometric=0.3 --set train.batch_size=8 "
+            "--set train.epochs=54 --set train.closing_epochs=2 --set train.seed=6 "
+            "--set 'train.sizes=[[256,0.22],[320,0.3],[416,0.25],[512,0.14],[640,0.09]]'",
+        ),
+        (
+            "sp",
+            "train large --set model.init=runs/sp4/last.keras --set model.teacher=runs/s/last.keras "
+            "--set train.epochs=14 --set train.images_per_epoch=400 --set train.learning_rate=6e-4 "
+            "--set train.warmup_steps=40 --set train.decay_share=0.8 --set train.closing_epochs=1 "
+            "--set train.ema=0.995 --set train.seed=12",
+        ),
     ),
+}
+# The averages of weights that are shipped, after the runs above.
+AVERAGES = {
+    "s": "runs/s/average.keras 0.75=runs/s/last.keras 0.25=runs/s0/last.keras",
+    "sp": "runs/sp/average.keras 0.7=runs/sp/last.keras 0.2=runs/sp4/last.keras 0.1=runs/sp3/last.keras",
 }
 
 INTRODUCTION = """\
@@ -160,6 +193,8 @@ def _retrain(paths: Mapping[str, str]) -> str:
     lines = ["## Retrain\n\n```sh"]
     for name in paths:
         lines += [f"jetmask {words} --data DIR --out runs/{run}" for run, words in COMMANDS.get(name, ())]
-    models = " ".join(f"{name}=runs/{name}/{Path(path).name}" for name, path in paths.items())
+        lines += [f"python -m benchmarks.average {AVERAGES[name]}"] if name in AVERAGES else []
+    ends = {name: "average" if name in AVERAGES else "last" for name in paths}
+    models = " ".join(f"{name}=runs/{name}/{end}.keras" for name, end in ends.items())
     lines += [f"python -m benchmarks.ship --data DIR {models}", "```\n"]
     return "\n".join(lines)

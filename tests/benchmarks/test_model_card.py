@@ -16,7 +16,7 @@ def test_the_card_names_what_is_in_the_bundle_and_nothing_else():
     text = model_card.card({"s": "runs/s/last.keras"}, vals, {"s-416x256-fp32": TEST, "s-lost": TEST}, 0.47, "A note.")
     assert "| s-416x256-fp32 | 82.3 | 80.0 | 70.0 | – | 99.0 | 100 |" in text
     assert "s-lost" not in text and "`sp` also learned" not in text and "A note." in text and "0.47" in text
-    assert "runs/sp/" not in text and "python -m benchmarks.ship --data DIR s=runs/s/last.keras" in text
+    assert "runs/sp/" not in text and "python -m benchmarks.ship --data DIR s=runs/s/average.keras" in text
     assert max(map(len, text.splitlines())) > 120  # paragraphs are single lines: a page breaks them
 
 
