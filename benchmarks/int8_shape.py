@@ -13,11 +13,13 @@ import io
 import os
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from benchmarks import machine
 from jetson import files
+from jetson.engine.calibration import Table
 from jetson.engine.onnx import OnnxEngine
 from pipeline.graphs import edit as graphs
 from pipeline.quantization import calibrate, quantize
@@ -38,12 +40,12 @@ FIELDS = [
 ]
 
 
-def forms(onnx, table, blobs, folder):
+def forms(onnx: str, table: Table, blobs: Sequence[np.ndarray], folder: str) -> dict[str, str]:
     """{name: path} of the forms compared; the first is what the others are held against."""
     graph = graphs.read(onnx).graph
     made = {"fp32": onnx}
 
-    def add(name, write, *rest, **more):
+    def add(name: str, write: Callable[..., str], *rest: Table, **more: Sequence[str]) -> None:
         made[name] = write(onnx, *rest, os.path.join(folder, f"{len(made)}.onnx"), **more)
 
     add("fp16 typed", quantize.fp16)
@@ -59,14 +61,14 @@ def forms(onnx, table, blobs, folder):
     return made
 
 
-def _static(onnx, blobs, path, kind):
+def _static(onnx: str, blobs: Sequence[np.ndarray], path: str, kind: str) -> str:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
-        def __init__(self):
+        def __init__(self) -> None:
             self.rest = iter(blobs)
 
-        def get_next(self):
+        def get_next(self) -> dict[str, np.ndarray] | None:
             blob = next(self.rest, None)
             return None if blob is None else {"image": blob}
 
@@ -83,7 +85,9 @@ def _static(onnx, blobs, path, kind):
     return path
 
 
-def measure(paths, input_wh, rounds, blob):
+def measure(
+    paths: dict[str, str], input_wh: tuple[int, int], rounds: int, blob: np.ndarray
+) -> tuple[dict[str, tuple[float, float]], dict[str, float]]:
     """{name: (p50, min) of the CPU time in ms} and {name: worst head's signal-to-noise ratio in dB}."""
     from pipeline.quantization.sensitivity import snr_db
 
@@ -91,7 +95,7 @@ def measure(paths, input_wh, rounds, blob):
     outputs = {name: engine.infer(blob) for name, engine in engines.items()}
     reference = outputs[next(iter(paths))]
     noise = {name: min(snr_db(reference[head], out[head]) for head in reference) for name, out in outputs.items()}
-    times = {name: [] for name in engines}
+    times: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(rounds):
         for name, engine in engines.items():
             started = time.thread_time()
@@ -100,7 +104,7 @@ def measure(paths, input_wh, rounds, blob):
     return {name: (float(np.median(t)), min(t)) for name, t in times.items()}, noise
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--onnx", required=True)
     parser.add_argument("--data", required=True, help="SPLIT_DIR to calibrate on")
