@@ -42,7 +42,7 @@ FIELDS = (
 )
 
 
-def published() -> list:
+def published() -> list[dict[str, Any]]:
     """The rows of nano.csv as dicts, with `wh`, `ms` and `kind` ("engine" or "end to end") added."""
     with open(PUBLISHED, newline="") as handle:
         rows: list[dict[str, Any]] = [dict(row) for row in csv.DictReader(handle)]

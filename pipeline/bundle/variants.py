@@ -190,7 +190,7 @@ def ap_entries(results: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], di
             "map50": round(r["map50"], 2),
             "split": r["split"],
             "images": r["counts"]["images"],
-            "per_class": _rounded(average_precision.every_class(r)),
+            "per_class": _rounded(average_precision.every_class(dict(r))),
             "by_size": _rounded(r["by_size"]),
             "class_counts": r["counts"]["per_class"],
         }

@@ -68,7 +68,7 @@ for name in MemTotal MemAvailable SwapFree; do
     say "$name" "$(sed -n "s/^$name: *\([0-9]*\) kB/\1/p" /proc/meminfo)"
 done
 say cameras "$(for camera in /dev/video*; do test -c "$camera" && printf '%s ' "$camera"; done)"
-say camera_names "$(for camera in $VIDEO4LINUX/video*; do test -e "$camera/name" &&
+say camera_names "$(for camera in "$VIDEO4LINUX"/video*; do test -e "$camera/name" &&
     printf '/dev/%s=%s;' "$(basename "$camera")" "$(tr -d '\n;=' <"$camera/name")"; done)"
 say closed "$(for camera in /dev/video*; do
     test -c "$camera" && ! { test -r "$camera" && test -w "$camera"; } && printf '%s ' "$camera"; done)"
