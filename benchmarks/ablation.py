@@ -14,8 +14,9 @@ import argparse
 import csv
 import io
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from benchmarks.machine import describe
 from jetson import files
@@ -85,10 +86,10 @@ class Choice(NamedTuple):
 
     choice: str
     value: str
-    overrides: tuple = ()
+    overrides: tuple[str, ...] = ()
 
 
-def choices(model: Any) -> Any:
+def choices(model: str) -> list[Choice]:
     """All trainings, the baseline first. An optimizer comes with a rate that is usual for it: one rate for all would
     compare rates."""
     rows = [Choice("baseline", "adamw, trapezoid, batch 16, all augmentation, average on, random weights")]
@@ -123,18 +124,31 @@ def choices(model: Any) -> Any:
     return rows
 
 
+class Settings(NamedTuple):
+    """Of all trainings of a run. data: folder with train/ and val/; images: that each training sees; imagenet: the
+    weights, or their name; overrides: KEY=VALUE; runs: folder of the trainings; out: the CSV file."""
+
+    data: str
+    model: str
+    images: int
+    imagenet: str
+    overrides: tuple[str, ...]
+    runs: str
+    out: str
+
+
 class Ablation:
     """The table in its file, and the trainings that are not in it yet."""
 
-    def __init__(self, args: argparse.Namespace, say: Any) -> None:
-        self.args, self.say, self.out = args, say, Path(args.out)
-        self.rows = []
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        self.settings, self.say, self.out = settings, say, Path(settings.out)
+        self.rows: list[dict[str, str]] = []
         if self.out.exists():
             with open(self.out, newline="", encoding="utf-8") as handle:
                 self.rows = list(csv.DictReader(handle))
 
-    def run(self, wanted: Any) -> None:
-        baseline = choices(self.args.model)[0]
+    def run(self, wanted: Sequence[Choice]) -> None:
+        baseline = choices(self.settings.model)[0]
         for choice in wanted:
             for seed in SEEDS:
                 if choice != baseline:
@@ -143,14 +157,14 @@ class Ablation:
                 if choice == baseline or abs(float(row["difference"])) >= CLOSE:
                     break
 
-    def row(self, choice: Any, seed: int) -> Any:
+    def row(self, choice: Choice, seed: int) -> dict[str, str]:
         """The row of one training; trained when the table has none."""
         key = {
             "choice": choice.choice,
             "value": choice.value,
             "seed": str(seed),
-            "images": str(self.args.images),
-            "model": self.args.model,
+            "images": str(self.settings.images),
+            "model": self.settings.model,
         }
         for row in self.rows:
             if all(row[name] == value for name, value in key.items()):
@@ -162,24 +176,26 @@ class Ablation:
 
         self.say(f"{choice.choice}: {choice.value}, seed {seed}")
         config = configuration.load(
-            self.args.model,
+            self.settings.model,
             [
                 *SHORT,
-                f"train.images_per_epoch={int(max(1, self.args.images // EPOCHS))}",
+                f"train.images_per_epoch={int(max(1, self.settings.images // EPOCHS))}",
                 *choice.overrides,
-                *self.args.set,
+                *self.settings.overrides,
                 f"train.seed={seed}",
             ],
         )
         if config.model.init == configuration.IMAGENET:
-            config.model.init = self.args.imagenet
-        config.data.root = self.args.data
+            config.model.init = self.settings.imagenet
+        config.data.root = self.settings.data
         value = "".join(c if c.isalnum() else "_" for c in choice.value)
-        name = f"{self.args.model}-{self.args.images}-{choice.choice}-{value}-{seed}"
-        folder = Path(self.args.runs) / name
+        name = f"{self.settings.model}-{self.settings.images}-{choice.choice}-{value}-{seed}"
+        folder = Path(self.settings.runs) / name
         result = train.fit(config, folder, resume=(folder / "checkpoint.npz").exists(), progress=1)
         net = load(result["last"])
-        found = {side: train.validate(net, Path(self.args.data) / config.data.val, (side, side)) for side in (320, 416)}
+        found = {
+            side: train.validate(net, Path(self.settings.data) / config.data.val, (side, side)) for side in (320, 416)
+        }
         baseline = next(
             (
                 row
@@ -215,7 +231,7 @@ class Ablation:
         files.write_text(str(self.out), text.getvalue())
 
 
-def main(argv: list[str] | None = None) -> Any:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder with train/ and val/")
     parser.add_argument("--model", default="n", help="preset that is trained (default: %(default)s)")
@@ -232,7 +248,6 @@ def main(argv: list[str] | None = None) -> Any:
     parser.add_argument("--runs", default="runs/ablation", help="folder of the trainings; what is there is not redone")
     parser.add_argument("--out", default=str(OUT))
     args = parser.parse_args(argv)
-    args.data = str(Path(args.data).absolute())
     wanted = choices(args.model)
     if args.list:
         print("\n".join(f"{row[0]:16} {row[1]}" for row in wanted))
@@ -244,7 +259,9 @@ def main(argv: list[str] | None = None) -> Any:
                 raise UsageError(f"no choice is called {name!r}", where="--only", expected="one of " + ", ".join(names))
         if args.images < EPOCHS:
             raise UsageError(f"{args.images} images", where="--images", expected=f"{EPOCHS} or more")
-        ablation = Ablation(args, lambda text: print(text, file=sys.stderr, flush=True))
+        data = str(Path(args.data).absolute())
+        settings = Settings(data, args.model, args.images, args.imagenet, tuple(args.set), args.runs, args.out)
+        ablation = Ablation(settings, lambda text: print(text, file=sys.stderr, flush=True))
         ablation.run([row for row in wanted if not args.only or row.choice in args.only])
     except JetmaskError as error:
         print(error, file=sys.stderr)

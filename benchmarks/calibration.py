@@ -14,11 +14,12 @@ import io
 import os
 import sys
 import tempfile
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from benchmarks import machine
 from jetson import files
+from jetson.engine.calibration import Table
 from jetson.evaluation import average_precision
 from pipeline.evaluation import gate
 from pipeline.graphs import edit as graphs
@@ -47,20 +48,21 @@ METHODS = ("minmax", "percentile", "mse", "entropy")
 FORMS = {"int8-cpu": quantize.int8_cpu, "int8": quantize.int8_tensorrt}
 
 
-def measure(args: argparse.Namespace, folder: Path | str) -> Any:
-    """Yield the rows, one by one as they are measured."""
-    truths = average_precision.load_split(args.val)
-    input_wh = calibrate.size(args.input_wh)
-    before = gate.of_onnx(args.onnx, truths, input_wh)
-    graph = graphs.read(args.onnx).graph
+def measure(onnx: str, residuals: str | None, data: str, val: str, size: str, folder: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows, one by one as they are measured. residuals: the same model exported with --keep-residuals; size:
+    WxH; folder: for the files that are made."""
+    truths = average_precision.load_split(val)
+    input_wh = calibrate.size(size)
+    before = gate.of_onnx(onnx, truths, input_wh)
+    graph = graphs.read(onnx).graph
     common = {
         "val_images": len(truths),
-        "input_wh": args.input_wh,
-        "onnx_sha256": files.sha256(args.onnx)[:16],
+        "input_wh": size,
+        "onnx_sha256": files.sha256(onnx)[:16],
         "machine": machine.describe("onnxruntime"),
     }
     yield {"question": "reference", "form": "fp32", "map50": average_precision.map50(truths, before), **common}
-    half = quantize.fp16(args.onnx, os.path.join(folder, "fp16.onnx"))
+    half = quantize.fp16(onnx, os.path.join(folder, "fp16.onnx"))
     found = gate.compare(truths, before, gate.of_onnx(half, truths, input_wh))
     yield {
         "question": "reference",
@@ -72,8 +74,10 @@ def measure(args: argparse.Namespace, folder: Path | str) -> Any:
         **common,
     }
 
-    def row(question: Any, form: Any, table: Any, seed: int, keep: Any = None) -> dict[str, Any]:
-        path = FORMS[form](args.onnx, table, os.path.join(folder, "int8.onnx"), keep=keep)
+    def row(
+        question: str, form: str, table: Table, seed: int, source: str = onnx, keep: Sequence[str] | None = None
+    ) -> dict[str, Any]:
+        path = FORMS[form](source, table, os.path.join(folder, "int8.onnx"), keep=keep)
         verdict = gate.compare(truths, before, gate.of_onnx(path, truths, input_wh))
         return {
             "question": question,
@@ -89,8 +93,8 @@ def measure(args: argparse.Namespace, folder: Path | str) -> Any:
             **common,
         }
 
-    def table(count: Any, seed: int, method: Any) -> Any:
-        return calibrate.collect(args.onnx, calibrate.select(args.data, count, seed), input_wh, method)
+    def table(count: int, seed: int, method: str, source: str = onnx) -> Table:
+        return calibrate.collect(source, calibrate.select(data, count, seed), input_wh, method)
 
     for method in METHODS:
         usual = table(USUAL, 0, method)
@@ -103,14 +107,13 @@ def measure(args: argparse.Namespace, folder: Path | str) -> Any:
     for count in COUNTS:
         for seed in SEEDS:
             yield row("images", "int8-cpu", table(count, seed, METHOD), seed)
-    if args.kept:
-        args.onnx = args.kept
-        kept = table(USUAL, 0, METHOD)
+    if residuals:
+        own = table(USUAL, 0, METHOD, residuals)
         for form in FORMS:
-            yield row("residuals kept", form, kept, 0)
+            yield row("residuals kept", form, own, 0, residuals)
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--onnx", required=True)
     parser.add_argument("--kept", help="the same model exported with --keep-residuals")
@@ -123,7 +126,7 @@ def main(argv: list[str] | None = None) -> None:
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
     with tempfile.TemporaryDirectory(prefix="jetmask-calibration-") as folder:
-        for row in measure(args, folder):
+        for row in measure(args.onnx, args.kept, args.data, args.val, args.input_wh, folder):
             row = {key: f"{value:.2f}" if isinstance(value, float) else value for key, value in row.items()}
             writer.writerow(row)
             print({key: value for key, value in row.items() if key in FIELDS[:10]}, file=sys.stderr, flush=True)

@@ -9,9 +9,9 @@ figure on drawings, named so). Rows replace benchmarks/results/false_alarms.csv.
 
 import argparse
 import csv
-import functools
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -79,8 +79,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--variant", nargs="+", default=["s-416x256-fp32", "s-640x384-fp32", "s-416x256-int8-cpu"])
     args = parser.parse_args(argv)
-    sets = [("negatives/, the third that is held out", lambda: negatives(args.data))]
-    sets += [("clip " + name, functools.partial(clip, args.data / "clips" / name)) for name in CLIPS]
+    sets: list[tuple[str, Callable[[], Iterator[np.ndarray]]]] = [
+        ("negatives/, the third that is held out", partial(negatives, args.data))
+    ]
+    sets += [("clip " + name, partial(clip, args.data / "clips" / name)) for name in CLIPS]
     sets.append(("drawn bare heads with beards, hands, scarves, cups", bare_heads))
     text = io.StringIO()
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")

@@ -13,13 +13,13 @@ import io
 import os
 import tempfile
 import time
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from benchmarks import machine
 from jetson import files
+from jetson.engine.calibration import Table
 from jetson.engine.onnx import OnnxEngine
 from pipeline.graphs import edit as graphs
 from pipeline.quantization import calibrate, quantize
@@ -40,12 +40,12 @@ FIELDS = [
 ]
 
 
-def forms(onnx: Any, table: Any, blobs: Any, folder: Path | str) -> Any:
+def forms(onnx: str, table: Table, blobs: Sequence[np.ndarray], folder: str) -> dict[str, str]:
     """{name: path} of the forms compared; the first is what the others are held against."""
     graph = graphs.read(onnx).graph
     made = {"fp32": onnx}
 
-    def add(name: str, write: Any, *rest: Any, **more: Any) -> None:
+    def add(name: str, write: Callable[..., str], *rest: Table, **more: Sequence[str]) -> None:
         made[name] = write(onnx, *rest, os.path.join(folder, f"{len(made)}.onnx"), **more)
 
     add("fp16 typed", quantize.fp16)
@@ -61,14 +61,14 @@ def forms(onnx: Any, table: Any, blobs: Any, folder: Path | str) -> Any:
     return made
 
 
-def _static(onnx: Any, blobs: Any, path: Path | str, kind: Any) -> Any:
+def _static(onnx: str, blobs: Sequence[np.ndarray], path: str, kind: str) -> str:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self.rest = iter(blobs)
 
-        def get_next(self) -> Any:
+        def get_next(self) -> dict[str, np.ndarray] | None:
             blob = next(self.rest, None)
             return None if blob is None else {"image": blob}
 
@@ -85,7 +85,9 @@ def _static(onnx: Any, blobs: Any, path: Path | str, kind: Any) -> Any:
     return path
 
 
-def measure(paths: Any, input_wh: Any, rounds: Any, blob: Any) -> Any:
+def measure(
+    paths: dict[str, str], input_wh: tuple[int, int], rounds: int, blob: np.ndarray
+) -> tuple[dict[str, tuple[float, float]], dict[str, float]]:
     """{name: (p50, min) of the CPU time in ms} and {name: worst head's signal-to-noise ratio in dB}."""
     from pipeline.quantization.sensitivity import snr_db
 
@@ -102,7 +104,7 @@ def measure(paths: Any, input_wh: Any, rounds: Any, blob: Any) -> Any:
     return {name: (float(np.median(t)), min(t)) for name, t in times.items()}, noise
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--onnx", required=True)
     parser.add_argument("--data", required=True, help="SPLIT_DIR to calibrate on")

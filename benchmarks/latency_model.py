@@ -45,7 +45,7 @@ FIELDS = (
 def published() -> list[dict[str, Any]]:
     """The rows of nano.csv as dicts, with `wh`, `ms` and `kind` ("engine" or "end to end") added."""
     with open(PUBLISHED, newline="") as handle:
-        rows: list[dict[str, Any]] = list(csv.DictReader(handle))
+        rows: list[dict[str, Any]] = [dict(row) for row in csv.DictReader(handle)]
     for row in rows:
         height, width = map(int, row["input_hw"].split("x"))
         row["wh"] = (width, height)

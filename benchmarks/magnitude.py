@@ -4,8 +4,8 @@ It makes the file smaller once it is compressed. It makes nothing faster on the 
 for such patterns (benchmarks/pruning.py has both figures). For speed, remove channels: pipeline/pruning/pruner.py.
 """
 
+import os
 import zlib
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -21,7 +21,9 @@ class PolynomialSparsity(keras.callbacks.Callback):
     which the share rises from `initial`; every: steps between new masks. Weights that a mask holds stay zero.
     """
 
-    def __init__(self, net: Any, final: Any, begin: Any, end: Any, initial: Any = 0.0, every: Any = 20) -> None:
+    def __init__(
+        self, net: keras.Model, final: float, begin: int, end: int, initial: float = 0.0, every: int = 20
+    ) -> None:
         super().__init__()
         if not (0 <= initial <= final < 1 and 0 <= begin < end and every >= 1):
             raise UsageError(
@@ -29,15 +31,15 @@ class PolynomialSparsity(keras.callbacks.Callback):
                 expected="0 <= initial <= final < 1 and 0 <= begin < end",
             )
         self.net, self.initial, self.final, self.begin, self.end, self.every = net, initial, final, begin, end, every
-        self.masks: Any = None
+        self.masks: list[np.ndarray] | None = None
         self.last: int | None = None
 
-    def sparsity(self, step: Any) -> Any:
+    def sparsity(self, step: int) -> float:
         """The wanted share of zeros at a step."""
         past = min(max((step - self.begin) / (self.end - self.begin), 0.0), 1.0)
         return self.final + (self.initial - self.final) * (1 - past) ** 3
 
-    def on_train_batch_end(self, batch: Any, logs: Any = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         # The optimizer's count goes on where a resumed training was.
         step = int(np.asarray(self.model.optimizer.iterations))
         # Told once per several steps (steps_per_execution), it may miss the very step.
@@ -52,12 +54,12 @@ class PolynomialSparsity(keras.callbacks.Callback):
             apply(self.net, self.masks)
 
 
-def kernels(model: Any) -> list[Any]:
+def kernels(model: keras.Model) -> list[keras.Variable]:
     """The variables that magnitude pruning may touch: kernels of convolutions and dense layers."""
     return [v for v in model.trainable_variables if v.name.endswith("kernel") and len(v.shape) >= 2]
 
 
-def masks(model: Any, sparsity: Any) -> Any:
+def masks(model: keras.Model, sparsity: float) -> list[np.ndarray]:
     """Per kernel a bool array, False where the share `sparsity` of smallest magnitudes is."""
     found = []
     for variable in kernels(model):
@@ -68,26 +70,26 @@ def masks(model: Any, sparsity: Any) -> Any:
     return found
 
 
-def apply(model: Any, found: Any) -> None:
+def apply(model: keras.Model, found: list[np.ndarray]) -> None:
     """Zero, in place, what the masks hold back."""
     for variable, mask in zip(kernels(model), found):
         variable.assign(np.asarray(variable) * mask)
 
 
-def sparsify(model: Any, sparsity: Any) -> Any:
+def sparsify(model: keras.Model, sparsity: float) -> keras.Model:
     """Zero the smallest weights of each kernel at once, in place. Also for the end of a training with averaged
     weights, whose zeros are only nearly so. Returns the model."""
     apply(model, masks(model, sparsity))
     return model
 
 
-def share_of_zeros(model: Any) -> Any:
+def share_of_zeros(model: keras.Model) -> float:
     """Zeros among all kernel weights, 0 to 1."""
     values = [np.asarray(v) for v in kernels(model)]
     return sum(int((v == 0).sum()) for v in values) / max(1, sum(v.size for v in values))
 
 
-def compressed_bytes(path: Path | str) -> Any:
+def compressed_bytes(path: str | os.PathLike[str]) -> int:
     """Bytes of a file after zlib's best compression: what sparsity saves in transport and storage."""
     with open(path, "rb") as file:
         return len(zlib.compress(file.read(), 9))

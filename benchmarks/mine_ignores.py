@@ -18,7 +18,6 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -29,9 +28,10 @@ from jetson.files import sha256, write_text
 
 STRIDE = 4
 SPLITS = ("train", "extra", "negatives")
+Mined = dict[str, list[list[float]]]  # {"<split>/<file>": [[x, y, w, h, score], ...]}
 
 
-def open_model(path: Path | str, threads: Any) -> Any:
+def open_model(path: str, threads: int) -> onnxruntime.InferenceSession:
     """-> session with free height and width; the file itself fixes them to 32x32 but no operator depends on it."""
     import onnx
 
@@ -48,7 +48,7 @@ def open_model(path: Path | str, threads: Any) -> Any:
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def find_faces(session: Any, image: Any, long_side_px: Any, score: Any) -> Any:
+def find_faces(session: onnxruntime.InferenceSession, image: np.ndarray, long_side_px: int, score: float) -> np.ndarray:
     """image uint8 (h, w, 3) BGR -> (N, 5) float: x1, y1, x2, y2 in pixels of `image`, score."""
     height, width = image.shape[:2]
     zoom = min(2.0, long_side_px / max(height, width))
@@ -67,14 +67,14 @@ def find_faces(session: Any, image: Any, long_side_px: Any, score: Any) -> Any:
     boxes[:, 0::2] = (boxes[:, 0::2] * width / in_w).clip(0, width)
     boxes[:, 1::2] = (boxes[:, 1::2] * height / in_h).clip(0, height)
     found = np.concatenate([boxes, heat[0, rows, columns][:, None]], 1)
-    kept: list[Any] = []
+    kept: list[np.ndarray] = []
     for face in found[np.argsort(-found[:, 4], kind="stable")]:
         if not kept or overlap(face[None, :4], np.array(kept)[:, :4])[0].max() < 0.3:
             kept.append(face)
     return np.array(kept)
 
 
-def overlap(a: Any, b: Any) -> Any:
+def overlap(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """a (N, 4), b (M, 4) xyxy -> IoU (N, M), intersection over the smaller of the two areas (N, M)."""
     low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
     inter = (high - low).clip(0).prod(2)
@@ -82,7 +82,7 @@ def overlap(a: Any, b: Any) -> Any:
     return inter / (area_a[:, None] + area_b[None] - inter), inter / np.minimum(area_a[:, None], area_b[None])
 
 
-def unlabelled(faces: Any, labelled: Any) -> Any:
+def unlabelled(faces: np.ndarray, labelled: np.ndarray) -> np.ndarray:
     """Those of faces (N, 5) that are none of the labelled boxes (M, 4): little overlap, and neither inside one nor
     around one (a label is brow to chin, the model's box reaches to the hairline)."""
     if not len(faces) or not len(labelled):
@@ -91,13 +91,14 @@ def unlabelled(faces: Any, labelled: Any) -> Any:
     return faces[(iou.max(1) < 0.3) & (inside.max(1) < 0.5)]
 
 
-def mine(session: Any, split_dir: Any, long_side_px: Any, score: Any) -> Any:
+def mine(session: onnxruntime.InferenceSession, split_dir: Path, long_side_px: int, score: float) -> Mined:
     """-> {"<split>/<file>": [[x, y, w, h, score], ...]} for the images that have any."""
     truth = json.loads((split_dir / "annotations.json").read_text())
     boxes = {image["id"]: list(image.get("ignore_boxes", [])) for image in truth["images"]}
     for annotation in truth["annotations"]:
         boxes[annotation["image_id"]].append(annotation["bbox"])
-    mined, start = {}, time.time()
+    mined: Mined = {}
+    start = time.time()
     for count, image in enumerate(truth["images"], 1):
         if "no_people_scene" in image.get("tags", []):
             continue  # what looks like a face there is none, and must stay a hard negative
@@ -133,7 +134,7 @@ def main() -> None:
     parser.add_argument("--splits", nargs="+", default=SPLITS)
     args = parser.parse_args()
     session = open_model(args.model, args.threads)
-    mined = {}
+    mined: Mined = {}
     for split in args.splits:
         mined.update(mine(session, args.data / split, args.long_side_px, args.score))
     provenance = {

@@ -7,21 +7,20 @@ convolution.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import onnx
 
 from pipeline.graphs.writer import GraphWriter
 
 
-def alexnet(g: GraphWriter) -> list:
+def alexnet(g: GraphWriter) -> list[str]:
     x = g.pool(g.conv("image", 64, 11, 4, 2), 3, 2)
     x = g.pool(g.conv(x, 192, 5), 3, 2)
     x = g.pool(g.conv(g.conv(g.conv(x, 384), 256), 256), 3, 2)
     return [g.dense(g.dense(g.dense(g.flatten(x), 4096), 4096), 1000, None)]
 
 
-def vgg(g: GraphWriter, depths: tuple) -> list:
+def vgg(g: GraphWriter, depths: tuple) -> list[str]:
     x = "image"
     for depth, width in zip(depths, (64, 128, 256, 512, 512)):
         for _ in range(depth):
@@ -47,11 +46,11 @@ def resnet_trunk(g: GraphWriter, depths: tuple, bottleneck: bool, width: float =
     return x
 
 
-def resnet(g: GraphWriter, depths: tuple, bottleneck: bool) -> list:
+def resnet(g: GraphWriter, depths: tuple, bottleneck: bool) -> list[str]:
     return [g.dense(g.flatten(g.mean(resnet_trunk(g, depths, bottleneck))), 1000, None)]
 
 
-def densenet(g: GraphWriter, depths: tuple, first: int = 64, growth: int = 32) -> list:
+def densenet(g: GraphWriter, depths: tuple, first: int = 64, growth: int = 32) -> list[str]:
     x = g.pool(g.conv("image", first, 7, 2), 3, 2, 1)
     for stage, depth in enumerate(depths):
         for _ in range(depth):
@@ -61,8 +60,8 @@ def densenet(g: GraphWriter, depths: tuple, first: int = 64, growth: int = 32) -
     return [g.dense(g.flatten(g.mean(g.norm(x))), 1000, None)]
 
 
-def squeezenet(g: GraphWriter, version: str) -> list:
-    def fire(x: Any, squeeze: Any, expand: Any) -> Any:
+def squeezenet(g: GraphWriter, version: str) -> list[str]:
+    def fire(x: str, squeeze: int, expand: int) -> str:
         x = g.conv(x, squeeze, 1)
         return g.concat(g.conv(x, expand, 1), g.conv(x, expand, 3))
 
@@ -77,7 +76,7 @@ def squeezenet(g: GraphWriter, version: str) -> list:
     return [g.flatten(g.mean(g.conv(x, 1000, 1)))]
 
 
-def mobilenet_v1_trunk(g: GraphWriter, width: float = 1, act: Any = "relu6") -> list:
+def mobilenet_v1_trunk(g: GraphWriter, width: float = 1, act: str | None = "relu6") -> list[str]:
     """All thirteen blocks' outputs."""
     x = g.conv("image", int(32 * width), 3, 2, act=act)
     outputs = []
@@ -89,12 +88,12 @@ def mobilenet_v1_trunk(g: GraphWriter, width: float = 1, act: Any = "relu6") -> 
     return outputs
 
 
-def mobilenet_v1(g: GraphWriter, width: float = 1) -> list:
+def mobilenet_v1(g: GraphWriter, width: float = 1) -> list[str]:
     return [g.dense(g.flatten(g.mean(mobilenet_v1_trunk(g, width)[-1])), 1000, None)]
 
 
-def mobilenet_v2(g: GraphWriter, width: float = 1) -> list:
-    def rounded(value: Any) -> Any:
+def mobilenet_v2(g: GraphWriter, width: float = 1) -> list[str]:
+    def rounded(value: float) -> int:
         return max(8, int(value * width + 4) // 8 * 8)
 
     x = g.conv("image", rounded(32), 3, 2, act="relu6")
@@ -111,8 +110,8 @@ def mobilenet_v2(g: GraphWriter, width: float = 1) -> list:
     return [g.dense(g.flatten(g.mean(x)), 1000, None)]
 
 
-def googlenet(g: GraphWriter) -> list:
-    def inception(x: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any) -> Any:
+def googlenet(g: GraphWriter) -> list[str]:
+    def inception(x: str, a: int, b: int, c: int, d: int, e: int, f: int) -> str:
         return g.concat(
             g.conv(x, a, 1), g.conv(g.conv(x, b, 1), c), g.conv(g.conv(x, d, 1), e), g.conv(g.pool(x, 3, 1, 1), f, 1)
         )
@@ -134,7 +133,7 @@ def googlenet(g: GraphWriter) -> list:
     return [g.dense(g.flatten(g.mean(x)), 1000, None)]
 
 
-def yolov3_tiny(g: GraphWriter, classes: int = 80) -> list:
+def yolov3_tiny(g: GraphWriter, classes: int = 80) -> list[str]:
     out, x = 3 * (classes + 5), "image"
     for width in (16, 32, 64, 128):
         x = g.pool(g.conv(x, width, act="leaky"))
@@ -149,10 +148,10 @@ def yolov3_tiny(g: GraphWriter, classes: int = 80) -> list:
     return [coarse, g.conv(g.conv(x, 256, act="leaky"), out, 1, act=None)]
 
 
-def yolov4_tiny(g: GraphWriter, classes: int = 80) -> list:
-    fine: Any = None
+def yolov4_tiny(g: GraphWriter, classes: int = 80) -> list[str]:
     out = 3 * (classes + 5)
     x = g.conv(g.conv("image", 32, 3, 2, act="leaky"), 64, 3, 2, act="leaky")
+    fine = x
     for width in (64, 128, 256):
         whole = g.conv(x, width, act="leaky")
         first = g.conv(g.part(whole, width // 2, width), width // 2, act="leaky")
@@ -165,7 +164,7 @@ def yolov4_tiny(g: GraphWriter, classes: int = 80) -> list:
     return [coarse, g.conv(g.conv(x, 256, act="leaky"), out, 1, act=None)]
 
 
-def ssd_mobilenet_v1(g: GraphWriter, classes: int = 91) -> list:
+def ssd_mobilenet_v1(g: GraphWriter, classes: int = 91) -> list[str]:
     blocks = mobilenet_v1_trunk(g)
     levels = [blocks[10], blocks[12]]
     for squeeze, out in ((256, 512), (128, 256), (128, 256), (64, 128)):
@@ -177,7 +176,7 @@ def ssd_mobilenet_v1(g: GraphWriter, classes: int = 91) -> list:
     return outputs
 
 
-def detectnet_resnet18(g: GraphWriter, classes: int = 2) -> list:
+def detectnet_resnet18(g: GraphWriter, classes: int = 2) -> list[str]:
     """DetectNet_v2: ResNet-18 whose last stage keeps stride 16, one 1x1 head for boxes and one for coverage."""
     x = g.conv("image", 64, 7, 2)
     for stage, width in enumerate((64, 128, 256, 512)):
@@ -189,7 +188,7 @@ def detectnet_resnet18(g: GraphWriter, classes: int = 2) -> list:
     return [g.node("Sigmoid", [coverage], g.shape[coverage]), g.conv(x, 4 * classes, 1, act=None)]
 
 
-NETWORKS: dict[str, Callable[[GraphWriter], Any]] = {
+NETWORKS: dict[str, Callable[[GraphWriter], list[str]]] = {
     "AlexNet": alexnet,
     "SqueezeNet1.0": partial(squeezenet, version="1.0"),
     "SqueezeNet1.1": partial(squeezenet, version="1.1"),

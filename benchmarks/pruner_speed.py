@@ -50,7 +50,7 @@ def main() -> None:
             }
         )
         print(
-            f"{name:16} plan {rows[-1]['plan_s']} s (CPU {rows[-1]['plan_cpu_s']}), cut {rows[-1]['cut_s']} s "
+            f"{name:<16} plan {rows[-1]['plan_s']} s (CPU {rows[-1]['plan_cpu_s']}), cut {rows[-1]['cut_s']} s "
             f"(CPU {rows[-1]['cut_cpu_s']}), {rows[-1]['macs_share']} of the multiply-adds left",
             file=sys.stderr,
             flush=True,

@@ -15,9 +15,11 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 
 from benchmarks import magnitude
@@ -71,13 +73,28 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+class Wanted(NamedTuple):
+    """What is measured. tune: importances whose networks are fine-tuned; beside: KIND:NAME=FILE.keras each; add: only
+    these and the unpruned network."""
+
+    model: str
+    data: str
+    runs: str
+    importances: Sequence[str]
+    ratios: Sequence[float]
+    tune: Sequence[str]
+    distill: float
+    beside: Sequence[str]
+    add: bool
+
+
 class Entry:
     """One network of the run: its row of the CSV, and the engines that are timed."""
 
-    def __init__(self, kind: Any, importance_: Any, ratio: Any, model: Any, wh: Any) -> None:
+    def __init__(self, kind: str, importance_: str, ratio: float, model: keras.Model, wh: tuple[int, int]) -> None:
         self.model = model
-        self.engines: dict[str, Any] = {}
-        self.row = {
+        self.engines: dict[str, OnnxEngine | LiteRtEngine] = {}
+        self.row: dict[str, Any] = {
             "kind": kind,
             "importance": importance_,
             "ratio": ratio,
@@ -86,7 +103,7 @@ class Entry:
             "input_wh": f"{wh[0]}x{wh[1]}",
         }
 
-    def open(self, folder: Path | str, wh: Any, images: Any, with_litert: Any) -> None:
+    def open(self, folder: str, wh: tuple[int, int], images: Sequence[str], with_litert: bool) -> None:
         """Export every form and open its engine; one thread each."""
         path = str(Path(folder) / "model.onnx")
         onnx.export(self.model, path)
@@ -98,19 +115,16 @@ class Entry:
             onnx_bytes_zlib=magnitude.compressed_bytes(path),
             nano_fp16_predicted_ms=round(predict.predict_ms(path, "nano", "fp16", wh).latency_ms, 2),
         )
-        self.engines = {
-            "ort_fp32": OnnxEngine(path, wh, 1),
-            "ort_int8": OnnxEngine(str(Path(folder) / "int8.onnx"), wh, 1),
-        }
+        self.engines = {"ort_fp32": OnnxEngine(path, wh, 1), "ort_int8": OnnxEngine(folder + "/int8.onnx", wh, 1)}
         for precision in ("fp32", "int8") if with_litert else ():
             target = f"{folder}/{precision}.tflite"
             litert.convert(self.model, wh, precision, images, target)
             self.engines["litert_" + precision] = LiteRtEngine(target, wh, 1)
 
 
-def time_in_turns(entries: Any, turns: Any = 60) -> None:
+def time_in_turns(entries: Sequence[Entry], turns: int = 60) -> None:
     """Median ms of each engine of each entry; one call each in a circle, so that all see the same machine."""
-    calls: list[tuple[Any, str, Any, list[float]]] = [
+    calls: list[tuple[Entry, str, OnnxEngine | LiteRtEngine, list[float]]] = [
         (entry, name, engine, []) for entry in entries for name, engine in entry.engines.items()
     ]
     rng = np.random.default_rng(0)
@@ -158,13 +172,17 @@ def main() -> None:
     parser.add_argument("--input-wh", default="416x256")
     parser.add_argument("--out", default=str(RESULTS / "pruning.csv"))
     args = parser.parse_args()
-    wh = predict.parse_wh(args.input_wh) or (320, 320)
+    wh = predict.parse_wh(args.input_wh)
+    assert wh is not None  # parse_wh gives None for None alone
     config = configuration.load(
         None, [*prune_cli.TUNE, f"train.val_wh=[{wh[0]}, {wh[1]}]", f"train.epochs={args.epochs}", *args.set]
     )
     config.data.root = args.data
-    kept = rows_there(args) if args.add else []
-    entries = measure(args, wh, config)
+    kept = rows_there(args.out, args.model) if args.add else []
+    wanted = Wanted(
+        args.model, args.data, args.runs, args.importance, args.ratios, args.tune, args.distill, args.beside, args.add
+    )
+    entries = measure(wanted, wh, config)
     with tempfile.TemporaryDirectory(prefix="jetmask-pruning-") as folder:
         images = calibrate.select(str(Path(args.data) / "train"), 16, 1)
         timed = [e for e in entries if e.row["kind"] != "channels" or e.row["importance"] in args.timed]
@@ -174,35 +192,35 @@ def main() -> None:
             os.mkdir(own)
             entry.open(own, wh, images, args.litert)
         time_in_turns(timed)
-    write(entries, args, config, kept)
+    write(entries, args.out, args.model, config.data.val, kept)
 
 
-def measure(args: argparse.Namespace, wh: Any, config: Any) -> Any:
+def measure(wanted: Wanted, wh: tuple[int, int], config: configuration.Config) -> list[Entry]:
     """The networks with their AP: unpruned, pruned by each importance and ratio, and with magnitude pruning."""
-    runs = Path(args.runs)
-    original = load(args.model)
+    runs = Path(wanted.runs)
+    original = load(wanted.model)
     first = Entry("unpruned", "", 0, original, wh)
     entries = [first]
 
-    def pruning(kind: Any, folder: Path | str) -> Any:
-        settings = Settings(importance=kind, input_wh=wh, distill=args.distill)
-        return Pruning(args.model, folder, config, settings, say=say)
+    def pruning(kind: str, folder: Path) -> Pruning:
+        settings = Settings(importance=kind, input_wh=wh, distill=wanted.distill)
+        return Pruning(wanted.model, folder, config, settings, say=say)
 
     judge = pruning("l1", runs / "untuned")
     weights = judge.original.get_weights()
     first.row["map50_untuned"] = round(judge.baseline()["map50"], 2)
-    first.row["map50_sizes"] = mean_over_sizes(original, args, config) if args.beside else ""
+    first.row["map50_sizes"] = mean_over_sizes(original, wanted.data, config) if wanted.beside else ""
     say(f"unpruned: mAP50 {first.row['map50_untuned']:.1f}")
-    for kind in () if args.add else args.importance:
+    for kind in () if wanted.add else wanted.importances:
         scored = pruning(kind, runs / ("scores-" + kind)).scores(original)
-        for ratio in args.ratios:
+        for ratio in wanted.ratios:
             plan = pruner.plan_global(original, 1 - ratio, scored, wh)
             entry = Entry("channels", kind, ratio, pruner.prune(original, plan), wh)
             # The same outputs as the pruned network's, without compiling each anew.
             pruner.silence(judge.original, plan)
             entry.row["map50_untuned"] = round(judge.map50(judge.original), 2)
             judge.original.set_weights(weights)
-            if kind in args.tune:
+            if kind in wanted.tune:
                 result = pruning(kind, runs / (f"{kind}-{ratio:g}")).rounds(1 - ratio)
                 entry.row.update(
                     map50_tuned=round(result["map50"], 2),
@@ -211,19 +229,19 @@ def measure(args: argparse.Namespace, wh: Any, config: Any) -> Any:
                 )
             entries.append(entry)
             say(f"{kind} {ratio:g}: mAP50 {entry.row['map50_untuned']}, tuned {entry.row.get('map50_tuned')}")
-    for kind, name, path in beside(args.beside):
+    for kind, name, path in beside(wanted.beside):
         model = load(path)
         entry = Entry(kind, name, 0, model, wh)
         entry.row.update(
             ratio=round(1 - entry.row["macs"] / first.row["macs"], 4),
             map50_tuned=round(judge.map50(model), 2),
             **training_of(path),
-            map50_sizes=mean_over_sizes(model, args, config),
+            map50_sizes=mean_over_sizes(model, wanted.data, config),
         )
         entries.append(entry)
         say(f"{kind} {name}: mAP50 {entry.row['map50_tuned']}, {entry.row['map50_sizes']} over sizes")
-    for sparsity in () if args.add else SPARSITIES:
-        sparse = magnitude.sparsify(load(args.model), sparsity)
+    for sparsity in () if wanted.add else SPARSITIES:
+        sparse = magnitude.sparsify(load(wanted.model), sparsity)
         entry = Entry("magnitude", "l1", sparsity, sparse, wh)
         entry.row["map50_untuned"] = round(judge.map50(sparse), 2)
         entries.append(entry)
@@ -233,13 +251,13 @@ def measure(args: argparse.Namespace, wh: Any, config: Any) -> Any:
     return entries
 
 
-def mean_over_sizes(model: Any, args: argparse.Namespace, config: Any) -> Any:
+def mean_over_sizes(model: keras.Model, data: str, config: configuration.Config) -> float:
     """Mean mAP50 on val/ over SIZES: one size alone moves by a point from one epoch to the next."""
-    split = Path(args.data) / config.data.val
+    split = Path(data) / config.data.val
     return round(sum(train.validate(model, split, wh)["map50"] for wh in SIZES) / len(SIZES), 2)
 
 
-def beside(texts: Any) -> Any:
+def beside(texts: Sequence[str]) -> list[tuple[str, str, str]]:
     """[(kind, name, path)] of --beside."""
     found = []
     for text in texts:
@@ -255,7 +273,7 @@ def beside(texts: Any) -> Any:
     return found
 
 
-def training_of(path: Path | str) -> dict[str, Any]:
+def training_of(path: str) -> dict[str, float]:
     """How many images a training in the file's folder saw, in how many minutes; nothing where its log is not there."""
     folder = Path(path).parent
     for run in (folder, *sorted(folder.glob("*/train"))):  # a pruning in rounds has a training in each
@@ -271,42 +289,42 @@ def training_of(path: Path | str) -> dict[str, Any]:
     return {}
 
 
-def rows_there(args: argparse.Namespace) -> Any:
+def rows_there(out: str, model: str) -> list[dict[str, Any]]:
     """The table's rows that --add leaves as they are; BadInput where they are of another model."""
-    with open(args.out, newline="") as handle:
-        rows = [row for row in csv.DictReader(handle) if row["kind"] not in BESIDE]
-    if not rows or rows[0]["model_sha256"] != files.sha256(args.model):
+    with open(out, newline="") as handle:
+        rows: list[dict[str, Any]] = [row for row in csv.DictReader(handle) if row["kind"] not in BESIDE]
+    if not rows or rows[0]["model_sha256"] != files.sha256(model):
         raise BadInput(
             "the table is of another model",
-            where=args.out,
-            expected=f"rows of {args.model}",
+            where=out,
+            expected=f"rows of {model}",
             remedy="measure all of it anew: leave --add out",
         )
     return rows
 
 
-def write(entries: Any, args: argparse.Namespace, config: Any, kept: Any) -> None:
-    """The CSV and its plot."""
-    if args.add:
+def write(entries: Sequence[Entry], out: str, model: str, split: str, kept: Sequence[dict[str, Any]]) -> None:
+    """The CSV and its plot. kept: rows that are in the table already; the plot stays as it is then."""
+    if kept:
         kept[0]["map50_sizes"] = entries[0].row["map50_sizes"]
         entries = entries[1:]  # the unpruned network is in the table
     common = {
-        "split": config.data.val,
-        "model_sha256": files.sha256(args.model),
+        "split": split,
+        "model_sha256": files.sha256(model),
         "load": f"{os.getloadavg()[0]:.1f}",
         "machine": describe("keras", "onnxruntime", "ai-edge-litert"),
     }
     text = io.StringIO()
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
-    rows = kept + [{**entry.row, **common} for entry in entries]
+    rows = [*kept, *({**entry.row, **common} for entry in entries)]
     writer.writerows(rows)
-    files.write_text(args.out, text.getvalue())
-    if not args.add:
-        plot(rows, os.path.splitext(args.out)[0] + ".svg")
+    files.write_text(out, text.getvalue())
+    if not kept:
+        plot(rows, os.path.splitext(out)[0] + ".svg")
 
 
-def plot(rows: list[dict[str, Any]], path: Path | str) -> None:
+def plot(rows: Sequence[dict[str, Any]], path: str) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
@@ -338,7 +356,7 @@ def plot(rows: list[dict[str, Any]], path: Path | str) -> None:
     axes.invert_xaxis()
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
-    with files.aside(str(path)) as aside:
+    with files.aside(path) as aside:
         figure.savefig(aside, format="svg", metadata={"Date": None})
 
 

@@ -8,10 +8,10 @@ between marks and comes from benchmarks/results/. A test fails when they differ.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from benchmarks.readme_table import ROOT, filled, markdown, points, read
+from benchmarks.readme_table import ROOT, Row, filled, markdown, points, read
 from jetson import files
 from pipeline import targets
 
@@ -20,15 +20,15 @@ MISSING = "Not measured yet.\n"
 CLOSE = 1.0  # points of mAP50 that one seed says nothing about
 
 
-def ms(text: str) -> Any:
+def ms(text: str) -> str:
     return f"{float(text):.2f}" if text else "–"
 
 
-def times(text: str) -> Any:
+def times(text: str) -> str:
     return f"{float(text):.2f}" if text else "–"
 
 
-def cpu_of(machine: Any) -> str:
+def cpu_of(machine: str) -> str:
     """What distinguishes the machines of a table: processor and vector units."""
     name, flags = (machine.split("; ") + [""])[:2]
     return f"{name} ({flags})"
@@ -37,7 +37,7 @@ def cpu_of(machine: Any) -> str:
 # Does int8 pay?
 
 
-def int8_targets() -> Any:
+def int8_targets() -> str:
     """What each target's hardware does natively, from the target table."""
     rows = []
     for target in targets.TARGETS.values():
@@ -49,11 +49,11 @@ def int8_targets() -> Any:
             if "int8" in rates
             else "no: " + (target.slow_precision_reason or "no such instructions")
         )
-        rows.append([target.title, str(target.compute_capability), ", ".join(target.fast_precisions), gain])
+        rows.append([target.title, target.compute_capability or "–", ", ".join(target.fast_precisions), gain])
     return markdown(["target", "compute capability", "fast precisions", "int8 over fp16, by the data sheet"], rows)
 
 
-def int8_cpu() -> Any:
+def int8_cpu() -> str:
     """int8 against fp32 on the processors that were measured, and what it costs in AP."""
     rows = [row for row in read("int8_shape") if row["form"] == "int8-cpu (as shipped)"]
     if not rows:
@@ -80,7 +80,7 @@ def int8_cpu() -> Any:
     return text + "\n" + "\n".join(out) + "\n"
 
 
-def _fp32_bytes(row: dict[str, Any]) -> Any:
+def _fp32_bytes(row: Row) -> int:
     return next(
         int(r["bytes"])
         for r in read("int8_shape")
@@ -88,7 +88,7 @@ def _fp32_bytes(row: dict[str, Any]) -> Any:
     )
 
 
-def int8_litert() -> Any:
+def int8_litert() -> str:
     rows = [row for row in read("engines") if row["runtime"] == "litert" and row["system"] != "AIZOO"]
     pairs = []
     for row in rows:
@@ -114,12 +114,11 @@ def int8_litert() -> Any:
         ["processor, LiteRT", "input", "threads", "int8 CPU ms", "times as fast as fp32", "mAP50", "mAP50 of fp32"],
         pairs,
     )
-    return text + "\nLiteRT's int8 %s here.\n" % (
-        "pays" if min(float(p[4]) for p in pairs) >= 1.1 else "does not pay in time"
-    )
+    verdict = "pays" if min(float(p[4]) for p in pairs) >= 1.1 else "does not pay in time"
+    return text + f"\nLiteRT's int8 {verdict} here.\n"
 
 
-def int8_ap() -> Any:
+def int8_ap() -> str:
     """What int8 costs in AP, size by size."""
     rows = [row for row in read("detector") if row["split"] == "test"] or read("detector")
     lines, differences = [], []
@@ -144,7 +143,7 @@ def int8_ap() -> Any:
     text = markdown(["model", "input", "mAP50 fp32", "mAP50 int8", "difference"], lines)
     least, most, mean = max(0.0, -max(differences)), -min(differences), -sum(differences) / len(differences)
     return (
-        f"{text}\n{int(rows[0]['images'])} photographs ({rows[0]['split']}/). int8 costs between {least:.1f} and "
+        text + f"\n{int(rows[0]['images'])} photographs ({rows[0]['split']}/). int8 costs between {least:.1f} and "
         f"{most:.1f} points of mAP50, {mean:.1f} on average.\n"
     )
 
@@ -152,11 +151,11 @@ def int8_ap() -> Any:
 # Pruned from a large model, or trained small?
 
 
-def pruned_tuned() -> Any:
+def pruned_tuned() -> str:
     """Every pruning that was fine-tuned, and what it was before."""
     rows = [row for row in read("pruning") if row["kind"] == "channels" and row["map50_tuned"]]
-    whole: Any = next((row for row in read("pruning") if row["kind"] == "unpruned"), None)
-    if not rows:
+    whole = next((row for row in read("pruning") if row["kind"] == "unpruned"), None)
+    if not rows or not whole:
         return MISSING
     rows.sort(key=lambda row: (-float(row["macs_share"]), row["importance"]))
     text = markdown(
@@ -193,7 +192,7 @@ def pruned_tuned() -> Any:
     )
 
 
-def pruned_beside() -> Any:
+def pruned_beside() -> str:
     """Networks of like cost, pruned and trained small, of one run (kinds `pruned` and `trained`), and the verdict."""
     every = read("pruning")
     rows = [row for row in every if row["kind"] in ("unpruned", "pruned", "trained")]
@@ -258,10 +257,10 @@ def pruned_beside() -> Any:
     return text + "\n" + "\n".join(lines).replace("within a point than", "within a point, as") + "\n"
 
 
-def pruned_magnitude() -> Any:
+def pruned_magnitude() -> str:
     rows = [row for row in read("pruning") if row["kind"] == "magnitude"]
-    whole: Any = next((row for row in read("pruning") if row["kind"] == "unpruned"), None)
-    if not rows:
+    whole = next((row for row in read("pruning") if row["kind"] == "unpruned"), None)
+    if not rows or not whole:
         return MISSING
     return markdown(
         ["share of weights set to zero", "mAP50", "fp32 time, ratio", "compressed bytes, ratio"],
@@ -280,7 +279,7 @@ def pruned_magnitude() -> Any:
 # Which methods were worth it?
 
 
-def methods_training() -> Any:
+def methods_training() -> str:
     """The ablation, a line for each choice that was trained, and what was not."""
     from benchmarks.ablation import choices
 
@@ -294,8 +293,8 @@ def methods_training() -> Any:
     out = []
     for model, images in dict.fromkeys((row["model"], row["images"]) for row in rows):
         own = [row for row in rows if (row["model"], row["images"]) == (model, images)]
-        lines: list[Any] = []
-        verdicts: dict[str, Any] = {}
+        lines: list[list[str]] = []
+        verdicts: dict[str, list[str]] = {}
         plain = [float(row["map50_416"]) for row in own if row["choice"] == "baseline"]
         close = max(CLOSE, max(plain) - min(plain)) if plain else CLOSE  # seeds alone move it by as much
         for choice, value in dict.fromkeys((row["choice"], row["value"]) for row in own):
@@ -351,12 +350,12 @@ def methods_training() -> Any:
     return "".join(out).rstrip("\n") + "\n"
 
 
-def _mean(rows: list[dict[str, Any]], column: Any) -> Any:
+def _mean(rows: list[Row], column: str) -> str:
     values = [float(row[column]) for row in rows if row[column]]
     return points(str(sum(values) / len(values))) if values else "–"
 
 
-def methods_size() -> Any:
+def methods_size() -> str:
     """A smaller input of the same network: what it saves and costs."""
     rows = [row for row in read("detector") if row["split"] == "test" and row["precision"] == "fp32"]
     if not rows:
@@ -379,11 +378,11 @@ def methods_size() -> Any:
     return markdown(["model", "input", "mAP50", "against the largest", "< 32 px", "MACs"], out)
 
 
-def methods_deployed() -> Any:
+def methods_deployed() -> str:
     """What is done to the trained network, in one table, each with its price."""
     out = []
     pruning = read("pruning")
-    whole: Any = next((row for row in pruning if row["kind"] == "unpruned"), None)
+    whole = next((row for row in pruning if row["kind"] == "unpruned"), None)
     for row in pruning:
         best = row["map50_tuned"]
         if whole and best and (row["kind"] == "pruned" or row["kind"] == "channels" and row["importance"] == "taylor"):
@@ -416,20 +415,20 @@ def methods_deployed() -> Any:
         (row["split"], row["precision"], row["input_wh"]): row for row in read("detector") if row["model"] == first
     }
     for row in shapes:
-        pair: list[Any] = [detector.get(("val", name, row["input_wh"])) for name in ("int8-cpu", "fp32")]
-        if all(pair):
+        eight, base = (detector.get(("val", name, row["input_wh"])) for name in ("int8-cpu", "fp32"))
+        if eight and base:
             out.append(
                 [
                     f"int8 on {cpu_of(row['machine'])}",
                     "x " + times(row["times_faster_p50"]),
-                    f"{float(pair[0]['map50']) - float(pair[1]['map50']):+.1f}",
+                    f"{float(eight['map50']) - float(base['map50']):+.1f}",
                     "val/ at " + row["input_wh"],
                 ]
             )
     return markdown(["method", "speed, CPU", "points of mAP50", "where"], out) if out else MISSING
 
 
-TABLES = {
+TABLES: dict[str, Callable[[], str]] = {
     "int8-targets": int8_targets,
     "int8-cpu": int8_cpu,
     "int8-litert": int8_litert,

@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from jetson import files
 from jetson.errors import BadInput, JetmaskError
@@ -17,10 +16,11 @@ from jetson.errors import BadInput, JetmaskError
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+Row = dict[str, str]  # of a CSV of results/: {column: text}
 MARK = re.compile(r"(<!-- figures: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
-def read(name: str) -> list[dict]:
+def read(name: str) -> list[Row]:
     """The rows of a CSV of results/; none when it has not been measured yet."""
     path = RESULTS / f"{name}.csv"
     if not path.exists():
@@ -56,7 +56,7 @@ def detector() -> str:
     eight = {(row["model"], row["input_wh"]): row for row in rows if row["precision"] == "int8-cpu"}
     rows = [row for row in rows if row["precision"] == "fp32"]
 
-    def line(row: Any) -> Any:
+    def line(row: Row) -> list[str]:
         other = eight.get((row["model"], row["input_wh"]))  # none where it lost more than a bundle allows
         return [
             f"{row['model']}, {row['input_wh']}",
@@ -153,7 +153,7 @@ def prediction() -> str:
     if not engine:
         return "Not measured yet.\n"
 
-    def mean(lines: Any, column: Any) -> Any:
+    def mean(lines: list[Row], column: str) -> str:
         values = [abs(float(line[column])) for line in lines]
         return f"{sum(values) / len(values):.1f} %"
 
@@ -215,7 +215,7 @@ TABLES: dict[str, Callable[[], str]] = {
 def filled(text: str, where: str = "README.md", tables: dict[str, Callable[[], str]] = TABLES) -> str:
     """`text` with every marked table made anew."""
 
-    def replace(match: Any) -> Any:
+    def replace(match: re.Match[str]) -> str:
         name = match.group(2)
         if name not in tables:
             raise BadInput(f"no table is called {name!r}", where, "one of " + ", ".join(tables))

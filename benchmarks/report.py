@@ -9,14 +9,17 @@ repository. Measured times are those of the CSV files, on the machines that thes
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.machine import describe
-from benchmarks.readme_table import ROOT, read
+from benchmarks.readme_table import ROOT, Row, read
 from jetson.bundle import manifest
 from jetson.evaluation import average_precision
-from jetson.inference.detector import open_detector
+from jetson.inference.detector import Faces, open_detector
 from pipeline.choose import cli as choose
 from pipeline.graphs.shapes import read as read_onnx
 from pipeline.latency.cli import predict_graph
@@ -25,7 +28,7 @@ from pipeline.report import cli as report
 SIDE_BY_SIDE = ("320x192-fp32", "320x192-int8-cpu", "640x384-fp32", "640x384-int8-cpu")
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder with val/")
     parser.add_argument("--out", default="runs/report")
@@ -38,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def gathered(bundle: Any) -> dict[str, Any]:
+def gathered(bundle: str) -> dict[str, Any]:
     """The report's data from the CSV files of results/ and a bundle; sections without rows are left out."""
     contents = manifest.load(bundle)
     ablation = read("detector_ablation")
@@ -68,13 +71,13 @@ def gathered(bundle: Any) -> dict[str, Any]:
     return {key: value for key, value in data.items() if value}
 
 
-def number(text: str) -> Any:
+def number(text: str) -> float | None:
     return float(text) if text else None
 
 
-def variants() -> Any:
+def variants() -> list[dict[str, Any]]:
     """What was timed, each once: engines.csv and peers.csv."""
-    out: dict[Any, Any] = {}
+    out: dict[tuple[str, ...], dict[str, Any]] = {}
     for row in read("engines") + read("peers"):
         key = (row["system"], row["precision"], row["runtime"], row["threads"], row["input_wh"])
         out.setdefault(
@@ -96,13 +99,13 @@ def variants() -> Any:
     return list(out.values())
 
 
-def predictions(contents: Any) -> Any:
+def predictions(contents: manifest.Manifest) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(rows, per-layer tables) for a Nano in fp16, which was not run: one row for each model and size."""
     rows, layers = [], []
     for variant in contents.variants:
         if variant.precision != "fp32" or "onnxruntime" not in variant.runtimes:
             continue
-        found = predict_graph(read_onnx(contents.path(variant), tuple(variant.input_wh)), "nano", "fp16")
+        found = predict_graph(read_onnx(contents.path(variant), variant.input_wh), "nano", "fp16")
         name = f"{variant.model}-{variant.input_wh[0]}x{variant.input_wh[1]}-fp16"
         ap, _ = choose.accuracy(contents, variant, "onnxruntime")
         rows.append(
@@ -123,10 +126,10 @@ def predictions(contents: Any) -> Any:
     return rows, layers
 
 
-def prunings() -> list[Any]:
+def prunings() -> list[dict[str, Any]]:
     rows = read("pruning")
-    whole: Any = next((row for row in rows if row["kind"] == "unpruned"), None)
-    out = []
+    whole = next((row for row in rows if row["kind"] == "unpruned"), None)
+    out: list[dict[str, Any]] = []
     for row in rows:
         if row["kind"] in ("channels", "pruned", "trained"):
             method = {"channels": row["importance"], "pruned": "pruned", "trained": "trained small"}[row["kind"]]
@@ -144,24 +147,26 @@ def prunings() -> list[Any]:
             )
     # Lines in the figure: what was fine-tuned, from the unpruned network on; the rest is in the table.
     tuned = {row["method"] for row in out if row["map50"] is not None}
-    start = [
-        {
-            "name": "unpruned",
-            "method": method,
-            "macs_share": 1.0,
-            "before": number(whole["map50_untuned"]),
-            "map50": number(whole["map50_untuned"]),
-        }
-        for method in sorted(tuned - {"pruned", "trained small"})
-    ]
+    start: list[dict[str, Any]] = []
+    if whole:
+        start = [
+            {
+                "name": "unpruned",
+                "method": method,
+                "macs_share": 1.0,
+                "before": number(whole["map50_untuned"]),
+                "map50": number(whole["map50_untuned"]),
+            }
+            for method in sorted(tuned - {"pruned", "trained small"})
+        ]
     return [row for row in start + out if row["method"] in tuned]
 
 
-def scan() -> Any:
+def scan() -> dict[str, Any] | None:
     rows = read("pruning_scan")
     if not rows:
         return None
-    groups: dict[Any, Any] = {}
+    groups: dict[str, dict[str, float]] = {}
     for row in rows:
         groups.setdefault(row["group"], {})[row["dropped"]] = float(row["map50"])
     return {
@@ -171,7 +176,7 @@ def scan() -> Any:
     }
 
 
-def agreement() -> Any:
+def agreement() -> list[dict[str, Any]]:
     """Each network as it is predicted by a model fitted without it."""
     out = [
         {
@@ -198,7 +203,7 @@ def agreement() -> Any:
     return out
 
 
-def ablations(rows: list[dict[str, Any]]) -> Any:
+def ablations(rows: list[Row]) -> list[dict[str, Any]]:
     """One line a choice, its seeds averaged; optimizers and schedules stand in tables of their own."""
     out = []
     for choice, value in dict.fromkeys((row["choice"], row["value"]) for row in rows):
@@ -215,7 +220,7 @@ def ablations(rows: list[dict[str, Any]]) -> Any:
     return out
 
 
-def comparisons(rows: list[dict[str, Any]]) -> Any:
+def comparisons(rows: list[Row]) -> list[dict[str, Any]]:
     out = []
     for title, choice in (("Optimizers", "optimizer"), ("Learning-rate schedules", "schedule")):
         own = [row for row in rows if row["choice"] == choice]
@@ -242,11 +247,11 @@ def comparisons(rows: list[dict[str, Any]]) -> Any:
     return out
 
 
-def _mean(rows: list[dict[str, Any]], column: Any) -> Any:
+def _mean(rows: list[Row], column: str) -> float:
     return sum(float(row[column]) for row in rows) / len(rows)
 
 
-def sweep() -> Any:
+def sweep() -> dict[str, Any] | None:
     rows = read("sweep")
     if not rows:
         return None
@@ -263,12 +268,13 @@ def sweep() -> Any:
         "split",
         "machine",
     )
+    given_up = sum(row["state"] == "given up" for row in rows)
     return {
         "target": rows[0]["target"],
         "note": (
-            f"{len(rows)} trials, {sum(row['state'] == 'given up' for row in rows)} given up early. Each starts "
-            "from the weights that shipped when it was run, those of the former `s`, and sees a few hundred "
-            "photographs: that ranks settings of a short fine-tuning, and what pruning costs is not made good yet."
+            f"{len(rows)} trials, {given_up} given up early. Each starts from the weights that shipped when it was "
+            "run, those of the former `s`, and sees a few hundred photographs: that ranks settings of a short "
+            "fine-tuning, and what pruning costs is not made good yet."
         ),
         "trials": [
             {
@@ -284,19 +290,19 @@ def sweep() -> Any:
     }
 
 
-def _short(text: str) -> Any:
+def _short(text: str) -> float | str:
     try:
         return float(f"{float(text):.3g}")
     except ValueError:
         return text
 
 
-def side_by_side(bundle: Any, split: Any, out: Any, photos: Any) -> list[Any]:
+def side_by_side(bundle: str, split: Path, out: str, photos: int) -> list[dict[str, Any]]:
     """The same photographs with the detections of several variants, a row each."""
     truths = [truth for truth in average_precision.load_split(str(split)) if 3 <= len(truth.xyxy) <= 15]
     chosen = truths[:: max(1, len(truths) // photos)][:photos]
     names = [v.name for v in manifest.load(bundle).variants]
-    found: dict[Any, Any] = {}
+    found: dict[int, list[tuple[np.ndarray, Faces, str]]] = {}
     for ending in SIDE_BY_SIDE:
         name = next((n for n in names if n.endswith(ending)), None)
         if name:

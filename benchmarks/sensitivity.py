@@ -10,6 +10,7 @@ import argparse
 import csv
 import io
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a trained .keras file")
     parser.add_argument("--bundle", required=True, help="a bundle with its calibration")
@@ -40,32 +41,37 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--runs", default="runs/sensitivity", help="folder of the scan; what is there is not redone")
     args = parser.parse_args(argv)
     wh = parse_wh(args.input_wh)
+    assert wh is not None  # parse_wh gives None for None alone
     common = {"input_wh": args.input_wh, "machine": describe("keras", "onnxruntime")}
-    write("pruning_scan.csv", [{**row, **common} for row in scan(args, wh)])
-    write("int8_sensitivity.csv", [{**row, **common} for row in one_by_one(args, wh)])
+    write(
+        "pruning_scan.csv", [{**row, **common} for row in scan(args.model, args.data, args.importance, args.runs, wh)]
+    )
+    write("int8_sensitivity.csv", [{**row, **common} for row in one_by_one(args.bundle, args.data, wh)])
 
 
-def scan(args: argparse.Namespace, wh: Any) -> Any:
+def scan(model: str, data: str, importance: str, folder: str, wh: tuple[int, int]) -> Iterator[dict[str, Any]]:
+    """Rows of pruning_scan.csv for a .keras file; folder: of the scan."""
     config = configuration.load(None, [f"train.val_wh=[{wh[0]}, {wh[1]}]"])
-    config.data.root = args.data
-    pruning = Pruning(args.model, args.runs, config, Settings(importance=args.importance, input_wh=wh), say=say)
+    config.data.root = data
+    pruning = Pruning(model, folder, config, Settings(importance=importance, input_wh=wh), say=say)
     found = pruning.scan()
     common = {
-        "importance": args.importance,
+        "importance": importance,
         "baseline": round(found["baseline"], 2),
         "split": config.data.val,
-        "model_sha256": files.sha256(args.model),
+        "model_sha256": files.sha256(model),
     }
     for group, row in found["groups"].items():
         for dropped, ap in row.items():
             yield {"group": group, "dropped": dropped, "map50": round(ap, 2), **common}
 
 
-def one_by_one(args: argparse.Namespace, wh: Any) -> Any:
-    variant = next(v for v in manifest.load(args.bundle).variants if v.precision == "fp32")
-    onnx = Path(args.bundle) / variant.file
-    table = tables.read(str(Path(args.bundle) / "calibration" / (variant.model + ".json")))
-    images = calibrate.select(str(Path(args.data) / "train"), IMAGES, 1)
+def one_by_one(bundle: str, data: str, wh: tuple[int, int]) -> Iterator[dict[str, Any]]:
+    """Rows of int8_sensitivity.csv, one for each layer of the bundle's first fp32 network."""
+    variant = next(v for v in manifest.load(bundle).variants if v.precision == "fp32")
+    onnx = Path(bundle) / variant.file
+    table = tables.read(str(Path(bundle) / "calibration" / (variant.model + ".json")))
+    images = calibrate.select(str(Path(data) / "train"), IMAGES, 1)
     for layer in sensitivity.layers(str(onnx), table, images, wh, lambda done, of: say(f"layer {done} of {of}")):
         yield {
             "layer": layer.name,

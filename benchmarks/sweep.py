@@ -15,8 +15,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -47,7 +47,7 @@ TUNE = [
 ]
 
 
-def main(argv: list[str] | None = None) -> Any:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder with train/ and val/")
     parser.add_argument("--out", default="runs/sweep", help="folder of the study (default: %(default)s)")
@@ -102,19 +102,21 @@ def main(argv: list[str] | None = None) -> Any:
     return 0
 
 
-def rows_of(folder: Path | str) -> Any:
-    path = Path(folder) / "trials.csv"
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    path = folder / "trials.csv"
     if not path.exists():
         return []
     with open(path, newline="", encoding="utf-8") as handle:
         return list(csv.DictReader(handle))
 
 
-def in_mid_trial(folder: Path | str) -> Any:
+def in_mid_trial(folder: Path) -> bool:
     """Whether the youngest trial has a checkpoint and no outcome."""
-    trials = sorted(Path(folder).glob("trial_*/job.json"), key=os.path.getmtime)
-    own = trials[-1].parent if trials else None
-    return own is not None and any(own.glob("*/checkpoint.npz")) and not (own / "outcome.json").exists()
+    trials = sorted(folder.glob("trial_*/job.json"), key=os.path.getmtime)
+    if not trials:
+        return False
+    own = trials[-1].parent
+    return any(own.glob("*/checkpoint.npz")) and not (own / "outcome.json").exists()
 
 
 if __name__ == "__main__":
