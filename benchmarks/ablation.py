@@ -15,7 +15,7 @@ import csv
 import io
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.machine import describe
 from jetson import files
@@ -88,7 +88,7 @@ class Choice(NamedTuple):
     overrides: tuple = ()
 
 
-def choices(model):
+def choices(model: Any) -> Any:
     """All trainings, the baseline first. An optimizer comes with a rate that is usual for it: one rate for all would
     compare rates."""
     rows = [Choice("baseline", "adamw, trapezoid, batch 16, all augmentation, average on, random weights")]
@@ -126,14 +126,14 @@ def choices(model):
 class Ablation:
     """The table in its file, and the trainings that are not in it yet."""
 
-    def __init__(self, args, say):
+    def __init__(self, args: argparse.Namespace, say: Any) -> None:
         self.args, self.say, self.out = args, say, Path(args.out)
         self.rows = []
         if self.out.exists():
             with open(self.out, newline="", encoding="utf-8") as handle:
                 self.rows = list(csv.DictReader(handle))
 
-    def run(self, wanted):
+    def run(self, wanted: Any) -> None:
         baseline = choices(self.args.model)[0]
         for choice in wanted:
             for seed in SEEDS:
@@ -143,7 +143,7 @@ class Ablation:
                 if choice == baseline or abs(float(row["difference"])) >= CLOSE:
                     break
 
-    def row(self, choice, seed):
+    def row(self, choice: Any, seed: int) -> Any:
         """The row of one training; trained when the table has none."""
         key = {
             "choice": choice.choice,
@@ -174,13 +174,8 @@ class Ablation:
         if config.model.init == configuration.IMAGENET:
             config.model.init = self.args.imagenet
         config.data.root = self.args.data
-        name = "%s-%d-%s-%s-%d" % (
-            self.args.model,
-            self.args.images,
-            choice.choice,
-            "".join(c if c.isalnum() else "_" for c in choice.value),
-            seed,
-        )
+        value = "".join(c if c.isalnum() else "_" for c in choice.value)
+        name = f"{self.args.model}-{self.args.images}-{choice.choice}-{value}-{seed}"
         folder = Path(self.args.runs) / name
         result = train.fit(config, folder, resume=(folder / "checkpoint.npz").exists(), progress=1)
         net = load(result["last"])
@@ -206,13 +201,13 @@ class Ablation:
         self.rows.append(row)
         self.write()
         self.say(
-            "%s: %s, seed %d: mAP50 %s at 320, %s at 416, %s to the baseline"
-            % (choice.choice, choice.value, seed, row["map50_320"], row["map50_416"], row["difference"])
+            f"{choice.choice}: {choice.value}, seed {seed}: mAP50 {row['map50_320']} at 320, "
+            f"{row['map50_416']} at 416, {row['difference']} to the baseline"
         )
         keras.backend.clear_session()  # or the graphs of all trainings stay in memory
         return row
 
-    def write(self):
+    def write(self) -> None:
         text = io.StringIO()
         writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
         writer.writeheader()
@@ -220,7 +215,7 @@ class Ablation:
         files.write_text(str(self.out), text.getvalue())
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> Any:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder with train/ and val/")
     parser.add_argument("--model", default="n", help="preset that is trained (default: %(default)s)")

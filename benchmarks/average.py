@@ -4,12 +4,13 @@ python -m benchmarks.average runs/sp/average.keras 0.65=runs/sp/last.keras 0.35=
 """
 
 import argparse
+from typing import Any
 
 from jetson.errors import BadInput, UsageError
 from pipeline.models.detector import load, save
 
 
-def average(parts):
+def average(parts: Any) -> Any:
     """A network with the weighted average of the others' weights. parts: [(share, path of a .keras file)], shares of 1
     in all. BadInput where their shapes differ."""
     if abs(sum(share for share, _ in parts) - 1) > 1e-6:
@@ -23,12 +24,12 @@ def average(parts):
     return nets[0]
 
 
-def part(text):
+def part(text: str) -> Any:
     share, _, path = text.partition("=")
     return float(share), path
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", help="the .keras file to write")
     parser.add_argument("parts", nargs="+", type=part, metavar="SHARE=FILE.keras")

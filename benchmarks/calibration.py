@@ -14,6 +14,8 @@ import io
 import os
 import sys
 import tempfile
+from pathlib import Path
+from typing import Any
 
 from benchmarks import machine
 from jetson import files
@@ -45,7 +47,7 @@ METHODS = ("minmax", "percentile", "mse", "entropy")
 FORMS = {"int8-cpu": quantize.int8_cpu, "int8": quantize.int8_tensorrt}
 
 
-def measure(args, folder):
+def measure(args: argparse.Namespace, folder: Path | str) -> Any:
     """Yield the rows, one by one as they are measured."""
     truths = average_precision.load_split(args.val)
     input_wh = calibrate.size(args.input_wh)
@@ -70,7 +72,7 @@ def measure(args, folder):
         **common,
     }
 
-    def row(question, form, table, seed, keep=None):
+    def row(question: Any, form: Any, table: Any, seed: int, keep: Any = None) -> dict[str, Any]:
         path = FORMS[form](args.onnx, table, os.path.join(folder, "int8.onnx"), keep=keep)
         verdict = gate.compare(truths, before, gate.of_onnx(path, truths, input_wh))
         return {
@@ -87,7 +89,7 @@ def measure(args, folder):
             **common,
         }
 
-    def table(count, seed, method):
+    def table(count: Any, seed: int, method: Any) -> Any:
         return calibrate.collect(args.onnx, calibrate.select(args.data, count, seed), input_wh, method)
 
     for method in METHODS:
@@ -108,7 +110,7 @@ def measure(args, folder):
             yield row("residuals kept", form, kept, 0)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--onnx", required=True)
     parser.add_argument("--kept", help="the same model exported with --keep-residuals")

@@ -40,9 +40,9 @@ def main(argv: list | None = None) -> None:
     parser.add_argument("--images", type=int, help="only the first so many")
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args(argv)
-    wh, data, name = parse_wh(args.input_wh), Path(args.data), Path(args.weights).stem
+    wh, data, name = parse_wh(args.input_wh) or (320, 320), Path(args.data), Path(args.weights).stem
 
-    def say(text):
+    def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
     truths = average_precision.load_split(str(data / args.split))[: args.images]

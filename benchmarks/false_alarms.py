@@ -9,6 +9,7 @@ figure on drawings, named so). Rows replace benchmarks/results/false_alarms.csv.
 
 import argparse
 import csv
+import functools
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     sets = [("negatives/, the third that is held out", lambda: negatives(args.data))]
-    sets += [("clip " + name, lambda name=name: clip(args.data / "clips" / name)) for name in CLIPS]
+    sets += [("clip " + name, functools.partial(clip, args.data / "clips" / name)) for name in CLIPS]
     sets.append(("drawn bare heads with beards, hands, scarves, cups", bare_heads))
     text = io.StringIO()
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")

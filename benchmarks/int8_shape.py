@@ -13,6 +13,8 @@ import io
 import os
 import tempfile
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,12 +40,12 @@ FIELDS = [
 ]
 
 
-def forms(onnx, table, blobs, folder):
+def forms(onnx: Any, table: Any, blobs: Any, folder: Path | str) -> Any:
     """{name: path} of the forms compared; the first is what the others are held against."""
     graph = graphs.read(onnx).graph
     made = {"fp32": onnx}
 
-    def add(name, write, *rest, **more):
+    def add(name: str, write: Any, *rest: Any, **more: Any) -> None:
         made[name] = write(onnx, *rest, os.path.join(folder, f"{len(made)}.onnx"), **more)
 
     add("fp16 typed", quantize.fp16)
@@ -59,14 +61,14 @@ def forms(onnx, table, blobs, folder):
     return made
 
 
-def _static(onnx, blobs, path, kind):
+def _static(onnx: Any, blobs: Any, path: Path | str, kind: Any) -> Any:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
-        def __init__(self):
+        def __init__(self) -> None:
             self.rest = iter(blobs)
 
-        def get_next(self):
+        def get_next(self) -> Any:
             blob = next(self.rest, None)
             return None if blob is None else {"image": blob}
 
@@ -83,7 +85,7 @@ def _static(onnx, blobs, path, kind):
     return path
 
 
-def measure(paths, input_wh, rounds, blob):
+def measure(paths: Any, input_wh: Any, rounds: Any, blob: Any) -> Any:
     """{name: (p50, min) of the CPU time in ms} and {name: worst head's signal-to-noise ratio in dB}."""
     from pipeline.quantization.sensitivity import snr_db
 
@@ -91,7 +93,7 @@ def measure(paths, input_wh, rounds, blob):
     outputs = {name: engine.infer(blob) for name, engine in engines.items()}
     reference = outputs[next(iter(paths))]
     noise = {name: min(snr_db(reference[head], out[head]) for head in reference) for name, out in outputs.items()}
-    times = {name: [] for name in engines}
+    times: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(rounds):
         for name, engine in engines.items():
             started = time.thread_time()
@@ -100,7 +102,7 @@ def measure(paths, input_wh, rounds, blob):
     return {name: (float(np.median(t)), min(t)) for name, t in times.items()}, noise
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--onnx", required=True)
     parser.add_argument("--data", required=True, help="SPLIT_DIR to calibrate on")

@@ -11,6 +11,7 @@ import argparse
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 from benchmarks.networks import build
 from jetson import files
@@ -41,10 +42,10 @@ FIELDS = (
 )
 
 
-def published() -> list:
+def published() -> list[dict[str, Any]]:
     """The rows of nano.csv as dicts, with `wh`, `ms` and `kind` ("engine" or "end to end") added."""
     with open(PUBLISHED, newline="") as handle:
-        rows = list(csv.DictReader(handle))
+        rows: list[dict[str, Any]] = list(csv.DictReader(handle))
     for row in rows:
         height, width = map(int, row["input_hw"].split("x"))
         row["wh"] = (width, height)

@@ -18,6 +18,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,7 +31,7 @@ STRIDE = 4
 SPLITS = ("train", "extra", "negatives")
 
 
-def open_model(path, threads):
+def open_model(path: Path | str, threads: Any) -> Any:
     """-> session with free height and width; the file itself fixes them to 32x32 but no operator depends on it."""
     import onnx
 
@@ -47,7 +48,7 @@ def open_model(path, threads):
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def find_faces(session, image, long_side_px, score):
+def find_faces(session: Any, image: Any, long_side_px: Any, score: Any) -> Any:
     """image uint8 (h, w, 3) BGR -> (N, 5) float: x1, y1, x2, y2 in pixels of `image`, score."""
     height, width = image.shape[:2]
     zoom = min(2.0, long_side_px / max(height, width))
@@ -66,14 +67,14 @@ def find_faces(session, image, long_side_px, score):
     boxes[:, 0::2] = (boxes[:, 0::2] * width / in_w).clip(0, width)
     boxes[:, 1::2] = (boxes[:, 1::2] * height / in_h).clip(0, height)
     found = np.concatenate([boxes, heat[0, rows, columns][:, None]], 1)
-    kept = []
+    kept: list[Any] = []
     for face in found[np.argsort(-found[:, 4], kind="stable")]:
         if not kept or overlap(face[None, :4], np.array(kept)[:, :4])[0].max() < 0.3:
             kept.append(face)
     return np.array(kept)
 
 
-def overlap(a, b):
+def overlap(a: Any, b: Any) -> Any:
     """a (N, 4), b (M, 4) xyxy -> IoU (N, M), intersection over the smaller of the two areas (N, M)."""
     low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
     inter = (high - low).clip(0).prod(2)
@@ -81,7 +82,7 @@ def overlap(a, b):
     return inter / (area_a[:, None] + area_b[None] - inter), inter / np.minimum(area_a[:, None], area_b[None])
 
 
-def unlabelled(faces, labelled):
+def unlabelled(faces: Any, labelled: Any) -> Any:
     """Those of faces (N, 5) that are none of the labelled boxes (M, 4): little overlap, and neither inside one nor
     around one (a label is brow to chin, the model's box reaches to the hairline)."""
     if not len(faces) or not len(labelled):
@@ -90,7 +91,7 @@ def unlabelled(faces, labelled):
     return faces[(iou.max(1) < 0.3) & (inside.max(1) < 0.5)]
 
 
-def mine(session, split_dir, long_side_px, score):
+def mine(session: Any, split_dir: Any, long_side_px: Any, score: Any) -> Any:
     """-> {"<split>/<file>": [[x, y, w, h, score], ...]} for the images that have any."""
     truth = json.loads((split_dir / "annotations.json").read_text())
     boxes = {image["id"]: list(image.get("ignore_boxes", [])) for image in truth["images"]}
@@ -121,7 +122,7 @@ def mine(session, split_dir, long_side_px, score):
     return mined
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="centerface.onnx")
     parser.add_argument("data", type=Path, help="folder with " + ", ".join(SPLITS))

@@ -5,7 +5,9 @@ in Darknet's and TensorFlow's configuration files (detectors). Batch normalisati
 convolution.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import onnx
 
@@ -60,7 +62,7 @@ def densenet(g: GraphWriter, depths: tuple, first: int = 64, growth: int = 32) -
 
 
 def squeezenet(g: GraphWriter, version: str) -> list:
-    def fire(x, squeeze, expand):
+    def fire(x: Any, squeeze: Any, expand: Any) -> Any:
         x = g.conv(x, squeeze, 1)
         return g.concat(g.conv(x, expand, 1), g.conv(x, expand, 3))
 
@@ -75,7 +77,7 @@ def squeezenet(g: GraphWriter, version: str) -> list:
     return [g.flatten(g.mean(g.conv(x, 1000, 1)))]
 
 
-def mobilenet_v1_trunk(g: GraphWriter, width: float = 1, act="relu6") -> list:
+def mobilenet_v1_trunk(g: GraphWriter, width: float = 1, act: Any = "relu6") -> list:
     """All thirteen blocks' outputs."""
     x = g.conv("image", int(32 * width), 3, 2, act=act)
     outputs = []
@@ -92,7 +94,7 @@ def mobilenet_v1(g: GraphWriter, width: float = 1) -> list:
 
 
 def mobilenet_v2(g: GraphWriter, width: float = 1) -> list:
-    def rounded(value):
+    def rounded(value: Any) -> Any:
         return max(8, int(value * width + 4) // 8 * 8)
 
     x = g.conv("image", rounded(32), 3, 2, act="relu6")
@@ -110,7 +112,7 @@ def mobilenet_v2(g: GraphWriter, width: float = 1) -> list:
 
 
 def googlenet(g: GraphWriter) -> list:
-    def inception(x, a, b, c, d, e, f):
+    def inception(x: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any) -> Any:
         return g.concat(
             g.conv(x, a, 1), g.conv(g.conv(x, b, 1), c), g.conv(g.conv(x, d, 1), e), g.conv(g.pool(x, 3, 1, 1), f, 1)
         )
@@ -148,9 +150,9 @@ def yolov3_tiny(g: GraphWriter, classes: int = 80) -> list:
 
 
 def yolov4_tiny(g: GraphWriter, classes: int = 80) -> list:
+    fine: Any = None
     out = 3 * (classes + 5)
     x = g.conv(g.conv("image", 32, 3, 2, act="leaky"), 64, 3, 2, act="leaky")
-    fine = None
     for width in (64, 128, 256):
         whole = g.conv(x, width, act="leaky")
         first = g.conv(g.part(whole, width // 2, width), width // 2, act="leaky")
@@ -187,7 +189,7 @@ def detectnet_resnet18(g: GraphWriter, classes: int = 2) -> list:
     return [g.node("Sigmoid", [coverage], g.shape[coverage]), g.conv(x, 4 * classes, 1, act=None)]
 
 
-NETWORKS = {
+NETWORKS: dict[str, Callable[[GraphWriter], Any]] = {
     "AlexNet": alexnet,
     "SqueezeNet1.0": partial(squeezenet, version="1.0"),
     "SqueezeNet1.1": partial(squeezenet, version="1.1"),

@@ -25,7 +25,7 @@ NAMES = ("MobileNetV2", "ResNet50", "EfficientNetB0", "DenseNet121")
 WH = (224, 224)
 
 
-def main():
+def main() -> None:
     rows = []
     for name in NAMES:
         model = getattr(keras.applications, name)(weights=None, input_shape=(*WH, 3))
@@ -50,15 +50,8 @@ def main():
             }
         )
         print(
-            "%-16s plan %s s (CPU %s), cut %s s (CPU %s), %s of the multiply-adds left"
-            % (
-                name,
-                rows[-1]["plan_s"],
-                rows[-1]["plan_cpu_s"],
-                rows[-1]["cut_s"],
-                rows[-1]["cut_cpu_s"],
-                rows[-1]["macs_share"],
-            ),
+            f"{name:16} plan {rows[-1]['plan_s']} s (CPU {rows[-1]['plan_cpu_s']}), cut {rows[-1]['cut_s']} s "
+            f"(CPU {rows[-1]['cut_cpu_s']}), {rows[-1]['macs_share']} of the multiply-adds left",
             file=sys.stderr,
             flush=True,
         )

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,15 +67,16 @@ FIELDS = (
 )
 
 
-def say(text):
+def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
 class Entry:
     """One network of the run: its row of the CSV, and the engines that are timed."""
 
-    def __init__(self, kind, importance_, ratio, model, wh):
-        self.model, self.engines = model, {}
+    def __init__(self, kind: Any, importance_: Any, ratio: Any, model: Any, wh: Any) -> None:
+        self.model = model
+        self.engines: dict[str, Any] = {}
         self.row = {
             "kind": kind,
             "importance": importance_,
@@ -84,7 +86,7 @@ class Entry:
             "input_wh": f"{wh[0]}x{wh[1]}",
         }
 
-    def open(self, folder, wh, images, with_litert):
+    def open(self, folder: Path | str, wh: Any, images: Any, with_litert: Any) -> None:
         """Export every form and open its engine; one thread each."""
         path = str(Path(folder) / "model.onnx")
         onnx.export(self.model, path)
@@ -96,16 +98,21 @@ class Entry:
             onnx_bytes_zlib=magnitude.compressed_bytes(path),
             nano_fp16_predicted_ms=round(predict.predict_ms(path, "nano", "fp16", wh).latency_ms, 2),
         )
-        self.engines = {"ort_fp32": OnnxEngine(path, wh, 1), "ort_int8": OnnxEngine(folder + "/int8.onnx", wh, 1)}
+        self.engines = {
+            "ort_fp32": OnnxEngine(path, wh, 1),
+            "ort_int8": OnnxEngine(str(Path(folder) / "int8.onnx"), wh, 1),
+        }
         for precision in ("fp32", "int8") if with_litert else ():
             target = f"{folder}/{precision}.tflite"
             litert.convert(self.model, wh, precision, images, target)
             self.engines["litert_" + precision] = LiteRtEngine(target, wh, 1)
 
 
-def time_in_turns(entries, turns=60):
+def time_in_turns(entries: Any, turns: Any = 60) -> None:
     """Median ms of each engine of each entry; one call each in a circle, so that all see the same machine."""
-    calls = [(entry, name, engine, []) for entry in entries for name, engine in entry.engines.items()]
+    calls: list[tuple[Any, str, Any, list[float]]] = [
+        (entry, name, engine, []) for entry in entries for name, engine in entry.engines.items()
+    ]
     rng = np.random.default_rng(0)
     for _, _, engine, _ in calls:
         engine.input[...] = rng.integers(0, 256, engine.input.shape)
@@ -123,7 +130,7 @@ def time_in_turns(entries, turns=60):
             entry.row[name + "_ratio"] = round(entry.row[name + "_ms"] / entries[0].row[name + "_ms"], 3)
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a trained .keras file")
     parser.add_argument("--data", default=os.environ.get("JETMASK_DATA"), help="folder with train/ and val/")
@@ -151,7 +158,7 @@ def main():
     parser.add_argument("--input-wh", default="416x256")
     parser.add_argument("--out", default=str(RESULTS / "pruning.csv"))
     args = parser.parse_args()
-    wh = predict.parse_wh(args.input_wh)
+    wh = predict.parse_wh(args.input_wh) or (320, 320)
     config = configuration.load(
         None, [*prune_cli.TUNE, f"train.val_wh=[{wh[0]}, {wh[1]}]", f"train.epochs={args.epochs}", *args.set]
     )
@@ -170,14 +177,14 @@ def main():
     write(entries, args, config, kept)
 
 
-def measure(args, wh, config):
+def measure(args: argparse.Namespace, wh: Any, config: Any) -> Any:
     """The networks with their AP: unpruned, pruned by each importance and ratio, and with magnitude pruning."""
     runs = Path(args.runs)
     original = load(args.model)
     first = Entry("unpruned", "", 0, original, wh)
     entries = [first]
 
-    def pruning(kind, folder):
+    def pruning(kind: Any, folder: Path | str) -> Any:
         settings = Settings(importance=kind, input_wh=wh, distill=args.distill)
         return Pruning(args.model, folder, config, settings, say=say)
 
@@ -226,13 +233,13 @@ def measure(args, wh, config):
     return entries
 
 
-def mean_over_sizes(model, args, config):
+def mean_over_sizes(model: Any, args: argparse.Namespace, config: Any) -> Any:
     """Mean mAP50 on val/ over SIZES: one size alone moves by a point from one epoch to the next."""
     split = Path(args.data) / config.data.val
     return round(sum(train.validate(model, split, wh)["map50"] for wh in SIZES) / len(SIZES), 2)
 
 
-def beside(texts):
+def beside(texts: Any) -> Any:
     """[(kind, name, path)] of --beside."""
     found = []
     for text in texts:
@@ -248,7 +255,7 @@ def beside(texts):
     return found
 
 
-def training_of(path):
+def training_of(path: Path | str) -> dict[str, Any]:
     """How many images a training in the file's folder saw, in how many minutes; nothing where its log is not there."""
     folder = Path(path).parent
     for run in (folder, *sorted(folder.glob("*/train"))):  # a pruning in rounds has a training in each
@@ -264,7 +271,7 @@ def training_of(path):
     return {}
 
 
-def rows_there(args):
+def rows_there(args: argparse.Namespace) -> Any:
     """The table's rows that --add leaves as they are; BadInput where they are of another model."""
     with open(args.out, newline="") as handle:
         rows = [row for row in csv.DictReader(handle) if row["kind"] not in BESIDE]
@@ -278,7 +285,7 @@ def rows_there(args):
     return rows
 
 
-def write(entries, args, config, kept):
+def write(entries: Any, args: argparse.Namespace, config: Any, kept: Any) -> None:
     """The CSV and its plot."""
     if args.add:
         kept[0]["map50_sizes"] = entries[0].row["map50_sizes"]
@@ -299,7 +306,7 @@ def write(entries, args, config, kept):
         plot(rows, os.path.splitext(args.out)[0] + ".svg")
 
 
-def plot(rows, path):
+def plot(rows: list[dict[str, Any]], path: Path | str) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
@@ -331,7 +338,7 @@ def plot(rows, path):
     axes.invert_xaxis()
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
-    with files.aside(path) as aside:
+    with files.aside(str(path)) as aside:
         figure.savefig(aside, format="svg", metadata={"Date": None})
 
 

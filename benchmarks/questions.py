@@ -9,6 +9,7 @@ between marks and comes from benchmarks/results/. A test fails when they differ.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks.readme_table import ROOT, filled, markdown, points, read
 from jetson import files
@@ -19,15 +20,15 @@ MISSING = "Not measured yet.\n"
 CLOSE = 1.0  # points of mAP50 that one seed says nothing about
 
 
-def ms(text):
+def ms(text: str) -> Any:
     return f"{float(text):.2f}" if text else "–"
 
 
-def times(text):
+def times(text: str) -> Any:
     return f"{float(text):.2f}" if text else "–"
 
 
-def cpu_of(machine):
+def cpu_of(machine: Any) -> str:
     """What distinguishes the machines of a table: processor and vector units."""
     name, flags = (machine.split("; ") + [""])[:2]
     return f"{name} ({flags})"
@@ -36,7 +37,7 @@ def cpu_of(machine):
 # Does int8 pay?
 
 
-def int8_targets():
+def int8_targets() -> Any:
     """What each target's hardware does natively, from the target table."""
     rows = []
     for target in targets.TARGETS.values():
@@ -48,11 +49,11 @@ def int8_targets():
             if "int8" in rates
             else "no: " + (target.slow_precision_reason or "no such instructions")
         )
-        rows.append([target.title, target.compute_capability, ", ".join(target.fast_precisions), gain])
+        rows.append([target.title, str(target.compute_capability), ", ".join(target.fast_precisions), gain])
     return markdown(["target", "compute capability", "fast precisions", "int8 over fp16, by the data sheet"], rows)
 
 
-def int8_cpu():
+def int8_cpu() -> Any:
     """int8 against fp32 on the processors that were measured, and what it costs in AP."""
     rows = [row for row in read("int8_shape") if row["form"] == "int8-cpu (as shipped)"]
     if not rows:
@@ -79,7 +80,7 @@ def int8_cpu():
     return text + "\n" + "\n".join(out) + "\n"
 
 
-def _fp32_bytes(row):
+def _fp32_bytes(row: dict[str, Any]) -> Any:
     return next(
         int(r["bytes"])
         for r in read("int8_shape")
@@ -87,7 +88,7 @@ def _fp32_bytes(row):
     )
 
 
-def int8_litert():
+def int8_litert() -> Any:
     rows = [row for row in read("engines") if row["runtime"] == "litert" and row["system"] != "AIZOO"]
     pairs = []
     for row in rows:
@@ -118,7 +119,7 @@ def int8_litert():
     )
 
 
-def int8_ap():
+def int8_ap() -> Any:
     """What int8 costs in AP, size by size."""
     rows = [row for row in read("detector") if row["split"] == "test"] or read("detector")
     lines, differences = [], []
@@ -141,22 +142,20 @@ def int8_ap():
     if not lines:
         return MISSING
     text = markdown(["model", "input", "mAP50 fp32", "mAP50 int8", "difference"], lines)
-    return text + "\n%d photographs (%s/). int8 costs between %.1f and %.1f points of mAP50, %.1f on average.\n" % (
-        int(rows[0]["images"]),
-        rows[0]["split"],
-        max(0.0, -max(differences)),
-        -min(differences),
-        -sum(differences) / len(differences),
+    least, most, mean = max(0.0, -max(differences)), -min(differences), -sum(differences) / len(differences)
+    return (
+        f"{text}\n{int(rows[0]['images'])} photographs ({rows[0]['split']}/). int8 costs between {least:.1f} and "
+        f"{most:.1f} points of mAP50, {mean:.1f} on average.\n"
     )
 
 
 # Pruned from a large model, or trained small?
 
 
-def pruned_tuned():
+def pruned_tuned() -> Any:
     """Every pruning that was fine-tuned, and what it was before."""
     rows = [row for row in read("pruning") if row["kind"] == "channels" and row["map50_tuned"]]
-    whole = next((row for row in read("pruning") if row["kind"] == "unpruned"), None)
+    whole: Any = next((row for row in read("pruning") if row["kind"] == "unpruned"), None)
     if not rows:
         return MISSING
     rows.sort(key=lambda row: (-float(row["macs_share"]), row["importance"]))
@@ -194,7 +193,7 @@ def pruned_tuned():
     )
 
 
-def pruned_beside():
+def pruned_beside() -> Any:
     """Networks of like cost, pruned and trained small, of one run (kinds `pruned` and `trained`), and the verdict."""
     every = read("pruning")
     rows = [row for row in every if row["kind"] in ("unpruned", "pruned", "trained")]
@@ -259,9 +258,9 @@ def pruned_beside():
     return text + "\n" + "\n".join(lines).replace("within a point than", "within a point, as") + "\n"
 
 
-def pruned_magnitude():
+def pruned_magnitude() -> Any:
     rows = [row for row in read("pruning") if row["kind"] == "magnitude"]
-    whole = next((row for row in read("pruning") if row["kind"] == "unpruned"), None)
+    whole: Any = next((row for row in read("pruning") if row["kind"] == "unpruned"), None)
     if not rows:
         return MISSING
     return markdown(
@@ -281,7 +280,7 @@ def pruned_magnitude():
 # Which methods were worth it?
 
 
-def methods_training():
+def methods_training() -> Any:
     """The ablation, a line for each choice that was trained, and what was not."""
     from benchmarks.ablation import choices
 
@@ -295,7 +294,8 @@ def methods_training():
     out = []
     for model, images in dict.fromkeys((row["model"], row["images"]) for row in rows):
         own = [row for row in rows if (row["model"], row["images"]) == (model, images)]
-        lines, verdicts = [], {}
+        lines: list[Any] = []
+        verdicts: dict[str, Any] = {}
         plain = [float(row["map50_416"]) for row in own if row["choice"] == "baseline"]
         close = max(CLOSE, max(plain) - min(plain)) if plain else CLOSE  # seeds alone move it by as much
         for choice, value in dict.fromkeys((row["choice"], row["value"]) for row in own):
@@ -341,7 +341,8 @@ def methods_training():
                 )
         if close > CLOSE:
             out.append(
-                f"- The baseline's own seeds differ by {close:.1f} points: less than that is no difference to be seen.\n"
+                f"- The baseline's own seeds differ by {close:.1f} points: less than that is no difference to be "
+                "seen.\n"
             )
         out.append("\n")
     missing = [name for name in known if name not in {row["choice"] for row in rows}]
@@ -350,12 +351,12 @@ def methods_training():
     return "".join(out).rstrip("\n") + "\n"
 
 
-def _mean(rows, column):
+def _mean(rows: list[dict[str, Any]], column: Any) -> Any:
     values = [float(row[column]) for row in rows if row[column]]
     return points(str(sum(values) / len(values))) if values else "–"
 
 
-def methods_size():
+def methods_size() -> Any:
     """A smaller input of the same network: what it saves and costs."""
     rows = [row for row in read("detector") if row["split"] == "test" and row["precision"] == "fp32"]
     if not rows:
@@ -378,11 +379,11 @@ def methods_size():
     return markdown(["model", "input", "mAP50", "against the largest", "< 32 px", "MACs"], out)
 
 
-def methods_deployed():
+def methods_deployed() -> Any:
     """What is done to the trained network, in one table, each with its price."""
     out = []
     pruning = read("pruning")
-    whole = next((row for row in pruning if row["kind"] == "unpruned"), None)
+    whole: Any = next((row for row in pruning if row["kind"] == "unpruned"), None)
     for row in pruning:
         best = row["map50_tuned"]
         if whole and best and (row["kind"] == "pruned" or row["kind"] == "channels" and row["importance"] == "taylor"):
@@ -415,7 +416,7 @@ def methods_deployed():
         (row["split"], row["precision"], row["input_wh"]): row for row in read("detector") if row["model"] == first
     }
     for row in shapes:
-        pair = [detector.get(("val", name, row["input_wh"])) for name in ("int8-cpu", "fp32")]
+        pair: list[Any] = [detector.get(("val", name, row["input_wh"])) for name in ("int8-cpu", "fp32")]
         if all(pair):
             out.append(
                 [
@@ -442,7 +443,7 @@ TABLES = {
 }
 
 
-def main():
+def main() -> int:
     for name in PAGES:
         path = Path(ROOT) / "benchmarks" / name
         before = path.read_text(encoding="utf-8")

@@ -1,5 +1,5 @@
-"""The tables of README and docs/results.md, written from the committed CSV files: `make figures`. A test fails when they
-differ.
+"""The tables of README and docs/results.md, written from the committed CSV files: `make figures`. A test fails when
+they differ.
 
 Between <!-- figures: NAME --> and <!-- end --> stands what the function of that name makes of benchmarks/results/.
 """
@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from jetson import files
 from jetson.errors import BadInput, JetmaskError
@@ -55,7 +56,7 @@ def detector() -> str:
     eight = {(row["model"], row["input_wh"]): row for row in rows if row["precision"] == "int8-cpu"}
     rows = [row for row in rows if row["precision"] == "fp32"]
 
-    def line(row):
+    def line(row: Any) -> Any:
         other = eight.get((row["model"], row["input_wh"]))  # none where it lost more than a bundle allows
         return [
             f"{row['model']}, {row['input_wh']}",
@@ -152,7 +153,7 @@ def prediction() -> str:
     if not engine:
         return "Not measured yet.\n"
 
-    def mean(lines, column):
+    def mean(lines: Any, column: Any) -> Any:
         values = [abs(float(line[column])) for line in lines]
         return f"{sum(values) / len(values):.1f} %"
 
@@ -214,7 +215,7 @@ TABLES: dict[str, Callable[[], str]] = {
 def filled(text: str, where: str = "README.md", tables: dict[str, Callable[[], str]] = TABLES) -> str:
     """`text` with every marked table made anew."""
 
-    def replace(match):
+    def replace(match: Any) -> Any:
         name = match.group(2)
         if name not in tables:
             raise BadInput(f"no table is called {name!r}", where, "one of " + ", ".join(tables))

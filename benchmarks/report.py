@@ -10,6 +10,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.machine import describe
 from benchmarks.readme_table import ROOT, read
@@ -24,7 +25,7 @@ from pipeline.report import cli as report
 SIDE_BY_SIDE = ("320x192-fp32", "320x192-int8-cpu", "640x384-fp32", "640x384-int8-cpu")
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder with val/")
     parser.add_argument("--out", default="runs/report")
@@ -37,7 +38,7 @@ def main(argv=None):
     return 0
 
 
-def gathered(bundle):
+def gathered(bundle: Any) -> dict[str, Any]:
     """The report's data from the CSV files of results/ and a bundle; sections without rows are left out."""
     contents = manifest.load(bundle)
     ablation = read("detector_ablation")
@@ -67,13 +68,13 @@ def gathered(bundle):
     return {key: value for key, value in data.items() if value}
 
 
-def number(text):
+def number(text: str) -> Any:
     return float(text) if text else None
 
 
-def variants():
+def variants() -> Any:
     """What was timed, each once: engines.csv and peers.csv."""
-    out = {}
+    out: dict[Any, Any] = {}
     for row in read("engines") + read("peers"):
         key = (row["system"], row["precision"], row["runtime"], row["threads"], row["input_wh"])
         out.setdefault(
@@ -95,7 +96,7 @@ def variants():
     return list(out.values())
 
 
-def predictions(contents):
+def predictions(contents: Any) -> Any:
     """(rows, per-layer tables) for a Nano in fp16, which was not run: one row for each model and size."""
     rows, layers = [], []
     for variant in contents.variants:
@@ -122,9 +123,9 @@ def predictions(contents):
     return rows, layers
 
 
-def prunings():
+def prunings() -> list[Any]:
     rows = read("pruning")
-    whole = next((row for row in rows if row["kind"] == "unpruned"), None)
+    whole: Any = next((row for row in rows if row["kind"] == "unpruned"), None)
     out = []
     for row in rows:
         if row["kind"] in ("channels", "pruned", "trained"):
@@ -156,11 +157,11 @@ def prunings():
     return [row for row in start + out if row["method"] in tuned]
 
 
-def scan():
+def scan() -> Any:
     rows = read("pruning_scan")
     if not rows:
         return None
-    groups = {}
+    groups: dict[Any, Any] = {}
     for row in rows:
         groups.setdefault(row["group"], {})[row["dropped"]] = float(row["map50"])
     return {
@@ -170,7 +171,7 @@ def scan():
     }
 
 
-def agreement():
+def agreement() -> Any:
     """Each network as it is predicted by a model fitted without it."""
     out = [
         {
@@ -197,7 +198,7 @@ def agreement():
     return out
 
 
-def ablations(rows):
+def ablations(rows: list[dict[str, Any]]) -> Any:
     """One line a choice, its seeds averaged; optimizers and schedules stand in tables of their own."""
     out = []
     for choice, value in dict.fromkeys((row["choice"], row["value"]) for row in rows):
@@ -214,7 +215,7 @@ def ablations(rows):
     return out
 
 
-def comparisons(rows):
+def comparisons(rows: list[dict[str, Any]]) -> Any:
     out = []
     for title, choice in (("Optimizers", "optimizer"), ("Learning-rate schedules", "schedule")):
         own = [row for row in rows if row["choice"] == choice]
@@ -241,11 +242,11 @@ def comparisons(rows):
     return out
 
 
-def _mean(rows, column):
+def _mean(rows: list[dict[str, Any]], column: Any) -> Any:
     return sum(float(row[column]) for row in rows) / len(rows)
 
 
-def sweep():
+def sweep() -> Any:
     rows = read("sweep")
     if not rows:
         return None
@@ -265,9 +266,9 @@ def sweep():
     return {
         "target": rows[0]["target"],
         "note": (
-            "%d trials, %d given up early. Each starts from the weights that shipped when it was run, those of the former "
-            "`s`, and sees a few hundred photographs: that ranks settings of a short fine-tuning, and what pruning costs "
-            "is not made good yet." % (len(rows), sum(row["state"] == "given up" for row in rows))
+            f"{len(rows)} trials, {sum(row['state'] == 'given up' for row in rows)} given up early. Each starts "
+            "from the weights that shipped when it was run, those of the former `s`, and sees a few hundred "
+            "photographs: that ranks settings of a short fine-tuning, and what pruning costs is not made good yet."
         ),
         "trials": [
             {
@@ -283,19 +284,19 @@ def sweep():
     }
 
 
-def _short(text):
+def _short(text: str) -> Any:
     try:
         return float(f"{float(text):.3g}")
     except ValueError:
         return text
 
 
-def side_by_side(bundle, split, out, photos):
+def side_by_side(bundle: Any, split: Any, out: Any, photos: Any) -> list[Any]:
     """The same photographs with the detections of several variants, a row each."""
     truths = [truth for truth in average_precision.load_split(str(split)) if 3 <= len(truth.xyxy) <= 15]
     chosen = truths[:: max(1, len(truths) // photos)][:photos]
     names = [v.name for v in manifest.load(bundle).variants]
-    found = {}
+    found: dict[Any, Any] = {}
     for ending in SIDE_BY_SIDE:
         name = next((n for n in names if n.endswith(ending)), None)
         if name:

@@ -11,6 +11,7 @@ import csv
 import io
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks.machine import describe
 from jetson import files
@@ -25,11 +26,11 @@ RESULTS = Path(__file__).parent / "results"
 IMAGES = 8  # enough for a ranking
 
 
-def say(text):
+def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a trained .keras file")
     parser.add_argument("--bundle", required=True, help="a bundle with its calibration")
@@ -44,7 +45,7 @@ def main(argv=None):
     write("int8_sensitivity.csv", [{**row, **common} for row in one_by_one(args, wh)])
 
 
-def scan(args, wh):
+def scan(args: argparse.Namespace, wh: Any) -> Any:
     config = configuration.load(None, [f"train.val_wh=[{wh[0]}, {wh[1]}]"])
     config.data.root = args.data
     pruning = Pruning(args.model, args.runs, config, Settings(importance=args.importance, input_wh=wh), say=say)
@@ -60,7 +61,7 @@ def scan(args, wh):
             yield {"group": group, "dropped": dropped, "map50": round(ap, 2), **common}
 
 
-def one_by_one(args, wh):
+def one_by_one(args: argparse.Namespace, wh: Any) -> Any:
     variant = next(v for v in manifest.load(args.bundle).variants if v.precision == "fp32")
     onnx = Path(args.bundle) / variant.file
     table = tables.read(str(Path(args.bundle) / "calibration" / (variant.model + ".json")))
@@ -74,7 +75,7 @@ def one_by_one(args, wh):
         }
 
 
-def write(name, rows):
+def write(name: str, rows: list[dict[str, Any]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()

@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def ship(paths: Mapping[str, str], data: Path, note: str, say: Say) -> None:
     """paths: {model: its .keras file}, the first one's variant is the bundle's default."""
     images = calibrate.select(str(data / "train"), CALIBRATION_IMAGES, 1)
-    sizes = {name: SHIPPED.get(name, ALL_WHS) for name in paths}
+    sizes: dict[str, Sequence[tuple[int, int]]] = {name: SHIPPED.get(name, ALL_WHS) for name in paths}
     with tempfile.TemporaryDirectory() as aside:
         stay = kept(BUNDLE, Path(aside) / "kept", paths)
         sizes.update({m.name: SHIPPED.get(m.name, ALL_WHS) for m, _ in stay.models})

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -46,7 +47,7 @@ TUNE = [
 ]
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> Any:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder with train/ and val/")
     parser.add_argument("--out", default="runs/sweep", help="folder of the study (default: %(default)s)")
@@ -101,7 +102,7 @@ def main(argv=None):
     return 0
 
 
-def rows_of(folder):
+def rows_of(folder: Path | str) -> Any:
     path = Path(folder) / "trials.csv"
     if not path.exists():
         return []
@@ -109,11 +110,11 @@ def rows_of(folder):
         return list(csv.DictReader(handle))
 
 
-def in_mid_trial(folder):
+def in_mid_trial(folder: Path | str) -> Any:
     """Whether the youngest trial has a checkpoint and no outcome."""
     trials = sorted(Path(folder).glob("trial_*/job.json"), key=os.path.getmtime)
     own = trials[-1].parent if trials else None
-    return bool(own) and any(own.glob("*/checkpoint.npz")) and not (own / "outcome.json").exists()
+    return own is not None and any(own.glob("*/checkpoint.npz")) and not (own / "outcome.json").exists()
 
 
 if __name__ == "__main__":

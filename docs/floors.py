@@ -25,13 +25,6 @@ def floors(package: str) -> list[list[str]]:
     return [[name.strip() for name in line.replace("|", ":").split(":")] for line in lines]
 
 
-def lines_of(module: str) -> int:
-    """Lines of Python in a module or package."""
-    path = ROOT / module.replace(".", "/")
-    files = path.rglob("*.py") if path.is_dir() else [path.with_suffix(".py")]
-    return sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
-
-
 def purpose(module: str) -> str:
     """The first line of a module's or package's text, up to its first stop."""
     path = ROOT / module.replace(".", "/")
@@ -41,7 +34,7 @@ def purpose(module: str) -> str:
 
 
 def room(module: str, x: int, y: int) -> list[str]:
-    """One package: its name, what it holds, its lines."""
+    """One package: its name and what it holds."""
     package, name = module.split(".", 1)
     words, rows = purpose(module).split(), [""]
     for word in words:
@@ -53,7 +46,6 @@ def room(module: str, x: int, y: int) -> list[str]:
     out = [
         f'<rect x="{x}" y="{y}" width="{ROOM}" height="{HIGH}" rx="5" fill="{COLOURS[package]}" stroke="#555"/>',
         f'<text x="{x + 8}" y="{y + 17}" font-size="14" font-weight="600">{name}</text>',
-        f'<text x="{x + ROOM - 8}" y="{y + 16}" font-size="10" fill="#666" text-anchor="end">{lines_of(module)}</text>',
     ]
     for number, row in enumerate(rows):
         out.append(f'<text x="{x + 8}" y="{y + 31 + 13 * number}" font-size="10.5">{html.escape(row)}</text>')
@@ -72,7 +64,7 @@ def main() -> None:
             y += HIGH + GAP
         y += 36
     words = "A room imports only from floors below its own. pipeline/ imports jetson/ too; jetson/ never pipeline/."
-    out.append(f'<text x="{LEFT}" y="{y - 20}" font-size="13">{words} The number is lines of Python.</text>')
+    out.append(f'<text x="{LEFT}" y="{y - 20}" font-size="13">{words}</text>')
     size = f'width="{2 * LEFT + 5 * (ROOM + GAP)}" height="{y}"'
     style = 'font-family="system-ui, sans-serif" fill="#111"'
     text = "\n".join(

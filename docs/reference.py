@@ -16,8 +16,8 @@ from pipeline import cli as host  # noqa: E402
 
 HEAD = """# Verbs
 
-Written from the programs' own parsers by `python docs/reference.py`. Every verb also takes `--help`. Exit codes: 0 done,
-1 internal error, 2 usage, 3 bad input, 4 device mismatch, 5 quality gate failed, 130 interrupted.
+Written from the programs' own parsers by `python docs/reference.py`. Every verb also takes `--help`. Exit codes: 0
+done, 1 internal error, 2 usage, 3 bad input, 4 device mismatch, 5 quality gate failed, 130 interrupted.
 """
 
 

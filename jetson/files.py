@@ -133,8 +133,10 @@ def _whole_number(text: str) -> int:
 
 
 def _brackets(data: bytes) -> bytes:
-    """The brackets of a JSON text in their order, square for all, those in strings left out. In time that grows with its length only:
-    a regular expression for strings would not, on a text made for it."""
+    """The brackets of a JSON text in their order, square for all, those in strings left out.
+
+    In time that grows with its length only: a regular expression for strings would not, on a text made for it.
+    """
     plain = b"".join(data.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
     return plain.translate(_ONE_KIND, _NO_BRACKETS)
 

@@ -6,6 +6,7 @@ evaluation, the bundle, the on-device runner on a clip, and one report.
 
 import argparse
 import json
+import logging
 import os
 import platform
 import shlex
@@ -27,6 +28,7 @@ from jetson.errors import BadInput, JetmaskError, UsageError
 from jetson.evaluation import average_precision
 from pipeline import config as configuration
 
+log = logging.getLogger(__name__)
 WH = (416, 256)  # the default input of the camera; what the live run uses
 SQUARE = (320, 320)
 LIVE_S = 20.0
@@ -73,7 +75,7 @@ class Progress:
         self.start = time.time()
 
     def __call__(self, text: str) -> None:
-        print(f"[{int(time.time() - self.start):3} s] {text}", file=sys.stderr, flush=True)
+        log.info("[%3d s] %s", time.time() - self.start, text)
 
 
 class Demo:

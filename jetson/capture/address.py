@@ -86,7 +86,7 @@ def _parts(uri: str) -> Iterator[str]:
     place = shown(uri).partition("://")[2]
     user, at, _ = rest.rpartition("@")
     path = rest if place == _HIDDEN else rest.partition(place)[2]
-    pieces = [uri, rest, user, path] + user.split(":", 1) + re.split(r"[/?&=#;:_@]", path)
+    pieces = [uri, rest, user, path] + user.split(":", 1) + re.split(r"[/?&=#;:_@\s]", f"{user}/{path}")
     for piece in pieces:
         for form in (piece, unquote(piece), quote(piece, safe="")):
             if len(form) >= _LEAST and form != place:

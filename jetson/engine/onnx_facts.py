@@ -294,9 +294,7 @@ def read(path: str) -> Tuple[bytes, Facts]:
         with open(path, "rb") as file:
             data = file.read(MOST_BYTES + 1)
     except OSError as error:
-        raise BadInput(
-            f"the model file cannot be read: {error.strerror}", path, "an ONNX file", "check the path"
-        ) from error
+        raise BadInput(f"cannot read the model: {error.strerror}", path, "an ONNX file", "check the path") from error
     if len(data) > MOST_BYTES:
         raise BadInput("the model file is too large", path, f"at most {MOST_BYTES} bytes", "export a smaller model")
     return data, parse(data, path)

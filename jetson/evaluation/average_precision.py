@@ -3,12 +3,12 @@
 AP at IoU .50, 101 recall points, at most 300 detections an image and class, scores over .01. The figure that gates is
 the two-class mAP50: truth of `mask_worn_incorrect` and `ignore_boxes` are ignore regions for both other classes
 (COCO's iscrowd: a detection with at least half of its own area inside one counts neither way, any number of times),
-and predictions of the third class are dropped. Of other classes than the three mask classes all count alike: their figure
-is the mean over every class that has truth.
+and predictions of the third class are dropped. Of other classes than the three mask classes all count alike: their
+figure is the mean over every class that has truth.
 """
 
 import os
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -335,7 +335,7 @@ def evaluate(truths: Sequence[Truth], detections: Sequence[Any], classes: Sequen
     return result
 
 
-def every_class(result: Dict[str, Any]) -> Dict[str, Optional[float]]:
+def every_class(result: Mapping[str, Any]) -> Dict[str, Optional[float]]:
     """AP of each class of what `evaluate` gave, all of them: for the mask classes that of mask_worn_incorrect too."""
     return dict(result.get("three_class", {}).get("per_class", {}), **result["per_class"])
 

@@ -90,11 +90,11 @@ class Store:
     def _opened(self) -> sqlite3.Connection:
         try:
             return self._migrated(_connect(self.path))
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and not os.path.exists(self.path):
-                raise BadInput(
-                    f"the file of events cannot be made: {error}", self.path, "a folder that this user may write to"
-                ) from error
+        except sqlite3.OperationalError as error:  # a disk that is read-only or full, a folder that is not there
+            raise BadInput(
+                f"the file of events cannot be written: {error}", self.path, "a folder that this user may write to"
+            ) from error
+        except sqlite3.DatabaseError:  # not a database, or damaged
             self.damaged = f"{self.path}.damaged-{int(time.time())}"
             for end in ("", "-wal", "-shm"):
                 if os.path.exists(self.path + end):

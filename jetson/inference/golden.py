@@ -32,7 +32,7 @@ MOST_BYTES = 4 << 20
 
 
 class Golden(NamedTuple):
-    """`names`: of the drawn inputs; `frames`: uint8 (h, w, 3) BGR; `expected`: {variant, or model-WxH: an entry each}."""
+    """`names`: of the drawn inputs; `frames`: uint8 (h, w, 3) BGR; `expected`: {variant, or model-WxH: an entry}."""
 
     names: List[str]
     frames: List[np.ndarray]

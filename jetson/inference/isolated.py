@@ -112,6 +112,8 @@ class ApartEngine:
                 bufsize=0,
                 env=dict(os.environ, PYTHONPATH=here + (os.pathsep + path if path else "")),
             )
+            assert self._child.stdin is not None and self._child.stdout is not None  # both are pipes
+            self._requests, self._answers = self._child.stdin, self._child.stdout
             try:
                 answer = json.loads(self._opening().decode())
                 if "error" in answer:
@@ -144,7 +146,7 @@ class ApartEngine:
         if image is not None and image is not self._arrays[number]:
             np.copyto(self.input, image)
         try:
-            self._child.stdin.write(bytes((number,)))
+            self._requests.write(bytes((number,)))
         except OSError as error:
             raise RuntimeError("the engine's process is gone") from error
         self._under_way.append(number)
@@ -154,7 +156,7 @@ class ApartEngine:
         number = self._under_way.popleft()
         # One plain read: every further system call gives the interpreter's lock away once more. An engine that never
         # answers is the loop's watchdog's matter.
-        answer = os.read(self._child.stdout.fileno(), _DONE.size)
+        answer = os.read(self._answers.fileno(), _DONE.size)
         if not answer:
             raise RuntimeError(f"the engine's process has ended with {self._child.wait()}")
         infer_ms, trouble = _DONE.unpack(answer)
@@ -166,9 +168,9 @@ class ApartEngine:
     def _opening(self) -> bytes:
         data = b""
         while not data.endswith(b"\n"):
-            if not select.select([self._child.stdout], [], [], OPEN_S)[0]:
+            if not select.select([self._answers], [], [], OPEN_S)[0]:
                 raise RuntimeError(f"the engine's process has not answered for {OPEN_S:.0f} s")
-            part = os.read(self._child.stdout.fileno(), 65536)
+            part = os.read(self._answers.fileno(), 65536)
             if not part:
                 raise RuntimeError(f"the engine's process has ended with {self._child.wait()}")
             data += part
@@ -180,8 +182,8 @@ class ApartEngine:
             with contextlib.suppress(OSError):
                 os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
-        self._child.stdin.close()
-        self._child.stdout.close()
+        self._requests.close()
+        self._answers.close()
 
     def __enter__(self) -> "ApartEngine":
         return self

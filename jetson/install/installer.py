@@ -8,7 +8,8 @@ import time
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 from jetson import files
-from jetson.bundle import manifest, signing, tarball
+from jetson.bundle import manifest, paths, signing, tarball
+from jetson.engine import onnx_facts
 from jetson.errors import BadInput, JetmaskError, UsageError
 from jetson.install import service, store
 from jetson.install.store import Store
@@ -43,6 +44,9 @@ def check(bundle_dir: str, digest: Optional[str] = None, keys: Optional[List[byt
         signing.check_bundle(bundle_dir, keys)
     tarball.check_sizes(bundle_dir)
     manifest.verify(bundle_dir)
+    for name in sorted({variant.file for variant in manifest.load(bundle_dir).variants}):
+        if name.endswith(".onnx"):  # one that would make this device read other files is not even installed
+            onnx_facts.read(paths.inside(bundle_dir, name))
     return found
 
 

@@ -1,7 +1,7 @@
 """The wall clock, watched: a small board has none on battery, begins in 1970 and is set when the network is there.
 
-Durations go by the monotonic clock everywhere; only what is shown or written is wall time, and that is what a step makes
-wrong after the fact.
+Durations go by the monotonic clock everywhere; only what is shown or written is wall time, and that is what a step
+makes wrong after the fact.
 """
 
 import time

@@ -106,7 +106,7 @@ def versions(device: Target) -> list[tuple[int, ...]]:
 
 
 def input_shapes(inputs: Sequence[onnx_facts.Value], input_wh: Sequence[int]) -> str | None:
-    """What trtexec's --shapes says of a file's inputs: `name:1x3xHxW`, with commas; None where all shapes are fixed, for
+    """What trtexec's --shapes says of a file's inputs: `name:1x3xHxW`, with commas; None where shapes are fixed, for
     which trtexec takes none.
 
     Open sizes of the first picture (four axes) become those of input_wh = (width, height), every other one 1.

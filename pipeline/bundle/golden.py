@@ -109,7 +109,9 @@ def _record(
         return [golden.record(detector, frame) for frame in frames]
 
 
-def _own_record(bundle_dir, variant, document, frames):
+def _own_record(
+    bundle_dir: str, variant: manifest.Variant, document: dict[str, Any], frames: Sequence[np.ndarray]
+) -> tuple[list[dict[str, Any]], str] | None:
     runtime = next((r for r in variant.runtimes if r != "tensorrt" and engine.reason(r) is None), None)
     expected = golden.expected_for(document, variant)
     if runtime is None:

@@ -3,10 +3,12 @@
 The one path that `jetmask demo` and the shipped bundle take.
 """
 
+import os
 import sys
 import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jetson.bundle import manifest
 from jetson.engine import available
@@ -30,14 +32,26 @@ class Made(NamedTuple):
     """The files of one model. kinds: as pipeline.bundle.writer.write takes them; table: the calibration's path."""
 
     name: str
-    kinds: dict
+    kinds: dict[str, Any]
     table: str
 
 
 OVERFLOW_IMAGES = 16
+Say = Callable[[str], None]
+Wh = tuple[int, int]
+Aps = Mapping[tuple[str, str], Mapping[str, Any]]
 
 
-def make(name, path, folder, images, calibration_wh, litert_whs=(), say=print, method="percentile"):
+def make(
+    name: str,
+    path: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    images: Sequence[str],
+    calibration_wh: Wh,
+    litert_whs: Sequence[Wh] = (),
+    say: Say = print,
+    method: str = "percentile",
+) -> tuple[Made, Any]:
     """Export the model in `path` (.keras) to folder as fp32, fp16, int8 (TensorRT) and int8-cpu ONNX, and LiteRT files
     for each of litert_whs. images: paths to calibrate with, by method. Every node is held against TensorRT 8.2's rules
     first; nodes whose tensors come near fp16's largest number on these images stay float32 in the fp16 file and, by the
@@ -68,17 +82,17 @@ def make(name, path, folder, images, calibration_wh, litert_whs=(), say=print, m
     quantize.fp16(onnx["fp32"], onnx["fp16"], keep)
     quantize.int8_cpu(onnx["fp32"], table, onnx["int8-cpu"])
     quantize.int8_tensorrt(onnx["fp32"], table, onnx["int8"])
-    kinds = dict(onnx)
+    kinds: dict[str, Any] = dict(onnx)
     for wh in litert_whs:
         for precision in litert.PRECISIONS:
-            say("%s: LiteRT %s %dx%d" % (name, precision, *wh))
+            say(f"{name}: LiteRT {precision} {wh[0]}x{wh[1]}")
             target = str(folder / writer.tflite_name(name, wh, precision))
             litert.convert(model, wh, precision, images, target)
             kinds.setdefault("tflite", {})[(*wh, precision)] = target
     return Made(name, kinds, table_path), model
 
 
-def entries(made, model, input_whs, aps=None):
+def entries(made: Made, model: Any, input_whs: Sequence[Wh], aps: Aps | None = None) -> list[dict[str, Any]]:
     """The manifest's variants of one model at each input size. aps: {(variant, runtime): AP entry} where measured."""
     from pipeline.models.detector import macs  # TensorFlow with it: who only measures need not wait for that
 
@@ -96,7 +110,7 @@ def entries(made, model, input_whs, aps=None):
         rows = [(p, suffix, runtimes, fits) for p, suffix, runtimes, fits in recipes if p in made.kinds]
         rows += [(p, "-litert", ["litert"], lambda t: False) for w, h, p in tflite if (w, h) == tuple(wh)]
         for precision, suffix, runtimes, fits in rows:
-            name = "%s-%dx%d-%s%s" % (made.name, *wh, precision, suffix)
+            name = f"{made.name}-{wh[0]}x{wh[1]}-{precision}{suffix}"
             ap = {r: aps.get((name, r)) for r in runtimes}
             reason = {r: NO_GPU if r == "tensorrt" else "not evaluated" for r in runtimes if ap[r] is None}
             file = writer.file_of(made.name, wh, precision, runtimes)
@@ -117,7 +131,15 @@ def entries(made, model, input_whs, aps=None):
     return out
 
 
-def measure(bundle_dir, split_dir, split_name, only=None, threads=None, say=print, max_drop=gate.MAX_DROP):
+def measure(
+    bundle_dir: str | os.PathLike[str],
+    split_dir: str | os.PathLike[str],
+    split_name: str,
+    only: Callable[[manifest.Variant], bool] | None = None,
+    threads: int | None = None,
+    say: Say = print,
+    max_drop: float = gate.MAX_DROP,
+) -> list[dict[str, Any]]:
     """AP and latency of every variant that can run here: list of evaluate.measure's results, one per runtime.
 
     `against_fp32` of each: {difference, low, high, passed} to its model's fp32 variant of the same size, in points of
@@ -126,7 +148,8 @@ def measure(bundle_dir, split_dir, split_name, only=None, threads=None, say=prin
     truths = average_precision.load_split(str(split_dir), classes)
     usable = {r for r, reason in available().items() if reason is None}
     contents = manifest.load(str(bundle_dir)).variants
-    results, plain = [], {}
+    results: list[dict[str, Any]] = []
+    plain: dict[tuple[str, Wh], Any] = {}
     for variant in sorted(contents, key=lambda v: (v.precision != "fp32", "onnxruntime" not in v.runtimes)):
         for runtime in variant.runtimes:
             if runtime not in usable or (only and not only(variant)):
@@ -154,12 +177,12 @@ def measure(bundle_dir, split_dir, split_name, only=None, threads=None, say=prin
     return sorted(results, key=lambda r: order[r["variant"]])
 
 
-def lost_too_much(results):
+def lost_too_much(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """{variant: against_fp32} of those in measure's results that the gate does not let pass."""
     return {r["variant"]: r["against_fp32"] for r in results if r["against_fp32"] and not r["against_fp32"]["passed"]}
 
 
-def ap_entries(results):
+def ap_entries(results: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
     """What the manifest keeps of measure's results: {(variant, runtime): entry}. The first two classes of `per_class`
     are the parts of `map50`, as on the model card; the third is of the three-class figures, the only ones with it."""
     return {
@@ -167,7 +190,7 @@ def ap_entries(results):
             "map50": round(r["map50"], 2),
             "split": r["split"],
             "images": r["counts"]["images"],
-            "per_class": _rounded(average_precision.every_class(r)),
+            "per_class": _rounded(average_precision.every_class(dict(r))),
             "by_size": _rounded(r["by_size"]),
             "class_counts": r["counts"]["per_class"],
         }
@@ -176,27 +199,27 @@ def ap_entries(results):
     }
 
 
-def _rounded(figures):
+def _rounded(figures: Mapping[str, float | None]) -> dict[str, float | None]:
     return {key: None if value is None else round(value, 2) for key, value in figures.items()}
 
 
 def write_bundle(
-    folder,
-    models,
-    input_whs,
-    split_dir,
-    split_name,
-    decode,
-    card,
-    provenance,
-    default_variant,
-    only=None,
-    threads=None,
-    say=print,
-    max_drop=gate.MAX_DROP,
-    known=None,
-    never=(),
-):
+    folder: str | os.PathLike[str],
+    models: Sequence[tuple[Made, Any]],
+    input_whs: Sequence[Wh] | dict[str, Sequence[Wh]],
+    split_dir: str | os.PathLike[str],
+    split_name: str,
+    decode: Mapping[str, Any],
+    card: Callable[[list[dict[str, Any]]], str],
+    provenance: Mapping[str, Any],
+    default_variant: str | None,
+    only: Callable[[manifest.Variant], bool] | None = None,
+    threads: int | None = None,
+    say: Say = print,
+    max_drop: float = gate.MAX_DROP,
+    known: Aps | None = None,
+    never: Collection[str] = (),
+) -> tuple[str, list[dict[str, Any]]]:
     """Write a bundle of models [(Made, keras model)], measure what can run here, and write it again with the AP.
 
     input_whs: the sizes of every model, or {model's name: its sizes}. known: {(variant, runtime): AP} of those that
@@ -208,7 +231,7 @@ def write_bundle(
     calibration = {made.name: made.table for made, _ in models}
     whs = input_whs if isinstance(input_whs, dict) else dict.fromkeys(kinds, input_whs)
 
-    def variants(aps, without=()):
+    def variants(aps: Aps, without: Collection[str] = ()) -> list[dict[str, Any]]:
         return [
             entry
             for made, model in models
@@ -222,10 +245,10 @@ def write_bundle(
         results = measure(first, split_dir, split_name, only, threads, say, max_drop)
     failed = lost_too_much(results)
     for name, lost in failed.items():
+        bounds = f"95 % bounds {lost['low']:+.2f} to {lost['high']:+.2f}"
         say(
-            "{} is left out: mAP50 {:+.2f} against fp32 (95 % bounds {:+.2f} to {:+.2f}), at most {:.1f} may be lost".format(
-                name, lost["difference"], lost["low"], lost["high"], max_drop
-            )
+            f"{name} is left out: mAP50 {lost['difference']:+.2f} against fp32 ({bounds}), "
+            f"at most {max_drop:.1f} may be lost"
         )
     digest = writer.write(
         str(folder),
@@ -240,6 +263,6 @@ def write_bundle(
     return digest, results
 
 
-def stderr(text):
+def stderr(text: str) -> None:
     """Progress lines go to stderr."""
     print(text, file=sys.stderr, flush=True)

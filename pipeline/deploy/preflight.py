@@ -68,7 +68,7 @@ for name in MemTotal MemAvailable SwapFree; do
     say "$name" "$(sed -n "s/^$name: *\([0-9]*\) kB/\1/p" /proc/meminfo)"
 done
 say cameras "$(for camera in /dev/video*; do test -c "$camera" && printf '%s ' "$camera"; done)"
-say camera_names "$(for camera in $VIDEO4LINUX/video*; do test -e "$camera/name" &&
+say camera_names "$(for camera in "$VIDEO4LINUX"/video*; do test -e "$camera/name" &&
     printf '/dev/%s=%s;' "$(basename "$camera")" "$(tr -d '\n;=' <"$camera/name")"; done)"
 say closed "$(for camera in /dev/video*; do
     test -c "$camera" && ! { test -r "$camera" && test -w "$camera"; } && printf '%s ' "$camera"; done)"
@@ -265,7 +265,8 @@ def _keeper(facts: dict[str, str], settings: Settings, kind: str) -> list[Findin
                     "systemd",
                     f"{user} may not run systemctl and install there with `sudo -n`, which sets up the unit",
                     'on the device, once: echo "$USER ALL=(root) NOPASSWD: $(command -v '
-                    'systemctl), $(command -v install)" | sudo tee /etc/sudoers.d/jetmask; or --service '
+                    'systemctl), $(command -v install)" | sudo tee /etc/sudoers.d/jetmask (root without a password '
+                    "for this user: see SECURITY.md); or --service "
                     "systemd-user",
                 )
             ]

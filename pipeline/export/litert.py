@@ -4,50 +4,44 @@ The network is taken from its ONNX form, in which scale, batch normalisation and
 that ONNX Runtime, TensorRT and LiteRT run the same convolutions.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import cv2
 import numpy as np
+from onnx import GraphProto, NodeProto
 
-from jetson import files
+from jetson import files, imagefile
 from jetson.errors import BadInput, JetmaskError, UsageError
 from jetson.vision.letterbox import letterbox
 from pipeline.export import onnx
 from pipeline.graphs import edit as graphs
 
-if TYPE_CHECKING:
-    import keras
-    import onnx as onnx_proto
-
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
 def convert(
-    model: keras.Model,
+    model: Any,
     input_wh: tuple[int, int],
     precision: str,
-    images: Sequence[str] | None,
-    dst: str,
+    images: Sequence[str | os.PathLike[str]] | None,
+    dst: str | os.PathLike[str],
     fold_residuals: bool = True,
-) -> str:
+) -> str | os.PathLike[str]:
     """Write a .tflite for one input size. Returns dst.
 
     model: keras.Model as pipeline.models.detector builds it. input_wh: (width, height), multiples of 32; LiteRT cannot
-    leave it open. precision: "fp32", "fp16" (weights; computed in float32 on a CPU) or "int8" (weights and
-    activations; input and outputs stay float32). images: paths of photographs for int8's ranges, not read otherwise.
-    The input is NHWC here, raw 0..255 BGR; the outputs carry the model's names in the signature.
+    leave it open. precision: "fp32", "fp16" (weights; computed in float32 on a CPU) or "int8" (weights and activations;
+    input and outputs stay float32). images: paths of photographs for int8's ranges, not read otherwise. The input is
+    NHWC here, raw 0..255 BGR; the outputs carry the model's names in the signature.
     """
     if precision not in PRECISIONS:
         raise UsageError(f"LiteRT has no precision {precision!r} here", expected="one of " + ", ".join(PRECISIONS))
-    images = [] if images is None else [str(path) for path in images]
-    if precision == "int8" and not images:
+    photographs = [str(path) for path in images or ()]
+    if precision == "int8" and not photographs:
         raise BadInput(
             "int8 needs photographs to find the ranges with",
             where=dst,
@@ -69,7 +63,7 @@ def convert(
         if precision == "fp16":
             converter.target_spec.supported_types = [tf.float16]
         if precision == "int8":
-            converter.representative_dataset = lambda: ([_blob(path, input_wh)] for path in images)
+            converter.representative_dataset = lambda: ([_blob(path, input_wh)] for path in photographs)
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         data = converter.convert()
     files.write_bytes(str(dst), data)
@@ -77,7 +71,7 @@ def convert(
 
 
 def _blob(path: str, input_wh: tuple[int, int]) -> np.ndarray:
-    frame = cv2.imread(path, cv2.IMREAD_COLOR)
+    frame = imagefile.read(path)
     if frame is None:
         raise BadInput(
             "not a photograph that OpenCV can read",
@@ -88,7 +82,7 @@ def _blob(path: str, input_wh: tuple[int, int]) -> np.ndarray:
     return np.ascontiguousarray(letterbox(frame, input_wh)[0].transpose(0, 2, 3, 1))
 
 
-def _apply(tf: Any, graph: onnx_proto.GraphProto, image: Any) -> dict[str, Any]:
+def _apply(tf: Any, graph: GraphProto, image: Any) -> dict[str, Any]:
     """The ONNX graph as TensorFlow operations, NHWC."""
     values = graphs.constants(graph)
     tensors = {onnx.INPUT: image}
@@ -110,7 +104,7 @@ def _apply(tf: Any, graph: onnx_proto.GraphProto, image: Any) -> dict[str, Any]:
     return {output.name: tf.identity(tensors[output.name], name=output.name) for output in graph.output}
 
 
-def _conv(tf: Any, node: onnx_proto.NodeProto, x: Any, values: dict[str, np.ndarray]) -> Any:
+def _conv(tf: Any, node: NodeProto, x: Any, values: Mapping[str, np.ndarray]) -> Any:
     weight = values[node.input[1]].transpose(2, 3, 1, 0)
     strides = list(graphs.attribute(node, "strides"))
     top, left, bottom, right = graphs.attribute(node, "pads")

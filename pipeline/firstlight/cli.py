@@ -8,10 +8,10 @@ import os
 from jetson.errors import QualityGate, UsageError
 from jetson.firstlight.cli import NAMES
 from pipeline import targets
-from pipeline.deploy import cli as deploy_cli
 from pipeline.deploy import layout
 from pipeline.deploy import options as deploy_options
 from pipeline.deploy.deployment import parcel
+from pipeline.deploy.settings import Settings
 from pipeline.deploy.ssh import Remote
 from pipeline.firstlight import trial
 
@@ -19,22 +19,6 @@ _EXAMPLES = """examples:
   jetmask first-light user@nano
   jetmask first-light user@nano --source csi://0 --minutes 30 --out nano.json
   jetmask first-light user@nano --no-container --only imports,engines,golden"""
-# What the way to the device takes from `jetmask deploy`: {option: its metavar, None for a switch}.
-_ON_THE_WAY = {
-    "--no-container": None,
-    "--use-python": None,
-    "--python": "PROGRAM",
-    "--wheels": "DIR",
-    "--image-tar": "FILE",
-    "--build-arg": "K=V",
-    "--docker": "PROGRAM",
-    "--no-gpu": None,
-    "--root": "DIR",
-    "--state": "DIR",
-    "--ssh": "'...'",
-    "--retries": "N",
-    "--dry-run": None,
-}
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -57,33 +41,43 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--out", default="first-light.json", metavar="FILE", help="the report (default: %(default)s), a .txt beside it")
     add("--json", action="store_true", help="print the report as JSON")
     way = parser.add_argument_group("the way there, as in `jetmask deploy`")
-    for name, metavar in _ON_THE_WAY.items():
-        if metavar is None:
-            way.add_argument(name, action="store_true")
-        elif name == "--build-arg":
-            way.add_argument(name, action="append", default=[], metavar=metavar)
-        else:
-            way.add_argument(name, metavar=metavar)
+    to = way.add_argument
+    to("--no-container", action="store_true", help="a venv instead of a container; no service is set up")
+    to("--use-python", action="store_true", help="with --no-container: use --python as it is, without a venv")
+    to("--python", default=Settings.python, metavar="PROGRAM", help="Python there (default: %(default)s)")
+    to("--wheels", metavar="DIR", help="with --no-container: wheels for a device without internet")
+    to("--image-tar", metavar="FILE", help="a saved image (docker save) for a device without internet")
+    to("--build-arg", action="append", default=[], metavar="K=V", help="for building the image on the device")
+    to("--docker", default=Settings.docker, metavar="PROGRAM", help="docker there (default: %(default)s)")
+    to("--no-gpu", action="store_true", help="on the CPU alone")
+    to("--root", default=Settings.root, help="where programs are put there (default: %(default)s)")
+    to("--state", default=Settings.state, help="where bundles and engines are kept there (default: %(default)s)")
+    to("--ssh", default=Settings.ssh, metavar="'...'", help="words for ssh, for instance '-p 2222' or '-F FILE'")
+    to("--retries", type=int, default=Settings.retries, help="how often a broken connection is tried again")
+    to("--dry-run", action="store_true", help="print each command for the device instead of running it")
 
 
-def _way(args: argparse.Namespace) -> argparse.Namespace:
-    """The options of `jetmask deploy` for the way there, its defaults where nothing was said."""
-    parser = argparse.ArgumentParser(prog="jetmask first-light")
-    deploy_cli.options(parser)
-    words = []
-    for name, metavar in _ON_THE_WAY.items():
-        value = getattr(args, name.lstrip("-").replace("-", "_"))
-        if metavar is None:
-            words += [name] if value else []
-        elif value is not None:
-            for each in value if isinstance(value, list) else [value]:
-                words.append(f"{name}={each}")
-    if args.no_container:
-        words += ["--service", "process"]  # nothing is set up there: no systemd, no root
-    return parser.parse_args([*words, args.bundle, args.target])
+def _way(args: argparse.Namespace) -> Settings:
+    """The deployment that brings everything there, and sets up no service."""
+    return Settings(
+        source=tuple(args.source),
+        no_container=args.no_container,
+        service="process" if args.no_container else None,
+        use_python=args.use_python,
+        python=args.python,
+        wheels=args.wheels,
+        image_tar=args.image_tar,
+        build_arg=tuple(args.build_arg),
+        docker=args.docker,
+        no_gpu=args.no_gpu,
+        root=args.root,
+        state=args.state,
+        ssh=args.ssh,
+        retries=args.retries,
+    )
 
 
-def _settings(args: argparse.Namespace) -> trial.Settings:
+def _tried(args: argparse.Namespace) -> trial.Settings:
     if not (math.isfinite(args.minutes) and 0 <= args.minutes <= 24 * 60):
         raise UsageError(f"--minutes {args.minutes:g}", None, "0 to 1440")
     unknown = [name for name in args.only.split(",") if name and name not in NAMES]
@@ -101,7 +95,7 @@ def _settings(args: argparse.Namespace) -> trial.Settings:
 
 def command(args: argparse.Namespace) -> int:
     """Run it there, write the report here, print it; 5 where a step failed."""
-    settings, way = _settings(args), _way(args)
+    settings, way = _tried(args), _way(args)
     deploy_options.check(way, sends=not args.dry_run)
     with (
         Remote(args.target, deploy_options.words(way.ssh, "ssh"), way.retries, args.dry_run) as remote,

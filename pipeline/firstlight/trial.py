@@ -3,7 +3,6 @@
 Nothing is switched: what runs there stays what it is, and the bundle lies beside it.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -20,6 +19,7 @@ from pipeline import targets
 from pipeline.deploy.deployment import Deployment, Parcel, say_on_stderr
 from pipeline.deploy.device_bench import parse
 from pipeline.deploy.provision import follower
+from pipeline.deploy.settings import Settings as DeploySettings
 from pipeline.deploy.ssh import LONG_S, Remote
 from pipeline.latency import cli as predict
 
@@ -45,9 +45,9 @@ class Settings(NamedTuple):
 
 
 class Trial:
-    """One device's first light; `deploy` holds the options of `jetmask deploy` for the way there."""
+    """One device's first light; `deploy`: the way there."""
 
-    def __init__(self, remote: Remote, deploy: argparse.Namespace, contents: Parcel, settings: Settings) -> None:
+    def __init__(self, remote: Remote, deploy: DeploySettings, contents: Parcel, settings: Settings) -> None:
         self.remote, self.settings = remote, settings
         self._deployment = Deployment(remote, deploy, contents, say_on_stderr)
         # A camera that is not there must not end it: the step on the device says so.

@@ -1,4 +1,4 @@
-"""The classes that an ONNX file tells apart, in its metadata: a file of the three mask classes says nothing, as ever."""
+"""The classes that an ONNX file tells apart, in its metadata: one of the three mask classes says nothing, as ever."""
 
 import json
 from typing import Any

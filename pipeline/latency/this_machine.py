@@ -4,10 +4,10 @@ It closes the loop that a Jetson at a distance leaves open: the same model, the 
 about (benchmarks/this_machine.py compares on networks that the fit never saw).
 """
 
+import logging
 import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +26,7 @@ from pipeline.graphs.writer import GraphWriter
 from pipeline.latency import fit as latency_fit
 from pipeline.latency.roofline import ELEMENT_BYTES, Parameters, Rates, describe
 
+log = logging.getLogger(__name__)
 NOMINAL = Rates(peak=100e9, bandwidth=20e9, element=4, tile=16, winograd=False)
 # Wide: unlike a Jetson's, this machine's rates are not known beforehand. `winograd` is not used on a CPU.
 PRIOR = Parameters(
@@ -196,7 +197,7 @@ def samples() -> dict:
 
 def calibrate(precision: str = "fp32", rounds: int = 7) -> dict:
     """Measure, fit, and remember; returns what `calibrated` will read."""
-    print(f"measuring this machine ({precision}, about half a minute) ...", file=sys.stderr)
+    log.info("measuring this machine (%s, about half a minute) ...", precision)
     models = samples()
     result = fit(models, measure(models, precision, rounds), precision)
     path = _path(precision)

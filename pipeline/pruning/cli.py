@@ -2,8 +2,8 @@
 
 import argparse
 import json
+import logging
 import math
-import sys
 from typing import Any
 
 from jetson import files
@@ -11,6 +11,7 @@ from jetson.cli import add_meanings, table
 from jetson.errors import UsageError
 from pipeline import targets
 
+log = logging.getLogger(__name__)
 KINDS = ("l1", "l2", "bn_scale", "taylor", "activation", "geometric_median", "random")
 DESCRIPTION = """Remove channels from a trained model and fine-tune what is left.
 
@@ -131,7 +132,7 @@ def command(args: argparse.Namespace) -> None:
         args.out,
         config,
         settings,
-        say=lambda text: print(text, file=sys.stderr, flush=True),
+        say=log.info,
         progress=1,
     )
     if args.scan:

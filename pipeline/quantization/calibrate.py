@@ -9,10 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 
-from jetson import files
+from jetson import files, imagefile
 from jetson.engine import calibration as tables
 from jetson.errors import BadInput, UsageError
 from jetson.evaluation import average_precision
@@ -190,7 +189,7 @@ def _activations(
 ) -> Iterator[dict[str, np.ndarray]]:
     """{tensor: float32 array} per image."""
     for path in images:
-        frame = cv2.imread(path, cv2.IMREAD_COLOR)
+        frame = imagefile.read(path)
         if frame is None:
             raise BadInput(
                 "not a photograph that OpenCV can read",

@@ -176,9 +176,8 @@ class Docker:
                 groups.append(value)
             elif flag == "--device" and not os.path.exists(value.split(":")[0]):
                 fail(
-                    'error gathering device information while adding custom device "{0}": no such file or directory'.format(
-                        value.split(":")[0]
-                    )
+                    'error gathering device information while adding custom device "{0}": '
+                    "no such file or directory".format(value.split(":")[0])
                 )
             elif flag == "-v":
                 here, there, *mode = value.split(":")

@@ -1,6 +1,6 @@
 """No address, however it is written, is shown with more than scheme, host and port."""
 
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from jetson.capture import address, source
@@ -10,6 +10,7 @@ LETTERS = st.text(st.characters(min_codepoint=32, max_codepoint=0x24F), min_size
 SECRET = "Zq9Xv7Kw"
 
 
+@settings(deadline=None, max_examples=200)
 @given(LETTERS, LETTERS, st.sampled_from(["rtsp", "http", "https", "rtsps", "udp"]), st.integers(0, 5), st.booleans())
 def test_a_secret_anywhere_but_in_the_host_is_not_shown(before, after, scheme, place, port):
     secret = before + SECRET + after
@@ -33,6 +34,7 @@ def test_a_secret_anywhere_but_in_the_host_is_not_shown(before, after, scheme, p
         assert SECRET not in repr(parsed) and SECRET not in parsed.label
 
 
+@settings(deadline=None, max_examples=200)
 @given(LETTERS, LETTERS)
 def test_credentials_of_any_letters_come_through_whole(user, password):
     assume(":" not in user)

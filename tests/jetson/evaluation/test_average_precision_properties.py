@@ -1,4 +1,4 @@
-"""jetson.evaluation.average_precision against COCO's own tools (faster-coco-eval) on random cases, ignore regions included."""
+"""Average precision against COCO's own tools (faster-coco-eval) on random cases, ignore regions included."""
 
 import contextlib
 import io

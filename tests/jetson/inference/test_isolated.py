@@ -106,7 +106,7 @@ def test_what_is_wrong_with_a_bundle_is_told_as_here(tiny_copy):
         file.write(b"not a model")
     with pytest.raises(BadInput) as told:
         isolated.ApartEngine(tiny_copy, VARIANT, "onnxruntime")
-    assert "cannot load the model" in str(told.value) and "t.onnx" in str(told.value)
+    assert "not an ONNX model" in str(told.value) and "t.onnx" in str(told.value)
 
 
 def test_open_for_threads_chooses_by_what_the_runtime_does(tiny_bundle, monkeypatch):

@@ -3,12 +3,13 @@
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetson.mqtt import reasons
 
 
+@settings(deadline=None)
 @given(st.sampled_from(reasons.KINDS), st.binary(max_size=80), st.sampled_from((4, 5)))
 def test_any_packet_is_read_or_is_no_packet(kind, body, version):
     try:
@@ -25,6 +26,7 @@ def text(words):
     return struct.pack(">H", len(data)) + data
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 255),
     st.integers(1, 65535),
@@ -68,6 +70,7 @@ def test_short_forms(kind, body, version, code, number):
     assert (answer.code, answer.number) == (code, number)
 
 
+@settings(deadline=None)
 @given(
     st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=200), st.binary(max_size=20000)
 )

@@ -58,8 +58,8 @@ def test_the_nearest_word_wins(tmp_path):
     assert two.host == "0.0.0.0" and two.digest == "0012345678"
 
 
-def test_the_example_of_the_readme_is_a_fleet(root, tmp_path):
-    with open(os.path.join(root, "README.md"), encoding="utf-8") as file:
+def test_the_example_of_the_guide_is_a_fleet(root, tmp_path):
+    with open(os.path.join(root, "docs", "guides", "fleet.md"), encoding="utf-8") as file:
         text = file.read().split("```yaml\n# fleet.yaml\n")[1].split("```")[0]
     one, two = read(tmp_path, text).hosts
     assert one.settings.source == ("csi://0",) and two.name == "user@gate-2" and two.settings.port == 8081

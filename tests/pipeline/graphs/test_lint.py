@@ -181,7 +181,7 @@ def test_wrong_asked(tmp_path):
         lint.lint(path, "nanno")
     with pytest.raises(UsageError, match="no TensorRT"):
         lint.lint(path, "this-machine")
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(BadInput, match="cannot read"):
         lint.lint(str(tmp_path / "missing.onnx"), "nano")
     (tmp_path / "text.onnx").write_text("not a model")
     with pytest.raises(BadInput):

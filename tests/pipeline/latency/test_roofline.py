@@ -214,7 +214,8 @@ def test_quantise_nodes_are_free():
 def test_the_verb_from_outside(tmp_path):
     path = saved(tmp_path, build("ResNet-18", (224, 224)))
     code = (
-        "import argparse, sys; from pipeline.latency import cli as predict; p = argparse.ArgumentParser(); predict.options(p);"
+        "import argparse, sys; from pipeline.latency import cli as predict; p = argparse.ArgumentParser(); "
+        "predict.options(p);"
         "predict.command(p.parse_args(sys.argv[1:]))"
     )
 

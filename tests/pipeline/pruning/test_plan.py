@@ -194,7 +194,7 @@ def test_scores_must_be_finite_and_of_the_groups_size(model):
 
 @pytest.fixture(scope="module")
 def shared():
-    """A layer that is used twice, a model as a layer beside one of the same names, biases and statistics of all kinds."""
+    """A layer that is used twice, a model as a layer beside one of the same names, biases, statistics of all kinds."""
     image = keras.Input((6, 6, 3), name="picture")
     twice = layers.Conv2D(8, 3, padding="same", name="twice")
     x = layers.Conv2D(8, 1, name="a")(image)

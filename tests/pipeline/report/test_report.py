@@ -290,7 +290,8 @@ def parse(*arguments):
 def test_the_verb_from_outside(tmp_path):
     (tmp_path / "report.json").write_text(json.dumps({"title": "Small", "variants": [variant("a", 70.0, 3.0)]}))
     code = (
-        "import argparse, sys; from pipeline.report import cli as report; p = argparse.ArgumentParser(); report.options(p);"
+        "import argparse, sys; from pipeline.report import cli as report; p = argparse.ArgumentParser(); "
+        "report.options(p);"
         "report.command(p.parse_args(sys.argv[1:]))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path), "--json"], capture_output=True, text=True)

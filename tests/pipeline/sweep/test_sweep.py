@@ -142,7 +142,8 @@ def test_a_lost_worker_loses_only_its_trial(tmp_path, monkeypatch):
 
 def command(folder, *more):
     code = (
-        "import argparse, sys; from pipeline.sweep import cli as sweep; p = argparse.ArgumentParser(); sweep.options(p);"
+        "import argparse, sys; from pipeline.sweep import cli as sweep; p = argparse.ArgumentParser(); "
+        "sweep.options(p);"
         "sweep.command(p.parse_args(sys.argv[1:]))"
     )
     space = folder.parent / "space.yaml"
