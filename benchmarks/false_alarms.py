@@ -77,7 +77,18 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default="jetson/models")
     parser.add_argument("--data", required=True, type=Path)
-    parser.add_argument("--variant", nargs="+", default=["s-416x256-fp32", "s-640x384-fp32", "s-416x256-int8-cpu"])
+    parser.add_argument(
+        "--variant",
+        nargs="+",
+        default=[
+            "s-416x256-fp32",
+            "s-640x384-fp32",
+            "s-416x256-int8-cpu",
+            "sp-416x256-fp32",
+            "sp-640x384-fp32",
+            "n-320x192-fp32",
+        ],
+    )
     args = parser.parse_args(argv)
     sets: list[tuple[str, Callable[[], Iterator[np.ndarray]]]] = [
         ("negatives/, the third that is held out", partial(negatives, args.data))

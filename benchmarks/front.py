@@ -143,7 +143,7 @@ def plot(rows: Sequence[dict[str, Any]]) -> Any:
         title = system if system == "AIZOO" else f"jetmask {system}"
         axes.plot(x, y, "D" if system == "AIZOO" else "o", color=colour, label=title, markersize=6, zorder=3)
         for a, b, r in zip(x, y, own, strict=True):
-            above = r["on_front"] == "yes"
+            above = len(set(r["input_wh"].split("x"))) == 2  # sizes of cameras above, square ones below
             axes.annotate(r["input_wh"].replace("x", "×"), (a, b), (0, 6 if above else -6), textcoords="offset points",
                           ha="center", va="bottom" if above else "top", fontsize=6.5, color=colour)  # fmt: skip
     axes.axvline(FRAME_MS, color="#2e8b57", linestyle="--", linewidth=1)

@@ -7,7 +7,7 @@ themselves by a rule that is the same in every run. Labels stay as they are, exc
 becomes the box round its turned ellipse, since the box round its turned corners would be larger than the face. Not
 here: glasses, hats and headscarves, since no collection at hand labels them.
 
-Rows replace those of the same split and size in benchmarks/results/robustness.csv.
+Rows replace those of the same model, split and size in benchmarks/results/robustness.csv.
 """
 
 import argparse
@@ -213,7 +213,8 @@ def main(argv: list[str] | None = None) -> None:
             print(f"{model:3} {row['corruption']:26} {float(row['map50']):5.1f} {float(row['difference']):+5.1f}")
             sys.stdout.flush()
     if args.write:
-        kept = [r for r in read("robustness") if (r["split"], r["input_wh"]) != (split, args.input_wh)]
+        ours = {(model, split, args.input_wh) for model in models}
+        kept = [r for r in read("robustness") if (r["model"], r["split"], r["input_wh"]) not in ours]
         text = io.StringIO()
         writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
         writer.writeheader()

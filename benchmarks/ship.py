@@ -109,6 +109,7 @@ def ship(paths: Mapping[str, str], data: Path, note: str, say: Say) -> None:
     rows = [row(r, "test") for r in tests.values() if r["model"] in paths]
     rows += [row(r, "val") for name, r in vals.items() if r["model"] in paths and name not in lost]
     rows += stay.rows
+    rows.sort(key=lambda line: (line["split"] != "test", ORDER.get(line["model"], len(ORDER))))
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS)
     writer.writeheader()

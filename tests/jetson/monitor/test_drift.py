@@ -18,7 +18,7 @@ from jetson.monitor import drift
 from jetson.synthetic import scene
 
 MODELS = os.path.join(ROOT, "jetson", "models")
-VARIANT = "sp-320x320-fp32"
+VARIANT = "sp-320x192-fp32"
 DAYS = 0.01  # the shortest first week: 864 s, slices of 5 s
 LEARN_S = int(DAYS * 86400)
 HOUR_S = 3600
@@ -414,7 +414,7 @@ def test_a_real_hour_as_before_then_worn(tmp_path):
         "--threads",
         "1",
         "--tradeoff",
-        "s-320x320-int8-cpu",
+        "s-320x192-int8-cpu",
     ]
     most, fired = 0.0, 0
     with Serving(MODELS, AS_NEW, options=options) as made:
