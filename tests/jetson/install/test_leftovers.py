@@ -81,7 +81,7 @@ def bundle(source, target, name):
     value["name"] = name
     model = os.path.join(target, "models", "t.onnx")
     with open(model, "ab") as file:
-        file.write(name.encode())
+        file.write(b"\x32" + bytes([len(name)]) + name.encode())  # ModelProto.doc_string: it stays an ONNX file
     for variant in value["variants"]:
         if variant["file"] == "models/t.onnx":
             variant["sha256"], variant["bytes"] = files.sha256(model), os.path.getsize(model)

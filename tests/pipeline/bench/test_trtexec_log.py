@@ -332,7 +332,7 @@ def test_the_ledger_has_the_committed_columns_and_no_row_twice(tiny_bundle, tmp_
     "words,code,text",
     [
         (("--variant", "t-320x192-fp32"), 2, "precision is fp16"),
-        (("--variant", "nope"), 2, "did you mean"),
+        (("--variant", "nope"), 2, "expected: one of"),
         (("--source", "a.mp4"), 2, "measures nothing"),
         (("--variant", "t-320x192-fp16"), 0, "t-320x192-fp16"),
     ],

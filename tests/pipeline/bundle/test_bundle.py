@@ -458,7 +458,7 @@ def test_what_create_is_given_is_checked_by_the_options_own_names(tiny_bundle, t
         (["--onnx", f"t={onnx}", "--max-drop", "nan"], 2, "--max-drop"),
         (["--onnx", f"t={onnx}", "--sizes", "100x100"], 2, "multiples of 32"),
         (["--onnx", f"t={onnx}", "--default-variant", "t-416x256"], 2, "t-416x256-fp32"),
-        (["--onnx", f"t={onnx}", "--data", unlabelled], 3, "no face to measure"),
+        (["--onnx", f"t={onnx}", "--data", unlabelled], 3, "nothing labelled to measure"),
         (["--onnx", f"t={onnx}", "--data", labelled, "--key", onnx], 3, "cannot use the key"),
         (["--onnx", f"t={onnx}", "--data", labelled, "--include-photos", place], 3, "no such data folder"),
     ):

@@ -110,7 +110,7 @@ def test_any_box_on_any_picture_is_safe_and_leaves_the_rest_alone(width, height,
 
 @pytest.mark.needs_data
 def test_mined_ignore_regions_belong_to_images_and_touch_no_label(data_dir, root):
-    mined = json.loads((Path(root) / "pipeline" / "data" / "mined_ignores.json").read_text())
+    mined = json.loads((Path(root) / "pipeline" / "training" / "mined_ignores.json").read_text())
     assert "CenterFace" in mined.pop("provenance")["found_by"]
     assert len(mined) > 100
     documents = {}

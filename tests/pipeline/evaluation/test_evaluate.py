@@ -156,7 +156,7 @@ def test_a_comparison_shows_its_bounds_and_gates(split, tiny_bundle):
     "arguments, code, word",
     [
         (["--data", "{split}/no"], 3, "no such data folder"),
-        (["--variant", "t-416x256-fp3"], 2, "did you mean t-416x256-fp32?"),
+        (["--variant", "t-416x256-fp3"], 2, "did you mean t-416x256-fp32"),
         (["--runtime", "litert", "--variant", "t-416x256-fp32"], 2, "t-416x256-fp32-litert"),
         (["--bundle", "{split}"], 3, "not a bundle"),
         (["--threads", "0"], 2, "--threads"),

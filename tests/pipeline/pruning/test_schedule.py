@@ -242,10 +242,9 @@ def test_of_two_that_start_at_once_the_later_is_refused(tmp_path):
 
 def test_a_start_without_photographs_leaves_the_folder_free(tmp_path, monkeypatch):
     monkeypatch.delenv("JETMASK_DATA", raising=False)
-    path = three(tmp_path / "three.keras")
     config = configuration.load(None, ["train.epochs=1"])
     with pytest.raises(UsageError, match="no data"):
-        Pruning(path, tmp_path / "run", config, Settings(input_wh=(8, 8))).uniform(0.5)
+        Pruning("n", tmp_path / "run", config, Settings(input_wh=(8, 8))).uniform(0.5)
     assert not list((tmp_path / "run").iterdir())
 
 
