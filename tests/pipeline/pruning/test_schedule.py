@@ -244,7 +244,7 @@ def test_a_start_without_photographs_leaves_the_folder_free(tmp_path, monkeypatc
     monkeypatch.delenv("JETMASK_DATA", raising=False)
     config = configuration.load(None, ["train.epochs=1"])
     with pytest.raises(UsageError, match="no data"):
-        Pruning("n", tmp_path / "run", config, Settings(input_wh=(8, 8))).uniform(0.5)
+        Pruning(configuration.WEIGHTS / "n.keras", tmp_path / "run", config, Settings(input_wh=(64, 64))).uniform(0.5)
     assert not list((tmp_path / "run").iterdir())
 
 
