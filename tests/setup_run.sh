@@ -17,12 +17,11 @@ if [ -z "$python" ]; then
   exit 2
 fi
 # The base packages alone, at the versions and with the hashes of requirements.lock.
-names='numpy opencv-python-headless onnxruntime prometheus-client pyyaml flatbuffers packaging protobuf'
+names='numpy opencv-python-headless onnxruntime prometheus-client pyyaml flatbuffers packaging protobuf setuptools'
 echo "setting up $venv with $python (once, about 80 MB to fetch): $names" >&2
 "$python" -m venv --clear "$venv"
 lock=$venv/base.lock
 awk -v names=" $names " '/^[a-z]/ { split($1, part, "=="); keep = index(names, " " part[1] " ") } keep' requirements.lock > "$lock"
 "$venv/bin/python" -m pip install --disable-pip-version-check -q --require-hashes -r "$lock"
-"$venv/bin/python" -m pip install --disable-pip-version-check -q --no-deps setuptools
 "$venv/bin/python" -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
 touch "$venv/.ready"
