@@ -122,14 +122,17 @@ class Worker:
                         os.makedirs(os.path.dirname(target), exist_ok=True)
                         writer = cv2.VideoWriter(part, cv2.VideoWriter.fourcc(*"mp4v"), fps, frame.shape[1::-1])
                     writer.write(frame)
+            if writer is not None:
+                writer.release()
+                os.replace(part, target)
         finally:
             capture.release()
             if writer is not None:
                 writer.release()
+            if os.path.exists(part):  # an error on the way: no half video stays
+                os.unlink(part)
         if not lines:
             return [{"file": item.name, "error": "no frame of it can be decoded"}]
-        if writer is not None:
-            os.replace(part, target)
         # Containers announce a frame more or less than they hold; a tenth less is a file that breaks off.
         if announced > 0 and len(lines) < 0.9 * announced:
             lines[-1]["warning"] = f"it breaks off after {len(lines)} of {announced} frames"
