@@ -9,7 +9,7 @@ from jetson.bundle import manifest
 from jetson.bundle.manifest import RUNTIMES
 from jetson.errors import BadInput, UsageError
 from jetson.evaluation import average_precision
-from pipeline.evaluation import align, error_analysis
+from pipeline.evaluation import align
 from pipeline.evaluation.evaluate import coco_results, gate, measure, require_engine, summary
 from pipeline.evaluation.gate import finite
 from pipeline.paths import for_file, made
@@ -65,6 +65,8 @@ def command(args: Any) -> int:
     if args.against:
         require_engine(manifest.load(args.bundle), args.against)
     if args.report:
+        from pipeline.pages import render  # noqa: F401  (told now where Jinja2 is missing, not after the last image)
+
         made(args.report)
     measured = measure(args.bundle, truths, args.variant, args.runtime, args.threads, progress=True)
     split = os.path.basename(os.path.abspath(args.data))
@@ -78,6 +80,8 @@ def command(args: Any) -> int:
         change = average_precision.paired_bootstrap(truths, before.detections, measured.detections, classes=classes)
         result["against"] = {"variant": args.against, "runtime": before.result["runtime"], **change}
     if args.report:
+        from pipeline.evaluation import error_analysis  # its page needs Jinja2, which the base install has not
+
         result["report"] = error_analysis.run(args.report, args.bundle, truths, measured, split, args.negatives)
     if args.json:
         print(json.dumps(result, allow_nan=False))
