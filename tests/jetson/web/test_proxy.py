@@ -75,6 +75,8 @@ def behind(tiny_bundle, tmp_path_factory):
     token.write_text(TOKEN)
     token.chmod(0o600)
     with Serving(tiny_bundle, SCENE, options=["--tradeoff", "off", "--token-file", str(token)]) as made:
+        bearer = {"Authorization": "Bearer " + TOKEN}
+        wait_for(lambda: made.get("/snapshot.jpg", bearer)[0] == 200, "the first picture")  # 503 before
         proxy = Proxy(folder, made.port)
         proxy.runner = made
         yield proxy
