@@ -107,12 +107,15 @@ def load(path: str | Path | None = None, overrides: Iterable[str] = (), start: C
     """Config from a YAML file (or a preset's name) and `key=value` overrides such as "train.epochs=5"; what neither
     names is as in `start` (default: as declared above)."""
     config = copy.deepcopy(start) if start else Config()
+    places: dict[str, str] = {}  # of each key: where it was set last
     if path:
         path = Path(path)
         if not path.exists() and (PRESETS / (path.name + ".yaml")).exists():
             path = PRESETS / (path.name + ".yaml")
         try:
-            document = yaml_file.parse(path.read_text(encoding="utf-8"), str(path)) or {}
+            text = path.read_text(encoding="utf-8")
+            document = yaml_file.parse(text, str(path)) or {}
+            places = {key: f"{path}, line {line}" for key, line in yaml_file.lines(text).items()}
         except FileNotFoundError:
             names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
             raise BadInput(
@@ -141,7 +144,7 @@ def load(path: str | Path | None = None, overrides: Iterable[str] = (), start: C
             )
         if isinstance(document, dict) and path.parent == PRESETS:
             document.pop("about", None)
-        _merge(config, document, str(path), "")
+        _merge(config, document, str(path), "", places)
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
@@ -161,8 +164,9 @@ def load(path: str | Path | None = None, overrides: Iterable[str] = (), start: C
             ) from None
         for part in reversed(key.strip().split(".")):
             node = {part: node}
-        _merge(config, node, f"--set {override}", "")
-    _check(config)
+        _merge(config, node, f"--set {override}", "", {})
+        places[key.strip()] = f"--set {override}"
+    _check(config, places)
     return config
 
 
@@ -207,8 +211,15 @@ _CHOICES = {"train.precision": ("float32", "mixed_bfloat16")}
 _SHARES = ("single", "mosaic", "paste", "large", "drawn")
 
 
-def _check(config: Config) -> None:
-    """BadInput for a value that would stop the training later, or would let it go on without sense."""
+def _check(config: Config, places: Mapping[str, str]) -> None:
+    """BadInput for a value that would stop the training later, or would let it go on without sense.
+    places: of a key, the file and line or the override that set it."""
+
+    def _refuse(key: str, value: Any, expected: str) -> None:
+        raise BadInput(
+            f"{key} is {_SHORT.repr(value)}", where=places.get(key, key), expected=expected, remedy="change the value"
+        )
+
     values = {**_RANGES, **{"augment." + name: (0, math.inf) for name in dataclasses.asdict(config.augment)}}
     for key, (low, high) in values.items():
         value = _at(config, key)
@@ -263,11 +274,9 @@ _SHORT = reprlib.Repr()  # a few aliases of YAML can make a value that fills the
 _SHORT.maxlevel, _SHORT.maxstring = 3, 120
 
 
-def _refuse(key: str, value: Any, expected: str) -> None:
-    raise BadInput(f"{key} is {_SHORT.repr(value)}", where=key, expected=expected, remedy="change the value")
-
-
-def _merge(target: Any, document: Any, where: str, prefix: str) -> None:
+def _merge(target: Any, document: Any, source: str, prefix: str, places: Mapping[str, str]) -> None:
+    """Set the keys of a document; errors name `source`, or the key's own place where it is known."""
+    where = places.get(prefix.rstrip("."), source)
     if not isinstance(document, dict):
         raise BadInput(
             f"{prefix or 'the file'} is not a section",
@@ -278,6 +287,7 @@ def _merge(target: Any, document: Any, where: str, prefix: str) -> None:
     names = {f.name: f for f in dataclasses.fields(target)}
     for key, value in document.items():
         full = prefix + str(key)
+        where = places.get(full, places.get(prefix.rstrip("."), source))  # a merged key has only its section's
         if key not in names:
             known = keys()
             words = meanings.keys(known)
@@ -291,7 +301,7 @@ def _merge(target: Any, document: Any, where: str, prefix: str) -> None:
             )
         current = getattr(target, key)
         if dataclasses.is_dataclass(current):
-            _merge(current, value, where, full + ".")
+            _merge(current, value, source, full + ".", places)
         else:
             setattr(target, key, _typed(value, current, full, where))
 
