@@ -215,46 +215,44 @@ def _check(config: Config, places: Mapping[str, str]) -> None:
     """BadInput for a value that would stop the training later, or would let it go on without sense.
     places: of a key, the file and line or the override that set it."""
 
-    def _refuse(key: str, value: Any, expected: str) -> None:
-        raise BadInput(
-            f"{key} is {_SHORT.repr(value)}", where=places.get(key, key), expected=expected, remedy="change the value"
-        )
+    def refuse(key: str, value: Any, expected: str) -> None:
+        _refuse(key, value, expected, places.get(key, key))
 
     values = {**_RANGES, **{"augment." + name: (0, math.inf) for name in dataclasses.asdict(config.augment)}}
     for key, (low, high) in values.items():
         value = _at(config, key)
         if not (low <= value <= high and value < math.inf):  # NaN is neither
-            _refuse(key, value, f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}")
+            refuse(key, value, f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}")
     for key, known in _CHOICES.items():
         if _at(config, key) not in known:
-            _refuse(key, _at(config, key), "one of " + ", ".join(known))
+            refuse(key, _at(config, key), "one of " + ", ".join(known))
     model = config.model
     if model.size not in SIZES and not model.size.endswith(".keras"):
-        _refuse("model.size", model.size, f"{', '.join(SIZES)} or a .keras file")
+        refuse("model.size", model.size, f"{', '.join(SIZES)} or a .keras file")
     if (model.init == IMAGENET or model.init.endswith(".h5")) and model.size != TRANSFER:
-        _refuse(
+        refuse(
             "model.init",
             model.init,
             f"a .keras file or shipped weights: only model.size={TRANSFER} takes weights of ImageNet",
         )
     for key in ("data.train", "data.apart_from"):
         if not all(isinstance(name, str) and name for name in _at(config, key)):
-            _refuse(key, _at(config, key), "names of folders, as [train, extra]")
+            refuse(key, _at(config, key), "names of folders, as [train, extra]")
     if sum(getattr(config.augment, name) for name in _SHARES) <= 0:
-        _refuse("augment." + _SHARES[0], config.augment.single, "over 0 for one of " + ", ".join(_SHARES))
+        refuse("augment." + _SHARES[0], config.augment.single, "over 0 for one of " + ", ".join(_SHARES))
     wh, sizes = config.train.val_wh, config.train.sizes
     if len(wh) != 2 or not all(map(_side, wh)):
-        _refuse("train.val_wh", wh, "[width, height], multiples of 32")
+        refuse("train.val_wh", wh, "[width, height], multiples of 32")
     if (
         not all(isinstance(entry, list) and len(entry) == 2 and _side(entry[0]) and _share(entry[1]) for entry in sizes)
         or not sum(share for _, share in sizes) > 0
     ):
-        _refuse("train.sizes", sizes, "[[size, share], ...]: multiples of 32, shares of which one is over 0")
+        refuse("train.sizes", sizes, "[[size, share], ...]: multiples of 32, shares of which one is over 0")
     data = config.data
     if data.classes and (found := class_list.problems(data.classes)):
-        _refuse("data.classes", data.classes, "; ".join(found))
+        refuse("data.classes", data.classes, "; ".join(found))
     if wrong := [role for role in data.roles.values() if role not in class_list.ROLES]:
-        _refuse("data.roles", wrong[0], "one of " + ", ".join(class_list.ROLES) + " for each class")
+        refuse("data.roles", wrong[0], "one of " + ", ".join(class_list.ROLES) + " for each class")
 
 
 def _at(config: Config, key: str) -> Any:
@@ -272,6 +270,10 @@ def _share(value: Any) -> bool:
 
 _SHORT = reprlib.Repr()  # a few aliases of YAML can make a value that fills the memory when it is written out
 _SHORT.maxlevel, _SHORT.maxstring = 3, 120
+
+
+def _refuse(key: str, value: Any, expected: str, where: str) -> None:
+    raise BadInput(f"{key} is {_SHORT.repr(value)}", where=where, expected=expected, remedy="change the value")
 
 
 def _merge(target: Any, document: Any, source: str, prefix: str, places: Mapping[str, str]) -> None:
@@ -360,5 +362,5 @@ def gone_on_with(before: Mapping[str, Any], config: Config, where: Any) -> None:
             if was == now or name == "data.root":  # where the photographs lie on this machine
                 continue
             if name == "train.optimizer":
-                _refuse(name, now, f"{was}, as in {where}")
+                _refuse(name, now, f"{was}, as in {where}", name)
             print(f"mind: {name} is now {now}, and was {was}", file=sys.stderr)
