@@ -24,6 +24,7 @@ from pipeline.choose import candidates as sources
 from pipeline.graphs.shapes import read as read_onnx
 from pipeline.latency.cli import predict_graph
 from pipeline.report import cli as report
+from pipeline.report.contact_sheet import contact_sheet
 
 SIDE_BY_SIDE = ("320x192-fp32", "320x192-int8-cpu", "640x384-fp32", "640x384-int8-cpu")
 
@@ -311,9 +312,7 @@ def side_by_side(bundle: str, split: Path, out: str, photos: int) -> list[dict[s
                     frame = average_precision.read_image(truth)
                     found.setdefault(number_, []).append((frame, detector.detect(frame), name))
     return [
-        row
-        for number_, pictures in found.items()
-        for row in report.contact_sheet(out, pictures, f"photograph {number_ + 1}")
+        row for number_, pictures in found.items() for row in contact_sheet(out, pictures, f"photograph {number_ + 1}")
     ]
 
 

@@ -277,7 +277,7 @@ class Demo:
 
     def detections(self) -> None:
         from jetson.inference.detector import open_detector
-        from pipeline.report import cli as report
+        from pipeline.report.contact_sheet import contact_sheet
 
         truths = average_precision.load_split(str(self.root / "val"))
         pictures = []
@@ -285,7 +285,7 @@ class Demo:
             for truth in truths[:: max(1, len(truths) // 12)][:12]:
                 frame = average_precision.read_image(truth)
                 pictures.append((frame, detector.detect(frame), Path(truth.file).name))
-        self.report["detections"] = report.contact_sheet(self.folder, pictures)
+        self.report["detections"] = contact_sheet(self.folder, pictures)
 
     def write_report(self, results: Any, live: Any) -> Any:
         from pipeline.report import cli as report

@@ -23,6 +23,7 @@ from serving import ROOT, Serving, wait_for
 from jetson.errors import BadInput, UsageError
 from jetson.mqtt import homeassistant, publisher, session
 from jetson.mqtt import settings as mqtt_settings
+from jetson.mqtt.standing import Standing
 
 pytest.importorskip("paho.mqtt.client")
 
@@ -731,7 +732,7 @@ def test_the_temperature_is_that_which_slows_the_board_down(monkeypatch):
         spool=types.SimpleNamespace(dropped={}),
         paho=paho.mqtt.client,
         device="jetmask_1f",
-        standing=publisher.Standing("auto"),
+        standing=Standing("auto"),
     )
     state = {
         "cameras": [],
