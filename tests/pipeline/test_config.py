@@ -15,21 +15,20 @@ def test_defaults_file_and_overrides(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text,message",
+    "text, names",
     [
-        ("train: {epoch: 3}", "did you mean 'train.epochs'"),
-        ("trian: {epochs: 3}", "unknown key 'trian'"),
-        ("train: {epochs: many}", "train.epochs is 'many'"),
-        ("train: 3", "train. is not a section"),
-        ("train: [", "not YAML"),
+        ("train: {epoch: 3}", ["'train.epoch'", "'train.epochs'?"]),
+        ("trian: {epochs: 3}", "'trian'"),
+        ("train: {epochs: many}", ["train.epochs", "'many'"]),
+        ("train: 3", "train"),
+        ("train: [", "YAML"),
     ],
 )
-def test_mistakes_are_named(tmp_path, text, message):
+def test_mistakes_are_named(tmp_path, text, names):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    with pytest.raises(BadInput) as caught:
+    with refused(BadInput, where=path, names=names):
         config.load(path)
-    assert message in str(caught.value) and str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import os
 import cv2
 import numpy as np
 import pytest
+from refusals import refused
 
 from jetson.capture import check, gstreamer, reader, source
 from jetson.capture.fit import fit
@@ -126,15 +127,13 @@ def test_a_source_has_a_name():
 
 @pytest.mark.parametrize("uri", ["/nowhere/clip.mp4", "/dev/video77", "/dev/v4l/by-id/usb-gone-video-index0"])
 def test_missing_source_is_told(uri):
-    with pytest.raises(BadInput) as told:
+    with refused(BadInput, names=uri):
         check.check(source.parse(uri))
-    assert uri in str(told.value)
 
 
 def test_empty_folder_is_told(tmp_path):
-    with pytest.raises(BadInput) as told:
+    with refused(BadInput, where=tmp_path):
         check.check(source.parse(str(tmp_path)))
-    assert "no image" in str(told.value)
 
 
 def test_an_element_is_asked_for_again_when_there_was_no_answer(tmp_path, monkeypatch):

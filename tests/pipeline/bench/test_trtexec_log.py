@@ -9,6 +9,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import refused
 
 from benchmarks import ledger
 from jetson import files
@@ -186,21 +187,18 @@ def test_a_capability_alone_names_no_target():
 @pytest.mark.parametrize(
     "text,where,what",
     [
-        ("", "a.log", "no run of trtexec"),
-        ("hello\nworld\n", "a.log", "no run of trtexec"),
+        ("", "a.log", "trtexec"),
+        ("hello\nworld\n", "a.log", "trtexec.log"),
         (log("8.2.1", summary=False), "line 1", "--skipInference"),
         (log("8.5.2", summary=False, more=profile("8.5.2")), "line 1", "--separateProfileRun"),
         (log("10.3.0", ended="FAILED").replace("[I] Starting", "[E] no plan; Starting"), "a.log, line 5", "no plan"),
-        (log("8.2.1").replace("median = 4 ms", "median = -4 ms"), "GPU", "no time"),
-        (log("8.2.1").replace("median = 4 ms", "median = nan ms"), "line", "no time"),
+        (log("8.2.1").replace("median = 4 ms", "median = -4 ms"), "line 1", "-4"),
+        (log("8.2.1").replace("median = 4 ms", "median = nan ms"), "line 1", "nan"),
     ],
 )
 def test_what_cannot_be_used_is_told(text, where, what):
-    with pytest.raises(BadInput) as caught:
+    with refused(BadInput, where=where, names=[what, "a.log"]):
         trtexec_log.parse(text, "a.log")
-    assert what in str(caught.value) and ("a.log" in str(caught.value.where))
-    if where.startswith("line"):
-        assert where in str(caught.value.where)
 
 
 PIECES = [line + "\n" for version in BANNERS for line in log(version, more=profile(version)).splitlines()]

@@ -12,7 +12,7 @@ import time
 
 import jsonschema
 import pytest
-from refusals import refused
+from refusals import failed, refused
 
 from jetson import files
 from jetson.bundle import manifest, signing, tarball
@@ -196,14 +196,13 @@ def test_the_bill_of_materials_follows_cyclonedxs_own_schema(written, root, whic
         ({"models": {"t": {"fp8": "x"}}}, UsageError, "fp8"),
         ({"models": {}}, BadInput, "models/t.onnx"),
         ({"variants": []}, BadInput, "variants"),
-        ({"variants": [{"name": "x"}]}, BadInput, "lacks"),
+        ({"variants": [{"name": "x"}]}, BadInput, "variant"),
         ({"default_variant": "none"}, BadInput, "none"),
     ],
 )
 def test_a_wrong_recipe_leaves_no_folder(tiny_bundle, tmp_path, change, error, word):
-    with pytest.raises(error) as caught:
+    with refused(error, names=word):
         writer.write(str(tmp_path / "b"), **_recipe(tiny_bundle, **change))
-    assert word in str(caught.value)
     assert os.listdir(tmp_path) == []
 
 
@@ -245,7 +244,7 @@ def test_a_bundle_is_not_packed_into_itself(written, tmp_path):
     folder = str(tmp_path / "b")
     shutil.copytree(written[0], folder)
     done = _jetmask("bundle", "pack", folder, os.path.join(folder, "models", "b.tar"))
-    assert done.returncode == 2 and "part of the bundle" in done.stderr
+    failed(done, 2, names=folder)
     assert install.check(folder, written[1])
 
 
@@ -361,7 +360,7 @@ def test_signing_on_the_command_line(written, tmp_path):
     assert _jetmask("bundle", "verify", folder, "--key", key + ".pub").returncode == 0
     writer.make_key(str(tmp_path / "other"))
     done = _jetmask("bundle", "verify", folder, "--key", str(tmp_path / "other.pub"))
-    assert done.returncode == 3 and "not by a trusted key" in done.stderr
+    failed(done, 3, where="SHA256SUMS.sig")
     # openssl agrees: the format is nobody's own.
     if shutil.which("openssl"):
         done = subprocess.run(
@@ -452,24 +451,25 @@ def test_what_create_is_given_is_checked_by_the_options_own_names(tiny_bundle, t
     for words, code, told in (
         (["--onnx", "t"], 2, "--onnx s="),
         (["--onnx", f"a/b={onnx}"], 2, "--onnx a/b"),
-        (["--onnx", f"t={onnx}", "--onnx", f"t={onnx}.other"], 2, "two files for t"),
+        (["--onnx", f"t={onnx}", "--onnx", f"t={onnx}.other"], 2, "--onnx t="),
         (["--onnx", f"t={onnx}", "--tflite", "t"], 2, "--tflite s-416x256-int8="),
         (["--onnx", f"t={onnx}", "--card", f"{place}/no.md"], 3, "no.md"),
-        (["--onnx", f"t={onnx}", "--calibration", f"{place}/no"], 3, "no such folder"),
+        (["--onnx", f"t={onnx}", "--calibration", f"{place}/no"], 3, f"{place}/no"),
         (["--onnx", f"t={onnx}", "--max-drop", "nan"], 2, "--max-drop"),
-        (["--onnx", f"t={onnx}", "--sizes", "100x100"], 2, "multiples of 32"),
+        (["--onnx", f"t={onnx}", "--sizes", "100x100"], 2, "100x100"),
         (["--onnx", f"t={onnx}", "--default-variant", "t-416x256"], 2, "t-416x256-fp32"),
-        (["--onnx", f"t={onnx}", "--data", unlabelled], 3, "nothing labelled to measure"),
-        (["--onnx", f"t={onnx}", "--data", labelled, "--key", onnx], 3, "cannot use the key"),
-        (["--onnx", f"t={onnx}", "--data", labelled, "--include-photos", place], 3, "no such data folder"),
+        (["--onnx", f"t={onnx}", "--data", unlabelled], 3, str(unlabelled)),
+        (["--onnx", f"t={onnx}", "--data", labelled, "--key", onnx], 3, f"where: {onnx}"),
+        (["--onnx", f"t={onnx}", "--data", labelled, "--include-photos", place], 3, f"where: {place}"),
     ):
         done = _jetmask("bundle", "create", place, *words)
-        assert done.returncode == code and told in done.stderr, done.stderr
+        failed(done, code, names=told)
         assert not os.path.exists(place) and " ms" not in done.stderr  # before anything is measured
     done = _jetmask("bundle", "create", labelled, "--onnx", f"t={onnx}", "--data", labelled)
-    assert done.returncode == 2 and "is not a bundle" in done.stderr and " ms" not in done.stderr
+    failed(done, 2, where=labelled)
+    assert " ms" not in done.stderr
     done = _jetmask("bundle", "key", f"{place}/no/key")
-    assert done.returncode == 3 and "no such folder" in done.stderr
+    failed(done, 3, names=f"{place}/no")
 
 
 def test_what_loses_too_much_is_not_in_the_bundle(tiny_bundle, tmp_path):
@@ -492,7 +492,7 @@ def test_what_loses_too_much_is_not_in_the_bundle(tiny_bundle, tmp_path):
         "--default-variant",
         "t-320x192-int8-cpu",
     )
-    assert done.returncode == 5 and "left out of the bundle: t-320x192-int8-cpu" in done.stderr, done.stderr
+    failed(done, 5, names="t-320x192-int8-cpu")
     contents = manifest.load(str(tmp_path / "a"))
     assert [variant.name for variant in contents.variants] == ["t-320x192-fp32", "t-320x192-fp16"]
     assert os.listdir(tmp_path / "a" / "models") == ["t.onnx"]
@@ -526,13 +526,13 @@ def test_only_the_models_own_calibration_goes_into_a_bundle(tiny_bundle, tmp_pat
     assert done.returncode == 0, done.stderr
     assert os.listdir(tmp_path / "b" / "calibration") == ["t.json"]
     table = files.read_json(str(runs / "t.json"))
-    for change, told in ((dict(table, onnx_sha256="0" * 64), "another model"), ({}, "calibration table's")):
+    for change, told in ((dict(table, onnx_sha256="0" * 64), "0" * 64), ({}, "schema_version")):
         files.write_json(str(runs / "t.json"), change)
         done = _jetmask("bundle", "create", str(tmp_path / "c"), *words)
-        assert done.returncode == 3 and told in done.stderr, done.stderr
+        failed(done, 3, where=runs / "t.json", names=told)
     os.unlink(runs / "t.json")
     done = _jetmask("bundle", "create", str(tmp_path / "c"), *words)
-    assert done.returncode == 3 and "no calibration of these models" in done.stderr
+    failed(done, 3, where=runs)
     assert not (tmp_path / "c").exists()
 
 

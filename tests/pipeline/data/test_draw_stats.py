@@ -50,13 +50,13 @@ def test_the_same_seed_draws_the_same_set_and_another_another(drawn_set, tmp_pat
 @pytest.mark.parametrize("words", [["--size", "big"], ["--size", "8x8"], ["--images", "0"], ["--faces", "-1"]])
 def test_draw_refuses_what_makes_no_sense_and_leaves_nothing(words, tmp_path, capsys):
     assert run("draw", tmp_path / "out", *words) == UsageError.exit_code
-    assert "expected" in capsys.readouterr().err and not any(tmp_path.iterdir())
+    assert words[0] in capsys.readouterr().err and not any(tmp_path.iterdir())
 
 
 def test_draw_does_not_write_over_a_folder(drawn_set, capsys):
     before = (drawn_set / "annotations.json").read_bytes()
     assert run("draw", drawn_set, "--images", 1) == UsageError.exit_code
-    assert "exists already" in capsys.readouterr().err and (drawn_set / "annotations.json").read_bytes() == before
+    assert str(drawn_set) in capsys.readouterr().err and (drawn_set / "annotations.json").read_bytes() == before
 
 
 def test_kill_while_drawing_leaves_no_set_and_the_next_run_clears_up(tmp_path):

@@ -233,7 +233,7 @@ def test_the_verb_lists_names_the_nearest_and_asks_for_the_licence(tmp_path, cap
     shown = capsys.readouterr().out
     assert all(name in shown for name in fetch.SOURCES)
     assert run("andrewmwd") == 2
-    assert "did you mean andrewmvd" in capsys.readouterr().err
+    assert "andrewmvd?" in capsys.readouterr().err
     assert run("andrewmvd", "--to", tmp_path) == 2
     shown = capsys.readouterr().err
     assert "CC0" in shown and "--accept" in shown and not any(tmp_path.iterdir())

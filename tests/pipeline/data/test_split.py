@@ -221,7 +221,7 @@ def test_the_split_verb_writes_clean_parts_and_leaves_the_source(scenes, tmp_pat
 def test_the_split_verb_refuses_what_it_cannot_do(scenes, tmp_path, capsys):
     assert run("split", tmp_path / "none", tmp_path / "out") == 3
     assert run("split", scenes, tmp_path / "out", "--train", -1) == 2
-    assert "expected" in capsys.readouterr().err and not any(tmp_path.iterdir())
+    assert "--train" in capsys.readouterr().err and not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

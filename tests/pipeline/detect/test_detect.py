@@ -11,6 +11,7 @@ import time
 import cv2
 import numpy as np
 import pytest
+from refusals import failed
 
 from jetson.bundle import manifest
 from jetson.errors import BadInput
@@ -155,8 +156,8 @@ def test_blurred_faces_cannot_be_seen_in_pictures_nor_crops(root, tiny_bundle, p
     [
         (["nowhere"], 3, "nowhere"),
         (["pyproject.toml"], 3, "pyproject.toml"),
-        (["tests/data/*.nothing"], 3, "nothing is there"),
-        (["pipeline/presets"], 3, "no photograph"),
+        (["tests/data/*.nothing"], 3, "tests/data/*.nothing"),
+        (["pipeline/presets"], 3, "pipeline/presets"),
         (["tests", "--score", "2"], 2, "--score"),
         (["tests", "--jobs", "0"], 2, "--jobs"),
         (["tests", "--variant", "nonsense"], 2, "nonsense"),
@@ -164,7 +165,7 @@ def test_blurred_faces_cannot_be_seen_in_pictures_nor_crops(root, tiny_bundle, p
 )
 def test_wrong_words_are_told(root, tiny_bundle, tmp_path, words, code, said):
     done = run(root, tiny_bundle, *words, "--out", tmp_path / "out")
-    assert done.returncode == code and said in done.stderr, done.stderr
+    failed(done, code, names=said)
     assert not (tmp_path / "out").exists()
 
 

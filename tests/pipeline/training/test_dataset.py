@@ -240,9 +240,8 @@ def test_a_photograph_of_another_size_than_its_labels_is_not_trained_on(tmp_path
         )
     )
     (photo,) = dataset.read_split(tmp_path)
-    with refused(BadInput, where="a.png", names=["40 x 60", "60 x 40", "annotations.json"]) as told:
+    with refused(BadInput, where="a.png", names=["40 x 60", "60 x 40", "annotations.json"]):
         photo.image()
-    assert "60 x 40" in str(told.value) and "a.png" in str(told.value)
 
 
 def test_a_speck_is_no_face_to_enlarge(tmp_path):

@@ -148,9 +148,8 @@ def test_a_loss_that_is_no_number_ends_the_training_and_leaves_the_last_good_epo
     run.save(1)
     before = (tmp_path / "checkpoint.npz").read_bytes()
     broken = settings(drawn, *more, "train.learning_rate=1e30", "train.clip_norm=0", "train.warmup_steps=0")
-    with refused(JetmaskError, where="epoch 2/3, step ", names=["train.learning_rate", "--resume"]) as told:
+    with refused(JetmaskError, where="epoch 2/3, step ", names=["train.learning_rate", "--resume"]):
         train.fit(broken, tmp_path, resume=True)
-    assert "epoch 2/3, step" in str(told.value) and "train.learning_rate" in str(told.value)
     assert (tmp_path / "checkpoint.npz").read_bytes() == before
 
 
