@@ -353,7 +353,7 @@ def test_a_signature_is_demanded_once_a_key_is_trusted(store, tiny_copy, tmp_pat
     # A valid key (RFC 8032's first), which signed something else.
     keys.write_text("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a\n")
     done = _run("install", tiny_copy, "--state", store.folder, "--key", str(keys))
-    failed(done, 3, where=tiny_copy, names="SHA256SUMS.sig")
+    failed(done, 3, where=store.folder, names="SHA256SUMS.sig")
     files.write_bytes(
         os.path.join(tiny_copy, "SHA256SUMS.sig"),
         bytes.fromhex(

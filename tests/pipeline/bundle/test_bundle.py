@@ -451,7 +451,7 @@ def test_what_create_is_given_is_checked_by_the_options_own_names(tiny_bundle, t
     for words, code, told in (
         (["--onnx", "t"], 2, "--onnx s="),
         (["--onnx", f"a/b={onnx}"], 2, "--onnx a/b"),
-        (["--onnx", f"t={onnx}", "--onnx", f"t={onnx}.other"], 2, "--onnx t="),
+        (["--onnx", f"t={onnx}", "--onnx", f"t={onnx}.other"], 2, "--onnx"),
         (["--onnx", f"t={onnx}", "--tflite", "t"], 2, "--tflite s-416x256-int8="),
         (["--onnx", f"t={onnx}", "--card", f"{place}/no.md"], 3, "no.md"),
         (["--onnx", f"t={onnx}", "--calibration", f"{place}/no"], 3, f"{place}/no"),
