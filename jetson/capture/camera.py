@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 
 from jetson.capture import source
-from jetson.capture.child import SOUND_ALONE, Attempt, Capture, Stamp
+from jetson.capture.child import SOUND_ALONE, Attempt, Buffer, Capture, Stamp
+from jetson.capture.shared import Lent
 
 LOST_S = 2.0
 FROZEN_S = 10.0
@@ -52,7 +53,7 @@ class Frame:
         at: float,
         stamp: Optional[Stamp],
         extra: Dict[str, Any],
-        buffer: np.ndarray,
+        buffer: Buffer,
     ) -> None:
         self.camera = camera
         self.image = image
@@ -222,19 +223,22 @@ class Camera:
                 frame, self._latest = self._latest, None
                 self.dropped += 1
                 self._held -= 1
-                return frame._buffer
+                return cast(np.ndarray, frame._buffer)
             self._made += 1
         return np.empty(size, np.uint8)
 
     def _give_back(self, frame: Frame) -> None:
         with self._lock:
             frame._users -= 1
-            if frame._users == 0:
-                self._held -= 1
-                if len(self._free) < _BUFFERS:
-                    self._free.append(frame._buffer)
-                else:
-                    self._made -= 1
+            if frame._users:
+                return
+            self._held -= 1
+            if isinstance(frame._buffer, Lent):
+                frame._buffer.give_back()
+            elif len(self._free) < _BUFFERS:
+                self._free.append(frame._buffer)
+            else:
+                self._made -= 1
 
     def _scene_time(self, arrived: float, stamp: Optional[Stamp]) -> float:
         """When a frame was to be seen, on the axis of time.monotonic(); rises from frame to frame."""
@@ -246,7 +250,7 @@ class Camera:
             self._origin = (arrived if known is None else max(arrived, self._at + 1e-3)) - stamp.second
         return self._origin + stamp.second
 
-    def _deliver(self, image: np.ndarray, stamp: Optional[Stamp], extra: Dict[str, Any], buffer: np.ndarray) -> None:
+    def _deliver(self, image: np.ndarray, stamp: Optional[Stamp], extra: Dict[str, Any], buffer: Buffer) -> None:
         arrived = time.monotonic()
         if self.source.rotate:
             image = cv2.rotate(image, _TURNS[self.source.rotate])
@@ -280,7 +284,7 @@ class Camera:
         if not self.source.live:
             return
         self.dark = float(frame.image[::16, ::16].mean()) < _DARK
-        crc = zlib.crc32(cast(Any, frame._buffer))
+        crc = zlib.crc32(cast(Any, frame.image))
         if crc != self._last_crc:
             if self._crc_since:
                 self.frozen, self._frozen_restarts = False, 0

@@ -29,10 +29,11 @@ import numpy as np
 from jetson.bundle.classes import MASK_CLASSES, Classes
 from jetson.capture import source
 from jetson.capture.camera import Camera, Frame
-from jetson.inference.detector import Detector, Faces, Picked
+from jetson.inference.detector import Detector, Faces
 from jetson.inference.histogram import Histogram, Rate
 from jetson.tracking import tracker
 from jetson.tracking.zones import Counter, ZoneEvent
+from jetson.vision import boxes, letterbox
 
 STAGES = ("wait", "preprocess", "queue", "infer", "postprocess", "total")
 _SLOTS = 4  # preparing, finishing, and up to two under way in the engine
@@ -126,7 +127,8 @@ class _Slot:
 
     def __init__(self) -> None:
         self.blob: Optional[np.ndarray] = None
-        self.picked: Optional[Picked] = None
+        self.filled: Optional[Tuple[int, int]] = None  # the size that the last frame got in it
+        self.picked: Optional[boxes.Cells] = None
         self.score = 0.0  # over which it was picked
         self.frame: Optional[Frame] = None
         self.active: Optional[Active] = None
@@ -201,7 +203,7 @@ class Runner:
         self._every_frame = any(view.camera.every_frame for view in self.views)
         self._next = 0
         self._slots = [_Slot() for _ in range(_SLOTS)]
-        self._free: Any = queue.Queue()  # of _Slot
+        self._free: Any = queue.LifoQueue()  # of _Slot; the last one is still in the processor's cache
         for slot in self._slots:
             self._free.put(slot)
         self._ready: Optional[_Slot] = None
@@ -362,12 +364,14 @@ class Runner:
         if slot.active is not active:
             if slot.active is not None and slot.blob is not None:
                 slot.active.detector.return_input(slot.blob)
-            slot.active, slot.blob = active, active.detector.borrow_input()
+            slot.active, slot.blob, slot.filled = active, active.detector.borrow_input(), None
         slot.frame = frame
         slot.times[0] = time.monotonic()
         part = frame.part
         slot.part_wh = (part.shape[1], part.shape[0])
-        _, slot.scale = active.detector.prepare(part, slot.blob)
+        filled, slot.filled = slot.filled, None
+        _, slot.scale = active.detector.prepare(part, slot.blob, filled)
+        slot.filled = letterbox.fit(slot.part_wh, active.detector.input_wh)
         slot.times[1] = time.monotonic()
 
     def _offer(self, slot: _Slot) -> Optional[Frame]:

@@ -64,7 +64,8 @@ def sharpness(image: np.ndarray) -> float:
     """
     top, left = [max(0, (side - most) // 2) for side, most in zip(image.shape[:2], _SIDES)]
     grey = cv2.cvtColor(image[top : top + _SIDES[0], left : left + _SIDES[1]], cv2.COLOR_BGR2GRAY)
-    return math.log10((cv2.Laplacian(grey, cv2.CV_16S).var() + 0.01) / (grey.var() + 1.0))
+    edges, contrast = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))[1], cv2.meanStdDev(grey)[1]
+    return math.log10((float(edges[0, 0]) ** 2 + 0.01) / (float(contrast[0, 0]) ** 2 + 1.0))
 
 
 def identity(source: Any) -> str:

@@ -20,6 +20,7 @@ from jetson import files
 from jetson.errors import BadInput, UsageError
 from jetson.net import loopback
 
+PREFIX = "jetmask"
 _URL = "mqtt://HOST or mqtts://HOST, with :PORT where it is not 1883 or 8883"
 
 
@@ -93,21 +94,24 @@ def options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--mqtt", metavar="URL", help="publish counts and events to this broker: " + _URL)
     add("--mqtt-config", metavar="FILE", help="JSON: username, password, ca_file, … (see jetson/mqtt/settings.py)")
-    add("--mqtt-prefix", default="jetmask", metavar="TOPIC", help="first part of the topics (default %(default)s)")
+    add("--mqtt-prefix", default=PREFIX, metavar="TOPIC", help="first part of the topics (default %(default)s)")
 
 
-def read(args: argparse.Namespace) -> Optional[Settings]:
-    """The settings of a command line; None without --mqtt. UsageError and BadInput on mistakes."""
-    if not args.mqtt:
-        if args.mqtt_config:
+def read(url: Optional[str], path: Optional[str] = None, prefix: str = PREFIX) -> Optional[Settings]:
+    """The settings for the broker at `url`, all else from the file `path`; topics begin with `prefix`.
+
+    None without a broker. UsageError and BadInput on mistakes.
+    """
+    if not url:
+        if path:
             raise UsageError("--mqtt-config without a broker", "--mqtt-config", "--mqtt " + _URL)
         return None
-    values: Dict[str, Any] = dict(_DEFAULTS, **(_file(args.mqtt_config) if args.mqtt_config else {}))
-    values.update(_address(args.mqtt))
-    values["prefix"] = _topic(args.mqtt_prefix, "--mqtt-prefix")
-    settings = _settings(values, args.mqtt_config or "--mqtt")
-    if settings.password and os.stat(args.mqtt_config).st_mode & 0o077:
-        settings.notes.append(f"warning: others may read the password in {args.mqtt_config}: chmod 600")
+    values: Dict[str, Any] = dict(_DEFAULTS, **(_file(path) if path else {}))
+    values.update(_address(url))
+    values["prefix"] = _topic(prefix, "--mqtt-prefix")
+    settings = _settings(values, path or "--mqtt")
+    if path and settings.password and os.stat(path).st_mode & 0o077:
+        settings.notes.append(f"warning: others may read the password in {path}: chmod 600")
     return settings
 
 

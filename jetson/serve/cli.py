@@ -146,8 +146,11 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
 
 def settings_of(args: argparse.Namespace) -> Settings:
     """The options of a command line as one object; UsageError for what cannot be."""
-    if not args.source:
+    if not args.source and not args.config:
         raise UsageError("nothing says what to watch", None, "--source URI, or --config FILE with cameras by name")
+    for option in ("mqtt", "mqtt_config"):
+        if args.config and getattr(args, option):
+            raise fromfile.beside(option.replace("_", "-"), "mqtt", args.config)
     if args.threads < 0 or args.threads > 64:
         raise UsageError(f"not a number of threads: {args.threads}", "--threads", "1 to 64, or 0: cores - 1")
     if not 0 <= args.port <= 65535:
@@ -170,7 +173,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         raise UsageError(f"not a score: {args.score}", "--score", "between 0 and 1")
     return Settings(
         bundle=args.bundle,
-        sources=tuple(args.source),
+        sources=tuple(args.source or ()),
         variant=args.variant,
         runtime=args.runtime,
         threads=args.threads,
@@ -203,6 +206,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         drift_days=args.drift_days,
         keep_crops=args.keep_crops,
         ready_file=args.ready_file,
+        config=args.config,
     )
 
 
@@ -262,10 +266,15 @@ def _end_in_time(code: int) -> None:
 
 def command(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; 0 after a wished end, 1 when the loop is stuck."""
-    config = fromfile.read(args) if args.config else None
-    wanted = settings_of(args) if config is None else fromfile.settings_of(config, args)
+    wanted = settings_of(args)
+    config = fromfile.read(args.config, wanted) if args.config else None
+    if config is not None:
+        wanted = fromfile.settings_of(config, wanted)
     sys.setswitchinterval(0.0002)  # threads hand frames on; the default of 5 ms would be felt
-    service = Live(wanted, broker.read(args) if config is None else fromfile.broker_of(config, wanted))
+    publishing = fromfile.broker_of(config, wanted) if config is not None else None
+    if config is None:
+        publishing = broker.read(args.mqtt, args.mqtt_config, args.mqtt_prefix)
+    service = Live(wanted, publishing)
     interrupted: List[int] = []
 
     def end(number: int, _: Any) -> None:

@@ -1,7 +1,6 @@
 """`serve --config FILE`: what the file says, with what the command line may say beside it."""
 
-import argparse
-from typing import Any, Dict, List, Optional
+from typing import List, Optional
 
 from jetson.adapt import governor
 from jetson.capture import source
@@ -14,50 +13,39 @@ from jetson.mqtt import settings as broker
 from jetson.serve.cameras import Watched
 from jetson.serve.settings import Settings
 
-# Options of one camera and of one start, and where the file says the same.
+# Settings of `serve` that the file says, and where.
 _IN_THE_FILE = {
-    "source": "cameras",
-    "size": "size of a camera",
-    "fps": "fps of a camera",
-    "score": "score of a camera",
-    "zones": "lines and zones of a camera",
-    "governor": "engine.governor",
-    "tradeoff": "compare.variants",
-    "budget": "compare.budget",
-    "eval": "compare.eval",
-    "events": "events.file",
-    "history": "events.history",
-    "history_days": "events.days",
-    "history_mb": "events.mb",
-    "keep_crops": "events.crops",
-    "drift": "drift.file",
-    "drift_days": "drift.days",
-    "stream_fps": "page.stream_fps",
-    "mqtt": "mqtt",
-    "mqtt_config": "mqtt",
-    "mqtt_prefix": "mqtt.prefix",
-}
-_DEFAULTS: Dict[str, Any] = {
-    "tradeoff": "auto",
-    "budget": 5.0,
-    "history_days": 30.0,
-    "history_mb": 200.0,
-    "drift_days": 7.0,
-    "stream_fps": 15.0,
-    "keep_crops": False,
-    "mqtt_prefix": "jetmask",
+    "sources": ("source", "cameras"),
+    "size": ("size", "size of a camera"),
+    "fps": ("fps", "fps of a camera"),
+    "score": ("score", "score of a camera"),
+    "zones": ("zones", "lines and zones of a camera"),
+    "governor": ("governor", "engine.governor"),
+    "tradeoff": ("tradeoff", "compare.variants"),
+    "budget": ("budget", "compare.budget"),
+    "eval": ("eval", "compare.eval"),
+    "events": ("events", "events.file"),
+    "history": ("history", "events.history"),
+    "history_days": ("history-days", "events.days"),
+    "history_mb": ("history-mb", "events.mb"),
+    "keep_crops": ("keep-crops", "events.crops"),
+    "drift": ("drift", "drift.file"),
+    "drift_days": ("drift-days", "drift.days"),
+    "stream_fps": ("stream-fps", "page.stream_fps"),
 }
 
 
-def read(args: argparse.Namespace) -> config.Settings:
-    """The file that a command line names. UsageError for options that say what the file says; BadInput for the file."""
-    for name, where in _IN_THE_FILE.items():
-        if getattr(args, name) not in (None, _DEFAULTS.get(name)):
-            option = "--" + name.replace("_", "-")
-            raise UsageError(
-                f"{option} beside --config", option, f"{where} in {args.config}", "each setting in one place"
-            )
-    return checked(config.read(args.config))
+def read(path: str, asked: Settings) -> config.Settings:
+    """The file of `--config`. UsageError for options that say what the file says; BadInput for the file."""
+    for name, (option, where) in _IN_THE_FILE.items():
+        if getattr(asked, name) != Settings._field_defaults[name]:
+            raise beside(option, where, path)
+    return checked(config.read(path))
+
+
+def beside(option: str, where: str, path: str) -> UsageError:
+    """An option that is not for `--config`; `where` the file says the same."""
+    return UsageError(f"--{option} beside --config", f"--{option}", f"{where} in {path}", "each setting in one place")
 
 
 def checked(found: config.Settings) -> config.Settings:
@@ -70,31 +58,25 @@ def checked(found: config.Settings) -> config.Settings:
     return found
 
 
-def settings_of(found: config.Settings, args: argparse.Namespace) -> Settings:
+def settings_of(found: config.Settings, asked: Settings) -> Settings:
     """The settings of a file for `serve`; what the command line says of the page and the engine counts more."""
-    page, engine, events = found.page, found.engine, found.events
-    host = page.host if args.host == "127.0.0.1" else args.host
-    port = page.port if args.port == 8080 else args.port
-    return Settings(
-        bundle=args.bundle,
-        config=args.config,
+    page, engine, events, usual = found.page, found.engine, found.events, Settings._field_defaults
+    return asked._replace(
         file=found,
-        variant=args.variant or engine.variant,
-        runtime=args.runtime or engine.runtime,
-        threads=args.threads or engine.threads,
-        once=args.once,
-        every_frame=args.every_frame,
+        variant=asked.variant or engine.variant,
+        runtime=asked.runtime or engine.runtime,
+        threads=asked.threads or engine.threads,
         wait_for_source=True,  # one camera that is away must not keep the others from being watched
-        host=host,
-        port=port,
-        credentials=args.credentials or found.credentials,
-        token_file=args.token_file or page.token_file,
-        users=args.users or page.users,
-        frame_ancestors=tuple(args.frame_ancestors) or page.frame_ancestors,
-        insecure=args.insecure or page.insecure,
-        allow_host=tuple(args.allow_host) + page.allow_hosts,
+        host=page.host if asked.host == usual["host"] else asked.host,
+        port=page.port if asked.port == usual["port"] else asked.port,
+        credentials=asked.credentials or found.credentials,
+        token_file=asked.token_file or page.token_file,
+        users=asked.users or page.users,
+        frame_ancestors=tuple(asked.frame_ancestors) or page.frame_ancestors,
+        insecure=asked.insecure or page.insecure,
+        allow_host=tuple(asked.allow_host) + page.allow_hosts,
         stream_fps=page.stream_fps,
-        blur_faces=args.blur_faces or page.blur_faces,
+        blur_faces=asked.blur_faces or page.blur_faces,
         tradeoff=found.compare.variants,
         budget=found.compare.budget,
         eval=found.compare.eval,
@@ -106,7 +88,6 @@ def settings_of(found: config.Settings, args: argparse.Namespace) -> Settings:
         drift=found.drift.file,
         drift_days=found.drift.days,
         keep_crops=events.crops,
-        ready_file=args.ready_file,
         alerts=found.alerts,
     )
 
