@@ -18,8 +18,8 @@ from jetson.mqtt.spool import Spool
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from jetson.mqtt.publisher import Standing
     from jetson.mqtt.settings import Settings
+    from jetson.mqtt.standing import Standing
 
     class Owner(Protocol):
         """What a session needs of jetson.mqtt.publisher.Mqtt."""

@@ -239,7 +239,7 @@ def command(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; 0 after a wished end, 1 when the loop is stuck."""
     wanted = settings_of(args)
     sys.setswitchinterval(0.0002)  # threads hand frames on; the default of 5 ms would be felt
-    service = Live(wanted, broker.read(args))
+    service = Live(wanted, broker.read(args.mqtt, args.mqtt_config, args.mqtt_prefix))
     interrupted: List[int] = []
 
     def end(number: int, _: Any) -> None:

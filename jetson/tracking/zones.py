@@ -113,6 +113,13 @@ def parse(text: str, path: str = "zones", cameras: int = 1000) -> List[Zone]:
     return found
 
 
+def made(kind: str, camera: int, name: str, points: Sequence[Sequence[float]], where: str) -> Zone:
+    """A "line" or "polygon" of points [[x, y], …], shares of the picture; BadInput names `where`."""
+    array = np.array(points, np.float64).reshape(-1, 2)
+    (_check_line if kind == "line" else _check_polygon)(array, (1.0, 1.0), where)
+    return Zone(kind, camera, name, array)
+
+
 def _point(word: str, scale: Tuple[float, float], where: str) -> List[float]:
     match = re.match(r"^(-?\d{1,6}(?:\.\d{1,9})?),(-?\d{1,6}(?:\.\d{1,9})?)$", word)
     if not match:

@@ -32,6 +32,25 @@ def test_mistakes_are_named(tmp_path, text, message):
 
 
 @pytest.mark.parametrize(
+    "text,overrides,where",
+    [
+        ("model: {size: n}\ntrain:\n  epochs: 3\n  epoch: 4\n", [], "mine.yaml, line 4"),
+        ("model: {size: n}\ntrain: 3\n", [], "mine.yaml, line 2"),
+        ("train:\n  seed: 1\n  epochs: many\n", [], "mine.yaml, line 3"),
+        ("train:\n  seed: 1\n  ema: 2.0\n", [], "mine.yaml, line 3"),
+        ("train: &a\n  seed: 1\n  ema: 0.5\naugment: {<<: *a}\n", [], "mine.yaml, line 4"),
+        ("train:\n  ema: 0.5\n", ["train.ema=2.0"], "--set train.ema=2.0"),
+    ],
+)
+def test_the_line_of_a_mistake_is_told(tmp_path, text, overrides, where):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(BadInput) as caught:
+        config.load(path, overrides)
+    assert str(caught.value.where).endswith(where)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "train.sizes=[[320",

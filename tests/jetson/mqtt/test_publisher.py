@@ -1,6 +1,5 @@
 """MQTT against a real mosquitto: outages, TLS, passwords, what Home Assistant is told."""
 
-import argparse
 import contextlib
 import json
 import os
@@ -23,6 +22,7 @@ from serving import ROOT, Serving, wait_for
 from jetson.errors import BadInput, UsageError
 from jetson.mqtt import homeassistant, publisher, session
 from jetson.mqtt import settings as mqtt_settings
+from jetson.mqtt.standing import Standing
 
 pytest.importorskip("paho.mqtt.client")
 
@@ -642,12 +642,12 @@ def test_addresses_and_names(tmp_path):
     assert (one.host, one.port, one.tls, one.broker) == ("::1", 8883, True, "mqtts://[::1]:8883")
     assert one.node == "Nano_1_a_b" and one.spool == str(tmp_path / "spool") and one.notes == []
     assert settings(tmp_path, "mqtt://broker:1885").port == 1885
-    assert mqtt_settings.read(argparse.Namespace(mqtt=None, mqtt_config=None)) is None
+    assert mqtt_settings.read(None) is None
     with pytest.raises(UsageError):
-        mqtt_settings.read(argparse.Namespace(mqtt=None, mqtt_config="x"))
+        mqtt_settings.read(None, "x")
     for prefix in ("", "a/", "/a", "a b", "a/+/b", "#", "$SYS"):
         with pytest.raises(UsageError):
-            mqtt_settings.read(argparse.Namespace(mqtt="mqtt://a", mqtt_config=None, mqtt_prefix=prefix))
+            mqtt_settings.read("mqtt://a", prefix=prefix)
 
 
 def test_what_the_log_should_say(tmp_path, publish):
@@ -655,7 +655,7 @@ def test_what_the_log_should_say(tmp_path, publish):
     assert settings(tmp_path, "mqtt://127.0.0.1", username="a", password="b").notes == []
     path = str(tmp_path / "mqtt.json")
     os.chmod(path, 0o644)
-    read = mqtt_settings.read(argparse.Namespace(mqtt="mqtts://127.0.0.1:1", mqtt_config=path, mqtt_prefix="jetmask"))
+    read = mqtt_settings.read("mqtts://127.0.0.1:1", path)
     assert "chmod 600" in read.notes[0]
     one = publish(read)
     assert one.said[0] == read.notes[0]
@@ -732,7 +732,7 @@ def test_the_temperature_is_that_which_slows_the_board_down(monkeypatch):
         spool=types.SimpleNamespace(dropped={}),
         paho=paho.mqtt.client,
         device="jetmask_1f",
-        standing=publisher.Standing("auto"),
+        standing=Standing("auto"),
     )
     state = {
         "cameras": [],

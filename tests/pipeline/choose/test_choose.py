@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetson.errors import BadInput, DeviceMismatch, QualityGate, UsageError
+from pipeline.choose import candidates
 from pipeline.choose import cli as choose
 from pipeline.choose.choice import Candidate, Limits
 from pipeline.latency import cli as predict
@@ -34,7 +35,7 @@ def written(folder, rows):
 @given(rows=ROWS.filter(bool), max_ms=LIMIT, max_bytes=LIMIT, min_ap=LIMIT)
 def test_the_choice_is_the_brute_force_one(tmp_path_factory, rows, max_ms, max_bytes, min_ap):
     path = written(tmp_path_factory.mktemp("choose"), rows)
-    choice = choose.choose(choose.from_csv(path), Limits(max_ms, max_bytes, min_ap))
+    choice = choose.choose(candidates.from_csv(path), Limits(max_ms, max_bytes, min_ap))
     with open(path) as handle:  # a second reading, with nothing of the module's
         lines = [line.split(",") for line in handle.read().splitlines()[1:]]
     best = None
@@ -115,15 +116,15 @@ def test_tables_that_are_none(tmp_path, text, words):
     path = tmp_path / "bad.csv"
     path.write_text(text)
     with pytest.raises(BadInput, match=words):
-        choose.from_csv(str(path))
+        candidates.from_csv(str(path))
     with pytest.raises(BadInput, match="cannot be read"):
-        choose.from_csv(str(tmp_path / "none.csv"))
+        candidates.from_csv(str(tmp_path / "none.csv"))
 
 
 def test_a_table_that_a_spreadsheet_saved(tmp_path):
     path = tmp_path / "table.csv"
     path.write_bytes(b"\xef\xbb\xbfname,map50,ms,bytes\r\na,70,5,9\r\n")
-    assert [c.name for c in choose.from_csv(str(path))] == ["a"]
+    assert [c.name for c in candidates.from_csv(str(path))] == ["a"]
 
 
 def test_a_table_without_the_target_says_so(tmp_path):
@@ -146,8 +147,8 @@ def test_a_very_slow_candidate_is_advised_with_a_limit_that_it_keeps(tmp_path, m
 def test_rows_of_other_targets_are_left_out(tmp_path):
     path = tmp_path / "report.csv"
     path.write_text("name,map50,p50_ms,bytes,target,high_ms\na,70,5,9,,\nb,71,6,9,nano,7.5\nc,72,,9,nano,\n")
-    assert [c.name for c in choose.from_csv(str(path), "nano")] == ["b"]
-    assert [c.name for c in choose.from_csv(str(path), "this-machine")] == ["a"]
+    assert [c.name for c in candidates.from_csv(str(path), "nano")] == ["b"]
+    assert [c.name for c in candidates.from_csv(str(path), "this-machine")] == ["a"]
     choose.command(parse("--table", path, "--max-ms", "7"))
     with pytest.raises(QualityGate):
         choose.command(parse("--table", path, "--max-ms", "7", "--sure"))
@@ -161,7 +162,7 @@ def test_what_was_measured_takes_the_place_of_its_prediction(tmp_path, capsys):
         "a,80,20,9,predicted,nano,25\nb,70,10,8,predicted,nano,12\n"
         "a,,50,,a Jetson Nano,nano,\nc,75,5,,a Jetson Nano,nano,\n"
     )
-    found = {c.name: (c.map50, c.ms, c.bytes, c.how) for c in choose.from_csv(str(path), "nano")}
+    found = {c.name: (c.map50, c.ms, c.bytes, c.how) for c in candidates.from_csv(str(path), "nano")}
     assert found == {
         "a": (80, 50, 9, "a Jetson Nano"),
         "b": (70, 10, 8, "predicted"),
@@ -218,7 +219,7 @@ def test_names_are_those_of_the_bundle(target, tmp_path, monkeypatch):
     for variant in document["variants"]:
         variant["ap"] = {runtime: {"map50": 61.0} for runtime in variant["runtimes"]}
     (bundle / "manifest.json").write_text(json.dumps(document))
-    found = choose.from_bundle(str(bundle), target)
+    found = candidates.from_bundle(str(bundle), target)
     variants = {variant["name"]: variant for variant in document["variants"]}
     runtime = "onnxruntime" if target == "this-machine" else "tensorrt"
     assert found and all(runtime in variants[candidate.name]["runtimes"] for candidate in found)
@@ -233,7 +234,7 @@ def test_a_bundle_is_predicted_for_the_target(tmp_path, capsys):
         if variant["precision"] == "fp32" and "onnxruntime" in variant["ap"]:
             variant["ap"]["onnxruntime"] = {"map50": 61.0, "split": "val", "images": 9, "per_class": {}}
     (bundle / "manifest.json").write_text(json.dumps(document))
-    found = choose.from_bundle(str(bundle), "nano")
+    found = candidates.from_bundle(str(bundle), "nano")
     assert any(candidate.name.endswith("-fp16") for candidate in found)
     for candidate in found:
         assert candidate.map50 == 61.0 and candidate.high_ms > candidate.ms > 0

@@ -18,6 +18,7 @@ from jetson.errors import BadInput
 from jetson.inference.detector import Faces
 from pipeline.latency import cli as predict
 from pipeline.report import cli as report
+from pipeline.report.contact_sheet import contact_sheet
 
 
 def variant(name, ap, ms, **more):
@@ -133,7 +134,7 @@ def full(tmp_path_factory):
                 {"number": 1, "map50": None, "latency_ms": 4.0},
             ],
         },
-        "detections": report.contact_sheet(folder, [(frame, faces, "street"), (frame, none, "empty")]),
+        "detections": contact_sheet(folder, [(frame, faces, "street"), (frame, none, "empty")]),
         "live": {"frames": 500},
         "environment": {"Python": "3.12"},
         "commands": [{"title": "Again", "command": "jetmask demo --data a&b"}],
@@ -357,9 +358,7 @@ def test_a_narrow_span_of_milliseconds_has_numbers_at_its_axes(tmp_path):
 def test_pictures_with_and_without_a_group_leave_nothing_open(tmp_path):
     frame, none = np.zeros((9, 9, 3), np.uint8), Faces(np.zeros((0, 4), np.float32), np.zeros((0, 3), np.float32))
     pictures = [
-        picture
-        for group in ("", "one", "two")
-        for picture in report.contact_sheet(tmp_path, [(frame, none, "x")], group)
+        picture for group in ("", "one", "two") for picture in contact_sheet(tmp_path, [(frame, none, "x")], group)
     ]
     text = written(tmp_path, {"detections": pictures})
     assert text.count("<div") == text.count("</div>") == 3
