@@ -282,7 +282,9 @@ def send(out: Outlet, frame: Any, extra: Dict[str, Any], number: int, turn: int,
         return
     text = json.dumps(extra).encode() if extra else b""
     place = out.memory.place(frame) if out.memory is not None else None
-    _write(out.fd, HEADER.pack(MAGIC, width, height, len(text), number, turn, at, -1 if place is None else place) + text)
+    _write(
+        out.fd, HEADER.pack(MAGIC, width, height, len(text), number, turn, at, -1 if place is None else place) + text
+    )
     if place is None:
         if not frame.flags.c_contiguous:
             frame = frame.copy()

@@ -36,7 +36,7 @@ class Watched:
         self.told = []
         self.drift = drift.Drift(
             path,
-            cameras,
+            [drift.Known(camera) for camera in cameras],
             days,
             lambda *what: self.told.append(what),
             wall=lambda: self.at + self.now,
@@ -266,13 +266,13 @@ def test_what_was_learnt_under_a_former_name_is_gone_on_with(tmp_path):
     """Earlier versions wrote a camera's address there, with a part of what is secret in it."""
     path = str(tmp_path / "drift.json")
     camera = source.parse("rtsp://me:secret@host/ch1?key=hidden")
-    first = drift.Drift(path, [drift._former_identity(camera)], 7.0)
+    first = drift.Drift(path, [drift.Known(drift._former_identity(camera))], 7.0)
     first.see(0, np.full((64, 64, 3), 90, np.uint8))
     first.save()
     with open(path) as file:
         assert "rtsp://***@host/ch1?key=hidden" in file.read()
     made = drift.open_for(path, 7.0, [camera], lambda *_: None, pytest.fail)
-    assert made._series[0]["brightness"].open is not None
+    assert made._cameras[0].series["brightness"].open is not None
     made.save()
     made.stop()
     with open(path) as file:

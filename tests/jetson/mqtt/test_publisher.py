@@ -726,6 +726,7 @@ def test_the_temperature_is_that_which_slows_the_board_down(monkeypatch):
 
     settings = types.SimpleNamespace(prefix="jetmask", node="nano", username="", tls=False)
     owner = types.SimpleNamespace(
+        cameras=[],
         settings=settings,
         boot="b",
         since="s",
