@@ -79,6 +79,36 @@ def test_an_edited_table_names_the_key(tmp_path, change, names):
         calibration.read(path)
 
 
+def test_a_table_of_the_smallest_input_is_read(tmp_path):
+    path = str(tmp_path / "s.json")
+    calibration.write(path, table(input_wh=(1, 1)))
+    assert calibration.read(path).input_wh == (1, 1)
+
+
+@pytest.mark.parametrize("wrong", [{"sha256": "x"}, {"file": 3}, {"sha256": "A" * 64}])
+@pytest.mark.parametrize("at", [0, 1])
+def test_every_image_of_a_table_has_a_name_and_a_hash(tmp_path, wrong, at):
+    """Also where the list's own hash fits what stands there: it is a rule of its own."""
+    path = str(tmp_path / "s.json")
+    calibration.write(path, table())
+    value = files.read_json(path)
+    value["data"]["images"][at].update(wrong)
+    pairs = [(str(image["file"]), str(image["sha256"])) for image in value["data"]["images"]]
+    value["data"]["sha256"] = calibration.data_hash(pairs)
+    files.write_json(path, value)
+    with refused(BadInput, where=path, names=["data", "file", "sha256"]):
+        calibration.read(path)
+
+
+@pytest.mark.parametrize("digest", ["", "abc", "f" * 63, "f" * 65, "F" * 64])
+def test_a_hash_has_64_small_hex_digits(tmp_path, digest):
+    path = str(tmp_path / "s.json")
+    calibration.write(path, table())
+    files.write_json(path, dict(files.read_json(path), onnx_sha256=digest))
+    with refused(BadInput, where=path, names=["onnx_sha256", "64"]):
+        calibration.read(path)
+
+
 def test_a_range_that_is_no_number_is_not_written(tmp_path):
     with pytest.raises(ValueError):
         calibration.write(str(tmp_path / "s.json"), table(ranges={"image": float("nan")}))

@@ -138,6 +138,16 @@ def test_bootstrap_is_certain_of_a_clear_change_and_unsure_of_none():
     assert average_precision.paired_bootstrap(truths, good, bad, 200) == change
 
 
+def test_the_bounds_hold_the_figure_and_none_is_without_truth():
+    truths = [truth([A, B], [0, 1], number=i) for i in range(20)]
+    found = [faces([(A, 0, 0.9)])] * 10 + [faces([(A, 0, 0.9), (B, 1, 0.8)])] * 10
+    low, high = average_precision.interval(truths, found)
+    assert 50 <= low < average_precision.map50(truths, found) < high <= 100
+    assert average_precision.interval(truths, found) == (low, high)
+    assert average_precision.interval([truth([], [])] * 3, [faces([])] * 3) is None
+    assert average_precision.bounds([]) is None
+
+
 def write_split(folder, **changes):
     (folder / "images").mkdir()
     cv2.imwrite(str(folder / "images" / "a.png"), np.zeros((30, 40, 3), np.uint8))

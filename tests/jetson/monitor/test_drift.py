@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -450,3 +451,17 @@ def test_what_a_power_cut_can_lose_is_five_minutes(tmp_path, monkeypatch):
     monkeypatch.setattr(watched.drift, "save", lambda: saved.append(watched.now))
     watched.drift._run()
     assert saved == [300, 600, 900, 1050]
+
+
+def test_a_file_of_an_earlier_version_is_gone_on_with_and_stop_waits_for_the_end(root, tmp_path):
+    path = tmp_path / "drift.json"
+    before = Path(root, "tests", "data", "state_before", "drift.json").read_text()
+    path.write_text(before)
+    made = drift.open_for(str(path), 7.0, [source.parse("synthetic://?fps=5")], lambda *_: None, pytest.fail)
+    assert made._thread.is_alive()
+    made.stop()
+    assert not made._thread.is_alive()
+    (old,), (new,) = (json.loads(text)["cameras"].values() for text in (before, path.read_text()))
+    for name in ("brightness", "sharpness"):
+        assert new["signals"][name]["reference"] == old["signals"][name]["reference"]
+    drift.Drift(None, []).stop()  # never begun

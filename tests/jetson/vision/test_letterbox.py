@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -81,6 +82,15 @@ def test_shrinking_counts_every_pixel(wh):
     small = letterbox.shrink(frame, letterbox.fit(wh, (320, 192)))
     inner = small[1:-1, 1:-1].astype(int)
     assert abs(inner - 127.5).max() < 8
+
+
+def test_a_side_is_halved_only_where_both_have_two_pixels_for_one():
+    """A wide frame that is hardly less high: halves of its height would be lines thrown away."""
+    frame = np.random.RandomState(0).randint(0, 256, (100, 400, 3)).astype(np.uint8)
+    for wh in ((100, 80), (300, 40)):
+        np.testing.assert_array_equal(
+            letterbox.shrink(frame, wh), cv2.resize(frame, wh, interpolation=cv2.INTER_LINEAR)
+        )
 
 
 def test_boxes_go_back_to_the_frame_within_half_an_input_pixel():

@@ -306,3 +306,10 @@ def test_tokens_of_a_command_line(tmp_path):
     with pytest.raises(BadInput):
         users.gather(str(tmp_path / "absent"), None)
     assert users.gather(None, None) == ([], [])
+
+
+def test_the_code_of_a_start_cannot_be_guessed():
+    """128 bits, new at each start; without users there is nothing to enter, and none."""
+    codes = [Access([OWNER]).code for _ in range(3)]
+    assert [len(base64.urlsafe_b64decode(code + "==")) for code in codes] == [16, 16, 16] and len(set(codes)) == 3
+    assert Access().code == ""

@@ -5,6 +5,7 @@ import numpy as np
 import pruning
 import pytest
 from keras import layers
+from refusals import refused
 
 from jetson.errors import BadInput, UsageError
 from pipeline.pruning import pruner
@@ -166,6 +167,16 @@ def test_plans_that_do_not_fit(model, plan):
     with pytest.raises(UsageError) as told:
         pruner.keep_mask(Channels(model), plan)
     assert "plan" in told.value.where
+
+
+def test_a_fixed_group_may_be_named_as_long_as_all_of_it_stays():
+    x = image = keras.Input((4, 4, 3))
+    x = layers.Conv2D(8, 1, name="a")(x)
+    channels = Channels(keras.Model(image, layers.Conv2D(2, 1, name="out")(x)))
+    fixed = next(group for group in channels.groups if group.fixed and group.size > 1)
+    assert pruner.keep_mask(channels, {fixed.name: list(range(fixed.size))}).all()
+    with refused(UsageError, where=f"group '{fixed.name}'"):
+        pruner.keep_mask(channels, {fixed.name: [0]})
 
 
 def test_a_plan_fits_up_to_its_last_channel(model):

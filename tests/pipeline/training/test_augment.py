@@ -241,3 +241,31 @@ def test_closing_epochs_have_whole_photographs_only():
         for seed in range(60):
             augment.canvas(pool(photo()), 64, settings, np.random.default_rng(seed))
     assert set(kinds) == {"_mosaic", "_pasted"} and 45 <= len(kinds) < 60
+
+
+def test_half_of_the_pasted_faces_have_soft_edges_but_no_small_one():
+    """A hard edge would be learnt as a sign of a face; under 12 px a soft one would leave nothing of it."""
+    picture = photo((200, 200), [[80, 80, 120, 120]], [1])
+
+    def hard(face_px):
+        count = 0
+        for seed in range(60):
+            sheet = Sheet(320, config.load(None, ["augment.drawn_masks=0", "augment.min_face_px=1"]).augment)
+            augment._paste(sheet, picture, 0, face_px, np.random.default_rng(seed))
+            rows, columns = np.nonzero((sheet.image == 255).all(axis=2))
+            count += bool(len(rows)) and (sheet.image[rows.min() : rows.max() + 1, columns.min()] == 255).all()
+        return count
+
+    assert 15 <= hard(80.0) <= 45
+    assert hard(5.0) == 60
+
+
+def test_a_drawn_scene_keeps_its_boxes_up_to_the_canvas_edge(monkeypatch):
+    whole = config.load(None, [f"augment.{name}=0" for name in ("single", "mosaic", "paste", "large", "prints", "flip",
+                                                               "photometric", "erase")]).augment  # fmt: skip
+    boxes = np.array([[0, 0, 20, 20], [44, 44, 64, 64]], np.float32)
+    drawn = (np.zeros((64, 64, 3), np.uint8), boxes, np.array([0, 1]))
+    monkeypatch.setattr(augment.scene, "scene", lambda seed, wh: drawn)
+    _, found, labels, _ = augment.canvas(pool(photo()), 64, whole, np.random.default_rng(0))
+    np.testing.assert_array_equal(found, boxes)
+    assert labels.tolist() == [0, 1]

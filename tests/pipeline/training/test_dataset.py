@@ -401,3 +401,15 @@ def test_a_large_face_is_rather_one_that_need_not_be_enlarged(monkeypatch):
     for seed in range(60):
         augment._large(Sheet(320, config.load().augment), pool, np.random.default_rng(seed))
     assert np.mean(taken) > 0.85
+
+
+def test_what_tells_masks_apart_is_not_drawn_on_other_classes(root):
+    pool = dataset.read_pool(root, ["train"])
+    mine = dataset.Batches(pool._replace(classes=("helmet", "head")), config.load(), 0, 2)
+    assert (mine.augment.drawn, mine.augment.prints, mine.augment.drawn_masks) == (0.0, 0.0, 0.0)
+    assert mine.augment.mosaic == config.load().augment.mosaic
+    assert dataset.Batches(pool, config.load(), 0, 2).augment == config.load().augment
+
+
+def test_the_shares_of_the_folders_with_faces_are_a_whole():
+    assert sum(dataset.WEIGHTS[name] for name in ("train", "extra", "extra2", "crops")) == pytest.approx(1)

@@ -30,7 +30,10 @@ def folder(tmp_path):
 
 def test_a_keras_file_of_before_gives_the_outputs_of_the_detector(folder):
     net = load(str(folder / "run" / "best.keras"))
-    assert net.output_names == [f"{kind}_{stride}" for stride in (4, 8, 16, 32) for kind in ("cls", "box")] and net.count_params() == 744
+    assert (
+        net.output_names == [f"{kind}_{stride}" for stride in (4, 8, 16, 32) for kind in ("cls", "box")]
+        and net.count_params() == 744
+    )
     assert all(np.isfinite(keras.ops.convert_to_numpy(o)).all() for o in net(np.full((1, 64, 64, 3), 9, np.float32)))
 
 
