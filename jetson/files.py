@@ -193,7 +193,7 @@ def lock(path: str, wait: bool = True) -> Iterator[None]:
         os.close(handle)
 
 
-def _alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -208,7 +208,7 @@ def sweep_aside(folder: str) -> List[str]:
     removed = []
     for name in sorted(os.listdir(folder)):
         match = _ASIDE.match(name)
-        if match and not _alive(int(match.group(1))):
+        if match and not is_alive(int(match.group(1))):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(folder, name))
                 removed.append(name)

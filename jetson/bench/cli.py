@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import sys
 
 from jetson import files
@@ -10,6 +11,8 @@ from jetson.bench.measure import Settings, measure
 from jetson.bench.result import text_table
 from jetson.engine import int8
 from jetson.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +70,7 @@ def command(args: argparse.Namespace) -> int:
         if terminal:
             print("\r\033[K" + text[:100], end="", file=sys.stderr, flush=True)
 
-    found = measure(settings, say, lambda text: print(text, file=sys.stderr, flush=True))
+    found = measure(settings, say, log.info)
     if terminal:
         print("\r\033[K", end="", file=sys.stderr)
     if args.out:

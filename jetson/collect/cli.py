@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import signal
 import sys
@@ -16,6 +17,8 @@ from jetson.collect.collector import Collector, Settings
 from jetson.engine import available
 from jetson.errors import DeviceMismatch, UsageError
 from jetson.inference.detector import Detector, open_detector
+
+log = logging.getLogger(__name__)
 
 SHIPPED = os.path.join(os.path.dirname(os.path.abspath(jetson.__file__)), "models")
 
@@ -78,7 +81,7 @@ def command(args: argparse.Namespace) -> int:
     )
     detectors = _detectors(bundle, args.variant, args.against, args.runtime, args.threads, settings)
     try:
-        collector = Collector(settings, detectors, lambda text: print(text, file=sys.stderr, flush=True))
+        collector = Collector(settings, detectors, log.info)
         _tell(settings)
         return _run(collector, args.json, args.out)
     finally:

@@ -4,8 +4,8 @@ Engines are made on the machine that runs them, once, in a process of their own 
 kept in the cache of jetson/engine/cache.py.
 """
 
+import logging
 import os
-import sys
 import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
@@ -15,6 +15,8 @@ from jetson.bundle.manifest import Manifest, Variant
 from jetson.engine import build_process, cache, calibration, cuda, int8, onnx_facts, tensorrt_module, tensorrt_network
 from jetson.engine.cache import Machine, Recipe
 from jetson.errors import BadInput, DeviceMismatch, JetmaskError, UsageError
+
+log = logging.getLogger(__name__)
 
 WORKSPACE_BYTES = 256 << 20
 SPARSE = "sparse-weights"  # in Recipe.flags
@@ -228,7 +230,7 @@ def build(
 
 def say(name: str) -> Callable[[str, float], None]:
     """A progress function that prints to stderr."""
-    return lambda phase, seconds: print(f"{name}: {phase} ({seconds:.0f} s)", file=sys.stderr)
+    return lambda phase, seconds: log.info(f"{name}: {phase} ({seconds:.0f} s)")
 
 
 def ensure(contents: Manifest, variant: Variant, trt: Any) -> Tuple[bytes, Recipe]:
@@ -236,7 +238,7 @@ def ensure(contents: Manifest, variant: Variant, trt: Any) -> Tuple[bytes, Recip
     machine = machine_of(trt)
     job = job_for(contents, variant, trt, machine)
     if INT8_ANYWAY in job.recipe.flags:
-        print(f"{variant.name}: {int8.NO_ARITHMETIC}", file=sys.stderr)
+        log.warning(f"{variant.name}: {int8.NO_ARITHMETIC}")
     return build(job, machine, cache.default_folder(), say(variant.name)).plan, job.recipe
 
 

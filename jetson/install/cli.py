@@ -2,9 +2,9 @@
 
 import argparse
 import json
+import logging
 import os
 import signal
-import sys
 import time
 from typing import Any, Dict
 
@@ -15,6 +15,8 @@ from jetson.errors import JetmaskError, UsageError
 from jetson.install import installer, leftovers, service, store
 from jetson.install.installer import TRUSTED_KEYS, activate, check, opened, recover_at_start, rollback, trusted_keys
 from jetson.install.store import Store
+
+log = logging.getLogger(__name__)
 
 
 def _detach() -> bool:
@@ -177,8 +179,7 @@ def command(args: argparse.Namespace) -> int:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-    sys.stderr.flush()
+    log.info(text)
 
 
 def _print(as_json: bool, value: Dict[str, Any], text: str) -> int:

@@ -3,9 +3,9 @@
 The builder is the device's own (jetson/engine/build.py); this is for a workstation with an NVIDIA GPU.
 """
 
+import logging
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +19,8 @@ from pipeline.build.settings import Settings
 from pipeline.bundle import writer
 from pipeline.evaluation import evaluate, gate
 from pipeline.paths import replaced_folder
+
+log = logging.getLogger(__name__)
 
 
 def build(settings: Settings) -> list[dict[str, Any]]:
@@ -111,6 +113,6 @@ def write_measured(folder: str, rows: Sequence[dict[str, Any]], split: str) -> N
         signature = os.path.join(part, manifest.SIGNATURE)
         if os.path.exists(signature):
             os.unlink(signature)
-            print("the manifest changed, so its signature was taken away: sign the bundle again", file=sys.stderr)
+            log.warning("the manifest changed, so its signature was taken away: sign the bundle again")
         writer.seal(part)
         manifest.verify(part)

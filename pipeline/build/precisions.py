@@ -1,8 +1,8 @@
 """From a float32 ONNX to its files in other precisions, each held against the target's parser and against float32."""
 
+import logging
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +19,8 @@ from pipeline.graphs import classes as onnx_classes
 from pipeline.graphs import lint
 from pipeline.quantization import calibrate, quantize, sensitivity
 
+log = logging.getLogger(__name__)
+
 PRECISIONS = ("fp32", "fp16", "int8", "int8-cpu")
 CALIBRATION_IMAGES = 128
 SENSITIVITY_IMAGES = 16
@@ -26,7 +28,7 @@ SENSITIVITY_IMAGES = 16
 
 def say(text: str) -> None:
     """Progress goes to stderr."""
-    print(text, file=sys.stderr, flush=True)
+    log.info(text)
 
 
 def refuse(device: targets.Target, precision: str) -> None:

@@ -1,7 +1,7 @@
 """`jetmask bundle create`: from model files that somebody names to a bundle that was measured."""
 
+import logging
 import os
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +15,8 @@ from jetson.evaluation import average_precision
 from pipeline.bundle import writer
 from pipeline.evaluation.gate import finite
 from pipeline.paths import require_free
+
+log = logging.getLogger(__name__)
 
 Models = dict[str, dict[str, Any]]  # as pipeline.bundle.writer.write takes them
 Entries = list[dict[str, Any]]
@@ -75,7 +77,7 @@ def create(settings: Settings) -> str:
     calibration = _calibration(settings.calibration, models) if settings.calibration else {}
     failed = _measure(models, variants, settings.data, settings.max_drop, classes) if settings.data else {}
     variants = [variant for variant in variants if variant["name"] not in failed]
-    print(f"writing {len(variants)} variants ...", file=sys.stderr)
+    log.info(f"writing {len(variants)} variants ...")
     digest = writer.write(
         settings.folder,
         models,
@@ -176,7 +178,7 @@ def _count_macs(models: Models, variants: Entries) -> None:
     try:
         from pipeline.graphs import fusion, shapes
     except ModuleNotFoundError as error:
-        print(f"MACs are not counted: the Python module {error.name} is not installed", file=sys.stderr)
+        log.warning(f"MACs are not counted: the Python module {error.name} is not installed")
         return
     counts: dict[tuple[str, tuple[int, int]], int] = {}
     for variant in variants:

@@ -1,5 +1,6 @@
 """The drawn inputs of a bundle's self-test, and what its fp32 models find in them."""
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from jetson.bundle import manifest
 from jetson.errors import BadInput
 from jetson.inference import golden
 from jetson.inference.detector import open_detector
+
+log = logging.getLogger(__name__)
 
 IMAGES = 4
 _CANDIDATES = 12
@@ -126,7 +129,7 @@ def _own_record(
         ]
     if not lines:
         return None
-    print(f"golden: {variant.name} on {runtime} differs from fp32 on drawn inputs: {lines[0]}", file=sys.stderr)
+    log.warning(f"golden: {variant.name} on {runtime} differs from fp32 on drawn inputs: {lines[0]}")
     return _record(bundle_dir, variant.name, frames, runtime), "differs from fp32 on the drawn inputs: " + lines[0]
 
 

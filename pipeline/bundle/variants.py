@@ -3,8 +3,8 @@
 The one path that `jetmask demo` and the shipped bundle take.
 """
 
+import logging
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +22,8 @@ from pipeline.export import litert
 from pipeline.export import onnx as export
 from pipeline.graphs import lint
 from pipeline.quantization import calibrate, quantize, sensitivity
+
+log = logging.getLogger(__name__)
 
 CAMERA_WHS = ((320, 192), (416, 256), (640, 384))
 SQUARE_WHS = ((320, 320), (416, 416), (512, 512), (640, 640))
@@ -265,4 +267,4 @@ def write_bundle(
 
 def stderr(text: str) -> None:
     """Progress lines go to stderr."""
-    print(text, file=sys.stderr, flush=True)
+    log.info(text)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import shlex
-import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +17,8 @@ from typing import Any, Protocol
 from pipeline.data import imagefile
 from pipeline.data.classes import IGNORE, MASKS, ClassSet
 from pipeline.data.labels import Box, Collection, Finding, Labelled
+
+log = logging.getLogger(__name__)
 
 ROUNDING_PX = 1.0  # boxes over the edge by this much come from rounding, not from a mistake
 DUST_PX = 0.05  # and of this much, from rounding to a digit or two, nothing needs to be said
@@ -66,7 +68,7 @@ def check(
     names: set[str] = set()
     for number, (labelled, picture) in enumerate(_pictures(collection.images), 1):
         if not quiet and (number % 200 == 0 or number == len(collection.images)):
-            print(f"checked {number}/{len(collection.images)} images", file=sys.stderr)
+            log.info(f"checked {number}/{len(collection.images)} images")
 
         def found(
             kind: str,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from jetson.errors import UsageError
 from jetson.synthetic import scene
 from pipeline.data import check, layout
 from pipeline.data.classes import CLASSES
+
+log = logging.getLogger(__name__)
 
 LICENSE = {"id": 1, "name": "none needed: drawn by jetmask, no photograph", "url": ""}
 
@@ -54,7 +56,7 @@ def write(
         extra = {"source": "drawn", "license": 1, "tags": ["drawn"]}
         entries.append(check.Entry(path, name, wh, boxes, [int(v) for v in labels], extra=extra))
         if not quiet and ((number + 1) % 100 == 0 or number + 1 == images):
-            print(f"drew {number + 1}/{images}", file=sys.stderr)
+            log.info(f"drew {number + 1}/{images}")
     files.write_text(
         str(folder / "annotations.json"),
         layout.document(

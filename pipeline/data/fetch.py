@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from jetson import files
 from jetson.cli import table
 from jetson.errors import BadInput, JetmaskError, UsageError
 from pipeline.data.download import fetch, unpack
+
+log = logging.getLogger(__name__)
 
 
 class Download(NamedTuple):
@@ -190,7 +193,7 @@ def run(settings: Settings) -> int:
         path = Path(one["file"])
         folder = path.with_suffix("")
         if path.suffix == ".zip" and not folder.exists():
-            print(f"unpacked {unpack(path, folder)} files into {folder}", file=sys.stderr)
+            log.info(f"unpacked {unpack(path, folder)} files into {folder}")
     if settings.json:
         print(json.dumps(got))
     else:
@@ -210,6 +213,6 @@ def _progress(name: str) -> Callable[[int, int | None], None]:
     def show(done: int, total: int | None) -> None:
         if time.monotonic() - last[0] > 1 or done == total:
             last[0] = time.monotonic()
-            print(f"{name}: {done / 1e6:.1f}" + (f" of {total / 1e6:.1f} MB" if total else " MB"), file=sys.stderr)
+            log.info(f"{name}: {done / 1e6:.1f}" + (f" of {total / 1e6:.1f} MB" if total else " MB"))
 
     return show

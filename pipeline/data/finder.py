@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,8 @@ from jetson.inference.detector import Detector, Faces, open_detector
 from pipeline.data import imagefile
 from pipeline.data.labels import Finding
 from pipeline.data.tree import Tree
+
+log = logging.getLogger(__name__)
 
 
 class Found(NamedTuple):
@@ -53,7 +55,7 @@ class Finder:
         """Each readable photograph with its faces over `score`; the others are told in `findings`."""
         for number, path in enumerate(images, 1):
             if number % 50 == 0 or number == len(images):
-                print(f"looked at {number}/{len(images)} photographs", file=sys.stderr)
+                log.info(f"looked at {number}/{len(images)} photographs")
             try:
                 picture = imagefile.read(path)
                 data = picture.data if picture.turned == 1 else imagefile.plain(picture.data, upright=True)

@@ -6,6 +6,7 @@ The detector is unsure about them, they are unlike one another, and none is near
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from jetson.errors import BadInput, UsageError
 from jetson.evaluation.unsure import LOWEST, unsureness
 from pipeline.data import finder, layout, leak
 from pipeline.data.labels import Finding
+
+log = logging.getLogger(__name__)
 
 _CELLS = 8  # a side: as coarse as a picture can be and still be told from another place or another light
 _SHOWN = 20
@@ -140,5 +143,5 @@ def run(settings: Settings) -> int:
         f"next: jetmask data prelabel {settings.out}/images"
     )
     if len(rows) < settings.count:
-        print(f"mind: asked for {settings.count}; the others are nearly the same as these", file=sys.stderr)
+        log.warning(f"mind: asked for {settings.count}; the others are nearly the same as these")
     return 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ from jetson.cli import table
 from jetson.errors import UsageError
 from pipeline.data import check, layout, leak
 from pipeline.data.classes import MASKS, ClassSet
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,8 @@ def run(settings: Settings) -> int:
         print(json.dumps({row[0]: dict(zip(("images", *classes.names), row[1:], strict=True)) for row in rows}))
     else:
         print(table(["part", "images", *classes.names], rows))
-        print(f"wrote {settings.out}", file=sys.stderr)
+        log.info(f"wrote {settings.out}")
     for name, chosen in parts.items():
         if not chosen:
-            print(f"mind: {name} got no image; there are few, or they belong together", file=sys.stderr)
+            log.warning(f"mind: {name} got no image; there are few, or they belong together")
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +17,8 @@ from jetson.cli import table
 from jetson.errors import BadInput
 from pipeline.data import check, layout
 from pipeline.data.classes import MASKS, ClassSet
+
+log = logging.getLogger(__name__)
 
 # COCO's areas of a box in pixels of the stored image, as in jetson/evaluation/average_precision.py.
 SIZES = (("small", 0, 32**2), ("medium", 32**2, 96**2), ("large", 96**2, float("inf")))
@@ -129,7 +131,7 @@ def run(settings: Settings) -> int:
         entries = [e for split in loaded.values() for e in split.entries]
         classes = next(iter(loaded.values())).classes
         plot(entries, ", ".join(Path(n).name for n in loaded), settings.plot, classes)
-        print(f"wrote {settings.plot}", file=sys.stderr)
+        log.info(f"wrote {settings.plot}")
     if settings.json:
         print(json.dumps(found))
         return 0

@@ -6,9 +6,9 @@ are whole. The switch itself runs on the device in a process of its own, so that
 
 import contextlib
 import json
+import logging
 import os
 import shlex
-import sys
 import tempfile
 import textwrap
 import time
@@ -29,6 +29,8 @@ from pipeline.deploy.layout import Layout
 from pipeline.deploy.provision import follower
 from pipeline.deploy.settings import Settings
 from pipeline.deploy.ssh import LONG_S, MINUTES_S, QUICK_S, Remote
+
+log = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
 OnStage = Callable[[int, int, str], None]
@@ -52,7 +54,7 @@ def parcel(bundle: str) -> Iterator[Parcel]:
 
 def say_on_stderr(text: str) -> None:
     """Progress for people."""
-    print(text, file=sys.stderr, flush=True)
+    log.info(text)
 
 
 def service_kind(settings: Settings) -> str:

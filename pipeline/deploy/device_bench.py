@@ -15,7 +15,6 @@ from jetson.errors import BadInput, UsageError
 from pipeline import targets
 from pipeline.deploy import layout, options
 from pipeline.deploy.ssh import LONG_S, Remote
-from pipeline.latency import cli as predict
 
 
 def measure(
@@ -57,6 +56,8 @@ def beside_predictions(measured: dict[str, Any], bundle_dir: str, target: str) -
     {"latency_ms", "low_ms", "high_ms", "basis", "off_percent", "inside": whether the measured median of inference lies
     in the predicted interval, None where its error is unknown}. UsageError where the bundle here is another one.
     """
+    from pipeline.latency.cli import predict_ms  # needs onnx, which the base install lacks
+
     kind = targets.target(target)
     runtime = "tensorrt" if kind.is_jetson else "onnxruntime"
     contents = manifest.load(bundle_dir)
@@ -74,7 +75,7 @@ def beside_predictions(measured: dict[str, Any], bundle_dir: str, target: str) -
                 "give --bundle the one that was deployed",
             )
         precision = variant.precision.removesuffix("-cpu")
-        found = predict.predict_ms(contents.path(variant), target, precision, variant.input_wh)
+        found = predict_ms(contents.path(variant), target, precision, variant.input_wh)
         real = row["infer_ms"]["p50"]
         row["predicted"] = {
             "latency_ms": round(found.latency_ms, 3),

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -79,6 +80,19 @@ def read_lines(path: str) -> Iterator[dict[str, Any]]:
             yield json.loads(text)
 
 
+_PART = re.compile(r"\.(\d+)\.part(\.mp4)?$")  # pipeline/detect/worker.py writes these, then renames them
+
+
+def _sweep(folder: str) -> None:
+    """Remove half pictures, labels and videos that killed workers left; those of living processes stay."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            found = _PART.search(name)
+            if found and not files.is_alive(int(found.group(1))):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(place, name))
+
+
 class Log:
     """The lines of a run, appended as they come. A run that ended early goes on: what is there is not done again.
 
@@ -101,6 +115,7 @@ class Log:
                 )
         else:
             files.write_json(path, dict(settings))
+        _sweep(folder)
         self.done = self._whole_lines()
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  (kept open for the whole run)
 

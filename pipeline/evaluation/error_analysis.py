@@ -4,8 +4,8 @@ AP ranks all faces over .01. Here a face is what a viewer sees: its class is the
 when that score reaches a threshold.
 """
 
+import logging
 import os
-import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ from jetson.inference.detector import Faces, open_detector
 from jetson.vision import boxes
 from pipeline.evaluation import error_page, evaluate
 from pipeline.paths import made
+
+log = logging.getLogger(__name__)
 
 THRESHOLDS = np.round(np.arange(0.05, 0.96, 0.01), 2)
 WORST = 24
@@ -282,7 +284,7 @@ def run(
     result, score, names = measured.result, contents.decode["score"], contents.classes
     if negatives_dir:
         negatives = average_precision.load_split(negatives_dir, names)
-        print(f"looking for false masks in {len(negatives)} images", file=sys.stderr, flush=True)
+        log.info(f"looking for false masks in {len(negatives)} images")
         with open_detector(bundle_dir, result["variant"], result["runtime"], result["threads"]) as detector:
             negative_faces = evaluate.detect_split(detector, negatives)
     numbers = analyse(truths, measured.detections, score, negative_faces, names)

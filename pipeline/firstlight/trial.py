@@ -21,7 +21,6 @@ from pipeline.deploy.device_bench import parse
 from pipeline.deploy.provision import follower
 from pipeline.deploy.settings import Settings as DeploySettings
 from pipeline.deploy.ssh import LONG_S, Remote
-from pipeline.latency import cli as predict
 
 NAME = "first-light.json"  # in incoming/ there
 # A board by what it calls itself, and the name of its chip in the release of its system; the first that fits.
@@ -103,13 +102,15 @@ class Trial:
 
     def predictions(self) -> dict[str, Any]:
         """{variant: {"latency_ms", "low_ms", "high_ms", "basis"}} of the engines that will be built."""
+        from pipeline.latency.cli import predict_ms  # needs onnx, which the base install lacks
+
         kind = self.settings.target or target_of(self._deployment.facts)
         found: dict[str, Any] = {}
         if kind is None:
             return found
         contents = self._deployment.contents
         for variant in engines.choose(contents, self.settings.variants):
-            guess = predict.predict_ms(contents.path(variant), kind, variant.precision, variant.input_wh)
+            guess = predict_ms(contents.path(variant), kind, variant.precision, variant.input_wh)
             found[variant.name] = {
                 "target": kind,
                 "latency_ms": round(guess.latency_ms, 3),

@@ -10,6 +10,7 @@ import csv
 import difflib
 import io
 import json
+import logging
 import math
 import os
 import shutil
@@ -28,6 +29,8 @@ from pipeline import targets, yaml_file
 from pipeline.choose.pareto import front
 from pipeline.paths import made
 from pipeline.sweep import workers as sweep_workers
+
+log = logging.getLogger(__name__)
 
 OBJECTIVE = "pipeline.sweep.trial:train_and_measure"
 DIRECTIONS = ("maximize", "minimize", "minimize")  # mAP50, predicted ms on the target, bytes
@@ -437,7 +440,7 @@ def command(args: argparse.Namespace) -> None:
             space,
             args.objective,
             args.seed,
-            say=lambda text: print(text, file=sys.stderr, flush=True),
+            say=log.info,
         )
         workers = sweep_workers.Ray(args.ray, args.jobs) if args.ray else sweep_workers.Processes(args.jobs)
         with contextlib.redirect_stdout(sys.stderr):  # Ray reports a lost worker on stdout

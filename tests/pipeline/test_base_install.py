@@ -8,7 +8,7 @@ import pytest
 EXTRAS = ("tensorflow", "keras", "onnx", "tf2onnx", "jinja2", "markupsafe", "matplotlib", "optuna", "ray", "paho")
 
 
-@pytest.mark.parametrize("verb", ["run", "detect", "evaluate", "choose", "doctor"])
+@pytest.mark.parametrize("verb", ["run", "detect", "evaluate", "choose", "bench", "deploy", "first-light", "doctor"])
 def test_a_verb_of_the_base_install_needs_no_extra(verb, root):
     code = (
         f"import sys\nfor name in {EXTRAS!r}: sys.modules[name] = None\n"
