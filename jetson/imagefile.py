@@ -75,7 +75,7 @@ def _webp(data: bytes) -> Optional[Tuple[int, int]]:
 def decode(
     data: bytes, where: str, flags: int = cv2.IMREAD_COLOR, most_pixels: int = MOST_PIXELS
 ) -> Optional[np.ndarray]:
-    """The picture in `data` as cv2.imdecode gives it, None where it cannot be decoded.
+    """The picture in `data` as cv2.imdecode gives it, uint8 (h, w, 3) BGR, None where it cannot be decoded.
 
     BadInput where it announces more than `most_pixels`; nothing is decoded then. A format whose size is not read here
     (TIFF) is bounded by OpenCV's own limit, which `jetson` sets when it is imported.
@@ -99,7 +99,7 @@ def decode(
 def read(
     path: str, flags: int = cv2.IMREAD_COLOR, most_pixels: int = MOST_PIXELS, most_bytes: int = MOST_BYTES
 ) -> Optional[np.ndarray]:
-    """The picture in a file as cv2.imread gives it, None where there is none; BadInput as of `decode`."""
+    """The picture in a file, uint8 (h, w, 3) BGR None where there is none; BadInput as of `decode`."""
     try:
         if os.path.getsize(path) > most_bytes:
             raise BadInput("the picture's file is too large", path, f"at most {most_bytes} bytes")

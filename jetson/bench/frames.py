@@ -18,14 +18,14 @@ HELD_BYTES = 64 << 20
 
 
 def room_for(image: np.ndarray, count: int) -> int:
-    """How many frames of this size are kept: `count`, or what fits into HELD_BYTES, but 8 at least."""
+    """How many frames as `image`, uint8 (h, w, 3), are kept: `count`, or what fits HELD_BYTES, but 8 at least."""
     return min(count, max(8, HELD_BYTES // max(1, image.nbytes)))
 
 
 def frames_of(uri: str, count: int = FRAMES) -> List[np.ndarray]:
-    """Up to `count` frames of a source, spread over its length where it has an end; BadInput when none comes.
+    """Up to `count` frames of a source, uint8 (h, w, 3) BGR, spread over its length where it has an end.
 
-    Fewer where frames are large: they are all held, and a Nano has 4 GB for everything.
+    BadInput when none comes. Fewer where frames are large: they are all held, and a Nano has 4 GB for everything.
     """
     where = source.parse(Credentials().fill(uri), loop=False)
     check(where)
@@ -60,12 +60,12 @@ def frames_of(uri: str, count: int = FRAMES) -> List[np.ndarray]:
 
 
 def golden_frames(bundle_dir: str) -> List[np.ndarray]:
-    """The bundle's drawn images; what is measured when neither a source nor data is given."""
+    """The bundle's drawn images, uint8 (h, w, 3) BGR; what is measured when neither a source nor data is given."""
     return golden.read(bundle_dir).frames
 
 
 def labelled_frames(truths: Sequence[average_precision.Truth], count: int = FRAMES) -> List[np.ndarray]:
-    """The first images of a labelled split, as many as fit."""
+    """The first images of a labelled split, uint8 (h, w, 3) BGR, as many as fit."""
     frames: List[np.ndarray] = []
     for truth in truths:
         image = average_precision.read_image(truth)

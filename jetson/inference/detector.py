@@ -37,7 +37,9 @@ def find(
     scale: Tuple[float, float],
     score: float,
 ) -> Faces:
-    """Faces over `score`, in frame pixels, from the network's outputs; `recipe`: the manifest's `decode`.
+    """Faces over `score`, in frame pixels, from the network's outputs (jetson.vision.boxes.decode says their shapes).
+
+    `recipe`: the manifest's `decode`; `frame_wh`: the frame's size; `scale` (x, y): as `prepare` gives it.
 
     What is found over a score does not depend on the score that was asked for.
     """
@@ -98,7 +100,7 @@ class Detector:
         return self.finish(self.infer(), (frame.shape[1], frame.shape[0]), scale, score)
 
     def borrow_input(self) -> np.ndarray:
-        """A buffer to `prepare` into, for a caller that prepares one frame while another is inferred."""
+        """A buffer to `prepare` into, float32 (1, 3, h, w), for one who prepares a frame while another is inferred."""
         if self._inputs:
             return self._inputs.pop()
         return np.empty((1, 3, self.input_wh[1], self.input_wh[0]), np.float32)
@@ -110,8 +112,9 @@ class Detector:
     def prepare(
         self, frame: np.ndarray, out: Optional[np.ndarray] = None, filled: Optional[Tuple[int, int]] = None
     ) -> Tuple[np.ndarray, Tuple[float, float]]:
-        """Letterbox `frame` into `out` (made when None); the blob and the scale that `finish` needs.
+        """Letterbox `frame`, uint8 (h, w, 3) BGR, into `out`, float32 (1, 3, H, W) (made when None).
 
+        Gives the blob and the scale (x, y), input pixels for one of the frame, that `finish` needs.
         `filled`: see jetson.vision.letterbox.letterbox.
         """
         started = time.perf_counter()
@@ -120,7 +123,7 @@ class Detector:
         return result
 
     def infer(self, blob: Optional[np.ndarray] = None) -> Dict[str, np.ndarray]:
-        """Run the network on `blob` (default: the engine's own input buffer)."""
+        """The outputs {name: float32 (1, C, h, w)} on `blob`, float32 (1, 3, H, W) (default: the engine's buffer)."""
         started = time.perf_counter()
         outputs = self.engine.infer(blob)
         self.timings["infer_ms"] = (time.perf_counter() - started) * 1e3
@@ -164,7 +167,7 @@ class Detector:
         scale: Tuple[float, float],
         score: Optional[float] = None,
     ) -> Faces:
-        """Decode and suppress; boxes in frame pixels, clipped to the frame."""
+        """Decode and suppress; boxes xyxy (N, 4) in frame pixels, clipped to the frame."""
         started = time.perf_counter()
         recipe = self.decode
         faces = find(outputs, recipe, frame_wh, scale, recipe["score"] if score is None else score)

@@ -107,7 +107,7 @@ def decode(outputs: Mapping[str, np.ndarray], recipe: Mapping[str, Any], score: 
 
 
 def decode_cells(picked: Cells) -> Tuple[np.ndarray, np.ndarray]:
-    """`decode` of the cells that `pick` found."""
+    """`decode` of the cells that `pick` found: boxes (N, 4) xyxy in input pixels, scores (N, C), best first."""
     maps, numbers, logits, distances = picked
     if not maps:
         return np.zeros((0, 4), np.float32), np.zeros((0, len(logits)), np.float32)
@@ -127,7 +127,7 @@ def decode_cells(picked: Cells) -> Tuple[np.ndarray, np.ndarray]:
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-x)) without overflow."""
+    """1 / (1 + exp(-x)) without overflow, in x's shape and type."""
     small = np.exp(-np.abs(x))
     return np.where(x >= 0, 1 / (1 + small), small / (1 + small)).astype(np.asarray(x).dtype, copy=False)
 

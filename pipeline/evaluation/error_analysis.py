@@ -75,7 +75,7 @@ def _one_class_each(detections: Sequence[Faces]) -> list[tuple[np.ndarray, np.nd
 def threshold_curve(
     parts: Sequence[average_precision.Tally], thresholds: Sequence[float] | np.ndarray = THRESHOLDS
 ) -> list[dict[str, float]]:
-    """Precision, recall and F1 of the shown faces of both classes at each threshold."""
+    """[{"score", "precision", "recall", "f1"}], shares of 1, of the shown faces of both classes at each threshold."""
     scores = np.concatenate([part.scores for part in parts])
     hit = np.concatenate([part.hit for part in parts])
     positives = max(1, int(sum(part.positives.sum() for part in parts)))

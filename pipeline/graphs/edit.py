@@ -47,7 +47,7 @@ def write(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
 
 
 def constants(graph: onnx.GraphProto | onnx.FunctionProto) -> dict[str, np.ndarray]:
-    """{name: array} of all initializers and Constant nodes."""
+    """{name: array, in the tensor's own shape and type} of all initializers and Constant nodes."""
     found = {i.name: numpy_helper.to_array(i) for i in getattr(graph, "initializer", ())}  # a function has none
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":

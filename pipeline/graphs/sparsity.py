@@ -39,7 +39,8 @@ def mask(weight: np.ndarray, axis: int, keep: np.ndarray | None = None) -> np.nd
 
 
 def holds(weight: np.ndarray, axis: int) -> bool:
-    """Whether every four along `axis` have two zeros or more; False where its length is no multiple of 4."""
+    """Whether every four along `axis` of a weight of any shape have two zeros or more; False where its length is no
+    multiple of 4."""
     moved = np.moveaxis(np.asarray(weight), axis, -1)
     if moved.shape[-1] % GROUP:
         return False

@@ -152,7 +152,7 @@ def layer_times(fused: list, rates: Rates, p: Parameters) -> list:
 
 
 def total_ms(described: np.ndarray, rates: Rates, p: Parameters) -> float:
-    """Milliseconds of one inference over layers as `describe` gives them."""
+    """Milliseconds of one inference over layers as `describe` gives them, (7, layers)."""
     compute, memory = seconds(described, rates, p)
     return p.call_ms + 1e3 * float(np.hypot(compute, memory).sum()) + 1e-3 * p.launch_us * described.shape[1]
 

@@ -118,10 +118,11 @@ class Channels:
     # What the rules below use.
 
     def reads(self, record: Record, ids: np.ndarray, *slices: Any) -> None:
-        """The layer's weights have an axis along these channels; used again, its inputs are one."""
+        """The layer's weights have an axis along these channels, ids int (N,); used again, its inputs are one."""
         self._carry(record, ids, slices, True)
 
     def carries(self, record: Record, ids: np.ndarray, *slices: Any) -> None:
+        """The layer's weights have an axis along these channels, ids int (N,), that it passes on and does not sum."""
         self._carry(record, ids, slices, False)
 
     def _carry(self, record: Record, ids: np.ndarray, slices: Any, reads: bool) -> None:
@@ -142,10 +143,11 @@ class Channels:
         return record.opens
 
     def fix(self, ids: np.ndarray, reason: str) -> None:
+        """None of these channels, ids int (N,), may be removed; the reason is told."""
         self._fixed.append((ids, reason))
 
     def tie(self, a: np.ndarray, b: np.ndarray) -> None:
-        """Channels at the same place in both are one."""
+        """Channels at the same place in both, int (N,) each, are one."""
         if a is b:
             return
         parent = self._parent

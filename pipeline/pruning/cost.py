@@ -57,6 +57,7 @@ class Macs(_Cost):
         self.makes = np.array(makes).reshape(-1, groups)
 
     def many(self, table: np.ndarray) -> np.ndarray:
+        """Multiply-adds (K,) of K plans; table (K, groups): how many channels of each group stay."""
         return ((table @ self.reads.T + self.alone) * (table @ self.makes.T)) @ self.factors
 
 
@@ -161,6 +162,7 @@ class PredictedLatency(_Cost):
         self.dense_window = np.array([roofline.uses_winograd(layer._replace(depth=10**9)) for layer in fused])
 
     def many(self, table: np.ndarray) -> np.ndarray:
+        """Predicted milliseconds (K,) of K plans; table (K, groups): how many channels of each group stay."""
         from pipeline.latency import roofline
 
         reads = np.where(self.known, table @ self.reads.T, 1) / self.taken  # shares of the channels, (K, layers)

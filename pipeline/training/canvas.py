@@ -57,7 +57,10 @@ class Sheet:
         self.add(boxes * factor + shift, labels, photo.ignore * factor + shift, (cx0, cy0, cx1, cy1))
 
     def add(self, boxes: np.ndarray, labels: Sequence[int] | np.ndarray, ignore: np.ndarray, region: Region) -> None:
-        """Truth in canvas pixels, cut to region; too small or too much cut becomes an ignore region."""
+        """Truth in canvas pixels, boxes and ignore xyxy (N, 4), labels (N,), cut to region (x0, y0, x1, y1).
+
+        What is too small or too much cut becomes an ignore region.
+        """
         x0, y0, x1, y1 = region
         limit = np.array([x1, y1, x1, y1], np.float32)
         low = np.array([x0, y0, x0, y0], np.float32)

@@ -20,7 +20,8 @@ LOG = "log.csv"
 def write(
     folder: Path, groups: Mapping[str, Sequence[Any]], average: Sequence[np.ndarray], state: Mapping[str, Any]
 ) -> None:
-    """Write checkpoint.npz. groups: {name: Keras variables}; average: the averaged weights; state: ready for JSON."""
+    """Write checkpoint.npz. groups: {name: Keras variables}; average: the averaged weights, in the shapes and the order
+    of the network's trainable ones; state: ready for JSON."""
     arrays = {f"{name}/{i}": np.array(v) for name, variables in groups.items() for i, v in enumerate(variables)}
     arrays.update({f"average/{i}": value for i, value in enumerate(average)})
     arrays["state"] = np.frombuffer(json.dumps(state).encode(), np.uint8)

@@ -11,7 +11,7 @@ DARKEST = 0.3  # share of the light that is left
 
 
 def photometric(image: np.ndarray, config: Augment, rng: np.random.Generator) -> np.ndarray:
-    """Light, colour, blur, noise and compression; returns a new contiguous array."""
+    """Light, colour, blur, noise and compression of an image, uint8 (h, w, 3) BGR; a new contiguous array."""
     image = np.ascontiguousarray(image)
     strength = config.photometric
     if strength and rng.random() < 0.9:
@@ -56,7 +56,10 @@ def photometric(image: np.ndarray, config: Augment, rng: np.random.Generator) ->
 
 
 def erase(image: np.ndarray, boxes: Sequence[np.ndarray], rng: np.random.Generator) -> None:
-    """A flat or noisy rectangle over a quarter of some face: hair, a phone, a hand before it."""
+    """A flat or noisy rectangle over a quarter of some face, in place: hair, a phone, a hand before it.
+
+    image: uint8 (h, w, 3) BGR; boxes: xyxy in its pixels.
+    """
     for box in boxes:
         if rng.random() < 0.4:
             w, h = box[2:] - box[:2]
