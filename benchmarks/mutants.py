@@ -6,7 +6,8 @@
 
 The places are drawn with a seed from modules where a wrong number is a wrong answer, equally many of each. A mutant
 runs in a copy of the tree, with the tests of its module alone, which stop at their first failure. It is killed when a
-test fails or takes ten times as long as without it; `survived` names a place that no test holds.
+test fails or takes ten times as long as without it; `survived` names a place that no test holds; the column
+`note`, written by hand and kept, says of some why no test can.
 """
 
 import argparse
@@ -330,7 +331,7 @@ def copy_tree(folder: Path) -> Path:
 
 NOTICED = ("killed", "timeout")
 KEY = ("module", "text", "column", "before", "after")
-COLUMNS = ("module", "line", "kind", "text", "column", "before", "after", "verdict", "test", "seconds", "commit")
+COLUMNS = (*KEY[:1], "line", "kind", *KEY[1:], "verdict", "test", "seconds", "commit", "note")
 
 
 def read(path: Path) -> dict[tuple[str, ...], dict[str, str]]:

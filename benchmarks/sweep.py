@@ -23,7 +23,7 @@ import yaml
 from benchmarks.machine import describe
 from jetson import files
 from pipeline import config as configuration
-from pipeline.sweep import cli as sweep
+from pipeline.sweep import space as choices
 
 OUT = Path(__file__).parent / "results" / "sweep.csv"
 WEIGHTS = Path(configuration.__file__).parent / "weights" / "s.keras"
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
     space = folder / "space.yaml"
-    files.write_text(str(space), yaml.safe_dump(dict.fromkeys(sweep.SPACE) | {"precision": ["fp16"]} | SPACE))
+    files.write_text(str(space), yaml.safe_dump(dict.fromkeys(choices.SPACE) | {"precision": ["fp16"]} | SPACE))
     command = [
         sys.executable,
         "-m",

@@ -21,8 +21,8 @@ from jetson.engine import int8
 from jetson.errors import DeviceMismatch, JetmaskError, UsageError
 from jetson.install import installer as install
 from jetson.install import leftovers
+from pipeline.deploy import cameras, options, preflight, provision
 from pipeline.deploy import layout as device
-from pipeline.deploy import options, preflight, provision
 from pipeline.deploy.device_bench import measure, parse
 from pipeline.deploy.installed import Installed
 from pipeline.deploy.layout import Layout
@@ -175,7 +175,7 @@ class Deployment:
             self.facts = preflight.parse(answer)
             self.gpu = preflight.gpu_wanted(self.facts, self.settings)
             if not self.sources:
-                raise preflight.ask_for_source(self.facts)
+                raise cameras.ask_for_source(self.facts)
             found = preflight.judge(
                 self.facts, self.settings, self.kind, layout, _size_kb(folder), self.sources, self.builds_engines()
             )

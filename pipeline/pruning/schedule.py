@@ -263,7 +263,7 @@ class Pruning:
         return root
 
     def scores(self, model: keras.Model) -> dict[str, np.ndarray]:
-        """Importance by the settings, {group: (its channels,)}; measured on training photographs where it needs data."""
+        """Importance by the settings, {group: (channels,)}; measured on training photographs where it needs data."""
         kind = self.settings.importance
         if kind not in importance.FROM_DATA:
             return importance.score(model, kind, seed=self.config.train.seed)

@@ -465,3 +465,14 @@ def test_a_file_of_an_earlier_version_is_gone_on_with_and_stop_waits_for_the_end
     for name in ("brightness", "sharpness"):
         assert new["signals"][name]["reference"] == old["signals"][name]["reference"]
     drift.Drift(None, []).stop()  # never begun
+
+
+def test_a_camera_that_comes_back_goes_on_with_what_was_learnt_and_another_begins_anew():
+    one, other = drift.Known("/dev/video0", "gate"), drift.Known("/dev/video1")
+    made = drift.Drift(None, [one], 7.0)
+    assert made.see(0, np.full((48, 64, 3), 90, np.uint8))
+    made.remove(0)
+    made.add(3, other)
+    made.add(4, one)
+    assert not made._cameras[3].series["brightness"].to_json()["open"]
+    assert made._cameras[4].series["brightness"].to_json()["open"]

@@ -8,7 +8,7 @@ import tempfile
 
 import pytest
 
-from pipeline.deploy import preflight, provision
+from pipeline.deploy import cameras, preflight, provision
 from pipeline.deploy.layout import Layout, container_flags
 from pipeline.deploy.settings import Settings
 
@@ -158,10 +158,10 @@ def test_the_raw_node_of_a_csi_sensor_is_no_webcam():
 
 
 def test_whoever_names_no_source_is_shown_what_is_there():
-    told = preflight.ask_for_source({**FACTS, **CAMERAS})
+    told = cameras.ask_for_source({**FACTS, **CAMERAS})
     assert told.exit_code == 2 and "--source csi://0 (vi-output, imx219" in told.remedy
     assert "--source /dev/video1 (C270)" in told.remedy and "--source /dev/video0" not in told.remedy
-    assert "synthetic://" in preflight.ask_for_source(FACTS).remedy
+    assert "synthetic://" in cameras.ask_for_source(FACTS).remedy
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_the_probe_asks_what_it_is_judged_by(tmp_path):
     facts = preflight.parse(done.stdout)
     assert facts["venv_module"] == "yes" and facts["pycuda_wheel"] == ""
     assert set(facts) >= {"headers", "gpp", "nvcc", "pycuda", "pycuda_primary", "nvidia_container", "venv"}
-    assert preflight.camera_names(facts) == {"/dev/video3": "vi-output, imx219 7-0010"}
+    assert cameras.camera_names(facts) == {"/dev/video3": "vi-output, imx219 7-0010"}
 
 
 def test_a_pycuda_that_was_compiled_once_is_kept_and_reused(tmp_path):

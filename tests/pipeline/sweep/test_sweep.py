@@ -18,6 +18,8 @@ from refusals import refused
 from jetson.errors import BadInput, UsageError
 from pipeline import config as configuration
 from pipeline.sweep import cli as sweep
+from pipeline.sweep import space as choices
+from pipeline.sweep import study
 from pipeline.sweep.trial import Poor, Trial, work
 from pipeline.sweep.workers import Processes
 
@@ -49,7 +51,7 @@ class Here:
 
 
 def swept(folder, **context):
-    return sweep.Sweep(folder, {"target": "nano", **context}, SPACE, OBJECTIVE)
+    return study.Sweep(folder, {"target": "nano", **context}, SPACE, OBJECTIVE)
 
 
 def test_the_front_is_right_and_goes_on(tmp_path, monkeypatch):
@@ -78,7 +80,7 @@ def test_the_front_is_right_and_goes_on(tmp_path, monkeypatch):
 def test_another_setting_is_refused(tmp_path):
     swept(tmp_path)
     with refused(UsageError, names=["--out", "target"]):
-        sweep.Sweep(tmp_path, {"target": "tx2"}, SPACE, OBJECTIVE)
+        study.Sweep(tmp_path, {"target": "tx2"}, SPACE, OBJECTIVE)
 
 
 def trial(rivals, latency=5.0, size=100):
@@ -106,7 +108,7 @@ def test_poor_trials_are_given_up_and_no_others():
 
 def test_a_broken_objective_fails_its_trial_only(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(HERE))
-    rows = sweep.Sweep(tmp_path, {"target": "nano"}, SPACE, "cheap_objective:broken").run(2, Here())
+    rows = study.Sweep(tmp_path, {"target": "nano"}, SPACE, "cheap_objective:broken").run(2, Here())
     assert [row["state"] for row in rows] == ["failed", "failed"]
     assert "no such luck" in rows[0]["note"]
     outcome = work({"number": 0, "params": {}, "folder": str(tmp_path), "context": {}, "objective": "none:none"})
@@ -125,7 +127,7 @@ def test_a_broken_objective_fails_its_trial_only(tmp_path, monkeypatch):
 def test_an_objective_without_an_outcome_fails_its_trial_only(given, tmp_path, monkeypatch):
     """The study could not keep it: neither this sweep nor the next one in its folder would come to an end."""
     monkeypatch.setitem(sys.modules, "odd_objective", SimpleNamespace(odd=lambda trial: given))
-    rows = sweep.Sweep(tmp_path, {"target": "nano"}, SPACE, "odd_objective:odd").run(1, Here())
+    rows = study.Sweep(tmp_path, {"target": "nano"}, SPACE, "odd_objective:odd").run(1, Here())
     assert [row["state"] for row in rows] == ["failed"] and "the objective gave" in rows[0]["note"]
 
 
@@ -148,7 +150,7 @@ def command(folder, *more):
         "sweep.command(p.parse_args(sys.argv[1:]))"
     )
     space = folder.parent / "space.yaml"
-    document = dict.fromkeys(sweep.SPACE) | SPACE
+    document = dict.fromkeys(choices.SPACE) | SPACE
     space.write_text(yaml.safe_dump(document))
     return [
         sys.executable,
@@ -211,13 +213,13 @@ def test_two_sweeps_in_one_folder(tmp_path):
 def test_the_weights_that_a_study_starts_from_are_kept(tmp_path):
     mine, start = tmp_path / "mine.keras", tmp_path / "start.keras"
     with refused(BadInput, where="mine.keras", names="model.init"):
-        sweep.keep_weights(str(mine), start)
+        study.keep_weights(str(mine), start)
     mine.write_bytes(b"one")
-    sweep.keep_weights(str(mine), start)
-    sweep.keep_weights(str(mine), start)
+    study.keep_weights(str(mine), start)
+    study.keep_weights(str(mine), start)
     mine.write_bytes(b"two")
     with refused(UsageError, where="start.keras", names=["mine.keras", "--out"]):
-        sweep.keep_weights(str(mine), start)
+        study.keep_weights(str(mine), start)
     assert start.read_bytes() == b"one"
 
 
@@ -225,7 +227,7 @@ def test_trials_elsewhere_find_the_teacher(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("teacher.keras").write_bytes(b"")
     seen = []
-    monkeypatch.setattr(sweep.Sweep, "run", lambda self, trials, workers: seen.append(self.context["overrides"]) or [])
+    monkeypatch.setattr(study.Sweep, "run", lambda self, trials, workers: seen.append(self.context["overrides"]) or [])
     parser = argparse.ArgumentParser()
     sweep.options(parser)
     for teacher in ("teacher.keras", "s"):
@@ -242,7 +244,7 @@ def test_the_data_is_that_of_the_option_then_the_configuration_then_the_environm
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JETMASK_DATA", str(tmp_path / "environment"))
     seen = []
-    monkeypatch.setattr(sweep.Sweep, "run", lambda self, trials, workers: seen.append(self.context["data"]) or [])
+    monkeypatch.setattr(study.Sweep, "run", lambda self, trials, workers: seen.append(self.context["data"]) or [])
     parser = argparse.ArgumentParser()
     sweep.options(parser)
     for number, words in enumerate((["--data", "option", "--set", "data.root=own"], ["--set", "data.root=own"], [])):
@@ -258,9 +260,9 @@ def test_spaces_that_are_none(tmp_path, text, name):
     path = tmp_path / "space.yaml"
     path.write_text(text)
     with refused(BadInput, where="space.yaml", names=name):
-        sweep.space_for("nano", str(path))
+        choices.space_for("nano", str(path))
     with refused(BadInput, where="none.yaml"):
-        sweep.space_for("nano", str(tmp_path / "none.yaml"))
+        choices.space_for("nano", str(tmp_path / "none.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -279,25 +281,25 @@ def test_choices_that_no_trial_could_take_are_told_at_once(tmp_path, text, names
     path = tmp_path / "space.yaml"
     path.write_text(text)
     with refused(BadInput, where="space.yaml", names=names):
-        sweep.space_for("nano", str(path))
+        choices.space_for("nano", str(path))
 
 
 def test_an_objective_of_ones_own_has_names_of_its_own(tmp_path):
     path = tmp_path / "space.yaml"
     path.write_text("width: [8, 16]")
-    assert sweep.space_for("nano", str(path), ours=False)["width"] == [8, 16]
+    assert choices.space_for("nano", str(path), ours=False)["width"] == [8, 16]
 
 
 def test_the_built_in_space_holds_what_the_target_can():
-    assert sweep.space_for("nano")["precision"] == ["fp16"]
-    assert sweep.space_for("this-machine")["precision"] == ["fp32", "int8"]
-    assert set(sweep.BASELINE) | {"precision"} == set(sweep.SPACE)
+    assert choices.space_for("nano")["precision"] == ["fp16"]
+    assert choices.space_for("this-machine")["precision"] == ["fp32", "int8"]
+    assert set(choices.BASELINE) | {"precision"} == set(choices.SPACE)
 
 
 def test_the_space_is_made_of_keys_that_the_configuration_has():
     from pipeline import config
 
-    for name, value in sweep.SPACE.items():
+    for name, value in choices.SPACE.items():
         if "." in name:
             values = value if isinstance(value, list) else [value["low"], value["high"]]
             for one in values:
