@@ -128,8 +128,8 @@ def detect(
     """What `jetmask detect` does: faces on photographs and videos, into the folder `out`; its lines.
 
     jobs: processes (default: one a core). ray: the address of a Ray cluster ("local": one on this machine). what:
-    pictures, txt, crops, blur, as True or False. An interrupted call goes
-    on where it was. In a script, call it below `if __name__ == "__main__":`, for it starts processes.
+    pictures, txt, crops, blur, as True or False. An interrupted call goes on where it was. In a script, call it below
+    `if __name__ == "__main__":`, for it starts processes.
     """
     from pipeline.cluster import Cluster
     from pipeline.detect import detect as detection
