@@ -112,7 +112,7 @@ def _clear(out: str) -> None:
     """Remove an earlier run's results, and nothing else that the folder holds."""
     if not os.path.exists(os.path.join(out, results.SETTINGS)):
         return
-    for name in ("pictures", "videos", "labels", "crops"):
+    for name in results.FOLDERS:
         shutil.rmtree(os.path.join(out, name), ignore_errors=True)
     for name in (results.LINES, "detections.coco.json", results.SETTINGS):
         if os.path.exists(os.path.join(out, name)):

@@ -57,6 +57,7 @@ def run(
     os.makedirs(settings.out, exist_ok=True)
     with files.lock(os.path.join(settings.out, "detect.lock"), wait=False):
         log = results.Log(settings.out, _depends_on(settings))
+        results.sweep(settings.out)
         try:
             return _run(items, settings, jobs, cluster, say, coco, fresh, log)
         finally:

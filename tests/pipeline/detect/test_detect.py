@@ -95,9 +95,14 @@ def test_what_was_killed_goes_on_and_ends_with_the_same(root, tiny_bundle, tmp_p
     process.wait()
     with open(out / "detections.jsonl", "a") as file:
         file.write('{"file": "59.jpg", "wid')  # what a power cut may leave
+    half = [out / "pictures" / "59.jpg.4711.part", out / "videos" / "deep" / "a.mp4.4711.part.mp4"]
+    for path in half:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
     before = len((out / "detections.jsonl").read_text().splitlines()) - 1
     done = run(root, tiny_bundle, top, "--out", out, "--json")
     assert done.returncode == 0 and json.loads(done.stdout)["skipped"] == before
+    assert not any(path.exists() for path in half)
     assert sorted(line["file"] for line in lines_of(out)) == [f"{number:02d}.jpg" for number in range(60)]
     alone = run(root, tiny_bundle, top, "--out", tmp_path / "alone", "--jobs", "1")
     assert alone.returncode == 0
