@@ -20,10 +20,11 @@ from benchmarks.readme_table import ROOT, Row, read
 from jetson.bundle import manifest
 from jetson.evaluation import average_precision
 from jetson.inference.detector import Faces, open_detector
-from pipeline.choose import cli as choose
+from pipeline.choose import candidates as sources
 from pipeline.graphs.shapes import read as read_onnx
 from pipeline.latency.cli import predict_graph
 from pipeline.report import cli as report
+from pipeline.report.contact_sheet import contact_sheet
 
 SIDE_BY_SIDE = ("320x192-fp32", "320x192-int8-cpu", "640x384-fp32", "640x384-int8-cpu")
 
@@ -107,7 +108,7 @@ def predictions(contents: manifest.Manifest) -> tuple[list[dict[str, Any]], list
             continue
         found = predict_graph(read_onnx(contents.path(variant), variant.input_wh), "nano", "fp16")
         name = f"{variant.model}-{variant.input_wh[0]}x{variant.input_wh[1]}-fp16"
-        ap, _ = choose.accuracy(contents, variant, "onnxruntime")
+        ap, _ = sources.accuracy(contents, variant, "onnxruntime")
         rows.append(
             {
                 "name": name,
@@ -311,9 +312,7 @@ def side_by_side(bundle: str, split: Path, out: str, photos: int) -> list[dict[s
                     frame = average_precision.read_image(truth)
                     found.setdefault(number_, []).append((frame, detector.detect(frame), name))
     return [
-        row
-        for number_, pictures in found.items()
-        for row in report.contact_sheet(out, pictures, f"photograph {number_ + 1}")
+        row for number_, pictures in found.items() for row in contact_sheet(out, pictures, f"photograph {number_ + 1}")
     ]
 
 

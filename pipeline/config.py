@@ -107,12 +107,15 @@ def load(path: str | Path | None = None, overrides: Iterable[str] = (), start: C
     """Config from a YAML file (or a preset's name) and `key=value` overrides such as "train.epochs=5"; what neither
     names is as in `start` (default: as declared above)."""
     config = copy.deepcopy(start) if start else Config()
+    places: dict[str, str] = {}  # of each key: where it was set last
     if path:
         path = Path(path)
         if not path.exists() and (PRESETS / (path.name + ".yaml")).exists():
             path = PRESETS / (path.name + ".yaml")
         try:
-            document = yaml_file.parse(path.read_text(encoding="utf-8"), str(path)) or {}
+            text = path.read_text(encoding="utf-8")
+            document = yaml_file.parse(text, str(path)) or {}
+            places = {key: f"{path}, line {line}" for key, line in yaml_file.lines(text).items()}
         except FileNotFoundError:
             names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
             raise BadInput(
@@ -141,7 +144,7 @@ def load(path: str | Path | None = None, overrides: Iterable[str] = (), start: C
             )
         if isinstance(document, dict) and path.parent == PRESETS:
             document.pop("about", None)
-        _merge(config, document, str(path), "")
+        _merge(config, document, str(path), "", places)
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
@@ -161,8 +164,9 @@ def load(path: str | Path | None = None, overrides: Iterable[str] = (), start: C
             ) from None
         for part in reversed(key.strip().split(".")):
             node = {part: node}
-        _merge(config, node, f"--set {override}", "")
-    _check(config)
+        _merge(config, node, f"--set {override}", "", {})
+        places[key.strip()] = f"--set {override}"
+    _check(config, places)
     return config
 
 
@@ -207,43 +211,48 @@ _CHOICES = {"train.precision": ("float32", "mixed_bfloat16")}
 _SHARES = ("single", "mosaic", "paste", "large", "drawn")
 
 
-def _check(config: Config) -> None:
-    """BadInput for a value that would stop the training later, or would let it go on without sense."""
+def _check(config: Config, places: Mapping[str, str]) -> None:
+    """BadInput for a value that would stop the training later, or would let it go on without sense.
+    places: of a key, the file and line or the override that set it."""
+
+    def refuse(key: str, value: Any, expected: str) -> None:
+        _refuse(key, value, expected, places.get(key, key))
+
     values = {**_RANGES, **{"augment." + name: (0, math.inf) for name in dataclasses.asdict(config.augment)}}
     for key, (low, high) in values.items():
         value = _at(config, key)
         if not (low <= value <= high and value < math.inf):  # NaN is neither
-            _refuse(key, value, f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}")
+            refuse(key, value, f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}")
     for key, known in _CHOICES.items():
         if _at(config, key) not in known:
-            _refuse(key, _at(config, key), "one of " + ", ".join(known))
+            refuse(key, _at(config, key), "one of " + ", ".join(known))
     model = config.model
     if model.size not in SIZES and not model.size.endswith(".keras"):
-        _refuse("model.size", model.size, f"{', '.join(SIZES)} or a .keras file")
+        refuse("model.size", model.size, f"{', '.join(SIZES)} or a .keras file")
     if (model.init == IMAGENET or model.init.endswith(".h5")) and model.size != TRANSFER:
-        _refuse(
+        refuse(
             "model.init",
             model.init,
             f"a .keras file or shipped weights: only model.size={TRANSFER} takes weights of ImageNet",
         )
     for key in ("data.train", "data.apart_from"):
         if not all(isinstance(name, str) and name for name in _at(config, key)):
-            _refuse(key, _at(config, key), "names of folders, as [train, extra]")
+            refuse(key, _at(config, key), "names of folders, as [train, extra]")
     if sum(getattr(config.augment, name) for name in _SHARES) <= 0:
-        _refuse("augment." + _SHARES[0], config.augment.single, "over 0 for one of " + ", ".join(_SHARES))
+        refuse("augment." + _SHARES[0], config.augment.single, "over 0 for one of " + ", ".join(_SHARES))
     wh, sizes = config.train.val_wh, config.train.sizes
     if len(wh) != 2 or not all(map(_side, wh)):
-        _refuse("train.val_wh", wh, "[width, height], multiples of 32")
+        refuse("train.val_wh", wh, "[width, height], multiples of 32")
     if (
         not all(isinstance(entry, list) and len(entry) == 2 and _side(entry[0]) and _share(entry[1]) for entry in sizes)
         or not sum(share for _, share in sizes) > 0
     ):
-        _refuse("train.sizes", sizes, "[[size, share], ...]: multiples of 32, shares of which one is over 0")
+        refuse("train.sizes", sizes, "[[size, share], ...]: multiples of 32, shares of which one is over 0")
     data = config.data
     if data.classes and (found := class_list.problems(data.classes)):
-        _refuse("data.classes", data.classes, "; ".join(found))
+        refuse("data.classes", data.classes, "; ".join(found))
     if wrong := [role for role in data.roles.values() if role not in class_list.ROLES]:
-        _refuse("data.roles", wrong[0], "one of " + ", ".join(class_list.ROLES) + " for each class")
+        refuse("data.roles", wrong[0], "one of " + ", ".join(class_list.ROLES) + " for each class")
 
 
 def _at(config: Config, key: str) -> Any:
@@ -263,11 +272,13 @@ _SHORT = reprlib.Repr()  # a few aliases of YAML can make a value that fills the
 _SHORT.maxlevel, _SHORT.maxstring = 3, 120
 
 
-def _refuse(key: str, value: Any, expected: str) -> None:
-    raise BadInput(f"{key} is {_SHORT.repr(value)}", where=key, expected=expected, remedy="change the value")
+def _refuse(key: str, value: Any, expected: str, where: str) -> None:
+    raise BadInput(f"{key} is {_SHORT.repr(value)}", where=where, expected=expected, remedy="change the value")
 
 
-def _merge(target: Any, document: Any, where: str, prefix: str) -> None:
+def _merge(target: Any, document: Any, source: str, prefix: str, places: Mapping[str, str]) -> None:
+    """Set the keys of a document; errors name `source`, or the key's own place where it is known."""
+    where = places.get(prefix.rstrip("."), source)
     if not isinstance(document, dict):
         raise BadInput(
             f"{prefix or 'the file'} is not a section",
@@ -278,6 +289,7 @@ def _merge(target: Any, document: Any, where: str, prefix: str) -> None:
     names = {f.name: f for f in dataclasses.fields(target)}
     for key, value in document.items():
         full = prefix + str(key)
+        where = places.get(full, places.get(prefix.rstrip("."), source))  # a merged key has only its section's
         if key not in names:
             known = keys()
             words = meanings.keys(known)
@@ -291,7 +303,7 @@ def _merge(target: Any, document: Any, where: str, prefix: str) -> None:
             )
         current = getattr(target, key)
         if dataclasses.is_dataclass(current):
-            _merge(current, value, where, full + ".")
+            _merge(current, value, source, full + ".", places)
         else:
             setattr(target, key, _typed(value, current, full, where))
 
@@ -350,5 +362,5 @@ def gone_on_with(before: Mapping[str, Any], config: Config, where: Any) -> None:
             if was == now or name == "data.root":  # where the photographs lie on this machine
                 continue
             if name == "train.optimizer":
-                _refuse(name, now, f"{was}, as in {where}")
+                _refuse(name, now, f"{was}, as in {where}", name)
             print(f"mind: {name} is now {now}, and was {was}", file=sys.stderr)

@@ -28,6 +28,22 @@ def parse(text: str, where: str) -> Any:
     return value
 
 
+def lines(text: str) -> dict[str, int]:
+    """{dotted key of nested tables: the line, from 1, it stands in}, for the errors about a text that `parse` took."""
+    found: dict[str, int] = {}
+
+    def visit(node: Any, prefix: str) -> None:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                name = f"{prefix}{key.value}"
+                found[name] = key.start_mark.line + 1
+                if value.start_mark.index > key.start_mark.index:  # an alias points back: no tables in a circle
+                    visit(value, name + ".")
+
+    visit(yaml.compose(text, Loader=yaml.SafeLoader), "")
+    return found
+
+
 def _too_deep(where: str) -> BadInput:
     return BadInput("the YAML file is nested too deeply", where, f"at most {MOST_DEPTH} lists or tables deep")
 

@@ -5,7 +5,8 @@ Topics, under <prefix>/<node>:
     event         QoS 1, each event of the journal as JSON; `seq` counts up by one over all restarts, `boot` is this
                   run: a step of more than one is what was dropped, or not yet written when the runner was killed;
                   a (boot, seq) seen before is a repetition
-    camera/<i>    retained, the newest counts; at most once in `counts_every_s`, and only when something changed
+    camera/<name> retained, the newest counts of the camera of that name (of one without: its position); at most once
+                  in `counts_every_s`, and only when something changed
     state         retained, the same for the whole device
 An event passes through a spool on the disk (jetson.mqtt.spool) and leaves it when the broker has acknowledged it; what
 the broker refuses stays there, and is told. The
@@ -18,7 +19,6 @@ import json
 import os
 import random
 import secrets
-import ssl
 import threading
 import time
 from typing import Any, Callable, Dict, List, Optional, Sequence
@@ -27,57 +27,13 @@ from jetson import files
 from jetson.bundle.manifest import CLASSES
 from jetson.errors import DeviceMismatch, JetmaskError
 from jetson.monitor.journal import stamp
-from jetson.mqtt import homeassistant, reasons
-from jetson.mqtt.link import Gone
+from jetson.mqtt import homeassistant
 from jetson.mqtt.session import FAREWELL_S, Session
 from jetson.mqtt.settings import Settings
 from jetson.mqtt.spool import Spool
+from jetson.mqtt.standing import Standing
 
 _LONGEST_WAIT_S = 15.0
-
-
-class Standing:
-    """How it stands with the broker; written by the session, read by everybody. `version`: 5, or 4 for MQTT 3.1.1.
-
-    `problems`: what it does not take, by topic, in words; `refused`: messages that it has refused until now.
-    """
-
-    def __init__(self, protocol: str) -> None:
-        self._auto = protocol == "auto"
-        self._proven = False  # a broker has taken us in with this version
-        self.version = 4 if protocol == "3.1.1" else 5
-        self.retain = True
-        self.qos = 1
-        self.connected = False
-        self.error = "not connected yet"
-        self.connects = 0
-        self.refused = 0
-        self.problems: Dict[str, str] = {}
-
-    def is_connected(self) -> None:
-        """A session has come about: the version of the protocol is the broker's."""
-        self.error, self.connected, self._proven = "", True, True
-        self.connects += 1
-
-    def has_failed(self, error: BaseException, answered: bool) -> bool:
-        """A session is over; whether it is worth to try again at once, in another way."""
-        self.connected = False
-        self.error = _words(error)
-        if self.problems:  # some brokers refuse one message and hang up; the cause is in what came before
-            self.error += f"; before that, {sorted(self.problems.values())[0]}"
-        code = error.code if isinstance(error, Gone) else 0
-        if code == reasons.RETAIN_NOT_SUPPORTED and self.retain:
-            self.retain = False
-            return True
-        if code == reasons.QOS_NOT_SUPPORTED and self.qos:
-            self.qos = 0
-            return True
-        silent = isinstance(error, Gone) and not answered and not self._proven
-        if self._auto and (code == reasons.UNSUPPORTED_VERSION or silent):
-            # An old broker answers so to MQTT 5, or hangs up without a word, as one that is just starting does.
-            self.version = 9 - self.version
-            return self.version == 4
-        return False
 
 
 def _paho() -> Any:
@@ -263,10 +219,3 @@ def _addresses(root: str = "/") -> List[str]:
 def _text(path: str) -> str:
     with open(path, encoding="ascii") as file:
         return file.read().strip()
-
-
-def _words(error: BaseException) -> str:
-    # A wrong name is a CertificateError of its own in Python 3.6.
-    if isinstance(error, ssl.CertificateError) or "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return f"its certificate is not trusted ({error}); name its CA as ca_file in --mqtt-config"
-    return str(error) or type(error).__name__

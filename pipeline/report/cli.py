@@ -6,15 +6,12 @@ import difflib
 import io
 import json
 import os
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from jetson import files
-from jetson.bundle.classes import MASK_CLASSES, Classes
 from jetson.errors import BadInput
 from pipeline.paths import made
 from pipeline.report import folders
@@ -55,7 +52,7 @@ SECTIONS: dict[str, type | tuple[type, ...]] = {
     "ablations": list,  # [{"name", "map50", "delta", "note"}]
     "comparisons": list,  # [{"title", "note", "rows": [{column: value}, ...]}]: optimizers, learning rates, ...
     "sweep": dict,  # {"target", "note", "trials": [{"number", "map50", "latency_ms", "bytes", "state", "params"}]}
-    "detections": list,  # [{"file", "caption", "alt", "group"}]; see `contact_sheet`
+    "detections": list,  # [{"file", "caption", "alt", "group"}]; see pipeline/report/contact_sheet.py
     "live": dict,  # {label: value}: the runner's measured run
     "environment": dict,  # {label: value}
     "commands": list,  # [{"title", "command"}]: how to get this again
@@ -188,53 +185,6 @@ def as_csv(data: dict[str, Any]) -> str:
     for row in table_rows(data) + [row for device in data.get("devices") or () for row in device_rows(device)]:
         writer.writerow({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})
     return handle.getvalue()
-
-
-def contact_sheet(
-    folder: str | os.PathLike,
-    pictures: Iterable[tuple[np.ndarray, Any, str]],
-    group: str = "",
-    side: int = 560,
-    classes: Classes = MASK_CLASSES,
-    missed: Sequence[np.ndarray] = (),
-) -> list[dict[str, str]]:
-    """Draw detections and keep the pictures under `folder`/detections; returns a report's "detections".
-
-    pictures: (frame uint8 (h, w, 3) BGR, Faces in pixels of it, caption). Small frames are enlarged and large ones
-    reduced to `side` pixels, so that boxes and names can be read. missed: for each picture, labelled boxes (N, 4) that
-    nothing was found on, drawn in white.
-    """
-    folder = Path(folder)
-    (folder / "detections").mkdir(parents=True, exist_ok=True)
-    names, colours = classes.words(), classes.colours()
-    out = []
-    for number, (frame, faces, caption) in enumerate(pictures):
-        scale = side / max(frame.shape[:2])
-        size = (max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale)))
-        image = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        counts = [0] * len(names)
-        for box in missed[number] if number < len(missed) else ():
-            x0, y0, x1, y1 = (round(float(v) * scale) for v in box)
-            cv2.rectangle(image, (x0, y0), (x1, y1), (20, 20, 20), 3, cv2.LINE_AA)
-            cv2.rectangle(image, (x0, y0), (x1, y1), (255, 255, 255), 1, cv2.LINE_AA)
-        for box, label, confidence in zip(faces.xyxy, faces.labels, faces.confidence, strict=True):
-            counts[int(label)] += 1
-            x0, y0, x1, y1 = (round(float(v) * scale) for v in box)
-            cv2.rectangle(image, (x0, y0), (x1, y1), colours[int(label)], 2, cv2.LINE_AA)
-            text = f"{float(confidence):.2f}"
-            (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.38, 1)
-            if x1 - x0 >= width:  # on a face smaller than its number, the number would hide the face
-                cv2.rectangle(image, (x0, y0), (x0 + width + 3, y0 + height + 4), colours[int(label)], -1)
-                cv2.putText(
-                    image, text, (x0 + 2, y0 + height + 1), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (20, 20, 20), 1, cv2.LINE_AA
-                )
-        name = f"detections/{group + '-' if group else ''}{number:02d}.jpg".replace(" ", "_")
-        ok, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 82])
-        assert ok
-        files.write_bytes(str(folder / name), jpeg.tobytes())
-        found = ", ".join(f"{count} {names[label]}" for label, count in enumerate(counts) if count) or "no face"
-        out.append({"file": name, "caption": caption, "group": group, "alt": f"{caption}: {found}", "found": found})
-    return out
 
 
 def options(parser: argparse.ArgumentParser) -> None:

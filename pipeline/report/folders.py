@@ -16,6 +16,7 @@ from jetson.evaluation import average_precision
 from jetson.inference.detector import Faces
 from pipeline.evaluation import error_analysis
 from pipeline.models.decode import DECODE
+from pipeline.report.contact_sheet import contact_sheet
 
 EXAMPLES = 8
 PACKAGES = ("tensorflow-cpu", "tensorflow", "keras", "numpy", "opencv-python-headless")
@@ -212,8 +213,6 @@ def _pictures(
     classes: Classes,
     threshold: float,
 ) -> list[dict[str, str]]:
-    from pipeline.report.cli import contact_sheet
-
     def shown(numbers: Sequence[int], group: str, caption: Callable[[int], str]) -> list[dict[str, str]]:
         pictures = []
         missed = []
