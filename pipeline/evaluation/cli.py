@@ -47,15 +47,7 @@ def options(parser: Any) -> None:
 
 def command(args: Any) -> int:
     """Evaluate, and print or write what was asked for."""
-    if args.max_drop is not None and not args.against:
-        raise UsageError("--max-drop needs something to compare with", None, "--against NAME")
-    finite(args.max_drop)
-    if args.negatives and not args.report:
-        raise UsageError("--negatives is a part of the error analysis", None, "--report DIR with it")
-    if args.threads is not None and args.threads < 1:
-        raise UsageError(f"--threads {args.threads} is not a number of threads", None, "1 or more")
-    if args.ray and args.threads not in (None, 1):
-        raise UsageError("--threads and --ray exclude each other", None, "--ray alone: each worker has one thread")
+    _agree(args)
     classes = manifest.load(args.bundle).classes
     truths = average_precision.load_split(args.data, classes)
     if not truths:
@@ -108,3 +100,16 @@ def command(args: Any) -> int:
     if args.max_drop is not None:
         gate(change, args.max_drop)
     return 0
+
+
+def _agree(args: Any) -> None:
+    """UsageError where options exclude each other or miss one another."""
+    if args.max_drop is not None and not args.against:
+        raise UsageError("--max-drop needs something to compare with", None, "--against NAME")
+    finite(args.max_drop)
+    if args.negatives and not args.report:
+        raise UsageError("--negatives is a part of the error analysis", None, "--report DIR with it")
+    if args.threads is not None and args.threads < 1:
+        raise UsageError(f"--threads {args.threads} is not a number of threads", None, "1 or more")
+    if args.ray and args.threads not in (None, 1):
+        raise UsageError("--threads and --ray exclude each other", None, "--ray alone: each worker has one thread")
