@@ -2,17 +2,21 @@
 
     python -m benchmarks.detect --data DIR [--photos 500] [--write]
 
-The bare engine runs the same number of times on one thread; its rate times the number of cores is the limit. In turns
-with it, three times each: detection with drawn pictures written, and with data alone. Reading, decoding, drawing and
-writing are in detection's time, so the share says what they cost. Rows replace benchmarks/results/detect.csv.
+The bare engine runs on one thread; its rate times the number of cores is the limit. In turns with it, three times each,
+the command as a process of its own: with drawn pictures written, and with data alone. Reading, decoding, drawing,
+writing and the start of the processes are in its time (`detect_per_s`); `command_per_s` has the start of Python too.
+`share_of_cores` is the median of the turns' shares. Rows replace benchmarks/results/detect.csv.
 """
 
 import argparse
 import csv
 import io
 import itertools
+import json
 import os
 import shutil
+import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,8 +27,8 @@ from benchmarks.machine import describe
 from jetson import files
 from jetson.bundle import manifest
 from jetson.inference.detector import open_detector
-from pipeline.detect import detect, inputs
-from pipeline.detect.worker import Settings
+from pipeline.detect import inputs
+from pipeline.evaluation.evaluate import most_accurate
 from pipeline.paths import SHIPPED
 
 OUT = Path(__file__).parent / "results" / "detect.csv"
@@ -35,6 +39,7 @@ FIELDS = (
     "jobs",
     "engine_per_s",
     "detect_per_s",
+    "command_per_s",
     "share_of_cores",
     "model_sha256",
     "commit",
@@ -56,23 +61,29 @@ def engine_rate(variant: str, seconds: float) -> float:
         return count / (time.perf_counter() - started)
 
 
-def detect_rate(variant: str, items: list[inputs.Item], jobs: int, pictures: bool) -> float:
-    """Photographs a second of a whole run, processes started and ended."""
+def detect_rates(variant: str, folder: str, jobs: int, pictures: bool) -> tuple[float, float]:
+    """Photographs a second of `jetmask detect`: by its own clock, and with the start of Python."""
     out = tempfile.mkdtemp()
+    words = ["detect", folder, "--out", out, "--variant", variant, "--runtime", "onnxruntime", "--jobs", str(jobs)]
     try:
-        settings = Settings(SHIPPED, variant, "onnxruntime", out, pictures=pictures)
         started = time.perf_counter()
-        detect.run(items, settings, jobs)
-        return len(items) / (time.perf_counter() - started)
+        done = subprocess.run(
+            [sys.executable, "-m", "jetmask", *words, "--json", *([] if pictures else ["--no-pictures"])],
+            capture_output=True,
+            check=True,
+        )
+        wall = time.perf_counter() - started
+        told = json.loads(done.stdout)
+        return told["photographs"] / told["seconds"], told["photographs"] / wall
     finally:
         shutil.rmtree(out)
 
 
-def photographs(data: Path, count: int) -> list[inputs.Item]:
-    """So many photographs, some of them twice where there are fewer."""
-    found = inputs.find([str(data / split / "images") for split in ("test", "val", "train")], str(data / "nowhere"))
-    several = itertools.islice(itertools.cycle(found), count)
-    return [inputs.Item(item.path, f"{number}/{item.name}", False) for number, item in enumerate(several)]
+def photographs(data: Path, count: int, folder: str) -> None:
+    """So many photographs in `folder`, some of them twice where there are fewer."""
+    found = inputs.find([str(data / split / "images") for split in ("test", "val", "train")], folder)
+    for number, item in enumerate(itertools.islice(itertools.cycle(found), count)):
+        os.symlink(item.path, os.path.join(folder, f"{number:05d}-{os.path.basename(item.path)}"))
 
 
 def main() -> int:
@@ -80,35 +91,41 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--photos", type=int, default=500)
-    parser.add_argument("--variant", help="default: the bundle's default one")
+    parser.add_argument("--variant", help="default: what `jetmask detect` takes, the most accurate")
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
-    variant = manifest.load(SHIPPED).variant(args.variant)
+    contents = manifest.load(SHIPPED)
+    variant = contents.variant(args.variant) if args.variant else most_accurate(contents, "onnxruntime")[0]
     jobs, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
-    items = photographs(args.data, args.photos)
-    rates: dict[str, list[float]] = {"engine": [], "with pictures": [], "data alone": []}
-    for _ in range(TURNS):
-        rates["engine"].append(engine_rate(variant.name, 10.0))
-        rates["with pictures"].append(detect_rate(variant.name, items, jobs, True))
-        rates["data alone"].append(detect_rate(variant.name, items, jobs, False))
-        print({name: f"{values[-1]:.1f}" for name, values in rates.items()}, file=sys.stderr)
-    engine = sorted(rates.pop("engine"))[TURNS // 2]
+    engine: list[float] = []
+    turns: dict[str, list[tuple[float, float, float]]] = {"with pictures": [], "data alone": []}
+    with tempfile.TemporaryDirectory() as folder:
+        photographs(args.data, args.photos, folder)
+        for turn in range(TURNS):
+            engine.append(engine_rate(variant.name, 5.0))
+            for what, values in turns.items():
+                rate, command = detect_rates(variant.name, folder, jobs, what == "with pictures")
+                engine.append(engine_rate(variant.name, 5.0))
+                # The engine before and after: what else the machine does changes meanwhile.
+                values.append((rate, command, rate / (jobs * (engine[-2] + engine[-1]) / 2)))
+                print(f"{turn} {what}: {rate:.1f} a second, {values[-1][2]:.2f} of the cores", file=sys.stderr)
     rows = [
         {
             "variant": variant.name,
             "what": what,
-            "photographs": len(items),
+            "photographs": args.photos,
             "jobs": jobs,
-            "engine_per_s": f"{engine:.1f}",
-            "detect_per_s": f"{sorted(values)[TURNS // 2]:.1f}",
-            "share_of_cores": f"{sorted(values)[TURNS // 2] / (jobs * engine):.2f}",
+            "engine_per_s": f"{statistics.median(engine):.1f}",
+            "detect_per_s": f"{statistics.median(value[0] for value in values):.1f}",
+            "command_per_s": f"{statistics.median(value[1] for value in values):.1f}",
+            "share_of_cores": f"{statistics.median(value[2] for value in values):.2f}",
             "model_sha256": variant.sha256[:16],
             "commit": os.popen("git rev-parse --short HEAD").read().strip(),
             "date": date.today().isoformat(),
             "machine": describe("onnxruntime"),
             "load": f"{load:.1f}",
         }
-        for what, values in rates.items()
+        for what, values in turns.items()
     ]
     handle = io.StringIO()
     writer = csv.DictWriter(handle, FIELDS, lineterminator="\n")

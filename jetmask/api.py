@@ -1,5 +1,6 @@
 """The functions and classes of `import jetmask`."""
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -121,13 +122,16 @@ def detect(
     runtime: str | None = None,
     score: float | None = None,
     jobs: int | None = None,
+    ray: str | None = None,
     **what: bool,
 ) -> list[dict[str, Any]]:
     """What `jetmask detect` does: faces on photographs and videos, into the folder `out`; its lines.
 
-    jobs: processes (default: one a core). what: pictures, txt, crops, blur, as True or False. An interrupted call goes
-    on where it was. In a script, call it below `if __name__ == "__main__":`, for it starts processes.
+    jobs: processes (default: one a core). ray: the address of a Ray cluster ("local": one on this machine). what:
+    pictures, txt, crops, blur, as True or False. An interrupted call goes on where it was. In a script, call it below
+    `if __name__ == "__main__":`, for it starts processes.
     """
+    from pipeline.cluster import Cluster
     from pipeline.detect import detect as detection
     from pipeline.detect import inputs, results
     from pipeline.detect.worker import Settings
@@ -143,25 +147,34 @@ def detect(
     given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     settings = Settings(os.fspath(bundle), chosen.name, runtime, os.fspath(out), score, **what)
     items = inputs.find([os.fspath(path) for path in given], settings.out)
-    detection.run(items, settings, jobs or os.cpu_count() or 1)
+    with Cluster(ray, jobs) if ray else contextlib.nullcontext() as cluster:
+        detection.run(items, settings, jobs or os.cpu_count() or 1, cluster)
     return list(results.read_lines(os.path.join(settings.out, results.LINES)))
 
 
 def evaluate(
-    data: Path, bundle: Path = SHIPPED, variant: str | None = None, runtime: str | None = None
+    data: Path,
+    bundle: Path = SHIPPED,
+    variant: str | None = None,
+    runtime: str | None = None,
+    ray: str | None = None,
 ) -> dict[str, Any]:
     """AP of a bundle's variant (default: the most accurate that runs here) on a labelled folder.
+
+    ray: the address of a Ray cluster to spread it over ("local": one on this machine).
 
     data: a folder with images/ and annotations.json. The result holds "map50" (two-class), "per_class", "by_size",
     "counts" and "latency_ms"; `jetmask evaluate --json` prints the same.
     """
     from jetson.evaluation import average_precision
+    from pipeline.cluster import Cluster
     from pipeline.evaluation.evaluate import measure
 
     truths = average_precision.load_split(os.fspath(data), manifest.load(os.fspath(bundle)).classes)
     if not truths:
         raise BadInput("there is no image to evaluate on", os.path.join(data, "annotations.json"))
-    return measure(os.fspath(bundle), truths, variant, runtime).result
+    with Cluster(ray) if ray else contextlib.nullcontext() as cluster:
+        return measure(os.fspath(bundle), truths, variant, runtime, cluster=cluster).result
 
 
 def load_config(preset: Path | None = None, overrides: Sequence[str] = ()) -> "Config":

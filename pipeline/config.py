@@ -140,7 +140,7 @@ def load(path: str | Path | None = None, overrides: Iterable[str] = (), start: C
                 "this YAML describes a data set, not a training",
                 where=str(path),
                 expected="a training's configuration, with sections such as train and augment",
-                remedy="`jetmask data import FOLDER OUT` reads the data set; then `jetmask train --data OUT`",
+                remedy="jetmask data import FOLDER ALL, jetmask data split ALL DIR, jetmask train --data DIR",
             )
         if isinstance(document, dict) and path.parent == PRESETS:
             document.pop("about", None)

@@ -158,13 +158,16 @@ def _prelabel_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=sorted(prelabel.WRITERS), default="yolo", help="default: yolo")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to write (default: DIR_FORMAT, beside it)")
     parser.add_argument("--score", type=float, metavar="S", help="boxes from this score (default: the bundle's)")
+    parser.add_argument("--ray", metavar="ADDRESS", help="spread over a Ray cluster (local: one on this machine)")
     _detector_options(parser)
     parser.epilog = "example: jetmask data prelabel photos --format label-studio"
 
 
 def _prelabel(args: argparse.Namespace) -> int:
     return prelabel.run(
-        prelabel.Settings(args.folder, args.format, args.bundle, args.out, args.variant, args.score, args.json)
+        prelabel.Settings(
+            args.folder, args.format, args.bundle, args.out, args.variant, args.score, args.json, args.ray
+        )
     )
 
 

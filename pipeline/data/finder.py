@@ -37,13 +37,13 @@ class Found(NamedTuple):
 class Finder:
     """A bundle's most accurate variant that runs here, or the one that is named. Use it as a context manager."""
 
-    def __init__(self, bundle: str, variant: str | None = None) -> None:
+    def __init__(self, bundle: str, variant: str | None = None, threads: int | None = None) -> None:
         contents = manifest.load(bundle)
         self.classes = tuple(contents.classes)
         self.score = float(contents.decode["score"])
-        name, runtime = _choose(contents, variant)
+        name, runtime = choose(contents, variant)
         self.name = name
-        self.detector: Detector = open_detector(bundle, name, runtime, os.cpu_count() or 1)
+        self.detector: Detector = open_detector(bundle, name, runtime, threads or os.cpu_count() or 1)
 
     def __enter__(self) -> Finder:
         return self
@@ -54,18 +54,36 @@ class Finder:
     def run(self, images: Sequence[Path], score: float, findings: list[Finding]) -> Iterator[Found]:
         """Each readable photograph with its faces over `score`; the others are told in `findings`."""
         for number, path in enumerate(images, 1):
-            if number % 50 == 0 or number == len(images):
-                log.info(f"looked at {number}/{len(images)} photographs")
-            try:
-                picture = imagefile.read(path)
-                data = picture.data if picture.turned == 1 else imagefile.plain(picture.data, upright=True)
-            except imagefile.BrokenImage as error:
-                findings.append(Finding(str(path), None, "image broken", str(error), "it is left out", False))
-                continue
-            frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-            if frame is not None:
-                wh = (frame.shape[1], frame.shape[0])
-                yield Found(path, picture.suffix, data, wh, self.detector.detect(frame, score), frame)
+            progress(number, len(images))
+            found = self.one(path, score)
+            if isinstance(found, Finding):
+                findings.append(found)
+            else:
+                yield found
+
+    def one(self, path: Path, score: float) -> Found | Finding:
+        """A photograph with its faces over `score`, or why it cannot be read."""
+        try:
+            picture = imagefile.read(path)
+            data = picture.data if picture.turned == 1 else imagefile.plain(picture.data, upright=True)
+        except imagefile.BrokenImage as error:
+            return left_out(path, str(error))
+        frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        if frame is None:
+            return left_out(path, "cannot be decoded")
+        wh = (frame.shape[1], frame.shape[0])
+        return Found(path, picture.suffix, data, wh, self.detector.detect(frame, score), frame)
+
+
+def left_out(path: Path, why: str) -> Finding:
+    """That a photograph cannot be had."""
+    return Finding(str(path), None, "image broken", why, "it is left out", False)
+
+
+def progress(number: int, total: int) -> None:
+    """Tell now and then how far it is."""
+    if number % 50 == 0 or number == total:
+        log.info(f"looked at {number}/{total} photographs")
 
 
 def photographs(folder: Path) -> list[Path]:
@@ -78,7 +96,7 @@ def photographs(folder: Path) -> list[Path]:
     return found
 
 
-def _choose(contents: manifest.Manifest, name: str | None) -> tuple[str, str]:
+def choose(contents: manifest.Manifest, name: str | None) -> tuple[str, str]:
     """-> the variant and its runtime: the best measured AP of those that run here. DeviceMismatch: none does."""
     reasons = available()
     variants = contents.variants if name is None else [contents.variant(name)]

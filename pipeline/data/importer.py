@@ -1,4 +1,4 @@
-"""`jetmask data import` and `data check`: labels of any known format into the one layout, every finding listed."""
+"""`jetmask data import` and `data check`: labels of any known format into the one layout, findings listed."""
 
 from __future__ import annotations
 
@@ -43,6 +43,8 @@ FORMATS: dict[str, Callable[[Source, Sequence[Path]], Collection]] = {
     "kitti": kitti.read,
     "yolo": yolo.read,
 }
+
+ALIKE = 5  # findings of one kind that an import prints
 
 
 @dataclass(frozen=True)
@@ -169,9 +171,17 @@ def checked(settings: Settings, quiet: bool = False) -> Checked:
 
 
 def report(
-    findings: Sequence[Finding], entries: Sequence[check.Entry], classes: ClassSet, as_json: bool, done: str | None
+    findings: Sequence[Finding],
+    entries: Sequence[check.Entry],
+    classes: ClassSet,
+    as_json: bool,
+    done: str | None,
+    most: int | None = None,
 ) -> None:
-    """All findings to stderr (with --json to stdout), and one line of what was done (None: nothing was)."""
+    """The findings to stderr (with --json to stdout), and one line of what was done (None: nothing was).
+
+    most: of how many of one kind a line is printed; None: of all.
+    """
     boxes = Counter(label for e in entries for label in e.labels)
     counts = {name: boxes[i] for i, name in enumerate(classes.names)}
     summary = {
@@ -185,8 +195,16 @@ def report(
         # In ASCII: a file name that is no UTF-8 could not be printed otherwise.
         print(json.dumps({**summary, "done": done, "findings": [f._asdict() for f in findings]}))
         return
+    said: Counter[tuple[bool, str, str]] = Counter()
     for finding in findings:
-        print(finding, file=sys.stderr)
+        # An unknown class is told by its name; of the others each may be another.
+        alike = (finding.error, finding.kind, finding.what if finding.kind == "class unknown" else "")
+        said[alike] += 1
+        if most is None or said[alike] <= most:
+            print(finding, file=sys.stderr)
+    left = sum(max(0, count - most) for count in said.values()) if most is not None else 0
+    if left:
+        print(f"{left} more like these: jetmask data check lists all", file=sys.stderr)
     for (error, kind), count in sorted(Counter((f.error, f.kind) for f in findings).items(), reverse=True):
         print(f"{count:5d} {'error' if error else 'note'}{'' if count == 1 else 's'}: {kind}", file=sys.stderr)
         if kind == "class unknown":  # one slip in a name is one line for every box above: here it is one for all
@@ -206,7 +224,7 @@ def run_import(settings: Settings, out: Path, mend: bool) -> int:
         with layout.folder_aside(out) as part:
             what = f"imported by jetmask from {settings.source.name}"
             layout.write(part, found.entries, found.collection.licenses, what, found.classes)
-    report(found.findings, found.entries, found.classes, settings.json, None if failed else f"wrote {out}")
+    report(found.findings, found.entries, found.classes, settings.json, None if failed else f"wrote {out}", ALIKE)
     if failed:
         raise BadInput(
             f"{found.errors} errors in the labels, listed above; nothing was written"

@@ -6,9 +6,10 @@ Correcting boxes takes a fraction of the time that drawing them takes. What come
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,9 @@ from urllib.parse import quote
 from xml.sax.saxutils import escape
 
 from jetson import files
+from jetson.bundle import manifest
 from jetson.errors import BadInput, UsageError
+from pipeline.cluster import Cluster
 from pipeline.data import finder, layout
 from pipeline.data.labels import Finding
 
@@ -40,6 +43,54 @@ class Settings:
     variant: str | None = None
     score: float | None = None
     json: bool = False
+    ray: str | None = None
+
+
+class _Looked(NamedTuple):
+    """A photograph with its boxes: `data` without an EXIF turn, `suffix` that of its content."""
+
+    suffix: str
+    data: bytes
+    wh: tuple[int, int]
+    boxes: list[tuple[str, float, float, float, float, float]]
+
+
+class _Each:
+    """Looks at one photograph after the other, in this process or as a worker of a cluster, and says why not."""
+
+    def __init__(self, bundle: str, variant: str | None, score: float | None, threads: int | None) -> None:
+        self.finder = finder.Finder(bundle, variant, threads)
+        self.score = score or self.finder.score
+
+    def __call__(self, path: Path) -> _Looked | Finding:
+        found = self.finder.one(path, self.score)
+        if isinstance(found, Finding):
+            return found
+        boxes = [
+            (self.finder.classes[label], *_xywh(xyxy), round(float(score), 4))
+            for xyxy, label, score in zip(
+                found.faces.xyxy.tolist(), found.faces.labels, found.faces.confidence, strict=True
+            )
+        ]
+        return _Looked(found.suffix, found.data, found.wh, boxes)
+
+
+def _look(settings: Settings, images: Sequence[Path]) -> Iterator[tuple[int, _Looked | Finding]]:
+    """(number of the photograph, what came of it), in any order."""
+    if settings.ray is None:
+        each = _Each(settings.bundle, settings.variant, settings.score, None)
+        with each.finder:
+            yield from enumerate(map(each, images))
+        return
+    lost = set(range(len(images)))
+    # Workers have other working folders, and one thread each.
+    what = (os.path.abspath(settings.bundle), settings.variant, settings.score, 1)
+    with Cluster(settings.ray) as cluster:
+        for number, done in cluster.spread(_Each, what, [path.absolute() for path in images]):
+            lost.remove(number)
+            yield number, done._replace(file=str(images[number])) if isinstance(done, Finding) else done
+    for number in sorted(lost):
+        yield number, finder.left_out(images[number], "the process that read it died")
 
 
 def run(settings: Settings) -> int:
@@ -49,27 +100,31 @@ def run(settings: Settings) -> int:
     folder = Path(settings.folder)
     images = finder.photographs(folder)
     out = settings.out or folder.absolute().parent / f"{folder.absolute().name}_{settings.form}"
-    findings: list[Finding] = []
-    drafts: list[Draft] = []
-    taken: set[str] = set()
-    with finder.Finder(settings.bundle, settings.variant) as detector, layout.folder_aside(out) as part:
+    contents = manifest.load(settings.bundle)
+    classes = contents.class_list.names
+    variant, _ = finder.choose(contents, settings.variant)
+    looked: dict[int, _Looked] = {}
+    findings: dict[int, Finding] = {}
+    with layout.folder_aside(out) as part:
         (part / "images").mkdir()
-        for found in detector.run(images, settings.score or detector.score, findings):
-            name = finder.free_name(found.path, found.suffix, taken)
-            files.write_bytes(str(part / "images" / name), found.data)
-            boxes = [
-                (detector.classes[label], *_xywh(xyxy), round(float(score), 4))
-                for xyxy, label, score in zip(
-                    found.faces.xyxy.tolist(), found.faces.labels, found.faces.confidence, strict=True
-                )
-            ]
-            drafts.append(Draft(name, found.wh, boxes))
-        for finding in findings:
+        for done, (number, found) in enumerate(_look(settings, images), 1):
+            finder.progress(done, len(images))
+            if isinstance(found, Finding):
+                findings[number] = found
+                continue
+            files.write_bytes(str(part / "images" / f"{number}.part"), found.data)
+            looked[number] = found._replace(data=b"")
+        drafts: list[Draft] = []
+        taken: set[str] = set()
+        for number, found in sorted(looked.items()):  # names in the order of the folder, whoever was done first
+            name = finder.free_name(images[number], found.suffix, taken)
+            (part / "images" / f"{number}.part").rename(part / "images" / name)
+            drafts.append(Draft(name, found.wh, found.boxes))
+        for _, finding in sorted(findings.items()):
             print(finding, file=sys.stderr)
         if not drafts:
             raise BadInput("no photograph can be read", folder, "JPEG, PNG, BMP, WebP or TIFF")
-        WRITERS[settings.form](part, out.name, drafts, detector.classes)
-        variant = detector.name
+        WRITERS[settings.form](part, out.name, drafts, classes)
     counts = Counter(box[0] for draft in drafts for box in draft.boxes)
     summary = {
         "out": str(out),

@@ -197,13 +197,17 @@ def _unknown(source: Source) -> BadInput:
     if others and others[0].suffix.lower() in (".json", ".xml", ".csv", ".txt"):
         start = " ".join(textfile.head(others[0], 200).split())[:80]
         seen += f"; {source.shown(others[0])} begins with {start!r}"
+    remedy = "name the format with --format, or the label file itself"
+    if files and all(p.suffix.lower() in IMAGE_SUFFIXES for p in files):
+        remedy = "export the labels too; where there are none yet, `jetmask data prelabel` drafts them for your tool"
     if any(p.suffix.lower() in (".zip", ".tar", ".gz", ".7z", ".rar") for p in files):
         seen += "; an archive is to be unpacked first"
+        remedy = "unpack it, and name the folder that it gives"
     if any(".tfrecord" in p.name.lower() or p.suffix.lower() in (".record", ".parquet", ".arrow") for p in files):
         seen += "; records are not read: export them again in one of these formats"
     return BadInput(
         f"no labels found (seen: {seen})",
         source.path,
         "one of " + "; ".join(READS.values()),
-        "name the format with --format, or the label file itself",
+        remedy,
     )

@@ -10,6 +10,7 @@ from jetson.bundle import manifest
 from jetson.bundle.manifest import RUNTIMES
 from jetson.engine import available
 from jetson.errors import BadInput, UsageError
+from pipeline.cluster import Cluster
 from pipeline.detect import detect, inputs, results
 from pipeline.detect.worker import Settings
 from pipeline.evaluation.evaluate import most_accurate, require_engine
@@ -74,16 +75,14 @@ def command(args: argparse.Namespace) -> int:
         _clear(args.out)
     # One engine fills a GPU; further processes would only take its memory.
     jobs = args.jobs or (1 if runtime == "tensorrt" else os.cpu_count() or 1)
-    spread = None
-    if args.ray:
-        from pipeline.detect.ray_cluster import Cluster
-
-        spread = Cluster(args.ray, args.jobs)
+    cluster = Cluster(args.ray, args.jobs) if args.ray else None
     said = f"{len(items)} files, {variant.name} on {runtime}"
-    print(said + (f", {jobs} processes" if spread is None else f", Ray at {args.ray}"), file=sys.stderr)
+    print(said + (f", {jobs} processes" if cluster is None else f", Ray at {args.ray}"), file=sys.stderr)
     try:
-        summary = detect.run(items, settings, jobs, spread, detect.progress, args.save_json)
+        summary = detect.run(items, settings, jobs, cluster, detect.progress, args.save_json, fresh=True)
     finally:
+        if cluster is not None:
+            cluster.close()
         if sys.stderr.isatty():
             print(file=sys.stderr)
     if args.json:
@@ -113,7 +112,7 @@ def _clear(out: str) -> None:
     """Remove an earlier run's results, and nothing else that the folder holds."""
     if not os.path.exists(os.path.join(out, results.SETTINGS)):
         return
-    for name in ("pictures", "videos", "labels", "crops"):
+    for name in results.FOLDERS:
         shutil.rmtree(os.path.join(out, name), ignore_errors=True)
     for name in (results.LINES, "detections.coco.json", results.SETTINGS):
         if os.path.exists(os.path.join(out, name)):

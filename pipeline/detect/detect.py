@@ -2,24 +2,27 @@
 
 import os
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 from jetson import files
 from jetson.bundle import manifest
-from jetson.errors import JetmaskError
+from pipeline.cluster import Cluster
 from pipeline.detect import results
 from pipeline.detect.inputs import Item
-from pipeline.detect.worker import Settings, Worker, start, work
+from pipeline.detect.worker import Each, Settings, Worker, start, work
 
 # Fewer photographs are done sooner in this process than others are started.
 ALONE = 6
 CHUNK = 8
+DIED = "the process that read it died: is it too large for the memory?"
 
 
 class Summary(NamedTuple):
@@ -40,21 +43,23 @@ def run(
     items: Sequence[Item],
     settings: Settings,
     jobs: int,
-    spread: Callable[[list[Item], Settings], Iterator[list[dict[str, Any]]]] | None = None,
+    cluster: Cluster | None = None,
     say: Callable[[str], None] = lambda text: None,
     coco: bool = False,
+    fresh: bool = False,
 ) -> Summary:
     """Detect on `items` into the folder `settings.out`, which is made.
 
-    jobs: processes, each with a detector of its own. spread: gives the lines of items elsewhere (a Ray cluster)
-    instead. What the folder has of an earlier run with the same settings is kept and not done again. BadInput where it
-    has the results of other settings.
+    jobs: processes, each with a detector of its own. cluster: whose workers do it instead. What the folder has of an
+    earlier run with the same settings is kept and not done again. fresh: this process has run neither an engine nor
+    OpenCV yet, so that it can be forked. BadInput where the folder has the results of other settings.
     """
     os.makedirs(settings.out, exist_ok=True)
     with files.lock(os.path.join(settings.out, "detect.lock"), wait=False):
         log = results.Log(settings.out, _depends_on(settings))
+        results.sweep(settings.out)
         try:
-            return _run(items, settings, jobs, spread, say, coco, log)
+            return _run(items, settings, jobs, cluster, say, coco, fresh, log)
         finally:
             log.close()
 
@@ -63,18 +68,19 @@ def _run(
     items: Sequence[Item],
     settings: Settings,
     jobs: int,
-    spread: Callable[[list[Item], Settings], Iterator[list[dict[str, Any]]]] | None,
+    cluster: Cluster | None,
     say: Callable[[str], None],
     coco: bool,
+    fresh: bool,
     log: results.Log,
 ) -> Summary:
     left = [item for item in items if item.name not in log.done]
-    if spread is not None:
-        source = spread(left, settings)
+    if cluster is not None:
+        source = _on(cluster, left, settings)
     elif jobs < 2 or len(left) < ALONE and not any(item.video for item in left[1:]):
         source = _here(left, settings)
     else:
-        source = _processes(left, settings, min(jobs, len(left)))
+        source = _processes(left, settings, min(jobs, len(left)), fresh)
     started, told = time.monotonic(), 0.0
     done = 0
     for lines in source:
@@ -88,13 +94,6 @@ def _run(
     seconds = time.monotonic() - started
     if left and done:
         say(f"{done} of {len(left)} files, {done / max(seconds, 1e-9):.1f} a second")
-    if done < len(left):
-        raise JetmaskError(
-            f"{len(left) - done} of {len(left)} files were lost with the workers that had them",
-            settings.out,
-            None,
-            "run the same command again: it does those alone",
-        )
     if coco:
         names = list(manifest.load(settings.bundle).classes)
         files.write_json(
@@ -150,6 +149,17 @@ def _here(items: Sequence[Item], settings: Settings) -> Iterator[list[dict[str, 
         worker.close()
 
 
+def _on(cluster: Cluster, items: Sequence[Item], settings: Settings) -> Iterator[list[dict[str, Any]]]:
+    lost = set(range(len(items)))
+    # Workers have other working folders.
+    settings = replace(settings, out=os.path.abspath(settings.out), bundle=os.path.abspath(settings.bundle))
+    for number, lines in cluster.spread(Each, (settings,), items):
+        lost.remove(number)
+        yield lines
+    for number in sorted(lost):
+        yield [{"file": items[number].name, "error": DIED}]
+
+
 def _chunks(items: Sequence[Item], jobs: int) -> list[list[Item]]:
     """A few photographs at a time, each video alone; small ones near the end, so that all processes end together."""
     videos = [[item] for item in items if item.video]
@@ -158,8 +168,11 @@ def _chunks(items: Sequence[Item], jobs: int) -> list[list[Item]]:
     return videos + [photos[at : at + size] for at in range(0, len(photos), size)]
 
 
-def _processes(items: Sequence[Item], settings: Settings, jobs: int) -> Iterator[list[dict[str, Any]]]:
+def _processes(items: Sequence[Item], settings: Settings, jobs: int, fresh: bool) -> Iterator[list[dict[str, Any]]]:
     """The lines of each item as they come. A process that dies (of memory, say) loses only the item that killed it."""
+    # A forked child has all imported, which takes as long as thirty photographs. But it would inherit threads of OpenCV
+    # and of the engine in any state: only where there are none, and no thread of an earlier pool.
+    method = "fork" if fresh and sys.platform == "linux" and threading.active_count() == 1 else "spawn"
     waiting = _chunks(items, jobs)
     suspects: list[Item] = []
     while waiting or suspects:
@@ -167,8 +180,8 @@ def _processes(items: Sequence[Item], settings: Settings, jobs: int) -> Iterator
         alone = bool(suspects)
         queue = [[item] for item in suspects] if alone else waiting
         running: dict[Future[list[list[dict[str, Any]]]], list[Item]] = {}
-        # "spawn": a forked child would inherit threads of OpenCV and of the engine in any state.
-        pool = ProcessPoolExecutor(1 if alone else jobs, get_context("spawn"), initializer=start, initargs=(settings,))
+        pool = ProcessPoolExecutor(1 if alone else jobs, get_context(method), initializer=start, initargs=(settings,))
+        method = "spawn"
         try:
             while queue or running:
                 while queue and len(running) < (1 if alone else 2 * jobs):
@@ -183,9 +196,7 @@ def _processes(items: Sequence[Item], settings: Settings, jobs: int) -> Iterator
         except BrokenProcessPool:
             lost = [item for chunk in running.values() for item in chunk]
             if alone:
-                yield [
-                    {"file": lost[0].name, "error": "the process that read it died: is it too large for the memory?"}
-                ]
+                yield [{"file": lost[0].name, "error": DIED}]
                 lost = [chunk[0] for chunk in queue]
             suspects = lost
         finally:

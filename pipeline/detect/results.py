@@ -15,6 +15,18 @@ LINES = "detections.jsonl"
 SETTINGS = "detect.json"
 
 
+FOLDERS = ("pictures", "videos", "labels", "crops")
+
+
+def sweep(out: str) -> None:
+    """Remove the half files that killed processes left below `out`: NAME.PID.part, and NAME.PID.part.mp4 of videos."""
+    for folder in FOLDERS:
+        for here, _, names in os.walk(os.path.join(out, folder)):
+            for name in names:
+                if re.search(r"\.\d+\.part(\.mp4)?$", name):
+                    os.unlink(os.path.join(here, name))
+
+
 def row(name: str, wh: tuple[int, int], faces: Faces, names: Sequence[str], **more: Any) -> dict[str, Any]:
     """One line: the file, its size, and its faces, best first, boxes as left, top, right, bottom in pixels.
 

@@ -177,3 +177,13 @@ def work(items: list[Item]) -> list[list[dict[str, Any]]]:
     """The lines of each item, in a process that `start` began."""
     assert _worker is not None
     return [_worker.run(item) for item in items]
+
+
+class Each:
+    """The lines of one item after the other, by a worker of a cluster."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.worker = Worker(settings)
+
+    def __call__(self, item: Item) -> list[dict[str, Any]]:
+        return self.worker.run(item)

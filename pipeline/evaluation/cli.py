@@ -1,5 +1,6 @@
 """`jetmask evaluate`: AP of a bundle's variant on a labelled split, and what was asked for beside it."""
 
+import contextlib
 import json
 import os
 from typing import Any
@@ -9,6 +10,7 @@ from jetson.bundle import manifest
 from jetson.bundle.manifest import RUNTIMES
 from jetson.errors import BadInput, UsageError
 from jetson.evaluation import average_precision
+from pipeline.cluster import Cluster
 from pipeline.evaluation import align
 from pipeline.evaluation.evaluate import coco_results, gate, measure, require_engine, summary
 from pipeline.evaluation.gate import finite
@@ -23,6 +25,7 @@ def options(parser: Any) -> None:
     parser.add_argument("--variant", metavar="NAME", help="the variant (default: the most accurate that runs here)")
     parser.add_argument("--runtime", choices=RUNTIMES, help="default: the variant's first that is here")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+    parser.add_argument("--ray", metavar="ADDRESS", help="spread over a Ray cluster (local: one on this machine)")
     parser.add_argument("--detections", metavar="OUT.json", help="write every face over .01 in COCO's result format")
     parser.add_argument("--against", metavar="NAME", help="compare with this variant by a paired bootstrap over images")
     parser.add_argument(
@@ -44,13 +47,7 @@ def options(parser: Any) -> None:
 
 def command(args: Any) -> int:
     """Evaluate, and print or write what was asked for."""
-    if args.max_drop is not None and not args.against:
-        raise UsageError("--max-drop needs something to compare with", None, "--against NAME")
-    finite(args.max_drop)
-    if args.negatives and not args.report:
-        raise UsageError("--negatives is a part of the error analysis", None, "--report DIR with it")
-    if args.threads is not None and args.threads < 1:
-        raise UsageError(f"--threads {args.threads} is not a number of threads", None, "1 or more")
+    _agree(args)
     classes = manifest.load(args.bundle).classes
     truths = average_precision.load_split(args.data, classes)
     if not truths:
@@ -68,7 +65,10 @@ def command(args: Any) -> int:
         from pipeline.pages import render  # noqa: F401  (told now where Jinja2 is missing, not after the last image)
 
         made(args.report)
-    measured = measure(args.bundle, truths, args.variant, args.runtime, args.threads, progress=True)
+    with Cluster(args.ray) if args.ray else contextlib.nullcontext() as cluster:
+        measured = measure(args.bundle, truths, args.variant, args.runtime, args.threads, True, cluster)
+        if args.against:
+            before = measure(args.bundle, truths, args.against, None, args.threads, True, cluster)
     split = os.path.basename(os.path.abspath(args.data))
     result = {"bundle": args.bundle, "split": split, **measured.result}
     if args.align:
@@ -76,7 +76,6 @@ def command(args: Any) -> int:
     if args.detections:
         files.write_json(args.detections, coco_results(truths, measured.detections))
     if args.against:
-        before = measure(args.bundle, truths, args.against, None, args.threads, progress=True)
         change = average_precision.paired_bootstrap(truths, before.detections, measured.detections, classes=classes)
         result["against"] = {"variant": args.against, "runtime": before.result["runtime"], **change}
     if args.report:
@@ -101,3 +100,16 @@ def command(args: Any) -> int:
     if args.max_drop is not None:
         gate(change, args.max_drop)
     return 0
+
+
+def _agree(args: Any) -> None:
+    """UsageError where options exclude each other or miss one another."""
+    if args.max_drop is not None and not args.against:
+        raise UsageError("--max-drop needs something to compare with", None, "--against NAME")
+    finite(args.max_drop)
+    if args.negatives and not args.report:
+        raise UsageError("--negatives is a part of the error analysis", None, "--report DIR with it")
+    if args.threads is not None and args.threads < 1:
+        raise UsageError(f"--threads {args.threads} is not a number of threads", None, "1 or more")
+    if args.ray and args.threads not in (None, 1):
+        raise UsageError("--threads and --ray exclude each other", None, "--ray alone: each worker has one thread")

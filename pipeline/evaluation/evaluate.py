@@ -11,9 +11,10 @@ from jetson.bundle import manifest
 from jetson.bundle.manifest import RUNTIMES, Manifest, Variant
 from jetson.cli import table
 from jetson.engine import available
-from jetson.errors import DeviceMismatch, QualityGate
+from jetson.errors import DeviceMismatch, JetmaskError, QualityGate
 from jetson.evaluation import average_precision
 from jetson.inference.detector import Detector, Faces, open_detector
+from pipeline.cluster import Cluster
 
 STEPS = ("preprocess_ms", "infer_ms", "postprocess_ms")
 
@@ -80,6 +81,17 @@ def detect_split(
     return found
 
 
+class Each:
+    """The faces of one image after the other with the times of the steps, by a worker of a cluster: on one thread."""
+
+    def __init__(self, bundle_dir: str, variant: str, runtime: str | None) -> None:
+        self.detector = open_detector(bundle_dir, variant, runtime)
+
+    def __call__(self, truth: average_precision.Truth) -> tuple[Faces, dict[str, float], str]:
+        faces = self.detector.detect(average_precision.read_image(truth), average_precision.MIN_SCORE)
+        return faces, dict(self.detector.timings), self.detector.engine.runtime
+
+
 def measure(
     bundle_dir: str,
     truths: Sequence[average_precision.Truth],
@@ -87,8 +99,12 @@ def measure(
     runtime: str | None = None,
     threads: int | None = None,
     progress: bool = False,
+    cluster: Cluster | None = None,
 ) -> Measured:
     """Run one variant (default: the most accurate that runs here) over `truths` (see `metrics.load_split`).
+
+    cluster: whose workers do it, each on one thread, instead of this process on `threads`. JetmaskError where it lost
+    images.
 
     The result holds `metrics.evaluate`'s figures beside `variant`, `runtime`, `precision`, `input_wh`, `threads`, and
     `latency_ms` {step: {p50, p95, p99}} at the evaluation threshold of .01, on this machine.
@@ -98,7 +114,7 @@ def measure(
         chosen, runtime = most_accurate(contents, runtime)
     else:
         chosen = contents.variant(variant)
-    threads = threads or os.cpu_count() or 1
+    threads = 1 if cluster else threads or os.cpu_count() or 1
     rows: list[list[float]] = []
 
     def on_image(number: int, timings: dict[str, float]) -> None:
@@ -106,9 +122,12 @@ def measure(
         if progress and (number + 1) % 20 == 0 or number + 1 == len(truths):
             _progress(f"{chosen.name}: {number + 1} of {len(truths)} images", progress, number + 1 == len(truths))
 
-    with open_detector(bundle_dir, chosen.name, runtime, threads) as detector:
-        detections = detect_split(detector, truths, on_image)
-        used = detector.engine.runtime
+    if cluster is not None:
+        detections, used = _on(cluster, truths, (os.path.abspath(bundle_dir), chosen.name, runtime), on_image)
+    else:
+        with open_detector(bundle_dir, chosen.name, runtime, threads) as detector:
+            detections = detect_split(detector, truths, on_image)
+            used = detector.engine.runtime
     times = np.array(rows or [[0.0] * len(STEPS)])
     times = np.concatenate([times, times.sum(axis=1, keepdims=True)], axis=1)
     latency = {
@@ -126,6 +145,30 @@ def measure(
         "latency_ms": latency,
     }
     return Measured(result, detections)
+
+
+def _on(
+    cluster: Cluster,
+    truths: Sequence[average_precision.Truth],
+    what: tuple[str, str, str | None],
+    on_image: Callable[[int, dict[str, float]], None],
+) -> tuple[list[Faces], str]:
+    """The faces of every image, in order, and the runtime that found them."""
+    jobs = [truth._replace(file=os.path.abspath(truth.file)) for truth in truths]  # workers have other working folders
+    found: list[Faces | None] = [None] * len(truths)
+    runtimes = set()
+    for done, (number, (faces, timings, runtime)) in enumerate(cluster.spread(Each, what, jobs)):
+        found[number] = faces
+        runtimes.add(runtime)
+        on_image(done, timings)
+    lost = [truth.file for truth, faces in zip(truths, found, strict=True) if faces is None]
+    if lost:
+        raise JetmaskError(
+            f"{len(lost)} of {len(truths)} images were lost with the workers that had them",
+            lost[0],
+            remedy="look at that image, and whether the workers have memory enough",
+        )
+    return [faces for faces in found if faces is not None], " and ".join(sorted(runtimes))
 
 
 def _progress(text: str, wanted: bool, last: bool) -> None:

@@ -56,7 +56,7 @@ def _training(folder: Path, data: str | None) -> dict[str, Any]:
     minutes = rows[-1].get("minutes") if rows else None
     facts: list[list[Any]] = [["epochs", len(rows)]]
     facts += [["minutes", round(minutes, 1)]] if minutes is not None else []
-    facts += [[f"best mAP50 on val, epoch {best['epoch']}", f"{best['map50']:.1f}"]] if best else []
+    facts += [[f"mAP50 on val of the best epoch, {best['epoch']}", f"{best['map50']:.1f}"]] if best else []
     out: dict[str, Any] = {
         "title": f"Training {folder.resolve().name}",
         "name": folder.resolve().name,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jetson import files
-from jetson.errors import DeviceMismatch
+from pipeline import cluster
 from pipeline.sweep.trial import work, work_in_process
 
 LOST: dict[str, Any] = {"state": "lost", "values": None, "known": {"curve": []}}
@@ -87,27 +87,7 @@ class Ray:
     """Tasks of the Ray cluster at `address` ("local": one that lives as long as this process)."""
 
     def __init__(self, address: str, jobs: int) -> None:
-        try:
-            import ray
-        except ImportError:
-            raise DeviceMismatch(
-                "Ray is not installed here",
-                "--ray",
-                "the extra `ray`",
-                "pip install 'jetmask[ray]', or leave --ray out",
-            ) from None
-        self.ray = ray
-        options: dict[str, Any] = {"log_to_driver": False, "include_dashboard": False, "logging_level": "error"}
-        options |= {"num_cpus": jobs} if address == "local" else {"address": address}
-        try:
-            ray.init(**options)
-        except Exception as error:  # a start that takes too long is a bare Exception in Ray
-            raise DeviceMismatch(
-                f"no Ray cluster answers: {error}",
-                f"--ray {address}",
-                "the address of a head node, or local",
-                "start one: ray start --head",
-            ) from None
+        ray = self.ray = cluster.start(address, jobs)
         # No retries: a trial that kills its worker twice would take the study with it. The sweep retries by itself.
         self.task = ray.remote(num_cpus=1, max_retries=0)(work)
         self.jobs = jobs

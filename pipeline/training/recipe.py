@@ -30,17 +30,31 @@ def photographs(root: str | Path, folders: Sequence[str]) -> int:
     for folder in folders:
         path = Path(root) / folder / "annotations.json"
         if not path.is_file():
-            raise BadInput(
-                "there is no such data folder" if not path.parent.is_dir() else "the folder has no annotations.json",
-                where=str(path.parent),
-                expected="a folder with images/ and annotations.json",
-                remedy="import and split your labels first: jetmask data import FOLDER DIR, jetmask data split DIR",
-            )
+            raise _no_split(Path(root), path.parent)
         try:
             count += len(json.loads(path.read_text(encoding="utf-8"))["images"])
         except (ValueError, KeyError, TypeError) as error:
             raise BadInput(f"not a COCO file: {error}", where=str(path), expected="the list images") from None
     return count
+
+
+def _no_split(root: Path, folder: Path) -> BadInput:
+    """That `folder` of `root` is not there, with what to do about what is there instead."""
+    if (root / "annotations.json").is_file():
+        if (root.parent / folder.name / "annotations.json").is_file():
+            remedy = f"name the folder of all parts: --data {root.parent}"
+        else:
+            remedy = f"split it first: jetmask data split {root} DIR, then jetmask train --data DIR"
+    elif root.exists():
+        remedy = "import and split your labels first: jetmask data import FOLDER ALL, jetmask data split ALL DIR"
+    else:
+        remedy = "check the path"
+    return BadInput(
+        "there is no such data folder" if not folder.is_dir() else "the folder has no annotations.json",
+        where=str(folder if root.exists() else root),
+        expected="a folder that holds train/ and val/, each with images/ and annotations.json",
+        remedy=remedy,
+    )
 
 
 def schedule(count: int, from_scratch: bool = False, new_classes: bool = False) -> Train:
@@ -79,4 +93,6 @@ def config(overrides: Sequence[str], root: str = "", from_scratch: bool = False)
         fresh = known is not None and of_training(data, where, known).names != known.names
         start.train = schedule(count, not start.model.init, fresh)
         data.root = root or said.data.root
+    elif where:
+        raise _no_split(Path(where), Path(where) / "train")
     return configuration.load(None, overrides, start)

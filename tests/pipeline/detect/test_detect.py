@@ -96,9 +96,14 @@ def test_what_was_killed_goes_on_and_ends_with_the_same(root, tiny_bundle, tmp_p
     process.wait()
     with open(out / "detections.jsonl", "a") as file:
         file.write('{"file": "59.jpg", "wid')  # what a power cut may leave
+    half = [out / "pictures" / "59.jpg.4711.part", out / "videos" / "deep" / "a.mp4.4711.part.mp4"]
+    for path in half:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
     before = len((out / "detections.jsonl").read_text().splitlines()) - 1
     done = run(root, tiny_bundle, top, "--out", out, "--json")
     assert done.returncode == 0 and json.loads(done.stdout)["skipped"] == before
+    assert not any(path.exists() for path in half)
     assert sorted(line["file"] for line in lines_of(out)) == [f"{number:02d}.jpg" for number in range(60)]
     alone = run(root, tiny_bundle, top, "--out", tmp_path / "alone", "--jobs", "1")
     assert alone.returncode == 0
@@ -225,45 +230,3 @@ def test_labels_never_cover_another_face():
     image = np.zeros((400, 400, 3), np.uint8)
     drawing.draw(image, faces, ["a", "b", "c"])
     assert image.any()
-
-
-def test_a_ray_cluster_gives_the_same_with_a_worker_killed(tiny_bundle, tmp_path, draw):
-    pytest.importorskip("ray.data")
-    from pipeline.detect.ray_cluster import Cluster
-
-    top = tmp_path / "photos"
-    top.mkdir()
-    for number in range(48):
-        cv2.imwrite(str(top / f"{number:02d}.jpg"), draw((416, 256), SQUARES, number))
-    variant = manifest.load(tiny_bundle).variants[0].name
-    items = inputs.find([str(top)], str(tmp_path / "out"))
-    killed = []
-
-    def spread(left, settings):
-        """Kill the process that sent the first result, while others are still to come."""
-        for lines in Cluster("local", 2)(left, settings):
-            if not killed:
-                done = subprocess.run(["pgrep", "-f", "ray::.*Detect"], capture_output=True, text=True)
-                mine = [int(pid) for pid in done.stdout.split() if _descends_from(int(pid), os.getpid())]
-                for pid in mine[:1]:
-                    killed.append(pid)
-                    os.kill(pid, signal.SIGKILL)
-            yield lines
-
-    summary = detect.run(items, Settings(tiny_bundle, variant, "onnxruntime", str(tmp_path / "out")), 2, spread)
-    assert summary.photographs == 48
-    detect.run(items, Settings(tiny_bundle, variant, "onnxruntime", str(tmp_path / "alone")), 1)
-    lines = [sorted(map(json.dumps, lines_of(tmp_path / name))) for name in ("out", "alone")]
-    assert lines[0] == lines[1] and killed
-
-
-def _descends_from(pid, ancestor):
-    while pid > 1:
-        if pid == ancestor:
-            return True
-        try:
-            with open(f"/proc/{pid}/stat") as file:
-                pid = int(file.read().rsplit(")", 1)[1].split()[1])
-        except OSError:
-            return False
-    return False

@@ -264,6 +264,27 @@ def test_the_config_reference_is_that_of_the_code():
     )
 
 
+@pytest.mark.parametrize(
+    "given, what_to_do",
+    [
+        ("parts/train", "--data {top}/parts"),
+        ("all", "jetmask data split {top}/all"),
+        ("labels", "jetmask data import"),
+        ("nowhere", "check the path"),
+    ],
+)
+def test_a_folder_that_is_not_split_is_told_what_it_lacks(given, what_to_do, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    split(tmp_path / "parts" / "train", 1)
+    split(tmp_path / "parts" / "val", 1)
+    split(tmp_path / "all", 1)
+    (tmp_path / "labels").mkdir()
+    with pytest.raises(BadInput) as told:
+        recipe.config([], str(tmp_path / given))
+    assert what_to_do.format(top=tmp_path) in told.value.remedy
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("package, name", [("mlflow", "MLflow"), ("wandb", "WandB")])
 def test_the_callback_of_the_guide_works_with_the_package(package, name, trained, tmp_path, monkeypatch):
     """The real package (the extra `track`) keeps each figure of a training, for classes of any name."""
