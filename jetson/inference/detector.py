@@ -66,7 +66,7 @@ def find_in(
     shown = int((best > score).sum())  # the first, for the best come first
     if not shown:
         return Faces(xyxy[:0], scores[:0])
-    kept = boxes.nms(xyxy[:shown], best[:shown], recipe["iou"], recipe["max_detections"])
+    kept = boxes.suppress(xyxy[:shown], recipe["iou"], recipe["max_detections"])
     if vote_iou is None:
         return Faces(xyxy[kept], scores[kept])
     xyxy, scores = boxes.merge(xyxy, scores, kept, vote_iou)

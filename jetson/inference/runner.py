@@ -11,7 +11,8 @@
 
 A stage runs in a thread of its own, so that the engine is busy all the time. A frame that waits for the engine is
 replaced by a newer one of its camera; of a source that is read once none is. Only where every frame counts, and the
-engine is a process of its own, is the next frame given to it ahead of its turn.
+engine is a process of its own, is the next frame given to it ahead of its turn. Where the engine would only wait (a
+camera that is slower than it), its thread does the other stages itself: to wake another one costs more than that.
 
 What is said about persons goes by the scene's time (`Frame.at`), what is said about this machine by the clock.
 """
@@ -207,6 +208,9 @@ class Runner:
         for slot in self._slots:
             self._free.put(slot)
         self._ready: Optional[_Slot] = None
+        self._idle = False  # it waits for a frame
+        self._preparing = False  # stage 1 has a frame, until it is fetched
+        self._given = self._finished = 0  # slots to stage 3, and through it
         self._infer_ended = 0.0
         self._failures = 0
         self._done: Any = queue.Queue(maxsize=_SLOTS)  # of _Slot, and None at the end
@@ -247,6 +251,11 @@ class Runner:
         self.arrange([other for other in self.views if other is not view])
         view.camera.stop()
         self._leave(view, gone=True)
+
+    @property
+    def _alone(self) -> bool:
+        """Whether the inferring thread may do all by itself."""
+        return not self._every_frame
 
     def restart(self, view: View, where: source.Source) -> None:
         """Read a camera from elsewhere, or in another way; its counts go on, its tracks do not."""
@@ -317,7 +326,7 @@ class Runner:
 
     def _wake(self) -> None:
         with self._change:
-            self._change.notify_all()
+            (self._laid_out if self._idle else self._change).notify_all()
 
     # -- stage 1 ------------------------------------------------------------------------------------------------
 
@@ -325,14 +334,22 @@ class Runner:
         """The next frame, the cameras in turn; None when the runner stops."""
         with self._change:
             while not self._stop.is_set():
-                views = self.views
-                for offset in range(len(views)):
-                    index = (self._next + offset) % len(views)
-                    frame = views[index].camera.take() if views[index].camera.fresh() else None
-                    if frame is not None:
-                        self._next = index + 1
-                        return frame
+                frame = self._newest()
+                if frame is not None:
+                    self._preparing = True
+                    return frame
                 self._change.wait(0.25)
+        return None
+
+    def _newest(self) -> Optional[Frame]:
+        """A frame that waits, the cameras in turn; the lock is held."""
+        views = self.views
+        for offset in range(len(views)):
+            index = (self._next + offset) % len(views)
+            frame = views[index].camera.take() if views[index].camera.fresh() else None
+            if frame is not None:
+                self._next = index + 1
+                return frame
         return None
 
     def _prepare(self) -> None:
@@ -342,16 +359,21 @@ class Runner:
             except queue.Empty:
                 continue
             frame = self._take()
-            while frame is not None:
-                try:
-                    self._fill(slot, frame)
-                except Exception as error:  # one odd frame must not end the loop
-                    self._note("preparing a frame", error)
-                    slot.drop()
-                    self._free.put(slot)
-                    break
+            while frame is not None and self._filled(slot, frame):
                 frame = self._offer(slot)
+            self._preparing = False
         self._wake()
+
+    def _filled(self, slot: _Slot, frame: Frame) -> bool:
+        """`_fill`, and whether it went well: one odd frame must not end the loop."""
+        try:
+            self._fill(slot, frame)
+        except Exception as error:
+            self._note("preparing a frame", error)
+            slot.drop()
+            self._free.put(slot)
+            return False
+        return True
 
     def _note(self, what: str, error: Exception) -> None:
         self.engine_errors += 1
@@ -408,7 +430,11 @@ class Runner:
                     self.beat = time.monotonic()
                     self._failures = 0
                     self._close_retired(done.work()[1].generation)
-                    self._done.put(done)
+                    if self._alone and not under_way and self._ready is None and self._given == self._finished:
+                        self._complete(done)
+                    else:
+                        self._given += 1
+                        self._done.put(done)
             if not under_way:
                 run = 0
         self._done.put(None)
@@ -443,8 +469,8 @@ class Runner:
         slot.picked = detector.pick(outputs, slot.score)
 
     def _fetch(self, under_way: Deque[_Slot]) -> Optional[_Slot]:
-        """The slot that is laid out; waits for one when nothing is under way."""
-        used = False
+        """The slot that is laid out, or one that is filled here; waits for a frame when nothing is under way."""
+        used, frame = False, None
         if self.spare is not None and not under_way:
             try:
                 used = self.spare(self._ready is None)
@@ -452,10 +478,18 @@ class Runner:
                 self.engine_error = f"trade-off sampling: {type(error).__name__}: {error}"
         with self._change:
             if self._ready is None and not used and not under_way:
+                self._idle = self._alone
                 self._laid_out.wait(0.25)
+                self._idle = False
             slot, self._ready = self._ready, None
             if slot is not None:
                 self._change.notify_all()
+            elif self._alone and not self._preparing and not self._free.empty():
+                frame = self._newest()
+        if frame is not None:
+            slot = self._free.get()
+            if not self._filled(slot, frame):
+                slot = None
         if slot is None and not under_way:
             self.beat = time.monotonic()
         return slot
@@ -491,13 +525,17 @@ class Runner:
                 continue
             if slot is None:
                 return
-            try:
-                self._publish(slot)
-            except Exception as error:  # a fault in showing one frame must not end the loop
-                self._note("finishing a frame", error)
-            finally:
-                slot.drop()
-                self._free.put(slot)
+            self._complete(slot)
+            self._finished += 1
+
+    def _complete(self, slot: _Slot) -> None:
+        try:
+            self._publish(slot)
+        except Exception as error:  # a fault in showing one frame must not end the loop
+            self._note("finishing a frame", error)
+        finally:
+            slot.drop()
+            self._free.put(slot)
 
     def _publish(self, slot: _Slot) -> None:
         frame, active, _ = slot.work()

@@ -314,8 +314,8 @@ class Session:
         owner, board = self.owner, state["board"] or {}
         names = [places.get("name", "") for places in owner.cameras]
         for camera in state["cameras"]:
-            named = camera.get("name", "") if camera.get("name", "") in names else ""
-            if any(names) and not named:
+            named = camera.get("name", "") if any(names) else ""
+            if named not in names:
                 continue  # it was renamed or is gone since this state was put together
             value = {key: camera[key] for key in ("source", "status", "now", "persons", "frozen", "dark")}
             for kind in ("lines", "zones"):  # where they are does not change; only their counts are sent

@@ -60,7 +60,7 @@ class Results(Sink):
             if face.confirmed and face.seen >= result.at:
                 self._journal.keep_crop(
                     f"{view.key}-{face.number}",
-                    face.confidence * float(face.xyxy[3] - face.xyxy[1]),
+                    face.confidence * (face.box[3] - face.box[1]),
                     functools.partial(crop, frame.image, face.xyxy),
                 )
 

@@ -270,7 +270,7 @@ class Counter:
             if seen is None:
                 seen = self._seen[track.number] = _Seen(len(self.lines))
             seen.label, seen.last = track.label, track.seen
-            left, top, right, bottom = track.xyxy.tolist()
+            left, top, right, bottom = track.box
             margin = max(MARGIN * (bottom - top), _MARGIN_PX)
             places.append((track, ((left + right) / 2, (top + bottom) / 2), margin))
         # Few persons and few lines: plain numbers are several times faster than arrays of that size.

@@ -138,17 +138,21 @@ def nms(xyxy: np.ndarray, scores: np.ndarray, iou: float, max_detections: int) -
     A box goes when its IoU with a kept one of higher score is over `iou`. Class-agnostic: a face has one class, so
     `scores` (N,) is the best class score. Equal scores keep their order.
     """
-    scores = np.asarray(scores, np.float32)
-    if scores.size == 0:
+    order = np.argsort(-np.asarray(scores, np.float32), kind="stable")
+    return order[suppress(np.asarray(xyxy, np.float32).reshape(-1, 4)[order], iou, max_detections)]
+
+
+def suppress(xyxy: np.ndarray, iou: float, max_detections: int) -> np.ndarray:
+    """`nms` of boxes that come best first, float32 (N, 4)."""
+    if not len(xyxy):
         return np.zeros(0, np.int64)
-    order = np.argsort(-scores, kind="stable")
-    xywh = np.asarray(xyxy, np.float32).reshape(-1, 4)[order]
-    xywh[:, 2:] -= xywh[:, :2]
+    xywh = xyxy.copy()
+    xywh[:, 2:] -= xyxy[:, :2]
     # OpenCV's loop is five to ten times faster than one in numpy. It gets ranks for scores: it would drop a 0; and
     # lists, which it reads five times faster than the rows of an array.
-    ranks = np.arange(len(order), 0, -1, dtype=np.float32)
+    ranks = np.arange(len(xywh), 0, -1, dtype=np.float32)
     kept = cv2.dnn.NMSBoxes(xywh.tolist(), ranks, 0.0, iou)  # type: ignore[arg-type]
-    return order[np.array(kept, np.int64).reshape(-1)[:max_detections]]
+    return np.array(kept, np.int64).reshape(-1)[:max_detections]
 
 
 def merge(xyxy: np.ndarray, scores: np.ndarray, kept: np.ndarray, iou: float) -> Tuple[np.ndarray, np.ndarray]:
