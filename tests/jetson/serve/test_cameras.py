@@ -112,7 +112,9 @@ def test_a_wrong_file_changes_nothing_and_is_told(twenty):
     state = serving.state()
     assert any("cameras.c11.fsp" in text for text in state["warnings"])
     now = twenty.cameras()
-    assert [camera["capture_pid"] for camera in now.values()] == [camera["capture_pid"] for camera in before.values()]
+    assert list(now) == list(before)
+    for name in set(now) - {"c07"}:  # the broken one is tried again and again
+        assert now[name]["capture_pid"] == before[name]["capture_pid"], name
     del twenty.file.cameras["c11"]["fsp"]
     twenty.file.write()
     wait_for(lambda: not any("fsp" in text for text in serving.state()["warnings"]), "the end of the notice")
