@@ -8,6 +8,7 @@ from jetson import cli
 
 VERBS = {
     "serve": ("jetson.serve.cli", "run the detector on a camera or a clip and serve the live page"),
+    "config": ("jetson.config.cli", "check, write or convert the file of --config"),
     "build": ("jetson.engine.cli", "build this device's TensorRT engines from a bundle"),
     "bench": ("jetson.bench.cli", "measure latency, throughput and AP of a bundle's variants on this device"),
     "verify": ("jetson.install.cli:verify", "check that a bundle is whole and unchanged"),

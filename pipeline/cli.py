@@ -22,6 +22,7 @@ VERBS = {
     "sweep": ("pipeline.sweep.cli", "search models and input sizes for the speed-accuracy front"),
     "choose": ("pipeline.choose.cli", "choose the variant for a target and a latency budget"),
     "run": ("pipeline.run", "detect on a camera or a clip here, with the live page"),
+    "config": ("jetson.config.cli", "check, write or convert the file of `run --config` and `deploy --config`"),
     "deploy": ("pipeline.deploy.cli", "bring a bundle to a Jetson and start it"),
     "first-light": ("pipeline.firstlight.cli", "try everything on a Jetson once, and bring its report home"),
     "doctor": ("pipeline.doctor", "say what this machine has, what is missing, and what to do"),

@@ -52,6 +52,15 @@ def shown(uri: str) -> str:
     return f"{scheme}://{place}"
 
 
+def names_in(uri: str) -> List[str]:
+    """The names of credentials that an address refers to.
+
+    >>> names_in("rtsp://{door}@host/a"), names_in("csi://0")
+    (['door'], [])
+    """
+    return [found.group(1) for found in _MARK.finditer(uri)]
+
+
 def has_password(uri: str) -> bool:
     """Whether user name and password stand in an address itself, and not as a {NAME}.
 

@@ -121,7 +121,7 @@ class _Yaml(_Reader):
             mark = getattr(error, "problem_mark", None)
             said = getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__
             raise self.bad(f"not YAML: {said}", mark.line + 1 if mark else 1) from error
-        except ValueError as error:  # an escape that is no character
+        except (ValueError, OverflowError) as error:  # an escape that is no character
             raise self.bad(f"not YAML: {error}", 1) from error
         return None if node is None else self._value(node, ())
 

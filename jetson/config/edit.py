@@ -64,11 +64,15 @@ def save_name(path: str, camera: str, name: str) -> None:
 
 
 class _Cut(NamedTuple):
-    """`text` takes the place of what stands from `start` to before `end`."""
+    """`text` takes the place of what stands from `start` to before `end`.
+
+    `last`: behind what others put there, as what ends a camera comes behind what ends its last section.
+    """
 
     start: int
     end: int
     text: str
+    last: bool = False
 
 
 def _sections(zones: Sequence[Dict[str, Any]]) -> Dict[str, Dict[str, Any]]:
@@ -150,7 +154,7 @@ def _yaml_after(before: bytes, path: str, cut: Any) -> bytes:
 
     mark = b"\xef\xbb\xbf" if before.startswith(b"\xef\xbb\xbf") else b""
     text = before[len(mark) :].decode("utf-8")
-    cuts = sorted(cut(text, yaml.compose(text, Loader=yaml.SafeLoader)), key=lambda one: (one.start, one.end))
+    cuts = sorted(cut(text, yaml.compose(text, Loader=yaml.SafeLoader)), key=lambda one: (one.start, one.end, one.last))
     parts, at = [], 0
     for one in cuts:
         if one.start < at:
@@ -215,11 +219,11 @@ def _inserted(text: str, key: Any, node: Any, entry: str) -> _Cut:
     """`entry` behind the last one of a camera."""
     if node.flow_style:
         end = node.end_mark.index - 1
-        return _Cut(end, end, ", " + entry)
+        return _Cut(end, end, ", " + entry, True)
     end = _line_end(text, _end(node))
     indent = " " * node.value[0][0].start_mark.column
     block = "".join(f"{indent}{line}\n" for line in entry.split("\n"))
-    return _Cut(end, end, ("" if text[end - 1 : end] == "\n" else "\n") + block)
+    return _Cut(end, end, ("" if text[end - 1 : end] == "\n" else "\n") + block, True)
 
 
 def _section_cuts(text: str, key: Any, node: Any, section: str, places: Dict[str, Any]) -> List[_Cut]:

@@ -132,7 +132,8 @@ class _Check:
         least, most = rule.get("minItems", 0), rule.get("maxItems", len(value))
         if not least <= len(value) <= most:
             wanted = f"{least}" if least == most else f"{least} to {most}"
-            raise self._bad(f"{name} has {len(value)} items, not {wanted}", keys, rule)
+            said = rule.get("description") or f"a list of {wanted}"
+            raise BadInput(f"{name} has {len(value)} items, not {wanted}", self._document.where(keys), said)
         for number, each in enumerate(value):
             if "items" in rule:
                 self.value(each, rule["items"], keys + (number,))

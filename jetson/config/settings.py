@@ -1,7 +1,6 @@
 """What the file says, as typed settings, checked: read once, by `serve`, `config check` and a deployment alike."""
 
 import os
-import re
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from jetson.capture import source
@@ -140,9 +139,17 @@ def settings_of(found: Document) -> Settings:
     if engine.variant == "default":
         engine = engine._replace(variant=None)
     if engine.governor and compare.get("variants") == "off":
-        raise BadInput("the governor goes by the measured trade-off, which is off", found.where(("engine", "governor")))
+        raise BadInput(
+            "the governor goes by the measured trade-off, which is off",
+            found.where(("engine", "governor")),
+            "compare.variants: auto",
+        )
     if compare.get("eval") and compare.get("variants") == "off":
-        raise BadInput("true AP is measured beside the trade-off, which is off", found.where(("compare", "eval")))
+        raise BadInput(
+            "true AP is measured beside the trade-off, which is off",
+            found.where(("compare", "eval")),
+            "compare.variants: auto",
+        )
     for section, keys in ((compare, ("eval",)), (events, ("file",)), (page, ("token_file", "users"))):
         section.update(_beside(section, keys, base))
     for section, key in ((events, "history"), (drift, "file")):
@@ -259,15 +266,3 @@ def _places(found: Document, keys: Path, values: Dict[str, Any]) -> Tuple[Zone, 
     if len(made) > zones.MOST:
         raise BadInput(f"too many lines and zones: {len(made)}", found.where(keys), f"at most {zones.MOST}")
     return tuple(made)
-
-
-def same_name(names: Sequence[str], wanted: str) -> Optional[int]:
-    """The position of the camera that `wanted` means: a name, or a number from 0 on as before there were names.
-
-    >>> same_name(["door", "yard"], "yard"), same_name(["door", "yard"], "0"), same_name(["door"], "7")
-    (1, 0, None)
-    """
-    if wanted in names:
-        return list(names).index(wanted)
-    number = int(wanted) if re.match(r"^[0-9]{1,3}$", wanted) else -1
-    return number if 0 <= number < len(names) else None

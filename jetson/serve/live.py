@@ -7,6 +7,7 @@ import time
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 from jetson import files
+from jetson.adapt.auto import AUTO
 from jetson.bundle import manifest
 from jetson.capture.camera import Camera
 from jetson.errors import BadInput
@@ -33,6 +34,7 @@ from jetson.serve.reload import Watch
 from jetson.serve.results import Results
 from jetson.serve.service import Service
 from jetson.serve.settings import Settings
+from jetson.serve.variant import begin
 from jetson.tracking.zones import Counter
 from jetson.web import access
 from jetson.web.history import History
@@ -132,7 +134,8 @@ class Live:
         truths = average_precision.load_split(settings.eval, classes.names) if settings.eval else []
         sources = [camera.source for camera in cameras]
         counters = [Counter(camera.settings.zones, classes.names) for camera in cameras]
-        variant = contents.variant(settings.variant)
+        if settings.variant != AUTO:
+            contents.variant(settings.variant)  # a wrong name is told before anything is opened
         front, notices = _Front(), Notices()
 
         def warn(text: str) -> None:
@@ -154,7 +157,7 @@ class Live:
         door = Door(settings.host, settings.port, front.handle, server.admit, headers).start()
         ending(door.stop)
         guard = access.Access(users, settings.allow_host, str(door.port), bool(settings.frame_ancestors))
-        detector = self._open_variant(variant, None)
+        variant, detector = begin(settings, contents, sources, self._open_variant)
         unused = self._parts.enter_context(contextlib.ExitStack())
         unused.callback(detector.close)  # until the runner has it
         score = contents.decode["score"] if settings.score is None else settings.score

@@ -7,6 +7,7 @@ import os
 import threading
 from typing import Any, List, Optional
 
+from jetson.adapt.auto import AUTO
 from jetson.bundle import manifest
 from jetson.config import settings as config
 from jetson.errors import BadInput, JetmaskError
@@ -15,6 +16,7 @@ from jetson.monitor.watchdog import say
 from jetson.serve import fromfile
 from jetson.serve.cameras import change, places_of, replace_zones
 from jetson.serve.service import Service
+from jetson.serve.variant import begin
 from jetson.tracking import zones
 from jetson.tracking.zones import Counter
 
@@ -136,7 +138,12 @@ def _bundle(service: Service, stop: threading.Event) -> None:
                 ", ".join(known.names),
                 "start the runner again: its counts begin anew then",
             )
-        variant = fresh.variant(settings.variant)
+        if settings.variant == AUTO:
+            sources = [view.camera.source for view in service.runner.views]
+            variant, unused = begin(settings, fresh, sources, service.open_variant)
+            unused.close()  # its golden inputs come first
+        else:
+            variant = fresh.variant(settings.variant)
         entries = service.comparing.choose(fresh, variant)
         golden.require(settings.bundle, variant.name, settings.runtime)
         detector = service.open_variant(variant, None)

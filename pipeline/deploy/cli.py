@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from jetson.engine import int8
 from jetson.errors import UsageError
 from jetson.install import leftovers, store
-from pipeline.deploy import fleet_cli
+from pipeline.deploy import configuration, fleet_cli
 from pipeline.deploy import options as deploy_options
 from pipeline.deploy.deployment import Deployment, parcel, say_on_stderr
 from pipeline.deploy.device_bench import parse
@@ -19,6 +19,7 @@ from pipeline.deploy.ssh import Remote
 _EXAMPLES = """examples:
   jetmask deploy jetson/models user@nano --source csi://0
   jetmask deploy jetson/models user@nano --no-container --source /dev/video0
+  jetmask deploy jetson/models user@nano --config jetmask.yaml
   jetmask deploy jetson/models user@nano --dry-run
   jetmask deploy --status user@nano          (also --list, --logs, --rollback, --prune-old 2)
   jetmask deploy facemask.tar --fleet fleet.yaml --canary 1        (also --fleet FILE with --status or --rollback)"""
@@ -52,6 +53,12 @@ def options(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="URI",
         help="what the runner watches there: csi://0, /dev/video0, rtsp://...; may be given several times",
+    )
+    add(
+        "--config",
+        metavar="FILE",
+        help="the file that says everything: cameras by name, engine, events, alerts, page (docs/configuration.md); it "
+        "is checked here and goes along",
     )
     add("--host", default=Settings.host, help="address that the live page listens on there (default: %(default)s)")
     add("--port", type=int, default=Settings.port, help="its port (default: %(default)s)")
@@ -264,6 +271,7 @@ def _summary(settings: Settings, result: dict[str, Any]) -> str:
     lines = [f"{result['target']} runs bundle {result['digest'][:16]}"]
     lines += [f"  {title:<28} {seconds:6.1f} s" for title, seconds in result["times_s"].items()]
     lines.append(f"live page there: {result['url']}")
+    settings, _ = configuration.merged(settings)
     if not settings.host.startswith("127.") and settings.host != "localhost":
         lines.append(f"its token, and an address that enters with it once: jetmask deploy --logs {result['target']}")
     else:

@@ -21,7 +21,7 @@ from jetson.engine import int8
 from jetson.errors import DeviceMismatch, JetmaskError, UsageError
 from jetson.install import installer as install
 from jetson.install import leftovers
-from pipeline.deploy import cameras, options, preflight, provision
+from pipeline.deploy import cameras, configuration, options, preflight, provision
 from pipeline.deploy import layout as device
 from pipeline.deploy.device_bench import measure, parse
 from pipeline.deploy.installed import Installed
@@ -83,6 +83,7 @@ class Deployment:
         on_stage: OnStage | None = None,
         lazy: bool = False,
     ) -> None:
+        settings, self.configuration = configuration.merged(settings)
         self.remote, self.settings, self.parcel, self.lazy, self._say = remote, settings, contents, lazy, say
         self._on_stage = on_stage or (lambda number, count, title: say(f"[{number}/{count}] {title}"))
         self.kind = service_kind(settings)
@@ -365,6 +366,7 @@ class Deployment:
             files.write_json(self.settings.measured, self.measured)
 
     def _switch(self, layout: Layout) -> None:
+        self._send_configuration(layout)
         spec = self._service(layout)
         self.switched = not (self.lazy and self._runs_already(spec))
         if not self.switched:
@@ -376,6 +378,19 @@ class Deployment:
             stdin=json.dumps(spec, indent=1) + "\n",
         )
         self.installed.switch(self.digest, path, self._say)
+
+    def _send_configuration(self, layout: Layout) -> None:
+        """The file is not written where it is already: zones may have been drawn there since."""
+        found = self.configuration
+        if found is None:
+            return
+        folder = f"{layout.state}/{configuration.FOLDER}"
+        place, part = shlex.quote(f"{folder}/{found.name}"), shlex.quote(f"{folder}/{found.name}.part")
+        self.remote.run(
+            f"mkdir -p {shlex.quote(folder)} && cat > {part} && {{ [ -e {place} ] || mv {part} {place}; }}; "
+            f"rm -f {part}; [ -s {place} ]",
+            stdin=found.text,
+        )
 
     def _clean(self) -> None:
         """The runner is healthy, so what neither it nor the way back needs may go. No reason to call this a failure."""
@@ -394,11 +409,14 @@ class Deployment:
     def _service(self, layout: Layout) -> dict[str, Any]:
         user_unit = self.kind == "systemd-user"
         extra = options.words(self.settings.serve_args, "serve-args")
-        if self.variant.name != self.contents.default_variant:
+        found = self.configuration
+        if self.variant.name != self.contents.default_variant and (found is None or self.settings.variant):
             extra = ["--variant", self.variant.name, *extra]
-        serve = device.serve_words(
-            f"{self.inside}/current", self.sources, self.settings.host, self.settings.port, extra
-        )
+        sources = self.sources
+        if found is not None:
+            sources = []
+            extra = ["--config", f"{self.inside}/{configuration.FOLDER}/{found.name}", *extra]
+        serve = device.serve_words(f"{self.inside}/current", sources, self.settings.host, self.settings.port, extra)
         return device.service(
             layout,
             "systemd" if user_unit else self.kind,
@@ -410,6 +428,7 @@ class Deployment:
             self.settings.docker,
             user_unit,
             self.settings.host,
+            self.sources,
         )
 
     def _runs_already(self, spec: dict[str, Any]) -> bool:

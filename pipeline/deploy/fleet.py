@@ -45,7 +45,7 @@ _NOT_HERE = {
     "prune_old",
     "help",
 }
-_PATHS = ("image_tar", "wheels", "key", "measured")
+_PATHS = ("config", "image_tar", "wheels", "key", "measured")
 
 
 class Host(NamedTuple):

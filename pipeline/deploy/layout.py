@@ -176,8 +176,11 @@ def serve_words(bundle: str, sources: Sequence[str], host: str, port: int, extra
     return [*words, "--host", host, "--port", str(port), "--wait-for-source", *extra]
 
 
-def unit_text(layout: Layout, start: Sequence[str], python: str, user: str | None) -> str:
-    """The systemd unit; `user` None makes it a unit of the ssh user's own systemd."""
+def unit_text(layout: Layout, start: Sequence[str], python: str, user: str | None, sources: Sequence[str] = ()) -> str:
+    """The systemd unit; `user` None makes it a unit of the ssh user's own systemd.
+
+    `sources`: what is watched, where a file says it and not the words of `start`.
+    """
     with open(os.path.join(_PACKAGE, "install", "jetmask.service"), encoding="utf-8") as file:
         text = file.read()
     code, state = (folder.replace("%", "%%") for folder in (layout.code, layout.state))
@@ -188,7 +191,7 @@ def unit_text(layout: Layout, start: Sequence[str], python: str, user: str | Non
         "PYTHON": _unit_words([python]),
         "START": _unit_words(start),
         "USER_LINES": f"User={user}\nSupplementaryGroups=video" if user else "",
-        "PRIVATE_TMP": "false" if any(word.startswith("csi:") for word in start) else "true",
+        "PRIVATE_TMP": "false" if any(word.startswith("csi:") for word in [*start, *sources]) else "true",
         "WANTED_BY": "multi-user.target" if user else "default.target",
     }
     for key, value in values.items():
@@ -227,6 +230,7 @@ def service(
     docker: str = "docker",
     user_unit: bool = False,
     host: str = "127.0.0.1",
+    sources: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The service object (see jetson/install/service.py). `run`: the words before a verb, kept for later commands too.
 
@@ -268,7 +272,7 @@ def service(
         spec["env"] = environment(layout)
     if kind == "systemd":
         spec["user"] = user_unit
-        spec["unit"] = unit_text(layout, spec["start"], python, None if user_unit else facts["user"])
+        spec["unit"] = unit_text(layout, spec["start"], python, None if user_unit else facts["user"], sources)
     return spec
 
 

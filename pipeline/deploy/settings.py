@@ -14,6 +14,7 @@ class Settings:
     """
 
     source: tuple[str, ...] = ()
+    config: str | None = None
     host: str = "127.0.0.1"
     port: int = 8080
     serve_args: str = ""

@@ -117,7 +117,7 @@ def test_the_verbs_are_those_that_the_design_names(prog, module):
     listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
     expected = {
         "jetmask": "demo data train prune export calibrate build bundle evaluate detect predict bench report sweep "
-        "choose run deploy first-light doctor",
-        "python3 -m jetson": "build serve bench verify install first-light collect doctor",
+        "choose run config deploy first-light doctor",
+        "python3 -m jetson": "build serve config bench verify install first-light collect doctor",
     }[prog]
     assert sorted(listed) == sorted(expected.split())
