@@ -12,6 +12,7 @@ import zlib
 from collections import deque
 from typing import Any, Callable, Deque, Dict, List, Optional, Tuple, cast
 
+import cv2
 import numpy as np
 
 from jetson.capture import source
@@ -28,6 +29,7 @@ _FROZEN_BACK_OFF_S = 300.0
 _DARK = 6.0  # mean grey level
 _BUFFERS = 8
 _TRIES = 2  # of a file whose child dies at the same frame each time
+_TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
 class Frame:
@@ -68,6 +70,23 @@ class Frame:
     def wh(self) -> Tuple[int, int]:
         """(width, height) in pixels."""
         return self.image.shape[1], self.image.shape[0]
+
+    @property
+    def corner(self) -> Tuple[int, int]:
+        """(x, y) in pixels where `part` begins."""
+        roi = self.camera.source.roi
+        width, height = self.wh
+        return (0, 0) if roi is None else (min(int(roi[0] * width), width - 1), min(int(roi[1] * height), height - 1))
+
+    @property
+    def part(self) -> np.ndarray:
+        """What of the picture faces are looked for in, (h, w, 3); a view, no copy."""
+        roi = self.camera.source.roi
+        if roi is None:
+            return self.image
+        (left, top), (width, height) = self.corner, self.wh
+        right, bottom = int(np.ceil(roi[2] * width)), int(np.ceil(roi[3] * height))
+        return self.image[top : max(top + 1, bottom), left : max(left + 1, right)]
 
     def release(self) -> None:
         """The picture is no longer needed; do not touch it afterwards."""
@@ -239,6 +258,8 @@ class Camera:
 
     def _deliver(self, image: np.ndarray, stamp: Optional[Stamp], extra: Dict[str, Any], buffer: Buffer) -> None:
         arrived = time.monotonic()
+        if self.source.rotate:
+            image = cv2.rotate(image, _TURNS[self.source.rotate])
         at = self._scene_time(arrived, stamp)
         self._stamp, self._at, self._tries = stamp, at, 0
         self.second = stamp.second if stamp is not None else 0.0

@@ -25,7 +25,7 @@ _LITERAL = re.compile(r"true|false|null|-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,40})?([
 
 
 class Document(NamedTuple):
-    """The values of a file. `lines`: of each value by its path from the top, a key's own line for a mapping's values."""
+    """The values of a file. `lines`: of each value by its path from the top; of a mapping's, the line of the key."""
 
     path: str
     data: Any
@@ -198,8 +198,8 @@ class _Json(_Reader):
             return self._mapping(at + 1, keys)
         if mark == "[":
             items: List[Any] = []
-            for at in self._parts(at + 1, "]"):
-                value, self._end = self._value(at, keys + (len(items),))
+            for begin in self._parts(at + 1, "]"):
+                value, self._end = self._value(begin, keys + (len(items),))
                 items.append(value)
             return items, self._end
         if mark == '"':
@@ -240,9 +240,9 @@ class _Json(_Reader):
 
     def _mapping(self, at: int, keys: Path) -> Tuple[Dict[str, Any], int]:
         found: Dict[str, Any] = {}
-        for at in self._parts(at, "}"):
-            key, end = self._string(at)
-            line = self._line(at)
+        for begin in self._parts(at, "}"):
+            key, end = self._string(begin)
+            line = self._line(begin)
             if key in found:
                 raise self.twice(key, line, self.lines[keys + (key,)])
             end = self._skip(end)

@@ -243,8 +243,9 @@ def _section_cuts(text: str, key: Any, node: Any, section: str, places: Dict[str
         if {pair[0].value: _numbers(pair[1]) for pair in value.value} == places:
             return []
         if value.flow_style or merged or node.flow_style or len(node.value) == 1:
-            indent = "" if value.flow_style else " "
-            return [_Cut(value.start_mark.index if value.flow_style else _after_colon(text, name_node), _end(value), indent + kept)]  # fmt: skip
+            if value.flow_style:
+                return [_Cut(value.start_mark.index, _end(value), kept)]
+            return [_Cut(_after_colon(text, name_node), _end(value), " " + kept)]
         return [_Cut(_line_start(text, name_node.start_mark.index), _line_end(text, _end(value)), "")]
     cuts = []
     old = {pair[0].value: pair for pair in value.value}

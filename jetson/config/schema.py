@@ -143,9 +143,7 @@ class _Check:
         if len(value) < rule.get("minProperties", 0):
             raise self._bad(f"{name} is empty", keys, rule)
         if len(value) > rule.get("maxProperties", len(value)):
-            raise self._bad(
-                f"too many {name}: {len(value)}", keys, dict(description=f"at most {rule['maxProperties']}")
-            )
+            raise self._bad(f"too many {name}: {len(value)}", keys, {"description": f"at most {rule['maxProperties']}"})
         for key, each in value.items():
             inner = keys + (key,)
             if "propertyNames" in rule:

@@ -13,7 +13,7 @@ import os
 import re
 import socket
 import ssl
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import urlsplit
 
 from jetson import files
@@ -108,8 +108,31 @@ def read(url: Optional[str], path: Optional[str] = None, prefix: str = PREFIX) -
         return None
     values: Dict[str, Any] = dict(_DEFAULTS, **(_file(path) if path else {}))
     values.update(_address(url))
-    where = path or "--mqtt"
     values["prefix"] = _topic(prefix, "--mqtt-prefix")
+    settings = _settings(values, path or "--mqtt")
+    if path and settings.password and os.stat(path).st_mode & 0o077:
+        settings.notes.append(f"warning: others may read the password in {path}: chmod 600")
+    return settings
+
+
+def of_section(section: Mapping[str, Any], credentials: Callable[[str], Tuple[str, str]], where: str) -> Settings:
+    """The settings of a configuration's `mqtt:` (jetson.config, which has checked its keys).
+
+    `credentials(name)`: (user name, password). BadInput names `where`.
+    """
+    values: Dict[str, Any] = dict(_DEFAULTS, **section)
+    name = values.pop("credentials", "")
+    try:
+        values.update(_address(values.pop("broker")))
+        values["prefix"] = _topic(values.pop("prefix", "jetmask"), "prefix")
+        if name:
+            values["username"], values["password"] = credentials(name)
+        return _settings(values, where)
+    except UsageError as error:
+        raise BadInput(error.what, where, error.expected, error.remedy) from error
+
+
+def _settings(values: Dict[str, Any], where: str) -> Settings:
     values["discovery"] = _topic(values["discovery"], where + ", discovery") if values["discovery"] else ""
     # A level of a topic and a name for Home Assistant at once.
     values["node"] = re.sub(r"[^A-Za-z0-9_-]", "_", values["node"] or socket.gethostname().split(".")[0]) or "jetmask"
@@ -121,8 +144,6 @@ def read(url: Optional[str], path: Optional[str] = None, prefix: str = PREFIX) -
         raise BadInput("key_file without cert_file", where, "both")
     if not values["tls"] and values["password"] and not loopback(values["host"]):
         notes.append("warning: the MQTT password goes over the network unencrypted; mqtts:// would encrypt it")
-    if path and values["password"] and os.stat(path).st_mode & 0o077:
-        notes.append(f"warning: others may read the password in {path}: chmod 600")
     settings = Settings(notes=notes, **values)
     try:
         settings.context()

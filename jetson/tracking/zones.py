@@ -380,6 +380,34 @@ class Counter:
         """{"lines": [name], "zones": [name]}, in the order of `state`."""
         return {"lines": [zone.name for zone in self.lines], "zones": [zone.name for zone in self.polygons]}
 
+    def totals(self) -> Dict[str, Any]:
+        """What was counted, to be kept: {"lines": {name: {"in", "out"}}, "zones": {name: …}}, numbers by class."""
+
+        def row(counts: np.ndarray) -> Dict[str, int]:
+            return dict(zip(self.classes, (int(n) for n in counts)))
+
+        return {
+            "lines": {
+                zone.name: {"in": row(self._crossed[number, 0]), "out": row(self._crossed[number, 1])}
+                for number, zone in enumerate(self.lines)
+            },
+            "zones": {zone.name: row(self._entered[number]) for number, zone in enumerate(self.polygons)},
+        }
+
+    def restore(self, totals: Dict[str, Any]) -> None:
+        """Count on from `totals`, where there is a line or polygon of that name."""
+
+        def row(counts: Dict[str, Any]) -> List[int]:
+            return [int(counts.get(name, 0)) for name in self.classes]
+
+        for number, zone in enumerate(self.lines):
+            if zone.name in totals["lines"]:
+                known = totals["lines"][zone.name]
+                self._crossed[number] = [row(known["in"]), row(known["out"])]
+        for number, zone in enumerate(self.polygons):
+            if zone.name in totals["zones"]:
+                self._entered[number] = row(totals["zones"][zone.name])
+
     def state(self, live: bool = True) -> Dict[str, Any]:
         """{"lines": [{name, points, in, out}], "zones": [{name, points, now, entered}]}; counts by class and "total".
 

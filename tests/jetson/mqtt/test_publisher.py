@@ -17,6 +17,7 @@ import pytest
 import stand_ins
 from broker import program
 from publishing import numbers, settings
+from refusals import refused
 from serving import ROOT, Serving, wait_for
 
 from jetson.errors import BadInput, UsageError
@@ -599,42 +600,41 @@ def test_counts_are_sent_on_change_and_not_faster_than_asked(tmp_path, make_brok
 
 
 @pytest.mark.parametrize(
-    "url, words",
+    "url, names",
     [
-        ("http://broker", "not a broker's address"),
-        ("mqtt://", "not a broker's address"),
-        ("mqtt://a:99999", "not a broker's address"),
-        ("mqtt://broker/topic", "not a broker's address"),
-        ("mqtt://nano:secret@broker", "password on the command line"),
+        ("http://broker", "http://broker"),
+        ("mqtt://", "mqtt://HOST"),
+        ("mqtt://a:99999", "mqtt://HOST"),
+        ("mqtt://broker/topic", "mqtt://broker/topic"),
+        ("mqtt://nano:secret@broker", "--mqtt-config"),
     ],
 )
-def test_a_wrong_address_is_refused(tmp_path, url, words):
-    with pytest.raises(UsageError, match=words) as caught:
+def test_a_wrong_address_is_refused(tmp_path, url, names):
+    with refused(UsageError, where="--mqtt", names=names) as caught:
         settings(tmp_path, url)
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "values, words",
+    "values, names",
     [
-        ({"user_name": "x"}, "did you mean username"),
-        ({"password": "x"}, "without a username"),
-        ({"password": 7, "username": "x"}, "not a text"),
-        ({"spool_events": 7}, "100 to"),
-        ({"spool_events": "many"}, "whole number"),
-        ({"counts_every_s": True}, "a number"),
-        ({"ca_file": "nowhere.pem"}, "TLS files"),
-        ({"key_file": "x"}, "without cert_file"),
-        ({"protocol": "3.1"}, "one of auto, 5, 3.1.1"),
-        ({"protocol": 5}, "a text"),
-        ({"read_back": "no"}, "true or false"),
-        ({"read_back": 0}, "true or false"),
+        ({"user_name": "x"}, ["user_name", "username?"]),
+        ({"password": "x"}, ["password", "username"]),
+        ({"password": 7, "username": "x"}, "password"),
+        ({"spool_events": 7}, ["spool_events", "7", "100 to 10000000"]),
+        ({"spool_events": "many"}, ["spool_events", "'many'"]),
+        ({"counts_every_s": True}, ["counts_every_s", "True"]),
+        ({"ca_file": "nowhere.pem"}, ["ca_file", "PEM"]),
+        ({"key_file": "x"}, ["key_file", "cert_file"]),
+        ({"protocol": "3.1"}, ["protocol", "'3.1'", "auto, 5, 3.1.1"]),
+        ({"protocol": 5}, ["protocol", "5"]),
+        ({"read_back": "no"}, ["read_back", "'no'", "true", "false"]),
+        ({"read_back": 0}, ["read_back", "0", "true", "false"]),
     ],
 )
-def test_a_wrong_file_is_told(tmp_path, values, words):
-    with pytest.raises(BadInput) as caught:
+def test_a_wrong_file_is_told(tmp_path, values, names):
+    with refused(BadInput, where="mqtt.json", names=names):
         settings(tmp_path, "mqtts://broker", **values)
-    assert words in str(caught.value)
 
 
 def test_addresses_and_names(tmp_path):
@@ -726,6 +726,7 @@ def test_the_temperature_is_that_which_slows_the_board_down(monkeypatch):
 
     settings = types.SimpleNamespace(prefix="jetmask", node="nano", username="", tls=False)
     owner = types.SimpleNamespace(
+        cameras=[],
         settings=settings,
         boot="b",
         since="s",
