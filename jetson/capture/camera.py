@@ -206,6 +206,12 @@ class Camera:
             self._lock.notify_all()
         return frame
 
+    def drop(self, frame: Frame) -> None:
+        """Release a frame that gets no result, since a newer one is there, and count it."""
+        with self._lock:
+            self.dropped += 1
+        frame.release()
+
     # -- buffers ------------------------------------------------------------------------------------------------
 
     def _buffer(self, size: int) -> np.ndarray:
@@ -265,8 +271,7 @@ class Camera:
             old, self._latest = self._latest, frame
             self._held += 1
         if old is not None:
-            self.dropped += 1
-            old.release()
+            self.drop(old)
         self.frames += 1
         self.frame_wh = frame.wh
         if self.waiting_since is None or self.status != "live":

@@ -214,7 +214,9 @@ def read_stream(request: Dict[str, Any], room: Room) -> Read:
     """A network stream that FFmpeg reads: MJPEG over HTTP, HLS, MPEG-TS over UDP."""
     import cv2
 
-    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "fflags;nobuffer|flags;low_delay|threads;1")
+    # A stream over UDP is looked at for 5 s before its first frame unless told otherwise.
+    options = "fflags;nobuffer|flags;low_delay|threads;1|analyzeduration;1000000"
+    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", options)
     address = request["path"].replace("udp://:", "udp://@:")
     playlist = urlsplit(address).path.lower().endswith(".m3u8")
     capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG)

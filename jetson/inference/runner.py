@@ -408,6 +408,8 @@ class Runner:
                     frame = camera.take()
                     if frame is not None:
                         self._ready = None
+                        camera.drop(slot.work()[0])
+                        slot.frame = None
                         return frame
         return None
 

@@ -1,4 +1,6 @@
-"""A real RTSP camera (H.264, 640x360, 30 frames/s) at rtsp://127.0.0.1:PORT/cam, by GStreamer's own server.
+"""A real RTSP camera at rtsp://127.0.0.1:PORT/cam, by GStreamer's own server: PORT [PATTERN [WxH [FPS [CODEC]]]].
+
+Without further words H.264, 640x360, 30 frames/s; the other codec is mjpeg.
 
 /udp is the same over UDP alone, /sound has no picture.
 
@@ -15,18 +17,26 @@ gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 
-PIPELINE = (
-    "( videotestsrc is-live=true pattern={pattern} ! video/x-raw,width=640,height=360,framerate=30/1 ! "
-    "x264enc tune=zerolatency speed-preset=ultrafast bitrate=2000 key-int-max=30 ! rtph264pay name=pay0 pt=96 )"
-)
+CODECS = {
+    "h264": "x264enc tune=zerolatency speed-preset=ultrafast bitrate=2000 key-int-max=30 ! rtph264pay name=pay0 pt=96",
+    "mjpeg": "jpegenc ! rtpjpegpay name=pay0 pt=26",
+}
+
+
+def pipeline(pattern="ball", size="640x360", fps="30", codec="h264"):
+    width, height = size.split("x")
+    return (
+        f"( videotestsrc is-live=true pattern={pattern} ! "
+        f"video/x-raw,format=I420,width={width},height={height},framerate={fps}/1 ! {CODECS[codec]} )"
+    )
 
 
 SOUND = "( audiotestsrc is-live=true ! audio/x-raw,rate=8000 ! alawenc ! rtppcmapay name=pay0 pt=8 )"
 
 
-def add(server, path, pipeline, transport):
+def add(server, path, launch, transport):
     factory = GstRtspServer.RTSPMediaFactory()
-    factory.set_launch(pipeline)
+    factory.set_launch(launch)
     factory.set_shared(True)
     if transport is not None:
         factory.set_protocols(transport)
@@ -39,10 +49,10 @@ def main():
     server.set_address("127.0.0.1")
     server.set_service(sys.argv[1])
     factory = GstRtspServer.RTSPMediaFactory()
-    factory.set_launch(PIPELINE.format(pattern=sys.argv[2] if len(sys.argv) > 2 else "ball"))
+    factory.set_launch(pipeline(*sys.argv[2:]))
     factory.set_shared(True)
     server.get_mount_points().add_factory("/cam", factory)
-    add(server, "/udp", PIPELINE.format(pattern="ball"), GstRtsp.RTSPLowerTrans.UDP)
+    add(server, "/udp", pipeline(), GstRtsp.RTSPLowerTrans.UDP)
     add(server, "/sound", SOUND, None)
     for _ in range(100):
         if server.attach(None):

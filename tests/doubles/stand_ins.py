@@ -94,10 +94,10 @@ class RtspServer:
         self.uri = f"rtsp://127.0.0.1:{self._port}/cam"
         self._servers = []
 
-    def start(self):
-        """The server's process, serving."""
+    def start(self, *words):
+        """The server's process, serving; `words`: pattern, size, rate and codec (see rtsp_server.py)."""
         server = subprocess.Popen(
-            [SYSTEM_PYTHON, os.path.join(HERE, "rtsp_server.py"), str(self._port)],
+            [SYSTEM_PYTHON, os.path.join(HERE, "rtsp_server.py"), str(self._port), *words],
             env=self._env,
             stdout=subprocess.PIPE,
         )

@@ -1,6 +1,8 @@
 """Cameras in a network: each spelling of an address is read by real servers on loopback."""
 
+import contextlib
 import http.server
+import socket
 import threading
 import time
 
@@ -80,6 +82,104 @@ def test_an_address_without_a_picture_is_told(watch, mjpeg):
     cam = watch(f"http://{mjpeg}/nothing")
     wait_for(lambda: cam.status == "lost", "the notice")
     assert "no stream with a picture" in cam.last_error
+
+
+@pytest.fixture(scope="module")
+def transport_stream(tmp_path_factory):
+    """Ten seconds of MPEG-TS at 25 frames/s, as bytes; made by OpenCV's own FFmpeg."""
+    path = tmp_path_factory.mktemp("stream") / "ten.ts"
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"MPG2"), 25, (160, 120))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV's FFmpeg writes no MPEG-TS")
+    for number in range(250):
+        writer.write(np.full((120, 160, 3), number % 200, np.uint8))
+    writer.release()
+    return path.read_bytes()
+
+
+def test_hls_is_read_at_its_own_pace(watch, transport_stream, tmp_path):
+    """A live playlist (no end in it): its segments come all at once, the frames at their times."""
+    packets, length = len(transport_stream) // 188, 5
+    lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:2", "#EXT-X-MEDIA-SEQUENCE:0"]
+    for part in range(length):
+        begin, end = (188 * (packets * number // length) for number in (part, part + 1))
+        (tmp_path / f"{part}.ts").write_bytes(transport_stream[begin:end])
+        lines += ["#EXTINF:2.0,", f"{part}.ts"]
+    (tmp_path / "live.m3u8").write_text("\n".join(lines) + "\n")
+
+    class Files(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            data = (tmp_path / self.path.strip("/")).read_bytes()
+            self.send_response(200)
+            kind = "application/vnd.apple.mpegurl" if self.path.endswith("m3u8") else "video/mp2t"
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Files)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        cam = watch(f"http://127.0.0.1:{server.server_address[1]}/live.m3u8")
+        arrived = []
+
+        def enough():
+            frame = cam.take()
+            if frame is not None:
+                assert frame.wh == (160, 120)
+                arrived.append((frame.number, frame.arrived))
+                frame.release()
+            return len(arrived) > 20
+
+        wait_for(enough, f"frames: {cam.last_error}")
+        (first, began), (last, ended) = arrived[0], arrived[-1]
+        # Not before their times, counted from the first; a segment at once would be 50 frames in no time.
+        assert ended - began > 0.8 * (last - first) / 25
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("spelling", ["udp://127.0.0.1:{}", "udp://@:{}"])
+def test_mpeg_ts_over_udp_and_its_loss(watch, transport_stream, spelling):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    sending, over = threading.Event(), threading.Event()
+    sending.set()
+
+    def send():
+        chunk = 7 * 188
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+            while not over.is_set():
+                for begin in range(0, len(transport_stream), chunk):
+                    if over.is_set() or not sending.wait(0.1):
+                        continue
+                    with contextlib.suppress(OSError):  # nobody listens yet
+                        out.sendto(transport_stream[begin : begin + chunk], ("127.0.0.1", port))
+                    time.sleep(10.0 * chunk / len(transport_stream))
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    try:
+        cam = watch(spelling.format(port))
+        wait_for(lambda: cam.frames > 10, f"frames: {cam.last_error}")
+        frame = wait_for(cam.take, "a frame")
+        assert frame.wh == (160, 120) and frame.second is None
+        frame.release()
+        if "@" in spelling:
+            return
+        sending.clear()
+        wait_for(lambda: cam.status == "lost", "the notice")
+        sending.set()
+        before = cam.frames
+        wait_for(lambda: cam.frames > before + 5 and cam.status == "live", f"the picture again: {cam.last_error}")
+    finally:
+        over.set()
+        sender.join(5)
 
 
 def test_rtsp_with_sound_alone_is_told(watch, rtsp):

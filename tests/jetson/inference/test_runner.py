@@ -83,6 +83,28 @@ def test_the_end_waits_for_the_frame_in_the_engine_while_the_next_slot_is_not_ta
     assert made.results == 1
 
 
+@pytest.mark.parametrize("cameras", [1, 2])
+def test_each_frame_of_a_camera_is_a_result_or_told_as_dropped(make, monkeypatch, cameras):
+    """Frames come faster than the engine takes them; wherever one is left out, it is counted."""
+    plain = source.parse
+    monkeypatch.setattr(source, "parse", lambda uri, loop: plain(uri))  # read for ever, as a camera
+    made = make(*["synthetic://?size=160x120&fps=200"] * cameras)
+    infer = made.active.detector.engine.infer
+
+    def slow(image=None):
+        time.sleep(0.01 if made.results % 7 else 0.03)
+        return infer(image)
+
+    made.active.detector.engine.infer = slow
+    made.start()
+    wait_for(lambda: all(view.results > 20 and view.camera.dropped > 20 for view in made.views), "results")
+    for view in made.views:
+        view.camera.stop()
+    for view in made.views:
+        wait_for(lambda view=view: view.camera.held == 0, "the frames on their way")
+        assert view.camera.frames == view.results + view.camera.dropped and made.engine_errors == 0
+
+
 class NoBoard:
     def state(self):
         return {}

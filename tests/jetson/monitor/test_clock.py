@@ -51,7 +51,7 @@ def test_a_running_service_notices_and_goes_on(tiny_bundle, clip, tmp_path):
         tiny_bundle,
         clip,
         program=[FAULTY],
-        env={"FAULTY_CLOCK": "1"},
+        env={"FAULTY_CLOCK": "315360000"},
         options=["--events", str(events), "--tradeoff", "off"],
     ) as made:
         first = wait_for(lambda: [e for e in made.state()["events"] if e["kind"] == "enter"], "a person")[-1]

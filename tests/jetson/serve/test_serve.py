@@ -526,7 +526,7 @@ def test_a_process_that_was_paused_goes_on(tiny_bundle):
 
 def test_clock_jump(tiny_bundle, clip):
     """The wall clock jumps by years (as when NTP comes late after a cold start): nothing that runs goes by it."""
-    with Serving(tiny_bundle, clip, program=[FAULTY], env={"FAULTY_CLOCK": "1"}) as made:
+    with Serving(tiny_bundle, clip, program=[FAULTY], env={"FAULTY_CLOCK": "315360000"}) as made:
         made.wait_results(3)
         before = made.state()
         made.process.send_signal(signal.SIGUSR1)
