@@ -551,40 +551,40 @@ class Runner:
             self._leave(view)
             view.turn = frame.turn
         view.origin = None if frame.second is None else frame.at - frame.second
-        with view.tracking:
+        prepare_begin, prepare_end, infer_begin, infer_end = slot.times
+        with view.tracking:  # the newest result and the zones' numbers are of one frame for those who ask
             if view.gone or view.camera is not frame.camera:
                 return
             events = view.tracker.update(faces.xyxy, faces.scores, frame.at)
             tracks = view.tracker.visible(frame.at)
-            passed = view.zones.update(view.tracker.tracks, frame.wh, frame.at)
-        done = time.monotonic()
-        prepare_begin, prepare_end, infer_begin, infer_end = slot.times
-        ms = {
-            "wait": (prepare_begin - frame.arrived) * 1e3,
-            "preprocess": (prepare_end - prepare_begin) * 1e3,
-            "queue": (infer_begin - prepare_end + began - infer_end) * 1e3,
-            "infer": (infer_end - infer_begin) * 1e3,
-            "postprocess": (done - began) * 1e3,
-            "total": (done - frame.arrived) * 1e3,
-        }
+            passed = view.zones.update(view.tracker.tracks, frame.wh, frame.at, tracks)
+            done = time.monotonic()
+            ms = {
+                "wait": (prepare_begin - frame.arrived) * 1e3,
+                "preprocess": (prepare_end - prepare_begin) * 1e3,
+                "queue": (infer_begin - prepare_end + began - infer_end) * 1e3,
+                "infer": (infer_end - infer_begin) * 1e3,
+                "postprocess": (done - began) * 1e3,
+                "total": (done - frame.arrived) * 1e3,
+            }
+            result = Result(
+                view.camera.index,
+                frame.number,
+                frame.arrived,
+                frame.at,
+                done,
+                frame.wh,
+                faces,
+                tracks,
+                events,
+                passed,
+                frame.extra,
+                ms,
+                active,
+            )
+            view.latest = result
         for stage, value in ms.items():
             self.histograms[stage].add(value, done)
-        result = Result(
-            view.camera.index,
-            frame.number,
-            frame.arrived,
-            frame.at,
-            done,
-            frame.wh,
-            faces,
-            tracks,
-            events,
-            passed,
-            frame.extra,
-            ms,
-            active,
-        )
-        view.latest = result
         view.results += 1
         self.results += 1
         self.last_result = done

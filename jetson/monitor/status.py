@@ -153,19 +153,22 @@ class Status:
         return found
 
     def _camera(self, view: View, now: float) -> Dict[str, Any]:
-        camera, latest = view.camera, view.latest
+        camera = view.camera
         names = self.manifest.classes
-        # What was seen seconds ago is not what is there: counts are given only for a live picture.
-        current = (
-            latest is not None
-            and camera.status in ("live", "ended")
-            and (now - latest.done < 3.0 or camera.source.kind == "folder" or camera.status == "ended")
-        )
-        with view.tracking:
+        with view.tracking:  # numbers of the picture and of its zones are of the same frame
+            latest = view.latest
+            # What was seen seconds ago is not what is there: counts are given only for a live picture.
+            current = (
+                latest is not None
+                and camera.status in ("live", "ended")
+                and (now - latest.done < 3.0 or camera.source.kind == "folder" or camera.status == "ended")
+            )
             tracks = list(latest.tracks) if latest is not None and current else []
             totals, persons = list(view.tracker.counts), view.tracker.persons
+            places = view.zones.state(current)
         return {
             "index": view.position,
+            "key": camera.index,
             "name": view.name or str(view.position),
             "source": camera.source.label,
             "kind": camera.source.kind,
@@ -192,7 +195,7 @@ class Status:
             "now": {name: tracker.count_of(tracks, label) for label, name in enumerate(names)},
             "persons": dict(zip(names, totals), total=persons),
             "drift": self.drift.state(camera.index) if self.drift is not None else None,
-            **view.zones.state(bool(current)),
+            **places,
         }
 
     def variant(self) -> Dict[str, Any]:

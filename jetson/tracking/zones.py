@@ -241,11 +241,23 @@ class Counter:
         self._crossed = np.zeros((len(self.lines), 2, len(classes)), np.int64)
         self._entered = np.zeros((len(self.polygons), len(classes)), np.int64)
         self._present = [[0] * len(classes) for _ in self.polygons]  # replaced as a whole, for other threads
+        self._shown: Optional[Set[int]] = None  # who is in the picture; None: whoever is remembered
         self._drawn: Optional[_Drawn] = None
         self._seen: Dict[int, _Seen] = {}
 
-    def update(self, tracks: Sequence[Track], frame_wh: Tuple[int, int], now: float) -> List[ZoneEvent]:
-        """Take all tracks of the tracker after a frame of `frame_wh` pixels at `now`; what happened."""
+    def update(
+        self,
+        tracks: Sequence[Track],
+        frame_wh: Tuple[int, int],
+        now: float,
+        shown: Optional[Sequence[Track]] = None,
+    ) -> List[ZoneEvent]:
+        """Take all tracks of the tracker after a frame of `frame_wh` pixels at `now`; what happened.
+
+        `shown`: those of them that are drawn in the picture, so that its number and a polygon's agree: one who was lost
+        is remembered for seconds, to be found again without having left.
+        """
+        self._shown = None if shown is None else {track.number for track in shown}
         events: List[ZoneEvent] = []
         drawn = self._drawn
         if drawn is None or drawn.wh != frame_wh:
@@ -321,12 +333,15 @@ class Counter:
                 for old, since in sorted(was.since.items())
                 if old not in kept
             ]
+        self._shown = before._shown
         self._count_present()
         return events
 
     def _count_present(self) -> None:
         present = [[0] * len(self.classes) for _ in self.polygons]
-        for seen in self._seen.values():
+        for number, seen in self._seen.items():
+            if self._shown is not None and number not in self._shown:
+                continue
             for place in seen.since:
                 present[place][seen.label] += 1
         self._present = present

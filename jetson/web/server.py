@@ -13,9 +13,9 @@ import selectors
 import socket
 import threading
 import time
-from typing import Callable, Dict, List, Optional, Set, Tuple
+from typing import Callable, Dict, List, Optional, Set, Tuple, Union
 
-from jetson.web.http import BadRequest, Request, Response, compose, parse_request
+from jetson.web.http import BODY_BYTES, BadRequest, Request, Response, compose, parse_request
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ ONCE_S = 2.0
 CONNECTIONS = 128
 STREAMS = 32
 _QUEUED_PARTS = 64
+_SKIPPED_FROM = 20
 # s: a viewer whose network is gone says nothing, and where no picture comes nothing is sent to it either: it is asked.
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 
@@ -43,6 +44,7 @@ class _Connection:
         self.close_after = False
         self.topic = ""
         self.latest_only = False
+        self.skips = False
         self.pending: Optional[Tuple[Optional[Request], Response]] = None
         self.began = now
         self.mask = selectors.EVENT_READ
@@ -75,7 +77,7 @@ class Server:
         self._selector.register(self._bell, selectors.EVENT_READ)
         self._open: Dict[int, _Connection] = {}
         self._arrivals: List[Tuple[socket.socket, str, bytes]] = []
-        self._inbox: List[Tuple[str, bytes]] = []
+        self._inbox: List[Tuple[str, Union[bytes, Response]]] = []
         self._lock = threading.Lock()
         self._stop = False
         self.requests = self.refused = self.dropped = 0
@@ -104,8 +106,11 @@ class Server:
             sock.close()
         self._wake()
 
-    def publish(self, topic: str, part: bytes) -> None:
-        """Send one part to every stream of `topic`; callable from any thread, never waits."""
+    def publish(self, topic: str, part: Union[bytes, Response]) -> None:
+        """Send one part to every stream of `topic`; callable from any thread, never waits.
+
+        To one that waits for one body (`Response.once`), a Response is the whole answer.
+        """
         with self._lock:
             self._inbox.append((topic, part))
             del self._inbox[:-256]
@@ -216,7 +221,7 @@ class Server:
     def _serve(self, connection: _Connection) -> None:
         """Answer the request that has come in, if it is whole and the last answer is out."""
         # The next request of a pipelining client waits in the buffer, which is bounded too.
-        if (connection.out or connection.topic) and len(connection.received) > HEAD_BYTES:
+        if (connection.out or connection.topic) and len(connection.received) > HEAD_BYTES + BODY_BYTES:
             self._close(connection)
         while not connection.out and not connection.topic and connection.sock.fileno() >= 0:
             while connection.received[:2] == b"\r\n":
@@ -225,13 +230,17 @@ class Server:
             if end < 0 and len(connection.received) <= HEAD_BYTES:
                 return
             head = bytes(connection.received[:end]) if end >= 0 else b""
-            del connection.received[: end + 4 if end >= 0 else len(connection.received)]
-            self.requests += 1
+            used = end + 4 if end >= 0 else len(connection.received)
             request = None
             try:
                 if end < 0 or end > HEAD_BYTES:
                     raise BadRequest(431, "the request's head is too long")
                 request = parse_request(head, connection.peer)
+                length = int(request.headers.get("content-length", "0"))
+                if len(connection.received) < used + length:
+                    return  # the rest of its body is on the way
+                request = request._replace(body=bytes(connection.received[used : used + length]))
+                used += length
                 response = self._handle(request)
             except BadRequest as error:
                 response = Response(
@@ -244,11 +253,13 @@ class Server:
                 # What it says is for the log: it may name what a visitor should not see.
                 _log.exception("fault in the answer to %r: %s", request.path if request else "", type(error).__name__)
                 response = Response(500, b"a fault in this server; its log tells more\n")
+            del connection.received[:used]
+            self.requests += 1
             self._answer(connection, request, response)
 
     def _answer(self, connection: _Connection, request: Optional[Request], response: Response) -> None:
         stream = bool(response.topic) and request is not None and request.method == "GET"
-        if response.once and response.topic and request is not None and request.method == "GET":
+        if response.once and response.topic and request is not None and request.method != "HEAD":
             connection.topic, connection.pending = response.topic, (request, response)
             connection.deadline = time.monotonic() + ONCE_S
             return
@@ -261,10 +272,11 @@ class Server:
         connection.deadline = time.monotonic() + STALL_S
         if stream:
             connection.topic, connection.latest_only = response.topic, response.latest_only
+            connection.skips = response.skips
             self._tell(connection.topic)
         self._send(connection)
 
-    def _fulfil(self, connection: _Connection, part: Optional[bytes]) -> None:
+    def _fulfil(self, connection: _Connection, part: Union[bytes, Response, None]) -> None:
         """Give a `once` connection its body; None: there was none in time."""
         if connection.pending is None:
             return
@@ -272,6 +284,8 @@ class Server:
         connection.pending, connection.topic = None, ""
         if part is None:
             answer = Response(503, b"no picture came in time\n", headers={"Retry-After": "2"})
+        elif isinstance(part, Response):
+            answer = part
         else:
             answer = Response(response.status, part, response.kind, response.headers)
         self._answer(connection, request, answer)
@@ -320,6 +334,8 @@ class Server:
                     continue
                 if connection.latest_only and connection.out:
                     continue  # still sending the last picture: this one is skipped for this viewer
+                if isinstance(part, Response) or (connection.skips and len(connection.out) >= _SKIPPED_FROM):
+                    continue
                 if len(connection.out) > _QUEUED_PARTS:
                     self.dropped += 1
                     self._close(connection)
