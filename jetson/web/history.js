@@ -23,11 +23,11 @@ function offer(select, values) {
   for (const value of values) if (value && !known.includes(value)) select.add(new Option(select.id === "of" ? value : readable(value), value));
 }
 
-function chart(rows, per, since, until, H) {
+function chart(rows, per, since, until, W, H) {
   const step = per === "day" ? 86400 : 3600, first = Math.floor(since / step), count = Math.floor(until / step) - first + 1;
   const labels = [...new Set([...USUAL, ...rows.flatMap((row) => Object.keys(row.persons))])]
     .filter((label) => rows.some((row) => row.persons[label]));
-  const W = 900, B = 22, L = 34, most = Math.max(1, ...rows.map((row) => labels.reduce((sum, l) => sum + (row.persons[l] || 0), 0)));
+  const B = 22, L = 34, most = Math.max(1, ...rows.map((row) => labels.reduce((sum, l) => sum + (row.persons[l] || 0), 0)));
   const X = (i) => L + (W - L) * i / count, Y = (v) => 6 + (H - B - 6) * (1 - v / most);
   const total = (label) => rows.reduce((sum, row) => sum + (row.persons[label] || 0), 0);
   const everybody = labels.reduce((sum, label) => sum + total(label), 0);
@@ -56,7 +56,7 @@ function chart(rows, per, since, until, H) {
 }
 
 function draw(rows, per, since, until) {
-  const made = chart(rows, per, since, until, 220);
+  const made = chart(rows, per, since, until, $("history-chart").clientWidth || 320, 220);
   $("history-chart").replaceChildren(made.svg);
   $("key").replaceChildren(...made.labels.map((label, k) => {
     const item = make("span"), mark = make("i");
@@ -104,7 +104,8 @@ function older() {
 export function small(place, camera) {
   const until = Date.now() / 1000, since = until - 86400;
   return ask("api/v1/hours?" + new URLSearchParams({ camera, since: since.toFixed(0), until: until.toFixed(0) })).then((found) => {
-    place.replaceChildren(chart(found.rows, "hour", since, until, 130).svg);
+    place.parentElement.hidden = false;
+    place.replaceChildren(chart(found.rows, "hour", since, until, place.clientWidth || 320, 130).svg);
     return true;
   }, () => false);
 }

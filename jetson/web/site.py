@@ -6,7 +6,7 @@ Lines and zones are all that can be changed through it, by an operator alone.
 import json
 import os
 import re
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, Optional
 
 from jetson.inference.runner import View
 from jetson.monitor.journal import Journal
@@ -73,6 +73,18 @@ class Site:
         self.server = server
         self.pictures = pictures
         self.studio = studio
+        self.answers: Dict[str, Callable[[Request], Response]] = {
+            "/stream.mjpg": self._stream,
+            "/snapshot.jpg": self._snapshot,
+            "/api/state": self._state,
+            "/api/events": self._events,
+            "/metrics": self._metrics,
+            "/healthz": self._health,
+            "/api/drift": self._drift,
+            "/api/v1/pictures": self._grid,
+            "/api/v1/me": self._me,
+            "/api/v1/zones": self._zones,
+        }
         self.listened = False  # whether anybody follows the events
         self.history = history
         self.marks = marks or Marks(None, server.publish)
@@ -104,18 +116,7 @@ class Site:
             return self._change(request)
         if request.path in FILES:
             return Response(200, self._files[request.path], FILES[request.path][1])
-        answer = {
-            "/stream.mjpg": self._stream,
-            "/snapshot.jpg": self._snapshot,
-            "/api/state": self._state,
-            "/api/events": self._events,
-            "/metrics": self._metrics,
-            "/healthz": self._health,
-            "/api/drift": self._drift,
-            "/api/v1/pictures": self._grid,
-            "/api/v1/me": self._me,
-            "/api/v1/zones": self._zones,
-        }.get(request.path)
+        answer = self.answers.get(request.path)
         if answer is not None:
             return answer(request)
         if request.path.startswith("/api/v1/"):
