@@ -27,7 +27,14 @@ from jetson.web.users import OPERATOR, User
 COOKIE_S = 30 * 24 * 3600
 CODE_PATH = "/enter"
 HEALTH_PATH = "/healthz"
-_PAGES = ("/", "/history", "/alerts", "/tradeoff", "/drift", CODE_PATH)  # what a link in a message or on a dashboard may lead to
+_PAGES = (
+    "/",
+    "/history",
+    "/alerts",
+    "/tradeoff",
+    "/drift",
+    CODE_PATH,
+)  # what a link in a message or on a dashboard may lead to
 _ASKED_BY_PROGRAMS = ("/snapshot.jpg", "/stream.mjpg", "/metrics", CODE_PATH)  # told that Basic is understood, too
 _HANDED_ON = ("forwarded", "x-forwarded-for", "x-real-ip", "via")  # by a proxy, for somebody elsewhere
 _PREFIX = re.compile(r"^(/[A-Za-z0-9._~-]+)+/?$")

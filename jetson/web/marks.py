@@ -7,7 +7,7 @@ import itertools
 import json
 import queue
 import threading
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 from jetson.errors import JetmaskError
 from jetson.inference.runner import View

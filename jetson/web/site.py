@@ -13,8 +13,8 @@ from jetson.monitor.journal import Journal
 from jetson.monitor.status import Status
 from jetson.web import access, prometheus
 from jetson.web.history import History
-from jetson.web.marks import Marks
 from jetson.web.http import Request, Response
+from jetson.web.marks import Marks
 from jetson.web.picture import BOUNDARY, NEXT, Pictures, Studio, picture_part
 from jetson.web.server import Server
 
@@ -42,7 +42,7 @@ FILES = {
     "/api/v1/openapi.json": ("openapi.json", "application/json"),
 }
 # One page, which opens its tab by the address: links of before lead there.
-FILES.update({path: FILES["/"] for path in ("/history", "/alerts", "/tradeoff", "/drift")})
+FILES.update(dict.fromkeys(("/history", "/alerts", "/tradeoff", "/drift"), FILES["/"]))
 FILES.update({f"/{name}": (name, "text/javascript; charset=utf-8") for name in SCRIPTS})
 _JPEG_TYPE = "image/jpeg"
 

@@ -11,7 +11,8 @@ from serving import Serving, wait_for
 from jetson.events.store import Store
 from jetson.monitor.journal import Journal, stamp
 from jetson.monitor.status import Status
-from jetson.web import access, history, http as message, picture, server, site
+from jetson.web import access, history, picture, server, site
+from jetson.web import http as message
 
 WEB = os.path.dirname(os.path.abspath(site.__file__))
 with open(os.path.join(WEB, "openapi.json"), encoding="utf-8") as _file:
