@@ -65,6 +65,8 @@ class Writer:
         if not self._places or frame.shape != self._places[0].shape:
             return None
         room = self.room()
+        if room is None:
+            return None
         if frame is not room:
             np.copyto(room, frame)
         number, self._next = self._next, None

@@ -312,18 +312,17 @@ class Session:
 
     def _send_counts(self, state: Dict[str, Any], now: float) -> None:
         owner, board = self.owner, state["board"] or {}
-        names = [places.get("name", "") for places in owner.cameras]
+        known = {homeassistant.segment(places.get("name", ""), number) for number, places in enumerate(owner.cameras)}
         for camera in state["cameras"]:
-            named = camera.get("name", "") if camera.get("name", "") in names else ""
-            if any(names) and not named:
+            name = homeassistant.segment(camera.get("name", ""), camera["index"])
+            if name not in known:
                 continue  # it was renamed or is gone since this state was put together
             value = {key: camera[key] for key in ("source", "status", "now", "persons", "frozen", "dark")}
             for kind in ("lines", "zones"):  # where they are does not change; only their counts are sent
                 value[kind] = [
                     {key: field for key, field in place.items() if key != "points"} for place in camera.get(kind, ())
                 ]
-            name = f"camera/{homeassistant.segment(named, camera['index'])}"
-            self._send(name, value, now, {"fps": camera["result_fps"], "since": owner.since})
+            self._send(f"camera/{name}", value, now, {"fps": camera["result_fps"], "since": owner.since})
         value = {
             "status": state["health"]["status"],
             "reason": state["health"]["reason"],
