@@ -82,8 +82,8 @@ _ONCE = ("host", "content-length", "transfer-encoding", "authorization")
 def parse_request(head: bytes, peer: str = "") -> Request:
     """Parse a request's head (without the empty line). BadRequest with the status to answer.
 
-    Strict where laxness is how requests are smuggled (RFC 9112): a body only where one is expected, of a told length, no
-    folded or doubled lines that matter.
+    Strict where laxness is how requests are smuggled (RFC 9112): a body only where one is expected, of a told length,
+    no folded or doubled lines that matter.
     A header's value may hold bytes over 127 (RFC 9110, 5.5; other sites' cookies do), read as Latin-1.
     """
     lines = head.decode("latin-1").split("\r\n")

@@ -66,15 +66,18 @@ def _row(row: dict[str, Any]) -> str:
     disk = row.get("disk_free_share")
     cells = [
         ("", row["host"], row["error"].splitlines()[0] if row["error"] else ""),
-        ("", row["name"] or "-", " ".join(part for part in ((row["current"] or "")[:16], state.get("version")) if part)),
+        ("", row["name"] or "-", " ".join(filter(None, ((row["current"] or "")[:16], state.get("version"))))),
         (*health, row["service"] or ""),
-        ("warn" if cameras and live < len(cameras) else "", "-" if cameras is None else f"{live} of {len(cameras)} live",
-         row.get("state_error") or ""),
+        (
+            "warn" if cameras and live < len(cameras) else "",
+            "-" if cameras is None else f"{live} of {len(cameras)} live",
+            row.get("state_error") or "",
+        ),
         ("", "-" if share is None else f"{100 * share:.0f} %", ""),
         ("warn" if drifted else "", ", ".join(drifted) or ("-" if cameras is None else "none"), ""),
         ("bad" if disk is not None and disk < 0.1 else "", "-" if disk is None else f"{100 * disk:.0f} %", ""),
         ("", (row["previous"] or "-")[:16], ""),
-    ]  # fmt: skip
+    ]
     parts = []
     for number, (name, (kind, text, more)) in enumerate(zip(_COLUMNS, cells, strict=True)):
         tag = 'th scope="row"' if number == 0 else "td"

@@ -90,7 +90,7 @@ class Installed:
         return self.remote.run([self.settings.python, "-c", program], check=False).strip()
 
     def seen(self, service: dict[str, Any]) -> dict[str, Any]:
-        """{"state": what /api/state tells there or None, "state_error": why not, "disk_free_share": of the state's disk}.
+        """{"state": what /api/state tells or None, "state_error": why not, "disk_free_share": of the state's disk}.
 
         `service`: as in status. Nothing is asked with a token: where the page needs one, the state is not told.
         """
