@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import runpy
 
 import jsonschema
 import pytest
@@ -98,3 +99,10 @@ def test_the_description_is_well_formed():
         jsonschema.Draft202012Validator.check_schema(schema)
         assert name in json.dumps(SPEC["paths"]) or f"schemas/{name}" in json.dumps(SPEC["components"]), name
     assert SPEC["openapi"].startswith("3.1")
+
+
+def test_the_reference_is_up_to_date():
+    root = os.path.dirname(os.path.dirname(WEB))
+    done = runpy.run_path(os.path.join(root, "docs", "http_reference.py"))
+    with open(os.path.join(root, "docs", "reference", "http.md"), encoding="utf-8") as file:
+        assert done["text_of"]() == file.read(), "python docs/http_reference.py"
