@@ -7,7 +7,7 @@ import itertools
 import json
 import queue
 import threading
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from jetson.errors import JetmaskError
 from jetson.inference.runner import View
@@ -31,7 +31,7 @@ class Marks:
     def __init__(self, saver: Optional[Saver], publish: Callable[[str, Response], None]) -> None:
         self._saver = saver
         self._publish = publish
-        self._waiting = queue.Queue(_WAITING)  # type: queue.Queue[Optional[Tuple[str, View, List[Dict[str, Any]]]]]
+        self._waiting: "queue.Queue[Optional[Tuple[str, View, List[Dict[str, Any]]]]]" = queue.Queue(_WAITING)
         self._numbers = itertools.count(1)
         self._thread: Optional[threading.Thread] = None
         if saver is not None:
@@ -68,7 +68,7 @@ class Marks:
                 saver.save(view, zones)
                 answer = _told(200, camera=view.name or str(view.position), saved=len(zones))
             except JetmaskError as error:
-                more = [text for text in (error.expected, error.remedy) if text]
+                more = [str(text) for text in (error.expected, error.remedy) if text]
                 answer = _told(400, error="; ".join([str(error.what)] + more))
             except OSError as error:
                 answer = _told(507, error=f"the file cannot be written: {error.strerror}")
