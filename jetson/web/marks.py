@@ -31,7 +31,7 @@ class Marks:
     def __init__(self, saver: Optional[Saver], publish: Callable[[str, Response], None]) -> None:
         self._saver = saver
         self._publish = publish
-        self._waiting: "queue.Queue[Optional[Tuple[str, View, List[Dict[str, Any]]]]]" = queue.Queue(_WAITING)
+        self._waiting: queue.Queue[Optional[Tuple[str, View, List[Dict[str, Any]]]]] = queue.Queue(_WAITING)
         self._numbers = itertools.count(1)
         self._thread: Optional[threading.Thread] = None
         if saver is not None:
