@@ -88,15 +88,19 @@ function drawMachine(state) {
   $("board").replaceChildren(...rows.flatMap(([k, v]) => [make("dt", {}, k), make("dd", {}, v)]));
 }
 
-function drawEvents() {
+let drawn = "";
+function drawEvents() { // with the state, twice a second at most: busy cameras have dozens of events a second
+  const now = [shown, named, live.live.change].join(" ");
+  if (now === drawn) return;
+  drawn = now;
   if (shown === "cameras") events.draw($("events"), null);
   if (shown === "camera") camera.drawEvents();
 }
 
-live.on("state", (state) => { route(); draw(state); });
+live.on("state", (state) => { route(); draw(state); drawEvents(); });
 live.on("events", (news) => {
-  drawEvents();
-  for (const e of news.slice(-3)) if (e.kind === "enter" && /alert|attention/.test(e.role) && live.live.last) text("polite", e.camera + ", person " + e.person + ": " + live.called(e.label));
+  if (shown !== "camera") return; // of twenty cameras nobody could listen to it
+  for (const e of news.slice(-3)) if (e.kind === "enter" && String(e.camera) === named && /alert|attention/.test(e.role)) text("polite", "Person " + e.person + ": " + live.called(e.label));
 });
 live.on("contact", (now) => {
   if (now) { camera.look(); return; } // a stream of pictures that breaks off tells the page nothing

@@ -1,7 +1,7 @@
 // What the runner says: one stream of events feeds everything on the page.
 import { ask } from "./dom.js";
 
-export const live = { state: null, last: 0, events: [], me: { changes: false, zones_in: null } };
+export const live = { state: null, last: 0, events: [], change: 0, me: { changes: false, zones_in: null } };
 export const classes = { names: [], words: {}, roles: {}, told: 0 }; // the bundle's, from the first state on
 const MOST = 200;
 const waiting = { state: [], events: [], contact: [] };
@@ -25,8 +25,8 @@ export function take(value) {
     learnt = told;
     Object.assign(classes, { names: value.classes.filter((name) => value.roles[name] !== "ignore"), words: value.words, roles: value.roles, told: classes.told + 1 });
   }
+  add(value.events);
   tell("state", value);
-  add(value.events.filter((event) => event.number > seen));
 }
 
 function forget() { seen = 0; live.events = []; }
@@ -34,10 +34,12 @@ function forget() { seen = 0; live.events = []; }
 function add(news) {
   const fresh = news.filter((event) => event.number > seen).sort((a, b) => a.number - b.number);
   if (!fresh.length) return;
+  const first = seen === 0; // these have happened before the page was opened
   live.events.unshift(...fresh.slice().reverse());
   seen = fresh[fresh.length - 1].number;
   live.events.length = Math.min(live.events.length, MOST);
-  tell("events", fresh);
+  live.change++;
+  if (!first) tell("events", fresh);
 }
 
 function listen() {
