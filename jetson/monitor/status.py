@@ -168,6 +168,7 @@ class Status:
             places = view.zones.state(current)
         return {
             "index": view.position,
+            "key": camera.index,
             "name": view.name or str(view.position),
             "source": camera.source.label,
             "kind": camera.source.kind,

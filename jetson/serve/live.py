@@ -29,6 +29,7 @@ from jetson.serve import reload
 from jetson.serve.cameras import Watched, places_of
 from jetson.serve.comparing import Comparing
 from jetson.serve.counts import Counts, default_path
+from jetson.serve.drawn import saver_for
 from jetson.serve.progress import Progress
 from jetson.serve.reload import Watch
 from jetson.serve.results import Results
@@ -40,6 +41,7 @@ from jetson.web import access
 from jetson.web.history import History
 from jetson.web.http import Request, Response
 from jetson.web.listener import Door
+from jetson.web.marks import Marks
 from jetson.web.picture import Pictures, Studio
 from jetson.web.server import Server
 from jetson.web.site import Site
@@ -216,7 +218,9 @@ class Live:
         status = Status(contents, runner, journal, board, comparing, server, mqtt, seen, privacy, notices)
         history = History(store, server.publish)
         ending(history.close)
-        site = Site(status, journal, guard, server, pictures, studio, history)
+        marks = Marks(saver_for(settings, runner, self.changed), server.publish)
+        ending(marks.close)
+        site = Site(status, journal, guard, server, pictures, studio, history, marks)
         self._service = Service(
             settings,
             runner,

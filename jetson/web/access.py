@@ -27,8 +27,16 @@ from jetson.web.users import OPERATOR, User
 COOKIE_S = 30 * 24 * 3600
 CODE_PATH = "/enter"
 HEALTH_PATH = "/healthz"
-_PAGES = ("/", "/drift", "/history", CODE_PATH)  # what a link in a message or on a dashboard may lead to
+_PAGES = (
+    "/",
+    "/history",
+    "/alerts",
+    "/tradeoff",
+    "/drift",
+    CODE_PATH,
+)  # what a link in a message or on a dashboard may lead to
 _ASKED_BY_PROGRAMS = ("/snapshot.jpg", "/stream.mjpg", "/metrics", CODE_PATH)  # told that Basic is understood, too
+_HANDED_ON = ("forwarded", "x-forwarded-for", "x-real-ip", "via")  # by a proxy, for somebody elsewhere
 _PREFIX = re.compile(r"^(/[A-Za-z0-9._~-]+)+/?$")
 _ANCESTOR = re.compile(r"^https?://(\*\.)?[A-Za-z0-9.-]+(:\d{1,5}|:\*)?$|^https?://\[[0-9A-Fa-f:.]+\](:\d{1,5})?$")
 
@@ -95,6 +103,27 @@ class Access:
             return _unknown(request)
         if not user.may(request.path):
             return Response(403, f"the role {user.role} does not open this\n".encode())
+        return None
+
+    def refuse_change(self, request: Request) -> Optional[Response]:
+        """The refusal of a request that would change something, or None. `refuse` has let it in already.
+
+        An operator alone may; where nobody needs a token, whoever is on this machine. Another site's page is kept out
+        by more than the cookie's SameSite: what it could send without asking first (CORS) is no JSON.
+        """
+        if request.method != "GET":
+            kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if kind != "application/json":
+                return Response(415, b"a change is sent as Content-Type: application/json\n")
+            if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+                return Response(403, b"changes from other sites are not taken\n")
+        if not self.users:
+            if _is_loopback(request.peer) and not any(name in request.headers for name in _HANDED_ON):
+                return None
+            return Response(403, b"without tokens nothing can be changed from another machine: --users FILE\n")
+        user = self.user(request)
+        if user is None or user.role != OPERATOR:
+            return Response(403, b"only an operator changes something\n")
         return None
 
     def user(self, request: Request) -> Optional[User]:
@@ -263,6 +292,15 @@ def _own_names() -> FrozenSet[str]:
     except OSError:
         pass
     return frozenset(names)
+
+
+def _is_loopback(peer: str) -> bool:
+    try:
+        address = ipaddress.ip_address(peer.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def _authority(origin: str) -> str:

@@ -30,6 +30,11 @@ class History:
     def __init__(self, store: Optional[Store], publish: Callable[[str, bytes], None]) -> None:
         self.store = store
         self._publish = publish
+        self.answers = {
+            "/api/v1/events": self._events,
+            "/api/v1/events.csv": self._export,
+            "/api/v1/hours": self._hours,
+        }
         self._questions = queue.Queue(_WAITING)  # type: queue.Queue[Optional[Tuple[str, Callable[[], bytes]]]]
         self._numbers = itertools.count(1)
         self._thread = threading.Thread(target=self._run, name="history", daemon=True)
@@ -37,11 +42,7 @@ class History:
 
     def handle(self, request: Request) -> Optional[Response]:
         """The answer, or None where the path is another's."""
-        ask = {
-            "/api/v1/events": self._events,
-            "/api/v1/events.csv": self._export,
-            "/api/v1/hours": self._hours,
-        }.get(request.path)
+        ask = self.answers.get(request.path)
         if ask is None:
             return None
         if self.store is None:

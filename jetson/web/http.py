@@ -20,7 +20,7 @@ class Response:
     """What to send: a whole body, or a stream when `topic` is set (parts come through `Server.publish`).
 
     `latest_only`: a viewer who is still busy with one part misses the next (pictures). `once`: the answer's body is the
-    next part of the topic, 503 when none comes in time. `skips`: a viewer who has many parts to come misses further ones.
+    next part of the topic, 503 when none comes in time. `skips`: one who has many parts to come misses further ones.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ _ONCE = ("host", "content-length", "transfer-encoding", "authorization")
 def parse_request(head: bytes, peer: str = "") -> Request:
     """Parse a request's head (without the empty line). BadRequest with the status to answer.
 
-    Strict where laxness is how requests are smuggled (RFC 9112): a body only where one is expected and of a told length,
+    Strict where laxness is how requests are smuggled (RFC 9112): a body only where one is expected, of a told length,
     no folded or doubled lines that matter.
     A header's value may hold bytes over 127 (RFC 9110, 5.5; other sites' cookies do), read as Latin-1.
     """

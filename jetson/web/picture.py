@@ -1,5 +1,6 @@
 """What a viewer sees: boxes and names on the frame, blurred faces where asked, a card where there is no picture."""
 
+import struct
 import threading
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
@@ -15,6 +16,8 @@ from jetson.web.server import Server
 QUALITY = 80
 BLUR_SHARE = 0.6  # of the score from which a face is shown: from there on it is blurred
 MAX_SIDE = 1280
+SMALL_SIDE = 320  # px: a camera among others
+SMALL_S = 1.0
 
 
 BOUNDARY = "jetmaskframe"
@@ -25,6 +28,14 @@ def picture_part(jpeg: bytes) -> bytes:
     """One part of the MJPEG stream, with the boundary behind it: browsers show a part only when it has ended."""
     head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
     return head.encode() + jpeg + NEXT
+
+
+def small_part(camera: int, jpeg: bytes) -> bytes:
+    """One part of the stream of all cameras: its JPEG's length and its camera's `key` in the state, and the JPEG.
+
+    Both are numbers of four bytes, big-endian.
+    """
+    return struct.pack(">II", len(jpeg), camera) + jpeg
 
 
 def blur(image: np.ndarray, xyxy: np.ndarray) -> None:
@@ -47,8 +58,9 @@ def draw(
     at: float,
     scale: float = 1.0,
     classes: Classes = MASK_CLASSES,
+    named: bool = True,
 ) -> None:
-    """Draw each track's box, voted class, number and confidence in place; `scale` from frame to image pixels."""
+    """Draw each track's box and, if `named`, voted class and number in place; `scale` from frame to image pixels."""
     side = max(image.shape[:2])
     thickness = max(1, int(round(side / 420)))
     size = max(0.4, side / 1500)
@@ -57,6 +69,8 @@ def draw(
         x0, y0, x1, y1 = (int(round(v * scale)) for v in face.predict(at))
         colour = colours[face.label]
         cv2.rectangle(image, (x0, y0), (x1, y1), colour, thickness, cv2.LINE_AA)
+        if not named:
+            continue
         name = names[face.label].encode("ascii", "replace").decode()  # OpenCV's letters
         text = name
         if face.confirmed:
@@ -115,6 +129,10 @@ class Pictures:
         """The JPEG that was told last."""
         return self._newest.get(camera)
 
+    def small(self, camera: int, jpeg: bytes) -> None:
+        """A new small picture, for those who see all cameras."""
+        self._server.publish("grid", small_part(camera, jpeg))
+
     def show(self, camera: int, jpeg: bytes, marked: bool = False) -> None:
         """A new picture of a camera is encoded; `marked`: with lines and zones, which only a snapshot has."""
         if marked:
@@ -141,7 +159,7 @@ class _Film:
         self.wanted = False
         self.once = False
         self.marked = False
-        self.due = 0.0
+        self.due = self.small_due = 0.0
         self.job: Optional[Any] = None
         self.buffer: Optional[np.ndarray] = None
         self.blurred = False
@@ -175,6 +193,7 @@ class Studio:
         self._change = threading.Condition()
         self._stop = False
         self.encoded = 0
+        self._small: Optional[Callable[[int, bytes], None]] = None
         self._thread = threading.Thread(target=self._run, name="encode", daemon=True)
         self._thread.start()
 
@@ -198,6 +217,10 @@ class Studio:
         if film is not None:
             film.wanted = viewers
 
+    def want_small(self, tell: Optional[Callable[[int, bytes], None]]) -> None:
+        """Whom to tell of a small picture of each camera each second; None: nobody watches."""
+        self._small = tell
+
     def want_one(self, camera: int, marked: bool = False) -> None:
         """A single picture is asked for; `marked`: with lines and zones."""
         film = self._films.get(camera)
@@ -216,7 +239,8 @@ class Studio:
             return
         plain = film.once or (film.wanted and now >= film.due)
         marked = film.marked
-        if not (plain or marked):
+        small = self._small is not None and now >= film.small_due
+        if not (plain or marked or small):
             return
         if film.job is not None:
             return
@@ -229,8 +253,11 @@ class Studio:
             film.due = max(film.due + self._period, now - self._period)
         if marked:
             film.marked = False
+        if small:
+            # A little early is in time: of a camera of one frame a second every one is shown.
+            film.small_due = now + 0.9 * SMALL_S
         with self._change:
-            film.job = (result, plain, marked)
+            film.job = (result, plain, marked, small)
             self._change.notify()
 
     def stop(self) -> None:
@@ -255,13 +282,17 @@ class Studio:
                     film.job = None
                     continue
                 try:
-                    result, plain, marked = job
+                    result, plain, marked, small = job
                     how = (self.blurs(index), film.score)
                     if marked:
                         self._publish(index, self.render(image.copy(), result, self._places(index), *how), True)
+                    tell = self._small if small else None
+                    if tell is not None:
+                        kept = image.copy() if plain and how[0] else image  # what is blurred is blurred in place
+                        tell(index, self.render_small(kept, result, *how))
                     if plain:
                         self._publish(index, self.render(image, result, None, *how))
-                    self.encoded += plain + marked
+                    self.encoded += plain + marked + small
                 except Exception:  # whatever it was: this picture is missing, the next one comes
                     pass
                 finally:
@@ -282,11 +313,7 @@ class Studio:
 
         `blurred`, `score`: of this camera, where they are not those of all.
         """
-        if self.blurred if blurred is None else blurred:
-            # Unsure detections too, and where a face was a moment ago: better a blurred poster than a face.
-            lowest = BLUR_SHARE * (self.score if score is None else score)
-            blur(image, result.faces.xyxy[result.faces.confidence >= lowest])
-            blur(image, np.array([face.predict(result.at) for face in result.tracks]))
+        self._hide(image, result, blurred, score)
         scale = min(1.0, MAX_SIDE / max(image.shape[:2]))
         if scale < 1:
             image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -294,6 +321,23 @@ class Studio:
             overlay.draw(image, places)
         draw(image, result.tracks, result.at, scale, self.classes)
         return encode(image)
+
+    def render_small(
+        self, image: np.ndarray, result: Any, blurred: Optional[bool] = None, score: Optional[float] = None
+    ) -> bytes:
+        """The small JPEG of one result, with boxes and no words."""
+        self._hide(image, result, blurred, score)
+        scale = min(1.0, SMALL_SIDE / max(image.shape[:2]))
+        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image.copy()
+        draw(small, result.tracks, result.at, scale, self.classes, named=False)
+        return encode(small, 70)
+
+    def _hide(self, image: np.ndarray, result: Any, blurred: Optional[bool], score: Optional[float]) -> None:
+        if self.blurred if blurred is None else blurred:
+            # Unsure detections too, and where a face was a moment ago: better a blurred poster than a face.
+            lowest = BLUR_SHARE * (self.score if score is None else score)
+            blur(image, result.faces.xyxy[result.faces.confidence >= lowest])
+            blur(image, np.array([face.predict(result.at) for face in result.tracks]))
 
 
 def crop(image: np.ndarray, xyxy: np.ndarray, limit: int = 160) -> bytes:

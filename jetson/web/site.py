@@ -1,9 +1,12 @@
-"""What the server answers: the page, the pictures, the state, events, metrics, health. Nothing can be changed by it."""
+"""What the server answers: the page, the pictures, the state, events, metrics, health.
+
+Lines and zones are all that can be changed through it, by an operator alone.
+"""
 
 import json
 import os
 import re
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, Optional
 
 from jetson.inference.runner import View
 from jetson.monitor.journal import Journal
@@ -11,20 +14,36 @@ from jetson.monitor.status import Status
 from jetson.web import access, prometheus
 from jetson.web.history import History
 from jetson.web.http import Request, Response
+from jetson.web.marks import Marks
 from jetson.web.picture import BOUNDARY, NEXT, Pictures, Studio, picture_part
 from jetson.web.server import Server
 
 WEB = os.path.dirname(os.path.abspath(__file__))
+SCRIPTS = (
+    "alerts.js",
+    "camera.js",
+    "dom.js",
+    "drift.js",
+    "editor.js",
+    "events.js",
+    "grid.js",
+    "history.js",
+    "overlay.js",
+    "page.js",
+    "state.js",
+    "theme.js",
+    "tradeoff.js",
+)
 FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/views.css": ("views.css", "text/css; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
-    "/drift": ("drift.html", "text/html; charset=utf-8"),
-    "/drift.js": ("drift.js", "text/javascript; charset=utf-8"),
-    "/history": ("history.html", "text/html; charset=utf-8"),
-    "/history.js": ("history.js", "text/javascript; charset=utf-8"),
+    "/api/v1/openapi.json": ("openapi.json", "application/json"),
 }
+# One page, which opens its tab by the address: links of before lead there.
+FILES.update(dict.fromkeys(("/history", "/alerts", "/tradeoff", "/drift"), FILES["/"]))
+FILES.update({f"/{name}": (name, "text/javascript; charset=utf-8") for name in SCRIPTS})
 _JPEG_TYPE = "image/jpeg"
 
 
@@ -46,6 +65,7 @@ class Site:
         pictures: Pictures,
         studio: Studio,
         history: History,
+        marks: Optional[Marks] = None,
     ) -> None:
         self.status = status
         self.journal = journal
@@ -53,8 +73,21 @@ class Site:
         self.server = server
         self.pictures = pictures
         self.studio = studio
+        self.answers: Dict[str, Callable[[Request], Response]] = {
+            "/stream.mjpg": self._stream,
+            "/snapshot.jpg": self._snapshot,
+            "/api/state": self._state,
+            "/api/events": self._events,
+            "/metrics": self._metrics,
+            "/healthz": self._health,
+            "/api/drift": self._drift,
+            "/api/v1/pictures": self._grid,
+            "/api/v1/me": self._me,
+            "/api/v1/zones": self._zones,
+        }
         self.listened = False  # whether anybody follows the events
         self.history = history
+        self.marks = marks or Marks(None, server.publish)
         self._files: Dict[str, bytes] = {}
         for path, (name, _) in FILES.items():
             with open(os.path.join(WEB, name), "rb") as file:
@@ -68,6 +101,8 @@ class Site:
         """The server's word about how many watch."""
         if topic == "events":
             self.listened = count > 0
+        elif topic == "grid":
+            self.studio.want_small(self.pictures.small if count else None)
         elif topic.startswith("picture "):
             self.studio.want(int(topic.split()[1]), count > 0)
 
@@ -77,17 +112,11 @@ class Site:
         refusal = self.guard.refuse(request)
         if refusal is not None:
             return refusal
+        if request.method in ("PUT", "POST"):
+            return self._change(request)
         if request.path in FILES:
             return Response(200, self._files[request.path], FILES[request.path][1])
-        answer = {
-            "/stream.mjpg": self._stream,
-            "/snapshot.jpg": self._snapshot,
-            "/api/state": self._state,
-            "/api/events": self._events,
-            "/metrics": self._metrics,
-            "/healthz": self._health,
-            "/api/drift": self._drift,
-        }.get(request.path)
+        answer = self.answers.get(request.path)
         if answer is not None:
             return answer(request)
         if request.path.startswith("/api/v1/"):
@@ -121,6 +150,46 @@ class Site:
             topic=f"picture {camera.camera.index}",
             latest_only=True,
         )
+
+    def _grid(self, request: Request) -> Response:
+        """A small picture of every camera each second, all in one answer: a browser asks a server six at a time."""
+        headers = {"X-Accel-Buffering": "no"}
+        return Response(200, b"", "application/x-jetmask-pictures", headers, topic="grid", skips=True)
+
+    def _me(self, request: Request) -> Response:
+        user = self.guard.user(request) if self.guard.users else None
+        refusal = self.guard.refuse_change(request)
+        told = {
+            "user": user.name if user else None,
+            "role": user.role if user else None,
+            "changes": refusal is None and self.marks.kept_in is not None,
+            "zones_in": self.marks.kept_in,
+        }
+        return Response(200, json.dumps(told).encode(), "application/json")
+
+    def _zones(self, request: Request) -> Response:
+        camera = self._camera(request)
+        if camera is None:
+            return _wrong(404, "there is no such camera")
+        state = camera.zones.state()
+        zones = [
+            {"kind": kind, "name": one["name"], "points": one["points"]}
+            for kind, places in (("line", state["lines"]), ("zone", state["zones"]))
+            for one in places
+        ]
+        told = {"camera": camera.name or str(camera.position), "zones": zones, "zones_in": self.marks.kept_in}
+        return Response(200, json.dumps(told).encode(), "application/json")
+
+    def _change(self, request: Request) -> Response:
+        if (request.method, request.path) != ("PUT", "/api/v1/zones"):
+            return Response(405, b"this cannot be changed\n", headers={"Allow": "GET, HEAD"})
+        refusal = self.guard.refuse_change(request)
+        if refusal is not None:
+            return refusal
+        camera = self._camera(request)
+        if camera is None or "camera" not in request.query:
+            return _wrong(404, "there is no such camera: ?camera=NAME")
+        return self.marks.put(camera, request.body)
 
     def _card(self, view: View) -> Optional[bytes]:
         """The picture that says that there is none, while that is so."""
@@ -171,3 +240,7 @@ class Site:
         if data is None:
             return Response(404, b"no picture is kept (they are off unless --keep-crops is given)\n")
         return Response(200, data, _JPEG_TYPE)
+
+
+def _wrong(status: int, text: str) -> Response:
+    return Response(status, json.dumps({"error": text}).encode() + b"\n", "application/json")

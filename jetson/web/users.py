@@ -18,7 +18,7 @@ _SCRAPED: FrozenSet[str] = frozenset(("/metrics",))
 
 
 class User(NamedTuple):
-    """`role`: operator: everything; viewer: all but the kept pictures of persons; scraper: /metrics alone."""
+    """`role`: operator: everything; viewer: all but changes and the kept pictures of persons; scraper: /metrics."""
 
     name: str
     role: str

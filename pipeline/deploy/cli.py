@@ -163,6 +163,8 @@ def _fleet_settings(args: argparse.Namespace) -> fleet_cli.FleetSettings:
         args.at_once,
         args.keep,
         args.skip_unreachable,
+        args.html,
+        args.every,
         settings_of(args),
     )
 

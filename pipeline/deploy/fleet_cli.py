@@ -1,8 +1,10 @@
 """`jetmask deploy --fleet fleet.yaml`: a rollout over many devices, what they run, and the way back."""
 
 import argparse
+import functools
 import json
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from jetson.cli import table
 from jetson.errors import JetmaskError, UsageError
 from jetson.install import installer as install
 from pipeline.deploy import fleet as fleet_of
+from pipeline.deploy import fleet_page
 from pipeline.deploy import journal as journal_of
 from pipeline.deploy import options as deploy_options
 from pipeline.deploy import rollout as rollout_of
@@ -53,12 +56,15 @@ def options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="a device that cannot be reached is left out: no failure, while another one can",
     )
+    add("--html", metavar="FILE", help="with --status: write what is told as a page, too, with cameras and disk")
+    add("--every", type=float, metavar="S", help="with --html: ask and write again every S seconds, until Ctrl-C")
 
 
 @dataclass(frozen=True)
 class FleetSettings:
     """What is asked of a fleet. `path`: its file; `words`: what stands on the command line beside options, the bundle
-    where the file names none; `canary_watch`: seconds; `each`: what holds for every device that does not say otherwise.
+    where the file names none; `canary_watch`: seconds; `html`: where the state is
+    written as a page, `every` so many seconds again; `each`: what holds for every device that does not say otherwise.
     """
 
     path: str
@@ -72,6 +78,8 @@ class FleetSettings:
     at_once: int = 4
     keep: bool = False
     skip_unreachable: bool = False
+    html: str | None = None
+    every: float | None = None
     each: Settings = field(default_factory=Settings)
 
 
@@ -81,6 +89,10 @@ def run(settings: FleetSettings, options_of_deploy: Options) -> int:
         raise UsageError("--canary and --canary-watch are from 0, --at-once from 1", "--fleet")
     if settings.dry_run and (settings.status or settings.rollback):
         raise UsageError("--dry-run shows the commands of a deployment only", "--status, --rollback")
+    if (settings.html and not settings.status) or (settings.every is not None and not settings.html):
+        raise UsageError("--html goes with --status, and --every with --html", "--html, --every")
+    if settings.every is not None and not 5 <= settings.every <= 86400:
+        raise UsageError(f"not a time between two rounds: {settings.every:g}", "--every", "5 to 86400 seconds")
     fleet = fleet_of.read(settings.path, options_of_deploy, settings.each)
     for host in fleet.hosts:  # nothing begins while one of them cannot be right
         try:
@@ -96,6 +108,10 @@ def run(settings: FleetSettings, options_of_deploy: Options) -> int:
         return _show(fleet, settings)
     if settings.status:
         _no_words(settings)
+        while settings.every:
+            began = time.monotonic()
+            _status(fleet, settings)
+            time.sleep(max(0.0, settings.every - (time.monotonic() - began)))
         return _status(fleet, settings)
     with files.lock(journal_of.path_of(fleet.path) + ".lock", wait=False):
         journal = Journal(fleet.path)
@@ -257,7 +273,10 @@ def _verdict(rollout: Rollout, results: list[dict[str, Any]]) -> str:
 def _status(fleet: Fleet, settings: FleetSettings) -> int:
     """What every device runs: 0 where all are healthy, 3 where one was not reached, else 1."""
     with ThreadPoolExecutor(settings.at_once) as pool:
-        rows = list(pool.map(_ask, fleet.hosts))
+        rows = list(pool.map(functools.partial(_ask, more=bool(settings.html)), fleet.hosts))
+    if settings.html:
+        at = time.strftime("%Y-%m-%d %H:%M:%S %Z")
+        files.write_text(settings.html, fleet_page.page(rows, fleet.path, at, settings.every))
     if settings.json:
         print(json.dumps({"hosts": rows}, indent=1))
     else:
@@ -281,7 +300,8 @@ def _status(fleet: Fleet, settings: FleetSettings) -> int:
     return 0 if all(row["healthy"] for row in rows) else 1
 
 
-def _ask(host: Host) -> dict[str, Any]:
+def _ask(host: Host, more: bool = False) -> dict[str, Any]:
+    """What one device tells; `more`: its cameras and its disk, too."""
     row: dict[str, Any] = {
         "host": host.name,
         "reached": True,
@@ -310,6 +330,8 @@ def _ask(host: Host) -> dict[str, Any]:
             )
             if found["service"] is not None:
                 row.update(service=found["service"]["kind"], healthy=bool(installed.health(found["service"])))
+                if more:
+                    row.update(installed.seen(found["service"]))
     except Unreachable as error:
         row.update(reached=False, error=str(error.what))
     except JetmaskError as error:

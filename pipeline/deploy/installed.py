@@ -1,5 +1,6 @@
 """What is installed on a device, asked and changed over ssh through the device's own `python3 -m jetson install`."""
 
+import json
 import os
 import shlex
 import time
@@ -87,6 +88,28 @@ class Installed:
             "print(a.read().decode() if a.status == 200 else '')"
         )
         return self.remote.run([self.settings.python, "-c", program], check=False).strip()
+
+    def seen(self, service: dict[str, Any]) -> dict[str, Any]:
+        """{"state": what /api/state tells or None, "state_error": why not, "disk_free_share": of the state's disk}.
+
+        `service`: as in status. Nothing is asked with a token: where the page needs one, the state is not told.
+        """
+        where = urllib.parse.urlsplit(service["url"])
+        program = (
+            "import http.client as h, json, os; d = os.statvfs("
+            f"{self.settings.state!r}); c = h.HTTPConnection({where.hostname!r}, {where.port or 80}, timeout=4)\n"
+            "c.request('GET', '/api/state'); a = c.getresponse(); t = a.read().decode()\n"
+            "print(json.dumps({'status': a.status, 'text': t if a.status == 200 else '', "
+            "'free': d.f_bavail / max(1, d.f_blocks)}))"
+        )
+        try:
+            told = json.loads(self.remote.run([self.settings.python, "-c", program], check=False).strip() or "{}")
+            state = json.loads(told["text"]) if told.get("text") else None
+        except (ValueError, KeyError):
+            told, state = {}, None
+        status = told.get("status")
+        error = None if state else "its page needs a token" if status == 401 else "its state was not told"
+        return {"state": state, "state_error": error, "disk_free_share": told.get("free")}
 
     def switch(self, digest: str, service: str | None, say: Callable[[str], None]) -> None:
         """Switch to an installed bundle and wait until it has been watched; JetmaskError where the device went back.

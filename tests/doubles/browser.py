@@ -74,10 +74,12 @@ class Browser:
             {
                 "id": self._number,
                 "method": "Runtime.evaluate",
-                "params": {"expression": expression, "returnByValue": True},
+                "params": {"expression": expression, "returnByValue": True, "awaitPromise": True},
             }
         ).encode()
-        size = bytes((128 | len(text),)) if len(text) < 126 else b"\xfe" + struct.pack(">H", len(text))
+        size = bytes((128 | len(text),)) if len(text) < 126 else b"\xfe" + struct.pack(">H", len(text) & 0xFFFF)
+        if len(text) > 0xFFFF:
+            size = b"\xff" + struct.pack(">Q", len(text))
         self._sock.sendall(b"\x81" + size + bytes(4) + text)  # RFC 6455; a mask of zeros changes nothing
         while True:
             length = self._read(2)[1]

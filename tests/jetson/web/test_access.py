@@ -313,3 +313,32 @@ def test_the_code_of_a_start_cannot_be_guessed():
     codes = [Access([OWNER]).code for _ in range(3)]
     assert [len(base64.urlsafe_b64decode(code + "==")) for code in codes] == [16, 16, 16] and len(set(codes)) == 3
     assert Access().code == ""
+
+
+def change(guard, peer="127.0.0.1", **headers):
+    headers.setdefault("content-type", "application/json")
+    refusal = guard.refuse_change(request(method="PUT", **headers)._replace(peer=peer))
+    return refusal.status if refusal is not None else 200
+
+
+@pytest.mark.parametrize(
+    "peer, headers, code",
+    [
+        ("127.0.0.1", {}, 200),
+        ("::1", {}, 200),
+        ("::ffff:127.0.0.1", {}, 200),
+        ("192.168.1.9", {}, 403),
+        ("fe80::1%eth0", {}, 403),
+        ("127.0.0.1", {"x_forwarded_for": "192.168.1.9"}, 403),
+        ("127.0.0.1", {"sec_fetch_site": "cross-site"}, 403),
+    ],
+)
+def test_without_tokens_only_this_machine_changes_something(peer, headers, code):
+    assert change(Access(), peer, **headers) == code
+
+
+def test_of_users_an_operator_alone_changes_something():
+    guard = Access([OWNER, GUEST])
+    assert change(guard, authorization="Bearer " + OWNER.token) == 200
+    assert change(guard, authorization="Bearer " + GUEST.token) == 403
+    assert change(guard) == 403

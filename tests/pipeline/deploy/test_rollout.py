@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -197,12 +198,16 @@ def test_four_devices(four, bundles):
     assert done.returncode == 2 and "no rollout over this fleet" in done.stderr
 
 
-def test_an_unreachable_device_is_a_failure_unless_it_may_be_skipped(four, bundles):
+def test_an_unreachable_device_is_a_failure_unless_it_may_be_skipped(four, bundles, tmp_path):
     lost = four.devices["d01"].sshd
     lost.close()
     try:
         before = four.runners()
-        done = four.deploy("--status", "--json")
+        page = tmp_path / "fleet.html"
+        done = four.deploy("--status", "--json", "--html", str(page))
+        text = page.read_text()
+        assert "3 of 4 devices healthy" in text and text.count("not reached") == 1 and "disk free" in text
+        assert re.search(r'data-name="disk free" class="\w*"><span>\d+ %', text)
         rows = {row["host"]: row for row in json.loads(done.stdout)["hosts"]}
         assert done.returncode == 3 and rows["d01"]["reached"] is False and rows["d02"]["healthy"] is True
         done = four.deploy(bundles["two"][0], "--canary-watch", "0", "--json")
