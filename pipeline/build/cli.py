@@ -112,7 +112,7 @@ def command(args: argparse.Namespace) -> int:
     if args.print_trtexec:
         lines = trtexec.lines(settings, device)
         if args.json:
-            findings = [line[len("# mind: ") :] for line in lines if line.startswith("# mind: ")]
+            findings = [line[len("# note: ") :] for line in lines if line.startswith("# note: ")]
             print(json.dumps({"commands": [line for line in lines if line[0] != "#"], "findings": findings}))
         else:
             print("\n".join(lines))

@@ -153,7 +153,7 @@ def explain(choice: Choice, candidates: Sequence[Candidate], limits: Limits) -> 
         )
     if best.high_ms is not None and limits.max_ms is not None and best.high_ms > limits.max_ms:
         lines.append(
-            f"mind: 9 of 10 such predictions hold within {best.high_ms:.1f} ms, which is over the limit; "
+            f"note: 9 of 10 such predictions hold within {best.high_ms:.1f} ms, which is over the limit; "
             "--sure chooses by that bound"
         )
     return "\n".join(lines)

@@ -16,7 +16,7 @@ from jetson.synthetic import scene
 from pipeline.data import check, layout
 from pipeline.data.classes import CLASSES
 
-LICENSE = {"id": 1, "name": "none needed: drawn by jetmask, no photograph", "url": ""}
+LICENSE = {"id": 1, "name": "none needed: drawn by jetmask, not a photograph", "url": ""}
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def write(
     files.write_text(
         str(folder / "annotations.json"),
         layout.document(
-            entries, [LICENSE], f"{images} drawn scenes, seed {seed}; a figure measured here is about drawings"
+            entries, [LICENSE], f"{images} drawn scenes, seed {seed}; figures measured on them hold for drawings only"
         ),
     )
     return entries

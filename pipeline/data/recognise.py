@@ -24,7 +24,7 @@ READS = {
     "createml": "CreateML json",
     "voc": "Pascal VOC xml (<annotation>)",
     "tfcsv": "TensorFlow csv (filename, class, xmin, ymin, xmax, ymax)",
-    "kitti": "KITTI or TAO txt (15 words a line)",
+    "kitti": "KITTI or TAO txt (15 words per line)",
     "yolo": "YOLO txt (class x y width height) with data.yaml, classes.txt or obj.names",
 }
 _NO_LABELS = re.compile(
@@ -170,7 +170,7 @@ def _sets(source: Source, paths: list[Path]) -> list[Path]:
     if len(sets) > 1:
         shown = ", ".join(source.shown(folder) for folder in sets)
         raise BadInput(
-            "these are the folders of several data sets",
+            "the folder holds several data sets",
             f"{root}: {shown}",
             "one data set",
             f"import each: `jetmask data import {sets[0]} OUT/{sets[0].name}`; train/ and val/ of this layout need no "
@@ -198,12 +198,12 @@ def _unknown(source: Source) -> BadInput:
         start = " ".join(textfile.head(others[0], 200).split())[:80]
         seen += f"; {source.shown(others[0])} begins with {start!r}"
     if any(p.suffix.lower() in (".zip", ".tar", ".gz", ".7z", ".rar") for p in files):
-        seen += "; an archive is to be unpacked first"
+        seen += "; unpack archives first"
     if any(".tfrecord" in p.name.lower() or p.suffix.lower() in (".record", ".parquet", ".arrow") for p in files):
-        seen += "; records are not read: export them again in one of these formats"
+        seen += "; TFRecord files are not supported: export the labels again in one of these formats"
     return BadInput(
         f"no labels found (seen: {seen})",
         source.path,
         "one of " + "; ".join(READS.values()),
-        "name the format with --format, or the label file itself",
+        "give the format with --format, or the path of the label file itself",
     )

@@ -69,7 +69,7 @@ def split(
     total = sum(shares.values())
     if not shares or not 0 < total < math.inf or min(shares.values()) < 0:  # NaN is neither
         raise UsageError(
-            "the shares of the parts", None, "positive numbers, for instance --train 0.8 --val 0.1 --test 0.1"
+            "wrong shares of the parts", None, "positive numbers, for instance --train 0.8 --val 0.1 --test 0.1"
         )
     if not -(2**63) <= seed < 2**63:
         raise UsageError(f"--seed {seed}", "--seed", "a number of 64 bits")
@@ -127,5 +127,5 @@ def run(settings: Settings) -> int:
         print(f"wrote {settings.out}", file=sys.stderr)
     for name, chosen in parts.items():
         if not chosen:
-            print(f"mind: {name} got no image; there are few, or they belong together", file=sys.stderr)
+            print(f"note: {name} got no image; there are too few images, or they are near-duplicates", file=sys.stderr)
     return 0

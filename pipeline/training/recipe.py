@@ -31,7 +31,7 @@ def photographs(root: str | Path, folders: Sequence[str]) -> int:
         path = Path(root) / folder / "annotations.json"
         if not path.is_file():
             raise BadInput(
-                "there is no such data folder" if not path.parent.is_dir() else "the folder has no annotations.json",
+                "the data folder does not exist" if not path.parent.is_dir() else "the folder has no annotations.json",
                 where=str(path.parent),
                 expected="a folder with images/ and annotations.json",
                 remedy="import and split your labels first: jetmask data import FOLDER DIR, jetmask data split DIR",

@@ -310,7 +310,7 @@ def test_what_lint_finds_stands_before_the_command(root, tmp_path):
     path = str(tmp_path / "m.onnx")
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7), path)
     status, out, err = jetmask(root, path, "--target", "nano", "--print-trtexec")
-    assert status == 0 and out.startswith("# mind: odd one: operator NonZero") and "--shapes" not in out, err
+    assert status == 0 and out.startswith("# note: odd one: operator NonZero") and "--shapes" not in out, err
     status, out, _ = jetmask(root, path, "--target", "nano", "--print-trtexec", "--json")
     assert status == 0 and len(json.loads(out)["findings"]) == 1
 

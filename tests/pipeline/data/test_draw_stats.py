@@ -56,7 +56,7 @@ def test_draw_refuses_what_makes_no_sense_and_leaves_nothing(words, tmp_path, ca
 def test_draw_does_not_write_over_a_folder(drawn_set, capsys):
     before = (drawn_set / "annotations.json").read_bytes()
     assert run("draw", drawn_set, "--images", 1) == UsageError.exit_code
-    assert "exists already" in capsys.readouterr().err and (drawn_set / "annotations.json").read_bytes() == before
+    assert "already exists" in capsys.readouterr().err and (drawn_set / "annotations.json").read_bytes() == before
 
 
 def test_kill_while_drawing_leaves_no_set_and_the_next_run_clears_up(tmp_path):

@@ -163,7 +163,7 @@ def test_a_busy_server_is_asked_again_and_a_refusal_is_not(server, tmp_path):
 
 
 def test_no_server_ends_with_a_clear_word(tmp_path):
-    with pytest.raises(JetmaskError, match="goes on where it broke off"):
+    with pytest.raises(JetmaskError, match="it resumes"):
         download.fetch("http://127.0.0.1:9/a.zip", tmp_path / "a.zip")
     with pytest.raises(JetmaskError, match="does not get through"):
         download.fetch("http://no-such-host.invalid/a.zip", tmp_path / "b.zip")
