@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -360,16 +360,16 @@ FAULTS: dict[str, tuple[str, Callable[[Bench], Times]]] = {
 }
 
 
-def measure(args: argparse.Namespace) -> Iterator[dict[str, object]]:
-    """A row per fault."""
+def measure(bundle: str, clip: str, tries: int, only: Sequence[str] = ()) -> Iterator[dict[str, object]]:
+    """A row per fault; `only`: those with one of these words in their name."""
     machine = board.describe()
     for fault, (since, run) in FAULTS.items():
-        if args.only and not any(word in fault for word in args.only):
+        if only and not any(word in fault for word in only):
             continue
         times = []
-        for _ in range(args.tries):
+        for _ in range(tries):
             with tempfile.TemporaryDirectory() as folder:
-                times.append(run(Bench(args.bundle, args.clip, Path(folder))))
+                times.append(run(Bench(bundle, clip, Path(folder))))
         yield {
             "date": date.today().isoformat(),
             "machine": machine["machine"],
@@ -400,7 +400,7 @@ def main() -> None:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         if fresh:
             writer.writeheader()
-        for row in measure(args):
+        for row in measure(args.bundle, args.clip, args.tries, args.only):
             writer.writerow(row)
             file.flush()
             print(

@@ -20,7 +20,7 @@ from benchmarks.readme_table import ROOT, Row, read
 from jetson.bundle import manifest
 from jetson.evaluation import average_precision
 from jetson.inference.detector import Faces, open_detector
-from pipeline.choose import cli as choose
+from pipeline.choose import candidates as sources
 from pipeline.graphs.shapes import read as read_onnx
 from pipeline.latency.cli import predict_graph
 from pipeline.report import cli as report
@@ -108,7 +108,7 @@ def predictions(contents: manifest.Manifest) -> tuple[list[dict[str, Any]], list
             continue
         found = predict_graph(read_onnx(contents.path(variant), variant.input_wh), "nano", "fp16")
         name = f"{variant.model}-{variant.input_wh[0]}x{variant.input_wh[1]}-fp16"
-        ap, _ = choose.accuracy(contents, variant, "onnxruntime")
+        ap, _ = sources.accuracy(contents, variant, "onnxruntime")
         rows.append(
             {
                 "name": name,

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from datetime import date
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -64,33 +65,49 @@ def sampler(bundle: str, contents: manifest.Manifest, variant: manifest.Variant,
     return made
 
 
+class Settings(NamedTuple):
+    """What is measured: `seconds` a run, `rounds` times; `clips` are given to the sources in turn."""
+
+    bundle: str
+    clips: Sequence[str]
+    variant: Optional[str]
+    runtime: Optional[str]
+    seconds: float
+    rounds: int
+
+
 def one_round(
-    args: argparse.Namespace, contents: manifest.Manifest, detector: Detector, frame: np.ndarray, case: str, uris: list
-) -> dict:
+    settings: Settings,
+    contents: manifest.Manifest,
+    detector: Detector,
+    frame: np.ndarray,
+    case: str,
+    uris: Sequence[str],
+) -> Dict[str, Any]:
     """Bare engine, runner, bare engine: what `end_to_end.through_runner` gives, with `bare_fps` and `ratio`."""
-    variant, runtime = contents.variant(args.variant), detector.engine.runtime
+    variant, runtime = contents.variant(settings.variant), detector.engine.runtime
     live = case.startswith("live")
-    first = end_to_end.bare(detector, frame, args.seconds / 2)
-    sampling = sampler(args.bundle, contents, variant, runtime) if "sampling" in case else None
+    first = end_to_end.bare(detector, frame, settings.seconds / 2)
+    sampling = sampler(settings.bundle, contents, variant, runtime) if "sampling" in case else None
     found = end_to_end.through_runner(
-        args.bundle, variant, runtime, uris, args.seconds, 1, not live, 30.0 if live else None, sampling
+        settings.bundle, variant, runtime, uris, settings.seconds, 1, not live, 30.0 if live else None, sampling
     )
     if sampling is not None:
         sampling.stop()
-    found["bare_fps"] = (first + end_to_end.bare(detector, frame, args.seconds / 2)) / 2
+    found["bare_fps"] = (first + end_to_end.bare(detector, frame, settings.seconds / 2)) / 2
     found["ratio"] = found["fps"] / found["bare_fps"]
     return found
 
 
-def measure(args: argparse.Namespace) -> list:
+def measure(settings: Settings) -> List[Dict[str, object]]:
     """A row per case."""
-    contents = manifest.load(args.bundle)
-    variant = contents.variant(args.variant)
-    detector = open_detector(args.bundle, variant.name, args.runtime, 1)
-    frame = frames.frames_of(args.clip[0], 2)[0]
+    contents = manifest.load(settings.bundle)
+    variant = contents.variant(settings.variant)
+    detector = open_detector(settings.bundle, variant.name, settings.runtime, 1)
+    frame = frames.frames_of(settings.clips[0], 2)[0]
     machine = board.describe()
     rows = []
-    clips = [args.clip[number % len(args.clip)] for number in range(4)]
+    clips = [settings.clips[number % len(settings.clips)] for number in range(4)]
     cases = [
         ("throughput", clips[:1]),
         ("throughput", clips),
@@ -99,9 +116,9 @@ def measure(args: argparse.Namespace) -> list:
     ]
     for case, uris in cases:
         rounds = []
-        for number in range(args.rounds):
+        for number in range(settings.rounds):
             print(f"{case}, {len(uris)} source(s), round {number + 1}", file=sys.stderr)
-            rounds.append(one_round(args, contents, detector, frame, case, uris))
+            rounds.append(one_round(settings, contents, detector, frame, case, uris))
         rounds.sort(key=lambda found: found["ratio"])
         found = rounds[len(rounds) // 2]
         total, stages = found["latency_ms"]["total"], found["latency_ms"]
@@ -129,7 +146,7 @@ def measure(args: argparse.Namespace) -> list:
                 "p99_ms": total["p99"],
                 "wait_p50_ms": stages["wait"]["p50"],
                 "infer_p50_ms": stages["infer"]["p50"],
-                "seconds": args.seconds,
+                "seconds": settings.seconds,
                 "scheduler": SCHEDULERS.get(os.sched_getscheduler(0), "other"),
             }
         )
@@ -147,7 +164,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", default=OUT)
     args = parser.parse_args()
-    rows = measure(args)
+    rows = measure(Settings(args.bundle, args.clip, args.variant, args.runtime, args.seconds, args.rounds))
     fresh = not os.path.exists(args.out)
     with open(args.out, "a", newline="") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")

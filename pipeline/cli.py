@@ -6,7 +6,7 @@ from jetson import cli
 from pipeline import tf_logging
 
 VERBS = {
-    "demo": ("pipeline.demo", "the whole way once: data, training, pruning, bundle, live run, report"),
+    "demo": ("pipeline.demo.cli", "the whole way once: data, training, pruning, bundle, live run, report"),
     "data": ("pipeline.data.cli", "import, check, split, select, prelabel and describe photographs"),
     "train": ("pipeline.training.cli", "train or fine-tune the detector"),
     "prune": ("pipeline.pruning.cli", "remove channels and fine-tune"),

@@ -19,7 +19,6 @@ def options(parser: argparse.ArgumentParser) -> None:
     add_meanings(
         parser,
         {
-            "--config": "--source URI and --bundle DIR; a run has no configuration file",
             "--model": "--bundle DIR with --variant NAME",
         },
     )

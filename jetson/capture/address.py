@@ -121,6 +121,10 @@ class Credentials:
         if os.stat(path).st_mode & 0o077:
             self.warnings.append(f"warning: others may read the passwords in {path}: chmod 600")
 
+    def pair(self, name: str) -> Tuple[str, str]:
+        """(user name, password) that are called so. BadInput for an unknown name."""
+        return self._of(name, name)
+
     def fill(self, uri: str) -> str:
         """An address with what its {NAME}s stand for, special characters escaped. BadInput for an unknown name."""
         found = _SCHEME.match(uri)

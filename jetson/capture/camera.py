@@ -12,10 +12,12 @@ import zlib
 from collections import deque
 from typing import Any, Callable, Deque, Dict, List, Optional, Tuple, cast
 
+import cv2
 import numpy as np
 
 from jetson.capture import source
-from jetson.capture.child import SOUND_ALONE, Attempt, Capture, Stamp
+from jetson.capture.child import SOUND_ALONE, Attempt, Buffer, Capture, Stamp
+from jetson.capture.shared import Lent
 
 LOST_S = 2.0
 FROZEN_S = 10.0
@@ -27,6 +29,7 @@ _FROZEN_BACK_OFF_S = 300.0
 _DARK = 6.0  # mean grey level
 _BUFFERS = 8
 _TRIES = 2  # of a file whose child dies at the same frame each time
+_TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
 class Frame:
@@ -50,7 +53,7 @@ class Frame:
         at: float,
         stamp: Optional[Stamp],
         extra: Dict[str, Any],
-        buffer: np.ndarray,
+        buffer: Buffer,
     ) -> None:
         self.camera = camera
         self.image = image
@@ -67,6 +70,23 @@ class Frame:
     def wh(self) -> Tuple[int, int]:
         """(width, height) in pixels."""
         return self.image.shape[1], self.image.shape[0]
+
+    @property
+    def corner(self) -> Tuple[int, int]:
+        """(x, y) in pixels where `part` begins."""
+        roi = self.camera.source.roi
+        width, height = self.wh
+        return (0, 0) if roi is None else (min(int(roi[0] * width), width - 1), min(int(roi[1] * height), height - 1))
+
+    @property
+    def part(self) -> np.ndarray:
+        """What of the picture faces are looked for in, (h, w, 3); a view, no copy."""
+        roi = self.camera.source.roi
+        if roi is None:
+            return self.image
+        (left, top), (width, height) = self.corner, self.wh
+        right, bottom = int(np.ceil(roi[2] * width)), int(np.ceil(roi[3] * height))
+        return self.image[top : max(top + 1, bottom), left : max(left + 1, right)]
 
     def release(self) -> None:
         """The picture is no longer needed; do not touch it afterwards."""
@@ -203,19 +223,22 @@ class Camera:
                 frame, self._latest = self._latest, None
                 self.dropped += 1
                 self._held -= 1
-                return frame._buffer
+                return cast(np.ndarray, frame._buffer)
             self._made += 1
         return np.empty(size, np.uint8)
 
     def _give_back(self, frame: Frame) -> None:
         with self._lock:
             frame._users -= 1
-            if frame._users == 0:
-                self._held -= 1
-                if len(self._free) < _BUFFERS:
-                    self._free.append(frame._buffer)
-                else:
-                    self._made -= 1
+            if frame._users:
+                return
+            self._held -= 1
+            if isinstance(frame._buffer, Lent):
+                frame._buffer.give_back()
+            elif len(self._free) < _BUFFERS:
+                self._free.append(frame._buffer)
+            else:
+                self._made -= 1
 
     def _scene_time(self, arrived: float, stamp: Optional[Stamp]) -> float:
         """When a frame was to be seen, on the axis of time.monotonic(); rises from frame to frame."""
@@ -227,8 +250,10 @@ class Camera:
             self._origin = (arrived if known is None else max(arrived, self._at + 1e-3)) - stamp.second
         return self._origin + stamp.second
 
-    def _deliver(self, image: np.ndarray, stamp: Optional[Stamp], extra: Dict[str, Any], buffer: np.ndarray) -> None:
+    def _deliver(self, image: np.ndarray, stamp: Optional[Stamp], extra: Dict[str, Any], buffer: Buffer) -> None:
         arrived = time.monotonic()
+        if self.source.rotate:
+            image = cv2.rotate(image, _TURNS[self.source.rotate])
         at = self._scene_time(arrived, stamp)
         self._stamp, self._at, self._tries = stamp, at, 0
         self.second = stamp.second if stamp is not None else 0.0
@@ -259,7 +284,7 @@ class Camera:
         if not self.source.live:
             return
         self.dark = float(frame.image[::16, ::16].mean()) < _DARK
-        crc = zlib.crc32(cast(Any, frame._buffer))
+        crc = zlib.crc32(cast(Any, frame.image))
         if crc != self._last_crc:
             if self._crc_since:
                 self.frozen, self._frozen_restarts = False, 0

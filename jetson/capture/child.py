@@ -1,4 +1,7 @@
-"""The capture process of a camera: a child that writes raw frames to a pipe and its complaints to another."""
+"""The capture process of a camera: a child that hands over raw frames, and writes its complaints to a pipe.
+
+What jetson.capture.reader reads comes through shared memory; what GStreamer reads, through a pipe.
+"""
 
 import contextlib
 import ctypes
@@ -11,11 +14,11 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from typing import IO, Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, cast
+from typing import IO, Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union, cast
 
 import numpy as np
 
-from jetson.capture import gstreamer, reader, source
+from jetson.capture import gstreamer, reader, shared, source
 from jetson.capture.address import without_credentials
 from jetson.capture.check import check
 
@@ -47,7 +50,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 SOUND_ALONE = "the address has sound but no picture: the camera's picture is at another path, see its manual"
 
-Deliver = Callable[[np.ndarray, Optional[Stamp], Dict[str, Any], np.ndarray], None]
+Buffer = Union[np.ndarray, shared.Lent]  # what a frame stands in
+Deliver = Callable[[np.ndarray, Optional[Stamp], Dict[str, Any], Buffer], None]
 
 
 def command(where: source.Source, fd: int, every_frame: bool, attempt: Attempt) -> Tuple[List[str], bool]:
@@ -71,8 +75,11 @@ def by_gstreamer(where: source.Source) -> bool:
     return where.live and where.kind != "stream" and gstreamer.have_gstreamer()
 
 
-def instructions(where: source.Source, fd: int, every_frame: bool, attempt: Attempt) -> bytes:
-    """What the child of `command` reads from its stdin. `every_frame`: as fast as they are taken (files only)."""
+def instructions(where: source.Source, fd: int, every_frame: bool, attempt: Attempt, memory: int = -1) -> bytes:
+    """What the child of `command` reads from its stdin.
+
+    `every_frame`: as fast as they are taken (files only); `memory`: the file for jetson.capture.shared, -1: none.
+    """
     if by_gstreamer(where):
         return (
             gstreamer.pipeline(where, fd, attempt.relaxed, attempt.transport).encode() if where.kind == "rtsp" else b""
@@ -88,8 +95,9 @@ def instructions(where: source.Source, fd: int, every_frame: bool, attempt: Atte
         "transport": attempt.transport,
         "pace": not (where.live or every_frame or where.fps == 0),
         "from": [attempt.turn, attempt.skip],
+        "memory": memory,
     }
-    return json.dumps(request).encode()
+    return json.dumps(request).encode() + b"\n"
 
 
 def environment() -> Dict[str, str]:
@@ -146,6 +154,8 @@ class Capture:
         self._hear = hear
         self._size: Optional[Tuple[int, int]] = None
         self._rest = b""
+        self._memory: Optional[shared.Memory] = None
+        self._delivered = 0
         framed = self._spawn(where, every_frame, attempt)
         self._poll = select.poll()
         self._poll.register(self._messages, select.POLLIN)
@@ -159,26 +169,34 @@ class Capture:
             fcntl.fcntl(self._pipe, _SET_PIPE_SIZE, 1 << 20)
         try:
             argv, framed = command(where, write_end, every_frame, attempt)
+            if framed:
+                with contextlib.suppress(OSError):  # without it, all goes through the pipe
+                    self._memory = shared.Memory()
+            memory = -1 if self._memory is None else self._memory.fd
             # A session of its own: Ctrl-C in the terminal is for the runner, which then ends its children.
             self._child = subprocess.Popen(
                 argv,
+                bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 env=environment(),
-                pass_fds=(write_end,),
+                pass_fds=(write_end,) if memory < 0 else (write_end, memory),
                 start_new_session=True,
                 # A CSI camera's is asked, also when the runner was killed: see kill().
                 preexec_fn=lambda: die_with_parent(signal.SIGINT if self._gentle else signal.SIGKILL),
             )
             told = cast(IO[bytes], self._child.stdin)
             with contextlib.suppress(OSError):  # it has died already; that is noticed where its frames are read
-                told.write(instructions(where, write_end, every_frame, attempt))
-                told.flush()
-            with contextlib.suppress(OSError):
+                told.write(instructions(where, write_end, every_frame, attempt, memory))
+            if self._memory is not None:
+                self._memory.returns_through(told)
+            else:
                 told.close()
         except BaseException:
             os.close(self._pipe)
+            if self._memory is not None:
+                self._memory.close()
             raise
         finally:
             os.close(write_end)
@@ -227,6 +245,8 @@ class Capture:
     def close(self) -> None:
         """End the child and close the pipes."""
         self.kill()
+        if self._memory is not None:
+            self._memory.close()
         os.close(self._pipe)
         self._said.close()
 
@@ -266,8 +286,9 @@ class Capture:
                 return None
             if count == 0:
                 return self._ending()
+            before = self._delivered
             self._want = want[count:] if count < len(want) else next(self._frames)
-            if count == len(want) and count > reader.HEADER.size:
+            if self._delivered != before:
                 return None
         return None
 
@@ -317,22 +338,30 @@ class Capture:
                 if stride == width * 3
                 else np.ascontiguousarray(buffer.reshape(height, stride)[:, : width * 3]).reshape(height, width, 3)
             )
+            self._delivered += 1
             self._deliver(image, None, {}, buffer)
 
     def _framed(self) -> Iterator[memoryview]:
         header = bytearray(reader.HEADER.size)
         while True:
             yield memoryview(header)
-            magic, width, height, text_size, number, turn, second = reader.HEADER.unpack(header)
+            magic, width, height, text_size, number, turn, second, place = reader.HEADER.unpack(header)
             if magic != reader.MAGIC or not 0 < width * height <= reader.MAX_PIXELS or text_size > 1 << 20:
                 raise ValueError("the capture process wrote nonsense")
-            text = bytearray(text_size)
+            extra: Dict[str, Any] = {}
             if text_size:
+                text = bytearray(text_size)
                 yield memoryview(text)
+                extra = json.loads(bytes(text).decode())
+            stamp = None if self._live else Stamp(turn, number, second)
+            if place >= 0 and self._memory is not None:
+                image, lent = self._memory.frame(place, width, height)
+                self._delivered += 1
+                self._deliver(image, stamp, extra, lent)
+                continue
             buffer = self._buffer(width * height * 3)
             yield memoryview(cast(Any, buffer))
-            extra = json.loads(bytes(text).decode()) if text_size else {}
-            stamp = None if self._live else Stamp(turn, number, second)
+            self._delivered += 1
             self._deliver(buffer.reshape(height, width, 3), stamp, extra, buffer)
 
 

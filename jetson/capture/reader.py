@@ -1,7 +1,8 @@
 """The child process that reads files, folders and drawn scenes (and cameras where there is no GStreamer).
 
-It writes each frame to a pipe as a header, a JSON object and raw BGR; it can hang or crash without harm to the runner.
-A frame of a file carries its time in the file (the container's), at whatever speed it is read.
+It writes each frame to a pipe as a header, a JSON object and raw BGR (or to memory that the runner has too: shared);
+it can hang or crash without harm to the runner. A frame of a file carries its time in the file (the container's), at
+whatever speed it is read.
 """
 
 import contextlib
@@ -14,9 +15,12 @@ import time
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 from urllib.parse import urlsplit
 
-# magic, width, height, bytes of JSON, number of the frame in its pass, pass, second in the pass
-HEADER = struct.Struct("<4sIIIQId")
-MAGIC = b"JMF2"
+from jetson.capture.shared import Writer
+
+# magic, width, height, bytes of JSON, number of the frame in its pass, pass, second in the pass, place in the shared
+# memory (-1: the frame follows)
+HEADER = struct.Struct("<4sIIIQIdi")
+MAGIC = b"JMF3"
 MAX_PIXELS = 64 * 1024 * 1024
 FOLDER_FPS = 1.0
 SYNTHETIC_FPS = 30.0
@@ -25,6 +29,7 @@ UNREADABLE = 3  # exit status: nothing could be read
 _PLAIN = re.compile(r"^[A-Za-z0-9 ._/+@,=-]+$")
 
 Read = Iterator[Tuple[Any, Dict[str, Any], float]]  # frame, what is told besides, second
+Room = Callable[[], Any]  # memory to read the next frame into, like the last one; or None
 
 
 class Broken(Exception):
@@ -59,7 +64,7 @@ def _turned(frame: Any, turn: int) -> Any:
     return cv2.rotate(frame, codes[turn]) if turn else frame
 
 
-def read_video(request: Dict[str, Any]) -> Read:
+def read_video(request: Dict[str, Any], room: Room) -> Read:
     """Frames of a video file, upright, at the container's times (or at `fps`, where one was asked for).
 
     Broken when the file ends before what its container says.
@@ -95,7 +100,7 @@ def read_video(request: Dict[str, Any]) -> Read:
     tell_length(count / asked if asked and length else length)
     number, second, period = 0, 0.0, 1 / usual
     while True:
-        good, frame = capture.read()
+        good, frame = capture.read(room() if not told.turn else None)
         if not good:
             break
         stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
@@ -125,7 +130,7 @@ def _image(path: str) -> Any:
     return None
 
 
-def read_folder(request: Dict[str, Any]) -> Read:
+def read_folder(request: Dict[str, Any], room: Room) -> Read:
     """The images of a folder, one a second unless told otherwise; a damaged one is told and left out."""
     from jetson.capture import source
 
@@ -145,7 +150,7 @@ def read_folder(request: Dict[str, Any]) -> Read:
         sys.exit(UNREADABLE)
 
 
-def read_synthetic(request: Dict[str, Any]) -> Read:
+def read_synthetic(request: Dict[str, Any], room: Room) -> Read:
     """Drawn scenes with moving faces; the truth (boxes, labels) comes with each frame.
 
     `darken` and `blur` do to them what a worn lamp and a dirty lens do.
@@ -182,7 +187,7 @@ def read_synthetic(request: Dict[str, Any]) -> Read:
         number += 1
 
 
-def read_camera(request: Dict[str, Any]) -> Read:
+def read_camera(request: Dict[str, Any], room: Room) -> Read:
     """A USB or RTSP camera through OpenCV: the fallback where there is no GStreamer."""
     import cv2
 
@@ -202,10 +207,10 @@ def read_camera(request: Dict[str, Any]) -> Read:
     if not capture.isOpened():
         note("the camera cannot be opened")
         sys.exit(UNREADABLE)
-    return _frames(capture, request["size"], False)
+    return _frames(capture, request["size"], False, room)
 
 
-def read_stream(request: Dict[str, Any]) -> Read:
+def read_stream(request: Dict[str, Any], room: Room) -> Read:
     """A network stream that FFmpeg reads: MJPEG over HTTP, HLS, MPEG-TS over UDP."""
     import cv2
 
@@ -216,10 +221,10 @@ def read_stream(request: Dict[str, Any]) -> Read:
     if not capture.isOpened():
         note("no stream with a picture at this address")
         sys.exit(UNREADABLE)
-    return _frames(capture, request["size"], playlist)
+    return _frames(capture, request["size"], playlist, room)
 
 
-def _frames(capture: Any, size: Optional[List[int]], own_pace: bool) -> Read:
+def _frames(capture: Any, size: Optional[List[int]], own_pace: bool, room: Room) -> Read:
     """What a camera sends, until it stops. `own_pace`: at its own times, since segments come all at once (HLS)."""
     import cv2
 
@@ -227,7 +232,7 @@ def _frames(capture: Any, size: Optional[List[int]], own_pace: bool) -> Read:
 
     start = None
     while True:
-        good, frame = capture.read()
+        good, frame = capture.read(room())
         if not good:
             note("the camera has stopped sending")
             sys.exit(1)
@@ -241,7 +246,7 @@ def _frames(capture: Any, size: Optional[List[int]], own_pace: bool) -> Read:
         yield frame, {}, 0.0
 
 
-_READERS: Dict[str, Callable[[Dict[str, Any]], Read]] = {
+_READERS: Dict[str, Callable[[Dict[str, Any], Room], Read]] = {
     "file": read_video,
     "folder": read_folder,
     "synthetic": read_synthetic,
@@ -257,20 +262,36 @@ def _write(fd: int, data: Any) -> None:
         view = view[os.write(fd, view) :]
 
 
-def send(fd: int, frame: Any, extra: Dict[str, Any], number: int, turn: int, at: float) -> None:
-    """Write one frame, uint8 (h, w, 3), to the pipe; `number` and second `at` in the pass `turn`."""
+class Outlet:
+    """Where frames go: the pipe `fd`, and memory that the runner has too, where there is some."""
+
+    def __init__(self, fd: int, memory: Optional[Writer] = None) -> None:
+        self.fd = fd
+        self.memory = memory
+
+    def room(self) -> Any:
+        """Memory to read the next frame into; None: wherever you like."""
+        return self.memory.room() if self.memory is not None else None
+
+
+def send(out: Outlet, frame: Any, extra: Dict[str, Any], number: int, turn: int, at: float) -> None:
+    """Hand over one frame, uint8 (h, w, 3); `number` and second `at` in the pass `turn`."""
     height, width = frame.shape[:2]
     if width * height > MAX_PIXELS:
         note(f"a frame of {width}x{height} pixels is too large, left out")
         return
     text = json.dumps(extra).encode() if extra else b""
-    _write(fd, HEADER.pack(MAGIC, width, height, len(text), number, turn, at) + text)
-    if not frame.flags.c_contiguous:
-        frame = frame.copy()
-    _write(fd, memoryview(frame).cast("B"))
+    place = out.memory.place(frame) if out.memory is not None else None
+    _write(
+        out.fd, HEADER.pack(MAGIC, width, height, len(text), number, turn, at, -1 if place is None else place) + text
+    )
+    if place is None:
+        if not frame.flags.c_contiguous:
+            frame = frame.copy()
+        _write(out.fd, memoryview(frame).cast("B"))
 
 
-def read(fd: int, request: Dict[str, Any]) -> int:
+def read(out: Outlet, request: Dict[str, Any]) -> int:
     """Send the frames of `request` until its end; the exit status.
 
     `pace`: no faster than the source's own time. `from`: [pass, frame]: begin there (those before it were sent by a
@@ -284,7 +305,7 @@ def read(fd: int, request: Dict[str, Any]) -> int:
         start: Optional[float] = None
         at = period = 0.0
         broken = ""
-        frames = enumerate(_READERS[request["kind"]](request))
+        frames = enumerate(_READERS[request["kind"]](request, out.room))
         try:
             for number, (frame, extra, second) in frames:
                 period, at = second - at, second
@@ -296,7 +317,7 @@ def read(fd: int, request: Dict[str, Any]) -> int:
                     time.sleep(max(0.0, start + at - now))
                 if request["size"] and request["kind"] == "file":
                     frame = fit(frame, request["size"])
-                send(fd, frame, extra, number, turn, at)
+                send(out, frame, extra, number, turn, at)
         except Broken as error:
             broken = str(error)
             note(broken)
@@ -307,17 +328,29 @@ def read(fd: int, request: Dict[str, Any]) -> int:
         turn, skip = turn + 1, 0
 
 
+def _request() -> Dict[str, Any]:
+    """The first line of stdin; what follows is for the shared memory. Not an argument: everybody could read those."""
+    text = b""
+    while not text.endswith(b"\n"):
+        more = os.read(0, 1 << 16)
+        if not more:
+            break
+        text += more
+    return json.loads(text.decode())
+
+
 def main(argv: Optional[List[str]] = None) -> int:
     """`python3 -m jetson.capture.reader FD < REQUEST`: read until the source ends or the runner goes away."""
     import cv2
 
     cv2.setNumThreads(1)
     fd = (argv or sys.argv[1:])[0]
-    request = json.loads(sys.stdin.read())  # not an argument: everybody could read a camera's password there
+    request = _request()
     # As bytes, so that the name survives two processes with different locales.
     request["path"] = os.fsdecode(request["path"].encode("latin-1"))
+    memory = request.get("memory", -1)
     try:
-        return read(int(fd), request)
+        return read(Outlet(int(fd), Writer(memory, 0) if memory >= 0 else None), request)
     except (BrokenPipeError, KeyboardInterrupt):
         return 0
 

@@ -37,7 +37,8 @@ class Source(NamedTuple):
     """A parsed address. `size` and `fps` are what was asked for, or None: the source's own.
 
     `uri`: as it was given; `path`: what is opened; `loop`: files begin again at their end; `wait`: a device or file
-    that is not there yet is waited for; `name`: what its owner calls it.
+    that is not there yet is waited for; `name`: what its owner calls it; `rotate`: degrees clockwise that each frame is
+    turned by; `roi`: the part that faces are looked for in, left, top, right, bottom as shares of the turned frame.
     """
 
     kind: str
@@ -49,6 +50,8 @@ class Source(NamedTuple):
     loop: bool
     wait: bool = False
     name: str = ""
+    rotate: int = 0
+    roi: Optional[Tuple[float, float, float, float]] = None
 
     @property
     def live(self) -> bool:

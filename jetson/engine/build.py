@@ -74,25 +74,7 @@ def job_for(
             "run it with " + " or ".join(variant.runtimes),
         )
     anyway = variant.precision == "int8" and int8.anyway() and not cuda.has_int8(machine.capability)
-    source = _float_file(contents, variant) if anyway else variant
-    path, digest = contents.path(source), source.sha256
-    try:
-        found = files.sha256(path)
-        _, model = onnx_facts.read(path)
-    except OSError as error:
-        raise BadInput(
-            f"the model file cannot be read: {error.strerror}", path, "an ONNX file", "verify the bundle"
-        ) from error
-    if found != digest:
-        raise BadInput(
-            "the model file is not the one the manifest names", path, "sha256 " + digest, "verify the bundle"
-        )
-    if variant.precision == "fp16" and not model.half and not hasattr(trt.BuilderFlag, "FP16"):
-        for other in contents.variants:
-            if other.model == variant.model and other.precision == "fp16" and other.file.endswith(".fp16.onnx"):
-                path, digest = contents.path(other), other.sha256
-                _, model = onnx_facts.read(path)
-                break
+    path, digest, model = _source(contents, _float_file(contents, variant) if anyway else variant, trt)
     table_path = paths.inside(contents.folder, f"calibration/{variant.model}.json")
     table = table_digest = None
     kept: Dict[str, str] = {}
@@ -108,11 +90,16 @@ def job_for(
         table = None
     elif table is not None:
         calibration.require(table, table_path, digest)
-    flags = ("calibration-images",) if needs_table and calibration_images else ()  # type: Tuple[str, ...]
-    if variant.sparsity and tensorrt_network.takes_sparse(trt, variant.precision, machine.capability):
-        flags += (SPARSE,)
-    if anyway:
-        flags += (INT8_ANYWAY,)
+    images = calibration_images if needs_table else None
+    flags = [
+        flag
+        for flag, given in (
+            ("calibration-images", bool(images)),
+            (SPARSE, variant.sparsity and tensorrt_network.takes_sparse(trt, variant.precision, machine.capability)),
+            (INT8_ANYWAY, anyway),
+        )
+        if given
+    ]
     recipe = Recipe(
         variant.name,
         digest,
@@ -120,10 +107,34 @@ def job_for(
         variant.precision,
         table_digest if needs_table or kept else None,
         kept,
-        flags,
+        tuple(flags),
         workspace_bytes,
     )
-    return Job(recipe, path, table, calibration_images if needs_table else None)
+    return Job(recipe, path, table, images)
+
+
+def _source(contents: Manifest, variant: Variant, trt: Any) -> Tuple[str, str, onnx_facts.Facts]:
+    """(path, sha256, what the graph says) of the file to build from; BadInput where it is not the manifest's.
+
+    For a TensorRT without an FP16 flag that is the typed FP16 file of the same model, where the bundle has it.
+    """
+    path = contents.path(variant)
+    try:
+        found = files.sha256(path)
+        _, model = onnx_facts.read(path)
+    except OSError as error:
+        raise BadInput(
+            f"the model file cannot be read: {error.strerror}", path, "an ONNX file", "verify the bundle"
+        ) from error
+    if found != variant.sha256:
+        raise BadInput(
+            "the model file is not the one the manifest names", path, "sha256 " + variant.sha256, "verify the bundle"
+        )
+    if variant.precision == "fp16" and not model.half and not hasattr(trt.BuilderFlag, "FP16"):
+        for other in contents.variants:
+            if other.model == variant.model and other.precision == "fp16" and other.file.endswith(".fp16.onnx"):
+                return contents.path(other), other.sha256, onnx_facts.read(contents.path(other))[1]
+    return path, variant.sha256, model
 
 
 def build(

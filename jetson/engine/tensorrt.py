@@ -11,7 +11,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from jetson.bundle.manifest import Manifest, Variant
-from jetson.engine import cuda, tensorrt_module
+from jetson.engine import build, cuda, tensorrt_module
 from jetson.errors import BadInput, DeviceMismatch, JetmaskError
 
 # Not trt.nptype: up to 8.5 it fails for every type under numpy 1.24 and later.
@@ -42,8 +42,6 @@ def reason() -> Optional[str]:
 
 def open_variant(bundle_dir: str, manifest: Manifest, variant: Variant, threads: int = 1) -> "TensorRtEngine":
     """The engine of one variant of a bundle: its plan from the cache, or built now (minutes, progress on stderr)."""
-    from jetson.engine import build
-
     trt = tensorrt_module.load()
     plan, _ = build.ensure(manifest, variant, trt)
     return TensorRtEngine(plan, variant.input_wh, trt)

@@ -1,7 +1,7 @@
 """The one way from a frame to faces: letterbox, engine, decoding, suppression, merging. All callers go through here."""
 
 import time
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -44,25 +44,17 @@ def find(
     return find_in(pick(outputs, recipe, score), recipe, frame_wh, scale, score)
 
 
-class Picked(NamedTuple):
-    """What `find_in` needs of a network's outputs, a copy: a few cells instead of the maps."""
-
-    cells: List[boxes.Cells]
-    classes: int
-
-
-def pick(outputs: Mapping[str, np.ndarray], recipe: Mapping[str, Any], score: float) -> Picked:
-    """The cells that faces over `score` are made of."""
-    least = score if recipe.get("vote_iou") is None else score * boxes.VOTE_SHARE
-    return Picked(boxes.pick(outputs, recipe, least), outputs[f"cls_{recipe['strides'][0]}"].shape[1])
+def pick(outputs: Mapping[str, np.ndarray], recipe: Mapping[str, Any], score: float) -> boxes.Cells:
+    """The cells that faces over `score` are made of: a copy, and all that `find_in` needs of a network's outputs."""
+    return boxes.pick(outputs, recipe, score if recipe.get("vote_iou") is None else score * boxes.VOTE_SHARE)
 
 
 def find_in(
-    picked: Picked, recipe: Mapping[str, Any], frame_wh: Tuple[int, int], scale: Tuple[float, float], score: float
+    picked: boxes.Cells, recipe: Mapping[str, Any], frame_wh: Tuple[int, int], scale: Tuple[float, float], score: float
 ) -> Faces:
     """`find`, from the cells that `pick` found over the same score."""
     vote_iou = recipe.get("vote_iou")
-    xyxy, scores = boxes.decode_cells(picked.cells, picked.classes)
+    xyxy, scores = boxes.decode_cells(picked)
     if not len(xyxy):
         return Faces(xyxy, scores)
     # Suppression works on the boxes as they are shown; what lies wholly in the padding clips to nothing.
@@ -74,7 +66,7 @@ def find_in(
     shown = int((best > score).sum())  # the first, for the best come first
     if not shown:
         return Faces(xyxy[:0], scores[:0])
-    kept = boxes.nms(xyxy[:shown], best[:shown], recipe["iou"], recipe["max_detections"])
+    kept = boxes.suppress(xyxy[:shown], recipe["iou"], recipe["max_detections"])
     if vote_iou is None:
         return Faces(xyxy[kept], scores[kept])
     xyxy, scores = boxes.merge(xyxy, scores, kept, vote_iou)
@@ -115,10 +107,15 @@ class Detector:
         """A borrowed buffer is free again."""
         self._inputs.append(blob)
 
-    def prepare(self, frame: np.ndarray, out: Optional[np.ndarray] = None) -> Tuple[np.ndarray, Tuple[float, float]]:
-        """Letterbox `frame` into `out` (made when None); the blob and the scale that `finish` needs."""
+    def prepare(
+        self, frame: np.ndarray, out: Optional[np.ndarray] = None, filled: Optional[Tuple[int, int]] = None
+    ) -> Tuple[np.ndarray, Tuple[float, float]]:
+        """Letterbox `frame` into `out` (made when None); the blob and the scale that `finish` needs.
+
+        `filled`: see jetson.vision.letterbox.letterbox.
+        """
         started = time.perf_counter()
-        result = letterbox.letterbox(frame, self.engine.input_wh, out)
+        result = letterbox.letterbox(frame, self.engine.input_wh, out, filled)
         self.timings["preprocess_ms"] = (time.perf_counter() - started) * 1e3
         return result
 
@@ -150,12 +147,12 @@ class Detector:
         self.timings["infer_ms"] = (time.perf_counter() - started) * 1e3
         return outputs
 
-    def pick(self, outputs: Mapping[str, np.ndarray], score: float) -> Picked:
+    def pick(self, outputs: Mapping[str, np.ndarray], score: float) -> boxes.Cells:
         """What `finish_picked` needs of `outputs`, which the engine overwrites with the next inference."""
         return pick(outputs, self.decode, score)
 
     def finish_picked(
-        self, picked: Picked, frame_wh: Tuple[int, int], scale: Tuple[float, float], score: float
+        self, picked: boxes.Cells, frame_wh: Tuple[int, int], scale: Tuple[float, float], score: float
     ) -> Faces:
         """`finish`, of what was picked over the same score."""
         return find_in(picked, self.decode, frame_wh, scale, score)

@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from typing import Dict, List
+from typing import Dict, List, Optional
 
 import numpy as np
 
@@ -25,17 +25,16 @@ class Histogram:
         self.count = 0
         self.sum_ms = 0.0
 
-    def add(self, ms: float) -> None:
-        """Count one duration."""
+    def add(self, ms: float, now: Optional[float] = None) -> None:
+        """Count one duration; `now`: time.monotonic(), where the caller has just asked for it."""
         bucket = 0 if ms <= _LOW_MS else min(_BUCKETS - 1, int(math.log(ms / _LOW_MS) / _LOG_STEP))
         with self._lock:
-            self._turn()
+            self._turn(time.monotonic() if now is None else now)
             self._now[bucket] += 1
             self.count += 1
             self.sum_ms += ms
 
-    def _turn(self) -> None:
-        now = time.monotonic()
+    def _turn(self, now: float) -> None:
         if now - self._turned > WINDOW_S:
             self._now, self._before = self._before, self._now
             self._now[:] = 0
@@ -52,7 +51,7 @@ class Histogram:
     def percentiles(self) -> Dict[str, float]:
         """{"p50", "p95", "p99"} in ms and the "n" they rest on; an empty dict when nothing was counted lately."""
         with self._lock:
-            self._turn()
+            self._turn(time.monotonic())
             counts = self._now + self._before
         total = int(counts.sum())
         if not total:

@@ -11,16 +11,18 @@
 
 A stage runs in a thread of its own, so that the engine is busy all the time. A frame that waits for the engine is
 replaced by a newer one of its camera; of a source that is read once none is. Only where every frame counts, and the
-engine is a process of its own, is the next frame given to it ahead of its turn.
+engine is a process of its own, is the next frame given to it ahead of its turn. Where the engine would only wait (a
+camera that is slower than it), its thread does the other stages itself: to wake another one costs more than that.
 
 What is said about persons goes by the scene's time (`Frame.at`), what is said about this machine by the clock.
 """
 
+import itertools
 import queue
 import threading
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -28,10 +30,11 @@ import numpy as np
 from jetson.bundle.classes import MASK_CLASSES, Classes
 from jetson.capture import source
 from jetson.capture.camera import Camera, Frame
-from jetson.inference.detector import Detector, Faces, Picked
+from jetson.inference.detector import Detector, Faces
 from jetson.inference.histogram import Histogram, Rate
 from jetson.tracking import tracker
 from jetson.tracking.zones import Counter, ZoneEvent
+from jetson.vision import boxes, letterbox
 
 STAGES = ("wait", "preprocess", "queue", "infer", "postprocess", "total")
 _SLOTS = 4  # preparing, finishing, and up to two under way in the engine
@@ -67,10 +70,26 @@ class Result(NamedTuple):
 
 
 class View:
-    """One camera with its tracker, its lines and zones, and its newest result."""
+    """One camera with its tracker, its lines and zones, and its newest result.
 
-    def __init__(self, camera: Camera, score: float, zones: Counter, classes: Classes = MASK_CLASSES) -> None:
+    `name`: what its owner calls it, "" where he does not; `position`: among all cameras now, from 0 on. The camera's
+    own `index` is its number within this process, and stays when others come and go. `score`: from which a face is one
+    here, where that is not the bundle's.
+    """
+
+    def __init__(
+        self,
+        camera: Camera,
+        score: float,
+        zones: Counter,
+        classes: Classes = MASK_CLASSES,
+        own_score: Optional[float] = None,
+    ) -> None:
         self.camera = camera
+        self.name = camera.source.name
+        self.position = camera.index
+        self.own_score = own_score
+        score = score if own_score is None else own_score
         self.classes = classes
         self.tracker = tracker.Tracker(score, len(classes.names), classes.ignored())
         self.zones = zones
@@ -81,6 +100,17 @@ class View:
         self.turn = 0  # the pass of a file that the tracks are of
         self.origin: Optional[float] = None  # the scene's time at the beginning of that pass; None of a camera
         self.over = False  # the source has ended, and whoever was there has left
+        self.gone = False  # no longer watched
+
+    @property
+    def key(self) -> Union[int, str]:
+        """How events call it: by its name, or, where it has none, by its position."""
+        return self.name or self.position
+
+    @property
+    def title(self) -> str:
+        """How messages call it."""
+        return self.name or f"camera {self.position}"
 
 
 class Sink:
@@ -98,11 +128,13 @@ class _Slot:
 
     def __init__(self) -> None:
         self.blob: Optional[np.ndarray] = None
-        self.picked: Optional[Picked] = None
+        self.filled: Optional[Tuple[int, int]] = None  # the size that the last frame got in it
+        self.picked: Optional[boxes.Cells] = None
         self.score = 0.0  # over which it was picked
         self.frame: Optional[Frame] = None
         self.active: Optional[Active] = None
         self.scale = (1.0, 1.0)
+        self.part_wh = (0, 0)  # of the part of the frame that it was made from
         self.times = [0.0] * 4  # prepare begins, prepare ends, infer begins, infer ends
 
     def work(self) -> Tuple[Frame, Active, np.ndarray]:
@@ -135,6 +167,7 @@ class Runner:
         reopen: Optional[Callable[[Any], Detector]] = None,
         zones: Optional[Sequence[Counter]] = None,
         classes: Classes = MASK_CLASSES,
+        scores: Optional[Sequence[Optional[float]]] = None,
     ) -> None:
         self.score = detector.decode["score"] if score is None else score
         self._score_of_bundle = score is None
@@ -148,9 +181,14 @@ class Runner:
                 self.score,
                 zones[index] if zones is not None else Counter([], classes.names),
                 classes,
+                scores[index] if scores is not None else None,
             )
             for index, where in enumerate(sources)
         ]
+        self._classes = classes
+        self._all_frames = every_frame
+        self._numbers = itertools.count(len(self.views))
+        self._running = False
         self.active = Active(variant, detector, 0, True)
         self.histograms = {stage: Histogram() for stage in STAGES}
         self.rate = Rate()
@@ -166,10 +204,13 @@ class Runner:
         self._every_frame = any(view.camera.every_frame for view in self.views)
         self._next = 0
         self._slots = [_Slot() for _ in range(_SLOTS)]
-        self._free: Any = queue.Queue()  # of _Slot
+        self._free: Any = queue.LifoQueue()  # of _Slot; the last one is still in the processor's cache
         for slot in self._slots:
             self._free.put(slot)
         self._ready: Optional[_Slot] = None
+        self._idle = False  # it waits for a frame
+        self._preparing = False  # stage 1 has a frame, until it is fetched
+        self._given = self._finished = 0  # slots to stage 3, and through it
         self._infer_ended = 0.0
         self._failures = 0
         self._done: Any = queue.Queue(maxsize=_SLOTS)  # of _Slot, and None at the end
@@ -185,11 +226,66 @@ class Runner:
         # Resizing a frame takes under a millisecond; a pool of threads for it would only push the engine aside.
         cv2.setNumThreads(1)
         self.started = self.beat = self.last_result = time.monotonic()
+        self._running = True
         for view in self.views:
             view.camera.start()
         for thread in self._threads:
             thread.start()
         return self
+
+    # -- cameras that come and go; from one thread, while the others go on ---------------------------------------
+
+    def make(self, where: source.Source, zones: Counter, score: Optional[float] = None) -> View:
+        """A view of one more camera, to be added."""
+        camera = Camera(where, next(self._numbers), self._wake, self._all_frames)
+        return View(camera, self.score, zones, self._classes, score)
+
+    def add(self, view: View) -> None:
+        """Watch one more camera, the last of them."""
+        self.arrange(self.views + [view])
+        if self._running:
+            view.camera.start()
+
+    def remove(self, view: View) -> None:
+        """Watch a camera no longer; whoever is in its picture leaves."""
+        self.arrange([other for other in self.views if other is not view])
+        view.camera.stop()
+        self._leave(view, gone=True)
+
+    @property
+    def _alone(self) -> bool:
+        """Whether the inferring thread may do all by itself."""
+        return not self._every_frame
+
+    def restart(self, view: View, where: source.Source) -> None:
+        """Read a camera from elsewhere, or in another way; its counts go on, its tracks do not."""
+        old = view.camera
+        old.stop()
+        self._leave(view)
+        camera = Camera(where, old.index, self._wake, self._all_frames)
+        with self._change:
+            view.camera, view.latest, view.turn, view.origin, view.over = camera, None, 0, None, False
+            self._every_frame = any(each.camera.every_frame for each in self.views)
+        if self._running:
+            camera.start()
+
+    def arrange(self, views: Sequence[View]) -> None:
+        """These are the cameras, in this order."""
+        with self._change:
+            self.views = list(views)
+            for position, view in enumerate(self.views):
+                view.position = position
+            self._every_frame = any(view.camera.every_frame for view in self.views)
+            self._change.notify_all()
+
+    def set_score(self, view: View, score: Optional[float]) -> None:
+        """From which score a face is one in this camera's picture; None: as in all."""
+        view.own_score = score
+        view.tracker.score = self.score if score is None else score
+
+    def view_of(self, camera: Camera) -> Optional[View]:
+        """The view of a camera; None where it is watched no longer."""
+        return next((view for view in self.views if view.camera is camera), None)
 
     def stop(self, timeout_s: float = 2.0) -> None:
         """End the cameras, let the frames in flight finish, close the engine."""
@@ -226,11 +322,11 @@ class Runner:
             if self._score_of_bundle:
                 self.score = detector.decode["score"]
                 for view in self.views:
-                    view.tracker.score = self.score
+                    self.set_score(view, view.own_score)
 
     def _wake(self) -> None:
         with self._change:
-            self._change.notify_all()
+            (self._laid_out if self._idle else self._change).notify_all()
 
     # -- stage 1 ------------------------------------------------------------------------------------------------
 
@@ -238,13 +334,22 @@ class Runner:
         """The next frame, the cameras in turn; None when the runner stops."""
         with self._change:
             while not self._stop.is_set():
-                for offset in range(len(self.views)):
-                    index = (self._next + offset) % len(self.views)
-                    frame = self.views[index].camera.take() if self.views[index].camera.fresh() else None
-                    if frame is not None:
-                        self._next = index + 1
-                        return frame
+                frame = self._newest()
+                if frame is not None:
+                    self._preparing = True
+                    return frame
                 self._change.wait(0.25)
+        return None
+
+    def _newest(self) -> Optional[Frame]:
+        """A frame that waits, the cameras in turn; the lock is held."""
+        views = self.views
+        for offset in range(len(views)):
+            index = (self._next + offset) % len(views)
+            frame = views[index].camera.take() if views[index].camera.fresh() else None
+            if frame is not None:
+                self._next = index + 1
+                return frame
         return None
 
     def _prepare(self) -> None:
@@ -254,16 +359,21 @@ class Runner:
             except queue.Empty:
                 continue
             frame = self._take()
-            while frame is not None:
-                try:
-                    self._fill(slot, frame)
-                except Exception as error:  # one odd frame must not end the loop
-                    self._note("preparing a frame", error)
-                    slot.drop()
-                    self._free.put(slot)
-                    break
+            while frame is not None and self._filled(slot, frame):
                 frame = self._offer(slot)
+            self._preparing = False
         self._wake()
+
+    def _filled(self, slot: _Slot, frame: Frame) -> bool:
+        """`_fill`, and whether it went well: one odd frame must not end the loop."""
+        try:
+            self._fill(slot, frame)
+        except Exception as error:
+            self._note("preparing a frame", error)
+            slot.drop()
+            self._free.put(slot)
+            return False
+        return True
 
     def _note(self, what: str, error: Exception) -> None:
         self.engine_errors += 1
@@ -276,10 +386,14 @@ class Runner:
         if slot.active is not active:
             if slot.active is not None and slot.blob is not None:
                 slot.active.detector.return_input(slot.blob)
-            slot.active, slot.blob = active, active.detector.borrow_input()
+            slot.active, slot.blob, slot.filled = active, active.detector.borrow_input(), None
         slot.frame = frame
         slot.times[0] = time.monotonic()
-        _, slot.scale = active.detector.prepare(frame.image, slot.blob)
+        part = frame.part
+        slot.part_wh = (part.shape[1], part.shape[0])
+        filled, slot.filled = slot.filled, None
+        _, slot.scale = active.detector.prepare(part, slot.blob, filled)
+        slot.filled = letterbox.fit(slot.part_wh, active.detector.input_wh)
         slot.times[1] = time.monotonic()
 
     def _offer(self, slot: _Slot) -> Optional[Frame]:
@@ -316,7 +430,11 @@ class Runner:
                     self.beat = time.monotonic()
                     self._failures = 0
                     self._close_retired(done.work()[1].generation)
-                    self._done.put(done)
+                    if self._alone and not under_way and self._ready is None and self._given == self._finished:
+                        self._complete(done)
+                    else:
+                        self._given += 1
+                        self._done.put(done)
             if not under_way:
                 run = 0
         self._done.put(None)
@@ -347,12 +465,12 @@ class Runner:
         # The engine reuses its output buffers with the next call, which begins before this frame ends: what may be a
         # face is taken out now, which is less work than copying them. Unsure faces keep tracks alive, so they are
         # taken too; they are not shown or counted by themselves.
-        slot.score = min(self.score, tracker.LOW_SCORE)
+        slot.score = min([tracker.LOW_SCORE] + [view.tracker.score for view in self.views])
         slot.picked = detector.pick(outputs, slot.score)
 
     def _fetch(self, under_way: Deque[_Slot]) -> Optional[_Slot]:
-        """The slot that is laid out; waits for one when nothing is under way."""
-        used = False
+        """The slot that is laid out, or one that is filled here; waits for a frame when nothing is under way."""
+        used, frame = False, None
         if self.spare is not None and not under_way:
             try:
                 used = self.spare(self._ready is None)
@@ -360,10 +478,18 @@ class Runner:
                 self.engine_error = f"trade-off sampling: {type(error).__name__}: {error}"
         with self._change:
             if self._ready is None and not used and not under_way:
+                self._idle = self._alone
                 self._laid_out.wait(0.25)
+                self._idle = False
             slot, self._ready = self._ready, None
             if slot is not None:
                 self._change.notify_all()
+            elif self._alone and not self._preparing and not self._free.empty():
+                frame = self._newest()
+        if frame is not None:
+            slot = self._free.get()
+            if not self._filled(slot, frame):
+                slot = None
         if slot is None and not under_way:
             self.beat = time.monotonic()
         return slot
@@ -399,25 +525,35 @@ class Runner:
                 continue
             if slot is None:
                 return
-            try:
-                self._publish(slot)
-            except Exception as error:  # a fault in showing one frame must not end the loop
-                self._note("finishing a frame", error)
-            finally:
-                slot.drop()
-                self._free.put(slot)
+            self._complete(slot)
+            self._finished += 1
+
+    def _complete(self, slot: _Slot) -> None:
+        try:
+            self._publish(slot)
+        except Exception as error:  # a fault in showing one frame must not end the loop
+            self._note("finishing a frame", error)
+        finally:
+            slot.drop()
+            self._free.put(slot)
 
     def _publish(self, slot: _Slot) -> None:
         frame, active, _ = slot.work()
-        view = self.views[frame.camera.index]
+        view = self.view_of(frame.camera)
+        if view is None:
+            return  # of a camera that is watched no longer
         began = time.monotonic()
         assert slot.picked is not None
-        faces = active.detector.finish_picked(slot.picked, frame.wh, slot.scale, slot.score)
+        faces = active.detector.finish_picked(slot.picked, slot.part_wh, slot.scale, slot.score)
+        if frame.corner != (0, 0):
+            faces = faces._replace(xyxy=faces.xyxy + np.array(frame.corner * 2, np.float32))
         if frame.turn != view.turn:  # the file has begun again
             self._leave(view)
             view.turn = frame.turn
         view.origin = None if frame.second is None else frame.at - frame.second
         with view.tracking:
+            if view.gone or view.camera is not frame.camera:
+                return
             events = view.tracker.update(faces.xyxy, faces.scores, frame.at)
             tracks = view.tracker.visible(frame.at)
             passed = view.zones.update(view.tracker.tracks, frame.wh, frame.at)
@@ -432,7 +568,7 @@ class Runner:
             "total": (done - frame.arrived) * 1e3,
         }
         for stage, value in ms.items():
-            self.histograms[stage].add(value)
+            self.histograms[stage].add(value, done)
         result = Result(
             view.camera.index,
             frame.number,
@@ -459,9 +595,10 @@ class Runner:
             self._sink.happened(view, events, passed)
         self._sink.result(view, frame, result)
 
-    def _leave(self, view: View) -> None:
+    def _leave(self, view: View, gone: bool = False) -> None:
         """The scene is over: whoever was there has left."""
         with view.tracking:
+            view.gone = gone
             events, passed = view.tracker.finish(), view.zones.finish()
         if view.latest is not None:
             view.latest = view.latest._replace(tracks=[])

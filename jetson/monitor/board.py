@@ -121,60 +121,78 @@ def _number(path: str) -> Optional[float]:
 
 def read_sysfs(root: str = "/") -> Dict[str, Any]:
     """What sysfs tells, keys as in `parse_tegrastats`, plus model, throttled (None: unknown) and throttled_by."""
-
-    def at(pattern: str) -> List[str]:
-        return sorted(glob.glob(os.path.join(root, pattern)))
-
-    value: Dict[str, Any] = {}
     model = _text(os.path.join(root, "proc/device-tree/model")) or _text(
         os.path.join(root, "sys/firmware/devicetree/base/model")
     )
-    if model:
-        value["model"] = model
-    temperatures: Dict[str, float] = {}
-    for zone in at("sys/class/thermal/thermal_zone*"):
-        name, degrees = _text(os.path.join(zone, "type")), _number(os.path.join(zone, "temp"))
-        if (
-            name
-            and degrees is not None
-            and degrees / 1000 > _OFF_C
-            and not (name.upper().startswith("PMIC") and degrees / 1000 == _DUMMY_C)
-        ):
-            temperatures[name] = round(degrees / 1000, 1)
+    value: Dict[str, Any] = {"model": model} if model else {}
+    value.update(_gpu(root))
+    value.update(_throttled(root))
+    for key, found in (("temperature_c", _temperatures(root)), ("power_mw", _rails(root))):
+        if found:
+            value[key] = found
+    return value
+
+
+def _at(root: str, pattern: str) -> List[str]:
+    return sorted(glob.glob(os.path.join(root, pattern)))
+
+
+def _temperatures(root: str) -> Dict[str, float]:
+    """{zone: °C}, without sensors that are off and the one that always says the same."""
+    found = {}
+    for zone in _at(root, "sys/class/thermal/thermal_zone*"):
+        name, millidegrees = _text(os.path.join(zone, "type")), _number(os.path.join(zone, "temp"))
+        if not name or millidegrees is None:
+            continue
+        degrees = millidegrees / 1000
+        if degrees > _OFF_C and not (name.upper().startswith("PMIC") and degrees == _DUMMY_C):
+            found[name] = round(degrees, 1)
+    return found
+
+
+def _rails(root: str) -> Dict[str, int]:
+    """{rail: mW}."""
     power: Dict[str, int] = {}
     # Nano and TX (L4T r32): iio with ready milliwatts.
-    for path in at("sys/bus/i2c/drivers/ina3221x/*/iio:device*/rail_name_*"):
+    for path in _at(root, "sys/bus/i2c/drivers/ina3221x/*/iio:device*/rail_name_*"):
         number = path.rsplit("_", 1)[1]
         watts = _number(os.path.join(os.path.dirname(path), f"in_power{number}_input"))
         name = _text(path)
         if name and watts is not None:
             power[name] = int(watts)
     # Xavier and Orin (r34 on): hwmon with mV and mA; the hwmon index changes, so the label counts.
-    for path in at("sys/bus/i2c/drivers/ina3221/*/hwmon/hwmon*/in*_label"):
+    for path in _at(root, "sys/bus/i2c/drivers/ina3221/*/hwmon/hwmon*/in*_label"):
         number = re.sub(r"\D", "", os.path.basename(path))
         folder, name = os.path.dirname(path), _text(path)
         volts = _number(os.path.join(folder, f"in{number}_input"))
         amperes = _number(os.path.join(folder, f"curr{number}_input"))
         if name and volts is not None and amperes is not None and not name.startswith("sum"):
             power[name] = int(round(volts * amperes / 1000))
-    load = next(
-        (
-            n
-            for n in map(_number, at("sys/devices/gpu.0/load") + at("sys/devices/platform/gpu.0/load"))
-            if n is not None
-        ),
-        None,
-    )
+    return power
+
+
+def _gpu(root: str) -> Dict[str, Any]:
+    """The GPU's load in % and its clock in MHz, each where it is told."""
+    value: Dict[str, Any] = {}
+    load = _first(_at(root, "sys/devices/gpu.0/load") + _at(root, "sys/devices/platform/gpu.0/load"))
     if load is not None:
         value["gpu_load"] = load / 10
-    for path in at("sys/devices/gpu.0/devfreq/*/cur_freq") + at("sys/class/devfreq/*.g*pu/cur_freq"):
-        clock = _number(path)
-        if clock is not None:
-            value["gpu_mhz"] = [int(clock / 1e6)]
-            break
+    clock = _first(_at(root, "sys/devices/gpu.0/devfreq/*/cur_freq") + _at(root, "sys/class/devfreq/*.g*pu/cur_freq"))
+    if clock is not None:
+        value["gpu_mhz"] = [int(clock / 1e6)]
+    return value
+
+
+def _first(paths: List[str]) -> Optional[float]:
+    """The number in the first of these files that holds one."""
+    return next((number for number in map(_number, paths) if number is not None), None)
+
+
+def _throttled(root: str) -> Dict[str, Any]:
+    """Whether something slows the processors down, and what; empty where no such thing is told."""
     throttled: List[str] = []
     known = False
-    for device in at("sys/class/thermal/cooling_device*"):
+    for device in _at(root, "sys/class/thermal/cooling_device*"):
         name, level = _text(os.path.join(device, "type")) or "", _number(os.path.join(device, "cur_state"))
         # A fan cools too, and says so in the same place.
         if level is None or re.search(r"fan", name, re.I) or not re.search(r"cpu|gpu|throttl|clk|balanced", name, re.I):
@@ -182,14 +200,7 @@ def read_sysfs(root: str = "/") -> Dict[str, Any]:
         known = True
         if level > 0:
             throttled.append(name)
-    if known:
-        value["throttled"] = bool(throttled)
-        value["throttled_by"] = sorted(set(throttled))
-    if temperatures:
-        value["temperature_c"] = temperatures
-    if power:
-        value["power_mw"] = power
-    return value
+    return {"throttled": bool(throttled), "throttled_by": sorted(set(throttled))} if known else {}
 
 
 class Board:

@@ -13,7 +13,7 @@ import os
 import re
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Collection, Dict, List, NamedTuple, Optional, Sequence
 
 import cv2
 import numpy as np
@@ -34,7 +34,7 @@ SAVE_S = 300.0
 SETTLED = 0.8
 CALM_SLICES = 24
 _SIDES = (480, 640)  # of the middle of the picture that sharpness is measured in
-_MOST_CAMERAS = 32
+_MOST_CAMERAS = 128
 _SCHEMA = 1
 # Passwords that earlier versions left out of a camera's name.
 _FORMER_SECRET = re.compile(
@@ -64,7 +64,8 @@ def sharpness(image: np.ndarray) -> float:
     """
     top, left = [max(0, (side - most) // 2) for side, most in zip(image.shape[:2], _SIDES)]
     grey = cv2.cvtColor(image[top : top + _SIDES[0], left : left + _SIDES[1]], cv2.COLOR_BGR2GRAY)
-    return math.log10((cv2.Laplacian(grey, cv2.CV_16S).var() + 0.01) / (grey.var() + 1.0))
+    edges, contrast = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))[1], cv2.meanStdDev(grey)[1]
+    return math.log10((float(edges[0, 0]) ** 2 + 0.01) / (float(contrast[0, 0]) ** 2 + 1.0))
 
 
 def identity(source: Any) -> str:
@@ -105,76 +106,159 @@ def open_for(
     sources: Sequence[Any],
     tell: Callable[[int, bool, str], None],
     warn: Callable[[str], None],
+    was: Sequence[str] = (),
 ) -> Optional["Drift"]:
     """What `serve` was asked for: None for "off". BadInput where the file `wish` is no use; the default place is only
     warned about, since nobody asked for it and the camera matters more.
     """
     if wish == "off":
         return None
-    names = [identity(one) for one in sources]
-    former = [_former_identity(one) for one in sources]
+    known = [known_as(one, was[number] if was else "") for number, one in enumerate(sources)]
     try:
-        return Drift(wish or default_path(), names, days, tell, former=former).start()
+        return Drift(wish or default_path(), known, days, tell).start()
     except BadInput as error:
         if wish:
             raise
         warn("What the cameras look like is not kept: {}".format(", ".join(str(error).split("\n  "))))
-    return Drift(None, names, days, tell).start()
+    return Drift(None, known, days, tell).start()
+
+
+class Known(NamedTuple):
+    """How a camera is known. `name`: what its owner calls it, or ""; `identity`: what is read; `former`: what that was
+    called by earlier versions; `was`: its name before.
+    """
+
+    identity: str
+    name: str = ""
+    former: str = ""
+    was: str = ""
+
+    def key(self, position: int) -> str:
+        """What it is called in the file: its name, which has no ":", or position and identity, which has one."""
+        return self.name or f"{position} {self.identity}"
+
+    def found_in(self, position: int, names: Collection[str]) -> Optional[str]:
+        """Which of the names of a file is this camera's: its own, its former one, or what it was before it had one."""
+        if self.key(position) in names:
+            return self.key(position)
+        if self.was in names and self.was:
+            return self.was
+        identities = [one for one in (self.identity, self.former) if one]
+        wanted = [f"{position} {one}" for one in identities]
+        if self.name:  # by what it shows, wherever it stood then
+            wanted += sorted(name for name in names if name.partition(" ")[2] in identities and name[0].isdigit())
+        return next((name for name in wanted if name in names), None)
+
+
+def known_as(where: Any, was: str = "") -> Known:
+    """How the camera of a source is known."""
+    return Known(identity(where), where.name, _former_identity(where), was)
+
+
+class _Camera:
+    """What is measured of one camera, and what was judged."""
+
+    def __init__(self, known: Known, position: int, slice_s: float) -> None:
+        self.known = known
+        self.position = position
+        self.key = known.key(position)
+        self.due = 0.0
+        self.look = False
+        self.reason = ""
+        self.odd_at = 0.0  # when it was last over SETTLED
+        self.verdicts: Dict[str, Dict[str, Any]] = {}
+        self.series = {scale.name: Series(scale, slice_s) for scale in SCALES}
+
+    @property
+    def title(self) -> str:
+        return self.known.name or f"Camera {self.position}"
+
+    def to_json(self, wall: float) -> Dict[str, Any]:
+        return {
+            "saved": round(wall, 3),
+            "signals": {name: series.to_json() for name, series in self.series.items()},
+        }
 
 
 class Drift:
     """All cameras' signals. `see` and `sample` take what is measured; a thread judges and writes to `path`, if any.
 
-    `former`: what the cameras were called by earlier versions. `tell(camera, look, reason)` is called in that thread
-    when a camera begins or ends to be one to look at. `wall` and `clock` give Unix and monotonic seconds. BadInput when
-    the file is not ours.
+    Cameras are meant by their number: those of `cameras` from 0 on, then as they are added. `tell(camera, look,
+    reason)` is called in that thread when a camera begins or ends to be one to look at. `wall` and `clock` give Unix
+    and monotonic seconds. BadInput when the file is not ours.
     """
 
     def __init__(
         self,
         path: Optional[str],
-        cameras: Sequence[str],
+        cameras: Sequence[Known],
         days: float = DEFAULT_DAYS,
         tell: Callable[[int, bool, str], None] = lambda camera, look, reason: None,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
-        former: Sequence[str] = (),
     ) -> None:
         self.path = path
         self.days = days
         self.error = ""
-        self._names = [f"{number} {name}" for number, name in enumerate(cameras)]
-        self._former = {f"{number} {name}": self._names[number] for number, name in enumerate(former)}
         self._slice_s = days * 86400.0 / REFERENCE
+        self._cameras = {number: _Camera(known, number, self._slice_s) for number, known in enumerate(cameras)}
         self._tell = tell
         self._wall = wall
         self._clock = clock
         self._lock = threading.Lock()
         self._others: Dict[str, Any] = {}  # cameras of the file that are not here today
-        self._due = [0.0] * len(cameras)
-        self._looks = [False] * len(cameras)
-        self._reasons = [""] * len(cameras)
-        self._odd_at = [0.0] * len(cameras)  # when it was last over SETTLED
-        self._verdicts: List[Dict[str, Dict[str, Any]]] = [{} for _ in cameras]
-        self._series = [{scale.name: Series(scale, self._slice_s) for scale in SCALES} for _ in cameras]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="drift", daemon=True)
         if path:
             self._load(path)
         self.judge()
 
+    # -- cameras that come and go ---------------------------------------------------------------------------------
+
+    def add(self, camera: int, known: Known) -> None:
+        """One more camera; what was learnt of it before goes on."""
+        made = _Camera(known, len(self._cameras), self._slice_s)
+        with self._lock:
+            name = known.found_in(made.position, self._others)
+            if name is not None:
+                self._take(made, self._others.pop(name), self.path or "memory")
+            cameras = dict(self._cameras)  # replaced as a whole, for other threads
+            cameras[camera] = made
+            self._cameras = cameras
+        self._judge_one(camera, made)
+
+    def remove(self, camera: int) -> None:
+        """The camera is watched no longer; what was learnt of it is kept."""
+        with self._lock:
+            gone = self._cameras.get(camera)
+            self._cameras = {number: one for number, one in self._cameras.items() if number != camera}
+            if gone is not None:
+                self._others[gone.key] = gone.to_json(self._wall())
+
+    def rename(self, camera: int, known: Known) -> None:
+        """The camera is called otherwise, or read from elsewhere."""
+        with self._lock:
+            one = self._cameras[camera]
+            one.known, one.key = known, known.key(one.position)
+
+    def arrange(self, cameras: Sequence[int]) -> None:
+        """The cameras stand in this order now."""
+        with self._lock:
+            for position, camera in enumerate(cameras):
+                self._cameras[camera].position = position
+
     # -- taking -------------------------------------------------------------------------------------------------------
 
     def see(self, camera: int, image: np.ndarray) -> bool:
         """Measure a frame if one is due; whether it was."""
-        now = self._clock()
-        if now < self._due[camera]:
+        now, one = self._clock(), self._cameras.get(camera)
+        if one is None or now < one.due:
             return False
         # From the due time, not from now: otherwise 5 frames/s become a sample each 1.2 s.
-        self._due[camera] = max(self._due[camera] + SAMPLE_S, now - SAMPLE_S)
+        one.due = max(one.due + SAMPLE_S, now - SAMPLE_S)
         light, edges = brightness(image), sharpness(image)
         with self._lock:
-            wall, series = self._wall(), self._series[camera]
+            wall, series = self._wall(), one.series
             series["brightness"].add([light], wall)
             series["sharpness"].add([edges], wall, "{1}x{0}".format(*image.shape))
         return True
@@ -188,8 +272,11 @@ class Drift:
             either = len(faces) + len(other) - len(left)
             if either:
                 shares.append(float((faces.labels[left] == other.labels[right]).sum()) / either)
+        one = self._cameras.get(camera)
+        if one is None:
+            return
         with self._lock:
-            wall, series = self._wall(), self._series[camera]
+            wall, series = self._wall(), one.series
             series["score"].add(faces.confidence, wall, key)
             series["size"].add(sizes, wall, key)
             if others:
@@ -199,44 +286,51 @@ class Drift:
 
     def judge(self) -> None:
         """Compare now with then, and tell what has changed."""
-        for number in range(len(self._series)):
-            with self._lock:
-                verdicts = {name: series.verdict() for name, series in self._series[number].items()}
-            now, ratio, before = self._clock(), _ratio(verdicts) or 0.0, self._looks[number]
-            if ratio >= SETTLED:
-                self._odd_at[number], self._reasons[number] = now, reason(verdicts)
-            look = ratio >= 1.0 or before and now - self._odd_at[number] < CALM_SLICES * self._slice_s
-            self._verdicts[number], self._looks[number] = verdicts, look
-            if look != before:
-                self._tell(number, look, self._reasons[number] if look else f"as in the first {self._span()}")
+        for number, camera in list(self._cameras.items()):
+            self._judge_one(number, camera)
+
+    def _judge_one(self, number: int, camera: _Camera) -> None:
+        with self._lock:
+            verdicts = {name: series.verdict() for name, series in camera.series.items()}
+        now, ratio, before = self._clock(), _ratio(verdicts) or 0.0, camera.look
+        if ratio >= SETTLED:
+            camera.odd_at, camera.reason = now, reason(verdicts)
+        look = ratio >= 1.0 or before and now - camera.odd_at < CALM_SLICES * self._slice_s
+        camera.verdicts, camera.look = verdicts, look
+        if look != before:
+            self._tell(number, look, camera.reason if look else f"as in the first {self._span()}")
 
     def _span(self) -> str:
         return f"{self.days:.0f} days" if self.days >= 2 else f"{24 * self.days:.1f} hours"
 
-    def state(self, camera: int) -> Dict[str, Any]:
+    def state(self, camera: int) -> Optional[Dict[str, Any]]:
         """{"ratio", "look", "reason", "state", "learned"} of one camera; ratio from 1 on is drift, None: not yet."""
-        verdicts = self._verdicts[camera]
+        one = self._cameras.get(camera)
+        return None if one is None or not one.verdicts else self._state(one)
+
+    def _state(self, camera: _Camera) -> Dict[str, Any]:
+        verdicts = camera.verdicts
         learned = min(verdicts["brightness"]["learned"], REFERENCE)
         states = [value["state"] for value in verdicts.values()]
         state = "judged" if "judged" in states else verdicts["brightness"]["state"]
-        look = self._looks[camera]
         return {
             "ratio": _ratio(verdicts),
-            "look": look,
+            "look": camera.look,
             "state": state,
             "learned": round(learned / REFERENCE, 3),
-            "reason": self._reasons[camera] if look else "",
+            "reason": camera.reason if camera.look else "",
         }
 
     def full(self) -> Dict[str, Any]:
         """Everything for the page: `state` of each camera with the histograms of each signal."""
         cameras = []
-        for number, name in enumerate(self._names):
+        for one in sorted(self._cameras.values(), key=lambda each: each.position):
             signals = []
             for scale in SCALES:
-                verdict = self._verdicts[number][scale.name]
+                verdict = one.verdicts[scale.name]
                 signals.append(dict(verdict, name=scale.name, title=scale.title, low=scale.low, high=scale.high))
-            cameras.append(dict(self.state(number), index=number, name=name.partition(" ")[2], signals=signals))
+            name = one.known.name or one.known.identity
+            cameras.append(dict(self._state(one), index=one.position, name=name, signals=signals))
         return {
             "time": stamp(self._wall()),
             "days": self.days,
@@ -250,9 +344,9 @@ class Drift:
     def warnings(self) -> List[str]:
         """What an operator should know, in words."""
         found = [
-            f"Camera {number} is not as in its first {self._span()}: {self._reasons[number]}. Then and now: /drift"
-            for number, look in enumerate(self._looks)
-            if look
+            f"{one.title} is not as in its first {self._span()}: {one.reason}. Then and now: /drift"
+            for one in list(self._cameras.values())
+            if one.look
         ]
         return found + ([self.error] if self.error else [])
 
@@ -283,14 +377,10 @@ class Drift:
         if not self.path:
             return
         with self._lock:
-            here = {
-                name: {
-                    "saved": round(self._wall(), 3),
-                    "signals": {key: series.to_json() for key, series in signals.items()},
-                }
-                for name, signals in zip(self._names, self._series)
-            }
-        others = sorted(self._others.items(), key=lambda item: -item[1]["saved"])[: _MOST_CAMERAS - len(here)]
+            here = {one.key: one.to_json(self._wall()) for one in self._cameras.values()}
+            others = sorted(self._others.items(), key=lambda item: -item[1]["saved"])[
+                : max(0, _MOST_CAMERAS - len(here))
+            ]
         try:
             files.write_json(self.path, {"schema": _SCHEMA, "days": self.days, "cameras": dict(others, **here)})
             self.error = ""
@@ -331,18 +421,21 @@ class Drift:
                 or not isinstance(camera.get("saved"), (int, float))
             ):
                 raise BadInput("not histograms of jetmask", where, "what `serve` wrote there itself", remedy)
-            if name not in self._names and self._former.get(name) not in contents["cameras"]:
-                name = self._former.get(name, name)
-            if name not in self._names:
-                self._others[name] = camera
-                continue
-            for scale in SCALES:
-                if scale.name in camera["signals"]:
-                    series = Series.from_json(
-                        scale, self._slice_s, camera["signals"][scale.name], f"{where}, {scale.name}"
-                    )
-                    series.forget_old(self._wall())
-                    self._series[self._names.index(name)][scale.name] = series
+            self._others[name] = camera
+        # Those that the file knows by their own names first: no other camera takes theirs.
+        for own in (True, False):
+            for one in self._cameras.values():
+                found = one.known.found_in(one.position, self._others)
+                if found is not None and (found == one.key) == own:
+                    self._take(one, self._others.pop(found), f"{path}, camera {found}")
+
+    def _take(self, one: _Camera, kept: Dict[str, Any], where: str) -> None:
+        """Let a camera go on from what was learnt of it."""
+        for scale in SCALES:
+            if scale.name in kept["signals"]:
+                series = Series.from_json(scale, self._slice_s, kept["signals"][scale.name], f"{where}, {scale.name}")
+                series.forget_old(self._wall())
+                one.series[scale.name] = series
 
 
 def _ratio(verdicts: Dict[str, Dict[str, Any]]) -> Optional[float]:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from datetime import datetime, timezone
-from typing import Any, BinaryIO, Callable, Deque, Dict, List, Optional, Tuple
+from typing import Any, BinaryIO, Callable, Deque, Dict, List, Optional, Tuple, Union
 
 from jetson.bundle.classes import MASK_CLASSES, Classes
 from jetson.errors import BadInput
@@ -262,9 +262,12 @@ def _mend(path: str) -> int:
 
 
 def from_track(
-    event: Any, camera: int, uri: str, wall: float, monotonic: float, classes: Classes = MASK_CLASSES
+    event: Any, camera: Union[int, str], uri: str, wall: float, monotonic: float, classes: Classes = MASK_CLASSES
 ) -> Dict[str, Any]:
-    """A tracker's event as the fields of a journal entry; `wall` and `monotonic` are the same moment."""
+    """A tracker's event as the fields of a journal entry; `wall` and `monotonic` are the same moment.
+
+    `camera`: its name, or its position where it has none.
+    """
     return {
         "camera": camera,
         "source": uri,

@@ -99,7 +99,7 @@ class Status:
         runner = self.runner
         silent = now - runner.beat
         # By number: /healthz is told without a token, and where the cameras are is nobody's business.
-        lost = [f"camera {view.camera.index}" for view in runner.views if view.camera.status == "lost"]
+        lost = [f"camera {view.position}" for view in runner.views if view.camera.status == "lost"]
         unanswered = any(_unanswered_s(view.camera, runner.last_result) > STUCK_S for view in runner.views)
         reason = ""
         if silent > STUCK_S:
@@ -122,7 +122,7 @@ class Status:
         found = []
         for view in self.runner.views:
             camera = view.camera
-            name = f"Camera {camera.index} ({camera.source.label})"
+            name = camera.source.label if view.name else f"Camera {view.position} ({camera.source.label})"
             if camera.status == "lost":
                 found.append(f"{name}: no picture. {camera.last_error}")
             elif camera.frozen:
@@ -165,7 +165,8 @@ class Status:
             tracks = list(latest.tracks) if latest is not None and current else []
             totals, persons = list(view.tracker.counts), view.tracker.persons
         return {
-            "index": camera.index,
+            "index": view.position,
+            "name": view.name or str(view.position),
             "source": camera.source.label,
             "kind": camera.source.kind,
             "status": camera.status,

@@ -7,7 +7,7 @@ One retained message for each entity, <discovery prefix>/<component>/<device>/<o
 import json
 import re
 import zlib
-from typing import Any, Dict, Iterable, List, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, NamedTuple, Sequence, Tuple
 
 from jetson import __version__
 from jetson.bundle.manifest import CLASSES
@@ -31,8 +31,9 @@ EVENT_TYPES = (
     "reload refused",
 )
 
-# The names of a camera's lines and polygons: {"lines": […], "zones": […]} (jetson.tracking.zones).
-Places = Dict[str, List[str]]
+# The names of a camera's lines and polygons: {"lines": […], "zones": […]} (jetson.tracking.zones), and "name", its own,
+# where it has one.
+Places = Dict[str, Any]
 
 
 def configs(
@@ -56,8 +57,9 @@ def configs(
     found: Dict[str, bytes] = {}
     entities = _device(base, sorted(set(event_types)))
     for number, places in enumerate(cameras):
-        topic = f"{base}/camera/{number}"
-        entities += _camera(topic, number, classes) + _places(topic, number, places)
+        topic = f"{base}/camera/{segment(places.get('name', ''), number)}"
+        entities += _camera(topic, Called.of(places.get("name", ""), number), classes)
+        entities += _places(topic, Called.of(places.get("name", ""), number), places)
     for component, name, keys in entities:
         config = dict(
             keys,
@@ -70,6 +72,33 @@ def configs(
         )
         found[f"{discovery}/{component}/{device}/{name}/config"] = json.dumps(config).encode()
     return found
+
+
+def segment(name: str, number: int) -> str:
+    """A camera's part of a topic: its name, or its position where it has none; "+" and "#" mean something there.
+
+    >>> segment("front door", 0), segment("", 3)
+    ('front door', '3')
+    """
+    return (_word(name) if re.search(r"[+#$\x00-\x1f]", name) else name) if name else str(number)
+
+
+class Called(NamedTuple):
+    """How a camera is called: `id`: the beginning of its entities' ids; `title`: for people."""
+
+    id: str
+    title: str
+
+    @classmethod
+    def of(cls, name: str, number: int) -> "Called":
+        """By its name, so that its history is its own wherever it stands; by position where it has none."""
+        if not name:
+            return cls(f"camera{number}_", f"Camera {number}")
+        # Two underlines end the name, so that of no two cameras and kinds the ids are the same.
+        plain = re.match(r"^[A-Za-z0-9]+([_-][A-Za-z0-9]+)*$", name)
+        parts = re.findall(r"[A-Za-z0-9]+", name) + [f"{zlib.crc32(name.encode()):08x}"]
+        word = name if plain else "_".join(parts)
+        return cls(f"camera_{word}__", name)
 
 
 def _device(base: str, event_types: List[str]) -> List[Tuple[str, str, Dict[str, Any]]]:
@@ -158,13 +187,13 @@ def _device(base: str, event_types: List[str]) -> List[Tuple[str, str, Dict[str,
     ]
 
 
-def _camera(topic: str, number: int, classes: Sequence[str]) -> List[Tuple[str, str, Dict[str, Any]]]:
+def _camera(topic: str, called: Called, classes: Sequence[str]) -> List[Tuple[str, str, Dict[str, Any]]]:
     entities = [
         (
             "binary_sensor",
-            f"camera{number}",
+            called.id.rstrip("_"),
             {
-                "name": f"Camera {number}",
+                "name": called.title,
                 "state_topic": topic,
                 "device_class": "connectivity",
                 "value_template": "{{ 'ON' if value_json.status == 'live' else 'OFF' }}",
@@ -173,10 +202,10 @@ def _camera(topic: str, number: int, classes: Sequence[str]) -> List[Tuple[str, 
         ),
         (
             "sensor",
-            f"camera{number}_persons",
+            f"{called.id}persons",
             {
                 # Never falls but by a new start, which total_increasing takes for a new cycle.
-                "name": f"Camera {number} persons",
+                "name": f"{called.title} persons",
                 "state_topic": topic,
                 "state_class": "total_increasing",
                 "value_template": "{{ value_json.persons.total }}",
@@ -192,9 +221,9 @@ def _camera(topic: str, number: int, classes: Sequence[str]) -> List[Tuple[str, 
         entities.append(
             (
                 "sensor",
-                f"camera{number}_{word}",
+                f"{called.id}{word}",
                 {
-                    "name": f"Camera {number} {words}, now",
+                    "name": f"{called.title} {words}, now",
                     "state_topic": topic,
                     "state_class": "measurement",
                     "value_template": f"{{{{ value_json.now{key} }}}}",
@@ -206,9 +235,9 @@ def _camera(topic: str, number: int, classes: Sequence[str]) -> List[Tuple[str, 
         entities.append(
             (
                 "sensor",
-                f"camera{number}_persons_{word}",
+                f"{called.id}persons_{word}",
                 {
-                    "name": f"Camera {number} {words}, persons",
+                    "name": f"{called.title} {words}, persons",
                     "state_topic": topic,
                     "state_class": "total",
                     "value_template": f"{{{{ value_json.persons{key} }}}}",
@@ -220,7 +249,7 @@ def _camera(topic: str, number: int, classes: Sequence[str]) -> List[Tuple[str, 
     return entities
 
 
-def _places(topic: str, number: int, places: Places) -> List[Tuple[str, str, Dict[str, Any]]]:
+def _places(topic: str, called: Called, places: Places) -> List[Tuple[str, str, Dict[str, Any]]]:
     # Known and read by name: their order in the file may change, and their counts go on under their names.
     pick = "(value_json.{} | selectattr('name', 'eq', '{}') | first)"
     entities: List[Tuple[str, str, Dict[str, Any]]] = []
@@ -229,9 +258,9 @@ def _places(topic: str, number: int, places: Places) -> List[Tuple[str, str, Dic
             entities.append(
                 (
                     "sensor",
-                    f"camera{number}_line_{_word(name)}_{way}",
+                    f"{called.id}line_{_word(name)}_{way}",
                     {
-                        "name": f"Camera {number} {name} {way}",
+                        "name": f"{called.title} {name} {way}",
                         "state_topic": topic,
                         "icon": "mdi:door",
                         "value_template": f"{{{{ {pick.format('lines', name)}['{way}'].total }}}}",
@@ -243,9 +272,9 @@ def _places(topic: str, number: int, places: Places) -> List[Tuple[str, str, Dic
         entities.append(
             (
                 "sensor",
-                f"camera{number}_zone_{_word(name)}",
+                f"{called.id}zone_{_word(name)}",
                 {
-                    "name": f"Camera {number} {name}, now",
+                    "name": f"{called.title} {name}, now",
                     "state_topic": topic,
                     "state_class": "measurement",
                     "value_template": f"{{{{ {pick.format('zones', name)}.now.total }}}}",

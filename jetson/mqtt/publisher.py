@@ -5,7 +5,8 @@ Topics, under <prefix>/<node>:
     event         QoS 1, each event of the journal as JSON; `seq` counts up by one over all restarts, `boot` is this
                   run: a step of more than one is what was dropped, or not yet written when the runner was killed;
                   a (boot, seq) seen before is a repetition
-    camera/<i>    retained, the newest counts; at most once in `counts_every_s`, and only when something changed
+    camera/<name> retained, the newest counts of the camera of that name (of one without: its position); at most once
+                  in `counts_every_s`, and only when something changed
     state         retained, the same for the whole device
 An event passes through a spool on the disk (jetson.mqtt.spool) and leaves it when the broker has acknowledged it; what
 the broker refuses stays there, and is told. The

@@ -266,7 +266,11 @@ class Session:
         # Counts are retained, too: those of a camera that is no more, or under a former name, would stay for ever.
         own = [
             self.base + end
-            for end in ["/status", "/state"] + [f"/camera/{number}" for number in range(len(owner.cameras))]
+            for end in ["/status", "/state"]
+            + [
+                f"/camera/{homeassistant.segment(places.get('name', ''), number)}"
+                for number, places in enumerate(owner.cameras)
+            ]
         ]
         for topic in owner.announced:
             if topic not in found and topic not in own:
@@ -308,14 +312,17 @@ class Session:
 
     def _send_counts(self, state: Dict[str, Any], now: float) -> None:
         owner, board = self.owner, state["board"] or {}
+        known = {homeassistant.segment(places.get("name", ""), number) for number, places in enumerate(owner.cameras)}
         for camera in state["cameras"]:
+            name = homeassistant.segment(camera.get("name", ""), camera["index"])
+            if name not in known:
+                continue  # it was renamed or is gone since this state was put together
             value = {key: camera[key] for key in ("source", "status", "now", "persons", "frozen", "dark")}
             for kind in ("lines", "zones"):  # where they are does not change; only their counts are sent
                 value[kind] = [
                     {key: field for key, field in place.items() if key != "points"} for place in camera.get(kind, ())
                 ]
-            name = f"camera/{camera['index']}"
-            self._send(name, value, now, {"fps": camera["result_fps"], "since": owner.since})
+            self._send(f"camera/{name}", value, now, {"fps": camera["result_fps"], "since": owner.since})
         value = {
             "status": state["health"]["status"],
             "reason": state["health"]["reason"],

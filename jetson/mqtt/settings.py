@@ -13,13 +13,14 @@ import os
 import re
 import socket
 import ssl
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import urlsplit
 
 from jetson import files
 from jetson.errors import BadInput, UsageError
 from jetson.net import loopback
 
+PREFIX = "jetmask"
 _URL = "mqtt://HOST or mqtts://HOST, with :PORT where it is not 1883 or 8883"
 
 
@@ -93,19 +94,45 @@ def options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--mqtt", metavar="URL", help="publish counts and events to this broker: " + _URL)
     add("--mqtt-config", metavar="FILE", help="JSON: username, password, ca_file, … (see jetson/mqtt/settings.py)")
-    add("--mqtt-prefix", default="jetmask", metavar="TOPIC", help="first part of the topics (default %(default)s)")
+    add("--mqtt-prefix", default=PREFIX, metavar="TOPIC", help="first part of the topics (default %(default)s)")
 
 
-def read(args: argparse.Namespace) -> Optional[Settings]:
-    """The settings of a command line; None without --mqtt. UsageError and BadInput on mistakes."""
-    if not args.mqtt:
-        if args.mqtt_config:
+def read(url: Optional[str], path: Optional[str] = None, prefix: str = PREFIX) -> Optional[Settings]:
+    """The settings for the broker at `url`, all else from the file `path`; topics begin with `prefix`.
+
+    None without a broker. UsageError and BadInput on mistakes.
+    """
+    if not url:
+        if path:
             raise UsageError("--mqtt-config without a broker", "--mqtt-config", "--mqtt " + _URL)
         return None
-    values: Dict[str, Any] = dict(_DEFAULTS, **(_file(args.mqtt_config) if args.mqtt_config else {}))
-    values.update(_address(args.mqtt))
-    where = args.mqtt_config or "--mqtt"
-    values["prefix"] = _topic(args.mqtt_prefix, "--mqtt-prefix")
+    values: Dict[str, Any] = dict(_DEFAULTS, **(_file(path) if path else {}))
+    values.update(_address(url))
+    values["prefix"] = _topic(prefix, "--mqtt-prefix")
+    settings = _settings(values, path or "--mqtt")
+    if path and settings.password and os.stat(path).st_mode & 0o077:
+        settings.notes.append(f"warning: others may read the password in {path}: chmod 600")
+    return settings
+
+
+def of_section(section: Mapping[str, Any], credentials: Callable[[str], Tuple[str, str]], where: str) -> Settings:
+    """The settings of a configuration's `mqtt:` (jetson.config, which has checked its keys).
+
+    `credentials(name)`: (user name, password). BadInput names `where`.
+    """
+    values: Dict[str, Any] = dict(_DEFAULTS, **section)
+    name = values.pop("credentials", "")
+    try:
+        values.update(_address(values.pop("broker")))
+        values["prefix"] = _topic(values.pop("prefix", "jetmask"), "prefix")
+        if name:
+            values["username"], values["password"] = credentials(name)
+        return _settings(values, where)
+    except UsageError as error:
+        raise BadInput(error.what, where, error.expected, error.remedy) from error
+
+
+def _settings(values: Dict[str, Any], where: str) -> Settings:
     values["discovery"] = _topic(values["discovery"], where + ", discovery") if values["discovery"] else ""
     # A level of a topic and a name for Home Assistant at once.
     values["node"] = re.sub(r"[^A-Za-z0-9_-]", "_", values["node"] or socket.gethostname().split(".")[0]) or "jetmask"
@@ -117,8 +144,6 @@ def read(args: argparse.Namespace) -> Optional[Settings]:
         raise BadInput("key_file without cert_file", where, "both")
     if not values["tls"] and values["password"] and not loopback(values["host"]):
         notes.append("warning: the MQTT password goes over the network unencrypted; mqtts:// would encrypt it")
-    if values["password"] and os.stat(args.mqtt_config).st_mode & 0o077:
-        notes.append(f"warning: others may read the password in {args.mqtt_config}: chmod 600")
     settings = Settings(notes=notes, **values)
     try:
         settings.context()

@@ -11,13 +11,17 @@ from jetson.adapt import governor, tradeoff
 from jetson.capture import source
 from jetson.capture.address import Credentials, has_password
 from jetson.capture.check import check
+from jetson.config.settings import CameraSettings
 from jetson.errors import UsageError
 from jetson.monitor import drift
 from jetson.monitor.watchdog import say
 from jetson.mqtt import settings as broker
 from jetson.net import loopback
+from jetson.serve import fromfile
+from jetson.serve.cameras import Watched
 from jetson.serve.live import Live
 from jetson.serve.settings import Settings
+from jetson.tracking import zones
 from jetson.web import users
 
 DRAIN_S = 2.5  # SIGTERM is answered within 3 s
@@ -36,9 +40,14 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--source",
         action="append",
-        required=True,
         metavar="URI",
         help=source.EXAMPLES + "; may be given several times, NAME=ADDRESS gives it a name",
+    )
+    add(
+        "--config",
+        metavar="FILE",
+        help="a YAML or JSON file that says everything: cameras by name, engine, events, alerts, MQTT, page; read "
+        "again when it changes (docs/configuration.md)",
     )
     add(
         "--credentials",
@@ -46,7 +55,12 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
         help="names and passwords of cameras, lines of `NAME USER:PASSWORD`; {NAME} in an address stands for them, as "
         "in rtsp://{NAME}@host/path (default: $JETMASK_CREDENTIALS; more in docs/access.md)",
     )
-    add("--variant", metavar="NAME", help="which of the bundle's variants (default: the bundle's default)")
+    add(
+        "--variant",
+        metavar="NAME",
+        help="which of the bundle's variants; auto: the most accurate that keeps the cameras' rate here (default: the "
+        "bundle's default)",
+    )
     add("--runtime", metavar="R", help="tensorrt, onnxruntime or litert (default: the first that is here)")
     add("--threads", type=int, default=0, metavar="N", help="CPU threads of one inference (default: cores - 1)")
     add("--score", type=float, metavar="S", help="faces are shown from this score (default: the manifest's)")
@@ -132,6 +146,11 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
 
 def settings_of(args: argparse.Namespace) -> Settings:
     """The options of a command line as one object; UsageError for what cannot be."""
+    if not args.source and not args.config:
+        raise UsageError("nothing says what to watch", None, "--source URI, or --config FILE with cameras by name")
+    for option in ("mqtt", "mqtt_config"):
+        if args.config and getattr(args, option):
+            raise fromfile.beside(option.replace("_", "-"), "mqtt", args.config)
     if args.threads < 0 or args.threads > 64:
         raise UsageError(f"not a number of threads: {args.threads}", "--threads", "1 to 64, or 0: cores - 1")
     if not 0 <= args.port <= 65535:
@@ -154,7 +173,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         raise UsageError(f"not a score: {args.score}", "--score", "between 0 and 1")
     return Settings(
         bundle=args.bundle,
-        sources=tuple(args.source),
+        sources=tuple(args.source or ()),
         variant=args.variant,
         runtime=args.runtime,
         threads=args.threads,
@@ -187,11 +206,12 @@ def settings_of(args: argparse.Namespace) -> Settings:
         drift_days=args.drift_days,
         keep_crops=args.keep_crops,
         ready_file=args.ready_file,
+        config=args.config,
     )
 
 
-def parse_sources(settings: Settings) -> List[source.Source]:
-    """The sources of a command line, lists of them read, each checked."""
+def parse_sources(settings: Settings) -> List[Watched]:
+    """The cameras of a command line, lists of them read, each checked."""
     addresses: List[str] = []
     for uri in settings.sources:
         addresses += source.read_list(uri) if source.is_list(uri) else [uri]
@@ -203,9 +223,11 @@ def parse_sources(settings: Settings) -> List[source.Source]:
     credentials = Credentials(settings.credentials)
     for text in credentials.warnings:
         say(text)
-    found = []
+    found: List[source.Source] = []
     for text in addresses:
         name, uri = source.named(text)
+        if name and name in [other.name for other in found]:
+            raise UsageError(f"two cameras are called {name}", "--source", "each name once")
         one = source.parse(
             credentials.fill(uri), settings.size, settings.fps, not settings.once, settings.wait_for_source
         )
@@ -215,7 +237,14 @@ def parse_sources(settings: Settings) -> List[source.Source]:
             raise UsageError("--every-frame is for files, folders and synthetic://", one.label)
         if not settings.wait_for_source:
             check(one)
-    return found
+    places = zones.load(settings.zones, len(found)) if settings.zones else []
+    return [
+        Watched(
+            CameraSettings(one.name, one.uri, zones=tuple(place for place in places if place.camera == number)),
+            one,
+        )
+        for number, one in enumerate(found)
+    ]
 
 
 def read_users(settings: Settings) -> List[users.User]:
@@ -238,8 +267,14 @@ def _end_in_time(code: int) -> None:
 def command(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; 0 after a wished end, 1 when the loop is stuck."""
     wanted = settings_of(args)
+    config = fromfile.read(args.config, wanted) if args.config else None
+    if config is not None:
+        wanted = fromfile.settings_of(config, wanted)
     sys.setswitchinterval(0.0002)  # threads hand frames on; the default of 5 ms would be felt
-    service = Live(wanted, broker.read(args))
+    publishing = fromfile.broker_of(config, wanted) if config is not None else None
+    if config is None:
+        publishing = broker.read(args.mqtt, args.mqtt_config, args.mqtt_prefix)
+    service = Live(wanted, publishing)
     interrupted: List[int] = []
 
     def end(number: int, _: Any) -> None:
@@ -266,7 +301,8 @@ def command(args: argparse.Namespace) -> int:
 
     def start() -> None:
         try:
-            service.open(parse_sources(wanted), read_users(wanted))
+            cameras = parse_sources(wanted) if config is None else fromfile.cameras(config, wanted)
+            service.open(cameras, read_users(wanted))
         except BaseException as error:
             trouble.append(error)
 

@@ -4,12 +4,11 @@ import contextlib
 import os
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 from jetson import files
 from jetson.bundle import manifest
 from jetson.capture.camera import Camera
-from jetson.capture.source import Source
 from jetson.errors import BadInput
 from jetson.evaluation import average_precision
 from jetson.events.store import Store
@@ -26,12 +25,14 @@ from jetson.mqtt import settings as broker
 from jetson.mqtt.publisher import Mqtt
 from jetson.net import address, loopback
 from jetson.serve import reload
+from jetson.serve.cameras import Watched, places_of
 from jetson.serve.comparing import Comparing
+from jetson.serve.counts import Counts, default_path
 from jetson.serve.progress import Progress
+from jetson.serve.reload import Watch
 from jetson.serve.results import Results
 from jetson.serve.service import Service
 from jetson.serve.settings import Settings
-from jetson.tracking import zones
 from jetson.tracking.zones import Counter
 from jetson.web import access
 from jetson.web.history import History
@@ -113,7 +114,8 @@ class Live:
         self.settings = settings
         self.publishing = publishing
         self.stop = threading.Event()
-        self.reload = threading.Event()
+        self.reload = threading.Event()  # the file, and the bundle
+        self.changed = threading.Event()  # the file alone
         self.notifier = Notifier()
         self._reloader: Optional[threading.Thread] = None
         self._parts = contextlib.ExitStack()  # what was started, to be ended in the order of the data
@@ -122,16 +124,14 @@ class Live:
 
     # -- start ----------------------------------------------------------------------------------------------------
 
-    def open(self, sources: Sequence[Source], users: Sequence[User]) -> None:
+    def open(self, cameras: Sequence[Watched], users: Sequence[User]) -> None:
         """Read the bundle, open the engine, start everything; no `users`: open to all. JetmaskError on a mistake."""
         settings, ending = self.settings, self._parts.callback
         contents = manifest.load(settings.bundle)
         classes = contents.class_list
         truths = average_precision.load_split(settings.eval, classes.names) if settings.eval else []
-        places = zones.load(settings.zones, len(sources)) if settings.zones else []
-        counters = [
-            Counter([one for one in places if one.camera == camera], classes.names) for camera in range(len(sources))
-        ]
+        sources = [camera.source for camera in cameras]
+        counters = [Counter(camera.settings.zones, classes.names) for camera in cameras]
         variant = contents.variant(settings.variant)
         front, notices = _Front(), Notices()
 
@@ -165,9 +165,11 @@ class Live:
             settings.stream_fps,
             settings.blur_faces,
             score,
-            lambda camera: runner.views[camera].zones.state(),
+            lambda number: _places(runner, number),
             classes,
         )
+        for number, one in enumerate(cameras):
+            studio.film(number, one.settings.blur, one.settings.score)
         ending(studio.stop)
         board = Board().start()
         ending(board.stop)
@@ -175,8 +177,9 @@ class Live:
             settings.drift,
             settings.drift_days,
             sources,
-            lambda camera, look, reason: _tell_drift(journal, sources[camera], camera, look, reason),
+            lambda number, look, reason: _tell_drift(journal, *self._called(cameras, number), look, reason),
             warn,
+            [camera.settings.was for camera in cameras],
         )
         if seen is not None:
             ending(seen.stop)
@@ -193,11 +196,16 @@ class Live:
             reopen=lambda failed: self._open_variant(failed, None),
             zones=counters,
             classes=classes,
+            scores=[camera.settings.score for camera in cameras],
         )
+        counts = Counts(default_path(), classes.names, warn)
+        ending(lambda: counts.save(runner.views))
         ending(runner.stop)
+        for view, one in zip(runner.views, cameras):
+            counts.go_on(view, one.settings.was)
         unused.pop_all()
         privacy = {
-            "faces_blurred": settings.blur_faces,
+            "faces_blurred": settings.blur_faces or all(camera.settings.blur for camera in cameras),
             "frames_stored": False,
             "crops_kept": settings.crops,
             "events_file": bool(settings.events or store),
@@ -218,6 +226,9 @@ class Live:
             door.port,
             self.notifier,
             mqtt,
+            seen,
+            counts,
+            dict(enumerate(cameras)),
             self._open_variant,
         )
         comparing.start(runner, comparing.choose(contents, variant))
@@ -225,9 +236,18 @@ class Live:
         runner.start()
         server.start()
         if mqtt is not None:
-            places_of = [view.zones.names() for view in runner.views]
-            mqtt.start(places_of, board.state().get("model") or "", classes.names)
+            mqtt.since = counts.since
+            mqtt.start(places_of(runner.views), board.state().get("model") or "", classes.names)
         self._announce(self._service, users)
+
+    def _called(self, cameras: Sequence[Watched], number: int) -> Tuple[Union[int, str], str, str]:
+        """How events and messages call the camera of this number, and its address as it may be shown."""
+        if self._service is not None:
+            for view in self._service.runner.views:
+                if view.camera.index == number:
+                    return view.key, view.title, view.camera.source.label
+        where = cameras[number].source
+        return where.name or number, where.name or f"camera {number}", where.label
 
     def _open_variant(self, variant: manifest.Variant, runtime: Optional[str]) -> Detector:
         settings = self.settings
@@ -273,7 +293,8 @@ class Live:
         service = self._service
         assert service is not None  # open() has returned
         runner, once = service.runner, self.settings.once
-        known = ["" for _ in runner.views]
+        known: Dict[int, str] = {}
+        watch = Watch(self.settings.config)
         progress = Progress([view.camera for view in runner.views]) if once else None
         clock = WallClock()
         state_due = beat_due = beat = 0.0
@@ -284,11 +305,17 @@ class Live:
             if now - awake > _ASLEEP_S:
                 beat_due = now + 1.0  # the whole process was stopped: the inference loop has to wake up first, too
             awake = now
-            if self.reload.is_set() and (self._reloader is None or not self._reloader.is_alive()):
+            if watch.changed(now):
+                self.changed.set()
+            if (self.reload.is_set() or self.changed.is_set()) and (
+                self._reloader is None or not self._reloader.is_alive()
+            ):
+                everything = self.reload.is_set()
                 self.reload.clear()
+                self.changed.clear()
                 # Building an engine takes minutes; meanwhile the keeper must go on hearing that all is well.
                 self._reloader = threading.Thread(
-                    target=reload.reload, args=(service, self.stop), name="reload", daemon=True
+                    target=reload.reload, args=(service, self.stop, everything), name="reload", daemon=True
                 )
                 self._reloader.start()
             _watch_cameras(service, known)
@@ -299,6 +326,7 @@ class Live:
                     say(f"the clock was set by {stepped:+.0f} s; events of before carry the correction")
                     service.journal.clock_stepped(stepped)
                 self._tell_state(service)
+            service.counts.turn(runner.views, now)
             service.comparing.turn(now, runner.active.variant.name)
             if now >= beat_due:
                 beat_due = now + min(1.0, self.notifier.watchdog_s or 1.0)
@@ -333,9 +361,15 @@ class Live:
         self._parts.close()
 
 
-def _tell_drift(journal: Journal, where: Source, camera: int, look: bool, reason: str) -> None:
-    journal.add("camera drifted" if look else "camera as before", camera=camera, source=where.label, reason=reason)
-    say(f"camera {camera} {'is not as it was, look at it' if look else 'is as before'}: {reason}")
+def _places(runner: Runner, number: int) -> Dict[str, Any]:
+    """The lines and zones of the camera of this number."""
+    found = [view.zones.state() for view in runner.views if view.camera.index == number]
+    return found[0] if found else {"lines": [], "zones": []}
+
+
+def _tell_drift(journal: Journal, camera: Union[int, str], title: str, label: str, look: bool, reason: str) -> None:
+    journal.add("camera drifted" if look else "camera as before", camera=camera, source=label, reason=reason)
+    say(f"{title} {'is not as it was, look at it' if look else 'is as before'}: {reason}")
 
 
 def _end_of_sources(runner: Runner) -> int:
@@ -347,19 +381,20 @@ def _end_of_sources(runner: Runner) -> int:
     return BadInput.exit_code if bad else 0
 
 
-def _watch_cameras(service: Service, known: List[str]) -> None:
-    for number, view in enumerate(service.runner.views):
-        camera = view.camera
-        if camera.status == known[number]:
+def _watch_cameras(service: Service, known: Dict[int, str]) -> None:
+    """Tell what has happened to cameras; `known`: their states of before by number."""
+    for view in service.runner.views:
+        camera, number = view.camera, view.camera.index
+        if camera.status == known.get(number):
             continue
-        before, known[number] = known[number], camera.status
+        before, known[number] = known.get(number), camera.status
         label = camera.source.label
         if camera.status == "lost":
-            service.journal.add("camera lost", camera=number, source=label, reason=camera.last_error)
-            say(f"camera {number} lost: {camera.last_error}")
+            service.journal.add("camera lost", camera=view.key, source=label, reason=camera.last_error)
+            say(f"{view.title} lost: {camera.last_error}")
         elif camera.status == "live" and before == "lost":
-            service.journal.add("camera back", camera=number, source=label)
-            say(f"camera {number} is back")
+            service.journal.add("camera back", camera=view.key, source=label)
+            say(f"{view.title} is back")
         if camera.status == "lost":
             service.site.pictures.none(number, ["No picture", label, camera.last_error])
         elif camera.status == "starting":

@@ -3,26 +3,65 @@
 The bundle is tested by its golden inputs before it takes over. Counts at lines and zones go on under the same name.
 """
 
+import os
 import threading
+from typing import Any, List, Optional
 
 from jetson.bundle import manifest
-from jetson.errors import BadInput
+from jetson.config import settings as config
+from jetson.errors import BadInput, JetmaskError
 from jetson.inference import golden
 from jetson.monitor.watchdog import say
-from jetson.serve.results import record
+from jetson.serve import fromfile
+from jetson.serve.cameras import change, places_of, replace_zones
 from jetson.serve.service import Service
 from jetson.tracking import zones
 from jetson.tracking.zones import Counter
 
+LOOK_S = 1.0  # between two looks at the file
 
-def reload(service: Service, stop: threading.Event) -> None:
-    """Read again what `service` was given; in a thread of its own, since building takes minutes."""
+
+class Watch:
+    """Whether a file has changed and is at rest again; None: there is none to watch. `changed` may be called often."""
+
+    def __init__(self, path: Optional[str]) -> None:
+        self._path = path
+        self._due = 0.0
+        self._known = self._seen = self._look()
+
+    def _look(self) -> Any:
+        try:
+            found = os.stat(self._path) if self._path else None
+        except OSError:
+            return None  # an editor is just replacing it
+        return found and (found.st_mtime_ns, found.st_size, found.st_ino)
+
+    def changed(self, now: float) -> bool:
+        """Whether it is another one than at the last time this was said, and the same as a look ago."""
+        if self._path is None or now < self._due:
+            return False
+        self._due = now + LOOK_S
+        before, self._seen = self._seen, self._look()
+        if self._seen is None or self._seen != before or self._seen == self._known:
+            return False
+        self._known = self._seen
+        return True
+
+
+def reload(service: Service, stop: threading.Event, everything: bool = True) -> None:
+    """Read again what `service` was given; in a thread of its own, since building takes minutes.
+
+    `everything` False: the file of settings has changed, and the bundle is left alone.
+    """
     service.notifier.send("RELOADING=1")
     service.status.notices.clear()
     try:
+        if service.settings.config:
+            _config(service, service.settings.config)
         if service.settings.zones:
             _zones(service, service.settings.zones)
-        _bundle(service, stop)
+        if everything:
+            _bundle(service, stop)
     finally:
         service.notifier.ready(f"serving on port {service.port}")
 
@@ -34,6 +73,32 @@ def _refused(service: Service, what: str, error: Exception) -> None:
     service.status.notices.add(f"The new {what} refused, the old one goes on: {reason}")
     service.journal.add("reload refused", reason=reason)
     say(f"reload refused, the old {what.partition(' was')[0]} goes on: {error}")
+
+
+def _config(service: Service, path: str) -> None:
+    try:
+        found = fromfile.checked(config.read(path))
+        wanted = fromfile.cameras(found, service.settings, tell=False)
+    except JetmaskError as error:
+        _refused(service, "configuration was", error)
+        return
+    done = change(service, wanted)
+    for text in _later(service.settings.file, found):
+        service.status.notices.add(text)
+        say(text)
+    if done:
+        service.counts.save(service.runner.views)
+        service.journal.add("reloaded", reason="; ".join(done))
+        say(f"{path}: " + "; ".join(done))
+
+
+def _later(began: Optional[config.Settings], found: config.Settings) -> List[str]:
+    """What of a changed file only the next start brings."""
+    return [
+        f"{name} has changed in the configuration: it takes effect at the next start."
+        for name in ("engine", "compare", "events", "drift", "page", "mqtt", "alerts")
+        if began is not None and getattr(began, name) != getattr(found, name)
+    ]
 
 
 def _zones(service: Service, path: str) -> None:
@@ -50,12 +115,9 @@ def _zones(service: Service, path: str) -> None:
     if all(new.same_places(view.zones) for new, view in zip(counters, views)):
         return
     for counter, view in zip(counters, views):
-        with view.tracking:  # no frame is counted in between
-            left = counter.go_on_from(view.zones)
-            view.zones = counter
-        record(service.journal, view, [], left)
+        replace_zones(service, view, counter)
     if service.mqtt is not None:
-        service.mqtt.cameras = [view.zones.names() for view in views]
+        service.mqtt.cameras = places_of(views)
     service.journal.add("reloaded", reason=f"{len(places)} lines and zones")
     say(f"now counting at the {len(places)} lines and zones of {path}")
 

@@ -37,10 +37,10 @@ class Results(Sink):
     def result(self, view: View, frame: Frame, result: Result) -> None:
         """A picture for those who watch, a sample for the comparison, a look for drift, a crop of each face."""
         self._studio.offer(view.camera.index, frame.image, result)
-        self._comparing.offer(frame.image, view.camera.index)
+        self._comparing.offer(frame.part, view.camera.index)
         if self._drift is not None:
             self._look(self._drift, view, frame, result)
-        if self._journal.crops_on:
+        if self._journal.crops_on and not self._studio.blurs(view.camera.index):
             self._crops(view, frame, result)
 
     def _look(self, seen: drift.Drift, view: View, frame: Frame, result: Result) -> None:
@@ -51,7 +51,7 @@ class Results(Sink):
             seen.sample(
                 drift.model_key(active.variant, active.detector.engine.runtime),
                 view.camera.index,
-                frame.image.shape[0],
+                frame.part.shape[0],
                 Faces(result.faces.xyxy[sure], result.faces.scores[sure]),
             )
 
@@ -59,8 +59,8 @@ class Results(Sink):
         for face in result.tracks:
             if face.confirmed and face.seen >= result.at:
                 self._journal.keep_crop(
-                    f"{view.camera.index}-{face.number}",
-                    face.confidence * float(face.xyxy[3] - face.xyxy[1]),
+                    f"{view.key}-{face.number}",
+                    face.confidence * (face.box[3] - face.box[1]),
                     functools.partial(crop, frame.image, face.xyxy),
                 )
 
@@ -77,7 +77,7 @@ def record(
     now, monotonic = wall(), time.monotonic()
 
     def told(kind: str, event: Any, **more: str) -> None:
-        fields = from_track(event, camera.index, camera.source.label, now, monotonic, view.classes)
+        fields = from_track(event, view.key, camera.source.label, now, monotonic, view.classes)
         in_file = {} if origin is None else {"second": round(event.at - origin, 3)}
         journal.add(kind, **dict(fields, **in_file, **more))
 

@@ -1,15 +1,18 @@
 """What a running service consists of: every part, whole and started, for those who watch over it and replace parts."""
 
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, Dict, NamedTuple, Optional
 
 from jetson.bundle.manifest import Variant
 from jetson.inference.detector import Detector
 from jetson.inference.runner import Runner
+from jetson.monitor.drift import Drift
 from jetson.monitor.journal import Journal
 from jetson.monitor.status import Status
 from jetson.monitor.watchdog import Notifier
 from jetson.mqtt.publisher import Mqtt
+from jetson.serve.cameras import Watched
 from jetson.serve.comparing import Comparing
+from jetson.serve.counts import Counts
 from jetson.serve.settings import Settings
 from jetson.web.access import Access
 from jetson.web.picture import Studio
@@ -30,4 +33,7 @@ class Service(NamedTuple):
     port: int
     notifier: Notifier
     mqtt: Optional[Mqtt]
+    drift: Optional[Drift]
+    counts: Counts
+    watched: Dict[int, Watched]  # by the number of its camera; changed by a reload alone
     open_variant: Callable[[Variant, Optional[str]], Detector]

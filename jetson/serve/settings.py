@@ -1,10 +1,12 @@
-"""What `serve` was asked for, as one typed object; jetson.serve.cli makes it from the command line."""
+"""What `serve` was asked for, as one typed object; from the command line (jetson.serve.cli) or a file (.fromfile)."""
 
-from typing import NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from jetson.config import settings as configuration
 
 
 class Settings(NamedTuple):
-    """The verb's options, checked. Paths are None where nothing was asked for."""
+    """The verb's options, or what its file says, checked. Paths are None where nothing was asked for."""
 
     bundle: str
     sources: Sequence[str] = ()  # addresses, as they were given
@@ -40,6 +42,9 @@ class Settings(NamedTuple):
     drift_days: float = 7.0
     keep_crops: bool = False
     ready_file: Optional[str] = None
+    config: Optional[str] = None  # the file that says it all; its cameras come and go while it runs
+    file: Optional[configuration.Settings] = None  # what it said at the start
+    alerts: Mapping[str, Any] = {}  # the file's section, as plain values
 
     @property
     def crops(self) -> bool:

@@ -6,6 +6,7 @@ alpha-beta filter). All times are seconds of the scene (of a file its own), so t
 a track equally long.
 """
 
+import array
 from collections import deque
 from typing import Any, Deque, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
@@ -38,9 +39,8 @@ class Track:
 
     __slots__ = (
         "number",
-        "xyxy",
+        "box",
         "velocity",
-        "scores",
         "confidence",
         "began",
         "seen",
@@ -54,68 +54,79 @@ class Track:
         "raw_label",
     )
 
-    def __init__(self, number: int, xyxy: np.ndarray, scores: np.ndarray, now: float) -> None:
+    def __init__(self, number: int, box: List[float], scores: List[float], now: float) -> None:
         self.number = number
-        self.xyxy = xyxy.astype(np.float64)
-        self.velocity = np.zeros(4)
-        self.scores = scores
-        self.confidence = float(scores.max())
+        self.box = box  # x0, y0, x1, y1 in frame pixels
+        self.velocity = [0.0, 0.0, 0.0, 0.0]  # of each, in px/s
+        self.confidence = max(scores)
         self.began = self.seen = now
         self.hits = 1
-        self.votes = scores.astype(np.float64) ** 2
-        self.label = self.raw_label = int(scores.argmax())
+        self.votes = [score * score for score in scores]
+        self.label = self.raw_label = scores.index(self.confidence)
         self.confirmed = False
         self.alarmed = -1
         self.shown = True
         self.flickers = 0
 
-    def predict(self, now: float) -> np.ndarray:
-        """Where the box is expected at `now`; an unseen track slows down, so that it does not fly off."""
-        ahead = now - self.seen
-        return self.xyxy + self.velocity * min(ahead, 0.5)
+    @property
+    def xyxy(self) -> np.ndarray:
+        """The box, float64 (4,), in frame pixels."""
+        return np.array(self.box)
 
-    def see(self, label: int, confidence: float, scores: np.ndarray, leader: int, leads: bool, now: float) -> None:
-        """A detection was matched, and `_follow` has moved the box and the votes; `leads`: clearly."""
-        self.scores = scores
-        self.confidence = confidence
+    def predict(self, now: float) -> List[float]:
+        """Where the box is expected at `now`; an unseen track slows down, so that it does not fly off."""
+        ahead = min(now - self.seen, 0.5)
+        return [side + pace * ahead for side, pace in zip(self.box, self.velocity)]
+
+    def follow(self, expected: List[float], box: List[float], scores: List[float], now: float) -> None:
+        """It was `expected` there, and was seen at `box` with `scores`."""
+        step = max(now - self.seen, 1e-3)
+        gain, pace = max(0.6, 2.0 / (self.hits + 1)), max(step, 1 / 60)
+        moved, velocity = [], []
+        for was, side, speed in zip(expected, box, self.velocity):
+            surprise = side - was
+            moved.append(was + gain * surprise)
+            velocity.append(0.9 * speed + 0.25 * surprise / pace)
+        self.box, self.velocity = moved, velocity
+        fade, total = 0.5 ** (step / VOTE_MEMORY_S), 0.0
+        # Squared: an unsure look (turned head, blur) weighs little against a clear one.
+        self.votes = votes = [vote * fade + score * score for vote, score in zip(self.votes, scores)]
+        for vote in votes:
+            total += vote
+        most, self.confidence = max(votes), max(scores)
+        leader, label = votes.index(most), scores.index(self.confidence)
         self.flickers += label != self.raw_label
         self.raw_label = label
         self.seen = now
         self.hits += 1
-        if leader != self.label and (not self.confirmed or leads):
+        if leader != self.label and (not self.confirmed or most > VOTE_LEAD * total):
             self.label = leader
 
 
-def _expected(tracks: List[Track], now: float) -> np.ndarray:
-    """`predict` of all tracks at once: (T, 4)."""
-    if not tracks:
-        return np.zeros((0, 4))
-    ahead = np.array([min(now - track.seen, 0.5) for track in tracks])
-    return np.array([track.xyxy for track in tracks]) + np.array([track.velocity for track in tracks]) * ahead[:, None]
+_PLAIN = 150  # pairs up to which plain numbers are faster than arrays, each call of which costs more than ten pairs
 
 
-def _follow(
-    tracks: List[Track],
-    expected: np.ndarray,
-    xyxy: np.ndarray,
-    scores: np.ndarray,
-    now: float,
-) -> None:
-    """Each of `tracks`, `expected` (T, 4), was seen as `xyxy` (T, 4) with `scores` (T, C), float64 and float32."""
-    steps = [max(now - track.seen, 1e-3) for track in tracks]
-    gains = np.array([max(0.6, 2.0 / (track.hits + 1)) for track in tracks])
-    surprise = xyxy - expected
-    boxes_now = expected + gains[:, None] * surprise
-    pace = np.array([max(step, 1 / 60) for step in steps])
-    velocities = 0.9 * np.array([track.velocity for track in tracks]) + 0.25 * surprise / pace[:, None]
-    fade = np.array([0.5 ** (step / VOTE_MEMORY_S) for step in steps])
-    # Squared: an unsure look (turned head, blur) weighs little against a clear one.
-    votes = np.array([track.votes for track in tracks]) * fade[:, None] + scores.astype(np.float64) ** 2
-    leaders, leads = votes.argmax(axis=1).tolist(), (votes.max(axis=1) > VOTE_LEAD * votes.sum(axis=1)).tolist()
-    labels, confidences = scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist()
-    for number, track in enumerate(tracks):
-        track.xyxy, track.velocity, track.votes = boxes_now[number], velocities[number], votes[number]
-        track.see(labels[number], confidences[number], scores[number], leaders[number], leads[number], now)
+def _overlapping(expected: List[List[float]], found: List[List[float]]) -> List[Tuple[int, int]]:
+    """Pairs (number in `expected`, number in `found`) whose IoU is MATCH_IOU or more, the best first."""
+    if len(expected) * len(found) > _PLAIN:
+        overlap = boxes.iou_matrix(np.array(expected), np.array(found))
+        rows, columns = np.nonzero(overlap >= MATCH_IOU)
+        order = np.argsort(-overlap[rows, columns], kind="stable")
+        return list(zip(rows[order].tolist(), columns[order].tolist()))
+    areas = [max(x1 - x0, 0.0) * max(y1 - y0, 0.0) for x0, y0, x1, y1 in found]
+    shares, pairs = array.array("f"), []  # float32, as boxes.iou_matrix
+    for t, (left, top, right, bottom) in enumerate(expected):
+        area = max(right - left, 0.0) * max(bottom - top, 0.0)
+        for d, (x0, y0, x1, y1) in enumerate(found):
+            width = (x1 if x1 < right else right) - (x0 if x0 > left else left)
+            if width > 0.0:
+                height = (y1 if y1 < bottom else bottom) - (y0 if y0 > top else top)
+                if height > 0.0:
+                    common = width * height
+                    shares.append(common / (area + areas[d] - common))
+                    pairs.append((t, d))
+    good = sorted((-share, number) for number, share in enumerate(shares) if share >= MATCH_IOU)
+    return [pairs[number] for _, number in good]
 
 
 class Tracker:
@@ -142,33 +153,26 @@ class Tracker:
             xyxy, scores = xyxy[followed], scores[followed]
         # A crowd, or a net that sees faces everywhere, must not stop the loop: the surest ones are followed.
         xyxy, scores = xyxy[:MOST], scores[:MOST]
-        count = len(xyxy)
-        free = np.ones(count, bool)
-        confidence = scores.max(axis=1) if count else np.zeros(0, np.float32)
-        sure = confidence >= self.score
-        waiting = list(range(len(self.tracks)))
-        expected = _expected(self.tracks, now)
-        found = xyxy.astype(np.float64)
-        pairs: List[Tuple[int, int]] = []
-        if count and waiting:
-            overlap = boxes.iou_matrix(expected, xyxy)
-            for chosen in (sure, ~sure & (confidence >= LOW_SCORE)):
-                columns = np.flatnonzero(chosen & free)
-                if not len(columns) or not waiting:
-                    continue
-                part = overlap[np.array(waiting, np.intp)[:, None], columns]
-                for t, d in _assign(part, part >= MATCH_IOU, waiting, columns):
-                    pairs.append((t, d))
-                    free[d] = False
+        found, classes = xyxy.tolist(), scores.tolist()  # plain numbers: persons are few, see _PLAIN
+        # Scores are float32, so what they are compared with is, too.
+        high, low = float(np.float32(self.score)), float(np.float32(LOW_SCORE))
+        confidence = [max(one) for one in classes]
+        sure = [d for d, best in enumerate(confidence) if best >= high]
+        expected = [track.predict(now) for track in self.tracks]
+        free, waiting = set(range(len(found))), set(range(len(expected)))
+        near = _overlapping(expected, found) if found and expected else []
+        for chosen in (set(sure), {d for d, best in enumerate(confidence) if low <= best < high}):
+            for t, d in near:
+                if d in chosen and t in waiting and d in free:
                     waiting.remove(t)
-            for t, d in self._reach(waiting, np.flatnonzero(sure & free), expected, found, now):
-                pairs.append((t, d))
-                free[d] = False
-        if pairs:
-            rows, columns = np.array([t for t, _ in pairs]), np.array([d for _, d in pairs])
-            _follow([self.tracks[t] for t, _ in pairs], expected[rows], found[columns], scores[columns], now)
-        for d in np.flatnonzero(sure & free)[: max(0, 2 * MOST - len(self.tracks))]:
-            self.tracks.append(Track(self._next, xyxy[d], scores[d], now))
+                    free.remove(d)
+                    self.tracks[t].follow(expected[t], found[d], classes[d], now)
+        left, unknown = sorted(waiting), [d for d in sure if d in free]
+        for t, d in self._reach(left, unknown, expected, found, now):
+            free.remove(d)
+            self.tracks[t].follow(expected[t], found[d], classes[d], now)
+        for d in [d for d in unknown if d in free][: max(0, 2 * MOST - len(self.tracks))]:
+            self.tracks.append(Track(self._next, found[d], classes[d], now))
             self._next += 1
         return events + self._settle(now)
 
@@ -194,17 +198,21 @@ class Tracker:
         return away
 
     def _reach(
-        self, waiting: List[int], detections: np.ndarray, predicted: np.ndarray, xyxy: np.ndarray, now: float
+        self,
+        waiting: List[int],
+        detections: List[int],
+        expected: List[List[float]],
+        found: List[List[float]],
+        now: float,
     ) -> List[Tuple[int, int]]:
         """Pairs without overlap, but near and of like size: fast small faces at a low frame rate."""
-        if not waiting or not len(detections):
+        if not waiting or not detections:
             return []
-        expected = predicted[waiting]
+        there, here = np.array([expected[t] for t in waiting]), np.array([found[d] for d in detections])
         unseen = np.array([min(now - self.tracks[t].seen, 1.0) for t in waiting])
-        found = xyxy[detections]
-        side = np.sqrt(np.maximum(boxes.area(expected), 1.0))[:, None]
-        ratio = np.sqrt(np.maximum(boxes.area(found), 1.0))[None] / side
-        apart = (found[None, :, :2] + found[None, :, 2:] - expected[:, None, :2] - expected[:, None, 2:]) / 2
+        side = np.sqrt(np.maximum(boxes.area(there), 1.0))[:, None]
+        ratio = np.sqrt(np.maximum(boxes.area(here), 1.0))[None] / side
+        apart = (here[None, :, :2] + here[None, :, 2:] - there[:, None, :2] - there[:, None, 2:]) / 2
         distance = np.hypot(apart[..., 0], apart[..., 1]) / side
         near = (distance < 1.0 + unseen[:, None]) & (ratio > 0.6) & (ratio < 1.67)
         return _assign(-distance, near, waiting, detections)
@@ -242,13 +250,13 @@ class Tracker:
         if seen and missing:
             # Where somebody else is seen now, the one who is missing is not.
             overlap = boxes.iou_matrix(
-                np.array([track.predict(now) for track in missing]), np.array([track.xyxy for track in seen])
+                np.array([track.predict(now) for track in missing]), np.array([track.box for track in seen])
             )
             missing = [track for track, most in zip(missing, overlap.max(axis=1)) if most < MATCH_IOU]
         return seen + missing
 
 
-def _assign(goodness: np.ndarray, allowed: np.ndarray, rows: List[int], columns: np.ndarray) -> List[Tuple[int, int]]:
+def _assign(goodness: np.ndarray, allowed: np.ndarray, rows: List[int], columns: List[int]) -> List[Tuple[int, int]]:
     """Pairs (row, column) that are allowed, the best first, each row and column once."""
     at_row, at_column = np.nonzero(allowed)
     pairs = []
@@ -259,7 +267,7 @@ def _assign(goodness: np.ndarray, allowed: np.ndarray, rows: List[int], columns:
         if r not in used_rows and c not in used_columns:
             used_rows.add(r)
             used_columns.add(c)
-            pairs.append((rows[r], int(columns[c])))
+            pairs.append((rows[r], columns[c]))
     return pairs
 
 
@@ -267,7 +275,7 @@ def describe(track: Track) -> Dict[str, Any]:
     """A track for JSON: id, box in frame pixels, class number, confidence, whether it is counted."""
     return {
         "id": track.number,
-        "xyxy": [round(float(side), 1) for side in track.xyxy],
+        "xyxy": [round(side, 1) for side in track.box],
         "label": track.label,
         "confidence": round(track.confidence, 3),
         "counted": track.confirmed,

@@ -113,6 +113,13 @@ def parse(text: str, path: str = "zones", cameras: int = 1000) -> List[Zone]:
     return found
 
 
+def made(kind: str, camera: int, name: str, points: Sequence[Sequence[float]], where: str) -> Zone:
+    """A "line" or "polygon" of points [[x, y], …], shares of the picture; BadInput names `where`."""
+    array = np.array(points, np.float64).reshape(-1, 2)
+    (_check_line if kind == "line" else _check_polygon)(array, (1.0, 1.0), where)
+    return Zone(kind, camera, name, array)
+
+
 def _point(word: str, scale: Tuple[float, float], where: str) -> List[float]:
     match = re.match(r"^(-?\d{1,6}(?:\.\d{1,9})?),(-?\d{1,6}(?:\.\d{1,9})?)$", word)
     if not match:
@@ -251,7 +258,7 @@ class Counter:
             if seen is None:
                 seen = self._seen[track.number] = _Seen(len(self.lines))
             seen.label, seen.last = track.label, track.seen
-            left, top, right, bottom = track.xyxy.tolist()
+            left, top, right, bottom = track.box
             margin = max(MARGIN * (bottom - top), _MARGIN_PX)
             places.append((track, ((left + right) / 2, (top + bottom) / 2), margin))
         # Few persons and few lines: plain numbers are several times faster than arrays of that size.
@@ -372,6 +379,34 @@ class Counter:
     def names(self) -> Dict[str, List[str]]:
         """{"lines": [name], "zones": [name]}, in the order of `state`."""
         return {"lines": [zone.name for zone in self.lines], "zones": [zone.name for zone in self.polygons]}
+
+    def totals(self) -> Dict[str, Any]:
+        """What was counted, to be kept: {"lines": {name: {"in", "out"}}, "zones": {name: …}}, numbers by class."""
+
+        def row(counts: np.ndarray) -> Dict[str, int]:
+            return dict(zip(self.classes, (int(n) for n in counts)))
+
+        return {
+            "lines": {
+                zone.name: {"in": row(self._crossed[number, 0]), "out": row(self._crossed[number, 1])}
+                for number, zone in enumerate(self.lines)
+            },
+            "zones": {zone.name: row(self._entered[number]) for number, zone in enumerate(self.polygons)},
+        }
+
+    def restore(self, totals: Dict[str, Any]) -> None:
+        """Count on from `totals`, where there is a line or polygon of that name."""
+
+        def row(counts: Dict[str, Any]) -> List[int]:
+            return [int(counts.get(name, 0)) for name in self.classes]
+
+        for number, zone in enumerate(self.lines):
+            if zone.name in totals["lines"]:
+                known = totals["lines"][zone.name]
+                self._crossed[number] = [row(known["in"]), row(known["out"])]
+        for number, zone in enumerate(self.polygons):
+            if zone.name in totals["zones"]:
+                self._entered[number] = row(totals["zones"][zone.name])
 
     def state(self, live: bool = True) -> Dict[str, Any]:
         """{"lines": [{name, points, in, out}], "zones": [{name, points, now, entered}]}; counts by class and "total".

@@ -67,11 +67,15 @@ def shrink(frame: np.ndarray, wh: Tuple[int, int], reuse: bool = False) -> np.nd
 
 
 def letterbox(
-    frame: np.ndarray, input_wh: Tuple[int, int], out: Optional[np.ndarray] = None
+    frame: np.ndarray,
+    input_wh: Tuple[int, int],
+    out: Optional[np.ndarray] = None,
+    filled: Optional[Tuple[int, int]] = None,
 ) -> Tuple[np.ndarray, Tuple[float, float]]:
     """Fit a frame into the input's top-left corner and fill the rest with 114.
 
-    `frame`: uint8 (h, w, 3) BGR. `out`: float32 (1, 3, H, W), written in place; made when None.
+    `frame`: uint8 (h, w, 3) BGR. `out`: float32 (1, 3, H, W), written in place; made when None. `filled`: what `fit`
+    gave for the frame that `out` was filled with last, where nobody has written to it since: the rest is 114 already.
     Returns the blob (1, 3, H, W), raw 0..255 BGR, and the scale (sx, sy) from frame to input pixels: true per axis,
     since the fitted size is rounded. Frame coordinates are input coordinates divided by it.
     ValueError when the frame is not uint8 (h, w, 3).
@@ -89,10 +93,10 @@ def letterbox(
     planes = out[0]
     parts = _scratch.of(3, fit_h, fit_w)
     cv2.split(small, list(parts))
-    for plane, channel in zip(planes, parts):
-        plane[:fit_h, :fit_w] = channel
-    planes[:, fit_h:, :] = PAD
-    planes[:, :fit_h, fit_w:] = PAD
+    planes[:, :fit_h, :fit_w] = parts
+    if filled != (fit_w, fit_h):
+        planes[:, fit_h:, :] = PAD
+        planes[:, :fit_h, fit_w:] = PAD
     return out, (fit_w / frame_w, fit_h / frame_h)
 
 
@@ -100,4 +104,6 @@ def to_frame(xyxy: np.ndarray, scale: Tuple[float, float], frame_wh: Tuple[int, 
     """Boxes (N, 4) in input pixels as boxes in frame pixels, float32, clipped to the frame."""
     factors = np.array([1 / scale[0], 1 / scale[1], 1 / scale[0], 1 / scale[1]], np.float32)
     limits = np.array([frame_wh[0], frame_wh[1], frame_wh[0], frame_wh[1]], np.float32)
-    return np.clip(np.asarray(xyxy, np.float32).reshape(-1, 4) * factors, 0, limits)
+    found = np.asarray(xyxy, np.float32).reshape(-1, 4) * factors
+    np.maximum(found, 0, out=found)
+    return np.minimum(found, limits, out=found)

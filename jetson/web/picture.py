@@ -124,10 +124,28 @@ class Pictures:
         self._server.publish(f"picture {camera}", picture_part(jpeg))
         self._server.publish(f"snapshot {camera}", jpeg)
 
+    def forget(self, camera: int) -> None:
+        """The camera is watched no longer."""
+        self._newest.pop(camera, None)
+
     def none(self, camera: int, lines: List[str]) -> None:
         """Show a card to those who watch; a snapshot that is waited for is not answered with it."""
         self._newest[camera] = card(lines)
         self._server.publish(f"picture {camera}", picture_part(self._newest[camera]))
+
+
+class _Film:
+    """What is wanted and under way of one camera. `score`: from which a face is shown there, None: as everywhere."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self.once = False
+        self.marked = False
+        self.due = 0.0
+        self.job: Optional[Any] = None
+        self.buffer: Optional[np.ndarray] = None
+        self.blurred = False
+        self.score: Optional[float] = None
 
 
 class Studio:
@@ -153,47 +171,66 @@ class Studio:
         self.score = score
         self._publish = publish
         self._period = 1.0 / max(fps, 0.1)
-        self._wanted = [False] * cameras
-        self._once = [False] * cameras
-        self._marked = [False] * cameras
-        self._due = [0.0] * cameras
-        self._jobs: List[Optional[Any]] = [None] * cameras
-        self._buffers: List[Optional[np.ndarray]] = [None] * cameras
+        self._films = {camera: _Film() for camera in range(cameras)}
         self._change = threading.Condition()
         self._stop = False
         self.encoded = 0
         self._thread = threading.Thread(target=self._run, name="encode", daemon=True)
         self._thread.start()
 
+    def film(self, camera: int, blurred: bool = False, score: Optional[float] = None) -> None:
+        """Take pictures of this camera, too, or in another way; `blurred`: faces of this one alone."""
+        film = self._films.setdefault(camera, _Film())
+        film.blurred, film.score = blurred, score
+
+    def forget(self, camera: int) -> None:
+        """The camera is watched no longer."""
+        self._films.pop(camera, None)
+
+    def blurs(self, camera: int) -> bool:
+        """Whether faces in this camera's pictures are made unrecognisable."""
+        film = self._films.get(camera)
+        return self.blurred or film is None or film.blurred
+
     def want(self, camera: int, viewers: bool) -> None:
         """Whether anybody watches the stream of `camera`."""
-        self._wanted[camera] = viewers
+        film = self._films.get(camera)
+        if film is not None:
+            film.wanted = viewers
 
     def want_one(self, camera: int, marked: bool = False) -> None:
         """A single picture is asked for; `marked`: with lines and zones."""
-        (self._marked if marked else self._once)[camera] = True
+        film = self._films.get(camera)
+        if film is None:
+            return
+        if marked:
+            film.marked = True
+        else:
+            film.once = True
 
     def offer(self, camera: int, image: np.ndarray, result: Any) -> None:
         """A finished frame; copied when it is wanted and the encoder is free, left alone otherwise."""
         now = time.monotonic()
-        plain = self._once[camera] or (self._wanted[camera] and now >= self._due[camera])
-        marked = self._marked[camera]
+        film = self._films.get(camera)
+        if film is None:
+            return
+        plain = film.once or (film.wanted and now >= film.due)
+        marked = film.marked
         if not (plain or marked):
             return
-        if self._jobs[camera] is not None:
+        if film.job is not None:
             return
-        buffer = self._buffers[camera]
-        if buffer is None or buffer.shape != image.shape:
-            buffer = self._buffers[camera] = np.empty_like(image, order="C")
-        np.copyto(buffer, image)
+        if film.buffer is None or film.buffer.shape != image.shape:
+            film.buffer = np.empty_like(image, order="C")
+        np.copyto(film.buffer, image)
         if plain:
-            self._once[camera] = False
+            film.once = False
             # From the due time, not from now: otherwise 15 frames/s out of 30 become 10.
-            self._due[camera] = max(self._due[camera] + self._period, now - self._period)
+            film.due = max(film.due + self._period, now - self._period)
         if marked:
-            self._marked[camera] = False
+            film.marked = False
         with self._change:
-            self._jobs[camera] = (result, plain, marked)
+            film.job = (result, plain, marked)
             self._change.notify()
 
     def stop(self) -> None:
@@ -206,33 +243,49 @@ class Studio:
     def _run(self) -> None:
         while True:
             with self._change:
-                while not self._stop and all(job is None for job in self._jobs):
+                waiting = self._waiting()
+                while not self._stop and not waiting:
                     self._change.wait(1.0)
+                    waiting = self._waiting()
                 if self._stop:
                     return
-                waiting = [index for index, job in enumerate(self._jobs) if job is not None]
-            for index in waiting:
-                job, image = self._jobs[index], self._buffers[index]
+            for index, film in waiting:
+                job, image = film.job, film.buffer
                 if job is None or image is None:  # not so: an offer fills both
-                    self._jobs[index] = None
+                    film.job = None
                     continue
                 try:
                     result, plain, marked = job
+                    how = (self.blurs(index), film.score)
                     if marked:
-                        self._publish(index, self.render(image.copy(), result, self._places(index)), True)
+                        self._publish(index, self.render(image.copy(), result, self._places(index), *how), True)
                     if plain:
-                        self._publish(index, self.render(image, result))
+                        self._publish(index, self.render(image, result, None, *how))
                     self.encoded += plain + marked
                 except Exception:  # whatever it was: this picture is missing, the next one comes
                     pass
                 finally:
-                    self._jobs[index] = None
+                    film.job = None
 
-    def render(self, image: np.ndarray, result: Any, places: Optional[Any] = None) -> bytes:
-        """The JPEG of one result, with the lines and zones `places`, if given; `image` is drawn on."""
-        if self.blurred:
+    def _waiting(self) -> List[Tuple[int, _Film]]:
+        return [(camera, film) for camera, film in list(self._films.items()) if film.job is not None]
+
+    def render(
+        self,
+        image: np.ndarray,
+        result: Any,
+        places: Optional[Any] = None,
+        blurred: Optional[bool] = None,
+        score: Optional[float] = None,
+    ) -> bytes:
+        """The JPEG of one result, with the lines and zones `places`, if given; `image` is drawn on.
+
+        `blurred`, `score`: of this camera, where they are not those of all.
+        """
+        if self.blurred if blurred is None else blurred:
             # Unsure detections too, and where a face was a moment ago: better a blurred poster than a face.
-            blur(image, result.faces.xyxy[result.faces.confidence >= BLUR_SHARE * self.score])
+            lowest = BLUR_SHARE * (self.score if score is None else score)
+            blur(image, result.faces.xyxy[result.faces.confidence >= lowest])
             blur(image, np.array([face.predict(result.at) for face in result.tracks]))
         scale = min(1.0, MAX_SIDE / max(image.shape[:2]))
         if scale < 1:

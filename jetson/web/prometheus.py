@@ -74,7 +74,7 @@ class _Collector:
                 metric = kind("jetmask_" + name, text, labels=labels)
                 for camera in self._state["cameras"]:
                     if get(camera) is not None:
-                        metric.add_metric([str(camera["index"]), camera["source"]], get(camera))
+                        metric.add_metric([camera["name"], camera["source"]], get(camera))
                 yield metric
         now = Gauge("jetmask_faces", "Faces in the picture now.", labels=["camera", "label"])
         # A gauge: a person whose voted class changes moves from one label to the other.
@@ -83,14 +83,14 @@ class _Collector:
         )
         for camera in self._state["cameras"]:
             for label in self._state["classes"]:
-                now.add_metric([str(camera["index"]), label], camera["now"][label])
-                persons.add_metric([str(camera["index"]), label], camera["persons"][label])
+                now.add_metric([camera["name"], label], camera["now"][label])
+                persons.add_metric([camera["name"], label], camera["persons"][label])
         yield now
         yield persons
         alarms = Gauge("jetmask_alert_faces", "Faces of an alert class in the picture now.", labels=["camera"])
         alert = [label for label in self._state["classes"] if self._state["roles"][label] == "alert"]
         for camera in self._state["cameras"]:
-            alarms.add_metric([str(camera["index"])], sum(camera["now"][label] for label in alert))
+            alarms.add_metric([camera["name"]], sum(camera["now"][label] for label in alert))
         yield alarms
         yield from self._drift(Gauge)
         yield from self._zones(Counter, Gauge)
@@ -108,7 +108,7 @@ class _Collector:
             labels=["camera", "zone", "label"],
         )
         for camera in self._state["cameras"]:
-            index = str(camera["index"])
+            index = camera["name"]
             for label in self._state["classes"]:
                 for line in camera.get("lines", ()):
                     for direction in ("in", "out"):
@@ -129,7 +129,7 @@ class _Collector:
             metric = Gauge("jetmask_" + name, text, labels=["camera"])
             for camera in self._state["cameras"]:
                 if camera.get("drift") and camera["drift"][key] is not None:
-                    metric.add_metric([str(camera["index"])], float(camera["drift"][key]))
+                    metric.add_metric([camera["name"]], float(camera["drift"][key]))
             yield metric
 
     def _others(self, Counter: Any, Gauge: Any) -> Iterator[Any]:

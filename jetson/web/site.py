@@ -5,6 +5,7 @@ import os
 import re
 from typing import Any, Dict, Optional
 
+from jetson.inference.runner import View
 from jetson.monitor.journal import Journal
 from jetson.monitor.status import Status
 from jetson.web import access, prometheus
@@ -97,10 +98,15 @@ class Site:
             return self._crop(request.path[len("/api/crops/") :])
         return Response(404, b"there is no such page\n")
 
-    def _camera(self, request: Request) -> Optional[int]:
+    def _camera(self, request: Request) -> Optional[View]:
+        """The camera that a request names, by name or by its position; without either the first."""
+        views = self.status.runner.views
         text = request.query.get("camera", "0")
-        number = int(text) if text.isdecimal() and len(text) < 4 else -1
-        return number if 0 <= number < len(self.status.runner.views) else None
+        named = [view for view in views if view.name == text and text]
+        if named:
+            return named[0]
+        number = int(text) if re.match(r"^[0-9]{1,3}$", text) else -1
+        return views[number] if 0 <= number < len(views) else None
 
     def _stream(self, request: Request) -> Response:
         camera = self._camera(request)
@@ -112,14 +118,13 @@ class Site:
             200,
             NEXT + first,
             "multipart/x-mixed-replace; boundary=" + BOUNDARY,
-            topic=f"picture {camera}",
+            topic=f"picture {camera.camera.index}",
             latest_only=True,
         )
 
-    def _card(self, camera: int) -> Optional[bytes]:
+    def _card(self, view: View) -> Optional[bytes]:
         """The picture that says that there is none, while that is so."""
-        live = self.status.runner.views[camera].camera.status == "live"
-        return None if live else self.pictures.newest(camera)
+        return None if view.camera.status == "live" else self.pictures.newest(view.camera.index)
 
     def _snapshot(self, request: Request) -> Response:
         camera = self._camera(request)
@@ -130,8 +135,9 @@ class Site:
             return Response(503, card, _JPEG_TYPE, {"Retry-After": "2"})
         marked = request.query.get("overlay", "0") == "1"
         if request.method == "GET":  # for HEAD none is drawn
-            self.studio.want_one(camera, marked)
-        return Response(200, b"", _JPEG_TYPE, topic=f"{'marked' if marked else 'snapshot'} {camera}", once=True)
+            self.studio.want_one(camera.camera.index, marked)
+        topic = f"{'marked' if marked else 'snapshot'} {camera.camera.index}"
+        return Response(200, b"", _JPEG_TYPE, topic=topic, once=True)
 
     def _state(self, request: Request) -> Response:
         return Response(200, json.dumps(self.status.state()).encode(), "application/json")

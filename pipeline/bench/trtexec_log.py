@@ -228,41 +228,22 @@ class _Segment:
 
     def _made(self) -> Run:
         said, options = self.said, _options(self.command)
-        for name, value in list(said.items()):
-            if name.rstrip() in ("Input inference shape", "Input inference shapes") and "=" in value:
-                for part in value.split(","):
-                    key, _, dimensions = part.strip().rpartition("=")
-                    if key and key not in self.inputs and re.fullmatch(r"[\dx]{1,64}", dimensions):
-                        self._input(key, dimensions)
-        if "shapes" in options and not self.inputs:
-            for part in options["shapes"].split(","):
-                key, _, dimensions = part.rpartition(":")
-                if key and re.fullmatch(r"[\dx]{1,64}", dimensions):
-                    self._input(key, dimensions)
-        image = next(
-            (numbers for numbers in self.inputs.values() if len(numbers) == 4 and 3 in (numbers[1], numbers[3])), None
-        )
-        wh = None if image is None else (image[3], image[2]) if image[1] == 3 else (image[2], image[1])
-        throughput = re.match(_NUMBER, said.get("Throughput", ""))
+        self._inputs_by_shapes(options)
+        wh, batch = self._image()
         queries = re.search(r"Timing trace has (\d{1,9}) queries", "\n".join(self.lines))
-        onnx = options.get("onnx") or said.get("Input filename") or None
         return Run(
             version=self.version or _version(said.get("TensorRT version")),
             gpu=said.get("Selected Device") or None,
             capability=said.get("Compute Capability") or None,
             sms=_whole(said.get("SMs")),
-            onnx=onnx,
+            onnx=options.get("onnx") or said.get("Input filename") or None,
             engine=options.get("loadEngine") or options.get("saveEngine"),
             precision=self._precision(options),
             inputs=self.inputs,
             input_wh=wh,
-            batch=None if image is None else image[0],
+            batch=batch,
             queries=int(queries.group(1)) if queries else None,
-            throughput_qps=self._number(throughput.group(1), 0)
-            if throughput
-            else 1e3 / self.times["compute"]["p50"]
-            if self.times["compute"]["p50"]
-            else 0.0,
+            throughput_qps=self._throughput(),
             times=self.times,
             layers=self.layers,
             settings={
@@ -274,6 +255,41 @@ class _Segment:
                 "sparsity": said.get("Sparsity") if said.get("Sparsity") != "Disabled" else None,
             },
         )
+
+    def _inputs_by_shapes(self, options: dict[str, str]) -> None:
+        """Inputs that have no line of their own: as the run says its shapes (name=1x3x96x96), else as it was given
+        them (name:1x3x96x96)."""
+        shapes = [
+            part.strip().rpartition("=")
+            for key, value in self.said.items()
+            if key in ("Input inference shape", "Input inference shapes") and "=" in value
+            for part in value.split(",")
+        ]
+        self._shapes(shapes)
+        if not self.inputs:
+            self._shapes([part.rpartition(":") for part in options.get("shapes", "").split(",")])
+
+    def _shapes(self, shapes: list[tuple[str, str, str]]) -> None:
+        for name, _, dimensions in shapes:
+            if name and name not in self.inputs and re.fullmatch(r"[\dx]{1,64}", dimensions):
+                self._input(name, dimensions)
+
+    def _image(self) -> tuple[tuple[int, int] | None, int | None]:
+        """((width, height), batch) of the first input that is an image, by its three channels; None where none is."""
+        for numbers in self.inputs.values():
+            if len(numbers) == 4 and numbers[1] == 3:
+                return (numbers[3], numbers[2]), numbers[0]
+            if len(numbers) == 4 and numbers[3] == 3:
+                return (numbers[2], numbers[1]), numbers[0]
+        return None, None
+
+    def _throughput(self) -> float:
+        """Inferences a second: as the run says, else by its median compute time."""
+        said = re.match(_NUMBER, self.said.get("Throughput", ""))
+        if said:
+            return self._number(said.group(1), 0)
+        median = self.times["compute"]["p50"]
+        return 1e3 / median if median else 0.0
 
     def _precision(self, options: dict[str, str]) -> str | None:
         if "loadEngine" in options and not {"fp16", "int8", "best"} & set(options):

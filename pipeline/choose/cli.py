@@ -1,139 +1,17 @@
 """`jetmask choose`: one variant for a target and its limits, the reason, and the runner-up."""
 
 import argparse
-import csv
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from jetson.bundle import manifest
 from jetson.cli import table
 from jetson.errors import BadInput, DeviceMismatch, QualityGate, UsageError
 from pipeline import targets
+from pipeline.choose.candidates import from_bundle, from_csv
 from pipeline.choose.choice import Candidate, Choice, Limits, broken, choose
-
-PRECISION = {"fp32": "fp32", "fp16": "fp16", "int8": "int8", "int8-cpu": "int8"}
-
-
-def from_csv(path: str, target: str | None = None) -> list[Candidate]:
-    """Candidates of a CSV with the columns name, map50, bytes and ms (or p50_ms, latency_ms), as a report writes it.
-
-    With a `target` column, only rows of `target` (or, for this-machine, rows without one). Where a `measured` column
-    tells them apart, what was measured takes the place of what was predicted for the same name, and has its AP and
-    bytes where it brings none. Rows without an AP or a time are left out: nothing can be said about them.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as handle:  # spreadsheets put a byte order mark before it
-            rows = list(csv.DictReader(handle))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"the table cannot be read: {error}", path, "a CSV file") from None
-    if not rows:
-        raise BadInput("the table has no rows", path, "one row a variant")
-    time = next((name for name in ("ms", "p50_ms", "latency_ms") if name in rows[0]), None)
-    if "map50" not in rows[0] and any(";" in str(name) for name in rows[0]):
-        raise BadInput(
-            "the columns are separated by semicolons", path, "commas between the columns", "save it as CSV with commas"
-        )
-    missing = [name for name in ("name", "map50", "bytes") if name not in rows[0]] + ([] if time else ["ms"])
-    if missing:
-        raise BadInput(f"columns are missing: {', '.join(missing)}", path, "name, map50, bytes and ms")
-    ours = [
-        (line, row)
-        for line, row in enumerate(rows, 2)
-        if not target or "target" not in row or (row["target"] or targets.THIS_MACHINE) == target
-    ]
-    predicted = {row["name"]: row for _, row in ours if row.get("measured") == "predicted"}
-    timed = {row["name"] for _, row in ours if row.get("measured") != "predicted" and row[time]}
-    out = []
-    for line, row in ours:
-        if row.get("measured") != "predicted":
-            row = row | {key: row[key] or predicted.get(row["name"], row)[key] for key in ("map50", "bytes")}
-        elif row["name"] in timed:
-            continue
-        if not row["map50"] or not row[time]:
-            continue
-        try:
-            values = float(row["map50"]), float(row[time]), int(float(row["bytes"])) if row["bytes"] else None
-            high = float(row["high_ms"]) if row.get("high_ms") else None
-        except (TypeError, ValueError, OverflowError):
-            raise BadInput("map50, ms and bytes must be numbers", f"{path}, line {line}", "for instance 77.3") from None
-        if not all(0 <= value < math.inf for value in (*values, high) if value is not None):
-            raise BadInput(
-                "map50, ms and bytes must be finite and not negative", f"{path}, line {line}", "for instance 77.3"
-            )
-        out.append(Candidate(row["name"], *values, row.get("measured") or "given", high))
-    return out
-
-
-def from_bundle(folder: str, target: str, progress: Callable[[str], None] = lambda text: None) -> list[Candidate]:
-    """Candidates of a bundle's variants, timed by prediction for `target`.
-
-    The AP is the manifest's: on the runtime that the target uses where it was measured there, else that of the same
-    model and input size at the nearest precision, since FP16 engines of TensorRT cannot be run where there is none.
-    The names are the bundle's, save for the FP16 engine of a plain fp32 file that the bundle lists no variant for.
-    """
-    from pipeline.graphs.shapes import read
-    from pipeline.latency.cli import predict_graph
-
-    contents = manifest.load(folder)
-    device = targets.target(target)
-    runtime = "onnxruntime" if device.name == targets.THIS_MACHINE else "tensorrt"
-    usable = [
-        variant
-        for variant in contents.variants
-        if contents.path(variant).endswith(".onnx") and runtime in variant.runtimes
-    ]
-    recipes = [(variant, PRECISION[variant.precision], variant.name) for variant in usable]
-    if runtime == "tensorrt":  # a plain fp32 file is also what a weakly typed FP16 engine is built from
-        recipes += [
-            (v, "fp16", f"{v.model}-{v.input_wh[0]}x{v.input_wh[1]}-fp16") for v in usable if v.precision == "fp32"
-        ]
-    out, seen = [], set()
-    for variant, precision, name in recipes:
-        ap, source = accuracy(contents, variant, runtime)
-        key = (variant.model, tuple(variant.input_wh), precision)
-        if ap is None or key in seen or precision not in device.fast_precisions:
-            continue
-        seen.add(key)
-        progress(name)
-        result = predict_graph(
-            read(contents.path(variant), (variant.input_wh[0], variant.input_wh[1])), target, precision
-        )
-        out.append(
-            Candidate(
-                name, ap, result.latency_ms, variant.bytes, f"time predicted, AP measured on {source}", result.high_ms
-            )
-        )
-    return out
-
-
-def accuracy(contents: Any, variant: Any, runtime: str) -> tuple[float | None, str]:
-    """mAP50 of a variant on `runtime`, or of what stands in for it, and where that was measured."""
-    own = variant.ap.get(runtime) if variant.ap else None
-    if own:
-        return own["map50"], runtime
-    near = [
-        other
-        for other in contents.variants
-        if other.model == variant.model and tuple(other.input_wh) == tuple(variant.input_wh)
-    ]
-    own_precision = PRECISION[variant.precision]
-    near.sort(
-        key=lambda other: (
-            other.name != variant.name,
-            PRECISION[other.precision] != own_precision,
-            (PRECISION[other.precision] == "int8") != (own_precision == "int8"),
-            other.precision != "fp32",
-        )
-    )
-    for other in near:
-        for name, value in (other.ap or {}).items():
-            if value:
-                return value["map50"], f"{name} as {other.precision}"
-    return None, ""
 
 
 def explain(choice: Choice, candidates: Sequence[Candidate], limits: Limits) -> str:
@@ -236,78 +114,86 @@ def options(parser: argparse.ArgumentParser) -> None:
 def command(args: argparse.Namespace) -> None:
     limits = limits_of(args)
     device = targets.target(args.target)
-    if args.table:
-        candidates = from_csv(args.table, device.name)
-    else:
-        from pipeline.latency.roofline import BACKED
-
-        backed = device.name == targets.THIS_MACHINE or device.name in BACKED
-        if not backed and not args.accept_unknown_error:
-            raise DeviceMismatch(
-                f"no published measurement backs predictions for {device.title}",
-                "--target",
-                "a target with known error: " + ", ".join([*BACKED, targets.THIS_MACHINE]),
-                "add --accept-unknown-error to choose on data-sheet scaling all the same",
-            )
-        if not backed and args.sure:
-            raise UsageError(
-                f"predictions for {device.title} have no interval whose slow end could count",
-                "--sure",
-                "a target with known error: " + ", ".join([*BACKED, targets.THIS_MACHINE]),
-            )
-        shipped = Path(__file__).resolve().parents[2] / "jetson" / "models"
-        candidates = from_bundle(args.bundle or os.fspath(shipped), device.name)
+    candidates = from_csv(args.table, device.name) if args.table else _predicted(args, device)
     if args.sure:
         candidates = [c._replace(ms=c.high_ms) if c.high_ms is not None else c for c in candidates]
     choice = choose(candidates, limits)
     if args.json:
-        print(
-            json.dumps(
-                {
-                    "target": device.name,
-                    "limits": limits._asdict(),
-                    "best": choice.best and choice.best._asdict(),
-                    "runner_up": choice.runner_up and choice.runner_up._asdict(),
-                    "within": choice.within,
-                    "loosened": {name: other._asdict() for name, other in choice.loosened.items()},
-                    "candidates": [c._asdict() for c in candidates],
-                }
-            )
-        )
+        print(_json(device.name, choice, candidates, limits))
     elif candidates:
-        rows = [
-            [
-                c.name,
-                f"{c.map50:.1f}",
-                f"{c.ms:.1f}",
-                "-" if c.bytes is None else f"{c.bytes / 1e6:.2f}",
-                "chosen" if c == choice.best else ", ".join(LIMIT[name] for name in broken(c, limits)) or "within",
-            ]
-            for c in sorted(candidates, key=lambda c: c.ms)
-        ]
-        print(
-            table(["variant", "mAP50", f"ms on {device.name}{', slow end' if args.sure else ''}", "MB", ""], rows)
-            + "\n"
-        )
+        time = f"ms on {device.name}{', slow end' if args.sure else ''}"
+        print(table(["variant", "mAP50", time, "MB", ""], _lines(choice, candidates, limits)) + "\n")
     if choice.best is None:
-        if not candidates and args.table:
-            raise BadInput(
-                f"the table has no row for {device.name} with both an AP and a time",
-                args.table,
-                f"rows with map50 and ms, and {device.name} in the column target if there is one",
-                "name the device that was measured: --target",
-            )
-        raise QualityGate(
-            nothing(choice, candidates, limits),
-            args.table or args.bundle,
-            said(limits),
-            "loosen a limit, or train and prune for it: jetmask sweep"
-            if candidates
-            else "the manifest holds no AP: write the bundle with jetmask bundle create ... --data "
-            "SPLIT_DIR, which measures it",
-        )
+        raise _refusal(args, device.name, choice, candidates, limits)
     if not args.json:
         print(explain(choice, candidates, limits))
+
+
+def _predicted(args: argparse.Namespace, device: targets.Target) -> list[Candidate]:
+    """The bundle's variants; DeviceMismatch and UsageError where predictions for the device have no known error."""
+    from pipeline.latency.roofline import BACKED
+
+    backed = device.name == targets.THIS_MACHINE or device.name in BACKED
+    known = "a target with known error: " + ", ".join([*BACKED, targets.THIS_MACHINE])
+    if not backed and not args.accept_unknown_error:
+        raise DeviceMismatch(
+            f"no published measurement backs predictions for {device.title}",
+            "--target",
+            known,
+            "add --accept-unknown-error to choose on data-sheet scaling all the same",
+        )
+    if not backed and args.sure:
+        raise UsageError(f"predictions for {device.title} have no interval whose slow end could count", "--sure", known)
+    shipped = Path(__file__).resolve().parents[2] / "jetson" / "models"
+    return from_bundle(args.bundle or os.fspath(shipped), device.name)
+
+
+def _json(target: str, choice: Choice, candidates: Sequence[Candidate], limits: Limits) -> str:
+    return json.dumps(
+        {
+            "target": target,
+            "limits": limits._asdict(),
+            "best": choice.best and choice.best._asdict(),
+            "runner_up": choice.runner_up and choice.runner_up._asdict(),
+            "within": choice.within,
+            "loosened": {name: other._asdict() for name, other in choice.loosened.items()},
+            "candidates": [c._asdict() for c in candidates],
+        }
+    )
+
+
+def _lines(choice: Choice, candidates: Sequence[Candidate], limits: Limits) -> list[list[str]]:
+    """A line of the table for each candidate, the fastest first."""
+    return [
+        [
+            c.name,
+            f"{c.map50:.1f}",
+            f"{c.ms:.1f}",
+            "-" if c.bytes is None else f"{c.bytes / 1e6:.2f}",
+            "chosen" if c == choice.best else ", ".join(LIMIT[name] for name in broken(c, limits)) or "within",
+        ]
+        for c in sorted(candidates, key=lambda c: c.ms)
+    ]
+
+
+def _refusal(
+    args: argparse.Namespace, target: str, choice: Choice, candidates: Sequence[Candidate], limits: Limits
+) -> BadInput | QualityGate:
+    """Why nothing was chosen: the table says nothing about this target, or no candidate meets the limits."""
+    if not candidates and args.table:
+        return BadInput(
+            f"the table has no row for {target} with both an AP and a time",
+            args.table,
+            f"rows with map50 and ms, and {target} in the column target if there is one",
+            "name the device that was measured: --target",
+        )
+    remedy = (
+        "loosen a limit, or train and prune for it: jetmask sweep"
+        if candidates
+        else "the manifest holds no AP: write the bundle with jetmask bundle create ... --data SPLIT_DIR, "
+        "which measures it"
+    )
+    return QualityGate(nothing(choice, candidates, limits), args.table or args.bundle, said(limits), remedy)
 
 
 def limits_of(args: argparse.Namespace) -> Limits:

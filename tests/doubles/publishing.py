@@ -1,6 +1,5 @@
 """A publisher of events in the test's own process."""
 
-import argparse
 import json
 import os
 
@@ -15,7 +14,7 @@ def settings(folder, url, **values):
     with open(path, "w") as file:
         json.dump(dict({"node": "nano", "spool": "spool"}, **values), file)
     os.chmod(path, 0o600)
-    return mqtt_settings.read(argparse.Namespace(mqtt=url, mqtt_config=path, mqtt_prefix="jetmask"))
+    return mqtt_settings.read(url, path)
 
 
 class Publisher:

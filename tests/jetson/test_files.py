@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from refusals import refused
 
 from jetson import files
 from jetson.errors import BadInput, JetmaskError
@@ -51,9 +52,8 @@ def test_a_failure_keeps_the_old_file_and_leaves_nothing(tmp_path):
 
 
 def test_a_missing_folder_is_bad_input_before_anything_is_done(tmp_path):
-    with pytest.raises(BadInput) as caught:
+    with refused(BadInput, names=tmp_path / "no"):
         files.write_text(str(tmp_path / "no" / "a"), "x")
-    assert str(tmp_path / "no") in str(caught.value)
 
 
 def test_json_has_no_nan(tmp_path):
@@ -69,29 +69,26 @@ def test_the_longest_name_a_folder_allows_can_be_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content, line, word",
+    "content, line",
     [
-        (b'{\n "a": 1,\n}', 3, "not JSON"),
-        (b"", 1, "not JSON"),
-        (b"\n\n\xff", 3, "UTF-8"),
-        (b"[" * 100000, None, "JSON"),
+        (b'{\n "a": 1,\n}', 3),
+        (b"", 1),
+        (b"\n\n\xff", 3),
+        (b"[" * 100000, None),
     ],
 )
-def test_bad_json_is_named_with_its_line(tmp_path, content, line, word):
+def test_bad_json_is_named_with_its_line(tmp_path, content, line):
     path = tmp_path / "a.json"
     path.write_bytes(content)
-    with pytest.raises(BadInput) as caught:
+    with refused(BadInput, where=path, names="JSON") as caught:
         files.read_json(str(path))
-    assert word in str(caught.value)
-    assert str(path) in str(caught.value)
     if line:
         assert f"line {line}" in caught.value.where
 
 
 def test_a_missing_json_file_is_bad_input(tmp_path):
-    with pytest.raises(BadInput) as caught:
+    with refused(BadInput, names="no.json"):
         files.read_json(str(tmp_path / "no.json"))
-    assert "no.json" in str(caught.value)
 
 
 def test_sha256(tmp_path):

@@ -1,4 +1,5 @@
 import pytest
+from refusals import refused
 
 from jetson.errors import BadInput
 from pipeline import config
@@ -80,27 +81,27 @@ def test_the_line_of_a_mistake_is_told(tmp_path, text, overrides, where):
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused_before_anything_starts(text):
-    with pytest.raises(BadInput, match=text.partition("=")[0].replace(".", r"\.")):
+    with refused(BadInput, names=text.partition("=")[0]):
         config.load(None, [text])
 
 
 def test_some_kind_of_canvas_must_be_left():
-    with pytest.raises(BadInput, match="mosaic"):
+    with refused(BadInput, where="augment.single", names="mosaic"):
         config.load(None, [f"augment.{name}=0" for name in ("single", "mosaic", "paste", "large", "drawn")])
 
 
 def test_a_file_that_is_no_utf8_is_named(tmp_path):
     (tmp_path / "mine.yaml").write_bytes(b'data: {root: "\xff"}')
-    with pytest.raises(BadInput, match="mine.yaml"):
+    with refused(BadInput, where="mine.yaml", names="YAML"):
         config.load(tmp_path / "mine.yaml")
 
 
 def test_override_mistakes(tmp_path):
-    with pytest.raises(BadInput, match=r"did you mean 'augment.mosaic'"):
+    with refused(BadInput, where="--set augment.mosiac=1", names=["'augment.mosiac'", "'augment.mosaic'?"]):
         config.load(None, ["augment.mosiac=1"])
-    with pytest.raises(BadInput, match="--set KEY=VALUE"):
+    with refused(BadInput, names=["'train.epochs'", "--set KEY=VALUE"]):
         config.load(None, ["train.epochs"])
-    with pytest.raises(BadInput, match="a preset: "):
+    with refused(BadInput, where="none.yaml", names="mobilenetv2, n, s, sp"):
         config.load(tmp_path / "none.yaml")
 
 
@@ -125,7 +126,7 @@ def test_a_file_and_overrides_go_over_what_a_command_starts_from(tmp_path):
 @pytest.mark.parametrize("init", ["imagenet", "body.h5"])
 def test_weights_of_imagenet_fit_one_size_only(init):
     assert config.load(None, ["model.size=mobilenetv2", "model.init=" + init]).model.init == init
-    with pytest.raises(BadInput, match="mobilenetv2"):
+    with refused(BadInput, where="model.init", names="model.size=mobilenetv2"):
         config.load("s", ["model.init=" + init])
 
 

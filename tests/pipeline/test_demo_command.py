@@ -4,7 +4,7 @@ import os
 import shlex
 import sys
 
-from pipeline import demo
+from pipeline.demo import live as demo
 
 
 def test_the_live_page_s_command_runs_where_jetmask_is_not_on_the_path(tmp_path, monkeypatch):

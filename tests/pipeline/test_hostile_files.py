@@ -9,6 +9,7 @@ import hostile
 import numpy as np
 import pytest
 import yaml
+from refusals import refused
 
 from jetson.errors import BadInput
 from pipeline import config, yaml_file
@@ -26,7 +27,7 @@ def test_every_way_to_open_an_onnx_file_refuses_external_data(what, tmp_path):
     path = tmp_path / "m.onnx"
     path.write_bytes(EXTERNAL[what])
     for opened in (load, edit.read, shapes.read):
-        with pytest.raises(BadInput, match="another file"):
+        with refused(BadInput, names="save_as_external_data"):
             opened(str(path))
 
 
@@ -118,16 +119,16 @@ def test_a_keras_file_that_asks_for_more_than_it_holds_is_refused(what, tmp_path
 @pytest.mark.parametrize("what", sorted(KERAS_TEXT))
 def test_the_configuration_of_a_keras_file_is_bounded(what, tmp_path):
     path = _keras(tmp_path / "m.keras", KERAS_TEXT[what], method=zipfile.ZIP_DEFLATED)
-    with pytest.raises(BadInput, match=r"m\.keras, config\.json"):
+    with refused(BadInput, where="m.keras, config.json"):
         keras_file.check(path)
 
 
 def test_a_zip_that_unpacks_to_much_more_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(keras_file, "UNPACKED_BYTES", 1 << 20)
-    with pytest.raises(BadInput, match="unpacks to"):
+    with refused(BadInput, where="a.keras", names=["2097156", "1048576"]):
         keras_file.check(_keras(tmp_path / "a.keras", "{}", b"\0" * (2 << 20), zipfile.ZIP_DEFLATED))
     monkeypatch.setattr(keras_file, "CONFIG_BYTES", 1000)
-    with pytest.raises(BadInput, match=r"config\.json has 5000 bytes"):
+    with refused(BadInput, where="b.keras", names=["config.json", "5000", "1000"]):
         keras_file.check(_keras(tmp_path / "b.keras", " " * 5000))
     _keras(tmp_path / "c.keras", " " * 5000, method=zipfile.ZIP_DEFLATED)
     lying = bytearray((tmp_path / "c.keras").read_bytes())
@@ -149,7 +150,7 @@ def test_loading_a_hostile_keras_file_is_bad_input(tmp_path):
     from pipeline.models import detector
 
     path = _keras(tmp_path / "m.keras", json.dumps(KERAS["2^31 filters"]))
-    with pytest.raises(BadInput, match="filters"):
+    with refused(BadInput, where="m.keras, layer 'c'", names="filters"):
         detector.load(path)
 
 

@@ -19,6 +19,7 @@ LAZY = {
     "onnxruntime": {"jetson/engine/onnx.py"},
     "ai_edge_litert": {"jetson/engine/litert.py"},
     "paho": {"jetson/mqtt/publisher.py"},
+    "yaml": {"jetson/config/document.py", "jetson/config/edit.py"},
 }
 PYTHON36 = os.environ.get("JETMASK_PYTHON36")
 needs_python36 = pytest.mark.skipif(not PYTHON36, reason="JETMASK_PYTHON36 is not set (make setup36 makes one)")

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from refusals import refused
 
 from jetson import files
 from jetson.bundle import manifest
@@ -26,9 +27,8 @@ def test_load_gives_attributes(tiny_bundle):
 
 
 def test_an_unknown_variant_names_the_nearest(tiny_bundle):
-    with pytest.raises(UsageError) as caught:
+    with refused(UsageError, names=["t-320x192-int8-cpuu", "t-320x192-int8-cpu?"]):
         manifest.load(tiny_bundle).variant("t-320x192-int8-cpuu")
-    assert "did you mean t-320x192-int8-cpu?" in str(caught.value)
 
 
 @pytest.mark.parametrize("what", ["missing", "empty", "file"])
@@ -38,9 +38,8 @@ def test_what_is_no_bundle_is_said_so(tmp_path, what):
         path.mkdir()
     elif what == "file":
         path.write_text("x")
-    with pytest.raises(BadInput) as caught:
+    with refused(BadInput, names=path):
         manifest.load(str(path))
-    assert str(path) in str(caught.value)
 
 
 WRONG = [
@@ -93,9 +92,8 @@ def test_each_wrong_value_is_found_and_named(content, keys, value):
     for key in keys[:-1]:
         place = place[key]
     place[keys[-1]] = value
-    with pytest.raises(BadInput) as caught:
+    with refused(BadInput, names=keys[0]):
         manifest.parse(wrong)
-    assert keys[0] in str(caught.value)
 
 
 @pytest.mark.parametrize("key", ["schema_version", "classes", "decode", "variants", "default_variant", "preprocessing"])
@@ -136,13 +134,13 @@ def damage_extra(bundle):
 
 def damage_link(bundle):
     os.symlink("/etc/passwd", os.path.join(bundle, "models", "link"))
-    return "link"
+    return "models/link"
 
 
 def damage_sums_line(bundle):
     with open(os.path.join(bundle, "SHA256SUMS"), "a") as file:
         file.write("not a line\n")
-    return "line"
+    return "SHA256SUMS, line "
 
 
 def damage_sums_missing(bundle):
@@ -154,7 +152,7 @@ def damage_resummed(bundle):
     """Even with fitting checksums, another model is not the one that was measured."""
     damage_changed(bundle)
     manifest.write_sums(bundle)
-    return "measured"
+    return "models/t.onnx"
 
 
 def damage_manifest(bundle):
@@ -180,9 +178,8 @@ def test_every_damage_is_found_and_named(tiny_copy, damage):
     word = damage(tiny_copy)
     found = manifest.check(tiny_copy)
     assert any(word in line for line in found), found
-    with pytest.raises(BadInput) as caught:
+    with refused(BadInput, where=tiny_copy, names=word):
         manifest.verify(tiny_copy)
-    assert word in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Ed25519 in plain Python: RFC 8032's vectors, and signatures that an attacker would send."""
 
 import pytest
+from refusals import refused
 
 from jetson.bundle import signing
 from jetson.errors import BadInput
@@ -120,9 +121,8 @@ def test_keys_are_read_from_hex_and_pem(tmp_path):
 def test_other_key_files_are_bad_input(tmp_path, text):
     path = tmp_path / "key"
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(BadInput) as caught:
+    with refused(BadInput, where=path):
         signing.read_keys(str(path))
-    assert str(path) in str(caught.value)
 
 
 def test_a_missing_key_file_is_bad_input(tmp_path):

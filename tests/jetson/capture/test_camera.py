@@ -277,8 +277,8 @@ def test_a_file_whose_reader_dies_at_the_same_frame_each_time_ends_there(clip, m
         argv, framed = true(*words)
         program = (
             "import os, sys; from jetson.capture import reader; plain = reader.send\n"
-            "def send(fd, frame, extra, number, turn, at):\n"
-            "    os.kill(os.getpid(), 9) if number == 30 else plain(fd, frame, extra, number, turn, at)\n"
+            "def send(out, frame, extra, number, turn, at):\n"
+            "    os.kill(os.getpid(), 9) if number == 30 else plain(out, frame, extra, number, turn, at)\n"
             "reader.send = send; sys.exit(reader.main(sys.argv[1:]))"
         )
         return [argv[0], "-c", program] + argv[3:], framed

@@ -100,7 +100,7 @@ def test_nonsense_is_refused(uri):
 def test_a_worn_drawn_camera_is_darker_and_blurred():
     def first(uri):
         parsed = source.parse(uri)
-        return next(reader.read_synthetic({"size": parsed.size, "fps": 30.0, "options": parsed.options}))
+        return next(reader.read_synthetic({"size": parsed.size, "fps": 30.0, "options": parsed.options}, lambda: None))
 
     plain, truth, _ = first("synthetic://?size=320x240")
     dark, same, _ = first("synthetic://?size=320x240&darken=0.4")

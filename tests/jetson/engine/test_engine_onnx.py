@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from refusals import refused
 
 from jetson import engine
 from jetson.bundle import manifest
@@ -55,16 +56,13 @@ def test_buffers_are_reused_and_a_wrong_shape_is_refused(tiny_bundle):
         assert opened.infer(strided)["cls_8"].shape == first.shape
 
 
-@pytest.mark.parametrize(
-    "content, word", [(None, "missing"), (b"", "not an ONNX model"), (b"no model" * 50, "not an ONNX model")]
-)
-def test_a_file_that_is_no_model_is_bad_input(tmp_path, content, word):
+@pytest.mark.parametrize("content", [None, b"", b"no model" * 50])
+def test_a_file_that_is_no_model_is_bad_input(tmp_path, content):
     path = tmp_path / "m.onnx"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(BadInput) as caught:
+    with refused(BadInput, where=path, names="ONNX"):
         OnnxEngine(str(path), (320, 192))
-    assert word in str(caught.value) and str(path) in str(caught.value)
 
 
 # A model of one Cast, image -> cls_8, both float32 (1, 3, 32, 32); the type stands in its bytes 33 and 87.
@@ -82,26 +80,24 @@ def test_outputs_of_another_type_are_told_when_it_is_opened(tmp_path, number, na
     data = bytearray(CAST)
     data[33] = data[87] = number
     path.write_bytes(bytes(data))
-    with pytest.raises(BadInput) as caught:  # not at each frame, in words of the runtime
+    with refused(BadInput, where=path, names=["cls_8", name, "float32"]):  # not at each frame, in the runtime's words
         OnnxEngine(str(path), (32, 32))
-    assert "cls_8 " + name in str(caught.value)
 
 
 def test_a_runtime_that_does_not_fit_the_variant_is_a_usage_error(tiny_bundle):
     contents = manifest.load(tiny_bundle)
     for runtime, word in (("litert", "t-416x256-fp32-litert"), ("cuda", "onnxruntime")):
-        with pytest.raises(UsageError) as caught:
+        with refused(UsageError, names=[runtime, word]):
             engine.open_engine(tiny_bundle, contents, contents.variant(), runtime)
-        assert word in str(caught.value)
 
 
 def test_what_no_runtime_here_can_run_says_why(tiny_bundle):
     if engine.reason("tensorrt") is None:
         pytest.skip("this machine has TensorRT")
     contents = manifest.load(tiny_bundle)
-    with pytest.raises(DeviceMismatch) as caught:
+    with refused(DeviceMismatch, where="tensorrt", names="t-416x256-int8") as caught:
         engine.open_engine(tiny_bundle, contents, contents.variant("t-416x256-int8"))
-    assert "tensorrt" in str(caught.value) and caught.value.exit_code == 4
+    assert caught.value.exit_code == 4
 
 
 def test_opening_reads_the_file_and_nothing_else_of_the_bundle(tiny_bundle, tmp_path):

@@ -3,6 +3,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from refusals import refused
 
 from jetson.errors import BadInput
 from jetson.evaluation import average_precision
@@ -175,10 +176,10 @@ def test_load_split(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes, word",
+    "changes, where",
     [
-        ({"images": None}, "COCO"),
-        ({"categories": [{"id": 1, "name": "mask"}]}, "mask"),
+        ({"images": None}, "annotations.json"),
+        ({"categories": [{"id": 1, "name": "mask"}]}, "annotations.json, categories"),
         ({"annotations": [{"image_id": 9, "category_id": 1, "bbox": [0, 0, 1, 1]}]}, "annotations[0]"),
         ({"annotations": [{"image_id": 5, "category_id": 9, "bbox": [0, 0, 1, 1]}]}, "annotations[0]"),
         ({"annotations": [{"image_id": 5, "category_id": 1, "bbox": [0, 0, 1]}]}, "annotations[0]"),
@@ -188,30 +189,26 @@ def test_load_split(tmp_path):
         ({"images": [{"id": 5, "file_name": "images/a.png", "width": float("inf"), "height": 30}]}, "images"),
         ({"annotations": ["x"]}, "annotations[0]"),
         ({"images": [{"id": 5}]}, "images"),
-        ({"images": [{"id": 5}, {"id": 5}]}, "twice"),
+        ({"images": [{"id": 5}, {"id": 5}]}, "images[1]"),
     ],
 )
-def test_a_wrong_annotation_file_is_named(tmp_path, changes, word):
-    with pytest.raises(BadInput) as caught:
+def test_a_wrong_annotation_file_is_named(tmp_path, changes, where):
+    with refused(BadInput, where, names="annotations.json"):
         average_precision.load_split(write_split(tmp_path, **changes))
-    assert word in str(caught.value) and "annotations.json" in str(caught.value)
 
 
 def test_a_missing_split_and_broken_images_are_named(tmp_path):
     with pytest.raises(BadInput):
         average_precision.load_split(str(tmp_path / "no"))
     (only,) = average_precision.load_split(write_split(tmp_path))
-    with pytest.raises(BadInput) as caught:
+    with refused(BadInput, where="a.png", names=["40 x 30", "41 x 30"]):
         average_precision.read_image(only._replace(wh=(41, 30)))
-    assert "40 x 30" in str(caught.value)
     (tmp_path / "images" / "a.png").write_bytes(b"no image")
-    with pytest.raises(BadInput) as caught:
+    with refused(BadInput, where="a.png"):
         average_precision.read_image(only)
-    assert "decoded" in str(caught.value)
     (tmp_path / "images" / "a.png").unlink()
-    with pytest.raises(BadInput) as caught:
+    with refused(BadInput, where="a.png"):
         average_precision.read_image(only)
-    assert "missing" in str(caught.value)
 
 
 def test_of_equal_overlaps_the_last_truth_is_taken_as_coco_does():

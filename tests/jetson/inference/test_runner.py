@@ -51,10 +51,10 @@ def test_the_end_waits_for_the_frame_that_is_being_prepared(make, draw, tmp_path
     made = make(tmp_path, every_frame=True)
     prepare = made.active.detector.prepare
 
-    def slow(frame, out=None):
+    def slow(frame, out=None, filled=None):
         wait_for(lambda: made.views[0].camera.status == "ended", "the source's end")
         time.sleep(0.2)
-        return prepare(frame, out)
+        return prepare(frame, out, filled)
 
     made.active.detector.prepare = slow
     made.start()
@@ -134,6 +134,9 @@ def test_the_governor_does_not_go_back_to_an_engine_that_a_reload_puts_away(make
         0,
         None,
         None,
+        None,
+        None,
+        {},
         lambda variant, runtime: open_variant(variant.name, runtime),
     )
     reload._bundle(service, threading.Event())

@@ -1,6 +1,7 @@
 """Tracks and votes on made-up detections."""
 
 import numpy as np
+import pytest
 
 from jetson.tracking import tracker as track
 
@@ -122,14 +123,38 @@ def test_nothing_seen_at_all():
     assert run(tracker, [[]] * 5) == [] and tracker.visible(1.0) == []
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_plain_numbers_and_arrays_give_the_same_to_the_bit(seed, monkeypatch):
+    def walks():
+        random, tracker, seen = np.random.RandomState(seed), track.Tracker(0.4), []
+        many = [4, 12, 25][seed % 3]
+        at, pace, side = (
+            random.uniform(0, 600, (many, 2)),
+            random.normal(0, 60, (many, 2)),
+            random.uniform(20, 80, many),
+        )
+        for number in range(60):
+            at += pace / 30
+            there = random.rand(many) < 0.85
+            xyxy = np.concatenate([at[there], at[there] + side[there, None] * random.uniform(0.8, 1.2, (1, 2))], axis=1)
+            scores = random.dirichlet([0.5] * 3, int(there.sum())) * random.uniform(0.1, 1, (int(there.sum()), 1))
+            events = tracker.update(xyxy.astype(np.float32), scores.astype(np.float32), number / 30)
+            seen.append((events, [(one.number, one.box, one.velocity, one.votes, one.label) for one in tracker.tracks]))
+        return seen
+
+    found = []
+    for most in (0, 10**9):
+        monkeypatch.setattr(track, "_PLAIN", most)
+        found.append(walks())
+    assert found[0] == found[1] and sum(len(tracks) for _, tracks in found[0]) > 100
+
+
 # Rules that a comment justifies, each at its border.
 
 
 def follow(one, xyxy, scores, now):
     """One track, seen where and as what these say."""
-    expected = track._expected([one], now)
-    np.testing.assert_allclose(expected[0], one.predict(now))
-    track._follow([one], expected, np.array([xyxy], np.float64), np.array([scores]), now)
+    one.follow(one.predict(now), list(xyxy), list(scores), now)
 
 
 def test_votes_fade_so_that_a_short_new_look_outweighs_a_long_old_one():
@@ -140,7 +165,7 @@ def test_votes_fade_so_that_a_short_new_look_outweighs_a_long_old_one():
 
 
 def test_a_vote_is_halved_after_its_memory():
-    one = track.Track(1, np.array(box(100)), np.array([1.0, 0.0, 0.0]), 0.0)
+    one = track.Track(1, box(100), [1.0, 0.0, 0.0], 0.0)
     follow(one, np.array(box(100)), np.array([0.0, 0.5, 0.0]), track.VOTE_MEMORY_S)
     np.testing.assert_allclose(one.votes, [0.5, 0.25, 0.0])
     assert one.label == 0 and one.raw_label == 1 and one.flickers == 1 and one.hits == 2
@@ -149,7 +174,7 @@ def test_a_vote_is_halved_after_its_memory():
 def test_a_confirmed_class_gives_way_to_a_clear_lead_only():
     """VOTE_LEAD of all votes; before it is confirmed, the larger number decides."""
     for confirmed, other, label in ((True, 1.2, 0), (True, 1.3, 1), (False, 1.1, 1), (False, 0.9, 0)):
-        one = track.Track(1, np.array(box(100)), np.array([1.0, 0.0, 0.0]), 0.0)
+        one = track.Track(1, box(100), [1.0, 0.0, 0.0], 0.0)
         one.confirmed = confirmed
         follow(one, np.array(box(100)), np.array([0.0, other, 0.0]), 1e-3)
         assert one.label == label, (confirmed, other)
@@ -178,7 +203,7 @@ def test_who_is_missing_is_shown_for_a_moment_and_not_where_somebody_else_is():
         run(tracker, [[(box(100), MASK)] for _ in range(frames)])
         last = (frames - 1) / 30
         # A stranger of another size: it is not taken for the one who is missing.
-        tracker.tracks.append(track.Track(9, np.array(other), np.array(BARE), last + after))
+        tracker.tracks.append(track.Track(9, other, BARE, last + after))
         return [one.number for one in tracker.visible(last + after)]
 
     assert shown(box(300)) == [9, 1]
@@ -189,17 +214,17 @@ def test_who_is_missing_is_shown_for_a_moment_and_not_where_somebody_else_is():
 
 
 def test_an_unseen_track_flies_on_for_half_a_second_at_most():
-    one = track.Track(1, np.array(box(100)), np.array(MASK), 10.0)
-    one.velocity = np.array([10.0, 0, 10.0, 0])
+    one = track.Track(1, box(100), MASK, 10.0)
+    one.velocity = [10.0, 0, 10.0, 0]
     for now, ahead in ((10.0, 0.0), (10.2, 2.0), (10.5, 5.0), (11.0, 5.0), (60.0, 5.0)):
         np.testing.assert_allclose(one.predict(now), np.array(box(100 + ahead)), err_msg=str(now))
 
 
 def test_gains_of_the_filter_shrink_with_age():
     """A first surprise is taken whole, a later one by .6; the velocity takes a quarter of it."""
-    one = track.Track(1, np.array(box(100)), np.array(MASK), 0.0)
+    one = track.Track(1, box(100), MASK, 0.0)
     for number, (gain, step) in enumerate(((1.0, 1.0), (2 / 3, 1.0), (0.6, 1.0), (0.6, 0.5)), 1):
-        expected, speed = one.predict(one.seen + step), one.velocity[0]
+        expected, speed = np.array(one.predict(one.seen + step)), one.velocity[0]
         follow(one, expected + 12.0, np.array(MASK), one.seen + step)
         np.testing.assert_allclose(one.xyxy, expected + 12.0 * gain)
         assert abs(one.velocity[0] - (0.9 * speed + 0.25 * 12.0 / step)) < 1e-9 and one.hits == number + 1
@@ -208,7 +233,7 @@ def test_gains_of_the_filter_shrink_with_age():
 def test_a_small_step_of_the_clock_makes_no_wild_velocity():
     """Two frames a millisecond apart, or at the same time: the step counts as a sixtieth at least."""
     for step in (0.0, 1e-3, 1 / 60):
-        one = track.Track(1, np.array(box(100)), np.array(MASK), 0.0)
+        one = track.Track(1, box(100), MASK, 0.0)
         follow(one, np.array(box(102)), np.array(MASK), step)
         assert abs(one.velocity[0] - 0.25 * 2 * 60) < 1e-6, step
         # The clock may stand still or go back: a thousandth of a second has passed.

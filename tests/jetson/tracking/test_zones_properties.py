@@ -219,7 +219,7 @@ def test_a_file_with_anything_changed_is_read_or_refused(tmp_path_factory, data)
     """No change to what is on the disk makes a traceback, and what is read can be judged."""
     path = tmp_path_factory.mktemp("drift") / "drift.json"
     now = [1.7e9]
-    made = drift.Drift(None, ["a"], 0.01, wall=lambda: now[0], clock=lambda: now[0])
+    made = drift.Drift(None, [drift.Known("a")], 0.01, wall=lambda: now[0], clock=lambda: now[0])
     image = np.full((32, 32, 3), 90, np.uint8)
     for _ in range(30):
         made.see(0, image)
@@ -248,7 +248,7 @@ def test_a_file_with_anything_changed_is_read_or_refused(tmp_path_factory, data)
     )
     path.write_text(json.dumps(value))
     with contextlib.suppress(BadInput):
-        read = drift.Drift(str(path), ["a"], 0.01, wall=lambda: now[0], clock=lambda: now[0])
+        read = drift.Drift(str(path), [drift.Known("a")], 0.01, wall=lambda: now[0], clock=lambda: now[0])
         read.see(0, image)
         read.judge()
         read.full()

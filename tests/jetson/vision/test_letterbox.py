@@ -40,6 +40,19 @@ def test_letterbox_writes_into_out_and_overwrites_everything_there():
     assert (out >= 0).all()
 
 
+@pytest.mark.parametrize("input_wh", [(416, 256), (320, 192)])
+def test_a_buffer_that_is_used_again_is_as_one_made_anew(input_wh):
+    # What stands in the padding of frames of another shape must not stay there; what is right is not written again.
+    random = np.random.RandomState(0)
+    out, filled = np.full((1, 3, input_wh[1], input_wh[0]), np.nan, np.float32), None
+    for wh in [(640, 480), (640, 480), (320, 240), (200, 300), (1280, 720), (416, 256), (640, 480), (640, 480)]:
+        frame = random.randint(0, 256, (wh[1], wh[0], 3)).astype(np.uint8)
+        _, scale = letterbox.letterbox(frame, input_wh, out, filled)
+        filled = letterbox.fit(wh, input_wh)
+        wanted, wanted_scale = letterbox.letterbox(frame, input_wh)
+        assert (out == wanted).all() and scale == wanted_scale
+
+
 @pytest.mark.parametrize(
     "frame",
     [

@@ -96,9 +96,9 @@ def test_a_picture_that_cannot_be_drawn_ends_no_other():
     try:
         studio.want(0, True)
         wild = result(((10, 10, 60, 60), (0.9, 0, 0)))
-        wild.tracks[0].velocity[:] = np.inf  # no pixel is there
+        wild.tracks[0].velocity = [np.inf] * 4  # no pixel is there
         studio.offer(0, noise(), wild._replace(at=2.0))
-        wait_for(lambda: studio._jobs[0] is None or not studio._thread.is_alive(), "the picture's end")
+        wait_for(lambda: studio._films[0].job is None or not studio._thread.is_alive(), "the picture's end")
         studio.offer(0, noise(), result())
         wait_for(lambda: made, "the next picture", 20.0)
     finally:

@@ -12,6 +12,7 @@ import time
 
 import jsonschema
 import pytest
+from refusals import refused
 
 from jetson import files
 from jetson.bundle import manifest, signing, tarball
@@ -316,7 +317,7 @@ def test_photographs_without_annotations_are_refused(tiny_bundle, tmp_path, text
     split.mkdir()
     if text:
         (split / "annotations.json").write_text(text)
-    with pytest.raises(BadInput, match="annotations.json"):
+    with refused(BadInput, where="annotations.json"):
         writer.write(str(tmp_path / "b"), **_recipe(tiny_bundle, photos=str(split)))
     outside = _split(tmp_path / "outside", ["images/a.png"])
     document = files.read_json(outside + "/annotations.json")
@@ -325,7 +326,7 @@ def test_photographs_without_annotations_are_refused(tiny_bundle, tmp_path, text
         outside + "/annotations.json", dict(document, images=[dict(document["images"][0], file_name="../a.png")])
     )
     shutil.move(outside + "/images/a.png", str(tmp_path / "a.png"))
-    with pytest.raises(BadInput, match="leaves the folder"):
+    with refused(BadInput, where="outside", names="'../a.png'"):
         writer.write(str(tmp_path / "b"), **_recipe(tiny_bundle, photos=outside))
 
 
@@ -342,7 +343,7 @@ def test_a_full_disk_is_not_called_a_file_that_cannot_be_read(tiny_bundle, tmp_p
 
 def test_a_file_where_a_folder_is_to_be_is_told(tiny_bundle, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match="a file is where a folder is to be"):
+    with refused(BadInput, where="file"):
         writer.write(str(tmp_path / "file" / "b"), **_recipe(tiny_bundle))
 
 
@@ -353,7 +354,7 @@ def test_signing_on_the_command_line(written, tmp_path):
     assert _jetmask("bundle", "key", key).returncode == 0
     assert os.stat(key).st_mode & 0o777 == 0o600
     assert _jetmask("bundle", "key", key).returncode == 2
-    with pytest.raises(BadInput, match="not signed"):
+    with refused(BadInput, where="b", names=["SHA256SUMS.sig", "jetmask bundle sign"]):
         install.check(folder, keys=signing.read_keys(key + ".pub"))
     done = _jetmask("bundle", "sign", folder, "--key", key)
     assert done.returncode == 0 and written[1] in done.stdout, done.stderr
@@ -382,9 +383,9 @@ def test_signing_on_the_command_line(written, tmp_path):
         assert done.returncode == 0
     with open(os.path.join(folder, "SHA256SUMS"), "r+b") as file:
         file.write(b"0")
-    with pytest.raises(BadInput, match="changed after it was signed"):
+    with refused(BadInput, where="SHA256SUMS.sig"):
         install.check(folder, keys=signing.read_keys(key + ".pub"))
-    with pytest.raises(BadInput, match="private key"):
+    with refused(BadInput, where="maker.pub", names=["PEM", "jetmask bundle key"]):
         writer.sign(folder, key + ".pub")
 
 

@@ -9,6 +9,7 @@ import cv2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refused
 from test_import import TRUTH, as_coco, as_kitti, as_voc, as_yolo, coco_document, errors_of, jetmask, picture
 
 from jetson import cli
@@ -145,7 +146,7 @@ def test_a_file_name_that_is_no_utf8_is_copied_under_another(tmp_path):
 
 
 def test_a_box_that_is_nan_is_still_refused(tmp_path):
-    with pytest.raises(BadInput, match=r"line \d+"):
+    with refused(BadInput, where="annotations.json, line ", names="[1, 2, nan, 3]"):
         importer.read(as_coco(tmp_path / "s", changed("annotations", bbox=[1, 2, float("nan"), 3])))
 
 

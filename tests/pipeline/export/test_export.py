@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from keras import layers
+from refusals import refused
 from small_net import picture, run
 
 from jetson.errors import BadInput, JetmaskError, UsageError
@@ -114,7 +115,7 @@ def test_a_model_in_mixed_precision_is_exported_in_float32(net, tmp_path):
 
 
 def test_a_difference_is_an_error_and_writes_nothing(net, tmp_path):
-    with pytest.raises(JetmaskError, match="differs from Keras"):
+    with refused(JetmaskError, where="net.onnx, output ", names="1e-12"):
         export.export(net, str(tmp_path / "net.onnx"), tolerance=1e-12)
     assert not list(tmp_path.iterdir())
 
@@ -125,23 +126,25 @@ def _with(layer):
 
 
 @pytest.mark.parametrize(
-    "layer, words",
+    "layer, where, names",
     [
         (
             lambda x: layers.Conv2D(3, 3, padding="same", name="cls_4")(layers.Rescaling(1 / 255, -0.5)(x)),
-            "left a Add|Mul",
+            "net.onnx, node rescaling",
+            "Mul",
         ),
-        (lambda x: layers.Conv2D(3, 3, 2, name="cls_4")(x), "padding does not hold for all sizes"),
+        (lambda x: layers.Conv2D(3, 3, 2, name="cls_4")(x), "net.onnx, node cls_4", 'padding="same"'),
         (
             lambda x: layers.Conv2D(3, 1, name="cls_4")(layers.UpSampling2D(2, interpolation="bilinear")(x)),
-            "upsampling",
+            "layer up_sampling2d",
+            "nearest",
         ),
-        (lambda x: layers.Activation("tanh", name="cls_4")(layers.Conv2D(3, 1)(x)), "left a Tanh"),
+        (lambda x: layers.Activation("tanh", name="cls_4")(layers.Conv2D(3, 1)(x)), "net.onnx, node cls_4", "Tanh"),
     ],
     ids=["offset", "valid", "bilinear", "tanh"],
 )
-def test_what_the_contract_does_not_allow(layer, words, tmp_path):
-    with pytest.raises(JetmaskError, match=words):
+def test_what_the_contract_does_not_allow(layer, where, names, tmp_path):
+    with refused(JetmaskError, where, names):
         export.export(_with(layer), str(tmp_path / "net.onnx"))
     assert not list(tmp_path.iterdir())
 
@@ -153,23 +156,23 @@ def _classifier(inputs, flat=True, **more):
 
 
 @pytest.mark.parametrize(
-    "model, words",
+    "model, names",
     [
-        (lambda: _classifier((28, 28, 1)), r"\(None, 28, 28, 1\), outputs \(None, 3\)"),
+        (lambda: _classifier((28, 28, 1)), ["(None, 28, 28, 1)", "(None, 3)"]),
         (
             lambda: keras.Model(two := [keras.Input((8, 8, 3)), keras.Input((8, 8, 3))], layers.Add()(two)),
-            "inputs .*, .*",
+            "(None, 8, 8, 3), (None, 8, 8, 3)",
         ),
         (
             lambda: keras.Sequential([keras.Input((32, 32, 3)), layers.Flatten(), layers.Dense(2)]),
-            r"outputs \(None, 2\)",
+            "(None, 2)",
         ),
-        (lambda: keras.Sequential([keras.Input((32, 32, 3)), layers.Reshape((32, 96, 1))]), "does not work at 320x192"),
+        (lambda: keras.Sequential([keras.Input((32, 32, 3)), layers.Reshape((32, 96, 1))]), ["320x192", "Reshape"]),
     ],
     ids=["grey", "two", "sequential", "one size"],
 )
-def test_another_keras_model_is_told_what_it_lacks(model, words, tmp_path):
-    with pytest.raises(BadInput, match=words):
+def test_another_keras_model_is_told_what_it_lacks(model, names, tmp_path):
+    with refused(BadInput, where="net.onnx", names=names):
         export.export(model(), str(tmp_path / "net.onnx"))
     assert not list(tmp_path.iterdir())
 

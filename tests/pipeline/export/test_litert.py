@@ -4,6 +4,7 @@ import cv2
 import keras
 import numpy as np
 import pytest
+from refusals import refused
 from small_net import run, snr_db
 from test_export import SMALL, randomised
 
@@ -57,11 +58,11 @@ def test_equal_to_onnx(made, tmp_path, precision, least):
 def test_refusals(made, tmp_path):
     net, _, images = made
     out = str(tmp_path / "net.tflite")
-    with pytest.raises(UsageError, match="no precision 'int4'"):
+    with refused(UsageError, names="'int4'"):
         litert.convert(net, WH, "int4", images, out)
-    with pytest.raises(BadInput, match="needs photographs"):
+    with refused(BadInput, where="net.tflite", names="int8"):
         litert.convert(net, WH, "int8", [], out)
     (tmp_path / "text.jpg").write_text("no picture")
-    with pytest.raises(BadInput, match="^not a photograph"):
+    with refused(BadInput, where="text.jpg"):
         litert.convert(net, WH, "int8", [str(tmp_path / "text.jpg")], out)
     assert not (tmp_path / "net.tflite").exists()

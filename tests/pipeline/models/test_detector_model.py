@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from refusals import refused
 
 from jetson.errors import BadInput, JetmaskError, UsageError
 from pipeline.models import batchnorm, detector, mobilenet
@@ -41,10 +42,10 @@ def test_fused_batch_norm_is_batch_norm():
 
 
 def test_unknown_size_and_broken_file_say_what_to_do(tmp_path):
-    with pytest.raises(UsageError, match="one of n, s, m"):
+    with refused(UsageError, names=["'xl'", "n, s, m"]):
         detector.build("xl")
     (tmp_path / "x.keras").write_bytes(b"not a model")
-    with pytest.raises(BadInput, match="jetmask train"):
+    with refused(BadInput, where="x.keras", names="jetmask train"):
         detector.load(str(tmp_path / "x.keras"))
     image = keras.Input((8, 8, 3))
     keras.Model(image, keras.layers.Conv2D(40, 3)(image)).save(tmp_path / "y.keras")
@@ -52,7 +53,7 @@ def test_unknown_size_and_broken_file_say_what_to_do(tmp_path):
     at = damaged.index(b"\x89HDF") + 3000  # within the weights: a checksum of the archive does not fit then
     damaged[at] ^= 255
     (tmp_path / "y.keras").write_bytes(damaged)
-    with pytest.raises(BadInput, match="jetmask train"):
+    with refused(BadInput, where="y.keras", names="jetmask train"):
         detector.load(str(tmp_path / "y.keras"))
 
 
@@ -105,12 +106,12 @@ def test_the_detector_of_transfer_is_saved_and_loaded_whole(tmp_path):
 def test_weights_that_are_none_say_what_to_fetch(tmp_path, monkeypatch):
     (tmp_path / "x.h5").write_bytes(b"not weights")
     for path in ("x.h5", "missing.h5"):
-        with pytest.raises(BadInput, match=mobilenet.FILE):
+        with refused(BadInput, where=path, names=mobilenet.FILE):
             mobilenet.transfer(detector.build("mobilenetv2"), str(tmp_path / path))
 
     def no_network(*args, **kwargs):
         raise Exception("URL fetch failure on https://example.org: None -- unreachable")
 
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", no_network)
-    with pytest.raises(JetmaskError, match=mobilenet.FILE):
+    with refused(JetmaskError, where="model.init=imagenet", names=mobilenet.FILE):
         mobilenet.transfer(detector.build("mobilenetv2"))

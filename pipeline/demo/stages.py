@@ -1,23 +1,16 @@
-"""`jetmask demo`: the whole way once, each stage real, in a few minutes on two cores.
+"""The stages of the demo: the whole way once, each stage real, in a few minutes on two cores.
 
 Data, a little fine-tuning from the weights that ship, pruning, ONNX, calibration, every engine this machine can run,
 evaluation, the bundle, the on-device runner on a clip, and one report.
 """
 
-import argparse
-import json
 import logging
 import os
 import platform
-import shlex
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +20,11 @@ from jetson import files
 from jetson.errors import BadInput, JetmaskError, UsageError
 from jetson.evaluation import average_precision
 from pipeline import config as configuration
+from pipeline.demo.live import clip, run_live, serve_command
 
 log = logging.getLogger(__name__)
 WH = (416, 256)  # the default input of the camera; what the live run uses
 SQUARE = (320, 320)
-LIVE_S = 20.0
 MAX_DROP = 1.0  # a hundred images can not tell half a point from nothing
 TUNE = [
     "train.warmup_steps=10",
@@ -42,30 +35,6 @@ TUNE = [
     "train.val_wh=[320, 320]",
     "train.images_per_epoch=400",
 ]
-
-
-def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", help="folder with train/ and val/ splits (default: JETMASK_DATA; neither: drawn)")
-    parser.add_argument("--out", default="runs/demo", help="folder for everything the demo makes")
-    parser.add_argument("--size", default="s", help="model size: n or s")
-    parser.add_argument("--run-only", action="store_true", help="no training: run the shipped bundle on a clip")
-    parser.add_argument("--seconds", type=float, default=LIVE_S, help="length of the live run")
-    parser.add_argument("--json", action="store_true")
-    parser.epilog = "example: jetmask demo --data ~/facemask"
-
-
-def command(args: argparse.Namespace) -> None:
-    say = Progress()
-    if args.run_only:
-        live = run_live(manifest_shipped(), clip(None), args.seconds, say)
-        print(json.dumps(live) if args.json else "\n".join(f"{name:22} {value}" for name, value in live.items()))
-        return
-    # TensorFlow takes seconds to load: not before the options are known to be right.
-    from pipeline.training.train import fit  # noqa: F401
-
-    result = Demo(Path(args.out), args.data, args.size, args.seconds, say).run()
-    if args.json:
-        print(json.dumps(result))
 
 
 class Progress:
@@ -380,84 +349,4 @@ def environment() -> dict[str, Any]:
         "tensorflow": tensorflow.__version__,
         "onnxruntime": onnxruntime.__version__,
         "opencv": cv2.__version__,
-    }
-
-
-def manifest_shipped() -> Path:
-    from pipeline.paths import SHIPPED
-
-    return Path(SHIPPED)
-
-
-def clip(root: Any) -> str:
-    """A clip to run on: the first of the data's clips/, else drawn people that walk."""
-    clips = sorted((Path(root) / "clips").glob("*.mp4")) if root else []
-    return str(clips[0]) if clips else "synthetic://"
-
-
-def serve_command(bundle: Any, source: str) -> str:
-    """The command that serves the page, as it can be pasted: `make demo` has no jetmask on the PATH."""
-    return shlex.join(
-        ["jetmask" if shutil.which("jetmask") else sys.argv[0], "run", "--bundle", str(bundle), "--source", source]
-    )
-
-
-def run_live(bundle: Any, source: str, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run the device's own program on a source for some seconds and read what it measured, as an operator would."""
-    say(f"running the on-device program on {source} for {int(seconds)} s")
-    with tempfile.TemporaryDirectory(prefix="jetmask-live-") as folder:
-        ready, log = Path(folder) / "ready.json", Path(folder) / "log"
-        with open(log, "wb") as out:
-            process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "jetson",
-                    "serve",
-                    str(bundle),
-                    "--source",
-                    source,
-                    "--port",
-                    "0",
-                    "--ready-file",
-                    str(ready),
-                ],
-                stdout=out,
-                stderr=out,
-                cwd=str(Path(__file__).parent.parent),
-            )
-        try:
-            deadline = time.time() + 60
-            while not ready.exists():
-                if process.poll() is not None or time.time() > deadline:
-                    raise JetmaskError(
-                        "the runner did not start",
-                        where=source,
-                        expected="a page within 60 s",
-                        remedy=log.read_text(errors="replace")[-600:],
-                    )
-                time.sleep(0.1)
-            url = json.loads(ready.read_text())["url"]
-            time.sleep(seconds)
-            with urllib.request.urlopen(url.rstrip("/") + "/api/state", timeout=10) as answer:
-                state = json.loads(answer.read())
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-    camera = state["cameras"][0]
-    steps = {stage: p.get("p50") for stage, p in state["latency_ms"].items()}
-    return {
-        "source": Path(source).name if "://" not in source else source,
-        "variant": state["variant"]["name"],
-        "runtime": state["variant"]["runtime"],
-        "results": state["results"],
-        "frames_per_s": state["fps"],
-        "camera_frames_per_s": camera["camera_fps"],
-        **{f"{k}_p50_ms": v for k, v in steps.items()},
-        "persons_seen": camera["persons"]["total"],
-        "memory_MB": round(state["memory_bytes"] / 1e6),
     }

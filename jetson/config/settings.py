@@ -1,0 +1,273 @@
+"""What the file says, as typed settings, checked: read once, by `serve`, `config check` and a deployment alike."""
+
+import os
+import re
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from jetson.capture import source
+from jetson.capture.address import has_password
+from jetson.config import document, schema
+from jetson.config.document import Document, Path
+from jetson.errors import BadInput, UsageError
+from jetson.tracking import zones
+from jetson.tracking.zones import Zone
+
+Roi = Tuple[float, float, float, float]
+_LEAST_ROI = 0.05
+
+
+class CameraSettings(NamedTuple):
+    """One camera. `name` "": it has none, and is known by its position. `roi`: left, top, right, bottom, as shares.
+
+    `was`: its former name, from which counts and drift go on.
+    """
+
+    name: str
+    source: str
+    size: Optional[Tuple[int, int]] = None
+    fps: Optional[float] = None
+    rotate: int = 0
+    roi: Optional[Roi] = None
+    score: Optional[float] = None
+    blur: bool = False
+    zones: Tuple[Zone, ...] = ()
+    was: str = ""
+
+    def same_frames(self, other: "CameraSettings") -> bool:
+        """Whether the same frames come from both, so that nothing has to be started anew."""
+        return self._frames() == other._frames()
+
+    def same(self, other: "CameraSettings") -> bool:
+        """Whether nothing differs but the former name."""
+        return (
+            self._frames() == other._frames()
+            and (self.name, self.score, self.blur) == (other.name, other.score, other.blur)
+            and [_zone(one) for one in self.zones] == [_zone(one) for one in other.zones]
+        )
+
+    def _frames(self) -> Tuple[Any, ...]:
+        return self.source, self.size, self.fps, self.rotate, self.roi
+
+
+def _zone(one: Zone) -> Tuple[str, str, List[Any]]:
+    return one.kind, one.name, one.points.tolist()
+
+
+class EngineSettings(NamedTuple):
+    """What finds the faces; `variant` "auto": the most accurate that keeps the cameras' rate; None: the bundle's."""
+
+    variant: Optional[str] = "auto"
+    runtime: Optional[str] = None
+    threads: int = 0
+    governor: Optional[str] = None
+
+
+class CompareSettings(NamedTuple):
+    """The live trade-off. `budget`: percent of the time."""
+
+    variants: str = "auto"
+    budget: float = 5.0
+    eval: Optional[str] = None
+
+
+class EventSettings(NamedTuple):
+    """Where events are kept, and for how long."""
+
+    file: Optional[str] = None
+    history: Optional[str] = None
+    days: float = 30.0
+    mb: float = 200.0
+    crops: bool = False
+
+
+class DriftSettings(NamedTuple):
+    """Where it is kept what cameras looked like."""
+
+    file: Optional[str] = None
+    days: float = 7.0
+
+
+class PageSettings(NamedTuple):
+    """What serves the page."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    token_file: Optional[str] = None
+    users: Optional[str] = None
+    frame_ancestors: Tuple[str, ...] = ()
+    allow_hosts: Tuple[str, ...] = ()
+    insecure: bool = False
+    stream_fps: float = 15.0
+    blur_faces: bool = False
+
+
+class Settings(NamedTuple):
+    """A whole file. `alerts`: its section as plain values, {} without one; `mqtt`: keys and values, None without."""
+
+    path: str
+    cameras: Tuple[CameraSettings, ...]
+    credentials: Optional[str]
+    engine: EngineSettings
+    compare: CompareSettings
+    events: EventSettings
+    drift: DriftSettings
+    page: PageSettings
+    mqtt: Optional[Dict[str, Any]]
+    alerts: Dict[str, Any]
+    warnings: Tuple[str, ...]
+    document: Document
+
+    def where(self, *keys: Any) -> str:
+        """File, line and key of a value."""
+        return self.document.where(keys)
+
+
+def read(path: str) -> Settings:
+    """The settings of a file; BadInput names file, line and key of what is wrong. No camera is opened."""
+    return settings_of(document.read(path))
+
+
+def settings_of(found: Document) -> Settings:
+    """`read` of what was read."""
+    schema.check(found)
+    data: Dict[str, Any] = found.data
+    base = os.path.dirname(os.path.abspath(found.path))
+    engine = EngineSettings(**_known(data.get("engine"), EngineSettings._fields))
+    compare = _known(data.get("compare"), CompareSettings._fields)
+    events = _known(data.get("events"), EventSettings._fields)
+    drift = _known(data.get("drift"), DriftSettings._fields)
+    page = _known(data.get("page"), PageSettings._fields)
+    if engine.variant == "default":
+        engine = engine._replace(variant=None)
+    if engine.governor and compare.get("variants") == "off":
+        raise BadInput("the governor goes by the measured trade-off, which is off", found.where(("engine", "governor")))
+    if compare.get("eval") and compare.get("variants") == "off":
+        raise BadInput("true AP is measured beside the trade-off, which is off", found.where(("compare", "eval")))
+    for section, keys in ((compare, ("eval",)), (events, ("file",)), (page, ("token_file", "users"))):
+        section.update(_beside(section, keys, base))
+    for section, key in ((events, "history"), (drift, "file")):
+        if section.get(key) not in (None, "off"):
+            section.update(_beside(section, (key,), base))
+    for key in ("frame_ancestors", "allow_hosts"):
+        if key in page:
+            page[key] = tuple(page[key])
+    mqtt = data.get("mqtt")
+    if mqtt is not None:
+        mqtt = dict(mqtt, **_beside(mqtt, ("ca_file", "cert_file", "key_file", "spool"), base))
+    cameras, warnings = _cameras(found, base)
+    return Settings(
+        found.path,
+        cameras,
+        _beside(data, ("credentials",), base).get("credentials"),
+        engine,
+        CompareSettings(**compare),
+        EventSettings(**events),
+        DriftSettings(**drift),
+        PageSettings(**page),
+        mqtt,
+        data.get("alerts") or {},
+        warnings,
+        found,
+    )
+
+
+def _known(section: Optional[Mapping[str, Any]], names: Sequence[str]) -> Dict[str, Any]:
+    return {name: section[name] for name in names if section is not None and name in section}
+
+
+def _beside(section: Mapping[str, Any], keys: Sequence[str], base: str) -> Dict[str, str]:
+    """Those of the keys that there are, as paths that are not absolute seen from the file's folder."""
+    return {key: os.path.join(base, os.path.expanduser(section[key])) for key in keys if key in section}
+
+
+def _cameras(found: Document, base: str) -> Tuple[Tuple[CameraSettings, ...], Tuple[str, ...]]:
+    cameras, warnings = [], []
+    former: Dict[str, str] = {}
+    for name, values in found.data["cameras"].items():
+        keys = ("cameras", name)
+        was = values.get("was", "")
+        if was == name:
+            raise BadInput(f"{name} was itself", found.where(keys + ("was",)), "the name that it had before")
+        if was in former:
+            raise BadInput(
+                f"{former[was]} and {name} both were {was}", found.where(keys + ("was",)), "each former name once"
+            )
+        if was:
+            former[was] = name
+        if has_password(values["source"]):
+            warnings.append(
+                f"a password stands in {found.where(keys + ('source',))}: write {{NAME}} there, and a line "
+                "`NAME USER:PASSWORD` into the credentials file"
+            )
+        one = _camera(found, name, values, base)
+        if values.get("enabled", True):
+            cameras.append(one)
+    if not cameras:
+        raise BadInput("every camera is switched off", found.where(("cameras",)), "one with `enabled: true` at least")
+    return tuple(cameras), tuple(warnings)
+
+
+def _camera(found: Document, name: str, values: Dict[str, Any], base: str) -> CameraSettings:
+    keys: Path = ("cameras", name)
+    size = values.get("size")
+    try:
+        address = _address(values["source"], base)
+        where = found.where(keys + ("size",))
+        parsed_size = source.parse_size(size) if size else None
+        where = found.where(keys + ("source",))
+        parsed = source.parse(address, parsed_size, values.get("fps"))
+        if source.is_list(address) or source.named(values["source"])[0]:
+            raise UsageError("a list or a name is no address", None, source.EXAMPLES, "write each camera on its own")
+    except UsageError as error:
+        raise BadInput(error.what, where, error.expected, error.remedy) from error
+    if values.get("rotate") and parsed.options.get("flip"):
+        raise BadInput("rotate and flip= in the address both turn the picture", found.where(keys + ("rotate",)), "one")
+    roi = values.get("roi")
+    if roi is not None and (roi[2] - roi[0] < _LEAST_ROI or roi[3] - roi[1] < _LEAST_ROI):
+        raise BadInput(
+            f"roi is {roi}",
+            found.where(keys + ("roi",)),
+            "[left, top, right, bottom] with right and bottom larger by 0.05 at least",
+        )
+    return CameraSettings(
+        name,
+        address,
+        parsed_size,
+        values.get("fps"),
+        int(values.get("rotate", 0)),
+        (float(roi[0]), float(roi[1]), float(roi[2]), float(roi[3])) if roi is not None else None,
+        values.get("score"),
+        bool(values.get("blur", False)),
+        _places(found, keys, values),
+        values.get("was", ""),
+    )
+
+
+def _address(text: str, base: str) -> str:
+    """An address with a path that is not absolute seen from the file's folder."""
+    return text if "://" in text or text.startswith("/") else os.path.join(base, os.path.expanduser(text))
+
+
+def _places(found: Document, keys: Path, values: Dict[str, Any]) -> Tuple[Zone, ...]:
+    made: List[Zone] = []
+    for kind, section in (("line", "lines"), ("polygon", "zones")):
+        for name, points in (values.get(section) or {}).items():
+            where = found.where(keys + (section, name))
+            if any(one.name == name for one in made):
+                raise BadInput(f"{keys[1]} has a line {name} already", where, "another name")
+            made.append(zones.made(kind, 0, name, points, where))
+    if len(made) > zones.MOST:
+        raise BadInput(f"too many lines and zones: {len(made)}", found.where(keys), f"at most {zones.MOST}")
+    return tuple(made)
+
+
+def same_name(names: Sequence[str], wanted: str) -> Optional[int]:
+    """The position of the camera that `wanted` means: a name, or a number from 0 on as before there were names.
+
+    >>> same_name(["door", "yard"], "yard"), same_name(["door", "yard"], "0"), same_name(["door"], "7")
+    (1, 0, None)
+    """
+    if wanted in names:
+        return list(names).index(wanted)
+    number = int(wanted) if re.match(r"^[0-9]{1,3}$", wanted) else -1
+    return number if 0 <= number < len(names) else None

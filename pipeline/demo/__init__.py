@@ -1,0 +1,1 @@
+"""The demo: the whole way from photographs to a live page once."""
