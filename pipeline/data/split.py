@@ -72,7 +72,7 @@ def split(
             "wrong shares of the parts", None, "positive numbers, for instance --train 0.8 --val 0.1 --test 0.1"
         )
     if not -(2**63) <= seed < 2**63:
-        raise UsageError(f"--seed {seed}", "--seed", "a number of 64 bits")
+        raise UsageError(f"--seed {seed}", "--seed", "a 64-bit integer")
     if not 0 <= bits <= 32:
         raise UsageError(f"--bits {bits}", "--bits", "0 to 32: unlike pictures differ in about 32 of 64 bits")
     paths = [e.image for e in entries]

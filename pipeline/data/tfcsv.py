@@ -25,7 +25,7 @@ _EXPECTED = "the columns filename, width, height, class, xmin, ymin, xmax, ymax"
 
 
 def read(source: Source, paths: Sequence[Path]) -> Collection:
-    """`paths`: the csv files. BadInput where a column is missing or stands there twice."""
+    """`paths`: the csv files. BadInput where a column is missing or appears twice."""
     images: dict[tuple[Path, str], Labelled] = {}
     findings: list[Finding] = []
     for path in paths or source.tree.ending(".csv"):

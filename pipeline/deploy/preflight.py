@@ -168,7 +168,9 @@ def _programs(facts: dict[str, str], settings: Settings) -> list[Finding]:
     found = []
     if not facts.get("python"):
         found.append(
-            Finding("bad", "python", f"no {settings.python} there", "sudo apt-get install python3, or give --python")
+            Finding(
+                "bad", "python", f"no {settings.python} on the device", "sudo apt-get install python3, or give --python"
+            )
         )
     elif tuple(int(part) for part in facts["python"].split(".")) < (3, 6):
         found.append(
@@ -178,7 +180,7 @@ def _programs(facts: dict[str, str], settings: Settings) -> list[Finding]:
         found.append(Finding("ok", "python", facts["python"], ""))
     for name, package in (("rsync", "rsync"), ("sums", "coreutils")):
         if not facts.get(name):
-            found.append(Finding("bad", package, f"no {package} there", f"sudo apt-get install {package}"))
+            found.append(Finding("bad", package, f"no {package} on the device", f"sudo apt-get install {package}"))
     return found
 
 
@@ -227,7 +229,7 @@ def _modules(facts: dict[str, str], settings: Settings, kind: str) -> list[Findi
             return []
         found = facts.get("pycuda")
         what = f"{found} is too old, {PYCUDA_SINCE} or later is needed" if found else "it cannot be imported"
-        return [Finding("bad", "pycuda", f"TensorRT engines run through it: {what}", "leave --use-python away")]
+        return [Finding("bad", "pycuda", f"TensorRT engines run through it: {what}", "omit --use-python")]
     if facts.get("venv") == "yes":
         return []
     missing = [] if facts.get("venv_module") else [("the module venv", "python3-venv")]
@@ -287,7 +289,7 @@ def _keeper(facts: dict[str, str], settings: Settings, kind: str) -> list[Findin
             Finding(
                 "bad",
                 "docker",
-                f"no {settings.docker} there",
+                f"no {settings.docker} on the device",
                 "sudo apt-get install docker.io nvidia-docker2, or --no-container",
             )
         ]
@@ -412,7 +414,7 @@ def ask_for_source(facts: dict[str, str]) -> UsageError:
     """What is told to whoever has not said what the runner is to watch."""
     there = sources_there(facts)
     return UsageError(
-        "what is the runner to watch? --source is missing",
+        "--source is missing",
         None,
         "--source csi://0, --source /dev/video0, --source rtsp://... or several of them",
         "there it could be " + "; or ".join(there)
@@ -434,7 +436,7 @@ def _cameras(facts: dict[str, str], kind: str, sources: Sequence[str]) -> list[F
                 Finding(
                     level,
                     "camera",
-                    f"no {path} there" + (f", but {', '.join(there)}" if there else ""),
+                    f"no {path} on the device" + (f", but {', '.join(there)}" if there else ""),
                     "plug the camera in, or give --source"
                     + (f" {there[0]}" if there else " synthetic:// for a try without one"),
                 )
@@ -450,7 +452,9 @@ def _cameras(facts: dict[str, str], kind: str, sources: Sequence[str]) -> list[F
                 )
             )
         elif path in absent:
-            found.append(Finding(level, "source", f"no {path} there", "copy it there, or give another --source"))
+            found.append(
+                Finding(level, "source", f"no {path} on the device", "copy it there, or give another --source")
+            )
         elif path in closed and kind in ("process", "systemd-user"):
             found.append(
                 Finding(
@@ -466,8 +470,8 @@ def _cameras(facts: dict[str, str], kind: str, sources: Sequence[str]) -> list[F
                     level,
                     "camera",
                     "no /tmp/argus_socket: nvargus-daemon does not run there",
-                    "sudo systemctl restart nvargus-daemon (a folder of that name, which docker makes for whoever "
-                    "mounts it, must go first: sudo rmdir /tmp/argus_socket)",
+                    "sudo systemctl restart nvargus-daemon (a folder of that name, which docker "
+                    "makes for a container that mounts it, must go first: sudo rmdir /tmp/argus_socket)",
                 )
             )
         else:

@@ -184,7 +184,10 @@ def _processes(items: Sequence[Item], settings: Settings, jobs: int) -> Iterator
             lost = [item for chunk in running.values() for item in chunk]
             if alone:
                 yield [
-                    {"file": lost[0].name, "error": "the process that read it died: is it too large for the memory?"}
+                    {
+                        "file": lost[0].name,
+                        "error": "the process that read it died: the file may be too large for memory",
+                    }
                 ]
                 lost = [chunk[0] for chunk in queue]
             suspects = lost

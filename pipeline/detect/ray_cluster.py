@@ -42,7 +42,7 @@ class Cluster:
                 f"Ray Data is not installed here ({error})",
                 "--ray",
                 "the extra `ray`",
-                "pip install 'jetmask[ray]', or leave --ray out",
+                "pip install 'jetmask[ray]', or omit --ray",
             ) from None
         self.ray = ray
         options: dict[str, Any] = {"log_to_driver": False, "include_dashboard": False, "logging_level": "error"}

@@ -116,7 +116,7 @@ def _check_choice(name: str, value: Any, where: str, ours: bool) -> None:
     elif name not in SPACE:
         near = difflib.get_close_matches(name, SPACE, 1)
         raise BadInput(
-            f"nothing is called {name}",
+            f"unknown name {name}",
             where,
             ", ".join(SPACE) + ", or a configuration key with its dot",
             f"did you mean {near[0]}?" if near else None,
@@ -211,7 +211,7 @@ class Sweep:
     def _recover(self) -> None:
         """Trials that were running belong to a sweep that is dead (its lock is ours): put them back."""
         for trial in self.study.get_trials(deepcopy=False, states=(self.states.RUNNING,)):
-            self.say(f"trial {trial.number} was cut off; it goes on")
+            self.say(f"trial {trial.number} was interrupted and is resumed")
             self._again(trial)
             self.study.tell(trial.number, state=self.states.FAIL)
 
@@ -267,7 +267,7 @@ class Sweep:
         elif outcome["state"] == "poor":
             self.study.tell(trial, state=self.states.PRUNED)
             step = outcome["known"]["curve"][-1][0]
-            self.say(f"trial {trial.number}: given up after step {step}: no dearer ones were ahead")
+            self.say(f"trial {trial.number}: stopped after step {step}: it was behind trials of the same cost")
         else:
             frozen = self.study.get_trials(deepcopy=False)[trial.number]
             again = outcome["state"] == "lost" and self._again(frozen)
@@ -362,7 +362,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     """The arguments of `jetmask sweep`."""
     parser.description = (
         "Search input size, width, pruning, precision and training settings for the front of AP, "
-        "predicted time on a target and bytes. Killed at any moment, the same command goes on."
+        "predicted time on a target and bytes. An interrupted sweep is resumed by the same command."
     )
     parser.epilog = "example: jetmask sweep --target nano --trials 24 --data data/facemask --set train.epochs=8"
     parser.add_argument("--out", default="runs/sweep", help="folder of the study (default: %(default)s)")
@@ -382,7 +382,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def keep_weights(source: str, start: Path) -> None:
     """A copy of the weights that a study starts from: replaced meanwhile, they would make its trials incomparable."""
     if not os.path.isfile(source):
-        raise BadInput("there are no such weights", source, "a .keras file", "check model.init")
+        raise BadInput("the weights do not exist", source, "a .keras file", "check model.init")
     if not start.exists():
         with files.aside(str(start)) as aside:
             shutil.copyfile(source, aside)

@@ -94,7 +94,7 @@ class Ray:
                 "Ray is not installed here",
                 "--ray",
                 "the extra `ray`",
-                "pip install 'jetmask[ray]', or leave --ray out",
+                "pip install 'jetmask[ray]', or omit --ray",
             ) from None
         self.ray = ray
         options: dict[str, Any] = {"log_to_driver": False, "include_dashboard": False, "logging_level": "error"}

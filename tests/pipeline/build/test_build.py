@@ -92,7 +92,7 @@ def test_int8_for_a_board_without_it_is_a_helpful_refusal(root, target, capabili
 def test_what_is_missing_is_said(root, tiny_bundle, tmp_path):
     onnx = os.path.join(tiny_bundle, "models", "t.onnx")
     for arguments, status, words in (
-        ((), 2, "build what?"),
+        ((), 2, "nothing to build"),
         (("nowhere.onnx",), 3, "no such file"),
         ((onnx, "--precision", "fp16"), 2, "--out DIR"),
         ((onnx, "--target", "nanno"), 2, "did you mean nano"),

@@ -245,7 +245,7 @@ def test_a_bundle_is_not_packed_into_itself(written, tmp_path):
     folder = str(tmp_path / "b")
     shutil.copytree(written[0], folder)
     done = _jetmask("bundle", "pack", folder, os.path.join(folder, "models", "b.tar"))
-    assert done.returncode == 2 and "part of the bundle" in done.stderr
+    assert done.returncode == 2 and "inside the bundle" in done.stderr
     assert install.check(folder, written[1])
 
 
@@ -459,9 +459,9 @@ def test_what_create_is_given_is_checked_by_the_options_own_names(tiny_bundle, t
         (["--onnx", f"t={onnx}", "--max-drop", "nan"], 2, "--max-drop"),
         (["--onnx", f"t={onnx}", "--sizes", "100x100"], 2, "multiples of 32"),
         (["--onnx", f"t={onnx}", "--default-variant", "t-416x256"], 2, "t-416x256-fp32"),
-        (["--onnx", f"t={onnx}", "--data", unlabelled], 3, "nothing labelled to measure"),
+        (["--onnx", f"t={onnx}", "--data", unlabelled], 3, "no labelled boxes to measure"),
         (["--onnx", f"t={onnx}", "--data", labelled, "--key", onnx], 3, "cannot use the key"),
-        (["--onnx", f"t={onnx}", "--data", labelled, "--include-photos", place], 3, "no such data folder"),
+        (["--onnx", f"t={onnx}", "--data", labelled, "--include-photos", place], 3, "the data folder does not exist"),
     ):
         done = _jetmask("bundle", "create", place, *words)
         assert done.returncode == code and told in done.stderr, done.stderr

@@ -63,7 +63,7 @@ def test_the_verb_refuses_before_the_work_and_prunes_without_data(make, tmp_path
     for words in (["--ratio", "0.5"], ["--scan", "--epochs", "0"], ["--max-drop", "1"], ["--two-four"],
                   ["--ratio", "0.5", "--epochs", "0", "--importance", "taylor"]):  # fmt: skip
         assert prune(*words) == 3, words
-        assert "no detector of jetmask" in capsys.readouterr().err
+        assert "not a jetmask detector" in capsys.readouterr().err
     assert not list(tmp_path.glob("out/*.keras"))
     assert prune("--ratio", "0.5", "--epochs", "0", "--importance", "l1") == 0
     smaller = keras.saving.load_model(str(tmp_path / "out" / "best.keras"))
