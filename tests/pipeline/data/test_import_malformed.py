@@ -153,7 +153,7 @@ def test_a_box_that_is_nan_is_still_refused(tmp_path):
 def test_a_name_of_map_that_no_label_has_is_told(tmp_path):
     source = as_coco(tmp_path / "s")
     done = jetmask("import", source, tmp_path / "out", "--map", "with_maks=ignore", "--map", "with_mask=ignore", code=0)
-    assert "no label is called 'with_maks'; one is called 'with_mask'" in done.stderr
+    assert "no label has the name 'with_maks'; there is 'with_mask'" in done.stderr
     assert "map unused" in jetmask("check", source, "--map", "zz=ignore", code=0).stderr
 
 
