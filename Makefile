@@ -8,7 +8,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 PYTEST = JETMASK_PYTHON36=$${JETMASK_PYTHON36:-$$(ls $(CURDIR)/$(VENV36)/bin/python 2>/dev/null)} \
 	$(PY) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo run docs test test-full lint setup setup36 mutants figures tensorrt-surface clean
+.PHONY: help demo run docs test test-full lint setup setup36 mutants figures bench-all tensorrt-surface clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -45,9 +45,13 @@ figures: setup  ## the tables of README and benchmarks/*.md from the committed C
 	$(PY) -m benchmarks.readme_table
 	$(PY) -m benchmarks.questions
 
+bench-all: setup  ## which benchmarks are older than the shipped weights; with RUN=--run they are measured again
+	$(PY) -m benchmarks.catalogue $(if $(DATA),--data '$(DATA)') $(RUN)
+
 docs: setup  ## the documentation as a site in site/, from docs/ and the code; links are checked
 	$(PY) docs/floors.py
 	$(PY) docs/reference.py
+	$(PY) docs/tables.py
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build -q --strict
 
 # What a user needs to see the live page: no TensorFlow.

@@ -3,8 +3,8 @@
 python docs/strings.py [PATH ...] [--kind KIND] [--draw 100 --seed 7]
 
 Kinds: `help` (options, verbs, epilogs), `error` (the four fields of a JetmaskError), `log`, `print` (results and other
-text that a program writes), `page` (HTML, JavaScript and templates), `doc` (Markdown), `docstring`. An f-string's
-values are shown as {…}. One line each: path, line, kind, text, with tabs between.
+text a program writes), `page` (HTML, JavaScript and templates), `doc` (Markdown), `docstring`. An f-string's values
+are shown as {…}. One line each: path, line, kind, text, with tabs between.
 """
 
 import argparse

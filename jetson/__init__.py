@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Before anybody imports numpy, in this process or a child: numpy 1.19.5, the last one for Python 3.6, otherwise dies of
 # an illegal instruction on a Nano (numpy#18131). The service sets it too; a verb that is started by hand comes here.

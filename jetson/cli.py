@@ -14,7 +14,7 @@ import tempfile
 import traceback
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from jetson import __version__, hints, logs
+from jetson import __version__, hints, logs, version
 from jetson.errors import BadInput, JetmaskError, UsageError
 
 INTERRUPTED = 130
@@ -73,7 +73,7 @@ class _Parser(argparse.ArgumentParser):
             option = word.split("=")[0]
             if option.startswith("--") and not any(name.startswith(option) for name in names):
                 near = hints.question(hints.option(option, names, self.meanings))
-                self.error(f"there is no option {option}" + (f" ({near})" if near else ""))
+                self.error(f"unknown option {option}" + (f" ({near})" if near else ""))
         found, rest = self.parse_known_args(args, namespace)
         if rest:
             told = f"; {self.meanings['']}" if "" in self.meanings and not rest[0].startswith("-") else ""
@@ -94,7 +94,7 @@ def _add_verbosity(parser: argparse.ArgumentParser) -> None:
     """-v and -q for a verb and what stands below it; one that is given last counts."""
     suppress = argparse.SUPPRESS
     parser.add_argument("-v", "--verbose", dest="verbosity", action="store_const", const=1, default=suppress,
-                        help="tell more, with times and modules")  # fmt: skip
+                        help="show more, with times and module names")  # fmt: skip
     parser.add_argument("-q", "--quiet", dest="verbosity", action="store_const", const=-1, default=suppress,
                         help="tell results, warnings and errors only")  # fmt: skip
     for action in parser._actions:
@@ -178,12 +178,12 @@ def main(argv: Optional[List[str]], prog: str, verbs: Mapping[str, Tuple[str, st
                 print(_listing(prog, verbs))
                 return 0 if argv else UsageError.exit_code
             if argv[0] in ("-V", "--version"):
-                print(f"{prog} {__version__}")
+                print(f"{prog} {version.text()}")
                 return 0
             if argv[0] not in verbs:
                 near = hints.nearest(argv[0], verbs, VERBS_OF_OTHERS)
                 raise UsageError(
-                    f"there is no verb {argv[0]!r}",
+                    f"unknown verb {argv[0]!r}",
                     None,
                     "one of " + ", ".join(verbs),
                     hints.question([f"{prog} {name}" for name in near if name in verbs], "`"),

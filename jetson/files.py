@@ -46,7 +46,7 @@ def aside(path: str) -> Iterator[str]:
     path = os.path.abspath(os.fspath(path))
     folder, name = os.path.split(path)
     if not os.path.isdir(folder):
-        raise BadInput(f"there is no such folder to write {name} into", folder, "a folder", "make it first")
+        raise BadInput(f"no such folder to write {name} into", folder, "a folder", "make it first")
     # A name of 255 bytes is legal for the file itself, so the aside name carries only its first part.
     stem = name.encode("utf-8", "surrogateescape")[:180].decode("utf-8", "ignore")
     part = os.path.join(folder, f".{stem}.{os.getpid()}.{secrets.token_hex(4)}.part")

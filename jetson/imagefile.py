@@ -86,7 +86,7 @@ def decode(
             "the picture is {} x {} pixels".format(*size),
             where,
             f"at most {most_pixels} pixels together",
-            "scale it down, or leave it out",
+            "scale it down, or remove it",
         )
     if not data:
         return None

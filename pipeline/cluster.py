@@ -48,7 +48,7 @@ def _missing(what: str, error: ImportError) -> DeviceMismatch:
         f"{what} is not installed here ({error})",
         "--ray",
         "the extra `ray`",
-        "pip install 'jetmask[ray]', or leave --ray out",
+        "pip install 'jetmask[ray]', or omit --ray",
     )
 
 

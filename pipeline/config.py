@@ -363,4 +363,4 @@ def gone_on_with(before: Mapping[str, Any], config: Config, where: Any) -> None:
                 continue
             if name == "train.optimizer":
                 _refuse(name, now, f"{was}, as in {where}", name)
-            print(f"mind: {name} is now {now}, and was {was}", file=sys.stderr)
+            print(f"note: {name} is now {now}, and was {was}", file=sys.stderr)

@@ -39,7 +39,7 @@ def for_file(path: str | os.PathLike) -> None:
         raise BadInput("this is no plain file", path, "the name of a file", "name one in a folder of yours")
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
-        raise BadInput("there is no such folder to write the file into", path, "a folder", f"make it first: {folder}")
+        raise BadInput("no such folder to write the file into", path, "a folder", f"make it first: {folder}")
 
 
 def require_free(folder: str) -> None:

@@ -144,7 +144,7 @@ def target(name: str) -> Target:
     except KeyError:
         near = hints.nearest(str(name).replace("_", "-"), TARGETS, meanings.DEVICES)
         raise UsageError(
-            f"no target is called {name!r}",
+            f"unknown target {name!r}",
             expected="one of " + ", ".join(TARGETS),
             remedy=hints.question(near) or "choose one of these",
         ) from None
@@ -159,7 +159,7 @@ def searched_precisions(name: str) -> list[str]:
 def check_precision(device: Target, precision: str) -> None:
     """DeviceMismatch with the reason and the advice when `device` does not run `precision` natively."""
     if precision not in ("fp32", "fp16", "int8"):
-        raise UsageError(f"no precision is called {precision!r}", expected="fp32, fp16 or int8")
+        raise UsageError(f"unknown precision {precision!r}", expected="fp32, fp16 or int8")
     if precision in device.fast_precisions:
         return
     if device.name == THIS_MACHINE:

@@ -79,7 +79,9 @@ def measure(settings: Settings, say: Say, tell: Say = lambda text: None) -> Dict
     about = board.describe()
     progress = Progress(_identity(settings, about), settings.fresh)
     if progress.resumed:
-        tell(f"a run that was cut off had measured {progress.resumed} of these passes: it goes on (--fresh: anew)")
+        tell(
+            f"an interrupted run had measured {progress.resumed} of these passes and is resumed (--fresh: start again)"
+        )
     run = _Run(settings, frames, truths, progress, say)
     for number in range(PASSES):
         for entry in planned.entries if number == 0 else planned.entries[::-1]:

@@ -48,7 +48,7 @@ def pairs(contents: Manifest, names: Sequence[str], runtime: Optional[str]) -> L
     """
     here = available()
     if runtime is not None and runtime not in here:
-        raise UsageError(f"no runtime is called {runtime!r}", "--runtime", "one of " + ", ".join(here))
+        raise UsageError(f"unknown runtime {runtime!r}", "--runtime", "one of " + ", ".join(here))
     chosen = [contents.variant(name) for name in names] if names else list(contents.variants)
     found = []
     for variant in chosen:

@@ -79,16 +79,16 @@ def problems(names: Any, roles: Any = None) -> List[str]:
         elif len(name) > LONGEST:
             found.append(f"classes[{number}]: {name[:20]!r}... is longer than {LONGEST} characters")
         elif name == "total":  # stands beside the classes wherever counts are told
-            found.append(f"classes[{number}]: 'total' is what the sum of all classes is called")
+            found.append(f"classes[{number}]: 'total' is reserved for the sum of all classes")
         elif name in names[:number]:
-            found.append(f"classes[{number}]: {name!r} stands there twice")
+            found.append(f"classes[{number}]: {name!r} appears twice")
     if roles is None:
         return found
     if not isinstance(roles, dict):
         return found + [f"roles: {repr(roles):.80} is not an object of class names and roles"]
     for name, role in roles.items():
         if name not in names:
-            found.append(f"roles: no class is called {repr(name):.80}")
+            found.append(f"roles: unknown class {repr(name):.80}")
         if role not in ROLES:
             found.append(f"roles.{name}: {repr(role):.40} is not one of {', '.join(ROLES)}")
     return found

@@ -81,7 +81,7 @@ class Manifest(
                 return variant
         names = [variant.name for variant in self.variants]
         raise UsageError(
-            f"no variant is called {name!r}",
+            f"unknown variant {name!r}",
             os.path.join(self.folder, "manifest.json"),
             hints.listed(names),
             hints.question(hints.nearest(name, names)),
@@ -235,7 +235,7 @@ def problems(value: Any) -> List[str]:
         name = variant.get("name")
         if isinstance(name, str):
             if name in names:
-                found.append(f"{at}name: {name} stands there twice")
+                found.append(f"{at}name: {name} appears twice")
             names.add(name)
     if not found and value["default_variant"] not in names:
         found.append(f"default_variant: {value['default_variant']} is not among the variants")
@@ -291,7 +291,7 @@ def load(bundle_dir: str) -> Manifest:
     path = os.path.join(bundle_dir, "manifest.json")
     if not os.path.isdir(bundle_dir):
         raise BadInput(
-            "there is no such bundle",
+            "the bundle does not exist",
             bundle_dir,
             "a folder with a manifest.json",
             "unpack a tar file first" if os.path.isfile(bundle_dir) else "check the path",

@@ -21,7 +21,7 @@ def name_problem(name: Any) -> str:
     ('', 'a name that leaves the bundle', 'an absolute name')
     """
     if not isinstance(name, str) or not name:
-        return "something that is no name"
+        return "not a valid name"
     if name.startswith("/"):
         return "an absolute name"
     if ".." in name.split("/"):
@@ -45,7 +45,7 @@ def inside(bundle_dir: str, name: Any) -> str:
     for part in name.split("/"):
         path = os.path.join(path, part)
         if os.path.islink(path):
-            raise BadInput("a bundle holds only plain files and folders", path, "no link", "remove it")
+            raise BadInput("a bundle holds only plain files and folders", path, "not a link", "remove it")
     return path
 
 
@@ -55,7 +55,7 @@ def below(folder: str, name: Any) -> str:
     A list of them may have come with a bundle; BadInput where a name in it leads out of the folder.
     """
     if not isinstance(name, str) or not name or "\0" in name:
-        raise _outside("something that is no name", name, folder)
+        raise _outside("not a valid name", name, folder)
     if os.path.isabs(name) or ".." in name.replace("\\", "/").split("/"):
         raise _outside("a name that leaves the folder", name, folder)
     return os.path.join(folder, name)
@@ -63,7 +63,7 @@ def below(folder: str, name: Any) -> str:
 
 def _outside(problem: str, name: Any, folder: str) -> BadInput:
     return BadInput(
-        f"{problem} stands there for a file: {repr(name):.110}",
+        f"{problem} is given as a file: {repr(name):.110}",
         folder,
         "the names of files inside it, as models/s.onnx",
         "do not use it; get it again from its maker",

@@ -98,7 +98,7 @@ def extract(path: str, folder: str) -> None:
             if not seen and name != MANIFEST:
                 raise BadInput(f"the first member is not {MANIFEST}", where, None, _REPACK)
             if name in seen:
-                raise BadInput("the name stands there twice", where, None, _REPACK)
+                raise BadInput("the name appears twice", where, None, _REPACK)
             limit = UNANNOUNCED.get(name)
             if limit is not None:
                 if size > limit:

@@ -125,7 +125,7 @@ class Credentials:
             if not re.match(r"^[A-Za-z0-9_-]{1,64}$", name):
                 raise BadInput("not a name of credentials", where, "NAME USER:PASSWORD")
             if name in self._found:
-                raise BadInput(f"{name} stands there twice", where, "each name once")
+                raise BadInput(f"{name} appears twice", where, "each name once")
             self._found[name] = _pair(value.strip(), where)
         if os.stat(path).st_mode & 0o077:
             self.warnings.append(f"warning: others may read the passwords in {path}: chmod 600")
@@ -159,7 +159,7 @@ class Credentials:
             path = os.path.join(folder, name)
             return _pair(_text(path).strip("\r\n"), path)
         raise BadInput(
-            f"there are no credentials called {name}",
+            f"no credentials with the name {name}",
             shown(uri),
             f"a line `{name} USER:PASSWORD` in {self.path or 'the file that --credentials names'}, or ${variable}",
         )

@@ -140,7 +140,7 @@ def _network(uri: str, scheme: str) -> str:
     if not good:
         # Not the address itself: what was taken for a port may be the password.
         remedy = "in a password '/' is written %2F, '?' %3F and '#' %23" if "@" in path else None
-        raise UsageError("there is no host with a port in the address", f"{scheme}://…", form, remedy)
+        raise UsageError("the address has no host and port", f"{scheme}://…", form, remedy)
     return quoted
 
 
@@ -191,7 +191,7 @@ def parse(
         kind, path = "stream", uri if listens else _network(uri, scheme)
         if scheme in ("http", "https") and urlsplit(path).path.lower().endswith(VIDEOS):
             raise UsageError(
-                "a video file on a web server is no camera",
+                "a video file on a web server is not a camera",
                 shown(uri),
                 "an MJPEG or HLS stream",
                 "fetch the file first (curl -O ADDRESS) and give its name",

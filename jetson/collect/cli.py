@@ -29,7 +29,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add(
         "--source", action="append", required=True, metavar="URI", help=source.EXAMPLES + "; may be given several times"
     )
-    add("--out", required=True, metavar="DIR", help="the folder for the photographs; goes on where it has some")
+    add("--out", required=True, metavar="DIR", help="the folder for the photographs; existing ones are kept")
     add("--every", type=float, default=2.0, metavar="S", help="a frame every so many seconds (default 2)")
     add("--limit", type=float, default=500.0, metavar="MB", help="end at so many megabytes in the folder (default 500)")
     add("--count", type=int, default=0, metavar="N", help="end after so many photographs (default: no end)")
@@ -125,12 +125,12 @@ def _largest_other(contents: manifest.Manifest, first: Any, runtime: Optional[st
         and any(reasons[name] is None and runtime in (None, name) for name in variant.runtimes)
     ]
     if not others:
-        raise DeviceMismatch("there is no second variant that runs here", first.name, "two variants to compare")
+        raise DeviceMismatch("no second variant runs on this machine", first.name, "two variants to compare")
     return max(others, key=lambda variant: variant.macs)
 
 
 def _tell(settings: Settings) -> None:
-    kept = "every frame that is taken" if not settings.only else " or ".join(settings.only) + " frames"
+    kept = "every frame that is saved" if not settings.only else " or ".join(settings.only) + " frames"
     faces = "faces blurred" if settings.blur else "faces as they are (--blur-faces makes them unrecognisable)"
     print(
         f"keeping {kept}, one every {settings.every_s:g} s, up to {settings.limit_bytes / 1e6:g} MB, {faces}, in "

@@ -89,12 +89,12 @@ class _Reader:
     def count(self, keys: Path, line: int) -> None:
         self._values += 1
         if self._values > MOST_VALUES:
-            raise self.bad(f"the file stands for over {MOST_VALUES} values", line, "fewer", "remove aliases of aliases")
+            raise self.bad(f"the file expands to over {MOST_VALUES} values", line, "fewer", "remove aliases of aliases")
         if len(keys) > MOST_DEPTH:
             raise self.bad("nested too deeply", line, f"at most {MOST_DEPTH} mappings or lists deep")
 
     def twice(self, key: str, line: int, first: int) -> BadInput:
-        return self.bad(f"{key} is there twice, first in line {first}", line, "each key once")
+        return self.bad(f"{key} appears twice, first in line {first}", line, "each key once")
 
 
 def _yaml() -> Any:

@@ -84,7 +84,7 @@ def _sections(zones: Sequence[Dict[str, Any]]) -> Dict[str, Dict[str, Any]]:
         if not isinstance(name, str) or not _NAME.match(name):
             raise BadInput(f"not a name: {str(name)[:60]!r}", None, "letters, digits, '_', '-' and '.', at most 40")
         if any(name in places for places in found.values()):
-            raise BadInput(f"{name} is there twice", None, "each name once")
+            raise BadInput(f"{name} appears twice", None, "each name once")
         if not isinstance(points, list) or not all(_is_point(point) for point in points):
             raise BadInput(f"the points of {name} are none", None, "[[x, y], …], shares of the picture, 0 to 1")
         found[_SECTIONS[one["kind"]]][name] = [[round(float(part), _DIGITS) for part in point] for point in points]
@@ -105,7 +105,7 @@ def _edit(path: str, camera: str, change: Any, cut: Any) -> None:
         before = file.read(document.MOST_BYTES + 1)
     was = document.parse(before, path)
     if not isinstance(was.data, dict) or camera not in (was.data.get("cameras") or {}):
-        raise BadInput(f"there is no camera {camera}", path)
+        raise BadInput(f"unknown camera {camera}", path)
     wanted = document.parse(before, path).data  # the same again, to be changed
     change(wanted)
     if document.is_yaml(path):

@@ -154,7 +154,7 @@ class _Check:
             if key not in known and others is False:
                 near = hints.nearest(key.replace("-", "_"), known, {k: v for k, v in _SYNONYMS.items() if v in known})
                 raise BadInput(
-                    f"there is no key {_shown(key)} here",
+                    f"unknown key {_shown(key)}",
                     self._document.where(inner),
                     "one of " + ", ".join(known),
                     hints.question(near),

@@ -224,7 +224,9 @@ def _camera(found: Document, name: str, values: Dict[str, Any], base: str) -> Ca
         where = found.where(keys + ("source",))
         parsed = source.parse(address, parsed_size, values.get("fps"))
         if source.is_list(address) or source.named(values["source"])[0]:
-            raise UsageError("a list or a name is no address", None, source.EXAMPLES, "write each camera on its own")
+            raise UsageError(
+                "a list or a name is not an address", None, source.EXAMPLES, "write each camera on its own"
+            )
     except UsageError as error:
         raise BadInput(error.what, where, error.expected, error.remedy) from error
     if values.get("rotate") and parsed.options.get("flip"):

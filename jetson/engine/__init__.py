@@ -21,7 +21,7 @@ _MODULES = {"tensorrt": "jetson.engine.tensorrt", "onnxruntime": "jetson.engine.
 def reason(runtime: str) -> Optional[str]:
     """Why `runtime` cannot run here, in words with what to do; None when it can."""
     if runtime not in _MODULES:
-        raise UsageError(f"no runtime is called {runtime!r}", None, "one of " + ", ".join(RUNTIMES))
+        raise UsageError(f"unknown runtime {runtime!r}", None, "one of " + ", ".join(RUNTIMES))
     try:
         return importlib.import_module(_MODULES[runtime]).reason()
     except ImportError as error:
@@ -44,7 +44,7 @@ def open_engine(
     wanted = [name for name in RUNTIMES if name in variant.runtimes] if runtime is None else [runtime]
     if runtime is not None and runtime not in variant.runtimes:
         if runtime not in RUNTIMES:
-            raise UsageError(f"no runtime is called {runtime!r}", None, "one of " + ", ".join(RUNTIMES))
+            raise UsageError(f"unknown runtime {runtime!r}", None, "one of " + ", ".join(RUNTIMES))
         fitting = [other.name for other in manifest.variants if runtime in other.runtimes]
         raise UsageError(
             f"variant {variant.name} does not run on {runtime}",

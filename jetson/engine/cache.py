@@ -56,7 +56,7 @@ def open_folder(folder: str) -> str:
     found = os.lstat(folder)
     wrong = None
     if not stat.S_ISDIR(found.st_mode):
-        wrong = "it is no folder"
+        wrong = "it is not a folder"
     elif found.st_uid != os.geteuid():
         wrong = f"it belongs to user {found.st_uid}, not to {os.geteuid()}"
     elif found.st_mode & 0o077:

@@ -62,7 +62,7 @@ def gpu(index: int = 0) -> Gpu:
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError as error:
-        raise DeviceMismatch(f"there is no NVIDIA driver here ({error})", None, "libcuda.so.1", remedy) from error
+        raise DeviceMismatch(f"no NVIDIA driver on this machine ({error})", None, "libcuda.so.1", remedy) from error
 
     def ask(call: str, *arguments: Any) -> None:
         code = getattr(driver, call)(*arguments)

@@ -165,7 +165,7 @@ class _Reader:
     def graph(self, data: memoryview, depth: int, main: bool = False) -> None:
         """GraphProto; `main`: the one whose facts are wanted."""
         if depth > MOST_NESTED:
-            raise _Broken(f"graphs in graphs, over {MOST_NESTED} deep")
+            raise _Broken(f"graphs nested over {MOST_NESTED} deep")
         for field, value in self.fields(data):
             if field == 1:
                 node = self.node(_message(value), depth)
@@ -275,7 +275,7 @@ def parse(data: bytes, where: str = "model") -> Facts:
             "the model keeps weights in another file",
             f"{where}, {error}",
             "an ONNX file that holds all of its weights",
-            "do not use it, or where you made it yourself: "
+            "do not use a file of unknown origin; if you made it yourself: "
             "onnx.save_model(onnx.load(FILE), FILE, save_as_external_data=False)",
         ) from None
     except _Broken as error:

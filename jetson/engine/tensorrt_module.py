@@ -42,7 +42,7 @@ REMEDIES = (
         "the int8-cpu file is for ONNX Runtime only)",
     ),
     ("must have at least one output", "the file has no usable output: export the model again"),
-    ("Failed to parse the ONNX model", "the file is no whole ONNX model: verify the bundle"),
+    ("Failed to parse the ONNX model", "the file is not a complete ONNX model: verify the bundle"),
 )
 
 

@@ -72,7 +72,7 @@ def check_precision(
     """
     name = f"TensorRT {trt.__version__}"
     if precision not in ("fp32", "fp16", "int8"):
-        raise BadInput(f"{precision} is no precision of TensorRT", where, "fp32, fp16 or int8")
+        raise BadInput(f"{precision} is not a TensorRT precision", where, "fp32, fp16 or int8")
     if precision == "int8" or model.quantized:
         if fast_int8 is None and capability is not None:
             fast_int8 = has_int8(capability)
@@ -80,7 +80,7 @@ def check_precision(
             raise int8_refusal(device, capability or (0, 0), name)
     if model.quantized and precision != "int8":
         raise BadInput(
-            f"the file holds Q/DQ nodes, so it is no {precision} model",
+            f"the file holds Q/DQ nodes, so it is not an {precision} model",
             where,
             "precision int8",
             "choose the variant's float file (models/<model>.onnx)",
@@ -95,7 +95,7 @@ def check_precision(
         )
     if precision == "fp32" and model.half:
         raise BadInput(
-            "the file carries FP16, so it is no fp32 model", where, "precision fp16", "choose models/<model>.onnx"
+            "the file carries FP16, so it is not an fp32 model", where, "precision fp16", "choose models/<model>.onnx"
         )
     if precision == "int8" and not model.quantized:
         if typed or not hasattr(trt, "IInt8EntropyCalibrator2"):
@@ -231,7 +231,7 @@ def set_layer_precisions(trt: Any, network: Any, kept: Dict[str, str], path: str
         first = sorted(left)[0]
         near = difflib.get_close_matches(first, names, 1, 0.0)
         raise BadInput(
-            f"no layer of the network is called {first!r}",
+            f"the network has no layer {first!r}",
             path,
             "names of nodes or tensors",
             f"did you mean {near[0]!r}?" if near else None,

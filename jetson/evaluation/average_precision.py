@@ -79,7 +79,7 @@ def categories(split_dir: str) -> List[str]:
     """The class names of SPLIT_DIR/annotations.json in the order of their ids; BadInput where there are none."""
     path = os.path.join(split_dir, "annotations.json")
     if not os.path.isdir(split_dir):
-        raise BadInput("there is no such data folder", split_dir, "a folder with images/ and annotations.json")
+        raise BadInput("the data folder does not exist", split_dir, "a folder with images/ and annotations.json")
     data = files.read_json(path)
     try:
         return [str(entry["name"]) for entry in sorted(data["categories"], key=lambda entry: entry["id"])]
@@ -95,7 +95,7 @@ def load_split(split_dir: str, classes: Sequence[str] = CLASSES) -> List[Truth]:
     """
     path = os.path.join(split_dir, "annotations.json")
     if not os.path.isdir(split_dir):
-        raise BadInput("there is no such data folder", split_dir, "a folder with images/ and annotations.json")
+        raise BadInput("the data folder does not exist", split_dir, "a folder with images/ and annotations.json")
     data = files.read_json(path)
     shape = "a COCO file: an object with the lists images, annotations and categories"
     if not isinstance(data, dict) or not all(
@@ -109,7 +109,7 @@ def load_split(split_dir: str, classes: Sequence[str] = CLASSES) -> List[Truth]:
         for entry in data["categories"]:
             if entry["name"] not in numbers:
                 raise BadInput(
-                    f"no class is called {entry['name']!r}",
+                    f"unknown class {entry['name']!r}",
                     path + ", categories",
                     "only " + ", ".join(classes),
                     "rename or map it with `jetmask data import`, or use a model of these classes",
@@ -119,7 +119,7 @@ def load_split(split_dir: str, classes: Sequence[str] = CLASSES) -> List[Truth]:
         for number, entry in enumerate(data["images"]):
             at = f"images[{number}]"
             if entry["id"] in rows:
-                raise BadInput(f"image id {entry['id']!r} stands there twice", f"{path}, {at}")
+                raise BadInput(f"image id {entry['id']!r} appears twice", f"{path}, {at}")
             rows[entry["id"]] = ([], [], [_corners(box) for box in entry.get("ignore_boxes") or ()])
         for number, entry in enumerate(data["annotations"]):
             at = f"annotations[{number}]"

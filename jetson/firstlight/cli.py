@@ -65,7 +65,7 @@ def _settings(args: argparse.Namespace) -> Settings:
     only = tuple(name for name in args.only.split(",") if name)
     unknown = [name for name in only if name not in NAMES]
     if unknown:
-        raise UsageError(f"there is no step {unknown[0]!r}", "--only", "some of " + ", ".join(NAMES))
+        raise UsageError(f"unknown step {unknown[0]!r}", "--only", "some of " + ", ".join(NAMES))
     if not (math.isfinite(args.minutes) and 0 <= args.minutes <= 24 * 60):
         raise UsageError(f"--minutes {args.minutes:g}", None, "0 to 1440")
     try:
@@ -115,7 +115,7 @@ def command(args: argparse.Namespace) -> int:
         contents.variant(name)
     folder = os.path.dirname(os.path.abspath(args.out))
     if not os.path.isdir(folder):
-        raise UsageError("there is no such folder for the report", folder, None, "make it first, or give --out")
+        raise UsageError("no such folder for the report", folder, None, "make it first, or give --out")
     reason = machine.stand_in(settings.root)
     if reason:
         print(f"on stand-ins: {reason}; {doctor.STATE} and results are this machine's", file=sys.stderr)

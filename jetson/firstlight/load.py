@@ -56,7 +56,7 @@ def _watched(settings: Settings, runner: Runner, board: Board, say: Say) -> Any:
     end = time.monotonic() + FIRST_RESULT_S
     while not runner.results:
         if time.monotonic() > end:
-            reason = runner.engine_error or runner.views[0].camera.last_error or "nobody says why"
+            reason = runner.engine_error or runner.views[0].camera.last_error or "the reason is unknown"
             return samples, f"no result within {FIRST_RESULT_S:.0f} s: {reason}"
         time.sleep(0.05)
     began = told = time.monotonic()

@@ -40,7 +40,7 @@ def stand_in(root: str = "/") -> Optional[str]:
     if platform.machine() != "aarch64":
         reasons.append(f"the processor is {platform.machine()}")
     if doctor.l4t_release(root) is None:
-        reasons.append("there is no L4T release file")
+        reasons.append("no L4T release file")
     return "no Jetson: " + ", ".join(reasons) if reasons else None
 
 

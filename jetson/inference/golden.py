@@ -111,10 +111,10 @@ def read(bundle_dir: str) -> Golden:
     golden = files.read_json(path, MOST_BYTES)
     names = golden.get("images") if isinstance(golden, dict) else None
     if not isinstance(names, list) or not 0 < len(names) <= MOST_IMAGES:
-        raise _wrong(path, f"`images` is no list of 1 to {MOST_IMAGES} names")
+        raise _wrong(path, f"`images` is not a list of 1 to {MOST_IMAGES} names")
     expected = golden.get("expected")
     if not isinstance(expected, dict):
-        raise _wrong(path, "`expected` is no object")
+        raise _wrong(path, "`expected` is not an object")
     for key, entries in expected.items():
         if not isinstance(entries, list) or len(entries) != len(names) or not all(map(_is_entry, entries)):
             raise _wrong(path, f"expected[{key!r:.60}] is not an entry per image: score and faces")

@@ -68,7 +68,7 @@ def opened(source: str) -> Iterator[str]:
         yield source
         return
     if not os.path.isfile(source):
-        raise BadInput("there is no such bundle", source, "a bundle's folder, or its tar file")
+        raise BadInput("the bundle does not exist", source, "a bundle's folder, or its tar file")
     scratch = tempfile.mkdtemp(prefix="jetmask-")
     try:
         folder = os.path.join(scratch, "bundle")
@@ -96,7 +96,7 @@ def _install(where: Store, source: str, digest: Optional[str], keys: Optional[Li
         elif os.path.isfile(source):
             tarball.extract(source, part)
         else:
-            raise BadInput("there is no such bundle", source, "a bundle's folder, or its tar file")
+            raise BadInput("the bundle does not exist", source, "a bundle's folder, or its tar file")
         found = check(part, digest, keys)
         for folder, _, _ in os.walk(part):
             store.fsync_folder(folder)
@@ -276,7 +276,7 @@ def rollback(where: Store, start_s: float = 120.0, watch_s: float = 20.0, say: S
     previous = where.link("previous")
     if previous is None or previous not in where.digests():
         raise UsageError(
-            "there is no previous bundle to go back to",
+            "no previous bundle to roll back to",
             where.folder,
             None,
             "`python3 -m jetson install --list` shows what is there; --activate DIGEST switches to it",

@@ -399,7 +399,7 @@ class Drift:
                     raise BadInput(self.error, path, "a file in a folder that this user may write to") from error
                 return
             raise
-        remedy = "move the file away to learn anew"
+        remedy = "move the file away to start learning again"
         if (
             not isinstance(contents, dict)
             or contents.get("schema") != _SCHEMA

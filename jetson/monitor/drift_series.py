@@ -233,13 +233,13 @@ class Series:
                 f"not histograms of jetmask: {error}",
                 where,
                 "what `serve` wrote there itself",
-                "move the file away to learn anew",
+                "move the file away to start learning again",
             ) from error
         if made.recent and len(made.reference) < REFERENCE:
             raise BadInput(
                 "not histograms of jetmask: a present without a whole reference",
                 where,
                 "what `serve` wrote there itself",
-                "move the file away to learn anew",
+                "move the file away to start learning again",
             )
         return made

@@ -131,7 +131,7 @@ class Journal:
             self.error = f"{self.dropped} events were lost while the disk took none" if self.dropped else ""
         except _Torn:
             self._torn = True
-            self._tell_trouble("half a line stands at the end of the file")
+            self._tell_trouble("the last line of the file is incomplete")
         except OSError as error:
             self._tell_trouble(error.strerror or str(error))
 

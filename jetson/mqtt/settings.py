@@ -190,7 +190,7 @@ def _file(path: str) -> Dict[str, Any]:
         if key not in _DEFAULTS:
             near = difflib.get_close_matches(key, _DEFAULTS, 1)
             raise BadInput(
-                f"there is no such key: {key}",
+                f"unknown key: {key}",
                 path,
                 "one of " + ", ".join(sorted(_DEFAULTS)),
                 f"did you mean {near[0]}?" if near else None,
@@ -198,7 +198,7 @@ def _file(path: str) -> Dict[str, Any]:
         kind = type(_DEFAULTS[key])
         if isinstance(value, bool) != (kind is bool) or not isinstance(value, (int, float) if kind is float else kind):
             raise BadInput(
-                f"{key} is {value!r}" if key != "password" else "password is not a text",
+                f"{key} is {value!r}" if key != "password" else "password is not a string",
                 path,
                 {"str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false"}[kind.__name__],
             )

@@ -113,7 +113,7 @@ def _update(service: "Service", view: View, one: Watched) -> List[str]:
         service.runner.restart(view, one.source)
         if service.drift is not None:
             service.drift.rename(number, _known(one))
-        done.append(f"{settings.name} is read anew")
+        done.append(f"{settings.name} is opened again")
     if (before.settings.score, before.settings.blur) != (settings.score, settings.blur):
         service.runner.set_score(view, settings.score)
         service.studio.film(number, settings.blur, settings.score)

@@ -52,8 +52,9 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--credentials",
         metavar="FILE",
-        help="names and passwords of cameras, lines of `NAME USER:PASSWORD`; {NAME} in an address stands for them, as "
-        "in rtsp://{NAME}@host/path (default: $JETMASK_CREDENTIALS; more in docs/access.md)",
+        help="names and passwords of cameras, lines of `NAME USER:PASSWORD`; {NAME} in an address "
+        "is replaced by them, as in rtsp://{NAME}@host/path (default: $JETMASK_CREDENTIALS; "
+        "more in docs/access.md)",
     )
     add(
         "--variant",
@@ -84,8 +85,12 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
         metavar="ORIGIN",
         help="a site that may show the page in a frame, as https://homeassistant.lan:8123; may be given several times",
     )
-    add("--insecure", action="store_true", help="off loopback without a token: everybody who reaches the port looks in")
-    add("--allow-host", action="append", default=[], metavar="NAME", help="a further name this server is called by")
+    add(
+        "--insecure",
+        action="store_true",
+        help="listen beyond loopback without a token: anyone who reaches the port can see the page",
+    )
+    add("--allow-host", action="append", default=[], metavar="NAME", help="a further host name of this server")
     add("--stream-fps", type=float, default=15.0, metavar="N", help="pictures a second for viewers (default 15)")
     add("--blur-faces", action="store_true", help="make faces unrecognisable in every picture that is served")
     add(
@@ -217,8 +222,8 @@ def parse_sources(settings: Settings) -> List[Watched]:
         addresses += source.read_list(uri) if source.is_list(uri) else [uri]
     if any(has_password(uri) for uri in settings.sources):
         say(
-            "warning: a camera's password stands on the command line, where every user of this machine can read it; "
-            "{NAME} in the address and --credentials keep it from there (docs/access.md)"
+            "warning: the command line contains a camera's password, which every user of this machine can read; "
+            "{NAME} in the address and --credentials avoid that (docs/access.md)"
         )
     credentials = Credentials(settings.credentials)
     for text in credentials.warnings:
@@ -227,7 +232,7 @@ def parse_sources(settings: Settings) -> List[Watched]:
     for text in addresses:
         name, uri = source.named(text)
         if name and name in [other.name for other in found]:
-            raise UsageError(f"two cameras are called {name}", "--source", "each name once")
+            raise UsageError(f"two cameras have the name {name}", "--source", "each name once")
         one = source.parse(
             credentials.fill(uri), settings.size, settings.fps, not settings.once, settings.wait_for_source
         )

@@ -56,7 +56,7 @@ class Counts:
         except (BadInput, KeyError, TypeError, ValueError, AttributeError):
             self._kept = {}
             os.replace(path, path + ".damaged")
-            self._warn(f"The file of counts was damaged; it is now {path}.damaged, and counting begins anew.")
+            self._warn(f"The file of counts was damaged; it is now {path}.damaged, and counting starts from zero.")
 
     def go_on(self, view: View, was: str = "") -> None:
         """Let a camera count on from what is known of it, or of the name that it had before."""

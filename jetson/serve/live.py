@@ -276,7 +276,7 @@ class Live:
                     "then open that address"
                 )
             else:
-                say("warning: --insecure: everybody who reaches this port can look in")
+                say("warning: --insecure: anyone who reaches this port can see the page")
         else:
             self._say_code(service)
             if not settings.token_file and not settings.users:
@@ -342,7 +342,7 @@ class Live:
                     beat = runner.beat
                     self.notifier.beat(f"{health['status']}, {runner.rate.value(now):.1f} frames/s")
                 elif not health["ok"]:
-                    say(f"error: {health['reason']}; ending, so that the keeper starts a new process")
+                    say(f"error: {health['reason']}; exiting, so that the supervisor starts a new process")
                     return 1
             if self._said and self._said != service.guard.code:
                 self._say_code(service)

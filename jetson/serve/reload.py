@@ -72,9 +72,9 @@ def _refused(service: Service, what: str, error: Exception) -> None:
     reason = (str(error) or type(error).__name__).splitlines()[0]
     if isinstance(error, BadInput) and error.where is not None:
         reason += f" ({error.where})"
-    service.status.notices.add(f"The new {what} refused, the old one goes on: {reason}")
+    service.status.notices.add(f"The new {what} was refused; the old one stays in use: {reason}")
     service.journal.add("reload refused", reason=reason)
-    say(f"reload refused, the old {what.partition(' was')[0]} goes on: {error}")
+    say(f"reload refused; the old {what.partition(' was')[0]} stays in use: {error}")
 
 
 def _config(service: Service, path: str) -> None:
@@ -136,7 +136,7 @@ def _bundle(service: Service, stop: threading.Event) -> None:
                 "the new bundle has other classes or roles",
                 settings.bundle,
                 ", ".join(known.names),
-                "start the runner again: its counts begin anew then",
+                "restart the runner; its counts then start from zero",
             )
         if settings.variant == AUTO:
             sources = [view.camera.source for view in service.runner.views]

@@ -92,7 +92,7 @@ def parse(text: str, path: str = "zones", cameras: int = 1000) -> List[Zone]:
         camera, name = int(words[1]), words[2]
         if camera >= cameras:
             raise BadInput(
-                f"there is no camera {camera}",
+                f"unknown camera {camera}",
                 where,
                 f"0 to {cameras - 1}: the cameras in the order of --source",
             )
@@ -150,7 +150,7 @@ def _check_polygon(points: np.ndarray, scale: Tuple[float, float], where: str) -
     for number in range(len(points)):
         if (points[number] == points[number - 1]).all():
             raise BadInput(
-                f"a point stands there twice: point {number or len(points)}",
+                f"a point is repeated: point {number or len(points)}",
                 where,
                 "each point once; the last is joined to the first by itself",
             )

@@ -136,7 +136,7 @@ class Access:
         given = request.headers.get("host", "")
         host = _hostname(given)
         if not self._known(host):
-            text = f"this server is not called {host or 'that'}; start it with --allow-host {host or 'NAME'}\n"
+            text = f"unknown host name {host or 'that'}; start the server with --allow-host {host or 'NAME'}\n"
             return Response(421, text.encode("latin-1", "replace"))
         site = request.headers.get("sec-fetch-site")
         origin = request.headers.get("origin")

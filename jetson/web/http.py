@@ -131,7 +131,7 @@ def _headers(lines: List[str]) -> Dict[str, str]:
             raise BadRequest(400, "a control character in a header")
         name = name.lower()
         if name in headers and name in _ONCE:
-            raise BadRequest(400, "a header stands there twice")
+            raise BadRequest(400, "a header appears twice")
         headers[name] = headers[name] + ", " + value.strip() if name in headers else value.strip()
     return headers
 

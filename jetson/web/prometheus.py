@@ -35,10 +35,12 @@ class _Collector:
         yield one(Counter, "results", "Frames with a result, all cameras.", state["results"])
         yield one(Counter, "engine_errors", "Inferences that failed.", state["engine_errors"])
         yield one(Counter, "reloads", "Bundles swapped in.", state["reloads"])
-        yield one(Counter, "failed_reloads", "Bundles refused; the old one went on.", state["failed_reloads"])
+        yield one(Counter, "failed_reloads", "Bundles refused; the old one stayed in use.", state["failed_reloads"])
         file = state.get("events_file", {})
-        yield one(Gauge, "events_waiting", "Events that the events file has not taken yet.", file.get("waiting", 0))
-        yield one(Counter, "events_dropped", "Events that the events file never took.", file.get("dropped", 0))
+        yield one(Gauge, "events_waiting", "Events not yet written to the events file.", file.get("waiting", 0))
+        yield one(
+            Counter, "events_dropped", "Events that were never written to the events file.", file.get("dropped", 0)
+        )
         latency = Gauge(
             "jetmask_latency_ms",
             "Latency from arrival to result by stage, last 30 to 60 s.",
@@ -57,8 +59,8 @@ class _Collector:
         labels = ["camera", "source"]
         gauges = (
             ("camera_up", "1 while frames arrive.", lambda c: int(c["status"] == "live")),
-            ("camera_fps", "Frames that arrive a second.", lambda c: c["camera_fps"]),
-            ("camera_results_per_second", "Frames with a result a second.", lambda c: c["result_fps"]),
+            ("camera_fps", "Frames that arrive per second.", lambda c: c["camera_fps"]),
+            ("camera_results_per_second", "Frames with a result per second.", lambda c: c["result_fps"]),
             ("camera_frame_age_ms", "Age of the newest frame that has a result.", lambda c: c["frame_age_ms"]),
             ("camera_frozen", "1 while the picture does not change.", lambda c: int(c["frozen"])),
             ("camera_dark", "1 while the picture is black.", lambda c: int(c["dark"])),
@@ -123,8 +125,8 @@ class _Collector:
     def _drift(self, Gauge: Any) -> Iterator[Any]:
         for name, text, key in (
             ("drift", "How far the camera is from its first week; from 1 on it is more than usual.", "ratio"),
-            ("drift_look", "1 when somebody should look at this camera: it is not as in its first week.", "look"),
-            ("drift_learned", "Share of the first week that is learnt, 0 to 1.", "learned"),
+            ("drift_look", "1 when this camera should be checked: its picture differs from its first week.", "look"),
+            ("drift_learned", "Share of the first week that has been learnt, 0 to 1.", "learned"),
         ):
             metric = Gauge("jetmask_" + name, text, labels=["camera"])
             for camera in self._state["cameras"]:
@@ -153,7 +155,9 @@ class _Collector:
                 for label, value in sorted((board.get(key) or {}).items()):
                     metric.add_metric([label], value)
                 yield metric
-            metric = Gauge("jetmask_board_throttled", "1 while the board slows itself down; absent: it does not tell.")
+            metric = Gauge(
+                "jetmask_board_throttled", "1 while the board throttles; absent where the board does not report it."
+            )
             if board.get("throttled") is not None:
                 metric.add_metric([], int(board["throttled"]))
             yield metric
@@ -161,7 +165,10 @@ class _Collector:
             metric = Counter("jetmask_governor_switches", "Switches to another variant.")
             metric.add_metric([], state["governor"]["count"])
             yield metric
-            for key, text in (("limit", "What the governor keeps below."), ("value", "What the board says of it.")):
+            for key, text in (
+                ("limit", "The governor's limit of a goal."),
+                ("value", "The board's reading for a goal."),
+            ):
                 metric = Gauge("jetmask_governor_" + key, text, labels=["goal"])
                 for limit in state["governor"]["limits"]:
                     if limit[key] is not None:
@@ -201,7 +208,7 @@ class _Collector:
             metric = kind("jetmask_mqtt_" + name, text)
             metric.add_metric([], value)
             yield metric
-        dropped = Counter("jetmask_mqtt_dropped_events", "Events that were given up, over all runs.", labels=["reason"])
+        dropped = Counter("jetmask_mqtt_dropped_events", "Events that were dropped, over all runs.", labels=["reason"])
         for reason, count in sorted(state["dropped"].items()):
             dropped.add_metric([reason], count)
         yield dropped

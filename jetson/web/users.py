@@ -74,7 +74,7 @@ def read(path: str) -> List[User]:
         if not _good(token):
             raise BadInput("the token is too short", where, f"at least {LEAST_TOKEN} characters", _MAKE)
         if name in found:
-            raise BadInput(f"the user {name} stands there twice", where, "each name once")
+            raise BadInput(f"the user {name} appears twice", where, "each name once")
         if token in tokens:
             raise BadInput(f"{name} and {tokens[token]} have the same token", where, "each user's own", _MAKE)
         found[name], tokens[token] = User(name, role, token), name
@@ -98,7 +98,7 @@ def gather(token_file: Optional[str], users_file: Optional[str]) -> Tuple[List[U
     names = [one.name for one in found]
     if len(set(names)) < len(names) or len({one.token for one in found}) < len(found):
         raise BadInput(
-            "a name or token of the users' file is the token file's, whose user is called owner",
+            "a name or token in the users file is already used by the token file, whose user is named owner",
             users_file,
             "other names and tokens",
         )

@@ -35,7 +35,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def _device_options(parser: argparse.ArgumentParser) -> None:
     """The arguments that concern the device."""
     parser.add_argument("--device", metavar="USER@HOST", help="measure there, with the bundle that is deployed there")
-    parser.add_argument("--ssh", default="", metavar="'...'", help="words for ssh, as in `jetmask deploy`")
+    parser.add_argument("--ssh", default="", metavar="'...'", help="options for ssh, as in `jetmask deploy`")
     parser.add_argument("--state", default=layout.STATE, help="where bundles are kept there (default: %(default)s)")
     parser.add_argument(
         "--target",
@@ -48,9 +48,7 @@ def command(args: argparse.Namespace) -> int:
     """Measure and print."""
     if args.import_trtexec:
         if args.source or args.data or args.device:
-            raise UsageError(
-                "--import-trtexec measures nothing here", "--source, --data, --device", None, "leave them away"
-            )
+            raise UsageError("--import-trtexec measures nothing here", "--source, --data, --device", None, "omit them")
         return trtexec_import.run(args.import_trtexec, args.bundle, args.variant, args.target, args.out, args.json)
     if args.device:
         where = DeviceBench(args.device, args.bundle, args.ssh, args.state, args.target, args.out, args.json)

@@ -194,7 +194,7 @@ class _Segment:
         except ValueError:
             value = math.nan
         if not 0 <= value < 1e9:
-            raise BadInput(f"{text!r} is no time", self._line(index), "milliseconds")
+            raise BadInput(f"{text!r} is not a time", self._line(index), "milliseconds")
         return value
 
     def _input(self, name: str, dimensions: str) -> None:

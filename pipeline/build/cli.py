@@ -1,6 +1,7 @@
 """`jetmask build`: from a float32 ONNX to its reduced-precision files, and from a bundle to this machine's engines.
 
-What was built is held against float32 on labelled photographs where it can run here; what loses too much does not stay.
+What was built is compared with float32 on labelled photographs where it can run here; what loses too much accuracy
+is removed.
 """
 
 import argparse
@@ -89,9 +90,11 @@ def command(args: argparse.Namespace) -> int:
     if args.precision:
         precisions.refuse(device, args.precision)
     if not args.model:
-        raise UsageError("build what?", None, "MODEL.onnx or a bundle's folder", "jetmask build --help has examples")
+        raise UsageError(
+            "nothing to build", None, "MODEL.onnx or a bundle's folder", "jetmask build --help has examples"
+        )
     if not os.path.exists(args.model):
-        raise BadInput("there is no such file or folder", args.model, "MODEL.onnx or a bundle's folder")
+        raise BadInput("no such file or folder", args.model, "MODEL.onnx or a bundle's folder")
     settings = Settings(
         args.model,
         args.target,
@@ -112,7 +115,7 @@ def command(args: argparse.Namespace) -> int:
     if args.print_trtexec:
         lines = trtexec.lines(settings, device)
         if args.json:
-            findings = [line[len("# mind: ") :] for line in lines if line.startswith("# mind: ")]
+            findings = [line[len("# note: ") :] for line in lines if line.startswith("# note: ")]
             print(json.dumps({"commands": [line for line in lines if line[0] != "#"], "findings": findings}))
         else:
             print("\n".join(lines))
@@ -133,7 +136,7 @@ def command(args: argparse.Namespace) -> int:
             None,
             f"at most {args.max_drop:g} points of two-class mAP50 lost",
             "keep the sensitive layers in float (--precision auto), calibrate on more photographs, or "
-            "allow more with --max-drop; what failed was not kept",
+            "allow more with --max-drop; files that failed were not kept",
         )
     if not any("bytes" in row for row in rows):
         raise JetmaskError(

@@ -130,11 +130,11 @@ def make(settings: Settings, device: targets.Target) -> list[dict[str, Any]]:
             "--data SPLIT_DIR to measure on and --calibration-data SPLIT_DIR to rank on",
         )
     if not settings.out:
-        raise UsageError("where to?", None, "--out DIR")
+        raise UsageError("--out is missing", None, "--out DIR")
     names = onnx_classes.of_file(onnx).names
     truths = average_precision.load_split(settings.data, names) if settings.data else None
     if truths is not None and not truths:
-        raise BadInput("there is no image to measure on", settings.data)
+        raise BadInput("no image to measure on", settings.data)
     paths.made(settings.out)
     table, images = None, []
     if settings.calibration_data:

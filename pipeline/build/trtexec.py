@@ -137,7 +137,7 @@ def lines(settings: Settings, device: Target) -> list[str]:
             cache = settings.calibration if settings.calibration and settings.calibration.endswith(".cache") else None
             if onnx not in told:
                 told[onnx] = [
-                    "# mind: " + " ".join(line.strip() for line in lint.describe(finding).splitlines())
+                    "# note: " + " ".join(line.strip() for line in lint.describe(finding).splitlines())
                     for finding in lint.lint(onnx, device)
                 ]
                 found_lines += told[onnx]

@@ -24,7 +24,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EXAMPLES
     verbs = parser.add_subparsers(dest="what", metavar="create|pack|unpack|key|sign|verify", required=True)
     new = verbs.add_parser("create", help="write a bundle from model files")
-    new.add_argument("folder", metavar="DIR", help="where the bundle is to be")
+    new.add_argument("folder", metavar="DIR", help="the folder to write the bundle to")
     for kind, flag in (("fp32", "--onnx"), ("fp16", "--fp16"), ("int8", "--int8"), ("int8-cpu", "--int8-cpu")):
         new.add_argument(
             flag, action="append", default=[], metavar="MODEL=FILE", dest=kind, help=f"the {kind} file of a model"
@@ -41,7 +41,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--data",
         metavar="SPLIT_DIR",
         help="measure every variant that runs here on these labelled "
-        "photographs: its AP goes into the bundle, and one that loses too much does not",
+        "photographs: its AP is written to the bundle, and variants that lose too much accuracy are left out",
     )
     new.add_argument(
         "--max-drop",
@@ -62,7 +62,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="CLASS=ROLE",
-        help="what a class means to who watches: ok, alert, attention or ignore; it sets colours and alarms",
+        help="the role of a class: ok, alert, attention or ignore; it sets colours and alarms",
     )
     new.add_argument("--name", default="facemask", help="the bundle's name (default: %(default)s)")
     new.add_argument("--default-variant", metavar="NAME")
@@ -90,13 +90,13 @@ def command(args: argparse.Namespace) -> int:
         return install.verify_command(args)
     if args.what == "key":
         public = writer.make_key(args.file)
-        print(f"private key: {args.file} (keep it; nobody else may read it)\npublic key:  {public} (for the devices)")
+        print(f"private key: {args.file} (keep it secret)\npublic key:  {public} (for the devices)")
         return 0
     if args.what == "create":
         digest, place = create(_settings(args)), args.folder
     elif args.what == "pack":
         if os.path.realpath(args.tar).startswith(os.path.realpath(args.bundle) + os.sep):
-            raise UsageError("the tar file would be a part of the bundle that it packs", args.tar, "a place outside")
+            raise UsageError("the tar file would lie inside the bundle that it packs", args.tar, "a place outside")
         manifest.verify(args.bundle)
         tarball.pack(args.bundle, args.tar)
         digest, place = writer.root_digest(args.bundle), args.tar
@@ -122,7 +122,7 @@ def _pairs(values: list[str], flag: str) -> dict[str, str]:
         if not equals or not name or not path or "/" in name or name.startswith("."):
             raise UsageError(f"{flag} {value}: not NAME=FILE", None, f"for instance {flag} {example}")
         if found.setdefault(name, path) != path:
-            raise UsageError(f"{flag} names two files for {name}", None, "one file a model", "call one by another name")
+            raise UsageError(f"{flag} names two files for {name}", None, "one file per model", "rename one of them")
     return found
 
 

@@ -60,12 +60,12 @@ def create(settings: Settings) -> str:
     finite(settings.max_drop)
     models, variants = _models(settings), _variants(settings)
     if not variants:
-        raise UsageError("no model is given", None, "at least one --onnx MODEL=FILE", "see `jetmask bundle --help`")
+        raise UsageError("no model given", None, "at least one --onnx MODEL=FILE", "see `jetmask bundle --help`")
     card = _card(settings.card)
     names = [variant["name"] for variant in variants]
     if settings.default_variant and settings.default_variant not in names:
         raise UsageError(
-            f"no variant is called {settings.default_variant!r}", "--default-variant", "one of " + ", ".join(names)
+            f"unknown variant {settings.default_variant!r}", "--default-variant", "one of " + ", ".join(names)
         )
     classes = writer.classes_of(models, settings.roles)
     require_free(settings.folder)
@@ -153,7 +153,7 @@ def _calibration(folder: str, models: Models) -> dict[str, str]:
     A device reads the table of a model whatever it builds, and would find out only then.
     """
     if not os.path.isdir(folder):
-        raise BadInput("there is no such folder", folder, "a folder with <model>.json and <model>.cache")
+        raise BadInput("no such folder", folder, "a folder with <model>.json and <model>.cache")
     found = {}
     for model, kinds in models.items():
         table, cache = (os.path.join(folder, model + end) for end in (".json", ".cache"))
@@ -201,7 +201,7 @@ def _measure(
 
     split = os.path.basename(os.path.abspath(data))
     if not average_precision.has_scored(average_precision.load_split(data, classes.names), classes.names):
-        raise BadInput("there is nothing labelled to measure AP on", data, "boxes of a class that the figure counts")
+        raise BadInput("no labelled boxes to measure AP on", data, "boxes of a class that the figure counts")
     with tempfile.TemporaryDirectory(prefix="jetmask-bundle-") as aside:
         trial = os.path.join(aside, "trial")
         writer.write(trial, models, variants, classes=classes)

@@ -81,7 +81,8 @@ def write(bundle_dir: str, frames: Sequence[np.ndarray] | None = None) -> dict[s
         document["expected"][size] = _record(bundle_dir, name, chosen)
     if not any(entry["faces"] for entries in document["expected"].values() for entry in entries):
         print(
-            "mind: on the inputs of the self-test nothing is found: it shows that an engine runs, and not what it finds"
+            "note: on the inputs of the self-test nothing is found: it shows that an engine runs, "
+            "not that it detects correctly"
             + ("" if contents.class_list.are_masks else "; --include-photos takes photographs for it"),
             file=sys.stderr,
         )

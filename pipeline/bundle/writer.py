@@ -103,7 +103,7 @@ def classes_of(models: Mapping[str, Mapping[str, Any]], roles: Sequence[str] = (
             found[model] = onnx_classes.of_file(path)
     if len({classes.names for classes in found.values()}) > 1:
         raise BadInput(
-            "the models tell different classes apart",
+            "the models have different classes",
             "; ".join(f"{model}: {', '.join(classes.names)}" for model, classes in found.items()),
             "one list of classes for a bundle",
             "write a bundle for each",
@@ -151,9 +151,11 @@ def make_key(path: str) -> str:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     if os.path.exists(path):
-        raise UsageError("the file is there already", path, "a new file", "choose another name: a key is not replaced")
+        raise UsageError(
+            "the file already exists", path, "a new file", "choose another name: keys are never overwritten"
+        )
     if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
-        raise BadInput("there is no such folder to write the key into", path, "a folder", "make it first")
+        raise BadInput("no such folder to write the key into", path, "a folder", "create it first")
     private = Ed25519PrivateKey.generate()
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "wb") as file:
@@ -239,7 +241,7 @@ def _copy_models(part: str, models: Mapping[str, Mapping[str, Any]]) -> None:
                     _copy(source, os.path.join(part, "models", KINDS[kind].format(model)))
             else:
                 raise UsageError(
-                    f"no kind of model file is called {kind!r}",
+                    f"unknown kind of model file {kind!r}",
                     f"model {model}",
                     "one of " + ", ".join([*KINDS, "tflite"]),
                 )

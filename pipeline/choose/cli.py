@@ -31,7 +31,7 @@ def explain(choice: Choice, candidates: Sequence[Candidate], limits: Limits) -> 
         )
     if best.high_ms is not None and limits.max_ms is not None and best.high_ms > limits.max_ms:
         lines.append(
-            f"mind: 9 of 10 such predictions hold within {best.high_ms:.1f} ms, which is over the limit; "
+            f"note: 9 of 10 such predictions hold within {best.high_ms:.1f} ms, which is over the limit; "
             "--sure chooses by that bound"
         )
     return "\n".join(lines)
@@ -40,7 +40,7 @@ def explain(choice: Choice, candidates: Sequence[Candidate], limits: Limits) -> 
 def nothing(choice: Choice, candidates: Sequence[Candidate], limits: Limits) -> str:
     """Which limit binds, and what would do."""
     if not candidates:
-        return "there is nothing to choose from"
+        return "nothing to choose from"
     lines = [f"nothing of {len(candidates)} meets all limits ({said(limits)})"]
     for name, other in choice.loosened.items():
         fps = _down(1000 / other.ms)
@@ -54,7 +54,7 @@ def nothing(choice: Choice, candidates: Sequence[Candidate], limits: Limits) -> 
             f"(mAP50 {other.map50:.1f}, {other.ms:.1f} ms, {_megabytes(other)})"
         )
     if not choice.loosened:
-        lines.append("no single limit is to blame: at least two must be loosened")
+        lines.append("at least two limits must be loosened")
     return "\n".join(lines)
 
 
@@ -143,7 +143,9 @@ def _predicted(args: argparse.Namespace, device: targets.Target) -> list[Candida
             "add --accept-unknown-error to choose on data-sheet scaling all the same",
         )
     if not backed and args.sure:
-        raise UsageError(f"predictions for {device.title} have no interval whose slow end could count", "--sure", known)
+        raise UsageError(
+            f"predictions for {device.title} have no error interval, so --sure cannot be applied", "--sure", known
+        )
     shipped = Path(__file__).resolve().parents[2] / "jetson" / "models"
     return from_bundle(args.bundle or os.fspath(shipped), device.name)
 

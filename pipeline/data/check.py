@@ -82,14 +82,16 @@ def check(
 
         if labelled.image is None:
             seen_instead = f" ({labelled.missing})" if labelled.missing else ""
-            found("image missing", f"{labelled.name or 'an image'} is not there{seen_instead}", "the image is left out")
+            found(
+                "image missing", f"{labelled.name or 'an image'} does not exist{seen_instead}", "the image is left out"
+            )
             continue
         if picture is None or isinstance(picture, imagefile.BrokenImage):
             found("image broken", f"{labelled.image} {picture}", "the image is left out")
             continue
         ways = _ways(labelled, picture, exif)
         if not ways:
-            turned = " (one of them was turned)" if labelled.wh == picture.wh[::-1] else ""
+            turned = " (one of them is rotated)" if labelled.wh == picture.wh[::-1] else ""
             said = "x".join(map(str, labelled.wh or ()))
             what = f"the label says {said}, {labelled.image.name} is {picture.wh[0]}x{picture.wh[1]}{turned}"
             found("image size", what, "the image is left out")
@@ -98,22 +100,25 @@ def check(
         name = labelled.image.name
         if not _same_suffix(labelled.image.suffix, picture.suffix):
             found(
-                "extension", f"{name} is {picture.suffix[1:]} inside", f"the copy ends in {picture.suffix}", error=False
+                "extension",
+                f"{name} is {picture.suffix[1:]} inside",
+                f"the copy is saved with the suffix {picture.suffix}",
+                error=False,
             )
             name = labelled.image.stem + picture.suffix
         if picture.turned != 1:
             remedy = (
-                "labels are taken for the picture as EXIF turns it, and so is the copy turned"
+                "labels are applied to the picture as rotated by EXIF; the copy is rotated in the same way"
                 if upright
-                else "labels are taken for the stored pixels, the copy has no EXIF"
+                else "labels are applied to the stored pixels; the copy has no EXIF"
             )
             what = f"{name} has EXIF orientation {picture.turned}"
             if open_ := len(ways) == 2:
-                what += ", and nothing tells what its labels were made on"
-                remedy += "; --exif stored or --exif turned says which"
+                what += ", and it is unknown whether its labels belong to the stored or the rotated picture"
+                remedy += "; choose with --exif stored or --exif turned"
             found("exif turn", what, remedy, error=open_)
         if name != (plain := _SURROGATES.sub("_", name)):
-            found("image name", f"{ascii(name)} is no UTF-8", f"the copy is called {plain}", error=False)
+            found("image name", f"{ascii(name)} is not UTF-8", f"the copy is called {plain}", error=False)
             name = plain
         name = _free(name, names)
         wh = _turned(picture) if upright else picture.wh
@@ -195,12 +200,12 @@ def _boxes(labelled: Labelled, entry: Entry, mapping: Mapping[str, str], classes
         if over > ROUNDING_PX:
             found(
                 "box outside",
-                f"{shown} reaches {over:.6g} px over the edge of the image of {width}x{height}",
-                "cut at the edge",
+                f"{shown} extends {over:.6g} px beyond the image of {width}x{height}",
+                "clipped to the image",
                 box.line,
             )
         elif over > DUST_PX:
-            found("box over the edge", f"{shown} by {over:.3g} px", "cut at the edge", box.line, error=False)
+            found("box over the edge", f"{shown} by {over:.3g} px", "clipped to the image", box.line, error=False)
         # Sums of fractions leave dust in the last digits; a thousandth of a pixel is far below what a label means.
         xywh = [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)]
         if not min(xywh[2:]) > 0:
@@ -237,9 +242,9 @@ def _unknown(box: Box, classes: ClassSet, found: Tell) -> None:
     what = f"{box.name!r} " + (f"(the nearest is {near})" if near else f"is none of {shown}")
     pair = f"{box.name}={near or 'CLASS'}"
     option = shlex.quote(pair) if "'" in pair else f"'{pair}'"  # quoted in any case: names hold signs of the shell
-    remedy = f"it becomes an ignore region; --map {option} gives it a class"
+    remedy = f"it becomes an ignore region; use --map {option} to assign a class"
     if not classes.own:
-        remedy += ", --classes all keeps the names of the source"
+        remedy += "; --classes all keeps the names in the labels"
     found("class unknown", what, remedy, box.line)
 
 

@@ -127,15 +127,21 @@ def chosen(
         own = ClassSet(tuple(names), True)
         _require(own.names)
         shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-        return own, f"no class name is about masks, so these are the classes: {shown}; --classes mask refuses them"
+        return (
+            own,
+            f"no class name mentions masks, so these classes are used: {shown}; with --classes mask they would be "
+            "errors",
+        )
     if option != "all":
         names = [name.strip() for name in option.split(",") if name.strip()]
         if not names or len(set(names)) != len(names) or IGNORE in names:
             raise UsageError(
-                f"--classes {option!r}", None, "mask, all, or different names with commas between: helmet,no_helmet"
+                f"--classes {option!r}", None, "mask, all, or different names separated by commas: helmet,no_helmet"
             )
     if not names:
-        raise BadInput("no label has a class name", None, "at least one class", "--classes NAME,NAME gives the names")
+        raise BadInput(
+            "no label has a class name", None, "at least one class", "give the names with --classes NAME,NAME"
+        )
     _require(names)
     return ClassSet(tuple(names), set(names) != set(CLASSES) or option == "all" and list(names) != list(CLASSES)), None
 
@@ -146,7 +152,8 @@ def _require(names: Sequence[str]) -> None:
             f"{len(names)} classes",
             None,
             f"1 to {MOST} classes",
-            "name those to keep with --classes helmet,no_helmet, and let the others become ignore regions with --map",
+            "choose the classes to keep, for instance --classes helmet,no_helmet, and turn the "
+            "others into ignore regions with --map",
         )
 
 

@@ -13,37 +13,42 @@ from pipeline.paths import SHIPPED
 
 
 def _source_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "source", type=Path, help="a folder with labels in any of the formats that are read, or one label file"
-    )
+    parser.add_argument("source", type=Path, help="a folder with labels in any supported format, or one label file")
     parser.add_argument(
         "--format",
         choices=sorted(importer.FORMATS),
-        help="where it is not recognised rightly (docs/labels.md lists all)",
+        help="the format, if it is not recognised correctly (docs/labels.md lists all formats)",
     )
     parser.add_argument(
-        "--images", type=Path, action="append", default=[], metavar="DIR", help="where the images are, if elsewhere"
+        "--images",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="the folder of the images, if it is another one",
     )
     parser.add_argument(
         "--classes",
         metavar="NAMES",
-        help="mask: the three mask classes, other names are errors. helmet,no_helmet: these, in this order. all: "
-        "every name of the source. Not given: mask, but its own where no name is about masks or faces",
+        help="mask: the three mask "
+        "classes; other names are errors. helmet,no_helmet: these, in this order. all: every name in the labels. "
+        "Default: mask, or all where no name mentions masks or faces",
     )
     parser.add_argument(
         "--map",
         action="append",
         default=[],
         metavar="NAME=CLASS",
-        help=f"a class of the source; CLASS is {', '.join(CLASSES)}, {IGNORE}, or one of --classes",
+        help=f"rename a class of the labels; CLASS is {', '.join(CLASSES)}, {IGNORE}, or one of --classes",
     )
     parser.add_argument(
         "--exif",
         choices=("stored", "turned"),
-        help="what labels were made on where EXIF turns a photograph and the label's size does not tell: the stored "
-        "pixels, or the picture as viewers show it",
+        help="for photographs with an EXIF "
+        "rotation: whether the labels belong to the stored pixels or to the picture as viewers show it, if the "
+        "size in the labels does not tell",
     )
-    parser.add_argument("--json", action="store_true", help="findings and counts as JSON")
+    parser.add_argument("--json", action="store_true", help="print findings and counts as JSON")
 
 
 def _source_settings(args: argparse.Namespace) -> importer.Settings:
@@ -54,8 +59,10 @@ def _source_settings(args: argparse.Namespace) -> importer.Settings:
 
 def _import_options(parser: argparse.ArgumentParser) -> None:
     _source_options(parser)
-    parser.add_argument("out", type=Path, help="the folder to write: images/ and annotations.json")
-    parser.add_argument("--mend", action="store_true", help="write in spite of errors, each mended as its line says")
+    parser.add_argument("out", type=Path, help="the folder to write images/ and annotations.json to")
+    parser.add_argument(
+        "--mend", action="store_true", help="write in spite of errors; each is corrected as its line says"
+    )
     parser.epilog = "example: jetmask data import downloads/mask.v1.yolo data/mine --map 'no-mask=without_mask'"
 
 
@@ -71,7 +78,7 @@ def _check_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="SPLIT_DIR",
-        help="also name the images that are near-duplicates of one there (val, test)",
+        help="also list the images that are near-duplicates of one in that folder (val, test)",
     )
     parser.epilog = "example: jetmask data check data/mine --against data/facemask/test"
 
@@ -81,8 +88,10 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _split_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, help="a split folder, as `data import` writes it")
-    parser.add_argument("out", type=Path, help="the folder to write train/, val/ and test/ into")
+    parser.add_argument(
+        "source", type=Path, help="a folder with images/ and annotations.json, as written by `data import`"
+    )
+    parser.add_argument("out", type=Path, help="the folder to write train/, val/ and test/ to")
     parser.add_argument("--train", type=float, default=0.8, metavar="SHARE")
     parser.add_argument("--val", type=float, default=0.1, metavar="SHARE")
     parser.add_argument("--test", type=float, default=0.1, metavar="SHARE")
@@ -91,7 +100,7 @@ def _split_options(parser: argparse.ArgumentParser) -> None:
         "--bits",
         type=int,
         default=leak.NEAR_BITS,
-        help="hashes that differ in at most so many of 64 bits are one photograph",
+        help="two images whose hashes differ in at most this many of 64 bits count as the same photograph",
     )
     parser.add_argument("--json", action="store_true")
     parser.epilog = "example: jetmask data split data/mine data/mine_parts --train 0.7 --val 0.15 --test 0.15 --seed 1"
@@ -103,11 +112,11 @@ def _split(args: argparse.Namespace) -> int:
 
 
 def _draw_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", type=Path, help="the folder to write: images/ and annotations.json")
+    parser.add_argument("out", type=Path, help="the folder to write images/ and annotations.json to")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", default="480x360", metavar="WxH")
-    parser.add_argument("--faces", type=int, help="heads an image; by lot 0 to 12 where not given")
+    parser.add_argument("--faces", type=int, help="heads per image (default: random, 0 to 12)")
     parser.add_argument("--json", action="store_true")
     parser.epilog = "example: jetmask data draw data/drawn/train --images 300 --seed 1"
 
@@ -125,8 +134,10 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _stats_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, nargs="+", help="split folders; more than one are shown beside each other")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="write the plots of all of them together")
+    parser.add_argument(
+        "source", type=Path, nargs="+", help="folders with images/ and annotations.json; several are shown side by side"
+    )
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="write a picture with the plots of all folders")
     parser.add_argument("--json", action="store_true")
     parser.epilog = "example: jetmask data stats data/facemask/train data/facemask/val --plot stats.png"
 
@@ -136,9 +147,9 @@ def _stats(args: argparse.Namespace) -> int:
 
 
 def _fetch_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", help="which; without it, all are listed")
+    parser.add_argument("name", nargs="?", help="the collection; without it, all are listed")
     parser.add_argument("--to", type=Path, default=Path("downloads"), metavar="DIR", help="default: downloads/")
-    parser.add_argument("--accept", action="store_true", help="you have read the licence and agree to it")
+    parser.add_argument("--accept", action="store_true", help="confirm that you have read the licence and agree to it")
     parser.add_argument("--json", action="store_true")
     parser.epilog = "example: jetmask data fetch darun18 --accept"
 
@@ -149,7 +160,7 @@ def _fetch(args: argparse.Namespace) -> int:
 
 def _detector_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", metavar="DIR", default=SHIPPED, help="default: the one that ships with jetmask")
-    parser.add_argument("--variant", metavar="NAME", help="default: the most accurate that runs here")
+    parser.add_argument("--variant", metavar="NAME", help="default: the most accurate that runs on this machine")
     parser.add_argument("--json", action="store_true")
 
 
@@ -157,7 +168,7 @@ def _prelabel_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="a folder of photographs")
     parser.add_argument("--format", choices=sorted(prelabel.WRITERS), default="yolo", help="default: yolo")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to write (default: DIR_FORMAT, beside it)")
-    parser.add_argument("--score", type=float, metavar="S", help="boxes from this score (default: the bundle's)")
+    parser.add_argument("--score", type=float, metavar="S", help="score threshold of the boxes (default: the bundle's)")
     parser.add_argument("--ray", metavar="ADDRESS", help="spread over a Ray cluster (local: one on this machine)")
     _detector_options(parser)
     parser.epilog = "example: jetmask data prelabel photos --format label-studio"
@@ -173,7 +184,7 @@ def _prelabel(args: argparse.Namespace) -> int:
 
 def _select_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="a folder of photographs")
-    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write the chosen ones into")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write the selected photographs to")
     parser.add_argument("--count", type=int, default=100, metavar="N", help="how many (default: 100)")
     parser.add_argument(
         "--against",
@@ -181,7 +192,7 @@ def _select_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="SPLIT_DIR",
-        help="labelled already: nothing that is nearly one of these",
+        help="folders that are already labelled: near-duplicates of these are not selected",
     )
     _detector_options(parser)
     parser.epilog = "example: jetmask data select collected chosen --count 200 --against data/mine/train"
@@ -194,18 +205,26 @@ def _select(args: argparse.Namespace) -> int:
 
 
 _VERBS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int], str]] = {
-    "import": (_import_options, _import, "labels of COCO, VOC, YOLO, CVAT, Label Studio and others into one layout"),
+    "import": (
+        _import_options,
+        _import,
+        "convert labels of COCO, VOC, YOLO, CVAT, Label Studio and others to one layout",
+    ),
     "check": (
         _check_options,
         _check,
         "list every finding of a data set; with --against, near-duplicates too",
     ),
-    "split": (_split_options, _split, "train, val and test that share no photograph"),
-    "select": (_select_options, _select, "of many photographs those that are worth labelling"),
-    "prelabel": (_prelabel_options, _prelabel, "draft labels by a detector, to be corrected in a labelling tool"),
-    "draw": (_draw_options, _draw, "a labelled set drawn from nothing"),
-    "stats": (_stats_options, _stats, "boxes by class and size, as a table and plots"),
-    "fetch": (_fetch_options, _fetch, "download a public collection, or say how to place it by hand"),
+    "split": (_split_options, _split, "split into train, val and test that share no photograph"),
+    "select": (_select_options, _select, "select the photographs that are most worth labelling"),
+    "prelabel": (
+        _prelabel_options,
+        _prelabel,
+        "write draft labels made by a detector, to be corrected in a labelling tool",
+    ),
+    "draw": (_draw_options, _draw, "draw a synthetic labelled data set"),
+    "stats": (_stats_options, _stats, "show boxes by class and size, as a table and plots"),
+    "fetch": (_fetch_options, _fetch, "download a public collection, or explain how to download it by hand"),
 }
 
 
@@ -223,6 +242,6 @@ def command(args: argparse.Namespace) -> int:
     """Run the verb that was named; UsageError where none was."""
     if args.data_verb is None:
         raise UsageError(
-            "which of the data verbs?", None, "one of " + ", ".join(_VERBS), "`jetmask data --help` says what each does"
+            "no data verb is given", None, "one of " + ", ".join(_VERBS), "`jetmask data --help` explains each"
         )
     return int(args.data_command(args))

@@ -27,7 +27,7 @@ def read(source: Source, paths: Sequence[Path]) -> Collection:
     findings = [finding for one in found for finding in one.findings]
     if len(paths) > 1:
         shown = ", ".join(source.shown(path) for path in paths[:6]) + (", ..." if len(paths) > 6 else "")
-        remedy = "all are read into one set; to keep them apart import each json alone"
+        remedy = "all are read into one set; to keep them apart, import each JSON on its own"
         findings.append(Finding(str(source.path), None, "several label files", shown, remedy, False))
     looked_for = "not named in " + ", ".join(path.name for path in paths[:3])
     used = {image.image for image in images if image.image}
@@ -49,7 +49,7 @@ def read_file(path: Path, source: Source) -> Collection:
     """One json with the line of each of its entries."""
     document = jsonfile.read(path, _EXPECTED)
     if not isinstance(document.top, dict):
-        raise BadInput("not a COCO file: the top is no object", path, "images, annotations and categories")
+        raise BadInput("not a COCO file: the top level is not an object", path, "images, annotations and categories")
     line_of, findings = document.line_of, list[Finding]()
     names, above = _categories(document, path)
     images: dict[Any, Labelled] = {}
@@ -117,7 +117,7 @@ def _hashable(value: Mapping[str, Any]) -> bool:
 def _licenses(document: jsonfile.Document, path: Path, findings: list[Finding]) -> list[dict[str, Any]]:
     licenses, offset = document.top.get("licenses", ([], 0))
     if licenses and (not isinstance(licenses, list) or any(not isinstance(v, dict) for v, _ in licenses)):
-        line, what = document.line_of(offset), "licenses is no list of objects"
+        line, what = document.line_of(offset), "licenses is not a list of objects"
         findings.append(Finding(str(path), line, "licences", what, "they are left out", False))
         return []
     return [_kept(v, v) for v, _ in licenses or ()]
@@ -127,7 +127,7 @@ def _list(document: jsonfile.Document, key: str, path: Path) -> list[tuple[dict[
     value = document.top.get(key, (None, 0))[0]
     if not isinstance(value, list) or any(not isinstance(element, dict) for element, _ in value):
         raise BadInput(
-            f"not a COCO file: {key} is missing or no list of objects",
+            f"not a COCO file: {key} is missing or not a list of objects",
             path,
             "an object with the lists images, annotations and categories",
         )
@@ -154,7 +154,7 @@ def _box(
     if points is None:
         findings.append(Finding(str(path), line, "box empty", what, "the box is left out", True))
         return None
-    findings.append(Finding(str(path), line, "box empty", what, "the box around its segmentation is taken", False))
+    findings.append(Finding(str(path), line, "box empty", what, "the box around its segmentation is used", False))
     return points
 
 

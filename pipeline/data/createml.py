@@ -15,19 +15,19 @@ _EXPECTED = "a Create ML json: a list of image and annotations"
 
 
 def read(source: Source, paths: Sequence[Path]) -> Collection:
-    """`paths`: the JSON files. BadInput where one is no list of pictures."""
+    """`paths`: the JSON files. BadInput where one is not a list of pictures."""
     images: list[Labelled] = []
     findings: list[Finding] = []
     for path in paths or source.tree.ending(".json"):
         document = jsonfile.read(path, _EXPECTED)
         if not isinstance(document.top, list) or any(not isinstance(value, dict) for value, _ in document.top):
-            raise BadInput("no list of pictures", path, _EXPECTED)
+            raise BadInput("not a list of pictures", path, _EXPECTED)
         for value, offset in document.top:
             line = document.line_of(offset)
             name = value.get("image", value.get("imagefilename"))
             labels = value.get("annotations", value.get("annotation", []))
             if not isinstance(name, str) or not isinstance(labels, list):
-                raise BadInput("an entry has no image, or no list of annotations", f"{path}, line {line}", _EXPECTED)
+                raise BadInput("an entry has no image or no list of annotations", f"{path}, line {line}", _EXPECTED)
             boxes = [box for label in labels if (box := _box(label, path, line, findings))]
             hit = source.pictures.find(name, path, line, findings)
             images.append(Labelled(hit.image, name, str(path), line, boxes, None, {"orig_name": name}, hit.missing))

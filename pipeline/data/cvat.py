@@ -77,7 +77,9 @@ def _with_subset(entry: xmlfile.Element, name: str, source: Source) -> str:
 def _box(shape: xmlfile.Element, path: Path, findings: list[Finding], name: str) -> Box | None:
     xywh = _around(shape)
     if xywh is None:
-        what = f"a {shape.tag} of {name!r} is no box" if shape.tag in _OTHERS else f"no usable numbers in <{shape.tag}>"
+        what = (
+            f"a {shape.tag} of {name!r} is not a box" if shape.tag in _OTHERS else f"no usable numbers in <{shape.tag}>"
+        )
         kind, error = ("shape", False) if shape.tag in _OTHERS else ("box empty", True)
         findings.append(Finding(str(path), shape.line, kind, what, "it is left out", error))
         return None

@@ -44,7 +44,7 @@ def fetch(url: str, path: Path, sha256: str | None = None, progress: Progress | 
                 break
             except (urllib.error.HTTPError, ValueError) as error:
                 raise JetmaskError(
-                    f"the download was refused: {error}", url, None, f"place the file by hand as {path}"
+                    f"the download was refused: {error}", url, None, f"save the file by hand as {path}"
                 ) from None
             except (OSError, http.client.HTTPException) as error:
                 if isinstance(error, OSError) and error.errno in (
@@ -57,10 +57,10 @@ def fetch(url: str, path: Path, sha256: str | None = None, progress: Progress | 
                 if failures >= _TRIES or _no_network(error):
                     reason = getattr(error, "reason", None) or error
                     raise JetmaskError(
-                        f"the download does not get through: {reason}",
+                        f"the download failed: {reason}",
                         url,
                         "a network",
-                        f"run it again, it goes on where it broke off; or place the file by hand as {path}",
+                        f"run the command again, it resumes; or save the file by hand as {path}",
                     ) from None
                 time.sleep(min(2**failures * 0.1, 5))
         digest = files.sha256(str(part))
@@ -70,7 +70,7 @@ def fetch(url: str, path: Path, sha256: str | None = None, progress: Progress | 
                 f"the download's sha256 is {digest}",
                 url,
                 sha256,
-                "it has changed or been tampered with: look before you use it",
+                "the file has changed or was tampered with: check it before you use it",
             )
         os.replace(part, path)
         note.unlink(missing_ok=True)
@@ -103,7 +103,7 @@ def _append(url: str, part: Path, note: Path, progress: Progress | None) -> None
         if answer.status != 206:
             start = 0
         elif not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            raise ConnectionError("the server sent another range than asked for")
+            raise ConnectionError("the server sent a different range than requested")
         length = answer.headers.get("Content-Length")
         total = start + int(length) if length else None
         # A weak ETag does not promise the same bytes, so it cannot hold two halves together.
@@ -144,9 +144,9 @@ def unpack(archive: Path, out: Path, limit_bytes: int = 20 << 30) -> int:
                     with open(target, "xb") as file, content.open(entry) as source:
                         shutil.copyfileobj(source, file)
                 except (FileExistsError, NotADirectoryError, IsADirectoryError):
-                    raise BadInput(f"the archive holds {entry.filename!r} twice", archive, "every name once") from None
+                    raise BadInput(f"the archive holds {entry.filename!r} twice", archive, "unique names") from None
             return len(entries)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
         raise BadInput(
-            f"not a usable zip: {error}", archive, "the archive as its page gives it", "download it again"
+            f"not a usable zip: {error}", archive, "the archive as downloaded from its page", "download it again"
         ) from None

@@ -18,7 +18,7 @@ from pipeline.data.classes import CLASSES
 
 log = logging.getLogger(__name__)
 
-LICENSE = {"id": 1, "name": "none needed: drawn by jetmask, no photograph", "url": ""}
+LICENSE = {"id": 1, "name": "none needed: drawn by jetmask, not a photograph", "url": ""}
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def write(
     files.write_text(
         str(folder / "annotations.json"),
         layout.document(
-            entries, [LICENSE], f"{images} drawn scenes, seed {seed}; a figure measured here is about drawings"
+            entries, [LICENSE], f"{images} drawn scenes, seed {seed}; figures measured on them hold for drawings only"
         ),
     )
     return entries

@@ -52,7 +52,7 @@ SOURCES = {
         "jetmask data import DIR/face-mask-detection OUT --format voc",
     ),
     "chandrikadeb7": Source(
-        "Face-Mask-Detection, images of one face each in two folders, no boxes",
+        "Face-Mask-Detection, images of one face each in two folders, without boxes",
         "https://github.com/chandrikadeb7/Face-Mask-Detection",
         "MIT (the repository's LICENSE); the images come from the web, rights to single ones are not verified",
         "nothing; it has no boxes, so it needs a face detector before it can be imported",
@@ -94,7 +94,7 @@ SOURCES = {
         "stated by its authors for research; check the page before any other use, and before you ship weights",
         "the authors' terms",
         (Download("WIDER_train.zip", None), Download("wider_face_split.zip", None)),
-        "its label file is none of the formats that are read: convert to COCO first, every face as without_mask",
+        "its label format is not supported: convert it to COCO first, every face as without_mask",
     ),
     "maskedface-net": Source(
         "MaskedFace-Net, 137,016 portraits with masks drawn on, worn well and badly, one face each, no boxes",
@@ -144,7 +144,7 @@ def run(settings: Settings) -> int:
     if settings.name not in SOURCES:
         near = difflib.get_close_matches(settings.name, SOURCES, 1, 0.3)
         raise UsageError(
-            f"no collection is called {settings.name!r}",
+            f"unknown collection {settings.name!r}",
             None,
             "one of " + ", ".join(SOURCES),
             f"did you mean {near[0]}?" if near else None,
@@ -158,7 +158,7 @@ def run(settings: Settings) -> int:
         raise UsageError(
             "the licence has not been accepted",
             source.page,
-            "--accept, after reading it there",
+            "--accept, after reading the licence on its page",
             f"jetmask data fetch {settings.name} --to {settings.to} --accept",
         )
     got: list[dict[str, Any]] = []
@@ -182,7 +182,7 @@ def run(settings: Settings) -> int:
             f"{settings.name} can only be downloaded by hand",
             source.page,
             ", ".join(str(p) for p in missing),
-            f"download it there, place it so, and run this again; then: {source.then}",
+            f"download it from its page, save it as shown, and run this command again; then: {source.then}",
         )
     settings.to.mkdir(parents=True, exist_ok=True)
     files.write_json(

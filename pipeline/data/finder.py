@@ -89,10 +89,10 @@ def progress(number: int, total: int) -> None:
 def photographs(folder: Path) -> list[Path]:
     """The pictures below a folder; BadInput where there is none."""
     if not folder.is_dir():
-        raise BadInput("there is no such folder", folder, "a folder of photographs")
+        raise BadInput("no such folder", folder, "a folder of photographs")
     found = Tree(folder).images
     if not found:
-        raise BadInput("no photographs there", folder, "a folder of photographs: .jpg, .png and the like")
+        raise BadInput("no photographs found", folder, "a folder of photographs: .jpg, .png and the like")
     return found
 
 

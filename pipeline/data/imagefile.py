@@ -42,7 +42,7 @@ def read(path: Path) -> ImageFile:
         jpegfile.require_all_data(data, picture)
     turned = _orientation(data, suffix)
     if suffix == ".tif" and turned != 1:  # OpenCV turns some in spite of the flag, and cannot read the others from disk
-        raise BrokenImage("is a TIFF that its reader has to turn: save it as PNG")
+        raise BrokenImage("is a TIFF with a rotation, which is not supported: save it as PNG")
     return ImageFile((picture.shape[1], picture.shape[0]), suffix, turned, data)
 
 
@@ -50,7 +50,7 @@ def whole(data: bytes) -> str:
     """The suffix that the content of an image file asks for; BrokenImage: it is none, or not all of it is there."""
     suffix = _suffix(data)
     if not data or suffix is None:
-        raise BrokenImage("is empty" if not data else "is no JPEG, PNG, BMP, WebP or TIFF")
+        raise BrokenImage("is empty" if not data else "is not a JPEG, PNG, BMP, WebP or TIFF")
     if suffix == ".jpg":
         jpegfile.require_whole(data)
     elif suffix == ".png":
@@ -84,7 +84,7 @@ def _whole_png(data: bytes) -> None:
         if len(data) < at + 12 + length:
             break
         if zlib.crc32(body) != struct.unpack(">I", data[at + 8 + length : at + 12 + length])[0]:
-            raise BrokenImage("is damaged: a checksum does not fit")
+            raise BrokenImage("is damaged: a checksum does not match")
         if kind == b"IEND":
             return
         at += 12 + length

@@ -77,8 +77,8 @@ def read(path: Path, form: str | None = None, image_folders: Sequence[Path] | No
     collection = FORMATS[form](source, paths)
     others = [other for other in found if other != form]
     if others:
-        what = f"labels of {' and '.join(others)} are there, too, and are not read"
-        remedy = f"taken as {form}; another: --format"
+        what = f"the folder also holds labels of {' and '.join(others)}, which are not read"
+        remedy = f"read as {form}; choose another with --format"
         collection.findings.append(Finding(str(path), None, "formats mixed", what, remedy, False))
     return collection
 
@@ -96,9 +96,11 @@ def _of_format(source: Source, form: str) -> list[Path]:
     suffixes = {"voc": (".xml",), "cvat": (".xml",), "kitti": (".txt",), "yolo": (".txt",), "tfcsv": (".csv",)}
     paths = found or source.tree.ending(*suffixes.get(form, (".json",)))
     if not paths and form != "yolo":
-        raise BadInput(f"no labels of {form} there", source.path, recognise.READS[form])
+        raise BadInput(f"no labels of {form} found", source.path, recognise.READS[form])
     if form == "coco" and not found and len(paths) > 1:
-        raise BadInput("which json?", source.path, "one COCO json", "name the file itself")
+        raise BadInput(
+            "the folder holds several JSON files", source.path, "one COCO json", "give the path of the file itself"
+        )
     return paths
 
 
@@ -132,8 +134,8 @@ def unused(mapping: dict[str, str], collection: Collection, source: Path) -> lis
             str(source),
             None,
             "map unused",
-            f"no label is called {name!r}" + (f"; one is called {close[0]!r}" if close else ""),
-            "--map for it changes nothing",
+            f"no label has the name {name!r}" + (f"; there is {close[0]!r}" if close else ""),
+            "its --map has no effect",
             False,
         )
         for name, close in near.items()
@@ -232,7 +234,7 @@ def run_import(settings: Settings, out: Path, mend: bool) -> int:
             else "no image is left to import",
             settings.source,
             "labels without an error",
-            "mend the source, or let --mend do what each line says",
+            "correct the labels, or use --mend to apply what each line says",
         )
     return 0
 

@@ -36,7 +36,7 @@ def _boxes(path: Path, findings: list[Finding]) -> list[Box]:
         if first == 0 or len(values) not in _NUMBERS or len(numbers) < len(values):
             why = f" ({len(words)} words)" if first and len(numbers) == len(values) else ""
             if len(numbers) == len(values) == max(_NUMBERS) + 1:
-                why = f" ({len(words)} words, one too many: a score, or a class name that ends in a number)"
+                why = f" ({len(words)} words, one too many: maybe a score, or a class name that ends in a number)"
             findings.append(
                 Finding(
                     str(path), line, "label broken", f"{text[:60]!r}{why} is not {_SHAPE}", "the line is left out", True

@@ -39,14 +39,14 @@ def _labelled(path: Path, source: Source, findings: list[Finding]) -> Labelled:
     document = jsonfile.read(path, _EXPECTED)
     shapes = document.top.get("shapes", (None, 0))[0] if isinstance(document.top, dict) else None
     if not isinstance(shapes, list) or any(not isinstance(shape, dict) for shape, _ in shapes):
-        raise BadInput("shapes is missing or no list of objects", path, _EXPECTED)
+        raise BadInput("shapes is missing or not a list of objects", path, _EXPECTED)
     boxes = []
     for shape, offset in shapes:
         line, name = document.line_of(offset), str(shape.get("label") or "")
         kind = str(shape.get("shape_type") or "polygon")
         if kind in _NO_AREA:
             findings.append(
-                Finding(str(path), line, "shape", f"a {kind} of {name!r} is no box", "it is left out", False)
+                Finding(str(path), line, "shape", f"a {kind} of {name!r} is not a box", "it is left out", False)
             )
             continue
         xywh = _around(kind, shape.get("points"))
@@ -61,10 +61,12 @@ def _labelled(path: Path, source: Source, findings: list[Finding]) -> Labelled:
     own = source.pictures.find(path.stem + ".jpg", path, None, [])
     if hit.image is None and own.image is not None:
         what = f"imagePath says {name!r}"
-        quiet = [Finding(str(path), None, "image name", what, f"{own.image.name} is taken", False)]
+        quiet = [Finding(str(path), None, "image name", what, f"{own.image.name} is used", False)]
         hit = own
     elif hit.image is not None and own.image is not None and own.image != hit.image:
-        hit = pictures.Hit(None, f"imagePath says {name!r}, and {own.image.name} is there, too: which is meant?")
+        hit = pictures.Hit(
+            None, f"imagePath says {name!r}, but {own.image.name} exists too: it is unclear which one is meant"
+        )
     findings += quiet
     wh = size_of(document.value("imageWidth"), document.value("imageHeight"))
     return Labelled(

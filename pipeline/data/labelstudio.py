@@ -31,14 +31,14 @@ class _Task:
 
 
 def read(source: Source, paths: Sequence[Path]) -> Collection:
-    """`paths`: the JSON files. BadInput where one is no list of tasks."""
+    """`paths`: the JSON files. BadInput where one is not a list of tasks."""
     images: list[Labelled] = []
     findings: list[Finding] = []
     predicted = 0
     for path in paths or source.tree.ending(".json"):
         document = jsonfile.read(path, _EXPECTED)
         if not isinstance(document.top, list) or any(not isinstance(value, dict) for value, _ in document.top):
-            raise BadInput("no list of tasks", path, _EXPECTED)
+            raise BadInput("not a list of tasks", path, _EXPECTED)
         for value, offset in document.top:
             task = _Task(value, path, document.line_of(offset), findings)
             results, is_prediction = _results(task)
@@ -49,7 +49,7 @@ def read(source: Source, paths: Sequence[Path]) -> Collection:
             images.append(_labelled(task, boxes, source))
     if predicted:
         what = f"{predicted} tasks hold predictions and no annotation"
-        remedy = "they are taken for labels, and nobody has corrected them"
+        remedy = "they are used as labels although they have not been corrected by a person"
         findings.append(Finding(str(source.path), None, "predictions", what, remedy, False))
     used = {labelled.image for labelled in images if labelled.image}
     looked_for = "no annotated task names it"
@@ -77,7 +77,7 @@ def _results(task: _Task) -> tuple[list[Any] | None, bool]:
         return None, False
     if len(kept) > 1 and any(_plain(a) != _plain(kept[0]) for a in kept[1:]):
         last = max(kept, key=lambda a: str(a.get("updated_at") or a.get("created_at") or ""))
-        task.tell("annotated twice", f"{len(kept)} annotations of one task, and they differ", "the latest is taken")
+        task.tell("annotated twice", f"{len(kept)} annotations of one task, and they differ", "the latest is used")
         kept = [last]
     result = kept[0].get("result")
     return (result if isinstance(result, list) else []), False
@@ -111,7 +111,7 @@ def _boxes(results: list[Any], task: _Task) -> list[Box]:
             if any(key.endswith("labels") for key in region):
                 task.tell(
                     "shape",
-                    f"a region of {', '.join(k for k in region if k.endswith('labels'))} is no box",
+                    f"a region of {', '.join(k for k in region if k.endswith('labels'))} is not a box",
                     "it is left out",
                     False,
                 )

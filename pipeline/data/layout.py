@@ -49,7 +49,7 @@ def load(split_dir: Path) -> Split:
             f"{len(errors)} findings, the first of them:\n  {shown}",
             path,
             "labels without an error",
-            f"`jetmask data check {split_dir}` lists all; `jetmask data import --mend` writes a mended copy",
+            f"`jetmask data check {split_dir}` lists all; `jetmask data import --mend` writes a corrected copy",
         )
     return Split(entries, collection.licenses, classes)
 
@@ -75,7 +75,7 @@ def folder_aside(out: Path) -> Iterator[Path]:
     out = Path(out).absolute()
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UsageError(
-            "the folder to write exists already", out, "a new or an empty folder", "name another, or remove it"
+            "the output folder already exists", out, "a new or an empty folder", "choose another one, or remove it"
         )
     made(out.parent)
     for left in out.parent.glob(f".{_glob_escape(out.name[:80])}.*.partial"):

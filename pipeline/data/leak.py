@@ -92,7 +92,7 @@ def images_of(split_dir: Path) -> list[Path]:
     """The image files of a split, or of a plain folder of images."""
     folder = Path(split_dir) / "images" if (Path(split_dir) / "images").is_dir() else Path(split_dir)
     if not folder.is_dir():
-        raise BadInput("there is no such data folder", split_dir, "a folder with images/ and annotations.json")
+        raise BadInput("the data folder does not exist", split_dir, "a folder with images/ and annotations.json")
     return images_in(folder)
 
 

@@ -64,13 +64,13 @@ class Pictures:
             if len(exact) == 1 or (exact and all(filecmp.cmp(exact[0], other, False) for other in exact[1:])):
                 return Hit(exact[0])
             if exact:
-                return Hit(None, f"{self._list(exact)} are there: which is meant?")
+                return Hit(None, f"{self._list(exact)} all exist: it is unclear which one is meant")
         for suffix_counts in (True, False):
             hit = self._like(parts, outside, label, line, findings, suffix_counts)
             if hit is not None:
                 return hit
         near = self._by_name.get(parts[-1].casefold(), [])
-        return Hit(None, f"{self._list(near)} is in another folder, and may be another picture" if near else "")
+        return Hit(None, f"{self._list(near)} is in another folder and may be a different picture" if near else "")
 
     def _exact(self, parts: tuple[str, ...], label: Path) -> list[Path]:
         found: list[Path] = []
@@ -107,7 +107,7 @@ class Pictures:
             ]
             best = self._nearest(fits, label)
             if len(best) > 1:
-                return Hit(None, f"{self._list(best)} are there: which is meant?")
+                return Hit(None, f"{self._list(best)} all exist: it is unclear which one is meant")
             if best:
                 self._tell(parts, dropped, best[0], label, line, findings, suffix_counts)
                 return Hit(best[0])
@@ -125,13 +125,13 @@ class Pictures:
     ) -> None:
         name = "/".join(parts)
         if not suffix_counts:
-            what = f"{name} is not there, {image.name} is"
-            findings.append(Finding(str(label), line, "extension", what, "that one is taken", False))
+            what = f"{name} does not exist, but {image.name} does"
+            findings.append(Finding(str(label), line, "extension", what, "that one is used", False))
         key = (str(label), "/".join(parts[:dropped]), str(image.parent))
         if dropped and key not in self._told:
             self._told.add(key)
-            what = f"{name} is not there, {self.tree.shown(image)} is"
-            remedy = f"taken for it, as are others of {'/'.join(parts[:dropped])}/ there"
+            what = f"{name} does not exist, but {self.tree.shown(image)} does"
+            remedy = f"used instead, like the others in {'/'.join(parts[:dropped])}/"
             findings.append(Finding(str(label), line, "image name", what, remedy, False))
 
     def _nearest(self, images: list[Path], label: Path) -> list[Path]:

@@ -96,7 +96,7 @@ def _look(settings: Settings, images: Sequence[Path]) -> Iterator[tuple[int, _Lo
 def run(settings: Settings) -> int:
     """Write pictures and labels; BadInput where no photograph can be read."""
     if settings.score is not None and not 0 < settings.score < 1:
-        raise UsageError(f"--score {settings.score:g} is no score", None, "a number between 0 and 1")
+        raise UsageError(f"--score {settings.score:g} is not a score", None, "a number between 0 and 1")
     folder = Path(settings.folder)
     images = finder.photographs(folder)
     out = settings.out or folder.absolute().parent / f"{folder.absolute().name}_{settings.form}"
@@ -200,7 +200,7 @@ def _coco(part: Path, name: str, drafts: Sequence[Draft], classes: Sequence[str]
                 }
             )
     document = {
-        "info": {"description": f"{name}: drafts by a detector, to be corrected"},
+        "info": {"description": f"{name}: draft labels made by a detector, to be corrected"},
         "licenses": [],
         "categories": [{"id": i, "name": n, "supercategory": ""} for i, n in enumerate(classes, 1)],
         "images": [

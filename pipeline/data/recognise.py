@@ -24,7 +24,7 @@ READS = {
     "createml": "CreateML json",
     "voc": "Pascal VOC xml (<annotation>)",
     "tfcsv": "TensorFlow csv (filename, class, xmin, ymin, xmax, ymax)",
-    "kitti": "KITTI or TAO txt (15 words a line)",
+    "kitti": "KITTI or TAO txt (15 words per line)",
     "yolo": "YOLO txt (class x y width height) with data.yaml, classes.txt or obj.names",
 }
 _NO_LABELS = re.compile(
@@ -170,7 +170,7 @@ def _sets(source: Source, paths: list[Path]) -> list[Path]:
     if len(sets) > 1:
         shown = ", ".join(source.shown(folder) for folder in sets)
         raise BadInput(
-            "these are the folders of several data sets",
+            "the folder holds several data sets",
             f"{root}: {shown}",
             "one data set",
             f"import each: `jetmask data import {sets[0]} OUT/{sets[0].name}`; train/ and val/ of this layout need no "
@@ -197,14 +197,14 @@ def _unknown(source: Source) -> BadInput:
     if others and others[0].suffix.lower() in (".json", ".xml", ".csv", ".txt"):
         start = " ".join(textfile.head(others[0], 200).split())[:80]
         seen += f"; {source.shown(others[0])} begins with {start!r}"
-    remedy = "name the format with --format, or the label file itself"
+    remedy = "give the format with --format, or the path of the label file itself"
     if files and all(p.suffix.lower() in IMAGE_SUFFIXES for p in files):
         remedy = "export the labels too; where there are none yet, `jetmask data prelabel` drafts them for your tool"
     if any(p.suffix.lower() in (".zip", ".tar", ".gz", ".7z", ".rar") for p in files):
-        seen += "; an archive is to be unpacked first"
-        remedy = "unpack it, and name the folder that it gives"
+        seen += "; unpack archives first"
+        remedy = "unpack it, and give the folder that it contains"
     if any(".tfrecord" in p.name.lower() or p.suffix.lower() in (".record", ".parquet", ".arrow") for p in files):
-        seen += "; records are not read: export them again in one of these formats"
+        seen += "; TFRecord files are not supported: export the labels again in one of these formats"
     return BadInput(
         f"no labels found (seen: {seen})",
         source.path,

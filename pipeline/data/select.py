@@ -124,7 +124,9 @@ def run(settings: Settings) -> int:
     held = [image for folder in settings.against for image in leak.images_of(folder)]
     chosen = choose(candidates, settings.count, hashed, mirrored, leak.hashes(held)[0] if held else None)
     if not chosen:
-        raise BadInput("every photograph is nearly one that is labelled already", settings.folder, "new photographs")
+        raise BadInput(
+            "every photograph is a near-duplicate of one that is already labelled", settings.folder, "new photographs"
+        )
     rows = []
     taken: set[str] = set()
     with layout.folder_aside(settings.out) as part:
@@ -143,5 +145,5 @@ def run(settings: Settings) -> int:
         f"next: jetmask data prelabel {settings.out}/images"
     )
     if len(rows) < settings.count:
-        log.warning(f"mind: asked for {settings.count}; the others are nearly the same as these")
+        log.warning(f"note: {settings.count} were requested; the others are near-duplicates of these")
     return 0

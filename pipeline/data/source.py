@@ -19,14 +19,14 @@ class Source:
     def __init__(self, path: Path, image_folders: Sequence[Path] = ()) -> None:
         if not path.exists():
             raise BadInput(
-                "there is no such data folder",
+                "the data folder does not exist",
                 path,
                 "a folder of images and labels, or one label file",
                 "check the path; `jetmask data fetch` names public collections",
             )
         for folder in image_folders:
             if not folder.is_dir():
-                raise BadInput("there is no such folder of images", folder)
+                raise BadInput("the folder of images does not exist", folder)
         self.path = path
         self.whole = path.is_dir() or path.suffix.lower() in (".yaml", ".yml", ".data")  # these describe their folder
         folder = path if path.is_dir() else path.parent

@@ -71,10 +71,10 @@ def split(
     total = sum(shares.values())
     if not shares or not 0 < total < math.inf or min(shares.values()) < 0:  # NaN is neither
         raise UsageError(
-            "the shares of the parts", None, "positive numbers, for instance --train 0.8 --val 0.1 --test 0.1"
+            "wrong shares of the parts", None, "positive numbers, for instance --train 0.8 --val 0.1 --test 0.1"
         )
     if not -(2**63) <= seed < 2**63:
-        raise UsageError(f"--seed {seed}", "--seed", "a number of 64 bits")
+        raise UsageError(f"--seed {seed}", "--seed", "a 64-bit integer")
     if not 0 <= bits <= 32:
         raise UsageError(f"--bits {bits}", "--bits", "0 to 32: unlike pictures differ in about 32 of 64 bits")
     paths = [e.image for e in entries]
@@ -129,5 +129,5 @@ def run(settings: Settings) -> int:
         log.info(f"wrote {settings.out}")
     for name, chosen in parts.items():
         if not chosen:
-            log.warning(f"mind: {name} got no image; there are few, or they belong together")
+            log.warning(f"note: {name} got no image; there are too few images, or they are near-duplicates")
     return 0

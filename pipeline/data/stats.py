@@ -103,7 +103,7 @@ def plot(entries: Sequence[check.Entry], title: str, path: Path, classes: ClassS
 
     many = [min(len(e.boxes), 20) for e in entries]
     each.hist(many, np.arange(22) - 0.5, color="#34608c")
-    each.set(title="boxes an image (20: and more)", xlabel="boxes", ylabel="images")
+    each.set(title="boxes per image (20: 20 or more)", xlabel="boxes", ylabel="images")
 
     centres = np.array(
         [((b[0] + b[2] / 2) / e.wh[0], (b[1] + b[3] / 2) / e.wh[1]) for e in entries for b in e.boxes]
@@ -127,7 +127,9 @@ def run(settings: Settings) -> int:
         sets = {split.classes.names for split in loaded.values()}
         if len(sets) > 1:
             shown = "; ".join(", ".join(names) for names in sorted(sets))
-            raise BadInput(f"the folders have other classes: {shown}", None, "the same classes", "plot them one by one")
+            raise BadInput(
+                f"the folders have different classes: {shown}", None, "the same classes", "plot them one at a time"
+            )
         entries = [e for split in loaded.values() for e in split.entries]
         classes = next(iter(loaded.values())).classes
         plot(entries, ", ".join(Path(n).name for n in loaded), settings.plot, classes)

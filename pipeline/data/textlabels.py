@@ -31,7 +31,10 @@ def read(
     images = source.pictures.all
     if not images:
         raise BadInput(
-            "no pictures there", source.path, expected, "import the folder that has them, or --images DIR says where"
+            "no pictures found",
+            source.path,
+            expected,
+            "import the folder with the pictures, or give it with --images DIR",
         )
     pairs, shared = _pairs(source, labels)
     if not pairs:
@@ -56,8 +59,8 @@ def read(
         boxes = boxes_of(path, findings) if path else []
         found.append(Labelled(image, image.name, str(path or image), None, boxes, None, {"orig_name": image.name}))
     for image, path in shared.items():
-        what = f"{source.shown(path)} is in another folder, and nothing else is called so"
-        findings.append(Finding(str(image), None, "label elsewhere", what, "it is taken for the label", False))
+        what = f"{source.shown(path)} is in another folder and is the only file of that name"
+        findings.append(Finding(str(image), None, "label elsewhere", what, "it is used as the label", False))
     findings += _without_image(source, labels, set(taken), bool(source.image_folders))
     return Collection(found, findings, [], names)
 
@@ -102,7 +105,7 @@ def _left_out(source: Source, pairs: dict[Path, Path], labels: Sequence[Path], f
     first = next((image for image in source.pictures.all if image not in used), None)
     if first is not None:
         looked_for = f"looked for {_looked_for(source, first)}"
-        remedy = "taken as an image without faces"
+        remedy = "treated as an image without faces"
         told = pictures.unlabelled(source.pictures, used, source.path, looked_for, remedy)
         if any(finding.error for finding in told):
             # Most of a folder that is labelled in part are no pictures without faces: to train on them so would harm.
@@ -126,7 +129,7 @@ def _looked_for(source: Source, image: Path) -> str:
 def _shared(image: Path, other: Path, label: Path) -> Finding:
     """What is wrong with a second image of the same stem: whose the label is cannot be told, and an image of faces that
     is taken for one without teaches a detector to miss them."""
-    what = f"{other.name} has the label {label.name} already"
+    what = f"{other.name} already has the label {label.name}"
     return Finding(str(image), None, "label shared", what, "the image is left out", True)
 
 
@@ -148,10 +151,10 @@ def _without_image(source: Source, labels: Sequence[Path], taken: set[Path], cho
         if folder not in with_image and (chosen_images or all(not path.stat().st_size for path in paths)):
             continue  # the labels of other pictures than --images names
         if folder not in with_image and len(paths) > 1:
-            what = f"no picture for any of the {len(paths)} labels here, such as {paths[0].name}"
+            what = f"none of the {len(paths)} labels has a picture, for instance {paths[0].name}"
             found.append(Finding(str(folder), None, "images missing", what, "the labels are left out", True))
             continue
         for path in paths:
-            what = f"no image called {path.stem}"
+            what = f"no image named {path.stem}"
             found.append(Finding(str(path), None, "image missing", what, "the label is left out", True))
     return found

@@ -25,7 +25,7 @@ _EXPECTED = "the columns filename, width, height, class, xmin, ymin, xmax, ymax"
 
 
 def read(source: Source, paths: Sequence[Path]) -> Collection:
-    """`paths`: the csv files. BadInput where a column is missing or stands there twice."""
+    """`paths`: the csv files. BadInput where a column is missing or appears twice."""
     images: dict[tuple[Path, str], Labelled] = {}
     findings: list[Finding] = []
     for path in paths or source.tree.ending(".csv"):
@@ -62,7 +62,7 @@ def _header(row: list[str], path: Path) -> tuple[dict[str, int], int, int]:
     for key, names in _COLUMNS.items():
         at = [i for name in names for i, word in enumerate(words) if word == name]
         if len(at) != 1 and not (key in ("name", "class") and at):
-            what = "is missing" if not at else "stands there twice"
+            what = "is missing" if not at else "appears twice"
             raise BadInput(f"the column {names[0]} {what} in {', '.join(row)[:120]}", f"{path}, line 1", _EXPECTED)
         columns[key] = at[0]
     return columns, words.index("width") if "width" in words else -1, words.index("height") if "height" in words else -1

@@ -41,8 +41,8 @@ class Tree:
             raise BadInput(
                 f"a folder cannot be listed: {error.strerror}",
                 error.filename,
-                "folders that you may read",
-                "mend its rights",
+                "readable folders",
+                "change its permissions",
             )
 
         for folder, folders, names in os.walk(self.root, onerror=refuse, followlinks=True):

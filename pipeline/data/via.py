@@ -64,7 +64,7 @@ def _dict(value: object) -> dict[str, Any]:
 def _json(path: Path) -> tuple[list[_Image], dict[str, dict[str, str]]]:
     document = jsonfile.read(path, _EXPECTED)
     if not isinstance(document.top, dict):
-        raise BadInput("the top is no object", path, _EXPECTED)
+        raise BadInput("the top level is not an object", path, _EXPECTED)
     if "view" in document.top:
         return _via3(document)
     options = {
@@ -88,7 +88,7 @@ def _json(path: Path) -> tuple[list[_Image], dict[str, dict[str, str]]]:
             image.regions.append((_dict(entry.get("shape_attributes")), _dict(entry.get("region_attributes")), line))
         found.append(image)
     if not found:
-        raise BadInput("no picture in it", path, _EXPECTED)
+        raise BadInput("it has no pictures", path, _EXPECTED)
     return found, options
 
 
@@ -157,7 +157,7 @@ def _class_key(images: Sequence[_Image], path: Path) -> str | None:
     raise BadInput(
         f"regions have the attributes {', '.join(keys[:8])}",
         path,
-        "one that is the class, or one of them called class",
+        "a single attribute that is the class, or one named class",
         "rename the right one to class in VIA, or remove the others",
     )
 
@@ -187,7 +187,7 @@ def _box(
         name = named
     kind = str(shape.get("name"))
     if kind in ("point", "polyline", "line"):
-        refuse("shape", f"a {kind} of {name!r} is no box", False)
+        refuse("shape", f"a {kind} of {name!r} is not a box", False)
         return None
     xywh = _around(kind, shape)
     if xywh is None:

@@ -65,10 +65,10 @@ def _picture(path: Path, name: str, line: int, source: Source, findings: list[Fi
     own = source.pictures.find(path.stem + ".jpg", path, line, quiet)
     if hit.image is None and own.image is not None:
         what = f"<filename> says {name}"
-        findings.append(Finding(str(path), line, "image name", what, f"{own.image.name} is taken", False))
+        findings.append(Finding(str(path), line, "image name", what, f"{own.image.name} is used", False))
         return own
     if own.image is not None and hit.image is not None and own.image != hit.image:
-        what = f"<filename> says {hit.image.name}, and {own.image.name} is there, too: which is meant?"
+        what = f"<filename> says {hit.image.name}, but {own.image.name} exists too: it is unclear which one is meant"
         return pictures.Hit(None, what)
     findings += here
     return hit
@@ -100,7 +100,7 @@ def _box(entry: xmlfile.Element, path: Path, findings: list[Finding]) -> tuple[f
         points = [(x, y) for x, y in corners if x is not None and y is not None]
         if len(points) > 2:
             return outline(points)
-    refuse("no four numbers in <bndbox>", entry.line)
+    refuse("not four numbers in <bndbox>", entry.line)
     return None
 
 

@@ -39,7 +39,7 @@ def read(source: Source, paths: Sequence[Path]) -> Collection:
         )
         what = f"{where}, and labels are of {shown}"
         findings_of = Finding(
-            str(described.file or source.path), None, "class unnamed", what, "see each of them", False
+            str(described.file or source.path), None, "class unnamed", what, "see the finding of each", False
         )
         collection.findings.append(findings_of)
     return collection

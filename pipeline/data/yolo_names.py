@@ -58,10 +58,11 @@ def read(tree: Tree, labels: Sequence[Path] = ()) -> Names:
             found = names
         elif names.names != found.names:
             raise BadInput(
-                f"two files name the classes otherwise: {_shown(found)}; {_shown(names)}",
+                f"two files give different class names: {_shown(found)}; {_shown(names)}",
                 tree.root,
                 "one list of class names",
-                "remove the one that is not of these labels; import parts that number their classes otherwise apart",
+                "remove the file that does not belong to these labels; import parts with a different numbering "
+                "separately",
             )
     return found or Names({})
 
@@ -80,7 +81,7 @@ def _shown(names: Names) -> str:
 
 
 def _of_text(path: Path) -> Names | None:
-    lines = [line.strip() for line in textfile.read(path, "class names, one a line").splitlines()]
+    lines = [line.strip() for line in textfile.read(path, "class names, one per line").splitlines()]
     while lines and not lines[-1]:
         lines.pop()
     return Names(dict(enumerate(lines)), 0, path) if lines else None
@@ -102,7 +103,7 @@ def _of_yaml(path: Path) -> Names | None:
             f"not YAML: {reason}",
             f"{path}, line {mark.line + 1}" if mark else path,
             _EXPECTED,
-            "write a Windows path in 'single quotes', or without any" if paths else None,
+            "write a Windows path in 'single quotes', or without quotes" if paths else None,
         ) from None
     except RecursionError:
         raise BadInput("not usable YAML: nested too deeply", path, _EXPECTED) from None
@@ -125,7 +126,7 @@ def _names(node: yaml.Node, path: Path) -> dict[int, str]:
         number = _scalar(key, path)
         if not (number.isascii() and number.isdecimal()):
             raise BadInput(
-                f"the class number {number[:40]!r} is no number", _at(path, key), "names: {0: mask, 1: no-mask}"
+                f"the class number {number[:40]!r} is not a number", _at(path, key), "names: {0: mask, 1: no-mask}"
             )
         name = _scalar(value, path)
         if names.setdefault(int(number), name) != name:

@@ -62,7 +62,7 @@ class Demo:
         data = data or os.environ.get("JETMASK_DATA")
         if data and not Path(data).is_dir():
             raise BadInput(
-                "there is no such data folder",
+                "the data folder does not exist",
                 where=str(data),
                 expected="a folder with train/ and val/",
                 remedy="check --data or JETMASK_DATA; without both the demo draws its own images",

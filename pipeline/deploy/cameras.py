@@ -35,7 +35,7 @@ def ask_for_source(facts: dict[str, str]) -> UsageError:
     """What is told to whoever has not said what the runner is to watch."""
     there = sources_there(facts)
     return UsageError(
-        "what is the runner to watch? --source is missing",
+        "--source is missing",
         None,
         "--source csi://0, --source /dev/video0, --source rtsp://... or several of them",
         "there it could be " + "; or ".join(there)
@@ -57,7 +57,7 @@ def findings(facts: dict[str, str], kind: str, sources: Sequence[str]) -> list[F
                 Finding(
                     level,
                     "camera",
-                    f"no {path} there" + (f", but {', '.join(there)}" if there else ""),
+                    f"no {path} on the device" + (f", but {', '.join(there)}" if there else ""),
                     "plug the camera in, or give --source"
                     + (f" {there[0]}" if there else " synthetic:// for a try without one"),
                 )
@@ -73,7 +73,7 @@ def findings(facts: dict[str, str], kind: str, sources: Sequence[str]) -> list[F
                 )
             )
         elif path in absent:
-            found.append(Finding(level, "source", f"no {path} there", "copy it there, or give another --source"))
+            found.append(Finding(level, "source", f"no {path} on the device", "copy it there, or give another --source"))
         elif path in closed and kind in ("process", "systemd-user"):
             found.append(
                 Finding(

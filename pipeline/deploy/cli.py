@@ -34,11 +34,11 @@ def options(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--status",
         action="store_true",
-        help="what is installed there, and what runs; exit code 1 where the runner is not healthy",
+        help="show what is installed and running on the device; exit code 1 if the runner is not healthy",
     )
-    what.add_argument("--list", action="store_true", help="the bundles that are installed there")
+    what.add_argument("--list", action="store_true", help="list the bundles installed on the device")
     what.add_argument("--rollback", action="store_true", help="go back to the previous bundle")
-    what.add_argument("--logs", action="store_true", help="the runner's last log lines")
+    what.add_argument("--logs", action="store_true", help="show the runner's last log lines")
     what.add_argument(
         "--prune-old",
         type=int,
@@ -52,7 +52,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--source",
         action="append",
         metavar="URI",
-        help="what the runner watches there: csi://0, /dev/video0, rtsp://...; may be given several times",
+        help="the runner's source on the device: csi://0, /dev/video0, rtsp://...; may be given several times",
     )
     add(
         "--config",
@@ -77,14 +77,14 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--image-tar", metavar="FILE", help="a saved image (docker save) for a device without internet")
     add("--build-arg", action="append", default=[], metavar="K=V", help="for building the image on the device")
     add("--docker", default=Settings.docker, metavar="PROGRAM", help="docker there, or podman (default: %(default)s)")
-    add("--no-gpu", action="store_true", help="run on the CPU although the device could do more")
+    add("--no-gpu", action="store_true", help="run on the CPU even if the device has a GPU")
     add("--python", default=Settings.python, metavar="PROGRAM", help="Python there (default: %(default)s)")
     add("--use-python", action="store_true", help="with --no-container: use --python as it is, without a venv")
     add("--wheels", metavar="DIR", help="with --no-container: wheels for a device without internet")
     add("--root", default=Settings.root, help="where programs are put there (default: %(default)s)")
     add("--state", default=Settings.state, help="where bundles and engines are kept there (default: %(default)s)")
     add("--digest", metavar="HEX", help="the root digest that the bundle must have")
-    add("--key", metavar="FILE", help="demand a signature by this public key, here and there")
+    add("--key", metavar="FILE", help="require a signature by this public key, on this machine and on the device")
     add(
         "--no-engines",
         action="store_true",
@@ -107,7 +107,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds it must stay healthy (default %(default)s)",
     )
-    add("--ssh", default="", metavar="'...'", help="words for ssh, for instance '-p 2222' or '-F FILE'")
+    add("--ssh", default="", metavar="'...'", help="options for ssh, for instance '-p 2222' or '-F FILE'")
     add(
         "--retries",
         type=int,
@@ -258,14 +258,14 @@ def _rollback(installed: Installed, as_json: bool) -> int:
     digest = found["previous"]
     if digest is None or digest not in {bundle["digest"] for bundle in found["bundles"]}:
         raise UsageError(
-            "there is no previous bundle to go back to",
+            "no previous bundle to roll back to",
             remote.target,
             None,
             f"jetmask deploy --list {remote.target}; jetmask deploy BUNDLE {remote.target}",
         )
     kept = remote.code(["test", "-e", service]) == 0
     installed.switch(digest, service if kept else None, say_on_stderr)
-    print(json.dumps({"current": digest}, indent=1) if as_json else f"{remote.target} is back on {digest[:16]}")
+    print(json.dumps({"current": digest}, indent=1) if as_json else f"{remote.target} was rolled back to {digest[:16]}")
     return 0
 
 
@@ -275,7 +275,7 @@ def _summary(settings: Settings, result: dict[str, Any]) -> str:
     lines.append(f"live page there: {result['url']}")
     settings, _ = configuration.merged(settings)
     if not settings.host.startswith("127.") and settings.host != "localhost":
-        lines.append(f"its token, and an address that enters with it once: jetmask deploy --logs {result['target']}")
+        lines.append(f"its token and a one-time login link: jetmask deploy --logs {result['target']}")
     else:
         lines.append(
             f"from here: ssh -L {settings.port}:127.0.0.1:{settings.port} {result['target']}, then open "

@@ -272,7 +272,7 @@ class Deployment:
             layout, [self.settings.python, "-m", "jetson", "verify", installed, "--digest", self.digest]
         )
         if not self.remote.dry_run and self.remote.code(verify, MINUTES_S) == 0:
-            self._say("  it is there already")
+            self._say("  it is already there")
             return
         self.remote.run(["mkdir", "-p", arriving])
         # What the bundle that runs now has in common with the new one is not sent.
@@ -370,7 +370,7 @@ class Deployment:
         spec = self._service(layout)
         self.switched = not (self.lazy and self._runs_already(spec))
         if not self.switched:
-            self._say("  it runs there already")
+            self._say("  it already runs there")
             return
         path = f"{layout.state}/incoming/service.json"
         self.remote.run(

@@ -120,7 +120,7 @@ class _Reader:
             host = self._host(node, defaults)
             if host.name in hosts:
                 raise self._bad(
-                    f"{host.name} is there twice, first in line {lines[host.name]}", node, "hosts", "each device once"
+                    f"{host.name} appears twice, first in line {lines[host.name]}", node, "hosts", "each device once"
                 )
             hosts[host.name], lines[host.name] = host, node.start_mark.line + 1
         return Fleet(self.path, bundle, list(hosts.values()))
@@ -191,14 +191,14 @@ class _Reader:
                 raise self._bad(f"a key of {where} is not a word", key_node, None, "a key such as `port`")
             key = str(key_node.value)
             if key in seen:
-                raise self._bad(f"{key} is there twice, first in line {seen[key]}", key_node, key, "each key once")
+                raise self._bad(f"{key} appears twice, first in line {seen[key]}", key_node, key, "each key once")
             seen[key] = key_node.start_mark.line + 1
             yield key, value
 
     def _unknown(self, key: str, node: Any, known: Any) -> BadInput:
         near = difflib.get_close_matches(key.replace("_", "-"), list(known), 1, 0.5)
         return self._bad(
-            f"there is no key {key!r} here",
+            f"unknown key {key!r}",
             node,
             key,
             "one of " + ", ".join(sorted(known)),

@@ -38,10 +38,12 @@ def options(parser: argparse.ArgumentParser) -> None:
     add(
         "--fleet",
         metavar="FILE.yaml",
-        help="bring the bundle to every device of this file; with --status ask them, "
-        "with --rollback undo the last rollout",
+        help="deploy the bundle to every device in this file; with --status query them, with "
+        "--rollback undo the last rollout",
     )
-    add("--canary", type=int, default=1, metavar="N", help="the first N devices go before the others (default 1)")
+    add(
+        "--canary", type=int, default=1, metavar="N", help="deploy to the first N devices before the others (default 1)"
+    )
     add(
         "--canary-watch",
         type=float,
@@ -54,7 +56,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add(
         "--skip-unreachable",
         action="store_true",
-        help="a device that cannot be reached is left out: no failure, while another one can",
+        help="skip devices that cannot be reached, as long as one can",
     )
     add("--html", metavar="FILE", help="with --status: write what is told as a page, too, with cameras and disk")
     add("--every", type=float, metavar="S", help="with --html: ask and write again every S seconds, until Ctrl-C")
@@ -127,7 +129,7 @@ def _no_words(settings: FleetSettings) -> None:
             "the fleet file names the devices",
             " ".join(settings.words),
             None,
-            "leave this away; --status and --rollback need no bundle either",
+            "omit it; --status and --rollback need no bundle either",
         )
 
 
@@ -141,7 +143,7 @@ def _bundle(fleet: Fleet, settings: FleetSettings) -> str:
         )
     if not settings.words and not fleet.bundle:
         raise UsageError(
-            "no bundle is named",
+            "no bundle given",
             fleet.path,
             "BUNDLE on the command line, or the file's key `bundle`",
             f"jetmask deploy BUNDLE --fleet {fleet.path}",
@@ -178,7 +180,7 @@ def _go(fleet: Fleet, journal: Journal, settings: FleetSettings) -> int:
             ),
         )
         if journal.state == journal_of.UNDOING:
-            board.say("the last rollout failed and was cut off while it went back: it goes on going back")
+            board.say("the last rollout failed and was interrupted during its rollback: the rollback is resumed")
             rollout.back()
             return _report(fleet, rollout, settings)
         if journal.touched() and journal.unfinished and journal.digest != digest:
@@ -189,7 +191,7 @@ def _go(fleet: Fleet, journal: Journal, settings: FleetSettings) -> int:
                 f"or undo it: jetmask deploy --fleet {fleet.path} --rollback",
             )
         if journal.unfinished and journal.digest == digest:
-            board.say("a rollout of this bundle was cut off: it goes on where it was")
+            board.say("an interrupted rollout of this bundle is resumed")
         else:
             journal.begin(digest, os.path.basename(os.path.abspath(_bundle(fleet, settings))))
         rollout.forward(contents)

@@ -211,7 +211,7 @@ def _unit_words(words: Sequence[str]) -> str:
     quoted = []
     for word in words:
         if not word.isprintable():  # a newline would end the line, and what follows it would be a line of its own
-            raise UsageError(f"{word!r} cannot stand in a systemd unit", None, "words without newlines and tabs")
+            raise UsageError(f"{word!r} is not allowed in a systemd unit", None, "words without newlines and tabs")
         text = word.replace("%", "%%").replace("$", "$$")
         if not text or any(c.isspace() or c in "'\"\\;" for c in text):
             text = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
@@ -296,7 +296,7 @@ def unpack(bundle: str) -> AbstractContextManager[str]:
     """A bundle's folder for a `with`: the folder itself, or where its tar file is unpacked meanwhile."""
     if not os.path.exists(bundle):
         raise BadInput(
-            "there is no such bundle",
+            "the bundle does not exist",
             bundle,
             "a bundle's folder, or its tar file",
             "`jetmask demo` or `jetmask bundle create` makes one; jetson/models is the one that ships",

@@ -70,8 +70,8 @@ def check(settings: Settings, sends: bool) -> None:
     if settings.key:
         signing.read_keys(settings.key)
     if settings.image_tar and not os.path.isfile(settings.image_tar):
-        raise BadInput("there is no such file: --image-tar", settings.image_tar, "what `docker save` wrote")
+        raise BadInput("no such file: --image-tar", settings.image_tar, "what `docker save` wrote")
     if settings.wheels and not os.path.isdir(settings.wheels):
-        raise BadInput("there is no such folder: --wheels", settings.wheels, "a folder of wheels")
+        raise BadInput("no such folder: --wheels", settings.wheels, "a folder of wheels")
     if settings.measured and not os.path.isdir(os.path.dirname(os.path.abspath(settings.measured))):
-        raise BadInput("there is no such folder to write into: --measured", settings.measured, None, "make it first")
+        raise BadInput("no such folder to write into: --measured", settings.measured, None, "make it first")

@@ -167,7 +167,9 @@ def _programs(facts: dict[str, str], settings: Settings) -> list[Finding]:
     found = []
     if not facts.get("python"):
         found.append(
-            Finding("bad", "python", f"no {settings.python} there", "sudo apt-get install python3, or give --python")
+            Finding(
+                "bad", "python", f"no {settings.python} on the device", "sudo apt-get install python3, or give --python"
+            )
         )
     elif tuple(int(part) for part in facts["python"].split(".")) < (3, 6):
         found.append(
@@ -177,7 +179,7 @@ def _programs(facts: dict[str, str], settings: Settings) -> list[Finding]:
         found.append(Finding("ok", "python", facts["python"], ""))
     for name, package in (("rsync", "rsync"), ("sums", "coreutils")):
         if not facts.get(name):
-            found.append(Finding("bad", package, f"no {package} there", f"sudo apt-get install {package}"))
+            found.append(Finding("bad", package, f"no {package} on the device", f"sudo apt-get install {package}"))
     return found
 
 
@@ -226,7 +228,7 @@ def _modules(facts: dict[str, str], settings: Settings, kind: str) -> list[Findi
             return []
         found = facts.get("pycuda")
         what = f"{found} is too old, {PYCUDA_SINCE} or later is needed" if found else "it cannot be imported"
-        return [Finding("bad", "pycuda", f"TensorRT engines run through it: {what}", "leave --use-python away")]
+        return [Finding("bad", "pycuda", f"TensorRT engines run through it: {what}", "omit --use-python")]
     if facts.get("venv") == "yes":
         return []
     missing = [] if facts.get("venv_module") else [("the module venv", "python3-venv")]
@@ -286,7 +288,7 @@ def _keeper(facts: dict[str, str], settings: Settings, kind: str) -> list[Findin
             Finding(
                 "bad",
                 "docker",
-                f"no {settings.docker} there",
+                f"no {settings.docker} on the device",
                 "sudo apt-get install docker.io nvidia-docker2, or --no-container",
             )
         ]

@@ -242,7 +242,7 @@ class Rollout:
         facts = self.journal.host(host.name)
         failed = host.name in self.errors
         why = _first_line(self.errors[host.name]) if failed else ""
-        self.board.begin(host.name, "going back")
+        self.board.begin(host.name, "rolling back")
         try:
             with self._remote(host) as remote:
                 installed = Installed(remote, host.settings)

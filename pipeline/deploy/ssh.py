@@ -112,14 +112,14 @@ class Remote:
                 where,
                 None,
                 "the kernel does that when memory runs out (`dmesg` there says so): stop the desktop "
-                "or add swap, then run the same deploy again; it goes on where it was",
+                "or add swap, then run the same deploy again; it resumes",
             )
         if code and check:
             raise JetmaskError(
                 f"a command on {self.target} failed (exit code {code}): {_tail(err or out)}",
                 where,
                 None,
-                "mend it there and run the same deploy again; it goes on where it was",
+                "fix it on the device and run the same deploy again; it resumes",
             )
         return out
 
@@ -153,8 +153,8 @@ class Remote:
                     where,
                     None,
                     "the device is frozen, or the connection to it: see whether `ssh "
-                    f"{self.target} true` answers, start the device anew if not, then run the same command again; it "
-                    "goes on where it was",
+                    f"{self.target} true` answers, start the device anew if not, then run the same "
+                    "command again; it resumes",
                 ) from None
             if code in (_TIMED_OUT, _KILLED) and time.monotonic() - began >= limit:
                 said = _tail(err or out)
@@ -164,7 +164,7 @@ class Remote:
                     where,
                     None,
                     "see there what holds it up (a docker that hangs: sudo systemctl restart docker; a full or dying "
-                    "card: dmesg), then run the same command again; it goes on where it was",
+                    "card: dmesg), then run the same command again; it resumes",
                 )
             return code, out, err
 
@@ -205,7 +205,7 @@ class Remote:
                 f"copying to {self.target} failed (rsync's exit code {code}): {_tail(err or out)}",
                 target,
                 None,
-                "mend it and run the same deploy again; it goes on where it was",
+                "fix it and run the same deploy again; it resumes",
             )
 
     @property

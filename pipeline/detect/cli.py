@@ -44,9 +44,9 @@ def options(parser: argparse.ArgumentParser) -> None:
 def command(args: argparse.Namespace) -> int:
     """Detect, and print what was found."""
     if args.score is not None and not 0 < args.score < 1:
-        raise UsageError(f"--score {args.score:g} is no score", None, "a number between 0 and 1")
+        raise UsageError(f"--score {args.score:g} is not a score", None, "a number between 0 and 1")
     if args.jobs is not None and args.jobs < 1:
-        raise UsageError(f"--jobs {args.jobs} is no number of processes", None, "1 or more")
+        raise UsageError(f"--jobs {args.jobs} is not a number of processes", None, "1 or more")
     contents = manifest.load(args.bundle)
     if args.variant is None:
         variant, runtime = most_accurate(contents, args.runtime)

@@ -22,7 +22,7 @@ from pipeline.detect.worker import Each, Settings, Worker, start, work
 # Fewer photographs are done sooner in this process than others are started.
 ALONE = 6
 CHUNK = 8
-DIED = "the process that read it died: is it too large for the memory?"
+DIED = "the process that read it died: the file may be too large for memory"
 
 
 class Summary(NamedTuple):

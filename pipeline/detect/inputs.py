@@ -32,7 +32,9 @@ def find(paths: Iterable[str], leave_out: str) -> list[Item]:
         there = [given] if os.path.exists(given) else sorted(glob.glob(given, recursive=True))
         if not there:
             raise BadInput(
-                "nothing is there", given, "photographs, videos, folders of them, or a pattern such as 'photos/*.jpg'"
+                "no such file or folder",
+                given,
+                "photographs, videos, folders of them, or a pattern such as 'photos/*.jpg'",
             )
         for path in there:
             if os.path.isdir(path):
@@ -51,7 +53,7 @@ def find(paths: Iterable[str], leave_out: str) -> list[Item]:
                 )
     if not found:
         raise BadInput(
-            "no photograph and no video is there",
+            "no photograph or video found",
             ", ".join(paths),
             "files whose names end in " + ", ".join(sorted(PHOTOS | VIDEOS)),
         )

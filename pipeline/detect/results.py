@@ -122,8 +122,8 @@ class Log:
                 raise BadInput(
                     f"the folder has results of other settings ({told})",
                     folder,
-                    "the same settings, to go on where it was",
-                    "name another folder with --out, or give --restart to begin anew",
+                    "the same settings, to resume",
+                    "name another folder with --out, or give --restart to start again",
                 )
         else:
             files.write_json(path, dict(settings))

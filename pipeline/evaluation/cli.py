@@ -23,7 +23,7 @@ def options(parser: Any) -> None:
     parser.add_argument("--bundle", required=True, metavar="DIR", help="the bundle's folder")
     parser.add_argument("--data", required=True, metavar="SPLIT_DIR", help="a folder with images/ and annotations.json")
     parser.add_argument("--variant", metavar="NAME", help="the variant (default: the most accurate that runs here)")
-    parser.add_argument("--runtime", choices=RUNTIMES, help="default: the variant's first that is here")
+    parser.add_argument("--runtime", choices=RUNTIMES, help="default: the variant's first runtime that is installed")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     parser.add_argument("--ray", metavar="ADDRESS", help="spread over a Ray cluster (local: one on this machine)")
     parser.add_argument("--detections", metavar="OUT.json", help="write every face over .01 in COCO's result format")
@@ -35,7 +35,11 @@ def options(parser: Any) -> None:
         help="with --against: exit 5 if mAP50 is lower than that variant's by more than this",
     )
     parser.add_argument("--report", metavar="DIR", help="write an error analysis (report.html) there")
-    parser.add_argument("--negatives", metavar="SPLIT_DIR", help="for --report: images where no mask may be found")
+    parser.add_argument(
+        "--negatives",
+        metavar="SPLIT_DIR",
+        help="for --report: images without masks, where every mask found is a false alarm",
+    )
     parser.add_argument(
         "--align",
         action="store_true",
@@ -51,14 +55,14 @@ def command(args: Any) -> int:
     classes = manifest.load(args.bundle).classes
     truths = average_precision.load_split(args.data, classes)
     if not truths:
-        raise BadInput("there is no image to evaluate on", os.path.join(args.data, "annotations.json"))
+        raise BadInput("no image to evaluate on", os.path.join(args.data, "annotations.json"))
     if args.detections:
         for_file(args.detections)
     # Found now, not after the last image.
     if args.negatives and not average_precision.load_split(args.negatives, classes):
-        raise BadInput("there is no image to look for false masks in", args.negatives)
+        raise BadInput("no negative image to look for false masks in", args.negatives)
     if args.against and not average_precision.has_scored(truths, classes):
-        raise BadInput("there is nothing labelled to compare two variants by", args.data, "boxes of a counted class")
+        raise BadInput("no labelled boxes to compare two variants on", args.data, "boxes of a counted class")
     if args.against:
         require_engine(manifest.load(args.bundle), args.against)
     if args.report:
@@ -105,10 +109,10 @@ def command(args: Any) -> int:
 def _agree(args: Any) -> None:
     """UsageError where options exclude each other or miss one another."""
     if args.max_drop is not None and not args.against:
-        raise UsageError("--max-drop needs something to compare with", None, "--against NAME")
+        raise UsageError("--max-drop needs --against", None, "--against NAME")
     finite(args.max_drop)
     if args.negatives and not args.report:
-        raise UsageError("--negatives is a part of the error analysis", None, "--report DIR with it")
+        raise UsageError("--negatives needs --report", None, "--report DIR with it")
     if args.threads is not None and args.threads < 1:
         raise UsageError(f"--threads {args.threads} is not a number of threads", None, "1 or more")
     if args.ray and args.threads not in (None, 1):

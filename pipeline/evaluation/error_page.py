@@ -125,7 +125,7 @@ def _plots(numbers: dict[str, Any]) -> Markup:
         [
             _square(precision_recall(numbers), "Precision and recall at IoU .5", "recall", "precision"),
             _square(_thresholds(numbers), "What a threshold shows: precision, recall and F1", score, "share"),
-            _square(_calibration(numbers), "What a score means", "score of a shown face", "share that is right"),
+            _square(_calibration(numbers), "What a score means", "score of a shown face", "share that is correct"),
         ]
     )
 
@@ -165,16 +165,16 @@ def _threshold(numbers: dict[str, Any]) -> Markup:
         f"jetmask run --score {best['score']:.2f} shows boxes from there."
     )
     if not best["f1"]:
-        text = "None can be recommended: at no threshold is a shown box right."
+        text = "None can be recommended: no threshold shows a correct box."
     error = numbers["calibration"]["expected_error"]
-    meaning = "" if error is None else f"From .3 up, a score is {100 * error:.1f} points off the share of right ones."
+    meaning = ""
+    if error is not None:
+        meaning = f"From .3 up, a score differs from the share of correct boxes by {100 * error:.1f} points."
     return paragraph(text) + paragraph(meaning) + _plots(numbers)
 
 
 def _confusion(numbers: dict[str, Any], names: Sequence[str]) -> Markup:
-    rows: list[list[Any]] = [
-        [name, *row] for name, row in zip([*names, "nothing there"], numbers["confusion"], strict=True)
-    ]
+    rows: list[list[Any]] = [[name, *row] for name, row in zip([*names, "no face"], numbers["confusion"], strict=True)]
     rows[-1][-1] = None
     columns = [("true, shown as", ""), *((name, "") for name in names), ("not found", "")]
     return table(columns, [("", row) for row in rows], f"Boxes, at {numbers['shown_at']:.2f}", diagonal=1)

@@ -91,7 +91,7 @@ def require(verdict: Verdict, name: str) -> None:
     """QualityGate (exit 5) with the figures, unless the verdict is passed."""
     if not verdict.passed:
         raise QualityGate(
-            f"{name} loses too much: {verdict}",
+            f"{name} loses too much accuracy: {verdict}",
             where=name,
             expected=f"at most {verdict.max_drop:.2f} points of two-class mAP50 lost",
             remedy="keep the sensitive layers in higher precision (--precision auto), calibrate on more "

@@ -15,7 +15,8 @@ log = logging.getLogger(__name__)
 def options(parser: argparse.ArgumentParser) -> None:
     """The arguments of `jetmask export`."""
     parser.description = (
-        "Write a trained model as one ONNX file for all input sizes, and prove it equal to Keras.\n\n"
+        "Write a trained model as one ONNX file for all input sizes, and check that it gives the "
+        "same results as Keras.\n\n"
         "example: jetmask export --model runs/train/best.keras --out s.onnx --target nano"
     )
     parser.add_argument("--model", required=True, metavar="FILE", help="a .keras file from train or prune")

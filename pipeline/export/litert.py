@@ -46,7 +46,7 @@ def convert(
             "int8 needs photographs to find the ranges with",
             where=dst,
             expected="some images",
-            remedy="choose them with pipeline.quantization.calibrate.select",
+            remedy="select them with pipeline.quantization.calibrate.select",
         )
     import tensorflow as tf
 
@@ -77,7 +77,7 @@ def _blob(path: str, input_wh: tuple[int, int]) -> np.ndarray:
             "not a photograph that OpenCV can read",
             where=path,
             expected="JPEG or PNG",
-            remedy="replace it or take it out of the list",
+            remedy="replace it or remove it from the list",
         )
     return np.ascontiguousarray(letterbox(frame, input_wh)[0].transpose(0, 2, 3, 1))
 
@@ -99,7 +99,7 @@ def _apply(tf: Any, graph: GraphProto, image: Any) -> dict[str, Any]:
         elif node.op_type == "Concat":
             y = tf.concat([tensors[name] for name in node.input], axis=3)
         else:
-            raise JetmaskError(f"no LiteRT form for {node.op_type}", where="node " + node.name)
+            raise JetmaskError(f"the graph cannot be converted to LiteRT: {node.op_type}", where="node " + node.name)
         tensors[node.output[0]] = y
     return {output.name: tf.identity(tensors[output.name], name=output.name) for output in graph.output}
 

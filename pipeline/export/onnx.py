@@ -79,7 +79,7 @@ def to_onnx(
         raise BadInput(
             f"the model does not work at {input_wh[0]}x{input_wh[1]}: {str(error).splitlines()[0]}",
             where=where,
-            expected="layers that take every size: no Flatten, Reshape or Dense over the whole map",
+            expected="layers that work at every size: no Flatten, Reshape or Dense over the whole map",
             remedy="build the model from the layers that pipeline/models/detector.py uses",
         ) from error
     graphs.fold_input_scale(proto.graph)

@@ -52,7 +52,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     to("--no-gpu", action="store_true", help="on the CPU alone")
     to("--root", default=Settings.root, help="where programs are put there (default: %(default)s)")
     to("--state", default=Settings.state, help="where bundles and engines are kept there (default: %(default)s)")
-    to("--ssh", default=Settings.ssh, metavar="'...'", help="words for ssh, for instance '-p 2222' or '-F FILE'")
+    to("--ssh", default=Settings.ssh, metavar="'...'", help="options for ssh, for instance '-p 2222' or '-F FILE'")
     to("--retries", type=int, default=Settings.retries, help="how often a broken connection is tried again")
     to("--dry-run", action="store_true", help="print each command for the device instead of running it")
 
@@ -82,12 +82,12 @@ def _tried(args: argparse.Namespace) -> trial.Settings:
         raise UsageError(f"--minutes {args.minutes:g}", None, "0 to 1440")
     unknown = [name for name in args.only.split(",") if name and name not in NAMES]
     if unknown:
-        raise UsageError(f"there is no step {unknown[0]!r}", "--only", "some of " + ", ".join(NAMES))
+        raise UsageError(f"unknown step {unknown[0]!r}", "--only", "some of " + ", ".join(NAMES))
     if args.predict_for:
         targets.target(args.predict_for)
     folder = os.path.dirname(os.path.abspath(args.out))
     if not os.path.isdir(folder):
-        raise UsageError("there is no such folder for the report", folder, None, "make it first, or give --out")
+        raise UsageError("no such folder for the report", folder, None, "make it first, or give --out")
     return trial.Settings(
         tuple(args.source), tuple(args.variant), args.minutes, args.only, args.rebuild, args.predict_for
     )

@@ -283,7 +283,7 @@ class _Fusion:
                 f"{node.name} takes {expected} numbers and gets {depth} at this input size",
                 "model",
                 "the size that its fully connected layers were made for",
-                "leave --input-wh out",
+                "omit --input-wh",
             )
         rows = prod(shape_out) // columns
         kind = "fc" if 1 in node.weights or 0 in node.weights else "matmul"

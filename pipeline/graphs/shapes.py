@@ -216,5 +216,5 @@ def _run_for_shapes(
             f"the shape of {names[0]} cannot be known at this input size: {str(error).splitlines()[0]}",
             where,
             "a graph whose shapes follow from its input, and the input size that it was made for",
-            "leave --input-wh out, or simplify the model (onnxslim), then try again",
+            "omit --input-wh, or simplify the model (onnxslim), then try again",
         ) from None

@@ -88,7 +88,7 @@ def _require_no_integers(graph: shapes.Graph, device: targets.Target) -> None:
     integer = next((node for node in graph.nodes if node.stored in shapes.INTEGER), None)
     if integer is not None:
         raise BadInput(
-            f"{integer.stored} is an operator that no TensorRT parses",
+            f"{integer.stored} is an operator that TensorRT does not parse",
             f"node {integer.name}",
             f"a float or a Q/DQ file for {device.title}",
             f"this is the int8-cpu form, for --target {targets.THIS_MACHINE}; predict the .onnx it came from",
@@ -141,7 +141,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--end-to-end",
         action="store_true",
-        help="also how many cameras at which frame rate a whole runner then serves (predicted; nano)",
+        help="also how many cameras at which frame rate a complete runner can serve (predicted; nano)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -22,7 +22,7 @@ def beside(prediction: Prediction, path: str, model: str) -> dict[str, Any]:
     document = files.read_json(path)
     rows = document.get("rows") if isinstance(document, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise BadInput("these are no measurements", path, "a file that `jetmask bench --out FILE.json` wrote")
+        raise BadInput("not a file of measurements", path, "a file that `jetmask bench --out FILE.json` wrote")
     size = list(prediction.input_wh) if prediction.input_wh else None
     names = (os.path.basename(model), os.path.getsize(model))
     fitting = [
@@ -44,7 +44,7 @@ def beside(prediction: Prediction, path: str, model: str) -> dict[str, Any]:
             }
         )
         raise UsageError(
-            f"nothing was measured of {names[0]} with {prediction.precision} at {_at(size)}",
+            f"no measurement of {names[0]} with {prediction.precision} at {_at(size)}",
             path,
             "one of " + "; ".join(have) if have else "a measured row",
         )

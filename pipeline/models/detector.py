@@ -166,7 +166,7 @@ def load(path: str | Path) -> Any:
     """A model saved by training, pruning or folding (.keras). BadInput where the file is not one."""
     expected = "a .keras file written by jetmask train or jetmask prune"
     if not os.path.isfile(path):
-        raise BadInput("there is no such model", where=path, expected=expected, remedy="check the path")
+        raise BadInput("the model does not exist", where=path, expected=expected, remedy="check the path")
     if str(path).endswith(".keras") and not zipfile.is_zipfile(path):  # Keras would say that it is not found
         raise BadInput(
             "not a .keras file, or one that was cut off",

@@ -44,7 +44,7 @@ def renewed(operation: Any, counts: Any, keep: Any, name: str | None = None) -> 
         if not isinstance(operation, keras.Layer):
             return operation  # a bare operation has no weights and no counts: it can serve in both graphs
         raise JetmaskError(
-            f"a layer cannot be made anew from its configuration: {error}",
+            f"a layer cannot be rebuilt from its configuration: {error}",
             where=f"layer {operation.name!r} ({type(operation).__name__})",
             expected="get_config and from_config that fit each other",
             remedy="add the missing arguments to its get_config",
@@ -73,7 +73,7 @@ def copy(record: Any, new: Any, keep: Any) -> None:
         cuts.setdefault(id(getattr(old, cut.variable)), []).append(cut)
     if len(old.variables) != len(new.variables):
         raise JetmaskError(
-            "a layer has other weights when it is made anew",
+            "a layer has different weights after it is rebuilt",
             where=f"layer {old.name!r}",
             expected=f"{len(old.variables)} variables, not {len(new.variables)}",
         )
@@ -115,7 +115,7 @@ def settle(old: Any, new: Any) -> None:
                 heir.finalize_state()
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise JetmaskError(
-                f"what a layer has learned cannot be handed on: {str(error).splitlines()[0]}",
+                f"the state of a layer cannot be copied: {str(error).splitlines()[0]}",
                 where=f"layer {layer.name!r} ({type(layer).__name__})",
             ) from error
 

@@ -15,9 +15,9 @@ log = logging.getLogger(__name__)
 KINDS = ("l1", "l2", "bn_scale", "taylor", "activation", "geometric_median", "random")
 DESCRIPTION = """Remove channels from a trained model and fine-tune what is left.
 
-One of --macs-ratio, --ratio, --max-drop, --two-four or --scan says what is wanted. A run that was stopped goes on when
-the same command is given again. --two-four keeps all channels and zeroes two of every four weights along the input
-channels: only GPUs from Ampere on (Orin) can skip them, and only where TensorRT finds its sparse kernels faster."""
+One of --macs-ratio, --ratio, --max-drop, --two-four or --scan is required. Run the same command again to resume an
+interrupted run. --two-four keeps all channels and zeroes two of every four weights along the input channels: only GPUs
+from Ampere on (Orin) can skip them, and only where TensorRT finds its sparse kernels faster."""
 EXAMPLES = """examples:
   jetmask prune --model runs/train/best.keras --out runs/half --macs-ratio 0.5 --rounds 2 --epochs 6
   jetmask prune --model runs/train/best.keras --out runs/gate --max-drop 1.0 --epochs 8
@@ -65,8 +65,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--importance",
         choices=KINDS,
-        help="what a channel is judged by (default: taylor, which asks "
-        "the loss; l1 with --epochs 0, which needs no data)",
+        help="criterion for channels (default: taylor, which uses the loss; l1 with --epochs 0, which needs no data)",
     )
     parser.add_argument(
         "--save",
@@ -85,7 +84,9 @@ def options(parser: argparse.ArgumentParser) -> None:
         "which fp16 and fp32 kernels like; 32 for int8 on tensor cores, 16 for int8-cpu)",
     )
     parser.add_argument("--floor", type=float, default=0.1, metavar="SHARE", help="share that every group keeps")
-    parser.add_argument("--rounds", type=int, default=1, help="with --macs-ratio: prune and fine-tune so many times")
+    parser.add_argument(
+        "--rounds", type=int, default=1, help="with --macs-ratio: number of rounds of pruning and fine-tuning"
+    )
     parser.add_argument("--probes", type=int, default=5, help="with --max-drop: steps of the bisection")
     parser.add_argument(
         "--epochs", type=int, help="epochs of fine-tuning after each pruning; 0: none (default: as --config says, or 8)"
@@ -97,9 +98,11 @@ def options(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=1.0,
         metavar="WEIGHT",
-        help="learn from the unpruned model too (weight, default 1)",
+        help="also distil from the unpruned model (weight, default 1)",
     )
-    parser.add_argument("--config", help="YAML file or preset for fine-tuning; what it leaves open is as without it")
+    parser.add_argument(
+        "--config", help="YAML file or preset for fine-tuning; keys that it does not set keep their defaults"
+    )
     parser.add_argument("--data", help="folder with the split folders (default: data.root, then JETMASK_DATA)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -204,19 +207,19 @@ def _check(args: argparse.Namespace) -> None:
             raise UsageError(f"{name} {int(value)}", expected=f"{least} or more")
     if args.save == "latency" and args.macs_ratio is None and args.max_drop is None:
         raise UsageError(
-            "--save latency goes with --macs-ratio and --max-drop only",
+            "--save latency needs --macs-ratio or --max-drop",
             "--save",
             None,
-            "give one of them, or leave --save out",
+            "give one of them, or omit --save",
         )
     if args.save == "latency" or args.target != "nano":
         targets.target(args.target)
     if args.precision not in ("fp32", "fp16", "int8", "int8-cpu"):
         raise UsageError(f"--precision {args.precision}", "--precision", "fp32, fp16, int8 or int8-cpu")
     if args.two_four and args.importance:
-        raise UsageError("--two-four judges single weights by their size", "--importance", None, "leave it away")
+        raise UsageError("--two-four judges single weights by their size", "--importance", None, "omit it")
     if args.rounds > 1 and args.macs_ratio is None:
-        raise UsageError("--rounds goes with --macs-ratio only", remedy="give --macs-ratio, or leave --rounds out")
+        raise UsageError("--rounds needs --macs-ratio", remedy="give --macs-ratio, or omit --rounds")
 
 
 def _scan_table(found: dict[str, Any]) -> str:

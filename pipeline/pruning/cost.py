@@ -94,7 +94,7 @@ def _products(record: Record, taken: tuple[int, ...], given: tuple[int, ...]) ->
         raise UsageError(
             "the size of what this layer gives is not known",
             f"layer {layer.name!r}",
-            "a model whose sizes follow from its input",
+            "a model whose shapes are determined by its input",
             "give the layers before it their sizes, or build the model with a fixed input",
         )
     spatial = float(np.prod(given[1:-1]))

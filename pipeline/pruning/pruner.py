@@ -48,7 +48,7 @@ class Plan(NamedTuple):
         try:
             kept = {str(k): sorted(v) for k, v in document["kept"].items()}
             if any(type(i) is not int for v in document["kept"].values() for i in v):
-                raise TypeError("a channel that is no whole number")
+                raise TypeError("a channel index that is not a whole number")
             return cls(kept, {str(k): int(v) for k, v in document["sizes"].items()}, dict(document.get("how", {})))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadInput(
@@ -77,7 +77,7 @@ def cut(model: keras.Model, channels: Channels, keep: np.ndarray) -> tuple[keras
         record = channels.records[id(operation)]
         if record.lost:
             raise JetmaskError(
-                "a layer made anew is not the same: " + record.lost,
+                "a rebuilt layer differs from the original: " + record.lost,
                 where=f"layer {operation.name!r} ({type(operation).__name__})",
                 expected="all that it knows in get_config and in its variables",
                 remedy="add what was set later to its get_config",
@@ -91,7 +91,7 @@ def cut(model: keras.Model, channels: Channels, keep: np.ndarray) -> tuple[keras
             raise JetmaskError(
                 "a layer does not take what is left: {}".format(str(error).strip().split("\n")[0]),
                 where=f"layer {operation.name!r} ({type(operation).__name__})",
-                remedy="leave its group, and those of its inputs, out of the plan",
+                remedy="remove its group, and those of its inputs, from the plan",
             ) from error
 
     graph = channels.graph
@@ -159,7 +159,7 @@ def keep_mask(channels: Channels, plan: Plan | dict[str, Any]) -> np.ndarray:
                 "these channels cannot be removed: " + group.fixed,
                 where=f"group {name!r}",
                 expected=f"a plan that keeps all {group.size}",
-                remedy="leave the group out of the plan",
+                remedy="remove the group from the plan",
             )
         stays[at][:] = False
         stays[at][indices] = True
@@ -346,10 +346,10 @@ def _scores(channels: Channels, importance: str | dict[str, np.ndarray]) -> dict
             )
         if not np.isfinite(np.asarray(found[group.name], float)).all():
             raise UsageError(
-                "the importance of a channel is no finite number",
+                "the importance of a channel is not finite",
                 where=f"group {group.name!r}, made by {', '.join(group.layers)}",
                 expected="finite scores",
-                remedy="look for weights that are no numbers, which a training that failed leaves"
+                remedy="look for NaN weights, which a failed training leaves"
                 if isinstance(importance, str)
                 else "give a large number for what must stay",
             )

@@ -210,10 +210,10 @@ class Pruning:
             path = self.folder / name
             if path.exists() and files.read_json(str(path)) != recipe:
                 raise UsageError(
-                    "another pruning is in this folder",
+                    "the folder holds another pruning",
                     where=str(path),
                     expected="the model and settings that it was started with",
-                    remedy="start it with the same settings to go on, or name another folder with --out",
+                    remedy="use the same settings to resume, or choose another folder with --out",
                 )
 
     def begin(self) -> None:
@@ -228,7 +228,7 @@ class Pruning:
 
     def _nothing(self) -> UsageError:
         return UsageError(
-            "every group of channels is at its least already",
+            "every group of channels is already at its minimum",
             where=str(self.path),
             expected="channels to remove",
             remedy=f"lower --multiple-of (now {self.settings.multiple_of}) or --floor (now {self.settings.floor:g})",
@@ -322,8 +322,8 @@ class Pruning:
                 raise BadInput(
                     "not the result of a step",
                     where=str(path),
-                    expected="what jetmask prune wrote",
-                    remedy="remove the file: the step is done again",
+                    expected="a file written by jetmask prune",
+                    remedy="remove the file: the step is then repeated",
                 )
             return {**result, "model": str(folder / result["model"])}
         pruned = pruner.prune(model, plan)

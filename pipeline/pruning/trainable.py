@@ -43,7 +43,7 @@ def require(model: keras.Model, where: str) -> None:
     found = reason(model)
     if found is not None:
         raise BadInput(
-            f"this model is no detector of jetmask: {found}",
+            f"this model is not a jetmask detector: {found}",
             where,
             f"one input (batch, height, width, 3) of any size; outputs cls_s and box_s for s in {STRIDES}",
             "prune it without data: --epochs 0 --importance l1, with --ratio or --macs-ratio; then train it as you did",

@@ -136,7 +136,7 @@ def _digest(path: str) -> str:
             f"cannot read a calibration image: {error.strerror}",
             where=path,
             expected="a photograph",
-            remedy="take it out of the list",
+            remedy="remove it from the list",
         ) from error
 
 
@@ -195,7 +195,7 @@ def _activations(
                 "not a photograph that OpenCV can read",
                 where=path,
                 expected="JPEG or PNG",
-                remedy="replace it or take it out of the list",
+                remedy="replace it or remove it from the list",
             )
         blob, _ = letterbox(frame, input_wh)
         yield dict(zip(names, session.run(names, {"image": blob})))

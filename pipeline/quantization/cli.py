@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 def options(parser: argparse.ArgumentParser) -> None:
     """The arguments of `jetmask calibrate`."""
     parser.description = (
-        "Choose photographs that stand for your data, run them through the model and keep the range "
-        "of every tensor.\n\nexample: jetmask calibrate --onnx s.onnx --data data/train --out s.json"
+        "Select representative photographs, run the model on them and save the range of every "
+        "tensor.\n\nexample: jetmask calibrate --onnx s.onnx --data data/train --out s.json"
     )
     parser.add_argument("--onnx", required=True, metavar="FILE", help="the float32 model")
     parser.add_argument("--data", required=True, metavar="SPLIT_DIR", help="labelled photographs, never the test ones")
@@ -42,7 +42,7 @@ def command(args: argparse.Namespace) -> int:
     for path in filter(None, (args.out, args.cache)):
         for_file(path)
     if args.cache and os.path.realpath(args.cache) == os.path.realpath(args.out):
-        raise UsageError("the cache would take the table's place", "--cache", "another file than --out")
+        raise UsageError("the cache would overwrite the table", "--cache", "a file other than --out")
     if not re.match(r"^[0-9]+(\.[0-9]+)*$", args.tensorrt):
         raise UsageError(f"not a version of TensorRT: {args.tensorrt!r}", "--tensorrt", "numbers with dots, as 8.2.1")
     graphs.read(args.onnx)
@@ -56,7 +56,7 @@ def command(args: argparse.Namespace) -> int:
 
     images = calibrate.select(args.data, args.count, args.seed, progress("looking at photographs"))
     if len(images) < calibrate.MIN_IMAGES:
-        log.warning("only %d images: the ranges will be those of single pictures", len(images))
+        log.warning("only %d images: the ranges will depend on single pictures", len(images))
     table = calibrate.collect(args.onnx, images, input_wh, args.method, progress("calibrating"))
     tables.write(args.out, table)
     if args.cache:

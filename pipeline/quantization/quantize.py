@@ -197,7 +197,7 @@ def require_nodes(graph: onnx.GraphProto, names: Iterable[str], where: str) -> N
     unknown = sorted(set(names) - {node.name for node in graph.node})
     if unknown:
         raise UsageError(
-            f"no node is called {unknown[0]!r}",
+            f"unknown node {unknown[0]!r}",
             where=where,
             expected="names of nodes of the model",
             remedy="jetmask predict MODEL.onnx --layers lists them",

@@ -152,7 +152,7 @@ def auto(ranking: Sequence[str], ask: Callable[[tuple[str, ...]], Any], start: S
     count = min(count, len(order))
     if not verdict(order[:count]).passed:
         raise QualityGate(
-            f"no mix of precisions holds the gate: {verdict(order[:count])}",
+            f"no mix of precisions passes the gate: {verdict(order[:count])}",
             expected="a model that passes with every layer in higher precision",
             remedy="calibrate on other images, or allow a larger --max-drop",
         )
@@ -193,7 +193,7 @@ def mix(
     a line of text. QualityGate where no mix holds the gate; `dst` is not written then.
     """
     if form not in FORMS:
-        raise UsageError(f"no int8 form is called {form!r}", expected="one of " + ", ".join(FORMS))
+        raise UsageError(f"unknown int8 form {form!r}", expected="one of " + ", ".join(FORMS))
 
     def say(text: str) -> None:
         if progress:

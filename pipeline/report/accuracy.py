@@ -41,7 +41,7 @@ def confusion(data: dict[str, Any]) -> Markup:
     if not counts or not names:
         return NOTHING
     rows = []
-    for number, (name, row) in enumerate(zip([*names, "nothing there"], counts, strict=True)):
+    for number, (name, row) in enumerate(zip([*names, "no face"], counts, strict=True)):
         values = [name, *row]
         if number == len(names):
             values[-1] = None

@@ -146,7 +146,7 @@ def add_device(data: dict[str, Any], device: dict[str, Any], where: str) -> None
     rows = device.get("rows") if isinstance(device, dict) else None
     if not isinstance(rows, list) or not all(map(_is_measurement, rows)):
         raise BadInput(
-            "these are no measurements of a device",
+            "not measurements of a device",
             where,
             "a file that `jetmask bench --out` wrote",
             "jetmask bench --device USER@HOST --target nano --out FILE.json",
@@ -195,14 +195,14 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = "example: jetmask report runs/train\n         jetmask report runs/demo --device nano.json"
     parser.add_argument("run", help="the folder of a run")
-    parser.add_argument("--data", metavar="DIR", help="where the photographs are, if no longer where the run had them")
+    parser.add_argument("--data", metavar="DIR", help="the folder of the photographs, if they were moved since the run")
     parser.add_argument(
         "--device",
         action="append",
         default=[],
         metavar="FILE.json",
-        help="put in what `jetmask bench --device USER@HOST --target nano --out FILE.json` measured, "
-        "beside its predictions",
+        help="add the measurements of `jetmask bench --device USER@HOST --target nano --out "
+        "FILE.json` beside the predictions",
     )
     parser.add_argument("--json", action="store_true", help="print the paths as JSON")
 
@@ -219,10 +219,10 @@ def command(args: argparse.Namespace) -> None:
         write(folder, {key: value for key, value in made_of.items() if value is not None})
     if not path.is_file():
         raise BadInput(
-            "there is nothing to report on",
+            "nothing to report on",
             str(path),
             "the folder of a training, a pruning, a sweep or a demo",
-            "check the path" if folder.exists() else "there is no such folder",
+            "check the path" if folder.exists() else "no such folder",
         )
     data = files.read_json(str(path))
     check(data, str(path))

@@ -102,7 +102,7 @@ def _pruning(folder: Path, data: str | None) -> dict[str, Any]:
                 f"{change['high']:+.1f}, {change['images']} images)."
             )
     else:
-        out["warnings"] = ["The pruning has not come to its end."]
+        out["warnings"] = ["The pruning has not finished."]
     if (folder / "scan.json").is_file():
         out["scan"] = files.read_json(str(folder / "scan.json"))
     if not (folder / "best.keras").is_file():
@@ -202,7 +202,7 @@ def _accuracy(truths: Sequence[average_precision.Truth], faces: Sequence[Faces],
     for number, name in enumerate(classes.words()):
         rows.append(row(name, [number], ignored if number in scored else ()))
     rows += [row(SIZES[size], scored, ignored, area) for size, area in average_precision.SIZES.items()]
-    note = "mask worn wrong counts neither way in the first figure." if classes == MASK_CLASSES else ""
+    note = "mask_worn_incorrect is ignored in the first figure." if classes == MASK_CLASSES else ""
     return {"note": note, "rows": rows}
 
 

@@ -81,8 +81,8 @@ def _warnings(data: dict[str, Any]) -> list[str]:
     if (data.get("data") or {}).get("kind") == "drawn" and not any("drawn" in text for text in warnings):
         warnings.insert(
             0,
-            "Every AP on this page was measured on drawn images. It says that the stages work and how "
-            "they compare, and nothing about photographs.",
+            "Every AP on this page was measured on drawn images. It shows that the stages work and "
+            "how they compare; it says nothing about photographs.",
         )
     return warnings
 
@@ -191,7 +191,8 @@ def _variants(data: dict, ap: str) -> Markup:
                     ("size", "bytes"),
                 ],
                 lines,
-                "From the graph alone; the AP is that of the same variant where it could be run. Engine time only.",
+                "Predicted from the graph alone, engine time only. The AP was measured on the same "
+                "variant where it could be run.",
             )
         )
     return together(out) + _fronts(rows, ap, machine)

@@ -29,7 +29,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     """The arguments of `jetmask sweep`."""
     parser.description = (
         "Search input size, width, pruning, precision and training settings for the front of AP, "
-        "predicted time on a target and bytes. Killed at any moment, the same command goes on."
+        "predicted time on a target and bytes. An interrupted sweep is resumed by the same command."
     )
     parser.epilog = "example: jetmask sweep --target nano --trials 24 --data data/facemask --set train.epochs=8"
     parser.add_argument("--out", default="runs/sweep", help="folder of the study (default: %(default)s)")

@@ -95,7 +95,7 @@ def _check_choice(name: str, value: Any, where: str, ours: bool) -> None:
     elif name not in SPACE:
         near = difflib.get_close_matches(name, SPACE, 1)
         raise BadInput(
-            f"nothing is called {name}",
+            f"unknown name {name}",
             where,
             ", ".join(SPACE) + ", or a configuration key with its dot",
             f"did you mean {near[0]}?" if near else None,

@@ -100,7 +100,7 @@ class Sweep:
     def _recover(self) -> None:
         """Trials that were running belong to a sweep that is dead (its lock is ours): put them back."""
         for trial in self.study.get_trials(deepcopy=False, states=(self.states.RUNNING,)):
-            self.say(f"trial {trial.number} was cut off; it goes on")
+            self.say(f"trial {trial.number} was interrupted and is resumed")
             self._again(trial)
             self.study.tell(trial.number, state=self.states.FAIL)
 
@@ -156,7 +156,7 @@ class Sweep:
         elif outcome["state"] == "poor":
             self.study.tell(trial, state=self.states.PRUNED)
             step = outcome["known"]["curve"][-1][0]
-            self.say(f"trial {trial.number}: given up after step {step}: no dearer ones were ahead")
+            self.say(f"trial {trial.number}: stopped after step {step}: it was behind trials of the same cost")
         else:
             frozen = self.study.get_trials(deepcopy=False)[trial.number]
             again = outcome["state"] == "lost" and self._again(frozen)
@@ -244,7 +244,7 @@ def _optuna() -> Any:
 def keep_weights(source: str, start: Path) -> None:
     """A copy of the weights that a study starts from: replaced meanwhile, they would make its trials incomparable."""
     if not os.path.isfile(source):
-        raise BadInput("there are no such weights", source, "a .keras file", "check model.init")
+        raise BadInput("the weights do not exist", source, "a .keras file", "check model.init")
     if not start.exists():
         with files.aside(str(start)) as aside:
             shutil.copyfile(source, aside)

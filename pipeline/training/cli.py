@@ -15,7 +15,7 @@ _EXAMPLES = """examples:
   jetmask train --data data/mine                       # fine-tune the shipped s, as long as your photographs are worth
   jetmask train --data data/mine --set model.init=n    # the smaller one
   jetmask train --data data/helmets --set "data.roles={head: alert}"   # own classes: they come from the data
-  jetmask train s --data data/facemask --out runs/s    # a preset: the whole training that made what ships
+  jetmask train s --data data/facemask --out runs/s    # a preset: the full training of the shipped detector
   jetmask train --out runs/train --resume
 every key of --set: docs/config.md"""
 
@@ -40,9 +40,11 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on where a stopped run in --out was, by its own config where none is named",
+        help="resume the run in --out, with its own config unless another is given",
     )
-    parser.add_argument("--from-scratch", action="store_true", help="random weights, and a schedule for them")
+    parser.add_argument(
+        "--from-scratch", action="store_true", help="start from random weights, with a schedule to match"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key")
     parser.add_argument("--presets", action="store_true", help="list the presets: multiply-adds, time, AP")
     parser.add_argument("--json", action="store_true", help="JSON lines on stdout: start, left, epoch, end")
@@ -52,9 +54,14 @@ def settings(args: argparse.Namespace) -> Settings:
     """What the arguments ask for; UsageError and BadInput where they do not go together."""
     own = Path(args.out) / "config.json"
     if args.from_scratch and args.resume:
-        raise UsageError("--from-scratch with --resume", None, "one of them", "a run goes on from its own weights")
+        raise UsageError(
+            "--from-scratch and --resume are both given",
+            None,
+            "one of them",
+            "a resumed run continues from its own weights",
+        )
     if args.from_scratch and any(text.partition("=")[0].strip() == "model.init" for text in args.set):
-        raise UsageError("--from-scratch with model.init", "--set", "one of them")
+        raise UsageError("--from-scratch and model.init are both given", "--set", "one of them")
     if args.resume and not args.config and own.exists():
         config = configuration.load(None, args.set, configuration.load(own))
     elif args.config:
@@ -90,7 +97,7 @@ def outcome(result: dict[str, Any]) -> str:
     when = f"epoch {result['best_epoch']} of {result['epochs']}"
     before = result.get("map50_before")
     if before is not None and not result["best_epoch"]:
-        when = "no epoch was better than what it started from"
+        when = "no epoch was better than the starting weights"
     elif before is not None:
         when += f"; {before:.1f} before"
     return (

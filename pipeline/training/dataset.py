@@ -49,7 +49,7 @@ class Photo(NamedTuple):
                 f"an image is {image.shape[1]} x {image.shape[0]}",
                 where=str(self.path),
                 expected=f"{self.wh[0]} x {self.wh[1]}, as annotations.json says",
-                remedy="`jetmask data check` on its folder lists all such files",
+                remedy="`jetmask data check` on its folder lists every such file",
             )
         return image
 
@@ -62,10 +62,10 @@ def _read(path: Path) -> np.ndarray:
     image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise BadInput(
-            "an image can not be decoded",
+            "an image cannot be decoded",
             where=str(path),
             expected="a JPEG or PNG file",
-            remedy="run `jetmask data check` on its folder and mend or remove the file",
+            remedy="run `jetmask data check` on its folder and repair or remove the file",
         )
     return image
 

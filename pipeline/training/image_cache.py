@@ -57,8 +57,8 @@ class Kept:
         if not self.told:
             self.told = True
             print(
-                f"mind: memory holds {len(self.images)} of the photographs ({self.bytes / 1e9:.1f} GB decoded), the "
-                "others are decoded at every use; copies of some 1000 px train faster",
+                f"note: memory holds {len(self.images)} of the photographs ({self.bytes / 1e9:.1f} "
+                "GB decoded); the others are decoded at every use. Copies of about 1000 px train faster",
                 file=sys.stderr,
             )
         return False

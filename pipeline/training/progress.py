@@ -175,11 +175,11 @@ def summary(facts: Facts) -> list[str]:
         lines.append(f"          {average_precision.figure_name(names)} on val now {facts.before:.1f}{bounds}")
     gone = f", {facts.done} of them done" if facts.done else ""
     lines.append(
-        f"training  {facts.epochs} epochs{gone} of {facts.steps:,} steps, some {facts.images:,} images in all; "
+        f"training  {facts.epochs} epochs{gone} of {facts.steps:,} steps, about {facts.images:,} images in all; "
         f"{facts.optimizer}, learning rate {facts.learning_rate:g}"
     )
-    lines.append(f"folder    {facts.folder} (README.md in it says what is what)")
-    return lines + [f"mind: {warning}" for warning in warnings(facts)]
+    lines.append(f"folder    {facts.folder} (README.md in it describes each file)")
+    return lines + [f"note: {warning}" for warning in warnings(facts)]
 
 
 def warnings(facts: Facts) -> list[str]:
@@ -189,18 +189,18 @@ def warnings(facts: Facts) -> list[str]:
     for name, word in zip(facts.classes.names, facts.classes.words(), strict=True):
         train = sum(facts.boxes[split][name] for split in facts.photographs if split != val)
         if not train:
-            found.append(f"no box of {word} to train on: it will not be found")
+            found.append(f"no box of {word} to train on: this class will not be detected")
         elif train < FEW_TO_LEARN:
-            found.append(f"{train} boxes of {word} to train on are few; label some {FEW_TO_LEARN} or more")
+            found.append(f"only {train} boxes of {word} to train on; label about {FEW_TO_LEARN} or more")
         judged = facts.boxes[val][name]
         if not judged:
-            found.append(f"no box of {word} in {val}: it has no figure")
+            found.append(f"no box of {word} in {val}: its AP cannot be measured")
         elif judged < FEW_TO_JUDGE:
-            found.append(f"{judged} boxes of {word} in {val}: its AP is an indication, no more")
+            found.append(f"only {judged} boxes of {word} in {val}: its AP is a rough indication")
     if facts.bounds and facts.bounds[1] - facts.bounds[0] > NARROW:
         found.append(
-            f"{val} has {facts.photographs[val]} photographs: the figure is known to some "
-            f"{(facts.bounds[1] - facts.bounds[0]) / 2:.0f} points either way, and smaller differences say nothing"
+            f"{val} has {facts.photographs[val]} photographs: the AP is known to about "
+            f"±{(facts.bounds[1] - facts.bounds[0]) / 2:.0f} points, and smaller differences mean nothing"
         )
     return found
 

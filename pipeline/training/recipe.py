@@ -50,7 +50,7 @@ def _no_split(root: Path, folder: Path) -> BadInput:
     else:
         remedy = "check the path"
     return BadInput(
-        "there is no such data folder" if not folder.is_dir() else "the folder has no annotations.json",
+        "the data folder does not exist" if not folder.is_dir() else "the folder has no annotations.json",
         where=str(folder if root.exists() else root),
         expected="a folder that holds train/ and val/, each with images/ and annotations.json",
         remedy=remedy,

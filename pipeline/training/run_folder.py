@@ -9,25 +9,25 @@ from jetson.evaluation import average_precision
 from pipeline.training import checkpoint
 
 FILES = (
-    ("best.keras", "the model of the epoch with the best figure on val; the one to export, prune or build from"),
+    ("best.keras", "the model of the best epoch on val: export, prune or build from this one"),
     ("last.keras", "the model after the last epoch"),
-    ("log.csv", "a row for each epoch; its columns are below"),
-    ("report.html", "the same as curves, tables and pictures, once `jetmask report` has written it"),
+    ("log.csv", "one row per epoch; the columns are described below"),
+    ("report.html", "the same as curves, tables and pictures; written by `jetmask report`"),
     ("config.json", "the whole configuration of the run, defaults included"),
     ("classes.json", "the classes in the order of the network's outputs, and the role of each"),
-    (checkpoint.FILE, "all that `--resume` needs; may be removed when the training is done"),
+    (checkpoint.FILE, "what `--resume` needs; may be removed when the training is finished"),
     ("logs/", "for TensorBoard: `tensorboard --logdir .`"),
-    ("train.lock", "held while a training works here"),
+    ("train.lock", "locked while a training runs in this folder"),
 )
 COLUMNS = (
     ("epoch", "number of the epoch, from 1"),
-    ("minutes", "training time so far, over all resumptions"),
+    ("minutes", "training time so far, resumed parts included"),
     ("learning_rate", "after the epoch's last step"),
     ("cls_loss, box_loss", "the training's losses, means over the epoch"),
     ("map50", "the figure on val, AP at IoU .5 in points: {figure}"),
     ("val_loss", "class and box loss on val, without augmentation"),
-    ("precision, recall", "on val at the score of .4 that a bundle shows boxes from, shares of 1, all counted classes"),
-    ("ap_CLASS", "AP at IoU .5 of one class in points; empty where val has no box of it"),
+    ("precision, recall", "on val at a score threshold of .4 (the bundle's default), 0 to 1, over all counted classes"),
+    ("ap_CLASS", "AP at IoU .5 of one class in points; empty if val has no box of it"),
 )
 
 
@@ -38,7 +38,7 @@ def describe(folder: Path, classes: Classes, start: str) -> None:
     )
     figure = average_precision.figure_name(classes.names)
     if classes.are_masks:
-        figure += " (the mean of with_mask and without_mask; mask_worn_incorrect counts neither way in it)"
+        figure += " (the mean of with_mask and without_mask; mask_worn_incorrect is ignored)"
     lines = [
         "# A training of jetmask",
         "",

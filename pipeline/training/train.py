@@ -43,7 +43,7 @@ def _checked(net: Any, source: str) -> Any:
     """The network, where it is one of this detector; BadInput otherwise."""
     if getattr(net, "output_names", None) != NAMES:  # a Sequential has none
         raise BadInput(
-            "not a model of this detector",
+            "not a jetmask detector",
             where=source,
             expected="the outputs " + ", ".join(NAMES),
             remedy="take a .keras file of jetmask train or prune",
@@ -77,7 +77,7 @@ class Run:
                 "no data",
                 where="data.root",
                 expected="a folder with split folders such as train/, val/",
-                remedy="give --data DIR, set JETMASK_DATA, or draw some: jetmask data draw DIR",
+                remedy="give --data DIR, set JETMASK_DATA, or draw images: jetmask data draw DIR",
             )
         given = net is not None
         if not given and config.model.init and not _from_imagenet(config.model):
@@ -117,19 +117,21 @@ class Run:
         if not average_precision.has_scored(self.judge.truths, self.classes.names):
             scored = [self.classes.names[label] for label in average_precision.scheme(self.classes.names).scored]
             raise BadInput(
-                "there is nothing labelled to validate on",
+                "the validation images have no labels",
                 where=str(Path(self.root) / config.data.val),
                 expected="labels of " + " or ".join(scored[:5]),
-                remedy="split again: jetmask data split",
+                remedy="split the data again: jetmask data split",
             )
         self.pool = dataset.read_pool(
             self.root, folders, config.data.apart_from, config.data.most_per_person, self.classes.names
         )
         if not any(self.pool.faces):
             raise BadInput(
-                "there is no face to train on" if self.pool.masks else "there is no box to train on",
+                "the training images have no labelled face"
+                if self.pool.masks
+                else "the training images have no labelled box",
                 where=str(self.root),
-                remedy="look: jetmask data stats",
+                remedy="jetmask data stats shows the boxes of a folder",
                 expected="labelled boxes of 1 px or more in " + ", ".join(folders),
             )
 
@@ -142,7 +144,7 @@ class Run:
             return f"{begun}, model.size={model.size}"
         new = [name for name in self.classes.names if name not in known.names]
         shipped = model.init in configuration.shipped() and not Path(model.init).exists()
-        heads = f"; class heads anew for {', '.join(new)}" if new else ""
+        heads = f"; new class heads for {', '.join(new)}" if new else ""
         return f"{'the shipped weights' if shipped else 'the weights of'} {model.init}{heads}"
 
     def _built(self) -> Any:
@@ -155,10 +157,10 @@ class Run:
         teacher = _checked(load(configuration.weights(model.teacher)), model.teacher)
         if classes_of(teacher).names != self.classes.names:
             raise BadInput(
-                "the teacher tells other classes apart",
+                "the teacher has other classes",
                 where=f"model.teacher={model.teacher}: {', '.join(classes_of(teacher).names)}",
                 expected=", ".join(self.classes.names),
-                remedy="train a teacher on these classes first, or leave model.teacher out",
+                remedy="train a teacher on these classes first, or remove model.teacher",
             )
         return teacher
 
@@ -276,11 +278,11 @@ class Run:
                 # Its weights are lost, and all that is trained on would be; the last epoch's are in the checkpoint.
                 if not all(math.isfinite(value) for value in logs.values()):
                     raise JetmaskError(
-                        "the loss is no number any more",
+                        "the loss is NaN",
                         where=f"{name}, step {step + 1}",
-                        expected="a rate of learning that the network bears",
-                        remedy=f"lower train.learning_rate (now {self.config.train.learning_rate:g}); --resume goes on "
-                        "from the last whole epoch",
+                        expected="a finite loss",
+                        remedy=f"lower train.learning_rate (now {self.config.train.learning_rate:g}), then continue "
+                        "from the last complete epoch with --resume",
                     )
                 callbacks.on_train_batch_end(step, logs)
                 for key, value in logs.items():
@@ -407,10 +409,10 @@ def fit(
         )
     if not resume and (run_dir / checkpoint.FILE).exists():
         raise UsageError(
-            "there is a training already",
+            "the folder already holds a training",
             where=str(run_dir),
             expected="a new or empty folder",
-            remedy="go on with --resume, or name another folder with --out",
+            remedy="continue with --resume, or choose another folder with --out",
         )
     # Two trainings in one folder would go on from one another's checkpoints.
     with files.lock(str(run_dir / "train.lock"), wait=False):

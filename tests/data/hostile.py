@@ -141,7 +141,7 @@ def broken_models():
         "field 0": b"\x00\x01",
         "wire type 7": b"\x0f\x01",
         "a number for a graph": field(7, 5),
-        "graphs in graphs": model(deep),
+        "graphs nested over": model(deep),
         "two million fields": model(graph(), field(100, 0) * 2000001),
         "a name that is a number": model(graph(extra=field(5, field(8, 5)))),
         "a double cut off": b"\x09\x00\x00",

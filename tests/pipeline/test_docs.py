@@ -37,7 +37,16 @@ def test_a_command_of_the_docs_is_taken_by_its_parser(page, line):
     assert parser(prog, rest[0]).parse_args(rest[1:])
 
 
-@pytest.mark.parametrize("script, page", [("floors.py", "floors.svg"), ("reference.py", "reference/verbs.md")])
+@pytest.mark.parametrize(
+    "script, page",
+    [
+        ("floors.py", "floors.svg"),
+        ("reference.py", "reference/verbs.md"),
+        ("tables.py", "reference/metrics.md"),
+        ("tables.py", "reference/exit-codes.md"),
+        ("tables.py", "reference/manifest.md"),
+    ],
+)
 def test_a_page_written_from_the_code_is_up_to_date(script, page):
     before = (ROOT / "docs" / page).read_text(encoding="utf-8")
     try:

@@ -103,7 +103,7 @@ def walked(labelled, tmp_path_factory):
 def test_the_classes_and_their_roles_reach_the_bundle(walked):
     top, told = walked
     assert told[0]["event"] == "start" and told[0]["classes"] == {"helmet": "ok", "bare head": "alert"}
-    assert "class heads anew for helmet, bare head" in told[0]["start"]
+    assert "new class heads for helmet, bare head" in told[0]["start"]
     epochs = [line for line in told if line["event"] == "epoch"]
     assert len(epochs) == 2 and {"ap_helmet", "ap_bare head", "val_loss", "precision", "recall"} <= set(epochs[0])
     assert told[-1]["event"] == "end" and told[-1]["classes"] == list(HELMETS.names)

@@ -46,7 +46,7 @@ except DeviceMismatch as error:
 """
     )
     without, why = plain.but(LD_LIBRARY_PATH="/nonexistent").python(code)
-    assert "there is no NVIDIA driver here" in without and "--runtime nvidia" in without
+    assert "no NVIDIA driver on this machine" in without and "--runtime nvidia" in without
     assert "no NVIDIA driver" in why
     nothing, why = plain.but(FAKECUDA_DEVICES=0).python(code)
     assert "no CUDA-capable device is detected (error 100)" in nothing and "onnxruntime" in nothing

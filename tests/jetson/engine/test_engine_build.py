@@ -393,7 +393,7 @@ def test_layers_kept_in_higher_precision(library, tmp_path, tiny_copy):
     assert sorted(precision for _, precision in head["pinned"]) == ["DataType.FLOAT", "DataType.HALF"]
     calibration.write(table_path, calibration.read(table_path)._replace(layer_precisions={"int8": {"levl_4": "fp16"}}))
     status, _, err = build(there, tiny_copy, "--variant", "t-320x192-int8-calibrated")
-    assert status == 3 and "no layer of the network is called 'levl_4'" in err and "did you mean 'level_4" in err
+    assert status == 3 and "the network has no layer 'levl_4'" in err and "did you mean 'level_4" in err
 
 
 def test_calibration_from_images_through_the_runners_preprocessing(tmp_path, tiny_copy):

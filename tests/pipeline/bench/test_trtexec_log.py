@@ -271,7 +271,7 @@ def test_a_log_becomes_measurements_beside_predictions(tiny_bundle, tmp_path):
     )
     assert code == 0 and "measured 1.50 ms on NVIDIA Tegra X1 (imported)" in shown and "c1 + r1" in shown, err
     code, shown, err = jetmask("predict", model, "--input-wh", "64x64", "--measured", out)
-    assert code == 2 and "nothing was measured" in err and "at 64x64" in err and "fp16 320x192" in err
+    assert code == 2 and "no measurement of" in err and "at 64x64" in err and "fp16 320x192" in err
 
     from pipeline.report import cli as report
 

@@ -92,7 +92,7 @@ def test_int8_for_a_board_without_it_is_a_helpful_refusal(root, target, capabili
 def test_what_is_missing_is_said(root, tiny_bundle, tmp_path):
     onnx = os.path.join(tiny_bundle, "models", "t.onnx")
     for arguments, status, words in (
-        ((), 2, "build what?"),
+        ((), 2, "nothing to build"),
         (("nowhere.onnx",), 3, "no such file"),
         ((onnx, "--precision", "fp16"), 2, "--out DIR"),
         ((onnx, "--target", "nanno"), 2, "did you mean nano"),
@@ -310,7 +310,7 @@ def test_what_lint_finds_stands_before_the_command(root, tmp_path):
     path = str(tmp_path / "m.onnx")
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7), path)
     status, out, err = jetmask(root, path, "--target", "nano", "--print-trtexec")
-    assert status == 0 and out.startswith("# mind: odd one: operator NonZero") and "--shapes" not in out, err
+    assert status == 0 and out.startswith("# note: odd one: operator NonZero") and "--shapes" not in out, err
     status, out, _ = jetmask(root, path, "--target", "nano", "--print-trtexec", "--json")
     assert status == 0 and len(json.loads(out)["findings"]) == 1
 

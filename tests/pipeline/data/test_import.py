@@ -158,7 +158,7 @@ def test_a_folder_of_two_formats_says_once_which_was_taken(tmp_path):
     (source / "labels").mkdir()
     (source / "labels" / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     told = jetmask("import", source, tmp_path / "guessed", code=0)
-    assert told.stderr.count("labels of yolo are there") == told.stderr.count("taken as voc") == 1
+    assert told.stderr.count("labels of yolo") == told.stderr.count("read as voc") == 1
     named = jetmask("import", source, tmp_path / "named", "--format", "voc", code=0)
     assert "note" not in named.stderr and tree(tmp_path / "named") == tree(tmp_path / "guessed")
 
@@ -468,7 +468,7 @@ def test_a_process_of_its_own_ends_with_the_code_and_no_traceback(tmp_path):
 
 
 def test_what_cannot_be_read_at_all(tmp_path):
-    assert "there is no such data folder" in jetmask("import", tmp_path / "none", tmp_path / "out", code=3).stderr
+    assert "the data folder does not exist" in jetmask("import", tmp_path / "none", tmp_path / "out", code=3).stderr
     (tmp_path / "empty").mkdir()
     assert "no labels found" in jetmask("import", tmp_path / "empty", tmp_path / "out", code=3).stderr
     as_coco(tmp_path / "two" / "train")
@@ -478,7 +478,7 @@ def test_what_cannot_be_read_at_all(tmp_path):
     as_coco(tmp_path / "s")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("keep me")
-    assert "exists already" in jetmask("import", tmp_path / "s", tmp_path / "out", code=2).stderr
+    assert "already exists" in jetmask("import", tmp_path / "s", tmp_path / "out", code=2).stderr
     assert tree(tmp_path / "out").keys() == {"mine.txt"}
     assert "--mnd" in jetmask("import", tmp_path / "s", tmp_path / "new", "--mnd", code=2).stderr
 

@@ -263,7 +263,7 @@ def test_an_xml_of_two_pictures_is_of_none(tmp_path):
         put(tmp_path / "s" / "images" / name)
         put(tmp_path / "s" / "annotations" / (Path(name).stem + ".xml"), voc("with_mask", "a.jpg"))
     told = jetmask("import", tmp_path / "s", tmp_path / "out", code=3).stderr
-    assert "b.xml:1: error: image missing" in told and "which is meant?" in told
+    assert "b.xml:1: error: image missing" in told and "unclear which one" in told
 
 
 def test_most_pictures_without_a_label_are_an_error(tmp_path):

@@ -65,7 +65,7 @@ def test_what_is_missing_as_pandas_writes_it_is_no_reason_to_stop(part, change, 
 @pytest.mark.parametrize("licenses", ["CC-BY", {"name": "CC-BY"}, ["CC-BY"], 5])
 def test_licences_of_another_shape_are_told_and_left_out(licenses, tmp_path):
     source = as_coco(tmp_path / "s", {**coco_document(), "licenses": licenses})
-    assert "licenses is no list of objects" in jetmask("import", source, tmp_path / "out", code=0).stderr
+    assert "licenses is not a list of objects" in jetmask("import", source, tmp_path / "out", code=0).stderr
     assert json.loads((tmp_path / "out" / "annotations.json").read_text())["licenses"] == []
 
 
@@ -134,7 +134,7 @@ def test_a_file_name_that_is_no_utf8_is_copied_under_another(tmp_path):
         old = os.fsencode(source / folder / ("a" + suffix))
         os.rename(old, os.path.join(os.path.dirname(old), b"\xbf\xda" + suffix.encode()))
     done = jetmask("import", source, tmp_path / "out", code=0)
-    assert "no UTF-8" in done.stderr
+    assert "not UTF-8" in done.stderr
     assert (tmp_path / "out" / "images" / "__.jpg").is_file()
     entries, findings = check.check(importer.read(tmp_path / "out"))
     assert len(entries) == len(TRUTH) and not findings

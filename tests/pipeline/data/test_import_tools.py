@@ -523,7 +523,7 @@ def test_the_same_name_in_two_folders_is_never_guessed(tmp_path):
         put(tmp_path / "s" / folder / "a.jpg", seed=len(folder))
     put(tmp_path / "s" / "labels.json", coco(["a.jpg"]))
     told = jetmask("import", tmp_path / "s", tmp_path / "out", code=3).stderr
-    assert "x/a.jpg, y/a.jpg are there: which is meant?" in told
+    assert "x/a.jpg, y/a.jpg all exist" in told
 
 
 def test_label_files_of_two_folders_are_not_mixed(tmp_path):

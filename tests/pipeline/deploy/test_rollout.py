@@ -192,7 +192,7 @@ def test_four_devices(four, bundles):
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = four.deploy(bundles["two"][0], "--json")
-    assert "goes on going back" in done.stderr and json.loads(done.stdout)["state"] == "undone", done.stderr
+    assert "rollback is resumed" in done.stderr and json.loads(done.stdout)["state"] == "undone", done.stderr
     assert done.returncode == 1 and set(four.run_what().values()) == {bundles["one"][1]}
     done = four.deploy("--rollback")
     assert done.returncode == 2 and "no rollout over this fleet" in done.stderr

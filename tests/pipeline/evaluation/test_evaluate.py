@@ -156,7 +156,7 @@ def test_a_comparison_shows_its_bounds_and_gates(split, tiny_bundle):
 @pytest.mark.parametrize(
     "arguments, code, word",
     [
-        (["--data", "{split}/no"], 3, "no such data folder"),
+        (["--data", "{split}/no"], 3, "the data folder does not exist"),
         (["--variant", "t-416x256-fp3"], 2, "did you mean t-416x256-fp32"),
         (["--runtime", "litert", "--variant", "t-416x256-fp32"], 2, "t-416x256-fp32-litert"),
         (["--bundle", "{split}"], 3, "not a bundle"),

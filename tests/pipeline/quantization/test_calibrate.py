@@ -227,7 +227,7 @@ def test_command_writes_the_table_and_nvidias_cache(split, model, tmp_path, caps
 @pytest.mark.parametrize(
     "change, code, words",
     [
-        ({"--data": "missing"}, 3, "no such data folder"),
+        ({"--data": "missing"}, 3, "the data folder does not exist"),
         ({"--onnx": "missing.onnx"}, 3, "missing.onnx"),
         ({"--method": "guess"}, 2, "invalid choice: 'guess'"),
         ({"--input-wh": "100x100"}, 2, "not an input size"),
@@ -236,7 +236,7 @@ def test_command_writes_the_table_and_nvidias_cache(split, model, tmp_path, caps
         ({"--out": "{folder}/no/net.json"}, 3, "no such folder"),
         ({"--out": "{folder}"}, 3, "this is a folder"),
         ({"--out": "/dev/null"}, 3, "no plain file"),
-        ({"--out": "{folder}/a.json", "--cache": "{folder}/a.json"}, 2, "the table's place"),
+        ({"--out": "{folder}/a.json", "--cache": "{folder}/a.json"}, 2, "overwrite the table"),
         ({"--cache": "{folder}/no/net.cache"}, 3, "no such folder"),
         ({"--tensorrt": "eight"}, 2, "not a version"),
     ],

@@ -212,7 +212,7 @@ def test_photographs_beyond_the_memory_are_decoded_again(root, monkeypatch, caps
     tight, kept = batches()
     assert 2 <= len(kept.images) < 6
     assert kept.bytes == sum(image.nbytes for image in kept.images.values()) <= 2 * largest
-    assert capsys.readouterr().err.count("mind: memory holds") == 1
+    assert capsys.readouterr().err.count("note: memory holds") == 1
     for (x, y), (same_x, same_y) in zip(roomy, tight, strict=True):
         np.testing.assert_array_equal(x, same_x)
         assert all(np.array_equal(y[key], same_y[key]) for key in y)

@@ -142,13 +142,13 @@ def test_first_lines_say_what_there_is_where_it_starts_and_what_makes_it_unsure(
     text = "\n".join(progress.summary(FACTS))
     for words in (
         "45 in training, 15 in val",
-        "class heads anew",
+        "new class heads",
         "86.4 (95 % bounds 71.7 to 100.0)",
         "12 epochs of 47 steps",
         "runs/x",
-        "mind: 9 boxes of head to train on are few",
-        "mind: no box of head in val: it has no figure",
-        "14 points either way",
+        "note: only 9 boxes of head to train on",
+        "note: no box of head in val: its AP cannot be measured",
+        "±14 points",
     ):
         assert words in text, words
     assert not progress.warnings(

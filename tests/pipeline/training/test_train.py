@@ -178,7 +178,7 @@ def test_a_resumed_run_goes_by_its_own_config_and_tells_what_is_otherwise(drawn,
     before = configuration.to_dict(own)
     configuration.gone_on_with(before, settings(drawn / "elsewhere", "train.learning_rate=1e-3"), "there")
     told = capsys.readouterr().err
-    assert told.count("mind:") == 1 and "augment.mosaic is now 0.42, and was 0.1" in told
+    assert told.count("note:") == 1 and "augment.mosaic is now 0.42, and was 0.1" in told
     with refused(BadInput, where="train.optimizer", names=["'adam'", "adamw"]):
         configuration.gone_on_with(before, settings(drawn, "train.optimizer=adam"), "there")
 
