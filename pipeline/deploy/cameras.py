@@ -73,7 +73,9 @@ def findings(facts: dict[str, str], kind: str, sources: Sequence[str]) -> list[F
                 )
             )
         elif path in absent:
-            found.append(Finding(level, "source", f"no {path} on the device", "copy it there, or give another --source"))
+            found.append(
+                Finding(level, "source", f"no {path} on the device", "copy it there, or give another --source")
+            )
         elif path in closed and kind in ("process", "systemd-user"):
             found.append(
                 Finding(
