@@ -165,7 +165,7 @@ def _life_of_a_fleet(fleet, bundles, bad, at_once):
     assert done.returncode == 2 and "is not finished" in done.stderr and "--rollback" in done.stderr
     running = fleet.runners()
     done = fleet.deploy(two, *options, "--json")
-    assert done.returncode == 0 and "goes on where it was" in done.stderr, done.stderr
+    assert done.returncode == 0 and "is resumed" in done.stderr, done.stderr
     assert set(fleet.run_what().values()) == {two_digest}
     assert set(_results(done).values()) == {"updated"}
     assert all(fleet.runners()[name] == running[name] for name in switched)
