@@ -50,8 +50,8 @@ def _labelled(path: Path, top: xmlfile.Element, source: Source, findings: list[F
             inner = entry.child("attributes")
             kept = [(one.value("name"), one.value("value")) for one in inner.all("attribute")] if inner else []
             names = [one.text.strip() for one in entry.all("name")] or [""]
-            name = attributes.named(names[0], kept) if len(set(names)) == 1 else " and ".join(names)
-            boxes.append(Box(name, xywh, entry.line))
+            label = attributes.named(names[0], kept) if len(set(names)) == 1 else " and ".join(names)
+            boxes.append(Box(label, xywh, entry.line))
     size = top.child("size")
     wh = None if size is None else size_of(size.value("width"), size.value("height"))
     return Labelled(hit.image, name, str(path), line, boxes, wh, {"orig_name": name}, hit.missing)
