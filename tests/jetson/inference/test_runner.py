@@ -65,19 +65,19 @@ def test_the_end_waits_for_the_frame_that_is_being_prepared(make, draw, tmp_path
 def test_the_end_waits_for_the_frame_in_the_engine_while_the_next_slot_is_not_taken_yet(make, draw, tmp_path):
     cv2.imwrite(str(tmp_path / "one.png"), draw((320, 240), [(0, 100, 100, 48)]))
     made = make(tmp_path, every_frame=True)
-    take_slot, collect = made._free.get, made.active.detector.collect
+    take_slot, collect = made._spare_slot, made.active.detector.collect
 
     def slow_collect():
         wait_for(lambda: made.views[0].camera.status == "ended", "the source's end")
         time.sleep(0.3)
         return collect()
 
-    def slow_take_slot(**words):
+    def slow_take_slot():
         if made.views[0].camera.status != "starting":
             time.sleep(0.5)  # a busy machine lets the preparing thread wait
-        return take_slot(**words)
+        return take_slot()
 
-    made._free.get, made.active.detector.collect = slow_take_slot, slow_collect
+    made._spare_slot, made.active.detector.collect = slow_take_slot, slow_collect
     made.start()
     wait_for(lambda: made.ended, "the end")
     assert made.results == 1
