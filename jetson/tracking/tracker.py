@@ -84,25 +84,28 @@ class Track:
         """It was `expected` there, and was seen at `box` with `scores`."""
         step = max(now - self.seen, 1e-3)
         gain, pace = max(0.6, 2.0 / (self.hits + 1)), max(step, 1 / 60)
-        moved, velocity = [], []
-        for was, side, speed in zip(expected, box, self.velocity):
-            surprise = side - was
-            moved.append(was + gain * surprise)
-            velocity.append(0.9 * speed + 0.25 * surprise / pace)
-        self.box, self.velocity = moved, velocity
-        fade, total = 0.5 ** (step / VOTE_MEMORY_S), 0.0
+        surprise = [side - was for side, was in zip(box, expected)]
+        self.box = [was + gain * far for was, far in zip(expected, surprise)]
+        self.velocity = [0.9 * speed + 0.25 * far / pace for speed, far in zip(self.velocity, surprise)]
+        fade = 0.5 ** (step / VOTE_MEMORY_S)
         # Squared: an unsure look (turned head, blur) weighs little against a clear one.
         self.votes = votes = [vote * fade + score * score for vote, score in zip(self.votes, scores)]
-        for vote in votes:
-            total += vote
         most, self.confidence = max(votes), max(scores)
         leader, label = votes.index(most), scores.index(self.confidence)
         self.flickers += label != self.raw_label
         self.raw_label = label
         self.seen = now
         self.hits += 1
-        if leader != self.label and (not self.confirmed or most > VOTE_LEAD * total):
+        if leader != self.label and (not self.confirmed or most > VOTE_LEAD * _total(votes)):
             self.label = leader
+
+
+def _total(numbers: List[float]) -> float:
+    """Their sum from left to right; sum() rounds in another way from Python 3.12 on."""
+    total = 0.0
+    for number in numbers:
+        total += number
+    return total
 
 
 @functools.lru_cache(maxsize=64)
