@@ -64,7 +64,7 @@ def frames_of(uri):
     """The frames of a drawn source as its reader sends them, one for each second of it."""
     parsed = source.parse(uri)
     request = {"size": parsed.size, "fps": 1.0, "options": parsed.options}
-    made = reader.read_synthetic(request)
+    made = reader.read_synthetic(request, lambda: None)
     return lambda t: next(made)[0]
 
 
