@@ -94,6 +94,7 @@ BENCHMARKS = (
         "latency_model", "How far is the latency model from published rows?", "--write", ("latency_model.csv",), False
     ),
     Benchmark("mutants", "Which broken lines do the tests not notice?", "", (), False),
+    Benchmark("page", "What do viewers of 20 cameras cost?", "", ("page.csv",), False),
     Benchmark(
         "peers",
         "How does AIZOO's detector compare on the same images?",

@@ -44,9 +44,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parts.add_parser("schema", help="print the JSON Schema, by which editors complete and check the file")
     as_json = parts.add_parser("json", help="print a file as JSON, for a device without PyYAML")
     as_json.add_argument("file", nargs="?", default=DEFAULT, metavar="FILE", help="default: %(default)s")
-    parser.epilog = (
-        "examples:\n  python3 -m jetson config new --camera door=csi://0\n  python3 -m jetson config check jetmask.yaml"
-    )
+    parser.epilog = f"examples:\n  {parser.prog} new --camera door=csi://0\n  {parser.prog} check jetmask.yaml"
 
 
 def command(args: argparse.Namespace) -> int:

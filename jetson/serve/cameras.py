@@ -1,26 +1,16 @@
 """What is watched: a camera's settings and its address; and the change from some cameras to others while it runs."""
 
-from typing import TYPE_CHECKING, Dict, List, NamedTuple, Sequence
+from typing import Dict, List, Sequence
 
-from jetson.capture.source import Source
-from jetson.config.settings import CameraSettings
 from jetson.inference.runner import View
 from jetson.monitor import drift
 from jetson.serve.results import record
+from jetson.serve.service import Service
+from jetson.serve.watched import Watched
 from jetson.tracking.zones import Counter
 
-if TYPE_CHECKING:
-    from jetson.serve.service import Service
 
-
-class Watched(NamedTuple):
-    """A camera of a file or a command line; `source` has its credentials filled in."""
-
-    settings: CameraSettings
-    source: Source
-
-
-def change(service: "Service", wanted: Sequence[Watched]) -> List[str]:
+def change(service: Service, wanted: Sequence[Watched]) -> List[str]:
     """Watch these cameras from now on; what was done, in words.
 
     Cameras are known by their names. One of which nothing has changed goes on undisturbed, with its tracks and counts;
@@ -66,7 +56,7 @@ def _known(one: Watched) -> drift.Known:
     return drift.known_as(one.source, one.settings.was)
 
 
-def _rename(service: "Service", view: View, one: Watched) -> None:
+def _rename(service: Service, view: View, one: Watched) -> None:
     service.counts.forget(view)
     view.camera.source = view.camera.source._replace(name=one.settings.name)
     view.name = one.settings.name
@@ -78,7 +68,7 @@ def _rename(service: "Service", view: View, one: Watched) -> None:
         service.drift.rename(view.camera.index, _known(one))
 
 
-def _remove(service: "Service", view: View) -> None:
+def _remove(service: Service, view: View) -> None:
     number = view.camera.index
     service.runner.remove(view)
     service.counts.keep([view])
@@ -89,7 +79,7 @@ def _remove(service: "Service", view: View) -> None:
         service.drift.remove(number)
 
 
-def _add(service: "Service", one: Watched) -> View:
+def _add(service: Service, one: Watched) -> View:
     settings = one.settings
     classes = service.status.manifest.class_list
     counter = Counter(settings.zones, classes.names)
@@ -104,7 +94,7 @@ def _add(service: "Service", one: Watched) -> View:
     return view
 
 
-def _update(service: "Service", view: View, one: Watched) -> List[str]:
+def _update(service: Service, view: View, one: Watched) -> List[str]:
     number, settings = view.camera.index, one.settings
     before = service.watched[number]
     service.watched[number] = one
@@ -125,7 +115,7 @@ def _update(service: "Service", view: View, one: Watched) -> List[str]:
     return done
 
 
-def replace_zones(service: "Service", view: View, counter: Counter) -> None:
+def replace_zones(service: Service, view: View, counter: Counter) -> None:
     """Count at other lines and zones; counts go on under the same names."""
     with view.tracking:  # no frame is counted in between
         left = counter.go_on_from(view.zones)

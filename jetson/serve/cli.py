@@ -18,9 +18,9 @@ from jetson.monitor.watchdog import say
 from jetson.mqtt import settings as broker
 from jetson.net import loopback
 from jetson.serve import fromfile
-from jetson.serve.cameras import Watched
 from jetson.serve.live import Live
 from jetson.serve.settings import Settings
+from jetson.serve.watched import Watched
 from jetson.tracking import zones
 from jetson.web import users
 

@@ -10,8 +10,8 @@ from jetson.config.settings import CameraSettings
 from jetson.errors import BadInput, JetmaskError, UsageError
 from jetson.monitor.watchdog import say
 from jetson.mqtt import settings as broker
-from jetson.serve.cameras import Watched
 from jetson.serve.settings import Settings
+from jetson.serve.watched import Watched
 
 # Settings of `serve` that the file says, and where.
 _IN_THE_FILE = {

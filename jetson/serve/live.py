@@ -26,7 +26,7 @@ from jetson.mqtt import settings as broker
 from jetson.mqtt.publisher import Mqtt
 from jetson.net import address, loopback
 from jetson.serve import reload
-from jetson.serve.cameras import Watched, places_of
+from jetson.serve.cameras import places_of
 from jetson.serve.comparing import Comparing
 from jetson.serve.counts import Counts, default_path
 from jetson.serve.drawn import saver_for
@@ -36,6 +36,7 @@ from jetson.serve.results import Results
 from jetson.serve.service import Service
 from jetson.serve.settings import Settings
 from jetson.serve.variant import begin
+from jetson.serve.watched import Watched
 from jetson.tracking.zones import Counter
 from jetson.web import access
 from jetson.web.history import History

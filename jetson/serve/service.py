@@ -10,10 +10,10 @@ from jetson.monitor.journal import Journal
 from jetson.monitor.status import Status
 from jetson.monitor.watchdog import Notifier
 from jetson.mqtt.publisher import Mqtt
-from jetson.serve.cameras import Watched
 from jetson.serve.comparing import Comparing
 from jetson.serve.counts import Counts
 from jetson.serve.settings import Settings
+from jetson.serve.watched import Watched
 from jetson.web.access import Access
 from jetson.web.picture import Studio
 from jetson.web.site import Site

@@ -15,7 +15,7 @@ from jetson.web.http import Response
 
 _WAITING = 4
 _KINDS = ("line", "zone")
-_NO_FILE = "there is no file to keep lines and zones in: serve with --config FILE, or with --zones FILE"
+_NO_FILE = "no file to keep lines and zones in: serve with --config FILE, or with --zones FILE"
 
 
 class Saver(NamedTuple):

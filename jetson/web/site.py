@@ -140,7 +140,7 @@ class Site:
     def _stream(self, request: Request) -> Response:
         camera = self._camera(request)
         if camera is None:
-            return Response(404, b"there is no such camera\n")
+            return Response(404, b"no such camera\n")
         card = self._card(camera)
         first = b"" if card is None else picture_part(card)
         return Response(
@@ -170,7 +170,7 @@ class Site:
     def _zones(self, request: Request) -> Response:
         camera = self._camera(request)
         if camera is None:
-            return _wrong(404, "there is no such camera")
+            return _wrong(404, "no such camera")
         state = camera.zones.state()
         zones = [
             {"kind": kind, "name": one["name"], "points": one["points"]}
@@ -188,7 +188,7 @@ class Site:
             return refusal
         camera = self._camera(request)
         if camera is None or "camera" not in request.query:
-            return _wrong(404, "there is no such camera: ?camera=NAME")
+            return _wrong(404, "no such camera: ?camera=NAME")
         return self.marks.put(camera, request.body)
 
     def _card(self, view: View) -> Optional[bytes]:
@@ -198,7 +198,7 @@ class Site:
     def _snapshot(self, request: Request) -> Response:
         camera = self._camera(request)
         if camera is None:
-            return Response(404, b"there is no such camera\n")
+            return Response(404, b"no such camera\n")
         card = self._card(camera)
         if card is not None:
             return Response(503, card, _JPEG_TYPE, {"Retry-After": "2"})

@@ -179,8 +179,8 @@ def lost(record: Any, given: Any) -> str | None:
 def differs(record: Any, given: Any, keep: Any) -> str | None:
     """Why the layer, made anew with the channels of `keep`, does not give what it gives when the others are silent.
 
-    given: (args, kwargs) with a pipeline.pruning.channels.Value for each tensor. None where both are the same on random
-    numbers (or a layer that draws at random leaves nothing to compare): then its base class tells what it does.
+    given: (args, kwargs) with a pipeline.pruning.channel_numbers.Value for each tensor. None where both are the same on
+    random numbers (or a layer that draws at random leaves nothing to compare): then its base class tells what it does.
     """
     rng = np.random.default_rng(0)
     silent = any(cut.reads for cut in record.slices)  # what no weight reads is 0; what passes through may be anything

@@ -7,14 +7,13 @@ axis, having told the pass which axes of which variables run along which channel
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 from keras import layers
 
-if TYPE_CHECKING:
-    from pipeline.pruning.channels import Channels, Record, Value
+from pipeline.pruning.channel_numbers import Numbers, Record, Unknown, Value
 
 # Activations that look at one value at a time. Softmax and GLU do not.
 ELEMENTWISE = {
@@ -99,10 +98,6 @@ PASSING_OPERATIONS = {name.replace("_", "") for name in ELEMENTWISE} | {
 }
 
 
-class Unknown(Exception):
-    """A layer, or a use of it, that the pass does not understand."""
-
-
 def rule_for(operation: Any) -> Callable[..., Any]:
     """The rule of a layer or operation; unknown ones get a rule that says so."""
     for classes, rule in RULES:
@@ -132,7 +127,7 @@ def _channels_last(layer: Any) -> None:
         raise Unknown("its kernel is quantized or carries LoRA weights")
 
 
-def _activated(channels: Channels, record: Record, ids: np.ndarray) -> np.ndarray:
+def _activated(channels: Numbers, record: Record, ids: np.ndarray) -> np.ndarray:
     """The numbers themselves; fixed where the layer's own activation mixes them."""
     reason = _mixes(record.layer.activation)
     if reason:
@@ -149,7 +144,7 @@ def _mixes(activation: Any) -> str | None:
 
 
 def _conv(
-    channels: Channels,
+    channels: Numbers,
     record: Record,
     inputs: list[Value],
     shape: tuple[Any, ...],
@@ -176,7 +171,7 @@ def _conv(
 
 
 def _conv_transpose(
-    channels: Channels,
+    channels: Numbers,
     record: Record,
     inputs: list[Value],
     shape: tuple[Any, ...],
@@ -191,7 +186,7 @@ def _conv_transpose(
 
 
 def _depthwise(
-    channels: Channels,
+    channels: Numbers,
     record: Record,
     inputs: list[Value],
     shape: tuple[Any, ...],
@@ -207,7 +202,7 @@ def _depthwise(
 
 
 def _separable(
-    channels: Channels,
+    channels: Numbers,
     record: Record,
     inputs: list[Value],
     shape: tuple[Any, ...],
@@ -224,7 +219,7 @@ def _separable(
 
 
 def _dense(
-    channels: Channels,
+    channels: Numbers,
     record: Record,
     inputs: list[Value],
     shape: tuple[Any, ...],
@@ -239,7 +234,7 @@ def _dense(
 
 
 def _batch_norm(
-    channels: Channels,
+    channels: Numbers,
     record: Record,
     inputs: list[Value],
     shape: tuple[Any, ...],
@@ -255,7 +250,7 @@ def _batch_norm(
 
 
 def _prelu(
-    channels: Channels,
+    channels: Numbers,
     record: Record,
     inputs: list[Value],
     shape: tuple[Any, ...],
@@ -268,7 +263,7 @@ def _prelu(
 
 
 def _pass(
-    channels: Channels,
+    channels: Numbers,
     record: Record,
     inputs: list[Value],
     shape: tuple[Any, ...],
@@ -282,7 +277,7 @@ def _pass(
 
 
 def _activation(
-    channels: Channels,
+    channels: Numbers,
     record: Record,
     inputs: list[Value],
     shape: tuple[Any, ...],
@@ -296,7 +291,7 @@ def _activation(
 
 
 def _rescaling(
-    channels: Channels,
+    channels: Numbers,
     record: Record,
     inputs: list[Value],
     shape: tuple[Any, ...],
@@ -309,7 +304,7 @@ def _rescaling(
 
 
 def _merge(
-    channels: Channels,
+    channels: Numbers,
     record: Record,
     inputs: list[Value],
     shape: tuple[Any, ...],
@@ -330,7 +325,7 @@ def _merge(
 
 
 def _merge_operation(
-    channels: Channels,
+    channels: Numbers,
     record: Record,
     inputs: list[Value],
     shape: tuple[Any, ...],
@@ -344,7 +339,7 @@ def _merge_operation(
 
 
 def _pass_operation(
-    channels: Channels,
+    channels: Numbers,
     record: Record,
     inputs: list[Value],
     shape: tuple[Any, ...],
@@ -364,7 +359,7 @@ def _pass_operation(
 
 
 def _concatenate(
-    channels: Channels,
+    channels: Numbers,
     record: Record,
     inputs: list[Value],
     shape: tuple[Any, ...],
@@ -379,7 +374,7 @@ def _concatenate(
 
 
 def _flatten(
-    channels: Channels,
+    channels: Numbers,
     record: Record,
     inputs: list[Value],
     shape: tuple[Any, ...],
@@ -397,7 +392,7 @@ def _tiled(ids: np.ndarray, length: Any) -> np.ndarray:
 
 
 def _reshape(
-    channels: Channels,
+    channels: Numbers,
     record: Record,
     inputs: list[Value],
     shape: tuple[Any, ...],
@@ -417,7 +412,7 @@ def _reshape(
 
 
 def _permute(
-    channels: Channels,
+    channels: Numbers,
     record: Record,
     inputs: list[Value],
     shape: tuple[Any, ...],

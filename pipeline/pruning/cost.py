@@ -13,7 +13,8 @@ from keras import layers
 
 from jetson.errors import UsageError
 from pipeline.models.functional import walk
-from pipeline.pruning.channels import Channels, Record
+from pipeline.pruning.channel_numbers import Record
+from pipeline.pruning.channels import Channels
 
 # The kernel and where its input and output channels are; the spatial size that it is applied to is the output's.
 CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)

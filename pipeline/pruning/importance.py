@@ -13,7 +13,8 @@ import numpy as np
 
 from jetson.errors import UsageError
 from pipeline.models.functional import walk
-from pipeline.pruning.channels import Channels, Record
+from pipeline.pruning.channel_numbers import Record
+from pipeline.pruning.channels import Channels
 
 # l1, l2: norm of a channel's own weights, batch normalisation folded in. bn_scale: |gamma| (arXiv:1708.06519).
 # geometric_median: distance to the layer's other channels (arXiv:1811.00250). random: the control.

@@ -78,7 +78,7 @@ def test_table_and_mistakes(tiny_bundle, tmp_path):
     code, out, _ = run(tiny_bundle, "--seconds", "0.1", "--variant", VARIANT, "--runtime", "onnxruntime")
     assert code == 0 and VARIANT in out and "p99 ms" in out
     for words, expected, told in (
-        (["--variant", "x"], 2, "no variant"),
+        (["--variant", "x"], 2, "unknown variant"),
         (["--runtime", "x"], 2, "runtime"),
         (["--source", "/nowhere"], 3, "does not exist"),
         (["--seconds", "0"], 2, "seconds"),

@@ -22,7 +22,6 @@ def test_a_verb_has_help_with_an_example(prog, verb, verbs, capsys):
     "words, meant",
     [
         (["train", "--epochs", "1"], "--set train.epochs=VALUE"),
-        (["run", "--config", "x.yaml"], "--source URI"),
         (["predict", "x.onnx", "--fp16"], "--precision fp16"),
         (["val"], "jetmask evaluate"),
     ],

@@ -357,7 +357,7 @@ def test_page_metric_and_file_of_a_running_service(tiny_bundle, tmp_path):
         wait_for(lambda: metrics(made).get("jetmask_drift_learned", 0) > 0, "the first slice")
         assert metrics(made)["jetmask_drift_look"] == 0 and "jetmask_drift" not in metrics(made)
         status, headers, body = made.get("/drift")
-        assert status == 200 and b'"drift.js"' in body and "default-src 'none'" in headers["Content-Security-Policy"]
+        assert status == 200 and b'src="page.js"' in body and "default-src 'none'" in headers["Content-Security-Policy"]
         assert b"http://" not in body and b"https://" not in body and made.get("/drift.js")[0] == 200
         told = json.loads(made.get("/api/drift")[2].decode())["cameras"][0]
         assert {signal["name"] for signal in told["signals"]} == {scale.name for scale in drift.SCALES}

@@ -830,7 +830,7 @@ def test_events_are_kept_over_a_restart_and_asked_over_http(tiny_bundle, clip, t
         hours = json.loads(second.get("/api/v1/hours")[2].decode())["rows"]
         assert sum(sum(row["persons"].values()) for row in hours) >= 1
         assert second.get("/api/v1/events.csv")[2].startswith(b"number,at,kind,camera")
-        assert b"history.js" in second.get("/history")[2]
+        assert b'src="page.js"' in second.get("/history")[2] and b"/api/v1/" in second.get("/history.js")[2]
 
 
 def test_a_history_that_was_named_and_is_no_use_is_told(tiny_bundle, clip, tmp_path):

@@ -169,7 +169,7 @@ def test_a_picture_of_sixteen_pixels_is_one():
         ("polygon 0 a 0,0 1,1 1,0 0,1", 1, "crosses itself: the sides from point 1 to 2 and from point 3 to 4 meet"),
         ("polygon 0 a 0,0 1,0 1,1 0.5,0 0,1", 1, "crosses itself"),  # a corner on another side
         ("polygon 0 a 0,0 1,0 0.5,0 0.5,1", 1, "crosses itself"),  # folded back on itself
-        ("polygon 0 a 0,0 1,0 1,1 0,0", 1, "repeated"),
+        ("polygon 0 a 0,0 1,0 1,1 0,0", 1, "repeated: point 4"),
         ("polygon 0 a 0,0 1,0 1,0.00001", 1, "area"),
         ("polygon 0 a 0,0 0.5,0.5 1,1", 1, "crosses itself"),
         ("\n".join(f"line 0 n{n} 0,0 1,1" for n in range(33)), 33, "too many"),
