@@ -142,10 +142,13 @@ class _Slot:
         assert self.frame is not None and self.active is not None and self.blob is not None
         return self.frame, self.active, self.blob
 
-    def drop(self) -> None:
-        if self.frame is not None:
-            self.frame.release()
-            self.frame = None
+    def drop(self, lost: bool = False) -> None:
+        """Release the frame; `lost`: it gets no result, which is counted."""
+        frame, self.frame = self.frame, None
+        if frame is not None and lost:
+            frame.camera.drop(frame)
+        elif frame is not None:
+            frame.release()
 
 
 class Runner:
@@ -336,9 +339,9 @@ class Runner:
             self._starved = False
             return self._free.pop() if self._free else None
 
-    def _give_back(self, slot: _Slot) -> None:
-        """The slot is empty again."""
-        slot.drop()
+    def _give_back(self, slot: _Slot, lost: bool = False) -> None:
+        """The slot is empty again; `lost`: its frame got no result."""
+        slot.drop(lost)
         self._free.append(slot)
         if self._starved:
             with self._change:
@@ -386,7 +389,7 @@ class Runner:
             self._fill(slot, frame)
         except Exception as error:
             self._note("preparing a frame", error)
-            self._give_back(slot)
+            self._give_back(slot, lost=True)
             return False
         return True
 
@@ -397,12 +400,12 @@ class Runner:
 
     def _fill(self, slot: _Slot, frame: Frame) -> None:
         slot.drop()
+        slot.frame = frame  # first, so that it is released whatever happens
         active = self.active
         if slot.active is not active:
             if slot.active is not None and slot.blob is not None:
                 slot.active.detector.return_input(slot.blob)
             slot.active, slot.blob, slot.filled = active, active.detector.borrow_input(), None
-        slot.frame = frame
         slot.times[0] = time.monotonic()
         part = frame.part
         slot.part_wh = (part.shape[1], part.shape[0])
@@ -463,7 +466,7 @@ class Runner:
         except Exception as error:
             self._failures += 1
             self._trouble(error, slot.work()[1], self._failures)
-            self._give_back(slot)
+            self._give_back(slot, lost=True)
             return False
         return True
 
@@ -546,12 +549,14 @@ class Runner:
             self._finished += 1
 
     def _complete(self, slot: _Slot) -> None:
+        before, lost = self.results, False
         try:
             self._publish(slot)
         except Exception as error:  # a fault in showing one frame must not end the loop
             self._note("finishing a frame", error)
+            lost = self.results == before  # whoever shows a result may fail, too
         finally:
-            self._give_back(slot)
+            self._give_back(slot, lost)
 
     def _publish(self, slot: _Slot) -> None:
         frame, active, _ = slot.work()
