@@ -63,8 +63,8 @@ def find_in(
     xyxy = letterbox.to_frame(xyxy, scale, frame_wh)
     inside = xyxy[:, 2:] > xyxy[:, :2]
     if not inside.all():
-        inside = inside.all(axis=1)
-        xyxy, scores = xyxy[inside], scores[inside]
+        whole = inside.all(axis=1)
+        xyxy, scores = xyxy[whole], scores[whole]
     best = np.maximum.reduce(scores, 1)
     shown = int(np.count_nonzero(best > score))  # the first, for the best come first
     if not shown:
