@@ -4,10 +4,12 @@
 
 `--old`: a working tree of the commit to compare with (`git worktree add DIR COMMIT`). A clip of drawn scenes is read by
 `jetson serve` at 30 frames/s, with an engine that answers at once with what the real one gave for each frame, so that
-the process's CPU time (user and system, from /proc) is that of all else: read, letterbox, decode, suppress, track,
-zones, journal, state, threads. Each round measures both trees; a ratio is that of one round, and the row has the
-median. The stages alone are the least of five. Both trees must find the same, to the bit: the sha256 of all inputs,
-boxes, scores and tracks. Rows are appended to benchmarks/results/frame_cost.csv.
+the process's CPU time is that of all else: letterbox, decode, suppress, track, zones, journal, state, threads; its
+capture process has a row of its own. What a newer tree does besides (the scene's time of each frame, drift, events in
+a file of their own where there is a place for one, named cameras) is in its figure. Each round measures both trees; a
+ratio is that of one round, and the row has the median. The stages alone are the least of five. Both trees must find the
+same, to the bit: the sha256 of all inputs, boxes, scores and tracks. Rows are appended to
+benchmarks/results/frame_cost.csv.
 """
 
 import argparse
@@ -56,6 +58,7 @@ FIELDS = [
     "seconds",
     "same_results",
 ]
+WHOLE, CAPTURE = "whole process at 30 frames/s", "its capture process (reads and decodes the video)"
 WH, FACES, FRAMES, FPS = (640, 480), 6, 120, 30
 
 
@@ -89,15 +92,13 @@ def stages(python: str, tree: str, words: list[str]) -> dict[str, Any]:
     return json.loads(subprocess.check_output([python, SCRIPT, tree, "stages", *words]))
 
 
-def _ticks(pid: int) -> float:
-    """CPU seconds of a process without its children."""
-    with open(f"/proc/{pid}/stat") as file:
-        fields = file.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def _spent(pid: int) -> float:
+    """CPU seconds of a process without its children, to the nanosecond: /proc counts in hundredths."""
+    return time.clock_gettime(~pid << 3 | 2)  # its CPUCLOCK_SCHED, linux/posix-timers.h
 
 
-def whole(python: str, tree: str, settings: Settings, clip: str, outputs: str, folder: str) -> float:
-    """CPU microseconds per frame of a `serve` at 30 frames/s, without its capture process."""
+def whole(python: str, tree: str, settings: Settings, clip: str, outputs: str, folder: str) -> tuple[float, float]:
+    """CPU microseconds per frame of a `serve` at 30 frames/s, and of its capture process."""
     ready, zones = os.path.join(folder, "ready.json"), os.path.join(folder, "zones.txt")
     if os.path.exists(ready):
         os.remove(ready)
@@ -115,16 +116,19 @@ def whole(python: str, tree: str, settings: Settings, clip: str, outputs: str, f
         with open(ready) as file:
             url = json.load(file)["url"]
 
-        def results() -> int:
+        def state() -> tuple[int, int]:
             with urllib.request.urlopen(url + "api/state") as answer:
-                return int(json.load(answer)["results"])
+                found = json.load(answer)
+                return int(found["results"]), int(found["cameras"][0]["capture_pid"])
 
-        while results() < 2 * FPS and time.monotonic() < end:
+        while state()[0] < 2 * FPS and time.monotonic() < end:
             time.sleep(0.2)
-        first, began = results(), _ticks(process.pid)
+        first, capture = state()
+        began = [_spent(pid) for pid in (process.pid, capture)]
         time.sleep(settings.seconds)
-        spent = _ticks(process.pid) - began
-        return 1e6 * spent / (results() - first)
+        spent = [_spent(pid) - before for pid, before in zip((process.pid, capture), began, strict=True)]
+        frames = state()[0] - first
+        return 1e6 * spent[0] / frames, 1e6 * spent[1] / frames
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
@@ -147,11 +151,12 @@ def measure(settings: Settings, python: str, folder: str) -> list[dict[str, Any]
         ]
         for name in alone[ROOT][0]["stages"]
     }
-    pairs["whole process at 30 frames/s"] = []
+    pairs[WHOLE], pairs[CAPTURE] = [], []
     for number in range(settings.rounds):
         print(f"{python}: round {number + 1}", file=sys.stderr)
         found = [whole(python, tree, settings, clip, outputs, folder) for tree in (settings.old, ROOT)]
-        pairs["whole process at 30 frames/s"].append((found[0], found[1]))
+        for name, (old, new) in zip((WHOLE, CAPTURE), zip(*found, strict=True), strict=True):
+            pairs[name].append((old, new))
     machine, contents = board.describe(), manifest.load(settings.bundle)
     version = subprocess.check_output([python, "-c", "import platform; print(platform.python_version())"], text=True)
     rows = []

@@ -118,7 +118,8 @@ class Camera:
         self.last_frame = 0.0  # monotonic
         self.waiting_since: Optional[float] = None  # monotonic: since when frames come without a result
         self._notify = notify
-        self._lock = threading.Condition()
+        self._guard = threading.Lock()
+        self._lock = threading.Condition(self._guard)
         self._latest: Optional[Frame] = None
         self._free: List[np.ndarray] = []
         self._made = 0
@@ -201,9 +202,10 @@ class Camera:
 
     def take(self) -> Optional[Frame]:
         """The newest frame, once; None when it was taken already. The taker releases it."""
-        with self._lock:
+        with self._guard:
             frame, self._latest = self._latest, None
-            self._lock.notify_all()
+            if self.every_frame:  # then its reader waits for this
+                self._lock.notify_all()
         return frame
 
     def drop(self, frame: Frame) -> None:
@@ -234,7 +236,7 @@ class Camera:
         return np.empty(size, np.uint8)
 
     def _give_back(self, frame: Frame) -> None:
-        with self._lock:
+        with self._guard:
             frame._users -= 1
             if frame._users:
                 return
@@ -265,7 +267,7 @@ class Camera:
         self.second = stamp.second if stamp is not None else 0.0
         frame = Frame(self, image, self.frames, arrived, at, stamp, extra, buffer)
         self._filling = None
-        with self._lock:
+        with self._guard:
             while self.every_frame and self._latest is not None and not self._stop.is_set():
                 self._lock.wait(0.5)
             old, self._latest = self._latest, frame

@@ -26,7 +26,7 @@ FOLDER_FPS = 1.0
 SYNTHETIC_FPS = 30.0
 BROKEN = 4  # exit status: the file ends before its end
 UNREADABLE = 3  # exit status: nothing could be read
-_PLAIN = re.compile(r"^[A-Za-z0-9 ._/+@,=-]+$")
+_PLAIN = re.compile(r"^[A-Za-z0-9 ._/+@,=-]+\Z")
 
 Read = Iterator[Tuple[Any, Dict[str, Any], float]]  # frame, what is told besides, second
 Room = Callable[[], Any]  # memory to read the next frame into, like the last one; or None

@@ -61,17 +61,18 @@ def find_in(
         return Faces(xyxy, scores)
     # Suppression works on the boxes as they are shown; what lies wholly in the padding clips to nothing.
     xyxy = letterbox.to_frame(xyxy, scale, frame_wh)
-    inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
+    inside = xyxy[:, 2:] > xyxy[:, :2]
     if not inside.all():
-        xyxy, scores = xyxy[inside], scores[inside]
-    best = scores.max(axis=1)
-    shown = int((best > score).sum())  # the first, for the best come first
+        whole = inside.all(axis=1)
+        xyxy, scores = xyxy[whole], scores[whole]
+    best = np.maximum.reduce(scores, 1)
+    shown = int(np.count_nonzero(best > score))  # the first, for the best come first
     if not shown:
         return Faces(xyxy[:0], scores[:0])
     kept = boxes.suppress(xyxy[:shown], recipe["iou"], recipe["max_detections"])
     if vote_iou is None:
         return Faces(xyxy[kept], scores[kept])
-    xyxy, scores = boxes.merge(xyxy, scores, kept, vote_iou)
+    xyxy, scores = boxes.merge(xyxy, scores, kept, vote_iou, best)
     return Faces(letterbox.to_frame(xyxy, (1, 1), frame_wh), scores)  # a mean may round to beyond the edge
 
 

@@ -3,7 +3,8 @@
 import math
 import threading
 import time
-from typing import Dict, List, Optional
+from collections import deque
+from typing import Deque, Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -12,6 +13,7 @@ _STEP = 1.03  # the width of a bucket: a percentile is right within 1.5 %
 _BUCKETS = 560  # 0.01 ms * 1.03 ** 560 = 154 s
 _LOG_STEP = math.log(_STEP)
 WINDOW_S = 30.0
+_TOGETHER = 256
 
 
 class Histogram:
@@ -19,40 +21,61 @@ class Histogram:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._now = np.zeros(_BUCKETS, np.int64)
-        self._before = np.zeros(_BUCKETS, np.int64)
+        # What was added since somebody asked: to count one alone costs more than many together.
+        self._waiting: Deque[Tuple[float, float]] = deque()
+        self._now = [0] * _BUCKETS
+        self._before = [0] * _BUCKETS
         self._turned = time.monotonic()
-        self.count = 0
-        self.sum_ms = 0.0
+        self._count = 0
+        self._sum_ms = 0.0
 
     def add(self, ms: float, now: Optional[float] = None) -> None:
         """Count one duration; `now`: time.monotonic(), where the caller has just asked for it."""
-        bucket = 0 if ms <= _LOW_MS else min(_BUCKETS - 1, int(math.log(ms / _LOW_MS) / _LOG_STEP))
+        self._waiting.append((ms, time.monotonic() if now is None else now))
+        if len(self._waiting) >= _TOGETHER:
+            with self._lock:
+                self._add_all()
+
+    @property
+    def count(self) -> int:
+        """Durations of all time."""
         with self._lock:
-            self._turn(time.monotonic() if now is None else now)
-            self._now[bucket] += 1
-            self.count += 1
-            self.sum_ms += ms
+            self._add_all()
+            return self._count
+
+    @property
+    def sum_ms(self) -> float:
+        """Their sum."""
+        with self._lock:
+            self._add_all()
+            return self._sum_ms
+
+    def _add_all(self) -> None:
+        for _ in range(len(self._waiting)):
+            ms, now = self._waiting.popleft()
+            self._turn(now)
+            self._now[0 if ms <= _LOW_MS else min(_BUCKETS - 1, int(math.log(ms / _LOW_MS) / _LOG_STEP))] += 1
+            self._count += 1
+            self._sum_ms += ms
 
     def _turn(self, now: float) -> None:
         if now - self._turned > WINDOW_S:
-            self._now, self._before = self._before, self._now
-            self._now[:] = 0
-            if now - self._turned > 2 * WINDOW_S:
-                self._before[:] = 0
+            self._before = self._now if now - self._turned <= 2 * WINDOW_S else [0] * _BUCKETS
+            self._now = [0] * _BUCKETS
             self._turned = now
 
     def clear(self) -> None:
         """Forget the durations of late; `count` and `sum_ms` go on."""
         with self._lock:
-            self._now[:] = 0
-            self._before[:] = 0
+            self._add_all()
+            self._now, self._before = [0] * _BUCKETS, [0] * _BUCKETS
 
     def percentiles(self) -> Dict[str, float]:
         """{"p50", "p95", "p99"} in ms and the "n" they rest on; an empty dict when nothing was counted lately."""
         with self._lock:
+            self._add_all()
             self._turn(time.monotonic())
-            counts = self._now + self._before
+            counts = np.add(self._now, self._before)
         total = int(counts.sum())
         if not total:
             return {}

@@ -142,10 +142,13 @@ class _Slot:
         assert self.frame is not None and self.active is not None and self.blob is not None
         return self.frame, self.active, self.blob
 
-    def drop(self) -> None:
-        if self.frame is not None:
-            self.frame.release()
-            self.frame = None
+    def drop(self, lost: bool = False) -> None:
+        """Release the frame; `lost`: it gets no result, which is counted."""
+        frame, self.frame = self.frame, None
+        if frame is not None and lost:
+            frame.camera.drop(frame)
+        elif frame is not None:
+            frame.release()
 
 
 class Runner:
@@ -171,7 +174,7 @@ class Runner:
     ) -> None:
         self.score = detector.decode["score"] if score is None else score
         self._score_of_bundle = score is None
-        lock = threading.Lock()
+        lock = self._lock = threading.Lock()
         # One lock, and a condition for each thread that waits: a frame from a camera wakes nobody but stage 1.
         self._change = threading.Condition(lock)  # a new frame, or the one that was laid out is fetched
         self._laid_out = threading.Condition(lock)
@@ -204,9 +207,8 @@ class Runner:
         self._every_frame = any(view.camera.every_frame for view in self.views)
         self._next = 0
         self._slots = [_Slot() for _ in range(_SLOTS)]
-        self._free: Any = queue.LifoQueue()  # of _Slot; the last one is still in the processor's cache
-        for slot in self._slots:
-            self._free.put(slot)
+        self._free: Deque[_Slot] = deque(self._slots)  # the last one is still in the processor's cache
+        self._starved = False  # stage 1 waits for one of them
         self._ready: Optional[_Slot] = None
         self._idle = False  # it waits for a frame
         self._preparing = False  # stage 1 has a frame, until it is fetched
@@ -325,8 +327,25 @@ class Runner:
                     self.set_score(view, view.own_score)
 
     def _wake(self) -> None:
-        with self._change:
+        with self._lock:
             (self._laid_out if self._idle else self._change).notify_all()
+
+    def _spare_slot(self) -> Optional[_Slot]:
+        """A slot to prepare the next frame in; None when the runner stops."""
+        with self._change:
+            self._starved = True  # before it is looked: whoever gives one back looks afterwards
+            while not self._free and not self._stop.is_set():
+                self._change.wait(0.25)
+            self._starved = False
+            return self._free.pop() if self._free else None
+
+    def _give_back(self, slot: _Slot, lost: bool = False) -> None:
+        """The slot is empty again; `lost`: its frame got no result."""
+        slot.drop(lost)
+        self._free.append(slot)
+        if self._starved:
+            with self._change:
+                self._change.notify_all()
 
     # -- stage 1 ------------------------------------------------------------------------------------------------
 
@@ -338,7 +357,7 @@ class Runner:
                 if frame is not None:
                     self._preparing = True
                     return frame
-                self._change.wait(0.25)
+                self._change.wait(1.0)
         return None
 
     def _newest(self) -> Optional[Frame]:
@@ -346,7 +365,8 @@ class Runner:
         views = self.views
         for offset in range(len(views)):
             index = (self._next + offset) % len(views)
-            frame = views[index].camera.take() if views[index].camera.fresh() else None
+            camera = views[index].camera
+            frame = camera.take() if camera.fresh() else None
             if frame is not None:
                 self._next = index + 1
                 return frame
@@ -354,10 +374,9 @@ class Runner:
 
     def _prepare(self) -> None:
         while not self._stop.is_set():
-            try:
-                slot = self._free.get(timeout=0.25)
-            except queue.Empty:
-                continue
+            slot = self._spare_slot()
+            if slot is None:
+                break
             frame = self._take()
             while frame is not None and self._filled(slot, frame):
                 frame = self._offer(slot)
@@ -370,8 +389,7 @@ class Runner:
             self._fill(slot, frame)
         except Exception as error:
             self._note("preparing a frame", error)
-            slot.drop()
-            self._free.put(slot)
+            self._give_back(slot, lost=True)
             return False
         return True
 
@@ -382,12 +400,12 @@ class Runner:
 
     def _fill(self, slot: _Slot, frame: Frame) -> None:
         slot.drop()
+        slot.frame = frame  # first, so that it is released whatever happens
         active = self.active
         if slot.active is not active:
             if slot.active is not None and slot.blob is not None:
                 slot.active.detector.return_input(slot.blob)
             slot.active, slot.blob, slot.filled = active, active.detector.borrow_input(), None
-        slot.frame = frame
         slot.times[0] = time.monotonic()
         part = frame.part
         slot.part_wh = (part.shape[1], part.shape[0])
@@ -448,8 +466,7 @@ class Runner:
         except Exception as error:
             self._failures += 1
             self._trouble(error, slot.work()[1], self._failures)
-            slot.drop()
-            self._free.put(slot)
+            self._give_back(slot, lost=True)
             return False
         return True
 
@@ -486,12 +503,12 @@ class Runner:
             slot, self._ready = self._ready, None
             if slot is not None:
                 self._change.notify_all()
-            elif self._alone and not self._preparing and not self._free.empty():
+            elif self._alone and not self._preparing and self._free:
                 frame = self._newest()
-        if frame is not None:
-            slot = self._free.get()
-            if not self._filled(slot, frame):
-                slot = None
+                if frame is not None:
+                    slot = self._free.pop()
+        if frame is not None and slot is not None and not self._filled(slot, frame):
+            slot = None
         if slot is None and not under_way:
             self.beat = time.monotonic()
         return slot
@@ -521,7 +538,8 @@ class Runner:
     def _finish(self) -> None:
         while True:
             try:
-                slot = self._done.get(timeout=0.1)
+                # A camera has no end; that of a file is looked for.
+                slot = self._done.get(timeout=0.1 if self._every_frame else 1.0)
             except queue.Empty:
                 self._end_scenes()
                 continue
@@ -531,13 +549,14 @@ class Runner:
             self._finished += 1
 
     def _complete(self, slot: _Slot) -> None:
+        before, lost = self.results, False
         try:
             self._publish(slot)
         except Exception as error:  # a fault in showing one frame must not end the loop
             self._note("finishing a frame", error)
+            lost = self.results == before  # whoever shows a result may fail, too
         finally:
-            slot.drop()
-            self._free.put(slot)
+            self._give_back(slot, lost)
 
     def _publish(self, slot: _Slot) -> None:
         frame, active, _ = slot.work()

@@ -308,7 +308,7 @@ class Live:
         state_due = beat_due = beat = 0.0
         awake = time.monotonic()
         self.notifier.ready(f"serving on port {service.port}")
-        while not self.stop.wait(0.1):
+        while not self.stop.wait(0.1 if once else 0.25):
             now = time.monotonic()
             if now - awake > _ASLEEP_S:
                 beat_due = now + 1.0  # the whole process was stopped: the inference loop has to wake up first, too

@@ -7,6 +7,8 @@ a track equally long.
 """
 
 import array
+import functools
+import math
 from collections import deque
 from typing import Any, Deque, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
@@ -82,25 +84,34 @@ class Track:
         """It was `expected` there, and was seen at `box` with `scores`."""
         step = max(now - self.seen, 1e-3)
         gain, pace = max(0.6, 2.0 / (self.hits + 1)), max(step, 1 / 60)
-        moved, velocity = [], []
-        for was, side, speed in zip(expected, box, self.velocity):
-            surprise = side - was
-            moved.append(was + gain * surprise)
-            velocity.append(0.9 * speed + 0.25 * surprise / pace)
-        self.box, self.velocity = moved, velocity
-        fade, total = 0.5 ** (step / VOTE_MEMORY_S), 0.0
+        surprise = [side - was for side, was in zip(box, expected)]
+        self.box = [was + gain * far for was, far in zip(expected, surprise)]
+        self.velocity = [0.9 * speed + 0.25 * far / pace for speed, far in zip(self.velocity, surprise)]
+        fade = 0.5 ** (step / VOTE_MEMORY_S)
         # Squared: an unsure look (turned head, blur) weighs little against a clear one.
         self.votes = votes = [vote * fade + score * score for vote, score in zip(self.votes, scores)]
-        for vote in votes:
-            total += vote
         most, self.confidence = max(votes), max(scores)
         leader, label = votes.index(most), scores.index(self.confidence)
         self.flickers += label != self.raw_label
         self.raw_label = label
         self.seen = now
         self.hits += 1
-        if leader != self.label and (not self.confirmed or most > VOTE_LEAD * total):
+        if leader != self.label and (not self.confirmed or most > VOTE_LEAD * _total(votes)):
             self.label = leader
+
+
+def _total(numbers: List[float]) -> float:
+    """Their sum from left to right; sum() rounds in another way from Python 3.12 on."""
+    total = 0.0
+    for number in numbers:
+        total += number
+    return total
+
+
+@functools.lru_cache(maxsize=64)
+def _single(score: float) -> float:
+    """A score as it is in float32."""
+    return float(np.float32(score))
 
 
 _PLAIN = 150  # pairs up to which plain numbers are faster than arrays, each call of which costs more than ten pairs
@@ -155,22 +166,22 @@ class Tracker:
         xyxy, scores = xyxy[:MOST], scores[:MOST]
         found, classes = xyxy.tolist(), scores.tolist()  # plain numbers: persons are few, see _PLAIN
         # Scores are float32, so what they are compared with is, too.
-        high, low = float(np.float32(self.score)), float(np.float32(LOW_SCORE))
+        high, low = _single(self.score), _single(LOW_SCORE)
         confidence = [max(one) for one in classes]
-        sure = [d for d, best in enumerate(confidence) if best >= high]
         expected = [track.predict(now) for track in self.tracks]
         free, waiting = set(range(len(found))), set(range(len(expected)))
         near = _overlapping(expected, found) if found and expected else []
-        for chosen in (set(sure), {d for d, best in enumerate(confidence) if low <= best < high}):
+        for least, under in ((high, math.inf), (low, high)):
             for t, d in near:
-                if d in chosen and t in waiting and d in free:
+                if least <= confidence[d] < under and t in waiting and d in free:
                     waiting.remove(t)
                     free.remove(d)
                     self.tracks[t].follow(expected[t], found[d], classes[d], now)
-        left, unknown = sorted(waiting), [d for d in sure if d in free]
-        for t, d in self._reach(left, unknown, expected, found, now):
-            free.remove(d)
-            self.tracks[t].follow(expected[t], found[d], classes[d], now)
+        unknown = [d for d in sorted(free) if confidence[d] >= high]
+        if unknown:
+            for t, d in self._reach(sorted(waiting), unknown, expected, found, now):
+                free.remove(d)
+                self.tracks[t].follow(expected[t], found[d], classes[d], now)
         for d in [d for d in unknown if d in free][: max(0, 2 * MOST - len(self.tracks))]:
             self.tracks.append(Track(self._next, found[d], classes[d], now))
             self._next += 1
@@ -191,7 +202,7 @@ class Tracker:
     def _was_away(self, now: float) -> bool:
         """Whether this frame comes after a time without any; where each frame is long after the last, that is usual."""
         gap = 0.0 if self._updated is None else now - self._updated
-        away = bool(self._gaps) and gap > max(AWAY_S, 3 * sorted(self._gaps)[len(self._gaps) // 2])
+        away = gap > AWAY_S and bool(self._gaps) and gap > 3 * sorted(self._gaps)[len(self._gaps) // 2]
         if self._updated is not None:
             self._gaps.append(gap)
         self._updated = now
@@ -231,6 +242,8 @@ class Tracker:
                 self.counts[track.label] += 1
                 track.alarmed = track.label
                 events.append(Event("change", track.number, track.label, track.began, now))
+        if all(track.seen >= now for track in self.tracks):
+            return events
         kept = []
         for track in self.tracks:
             # A face seen once or twice and gone was noise; it is not kept as long as a person behind a pillar.
@@ -244,6 +257,8 @@ class Tracker:
     def visible(self, now: float, grace_s: float = 0.35) -> List[Track]:
         """The tracks to show: seen now, or confirmed and missing for a moment only."""
         seen = [track for track in self.tracks if track.seen >= now]
+        if len(seen) == len(self.tracks):
+            return seen
         missing = [
             track for track in self.tracks if track.seen < now and track.confirmed and now - track.seen <= grace_s
         ]

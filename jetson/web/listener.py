@@ -70,13 +70,15 @@ class Door:
     def stop(self) -> None:
         """Close the listener and those who wait."""
         self._stop = True
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # which wakes its thread
         if self._thread.is_alive():
             self._thread.join(1.0)
         self._listener.close()
 
     def _run(self) -> None:
         while not self._stop:
-            for key, _ in self._selector.select(0.25):
+            for key, _ in self._selector.select(0.25 if self._callers or self._pause_until else None):
                 if key.fileobj is self._listener:
                     self._accept()
                 elif key.fd in self._callers:

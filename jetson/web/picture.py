@@ -272,7 +272,7 @@ class Studio:
             with self._change:
                 waiting = self._waiting()
                 while not self._stop and not waiting:
-                    self._change.wait(1.0)
+                    self._change.wait()
                     waiting = self._waiting()
                 if self._stop:
                     return

@@ -111,6 +111,8 @@ class Server:
 
         To one that waits for one body (`Response.once`), a Response is the whole answer.
         """
+        if not self._open and not self._arrivals:
+            return  # nobody is here
         with self._lock:
             self._inbox.append((topic, part))
             del self._inbox[:-256]
@@ -134,7 +136,8 @@ class Server:
     def _run(self) -> None:
         swept = 0.0
         while not self._stop:
-            for key, mask in self._selector.select(0.5):
+            # Deadlines are of connections; without any, it is woken by the next one.
+            for key, mask in self._selector.select(0.5 if self._open else None):
                 if key.fd == self._bell:
                     _drain(self._bell)
                 else:

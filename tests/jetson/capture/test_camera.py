@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import re
 import shutil
 import signal
 import subprocess
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 from serving import alive, wait_for
 
-from jetson.capture import camera, child, gstreamer, source
+from jetson.capture import camera, child, gstreamer, reader, source
 
 
 class Watching:
@@ -337,6 +339,26 @@ def test_names_of_every_kind_are_opened_in_every_locale(clip, tmp_path, root, na
     told = [json.loads(line) for line in out.decode().splitlines()]
     assert [count for count, _, _ in told] == [90, 1] and not any(broken for _, broken, _ in told)
     assert all(label.encode("utf-8") for _, _, label in told)  # whatever the file is called, it can be printed
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_name_but_a_plain_one_reaches_opencv(tmp_path, seed):
+    """OpenCV gets ASCII that it cannot take for a pattern or an address, and it is the same file."""
+    draw = random.Random(seed)
+    letters = [bytes([one]) for one in range(1, 256) if one != ord("/")]
+    letters += ["\u00fc".encode(), "\u4e2d".encode(), "\U0001f600".encode(), b"%d", b"..", b":", b"http:"]
+    for _ in range(20):
+        name = (b"".join(draw.choice(letters) for _ in range(draw.randint(1, 20))) + b".avi")[:250]
+        path = os.path.join(os.fsencode(str(tmp_path)), name)
+        with open(path, "wb") as file:
+            file.write(name)
+        given = reader._name_for_opencv(os.fsdecode(path))
+        assert re.match(r"^[ -~]+$", given) and not re.search(r"[%:\\\\]", given), given
+        with open(given, "rb") as file:
+            assert file.read() == name
+        if given.startswith("/proc/self/fd/"):
+            os.close(int(given.rpartition("/")[2]))
+        os.remove(path)
 
 
 def test_damaged_image_in_a_folder_is_left_out(tmp_path, draw):

@@ -1,5 +1,6 @@
 """Video files whose containers say what OpenCV does not: turned, of uneven rate, cut off."""
 
+import random
 import struct
 import time
 
@@ -124,6 +125,18 @@ def test_a_file_that_is_cut_off_tells_where(tmp_path, share):
     else:
         assert len(found) < 60 and f"at {len(found) / 15:.1f} s of 4.0 s" in made.broken
         assert media.facts(str(path)).missing == len(front) - int(len(front) * share)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_wherever_a_file_is_cut_what_is_missing_is_known(tmp_path, seed):
+    """Read from the container alone, without decoding: at each of many places."""
+    draw = random.Random(seed)
+    path = write(tmp_path / "whole.mp4", 10 + seed)
+    whole = index_first(path.read_bytes())
+    first = whole.index(b"mdat") + 4
+    for cut in [first, len(whole) - 1, len(whole)] + [draw.randrange(first, len(whole)) for _ in range(100)]:
+        path.write_bytes(whole[:cut])
+        assert media.facts(str(path)).missing == len(whole) - cut
 
 
 def index_first(data):

@@ -65,34 +65,37 @@ def test_the_end_waits_for_the_frame_that_is_being_prepared(make, draw, tmp_path
 def test_the_end_waits_for_the_frame_in_the_engine_while_the_next_slot_is_not_taken_yet(make, draw, tmp_path):
     cv2.imwrite(str(tmp_path / "one.png"), draw((320, 240), [(0, 100, 100, 48)]))
     made = make(tmp_path, every_frame=True)
-    take_slot, collect = made._free.get, made.active.detector.collect
+    take_slot, collect = made._spare_slot, made.active.detector.collect
 
     def slow_collect():
         wait_for(lambda: made.views[0].camera.status == "ended", "the source's end")
         time.sleep(0.3)
         return collect()
 
-    def slow_take_slot(**words):
+    def slow_take_slot():
         if made.views[0].camera.status != "starting":
             time.sleep(0.5)  # a busy machine lets the preparing thread wait
-        return take_slot(**words)
+        return take_slot()
 
-    made._free.get, made.active.detector.collect = slow_take_slot, slow_collect
+    made._spare_slot, made.active.detector.collect = slow_take_slot, slow_collect
     made.start()
     wait_for(lambda: made.ended, "the end")
     assert made.results == 1
 
 
-@pytest.mark.parametrize("cameras", [1, 2])
-def test_each_frame_of_a_camera_is_a_result_or_told_as_dropped(make, monkeypatch, cameras):
-    """Frames come faster than the engine takes them; wherever one is left out, it is counted."""
+@pytest.mark.parametrize("cameras, fails", [(1, False), (2, False), (1, True)])
+def test_each_frame_of_a_camera_is_a_result_or_told_as_dropped(make, monkeypatch, cameras, fails):
+    """Frames come faster than the engine takes them, or it fails; wherever one is left out, it is counted."""
     plain = source.parse
     monkeypatch.setattr(source, "parse", lambda uri, loop: plain(uri))  # read for ever, as a camera
     made = make(*["synthetic://?size=160x120&fps=200"] * cameras)
-    infer = made.active.detector.engine.infer
+    infer, calls = made.active.detector.engine.infer, []
 
     def slow(image=None):
         time.sleep(0.01 if made.results % 7 else 0.03)
+        calls.append(None)
+        if fails and len(calls) % 10 == 0:
+            raise RuntimeError("a fault on purpose")
         return infer(image)
 
     made.active.detector.engine.infer = slow
@@ -102,7 +105,7 @@ def test_each_frame_of_a_camera_is_a_result_or_told_as_dropped(make, monkeypatch
         view.camera.stop()
     for view in made.views:
         wait_for(lambda view=view: view.camera.held == 0, "the frames on their way")
-        assert view.camera.frames == view.results + view.camera.dropped and made.engine_errors == 0
+        assert view.camera.frames == view.results + view.camera.dropped and bool(made.engine_errors) == fails
 
 
 class NoBoard:

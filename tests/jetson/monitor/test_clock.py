@@ -1,6 +1,7 @@
 """A wall clock that is set while the runner runs."""
 
 import json
+import random
 import signal
 
 import pytest
@@ -24,6 +25,22 @@ def test_steps_are_told_both_ways_and_slewing_is_none():
         times["steady"] += steady
         assert clock.step() == pytest.approx(wanted)
         assert clock.step() == 0.0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_is_done_to_the_clock_what_was_told_adds_up(seed):
+    """Any steps, slews and sleeps: the corrections together are what was done to it, but for what is too small yet."""
+    draw = random.Random(seed)
+    wall, steady, done, told = draw.uniform(0, 2e9), draw.uniform(0, 1e6), 0.0, 0.0
+    clock = WallClock(lambda: wall, lambda: steady)
+    for _ in range(60):
+        passed, by = (
+            draw.choice([0.0, 0.5, 3600.0, 1e6]),
+            draw.choice([0.0, 0.0, 1e-3, -0.3, 1.9, 60.0, -7200.0, 1.7e9]),
+        )
+        wall, steady, done = wall + passed + by, steady + passed, done + by
+        told += clock.step()
+        assert abs(done - told) < LEAST_S + 1e-3
 
 
 @pytest.mark.parametrize("by_s", [1.7e9, -3600.0])

@@ -3,13 +3,14 @@
 import contextlib
 import json
 import os
+import signal
 import socket
 import threading
 
 import pytest
 import stand_ins
 from broker import Broker, Listener
-from serving import Serving, children, wait_for
+from serving import Serving, alive, children, wait_for
 
 SECRETS = ["Geheim71", "Geheim72", "Geheim73", "Geheim74", "Geheim75", "Geheim/7 6"]
 ADDRESSES = [
@@ -143,6 +144,37 @@ def test_no_secret_is_told_anywhere(tmp_path, tiny_bundle):
         stop.set()
         listener.close()
         broker.kill()
+        camera.listener.close()
+
+
+def test_no_secret_is_in_what_a_crash_leaves_behind(tmp_path, tiny_bundle):
+    """Capture processes that die of a fault, then the runner itself: its log, with the stacks of all threads."""
+    camera = Camera()
+    cameras, passwords, state = tmp_path / "cameras.txt", tmp_path / "credentials", tmp_path / "state"
+    cameras.write_text("".join(text.format(camera.port) + "\n" for text in ADDRESSES))
+    passwords.write_text("cam6 admin:Geheim/7 6\n")
+    for path in (cameras, passwords):
+        path.chmod(0o600)
+    state.mkdir()
+    env = {"PYTHONFAULTHANDLER": "1", "JETMASK_STATE": str(state), "JETMASK_CREDENTIALS": str(passwords)}
+    try:
+        with Serving(tiny_bundle, str(cameras), options=["--tradeoff", "off"], env=env) as made:
+            struck = wait_for(lambda: [one for one in children(made.process.pid) if alive(one)], "a capture process")
+            for one in struck:
+                with contextlib.suppress(OSError):
+                    os.kill(one, signal.SIGSEGV)
+            wait_for(lambda: all(one["restarts"] for one in made.state()["cameras"]), "each was tried again", 120)
+            told = found_in(made.get("/api/state")[2], "state") + found_in(made.get("/metrics")[2], "metrics")
+            code, _ = made.end(signal.SIGABRT)
+            log = made.log()
+        assert code == -signal.SIGABRT and "Fatal Python error" in log and "lost" in log
+        told += found_in(log, "log")
+        for folder, _, names in os.walk(str(state)):
+            for name in names:
+                with open(os.path.join(folder, name), "rb") as file:
+                    told += found_in(file.read(), name)
+        assert told == []
+    finally:
         camera.listener.close()
 
 

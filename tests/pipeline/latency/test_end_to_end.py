@@ -46,3 +46,14 @@ def test_the_figure_is_the_measured_one():
     with open(ROOT / "benchmarks" / "results" / "frame_cost.csv") as file:
         rows = [r for r in csv.DictReader(file) if r["python"].startswith("3.6") and r["stage"].startswith("whole")]
     assert pytest.approx(float(rows[-1]["new_us"]) / 1e3, abs=0.01) == end_to_end.BESIDE_MS
+
+
+def test_the_docs_say_what_the_prediction_says():
+    found = end_to_end.end_to_end(engine(8.018, 6.519, 9.862))  # s at 640x384, the slowest of the shipped ones
+    text = " ".join((ROOT / "docs" / "sources.md").read_text(encoding="utf-8").split())
+    counts = found.cameras
+    assert (
+        f"about {found.fps:.0f} frames/s of all cameras together ({found.low_fps:.0f} to {found.high_fps:.0f})" in text
+    )
+    assert f"{counts[30]} camera at 30 frames/s, {counts[15]} at 15, {counts[10]} at 10 or {counts[5]} at 5" in text
+    assert f"{end_to_end.BESIDE_MS} ms a frame" in text and found.limit == "CPU"
