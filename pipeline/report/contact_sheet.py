@@ -12,6 +12,12 @@ from jetson import files
 from jetson.bundle.classes import MASK_CLASSES, Classes
 
 
+def numbered(classes: Classes) -> list[str]:
+    """What stands before each class's name and score: nothing, or its number where several have the same colour."""
+    alike = len(set(classes.colours())) < len(classes.names)
+    return [f"{number} " if alike else "" for number in range(1, len(classes.names) + 1)]
+
+
 def contact_sheet(
     folder: str | os.PathLike,
     pictures: Iterable[tuple[np.ndarray, Any, str]],
@@ -28,7 +34,7 @@ def contact_sheet(
     """
     folder = Path(folder)
     (folder / "detections").mkdir(parents=True, exist_ok=True)
-    names, colours = classes.words(), classes.colours()
+    names, colours, marks = classes.words(), classes.colours(), numbered(classes)
     out = []
     for number, (frame, faces, caption) in enumerate(pictures):
         scale = side / max(frame.shape[:2])
@@ -43,7 +49,7 @@ def contact_sheet(
             counts[int(label)] += 1
             x0, y0, x1, y1 = (round(float(v) * scale) for v in box)
             cv2.rectangle(image, (x0, y0), (x1, y1), colours[int(label)], 2, cv2.LINE_AA)
-            text = f"{float(confidence):.2f}"
+            text = f"{marks[int(label)]}{float(confidence):.2f}"
             (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.38, 1)
             if x1 - x0 >= width:  # on a face smaller than its number, the number would hide the face
                 cv2.rectangle(image, (x0, y0), (x0 + width + 3, y0 + height + 4), colours[int(label)], -1)

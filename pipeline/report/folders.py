@@ -175,7 +175,7 @@ def _judged(folder: Path, model: Path, config: dict[str, Any], data: str | None)
         "accuracy": _accuracy(judge.truths, judged.faces, classes),
         "confusion": {
             "note": f"Boxes that score {threshold:g} or more, each by its best class, and labelled ones.",
-            "names": list(classes.names),
+            "names": list(classes.words()),
             "counts": error_analysis.confusion(judge.truths, judged.faces, threshold, len(classes.names)),
         },
         "detections": _pictures(folder, judge.truths, judged.faces, classes, threshold),

@@ -29,6 +29,7 @@ from pipeline.pages.render import (
 )
 from pipeline.report import accuracy, layers, plots, studies
 from pipeline.report import device as report_device
+from pipeline.report.contact_sheet import numbered
 from pipeline.report.rows import table_rows
 
 
@@ -302,8 +303,11 @@ def _detections(data: dict, folder: Path) -> Markup:
         return NOTHING
     names = (data.get("classes") or {}) or dict(zip(*MASK_CLASSES, strict=True))
     colours = class_list.make(list(names), names)
-    shown = [(render.css_colour(colour), word) for colour, word in zip(colours.colours(), colours.words(), strict=True)]
-    note = "The number at a box is its score; white: labelled and not found."
+    marks = numbered(colours)
+    words = [mark + word for mark, word in zip(marks, colours.words(), strict=True)]
+    shown = list(zip(map(render.css_colour, colours.colours()), words, strict=True))
+    at_box = "At a box: the number of its class, and its score" if any(marks) else "The number at a box is its score"
+    note = f"{at_box}; white: labelled and not found."
     out = [legend(shown), paragraph(note, "quiet")]
     for group, pictures in groups.items():
         out += [heading(group) if group else NOTHING, sheet(pictures, beside=bool(group))]

@@ -253,9 +253,9 @@ def intervals(rows: Sequence[tuple[str, float, float | None, float | None]], x_l
     def draw(figure: Any) -> None:
         axes = figure.subplots()
         for line, (_, value, low, high) in enumerate(rows):
-            axes.barh(line, value, height=0.6, color=SERIES[0], alpha=0.85)
+            axes.barh(line, value, height=0.6, color=SERIES[0], alpha=0.5)
             if low is not None and high is not None:
-                axes.plot([low, high], [line, line], color=QUIET, linewidth=1.6)
+                axes.plot([low, high], [line, line], color=QUIET, linewidth=1.6, marker="|", markersize=6)
             end = max(value, high or value)
             axes.text(end + 1.2, line, f"{value:.1f}", va="center", fontsize=7, color=QUIET)
         axes.set_yticks(range(len(rows)), [label(row[0]) for row in rows], fontsize=7.5)

@@ -15,11 +15,12 @@ import pytest
 from refusals import refused
 
 from benchmarks.networks import build
+from jetson.bundle import classes as class_list
 from jetson.errors import BadInput
 from jetson.inference.detector import Faces
 from pipeline.latency import cli as predict
 from pipeline.report import cli as report
-from pipeline.report.contact_sheet import contact_sheet
+from pipeline.report.contact_sheet import contact_sheet, numbered
 
 
 def variant(name, ap, ms, **more):
@@ -446,3 +447,8 @@ def test_the_ap_that_a_device_measured_is_whole_in_the_table(tmp_path):
         "",
     ]
     assert second["map50"] == "" and second["p50_ms"] == "22.0"
+
+
+def test_classes_of_one_colour_have_numbers_at_their_boxes_and_in_the_legend(tmp_path):
+    own = class_list.make(["helmet", "vest", "bare"], {"bare": "alert"})
+    assert numbered(own) == ["1 ", "2 ", "3 "] and numbered(class_list.MASK_CLASSES) == ["", "", ""]
