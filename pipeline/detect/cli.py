@@ -11,7 +11,7 @@ from jetson.bundle.manifest import RUNTIMES
 from jetson.engine import available
 from jetson.errors import BadInput, UsageError
 from pipeline.cluster import Cluster
-from pipeline.detect import detect, inputs, results
+from pipeline.detect import detect, inputs, processes, results
 from pipeline.detect.worker import Settings
 from pipeline.evaluation.evaluate import most_accurate, require_engine
 from pipeline.paths import SHIPPED
@@ -47,6 +47,8 @@ def command(args: argparse.Namespace) -> int:
         raise UsageError(f"--score {args.score:g} is not a score", None, "a number between 0 and 1")
     if args.jobs is not None and args.jobs < 1:
         raise UsageError(f"--jobs {args.jobs} is not a number of processes", None, "1 or more")
+    if args.jobs != 1 and not args.ray:
+        processes.prepare()
     contents = manifest.load(args.bundle)
     if args.variant is None:
         variant, runtime = most_accurate(contents, args.runtime)
@@ -79,7 +81,7 @@ def command(args: argparse.Namespace) -> int:
     said = f"{len(items)} files, {variant.name} on {runtime}"
     print(said + (f", {jobs} processes" if cluster is None else f", Ray at {args.ray}"), file=sys.stderr)
     try:
-        summary = detect.run(items, settings, jobs, cluster, detect.progress, args.save_json, fresh=True)
+        summary = detect.run(items, settings, jobs, cluster, detect.progress, args.save_json)
     finally:
         if cluster is not None:
             cluster.close()

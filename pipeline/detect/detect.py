@@ -2,20 +2,18 @@
 
 import os
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 from jetson import files
 from jetson.bundle import manifest
 from pipeline.cluster import Cluster
-from pipeline.detect import results
+from pipeline.detect import processes, results
 from pipeline.detect.inputs import Item
 from pipeline.detect.worker import Each, Settings, Worker, start, work
 
@@ -46,20 +44,19 @@ def run(
     cluster: Cluster | None = None,
     say: Callable[[str], None] = lambda text: None,
     coco: bool = False,
-    fresh: bool = False,
 ) -> Summary:
     """Detect on `items` into the folder `settings.out`, which is made.
 
     jobs: processes, each with a detector of its own. cluster: whose workers do it instead. What the folder has of an
-    earlier run with the same settings is kept and not done again. fresh: this process has run neither an engine nor
-    OpenCV yet, so that it can be forked. BadInput where the folder has the results of other settings.
+    earlier run with the same settings is kept and not done again. BadInput where the folder has the results of other
+    settings.
     """
     os.makedirs(settings.out, exist_ok=True)
     with files.lock(os.path.join(settings.out, "detect.lock"), wait=False):
         log = results.Log(settings.out, _depends_on(settings))
         results.sweep(settings.out)
         try:
-            return _run(items, settings, jobs, cluster, say, coco, fresh, log)
+            return _run(items, settings, jobs, cluster, say, coco, log)
         finally:
             log.close()
 
@@ -71,7 +68,6 @@ def _run(
     cluster: Cluster | None,
     say: Callable[[str], None],
     coco: bool,
-    fresh: bool,
     log: results.Log,
 ) -> Summary:
     left = [item for item in items if item.name not in log.done]
@@ -80,7 +76,7 @@ def _run(
     elif jobs < 2 or len(left) < ALONE and not any(item.video for item in left[1:]):
         source = _here(left, settings)
     else:
-        source = _processes(left, settings, min(jobs, len(left)), fresh)
+        source = _processes(left, settings, min(jobs, len(left)))
     started, told = time.monotonic(), 0.0
     done = 0
     for lines in source:
@@ -168,11 +164,9 @@ def _chunks(items: Sequence[Item], jobs: int) -> list[list[Item]]:
     return videos + [photos[at : at + size] for at in range(0, len(photos), size)]
 
 
-def _processes(items: Sequence[Item], settings: Settings, jobs: int, fresh: bool) -> Iterator[list[dict[str, Any]]]:
+def _processes(items: Sequence[Item], settings: Settings, jobs: int) -> Iterator[list[dict[str, Any]]]:
     """The lines of each item as they come. A process that dies (of memory, say) loses only the item that killed it."""
-    # A forked child has all imported, which takes as long as thirty photographs. But it would inherit threads of OpenCV
-    # and of the engine in any state: only where there are none, and no thread of an earlier pool.
-    method = "fork" if fresh and sys.platform == "linux" and threading.active_count() == 1 else "spawn"
+    processes.prepare()
     waiting = _chunks(items, jobs)
     suspects: list[Item] = []
     while waiting or suspects:
@@ -180,8 +174,7 @@ def _processes(items: Sequence[Item], settings: Settings, jobs: int, fresh: bool
         alone = bool(suspects)
         queue = [[item] for item in suspects] if alone else waiting
         running: dict[Future[list[list[dict[str, Any]]]], list[Item]] = {}
-        pool = ProcessPoolExecutor(1 if alone else jobs, get_context(method), initializer=start, initargs=(settings,))
-        method = "spawn"
+        pool = ProcessPoolExecutor(1 if alone else jobs, processes.context(), initializer=start, initargs=(settings,))
         try:
             while queue or running:
                 while queue and len(running) < (1 if alone else 2 * jobs):

@@ -9,11 +9,10 @@ import cv2
 import numpy as np
 
 from jetson.bundle import manifest
-from jetson.capture.child import die_with_parent
 from jetson.inference.detector import Detector, Faces, open_detector
 from jetson.web import picture
 from pipeline.data import imagefile
-from pipeline.detect import drawing, results
+from pipeline.detect import drawing, processes, results
 from pipeline.detect.inputs import Item
 
 
@@ -168,7 +167,7 @@ def start(settings: Settings) -> None:
     """Begin as a process of a pool: Ctrl-C is the parent's to answer, and whoever kills it kills this too."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent()
+    processes.end_with_parent()
     cv2.setNumThreads(1)
     _worker = Worker(settings)
 

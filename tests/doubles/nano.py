@@ -17,7 +17,7 @@ from jetson.install.store import Store
 TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DOUBLES = os.path.join(TESTS, "doubles")
 PYTHON = os.environ.get("JETMASK_PYTHON36") or sys.executable
-SOURCE = "synthetic://?fps=2"
+SOURCE = "synthetic://?size=160x120&fps=2"
 RELEASE = "# R32 (release), REVISION: 7.1, GCID: 29689809, BOARD: t210ref, EABI: aarch64\n"
 MEMINFO = "MemTotal: 4059316 kB\nMemFree: 2000000 kB\nMemAvailable: 2800000 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\n"
 

@@ -50,7 +50,7 @@ class Device:
             "--python",
             DEVICE_PYTHON,
             "--source",
-            "synthetic://",
+            "synthetic://?size=160x120&fps=2",
             "--port",
             str(self.port),
             "--watch",

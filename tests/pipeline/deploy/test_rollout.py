@@ -49,7 +49,7 @@ class Devices:
                 "service": "process",
                 "use-python": True,
                 "python": test_deploy.DEVICE_PYTHON,
-                "source": "synthetic://?fps=1",
+                "source": "synthetic://?size=160x120&fps=1",
                 "serve-args": QUIET,
                 "watch": 0.5,
                 "start": 90,

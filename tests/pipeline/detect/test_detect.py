@@ -1,5 +1,6 @@
 """`jetmask detect` from outside, on squares that the tiny bundle's net finds, and its parts."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from refusals import failed
+from serving import wait_for
 
 from jetson.bundle import manifest
 from jetson.errors import BadInput
@@ -34,6 +36,16 @@ def run(root, bundle, *arguments):
 
 def lines_of(out):
     return list(results.read_lines(os.path.join(str(out), "detections.jsonl")))
+
+
+def with_environment(text):
+    """The processes that were started with this in their environment."""
+    found = []
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:
+            if text.encode() in file.read():
+                found.append(int(name))
+    return found
 
 
 @pytest.fixture
@@ -88,12 +100,19 @@ def test_what_was_killed_goes_on_and_ends_with_the_same(root, tiny_bundle, tmp_p
     for number in range(60):
         cv2.imwrite(str(top / f"{number:02d}.jpg"), draw((416, 256), SQUARES, number))
     out = tmp_path / "out"
-    process = subprocess.Popen(command(tiny_bundle, top, "--out", out), cwd=root, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(tiny_bundle, top, "--out", out),
+        cwd=root,
+        stderr=subprocess.DEVNULL,
+        env=dict(os.environ, JETMASK_TEST=str(tmp_path)),
+    )
     stop = time.monotonic() + 60
     while time.monotonic() < stop and not ((out / "detections.jsonl").exists() and lines_of(out)):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    mark = f"JETMASK_TEST={tmp_path}"
+    wait_for(lambda: not with_environment(mark) or None, "the pool's processes and their server to end")
     with open(out / "detections.jsonl", "a") as file:
         file.write('{"file": "59.jpg", "wid')  # what a power cut may leave
     half = [out / "pictures" / "59.jpg.4711.part", out / "videos" / "deep" / "a.mp4.4711.part.mp4"]
