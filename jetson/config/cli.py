@@ -85,7 +85,7 @@ def _check(path: str, as_json: bool) -> int:
     print(table(["camera", "source", "size", "frames/s", "lines", "zones"], rows))
     for text in notes:
         print("warning: " + text, file=sys.stderr)
-    print(f"{path} is right: {len(found.cameras)} cameras")
+    print(f"{path} is right: {len(found.cameras)} camera{'s' if len(found.cameras) != 1 else ''}")
     return 0
 
 

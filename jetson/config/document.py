@@ -119,8 +119,9 @@ class _Yaml(_Reader):
             raise self.bad("nested too deeply", 1, f"at most {MOST_DEPTH} mappings or lists deep") from None
         except self._yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
+            line = mark.line + 1 if mark else text.count("\n", 0, getattr(error, "position", None) or 0) + 1
             said = getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__
-            raise self.bad(f"not YAML: {said}", mark.line + 1 if mark else 1) from error
+            raise self.bad(f"not YAML: {said}", line) from error
         except (ValueError, OverflowError) as error:  # an escape that is no character
             raise self.bad(f"not YAML: {error}", 1) from error
         return None if node is None else self._value(node, ())

@@ -57,6 +57,8 @@ _SYNONYMS = {
     "web": "page",
     "ui": "page",
 }
+# Keys that stand at the top of its file and of none of ours.
+_FRIGATE = ("detectors", "go2rtc", "ffmpeg", "record", "snapshots", "birdseye", "objects", "camera_groups", "motion")
 
 
 def load() -> Dict[str, Any]:
@@ -86,12 +88,16 @@ class _Check:
 
     def value(self, value: Any, rule: Dict[str, Any], keys: Path) -> None:
         rule = self._whole(rule)
-        name = str(keys[-1]) if keys else "the file"
+        name = _name(keys)
         if "type" in rule and not _is_a(value, rule["type"]):
             types = [each for each in [rule["type"]] if isinstance(each, str)] or list(rule["type"])
             wanted = " or ".join(_TYPES[each][1] for each in types if each != "null")
             said = f"{name} has no value" if value is None else f"{name} is not {wanted}: {_shown(value)}"
-            raise self._bad(said if keys or value is not None else "the file is empty", keys, rule)
+            plain = types if set(types) <= {"number", "integer", "boolean", "null"} else []
+            meant = f"{wanted}: {rule['description']}" if plain and "description" in rule else rule.get("description")
+            remedy = "a blank after the colon" if _glued(value) else None
+            said = said if keys or value is not None else "the file is empty"
+            raise self._bad(said, keys, {"description": meant or wanted}, remedy)
         if "enum" in rule and not any(_same(value, each) for each in rule["enum"]):
             near = hints.nearest(str(value), [str(each) for each in rule["enum"]], most=1)
             raise BadInput(
@@ -145,6 +151,14 @@ class _Check:
             raise self._bad(f"{name} is empty", keys, rule)
         if len(value) > rule.get("maxProperties", len(value)):
             raise self._bad(f"too many {name}: {len(value)}", keys, {"description": f"at most {rule['maxProperties']}"})
+        foreign = [key for key in value if not keys and key in _FRIGATE]
+        if foreign:
+            raise BadInput(
+                f"{foreign[0]} is a key of a Frigate configuration",
+                self._document.where((foreign[0],)),
+                "a configuration of jetmask",
+                "docs/from-frigate.md says what is what; jetmask config new writes one to begin with",
+            )
         for key, each in value.items():
             inner = keys + (key,)
             if "propertyNames" in rule:
@@ -168,6 +182,22 @@ class _Check:
                 raise BadInput(
                     f"{key} is missing" + (f" in {name}" if keys else ""), self._document.where(keys), f"{key}: {what}"
                 )
+
+
+def _name(keys: Path) -> str:
+    """How a value is called: its key, with its place where it is one of a list.
+
+    >>> _name(("cameras", "door", "roi", 2)), _name(())
+    ('roi[2]', 'the file')
+    """
+    places = [number for number in keys if isinstance(number, int)]
+    words = [key for key in keys if not isinstance(key, int)]
+    return str(words[-1]) + "".join(f"[{number}]" for number in places) if words else "the file"
+
+
+def _glued(value: Any) -> bool:
+    """`key:value`, which YAML takes for one text."""
+    return isinstance(value, str) and re.match(r"[a-z_]+:[^ ]", value) is not None
 
 
 def _is_a(value: Any, types: Any) -> bool:

@@ -123,17 +123,20 @@ import sys
 from jetson.events.store import Store
 store = Store(sys.argv[1], days=36500).start()
 while True:
-    for _ in range(7):
+    for _ in range(int(sys.argv[2])):
         number = store.add({"at": "2026-12-01T00:00:00.000Z", "kind": "enter", "label": "a", "camera": "0"})
     if store.flush():
         print(number, flush=True)
 """
 
 
-def killed_after(path, seconds):
+def killed_after(path, seconds, at_once):
     """The last number that a writer said to be kept, before it was killed."""
     process = subprocess.Popen(
-        [sys.executable, "-c", WRITER, path], cwd=ROOT, env=dict(os.environ, PYTHONPATH=ROOT), stdout=subprocess.PIPE
+        [sys.executable, "-c", WRITER, path, str(at_once)],
+        cwd=ROOT,
+        env=dict(os.environ, PYTHONPATH=ROOT),
+        stdout=subprocess.PIPE,
     )
     first = process.stdout.readline()
     time.sleep(seconds)
@@ -142,23 +145,39 @@ def killed_after(path, seconds):
     return int((first + rest).split(b"\n")[-2])
 
 
-def check_killed(path, times):
+def check_killed(path, times, at_once):
+    """Kill a writer so often, each time at another moment; how many events the file has then, all in their order."""
+    kept = 0
     for number in range(times):
-        kept = killed_after(path, 0.02 * (number % 7))
-        made = Store(path, days=36500)
-        found = [e["number"] for e in made.find(Query(most=10**6))]
-        assert found == list(range(len(found), 0, -1)) and len(found) >= kept and not made.damaged
-        assert sum(row["persons"]["a"] for row in made.hours(0, 4e9)) == len(found)
-        made.close()
+        kept = max(kept, killed_after(path, 0.02 * (number % 7), at_once))
+    made = Store(path, days=36500)
+    numbers = [e["number"] for e in made.find(Query(most=10**6))]
+    assert numbers == list(range(len(numbers), 0, -1)) and len(numbers) >= kept and not made.damaged
+    assert sum(row["persons"]["a"] for row in made.hours(0, 4e9)) == len(numbers)
+    made.close()
+    return len(numbers)
 
 
 def test_nothing_acknowledged_is_lost_by_a_kill(path):
-    check_killed(path, 3)
+    check_killed(path, 3, 7)
 
 
 @pytest.mark.full
-def test_nothing_acknowledged_is_lost_by_forty_kills(path):
-    check_killed(path, 40)
+def test_of_fifty_thousand_events_none_is_lost_by_forty_kills_and_a_full_disk(path):
+    # Each of the forty keeps 1,300 at least before it is killed: what it says first, it says after a whole batch.
+    count = check_killed(path, 40, 1300)
+    assert count >= 50000
+    # Retention on the same file: the size is held, the newest stay, none is missing between them.
+    made = Store(path, days=36500, megabytes=5.0)
+    made.tidy(NOW)
+    left = [e["number"] for e in made.find(Query(most=10**6))]
+    assert left == list(range(count, count - len(left), -1)) and 1000 < len(left) < count
+    made.close()
+    assert os.path.getsize(path) < 6e6
+    # And a disk that is full, on what is left.
+    flushed, error, waiting, dropped, ended, kept, after = on_a_full_disk(path)
+    assert not flushed and error and waiting > 0
+    assert ended and after == "" and dropped > 0 and kept + dropped == 71 + len(left)
 
 
 FULL_DISK = """
@@ -177,12 +196,13 @@ for _ in range(30): store.add(event)
 dropped = store.dropped
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 ended = store.flush(10)
-print(json.dumps([flushed, error, waiting, dropped, ended, len(store.find(module.Query(most=1000))), store.error]))
+print(json.dumps([flushed, error, waiting, dropped, ended, len(store.find(module.Query(most=10**6))), store.error]))
 store.close()
 """
 
 
-def test_a_full_disk_loses_nothing_up_to_the_bound_and_counts_what_is_over(path):
+def on_a_full_disk(path):
+    """What FULL_DISK prints."""
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, path],
         cwd=ROOT,
@@ -191,7 +211,11 @@ def test_a_full_disk_loses_nothing_up_to_the_bound_and_counts_what_is_over(path)
         stderr=subprocess.PIPE,
     )
     assert done.returncode == 0, done.stderr.decode()
-    flushed, error, waiting, dropped, ended, kept, after = json.loads(done.stdout.decode())
+    return json.loads(done.stdout.decode())
+
+
+def test_a_full_disk_loses_nothing_up_to_the_bound_and_counts_what_is_over(path):
+    flushed, error, waiting, dropped, ended, kept, after = on_a_full_disk(path)
     assert not flushed and error and waiting > 0
     assert ended and after == "" and dropped > 0 and kept + dropped == 71
 
