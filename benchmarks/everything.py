@@ -49,6 +49,9 @@ def clear(*_):
 signal.signal(signal.SIGUSR1, clear)
 sys.exit(cli.main(sys.argv[1:], "jetson", verbs.VERBS))
 """
+RATE: tuple[str, float | None] = ("frames/s, as fast as it goes", None)
+LATENCY: tuple[str, float | None] = ("p99 ms at 20 frames/s", 20.0)
+CASES = {"rate": (RATE,), "latency": (LATENCY,), "both": (RATE, LATENCY)}
 SCHEDULERS = {os.SCHED_OTHER: "normal", os.SCHED_RR: "real-time", os.SCHED_FIFO: "real-time"}
 FIELDS = ("case", "off", "on", "ratio", "ratio_min", "ratio_max", "control", "control_min", "control_max")
 MORE = ("rounds", "seconds", "variant", "commit", "date", "machine", "scheduler", "load")
@@ -176,6 +179,7 @@ def main() -> int:
     parser.add_argument("--variant", default="s-640x384-fp32")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--only", choices=tuple(CASES), default="both")
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
@@ -183,7 +187,7 @@ def main() -> int:
         clip, broker = os.path.join(folder, "clip.avi"), Broker(folder)
         draw(clip)
         try:
-            for case, fps in (("frames/s, as fast as it goes", None), ("p99 ms at 20 frames/s", 20.0)):
+            for case, fps in CASES[args.only]:
                 found = []
                 for number in range(args.rounds):
                     words = (args.bundle, clip, args.variant, fps, args.seconds)
@@ -214,6 +218,9 @@ def main() -> int:
                 )
         finally:
             broker.close()
+    if args.write and OUT.exists():  # rows of what was not measured now stay
+        with open(OUT, newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["case"] not in [new["case"] for new in rows]] + rows
     handle = io.StringIO()
     writer = csv.DictWriter(handle, (*FIELDS, *MORE), lineterminator="\n")
     writer.writeheader()
