@@ -30,6 +30,10 @@ VERBS_OF_OTHERS = {
     "profile": "bench",
     "trtexec": "build",
     "convert": "export",
+    "fit": "train",
+    "compile": "train",
+    "finetune": "train",
+    "summary": "predict",
     "quantize": "build",
     "quantise": "build",
     "tune": "sweep",
@@ -64,16 +68,33 @@ class _Parser(argparse.ArgumentParser):
                 names += [name for word in chosen for name in action.choices[word]._option_names(args)]
         return names
 
+    def _near(self, option: str, names: List[str]) -> str:
+        """ " (did you mean …?)" of an option that there is not; "" where nothing is near."""
+        near = hints.question(hints.option(option, names, self.meanings))
+        alone = [str(action.metavar or action.dest) for action in self._actions if not action.option_strings]
+        if near is None and option in hints.OF_WORDS and alone:
+            near = f"{alone[0]} stands without an option"
+        return f" ({near})" if near else ""
+
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         # argparse first asks for what is required, even when it stands there, misspelt.
         names = self._option_names(args)
+        before = ""
         for word in args:
             if word == "--":
                 break
-            option = word.split("=")[0]
-            if option.startswith("--") and not any(name.startswith(option) for name in names):
-                near = hints.question(hints.option(option, names, self.meanings))
-                self.error(f"unknown option {option}" + (f" ({near})" if near else ""))
+            option, is_set, value = word.partition("=")
+            if option.startswith("--") and not hints.is_one(option, names, self.meanings):
+                self.error(f"unknown option {option}" + self._near(option, names))
+            if is_set and not option.startswith("-") and not before.startswith("-") and not os.path.exists(word):
+                given = f"--{option}"
+                if given in names:
+                    self.error(f"{word}: options are written {given} {value}")
+                known = given in self.meanings or given in hints.OPTIONS or given in hints.OF_WORDS
+                near = self._near(given, names)
+                if known and near:
+                    self.error(f"unknown option {option}={near}")
+            before = word
         found, rest = self.parse_known_args(args, namespace)
         if rest:
             told = f"; {self.meanings['']}" if "" in self.meanings and not rest[0].startswith("-") else ""

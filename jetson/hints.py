@@ -18,6 +18,7 @@ OPTIONS: Dict[str, List[str]] = {
     "--maxshapes": ["--input-wh"],
     "--size": ["--input-wh", "--sizes"],
     "--weights": ["--model", "--bundle", "--variant"],
+    "--model": ["--bundle", "--variant"],
     "--onnx": ["--model", "MODEL"],
     "--saveengine": ["--out"],
     "--loadengine": ["--bundle"],
@@ -36,8 +37,8 @@ OPTIONS: Dict[str, List[str]] = {
     "--best": ["--precision fp16"],
     "--notf32": ["--precision fp32"],
     "--calib": ["--calibration"],
-    "--mempoolsize": ["--workspace"],
-    "--workspace": ["--workspace-mib"],
+    "--mempoolsize": ["--workspace-mb", "--workspace-mib"],
+    "--workspace": ["--workspace-mb", "--workspace-mib"],
     "--usedlacore": ["--target"],
     "--device": ["--target", "--runtime"],
     "--backend": ["--runtime"],
@@ -45,6 +46,16 @@ OPTIONS: Dict[str, List[str]] = {
     "--conf-thres": ["--score"],
     "--threshold": ["--score"],
     "--iou-thres": ["--iou"],
+    "--iou": [],
+    "--opset": [],
+    "--format": [],
+    "--source": ["--source"],
+    "--save-conf": ["--save-txt"],
+    "--save": [],
+    "--show": [],
+    "--exist-ok": ["--restart"],
+    "--workers": ["--jobs", "--threads"],
+    "--nproc": ["--jobs"],
     "--yaml": ["--config"],
     "--cfg": ["--config"],
     "--hyp": ["--config"],
@@ -62,6 +73,9 @@ OPTIONS: Dict[str, List[str]] = {
     "--debug": ["-v"],
     "--silent": ["-q"],
 }
+
+# What a verb may take as a word without an option, and others as one.
+OF_WORDS = ("--source", "--input", "--onnx", "--model", "--data", "--path", "--images", "--weights", "--yaml", "--cfg")
 
 
 def _parts(word: str) -> List[str]:
@@ -136,6 +150,26 @@ def listed(names: Iterable[str], most: int = 8) -> str:
     return "one of {}, … ({} in all)".format(", ".join(names[:most]), len(names))
 
 
+def _known(word: str, names: Sequence[str]) -> List[str]:
+    """What OPTIONS says of a word, as far as the verb has it."""
+    return [ours for ours in OPTIONS[word.lower()] if ours.split()[0] in names or len(ours) == 2]
+
+
+def is_one(word: str, names: Sequence[str], meanings: Optional[Mapping[str, str]] = None) -> bool:
+    """Whether argparse may take this for one of `names`: it is one, or the beginning of one, but not of one that
+    means another thing.
+
+    >>> is_one("--conf", ["--config"]), is_one("--workspace", ["--workspace-mb"]), is_one("--vers", ["--version"])
+    (False, True, True)
+    """
+    if word in names:
+        return True
+    begins = [name for name in names if name.startswith(word)]
+    if meanings and word in meanings:
+        return False
+    return bool(begins) and (word.lower() not in OPTIONS or begins[0] in _known(word, names))
+
+
 def option(word: str, names: Sequence[str], meanings: Optional[Mapping[str, str]] = None) -> List[str]:
     """What an option that there is not may mean: one of `names`, or what `meanings` or OPTIONS say of it.
 
@@ -146,8 +180,7 @@ def option(word: str, names: Sequence[str], meanings: Optional[Mapping[str, str]
     """
     if meanings and word in meanings:
         return [meanings[word]]
-    for ours in OPTIONS.get(word.lower(), []):
-        if ours.split()[0] in names or ours.startswith("-") and len(ours) == 2:
-            return [ours]
+    if word.lower() in OPTIONS:  # nothing of like letters: `--iou` is not `--out`
+        return _known(word, names)[:1]
     plain = {name.lstrip("-"): name for name in names if name.startswith("--")}
     return [plain[name] for name in nearest(word.lstrip("-"), list(plain), most=2)]

@@ -258,7 +258,7 @@ class Capture:
         if self._want is not None and not self._listening:
             self._poll.register(self._pipe, select.POLLIN)
             self._listening = True
-        ready = {fd for fd, _ in self._poll.poll(200)}
+        ready = [fd for fd, _ in self._poll.poll(200)]
         if self._messages in ready:
             text = _read(self._messages)
             if not text:
@@ -279,7 +279,7 @@ class Capture:
     def _take(self) -> Optional[str]:
         """Read what the pipe holds, up to the end of a frame."""
         for _ in range(_READS):
-            want = cast(memoryview, self._want)  # the pipe is listened to only then
+            want: Any = self._want  # a memoryview: the pipe is listened to only then
             try:
                 count = os.readv(self._pipe, [want])
             except BlockingIOError:

@@ -17,7 +17,9 @@ _MAX_LOG = 10.0  # exp() of a wild box logit must not overflow; 4 * e^10 px is b
 def area(xyxy: np.ndarray) -> np.ndarray:
     """Areas (N,) of boxes (N, 4); 0 where a side is negative."""
     xyxy = np.asarray(xyxy).reshape(-1, 4)
-    return np.maximum(xyxy[:, 2] - xyxy[:, 0], 0) * np.maximum(xyxy[:, 3] - xyxy[:, 1], 0)
+    sides = xyxy[:, 2:] - xyxy[:, :2]
+    np.maximum(sides, 0, out=sides)
+    return np.multiply(sides[:, 0], sides[:, 1])
 
 
 def intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -20,12 +20,14 @@ IGNORE = "ignore"  # as a class: a region that neither rewards nor punishes a de
 MOST = 80  # classes
 
 _UNKNOWN_NUMBER = re.compile(r"(class|category) -?\d+$")  # a number that the source gives no name
+_OF_ANOTHER_WIDTH = re.compile("[\uff01-\uffef]+")  # Latin letters as wide as Chinese ones, kana of half the width
 _LATIN = re.compile(r"[a-z]+$")
 
 
 def normalised(name: str) -> str:
     """A name without case, and without spaces, `_` and `-` between its letters. What else it holds, stays."""
-    folded = unicodedata.normalize("NFC", name.strip().casefold()).replace("\u0307", "")  # the dot of a Turkish I
+    usual = _OF_ANOTHER_WIDTH.sub(lambda found: unicodedata.normalize("NFKC", found.group()), name)
+    folded = unicodedata.normalize("NFC", usual.strip().casefold()).replace("\u0307", "")  # the dot of a Turkish I
     joined = re.sub(r"[\s_]+", "", folded)
     return re.sub(r"(?<=\w)-+(?=\w)", "", joined)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jetson.errors import BadInput
-from pipeline.data import jsonfile, pictures
+from pipeline.data import attributes, jsonfile, pictures
 from pipeline.data.classes import IGNORE
 from pipeline.data.labels import Box, Collection, Finding, Labelled, outline, size_of
 from pipeline.data.source import Source
@@ -77,6 +77,8 @@ def read_file(path: Path, source: Source) -> Collection:
         if xywh is None:
             continue
         name = IGNORE if value.get("iscrowd") else names.get(category, f"category {category}")
+        kept = value.get("attributes")
+        name = attributes.named(name, kept.items()) if isinstance(kept, dict) else name
         images[key].boxes.append(Box(name, xywh, line, extra=_kept(value, _KEPT_OF_BOX)))
     licenses = _licenses(document, path, findings)
     declared = [name for key, name in names.items() if key not in above]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jetson.errors import BadInput
-from pipeline.data import pictures, xmlfile
+from pipeline.data import attributes, pictures, xmlfile
 from pipeline.data.labels import Box, Collection, Finding, Labelled, outline, size_of
 from pipeline.data.source import Source
 from pipeline.data.voc import around
@@ -83,7 +83,8 @@ def _box(shape: xmlfile.Element, path: Path, findings: list[Finding], name: str)
         kind, error = ("shape", False) if shape.tag in _OTHERS else ("box empty", True)
         findings.append(Finding(str(path), shape.line, kind, what, "it is left out", error))
         return None
-    return Box(name, xywh, shape.line)
+    kept = [(entry.attributes.get("name"), entry.text) for entry in shape.all("attribute")]
+    return Box(attributes.named(name, kept), xywh, shape.line)
 
 
 def _around(shape: xmlfile.Element) -> tuple[float, float, float, float] | None:

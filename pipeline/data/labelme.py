@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jetson.errors import BadInput
-from pipeline.data import jsonfile, pictures
+from pipeline.data import attributes, jsonfile, pictures
 from pipeline.data.labels import Box, Collection, Finding, Labelled, outline, size_of
 from pipeline.data.source import Source
 
@@ -54,7 +54,10 @@ def _labelled(path: Path, source: Source, findings: list[Finding]) -> Labelled:
             what = f"no usable points in a {kind} of {name!r}"
             findings.append(Finding(str(path), line, "box empty", what, "the box is left out", True))
             continue
-        boxes.append(Box(name, xywh, line))
+        kept = [
+            pair for key in ("flags", "attributes") if isinstance(shape.get(key), dict) for pair in shape[key].items()
+        ]
+        boxes.append(Box(attributes.named(name, kept), xywh, line))
     name = str(document.value("imagePath") or "")
     quiet: list[Finding] = []
     hit = source.pictures.find(name or path.stem + ".jpg", path, None, quiet)

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from jetson.errors import BadInput
-from pipeline.data import jsonfile, pictures
+from pipeline.data import attributes, jsonfile, pictures
 from pipeline.data.labels import Box, Collection, Finding, Labelled, outline, size_of
 from pipeline.data.source import Source
 
@@ -130,7 +130,9 @@ def _boxes(results: list[Any], task: _Task) -> list[Box]:
         if fractions is None:
             task.tell("box empty", f"no usable numbers in a region of {labels[0]!r}", "it is left out")
             continue
-        boxes.append(Box(str(labels[0]), fractions, task.line, normalised=True))
+        choices = region.get("choices")
+        kept = [("choice", choice) for choice in choices] if isinstance(choices, list) else []
+        boxes.append(Box(attributes.named(str(labels[0]), kept), fractions, task.line, normalised=True))
     return boxes
 
 

@@ -61,7 +61,12 @@ def _header(row: list[str], path: Path) -> tuple[dict[str, int], int, int]:
     columns = {}
     for key, names in _COLUMNS.items():
         at = [i for name in names for i, word in enumerate(words) if word == name]
-        if len(at) != 1 and not (key in ("name", "class") and at):
+        if key == "class" and len(at) > 1:
+            which = ", ".join(row[i].strip() for i in at)
+            raise BadInput(
+                f"several columns may be the class: {which}", f"{path}, line 1", "one of them; remove others"
+            )
+        if len(at) != 1 and not (key == "name" and at):
             what = "is missing" if not at else "appears twice"
             raise BadInput(f"the column {names[0]} {what} in {', '.join(row)[:120]}", f"{path}, line 1", _EXPECTED)
         columns[key] = at[0]

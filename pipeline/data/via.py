@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jetson.errors import BadInput
-from pipeline.data import jsonfile, pictures, textfile
+from pipeline.data import attributes, jsonfile, pictures, textfile
 from pipeline.data.labels import Box, Collection, Finding, Labelled, outline
 from pipeline.data.source import Source
 
@@ -123,8 +123,8 @@ def _via3(document: jsonfile.Document) -> tuple[list[_Image], dict[str, dict[str
             shape.update(all_points_x=xy[1::2], all_points_y=xy[2::2])
         keys = {"rect": ("x", "y", "width", "height"), "circle": ("cx", "cy", "r"), "ellipse": ("cx", "cy", "rx", "ry")}
         shape.update(zip(keys.get(shape["name"], ()), xy[1:], strict=False))
-        attributes = {names.get(k, k): v for k, v in _dict(value.get("av")).items()}
-        found[str(value.get("vid"))].regions.append((shape, attributes, None))
+        kept = {names.get(k, k): v for k, v in _dict(value.get("av")).items()}
+        found[str(value.get("vid"))].regions.append((shape, kept, None))
     return list(found.values()), options
 
 
@@ -148,7 +148,7 @@ def _csv(path: Path) -> tuple[list[_Image], dict[str, dict[str, str]]]:
 
 def _class_key(images: Sequence[_Image], path: Path) -> str | None:
     """The attribute that is the class: the only one, or the only one of a usual name."""
-    keys = list(dict.fromkeys(key for image in images for _, attributes, _ in image.regions for key in attributes))
+    keys = list(dict.fromkeys(key for image in images for _, kept, _ in image.regions for key in kept))
     if len(keys) < 2:
         return keys[0] if keys else None
     usual = [key for key in keys if key.casefold() in _CLASS_KEYS]
@@ -169,12 +169,12 @@ def _box(
     path: Path,
     findings: list[Finding],
 ) -> Box | None:
-    shape, attributes, line = region
+    shape, kept, line = region
 
     def refuse(kind: str, what: str, error: bool = True) -> None:
         findings.append(Finding(str(path), line, kind, what, "it is left out", error))
 
-    value = attributes.get(key) if key else None
+    value = kept.get(key) if key else None
     if isinstance(value, dict):  # a checkbox: {name: true}
         value = [name for name, on in value.items() if on is True or on == "true"]
         if len(value) > 1:
@@ -193,7 +193,8 @@ def _box(
     if xywh is None:
         refuse("box empty", f"no usable numbers in a {kind} of {name!r}")
         return None
-    return Box(name, xywh, line)
+    others = [(other, text) for other, text in kept.items() if other != key]
+    return Box(attributes.named(name, others), xywh, line)
 
 
 def _around(kind: str, shape: dict[str, Any]) -> tuple[float, float, float, float] | None:

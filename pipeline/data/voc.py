@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jetson.errors import BadInput
-from pipeline.data import pictures, xmlfile
+from pipeline.data import attributes, pictures, xmlfile
 from pipeline.data.labels import Box, Collection, Finding, Labelled, outline, size_of
 from pipeline.data.source import Source
 
@@ -47,7 +47,11 @@ def _labelled(path: Path, top: xmlfile.Element, source: Source, findings: list[F
     for entry in top.all("object"):
         xywh = _box(entry, path, findings)
         if xywh is not None:
-            boxes.append(Box(entry.value("name") or "", xywh, entry.line))
+            inner = entry.child("attributes")
+            kept = [(one.value("name"), one.value("value")) for one in inner.all("attribute")] if inner else []
+            names = [one.text.strip() for one in entry.all("name")] or [""]
+            label = attributes.named(names[0], kept) if len(set(names)) == 1 else " and ".join(names)
+            boxes.append(Box(label, xywh, entry.line))
     size = top.child("size")
     wh = None if size is None else size_of(size.value("width"), size.value("height"))
     return Labelled(hit.image, name, str(path), line, boxes, wh, {"orig_name": name}, hit.missing)

@@ -110,10 +110,19 @@ def _of_yaml(path: Path) -> Names | None:
     if not isinstance(top, yaml.MappingNode):
         return None
     found = {key.value: value for key, value in top.value if isinstance(key, yaml.ScalarNode)}
+    twice = [key for key, _ in top.value if isinstance(key, yaml.ScalarNode) and key.value == "names"]
+    if len(twice) > 1:
+        raise BadInput("names is there twice", _at(path, twice[1]), "one list of class names")
     names = found.get("names")
     if names is None or (isinstance(names, yaml.ScalarNode) and not names.value):
         return None
-    return Names(_names(names, path), _points(found.get("kpt_shape"), path), path)
+    known, count = _names(names, path), found.get("nc")
+    said = int(count.value) if isinstance(count, yaml.ScalarNode) and count.value.isdecimal() else len(known)
+    if isinstance(names, yaml.SequenceNode) and said != len(known):
+        # A name that was removed gives those behind it other numbers.
+        what = f"nc says {said} classes, and names lists {len(known)}"
+        raise BadInput(what, _at(path, names), "as many names as classes", "write all names, in their order")
+    return Names(known, _points(found.get("kpt_shape"), path), path)
 
 
 def _names(node: yaml.Node, path: Path) -> dict[int, str]:

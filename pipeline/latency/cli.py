@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from jetson.cli import add_meanings
 from jetson.errors import BadInput, UsageError
 from pipeline import targets
 from pipeline.graphs import shapes
@@ -123,6 +124,7 @@ def parse_wh(text: str | None) -> tuple[int, int] | None:
 def options(parser: argparse.ArgumentParser) -> None:
     parser.description = "Predict how long a network takes on a device, from its ONNX graph alone."
     parser.epilog = "example: jetmask predict model.onnx --target nano --precision fp16 --input-wh 416x256 --layers"
+    add_meanings(parser, dict.fromkeys(("--source", "--conf", "--save-txt", "--show"), "jetmask detect"))
     parser.add_argument("model", help="an ONNX file")
     parser.add_argument("--target", default="nano", help="device kind (default: %(default)s)")
     parser.add_argument(

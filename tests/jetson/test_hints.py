@@ -2,7 +2,7 @@
 
 import pytest
 
-from jetson import hints
+from jetson import cli, hints
 
 VARIANTS = ["m-416x256-fp32", "s-320x192-fp32", "s-416x256-fp16", "s-416x256-fp32", "sp-416x256-fp32"]
 TARGETS = ["nano", "tx2", "xavier-nx", "orin-nano", "this-machine"]
@@ -44,6 +44,10 @@ def test_what_others_say_comes_first_and_lists_stay_short():
         ("--imgsz", ["--data"], []),  # a verb without a size is not told of one
         ("--weights", ["--bundle", "--variant"], ["--bundle"]),
         ("--debug", [], ["-v"]),
+        ("--iou", ["--out"], []),
+        ("--opset", ["--verbose"], []),
+        ("--source", ["--score"], []),
+        ("--workers", ["--threads"], ["--threads"]),
         ("--epoch", ["--epochs", "--config"], ["--epochs"]),
         ("--wh", ["--input-wh"], ["--input-wh"]),
     ],
@@ -51,3 +55,24 @@ def test_what_others_say_comes_first_and_lists_stay_short():
 def test_options_of_others(word, names, found):
     assert hints.option(word, names) == found
     assert hints.option(word, names, {word: "own"}) == ["own"]
+
+
+@pytest.mark.parametrize(
+    "words, right",
+    [
+        (["--conf", "0.4"], "unknown option --conf"),  # not the beginning of --config
+        (["--onnx=a.onnx"], "PATH stands without an option"),
+        (["a", "out=b"], "options are written --out b"),
+        (["a", "imgsz=640"], "unknown option imgsz= (did you mean --input-wh?)"),
+        (["data=a.yaml"], "unknown option data= (PATH stands without an option)"),
+    ],
+)
+def test_words_as_others_write_them(words, right, capsys):
+    parser = cli._Parser(prog="p")
+    parser.add_argument("paths", nargs="+", metavar="PATH")
+    for name in ("--config", "--out", "--input-wh", "--set"):
+        parser.add_argument(name)
+    with pytest.raises(SystemExit):
+        parser.parse_args(words)
+    assert right in capsys.readouterr().err
+    assert parser.parse_args(["a", "--set", "out=1", "--in", "4x4"]).set == "out=1"
