@@ -58,6 +58,14 @@ BENCHMARKS = (
     ),
     Benchmark("events", "How long does a query of a million events take?", "--write", ("events.csv",), False),
     Benchmark(
+        "everything",
+        "What do events, MQTT, the page and drift cost the runner together?",
+        "--write",
+        ("everything.csv",),
+        True,
+        "mosquitto",
+    ),
+    Benchmark(
         "false_alarms",
         "How often is a mask found where there is none?",
         "--bundle jetson/models --data DATA",

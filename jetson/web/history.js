@@ -1,6 +1,6 @@
 // Stored events and persons by hour or day, of all cameras or one. Asks /api/v1/…; nothing is sent back.
 import { $, ask, make, shape } from "./dom.js";
-import { live } from "./state.js";
+import { classes, live } from "./state.js";
 
 const COLOURS = ["var(--mask)", "var(--bare)", "var(--wrong)", "var(--s2)", "var(--s5)", "var(--s3)", "var(--s1)"];
 const USUAL = ["with_mask", "without_mask", "mask_worn_incorrect"];
@@ -21,6 +21,13 @@ function fields(time) {
 function offer(select, values) {
   const known = [...select.options].map((option) => option.value);
   for (const value of values) if (value && !known.includes(value)) select.add(new Option(select.id === "of" ? value : readable(value), value));
+}
+
+// The share of persons in whom nothing is wrong, 0 to 1; null where nobody was.
+function share(persons) {
+  const all = Object.values(persons).reduce((sum, count) => sum + count, 0);
+  const right = Object.keys(persons).filter((label) => classes.roles[label] === "ok").reduce((sum, label) => sum + persons[label], 0);
+  return all ? right / all : null;
 }
 
 function chart(rows, per, since, until, W, H) {
@@ -50,6 +57,16 @@ function chart(rows, per, since, until, W, H) {
       base += value;
     });
   }
+  const shares = rows.filter((row) => share(row.persons) !== null).map((row) => {
+    const i = Math.floor(row.at / step) - first, x = (X(i) + X(i + 1)) / 2, part = share(row.persons);
+    const point = shape("circle", { class: "comply", cx: x, cy: 6 + (H - B - 6) * (1 - part), r: 2.5 });
+    point.append(shape("title", {}, `${when(row.at, per)}: ${Math.round(100 * part)} % as they should be`));
+    return { i, point, at: x + "," + point.getAttribute("cy") };
+  });
+  shares.forEach((one, k) => { // joined where nothing is missing between
+    if (k && shares[k - 1].i === one.i - 1) svg.append(shape("polyline", { class: "comply", points: shares[k - 1].at + " " + one.at }));
+  });
+  svg.append(...shares.map((one) => one.point));
   svg.append(shape("text", { x: L, y: H - 5 }, when(first * step, per)),
     shape("text", { x: W, y: H - 5, "text-anchor": "end" }, when((first + count - 1) * step, per)));
   return { svg, labels, total, everybody };
@@ -64,7 +81,10 @@ function draw(rows, per, since, until) {
     item.append(mark, ` ${readable(label)}: ${made.total(label)} (${Math.round(100 * made.total(label) / made.everybody)} %)`);
     return item;
   }));
-  $("said").textContent = made.everybody ? `${made.everybody} persons` : "Nobody was counted in this time.";
+  const sums = Object.fromEntries(made.labels.map((label) => [label, made.total(label)]));
+  const part = share(sums);
+  $("said").textContent = part === null ? "Nobody was counted in this time." :
+    `${made.everybody} persons, ${Math.round(100 * part)} % as they should be. Line: that share, 0 to 100 % of the height.`;
   offer($("label"), made.labels);
 }
 
@@ -72,7 +92,7 @@ function table(events, add) {
   const rows = events.map((event) => {
     const row = make("tr");
     row.append(cell(new Date(event.at).toLocaleString()), cell(event.kind), cell(event.camera === undefined || event.camera === null ? "" : String(event.camera)),
-      cell(event.label ? readable(event.label) : event.reason || ""), cell(event.zone || ""), cell(event.person === undefined || event.person === null ? "" : String(event.person)));
+      cell(event.label ? readable(event.label) : event.reason || ""), cell(event.zone || ""), cell(event.person === undefined || event.person === null ? "" : "#" + event.person));
     return row;
   });
   if (add) $("rows").append(...rows); else $("rows").replaceChildren(...rows);
@@ -84,8 +104,12 @@ function refresh() {
   const hours = new URLSearchParams({ since: since.toFixed(0), until: until.toFixed(0), per });
   if ($("of").value) hours.set("camera", $("of").value);
   $("csv").href = "api/v1/events.csv?" + fields(true);
+  $("json").href = "api/v1/events?count=10000&" + fields(true);
   before = null;
-  ask("api/v1/hours?" + hours).then((found) => draw(found.rows, per, since, until))
+  ask("api/v1/hours?" + hours).then((found) => {
+    const all = seconds > 366 * 86400; // from the first day that is kept
+    draw(found.rows, per, all ? (found.rows.length ? found.rows[0].at : until - 86400) : since, until);
+  })
     .then(older).catch((error) => { $("said").textContent = "No answer: " + error.message; });
 }
 

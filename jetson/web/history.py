@@ -19,6 +19,7 @@ from jetson.events.store import Query, Store
 from jetson.web.http import Request, Response
 
 MOST = 10000
+MOST_DAYS = 3660  # the longest that events are kept, and a little
 COLUMNS = ("number", "at", "kind", "camera", "label", "zone", "person", "reason")
 _WAITING = 16
 _NAMES = ("camera", "label", "zone", "kind")
@@ -79,8 +80,8 @@ class History:
         until = _time(query, "until") or time.time()
         since = _time(query, "since")
         since = until - 86400 if since is None else since
-        if not 0 <= until - since <= 400 * 86400:
-            raise ValueError("since must be before until, by 400 days at most")
+        if not 0 <= until - since <= MOST_DAYS * 86400:
+            raise ValueError(f"since must be before until, by {MOST_DAYS} days at most")
         per = query.get("per", "hour")
         if per not in ("hour", "day"):
             raise ValueError("per is hour or day")

@@ -110,6 +110,11 @@ def test_persons_by_hour_and_by_day_add_up(site):
     hours = json.loads(site(f"/api/v1/hours?{fields}")[2].decode())["rows"]
     days = json.loads(site(f"/api/v1/hours?{fields}&per=day")[2].decode())["rows"]
     total = [sum(sum(row["persons"].values()) for row in rows) for rows in (hours, days)]
+    # As far back as events may be kept: ten years.
+    whole = json.loads(
+        site(f"/api/v1/hours?since={START - 3600 * 86400}&until={START + 3 * 86400}&per=day")[2].decode()
+    )
+    assert whole["rows"] == days
     assert total == [60, 60] and [row["at"] for row in days] == [START, START + 86400, START + 2 * 86400]
     gate = json.loads(site(f"/api/v1/hours?{fields}&camera=gate&per=day")[2].decode())["rows"]
     assert sum(sum(row["persons"].values()) for row in gate) == 30
