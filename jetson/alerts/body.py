@@ -5,7 +5,7 @@ from typing import Any, Dict
 # In the order of docs/alerts.md.
 KEYS = (
     "id", "at", "rule", "when", "text", "test", "device", "camera", "zone", "label", "role", "person", "seconds",
-    "percent", "persons", "reason", "suppressed", "number", "picture", "clip",
+    "percent", "persons", "reason", "suppressed", "number", "picture",
 )  # fmt: skip
 
 

@@ -49,7 +49,7 @@ class Command(Receiver):
         """See Receiver."""
         found = shutil.which(self._arguments[0])  # of a path, whether it can be started
         if found is None:
-            raise BadInput(f"there is no such program: {self.place}", f"{where}.command", "an executable file")
+            raise BadInput(f"no such program: {self.place}", f"{where}.command", "an executable file")
         self._arguments[0] = found
 
     def send(self, message: Message) -> None:

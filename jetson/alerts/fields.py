@@ -157,7 +157,7 @@ class Fields:
         for key in self.data:
             if key not in self._asked:
                 raise BadInput(
-                    f"there is no such key: {key:.60}",
+                    f"unknown key {key:.60}",
                     self.at(f"{key:.60}"),
                     "one of " + ", ".join(sorted(self._asked)),
                     did_you_mean(key, self._asked),

@@ -11,7 +11,7 @@ Picture = Callable[[str], Optional[bytes]]  # the JPEG of a name, None where it 
 
 
 class Message(NamedTuple):
-    """One alert on its way: `body` as docs/alerts.md lists it, `picture`: a JPEG where one was asked for and is there."""
+    """One alert on its way: `body` as docs/alerts.md lists it; `picture`: a JPEG where one is asked for and kept."""
 
     body: Dict[str, Any]
     picture: Optional[bytes] = None
@@ -81,7 +81,7 @@ def _words(error: BaseException) -> str:
     if isinstance(error, socket.timeout):
         return "no answer in time"
     if isinstance(error, socket.gaierror):
-        return "there is no such host"
+        return "no such host"
     if isinstance(error, OSError) and error.strerror:
         return str(error.strerror)
     # What a library says may hold an address with a token in it.

@@ -11,7 +11,7 @@ The first word of the first form is a class, by its name (without_mask), by how 
 
 import re
 import time
-from typing import FrozenSet, List, NamedTuple, Optional, Tuple
+from typing import FrozenSet, List, NamedTuple, Optional, Set, Tuple
 
 from jetson.alerts.fields import did_you_mean, duration, in_units
 from jetson.errors import BadInput
@@ -231,7 +231,7 @@ class _Parser:
 
     def _days(self) -> FrozenSet[int]:
         self._need("on")
-        days = set()
+        days: Set[int] = set()
         while True:
             names = self._take("days, as mon-fri or sat,sun").lower().split("-")
             if len(names) > 2 or not all(name[:3] in DAYS and _is_day(name) for name in names):

@@ -1,4 +1,4 @@
-"""The section `alerts` of jetmask.yaml, or of the file of `--alerts`, as typed settings.
+"""The section `alerts` of jetmask.yaml as typed settings.
 
 rules:
   - name: bare face in the queue
@@ -11,11 +11,11 @@ receivers:
 keep: 1000                   # alerts that may wait for a receiver; then the oldest goes, and is counted
 retry: 1 s                   # first wait after a failure; doubles up to
 longest_retry: 60 s
-outbox: /var/lib/jetmask/alerts
+outbox: /var/lib/jetmask/alerts.sqlite3    # default: alerts.sqlite3 in the state folder
 """
 
 import os
-from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from jetson.alerts import rule
 from jetson.alerts.broker import Broker
@@ -66,6 +66,10 @@ class AlertSettings(NamedTuple):
     outbox: str = ""
     where: str = "alerts"
     data: Any = None
+
+    def same_as(self, other: "AlertSettings") -> bool:
+        """Whether both say the same."""
+        return bool(self.data == other.data)
 
     def prepare(self) -> None:
         """Whether the receivers can work on this machine; BadInput or DeviceMismatch."""
@@ -120,7 +124,7 @@ def _receiver(name: Any, value: Any, where: str, folder: str) -> Receiver:
     kind = fields.text("kind", expected="one of " + ", ".join(KINDS))
     if kind not in KINDS:
         raise BadInput(
-            f"there is no such kind of receiver: {kind:.60}",
+            f"unknown kind of receiver: {kind:.60}",
             fields.at("kind"),
             "one of " + ", ".join(KINDS),
             did_you_mean(kind, KINDS),
@@ -137,7 +141,7 @@ def _rule(fields: Fields, receivers: Sequence[str]) -> Rule:
     for name in to:
         if name not in receivers:
             raise BadInput(
-                f"there is no receiver {name:.60}",
+                f"unknown receiver {name:.60}",
                 fields.at("to"),
                 "one of " + ", ".join(receivers),
                 did_you_mean(name, receivers),
@@ -170,14 +174,15 @@ def labels_of(what: str, classes: Classes) -> Tuple[int, ...]:
 
 
 def check(
-    settings: AlertSettings, cameras: Sequence[str], zones: Mapping[str, Iterable[str]], classes: Classes
+    settings: AlertSettings, cameras: Sequence[str], zones: Mapping[str, Iterable[str]], classes: Optional[Classes]
 ) -> None:
-    """BadInput where a rule names a camera, a zone or a class that there is not. `zones`: names by camera."""
+    """BadInput where a rule names a camera, a zone or a class that does not exist. `zones`: names by camera; `classes`:
+    None where no bundle is known yet."""
     for one in settings.rules:
         for name in one.cameras:
             if name not in cameras:
                 raise BadInput(
-                    f"there is no camera {name:.60}",
+                    f"unknown camera {name:.60}",
                     f"{one.path}.cameras",
                     "one of " + ", ".join(cameras),
                     did_you_mean(name, cameras),
@@ -186,19 +191,19 @@ def check(
         places = sorted({zone for name in one.cameras or cameras for zone in zones.get(name, ())})
         if when.zone and when.zone not in places:
             raise BadInput(
-                f"there is no zone {when.zone}",
+                f"unknown zone {when.zone}",
                 f"{one.path}.when",
                 "one of " + ", ".join(places)
                 if places
                 else "a zone of the cameras that the rule is for; they have none",
                 did_you_mean(when.zone, places),
             )
-        if when.kind == rule.SEEN:
+        if when.kind == rule.SEEN and classes is not None:
             labels = labels_of(when.what, classes)
             known = list(classes.names) + [word.replace(" ", "_") for word in classes.words()] + list(ROLES)
             if not labels:
                 raise BadInput(
-                    f"there is no class or role {when.what:.60}",
+                    f"unknown class or role {when.what:.60}",
                     f"{one.path}.when",
                     "one of " + ", ".join(dict.fromkeys(known)),
                     did_you_mean(when.what, known),
@@ -208,9 +213,9 @@ def check(
 
 
 def default_outbox() -> str:
-    """$JETMASK_STATE/alerts, else jetmask/alerts in the user's state folder."""
+    """alerts.sqlite3 in $JETMASK_STATE, else in jetmask of the user's state folder."""
     state = os.environ.get("JETMASK_STATE")
     if state:
-        return os.path.join(state, "alerts")
+        return os.path.join(state, "alerts.sqlite3")
     home = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    return os.path.join(home, "jetmask", "alerts")
+    return os.path.join(home, "jetmask", "alerts.sqlite3")
