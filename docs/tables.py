@@ -61,6 +61,7 @@ STATE: dict[str, Any] = {
     "tradeoff": {
         "variants": [{"name": "", "runtime": "", "agreement": 1, "low": 1, "high": 1, "frames": 1, "latency_p50_ms": 1}]
     },
+    "alerts": {"told": 0, "receivers": [{"name": "office", "waiting": 0, "sent": 0, "dropped": 0}]},
     "mqtt": {
         "connected": True,
         "waiting": 0,

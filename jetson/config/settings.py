@@ -1,8 +1,10 @@
 """What the file says, as typed settings, checked: read once, by `serve`, `config check` and a deployment alike."""
 
 import os
+import re
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from jetson.alerts.settings import AlertSettings, alerts_of, check
 from jetson.capture import source
 from jetson.capture.address import has_password
 from jetson.config import document, schema
@@ -101,7 +103,7 @@ class PageSettings(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """A whole file. `alerts`: its section as plain values, {} without one; `mqtt`: keys and values, None without."""
+    """A whole file. `mqtt`: keys and values of its section, None without one."""
 
     path: str
     cameras: Tuple[CameraSettings, ...]
@@ -112,7 +114,7 @@ class Settings(NamedTuple):
     drift: DriftSettings
     page: PageSettings
     mqtt: Optional[Dict[str, Any]]
-    alerts: Dict[str, Any]
+    alerts: AlertSettings
     warnings: Tuple[str, ...]
     document: Document
 
@@ -172,10 +174,46 @@ def settings_of(found: Document) -> Settings:
         DriftSettings(**drift),
         PageSettings(**page),
         mqtt,
-        data.get("alerts") or {},
+        _alerts(found, cameras, base),
         warnings,
         found,
     )
+
+
+def _alerts(found: Document, cameras: Sequence[CameraSettings], base: str) -> AlertSettings:
+    try:
+        made = alerts_of(found.data.get("alerts") or {}, "alerts", base)
+        zones = {one.name: [zone.name for zone in one.zones if zone.kind == "polygon"] for one in cameras}
+        check(made, [one.name for one in cameras], zones, None)
+    except BadInput as error:
+        where = found.where(keys_of(str(error.where or "alerts"), found.data))
+        raise BadInput(error.what, where, error.expected, error.remedy) from None
+    return made
+
+
+def keys_of(path: str, data: Any) -> Tuple[Any, ...]:
+    """The keys of a path as alerts.rules[0].when in `data`, as far as there are such: a key may have dots in it.
+
+    >>> keys_of("a.b.c[1].d", {"a": {"b.c": [0, {"d": 2}]}})
+    ('a', 'b.c', 1, 'd')
+    """
+    keys: List[Any] = []
+    while path:
+        if isinstance(data, list):
+            number = re.match(r"\[([0-9]+)\]\.?", path)
+            if number is None or int(number.group(1)) >= len(data):
+                break
+            key: Any = int(number.group(1))
+            path = path[number.end() :]
+        else:
+            fits = [one for one in data if re.match(re.escape(str(one)) + r"(?=$|[.[])", path)] if data else []
+            if not isinstance(data, dict) or not fits:
+                break
+            key = max(fits, key=lambda one: len(str(one)))
+            path = path[len(str(key)) :].lstrip(".")
+        keys.append(key)
+        data = data[key]
+    return tuple(keys)
 
 
 def _known(section: Optional[Mapping[str, Any]], names: Sequence[str]) -> Dict[str, Any]:

@@ -43,6 +43,13 @@ events:
 #   broker: mqtt://10.0.0.5
 #   credentials: broker         # a line of the credentials file
 
+# alerts:
+#   rules:
+#     - when: no_mask > 5 s in zone queue between 8 and 18
+#     - when: camera lost > 1 min
+#   receivers:
+#     office: {kind: webhook, url: {file: office.url}}   # or ntfy, email, mqtt, command, gpio: docs/alerts.md
+
 page:
   host: 127.0.0.1               # 0.0.0.0: other machines may open it, with a token
   port: 8080

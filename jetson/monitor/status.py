@@ -61,6 +61,7 @@ class Status:
         drift: Any = None,
         privacy: Optional[Dict[str, Any]] = None,
         notices: Optional[Notices] = None,
+        alerts: Any = None,
     ) -> None:
         self.manifest = manifest
         self.runner = runner
@@ -70,6 +71,7 @@ class Status:
         self.server = server
         self.mqtt = mqtt
         self.drift = drift
+        self.alerts = alerts
         self.privacy = privacy or {}
         self.notices = notices or Notices()
         self.reloads = self.failed_reloads = 0
@@ -145,6 +147,8 @@ class Status:
             found += self.board.warnings()
         if self.mqtt is not None:
             found += self.mqtt.warnings()
+        if self.alerts is not None:
+            found += self.alerts.warnings()
         if self.drift is not None:
             found += self.drift.warnings()
         governor = self.governor  # a reload may take it away meanwhile
@@ -250,4 +254,5 @@ class Status:
             "governor": governor.state() if governor is not None else None,
             "server": self.server.counts() if self.server is not None else None,
             "mqtt": self.mqtt.state() if self.mqtt is not None else None,
+            "alerts": self.alerts.state() if self.alerts is not None else None,
         }

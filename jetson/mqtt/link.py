@@ -1,9 +1,28 @@
 """A paho client, 1.6.1 or 2.x, for one connection: what the broker answers, in one form, whatever the protocol."""
 
-from typing import Any, Callable, Dict, NamedTuple, Optional
+import ssl
+from typing import TYPE_CHECKING, Any, Callable, Dict, NamedTuple, Optional
 
 from jetson.mqtt import reasons
-from jetson.mqtt.settings import Settings
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Account(Protocol):
+        """What a link needs to know of its broker (jetson.mqtt.settings.Settings, jetson.alerts.broker.Broker)."""
+
+        @property
+        def host(self) -> str: ...
+        @property
+        def port(self) -> int: ...
+        @property
+        def tls(self) -> bool: ...
+        @property
+        def username(self) -> str: ...
+        @property
+        def password(self) -> str: ...
+        def context(self) -> ssl.SSLContext: ...
+
 
 KEEPALIVE_S = 30
 
@@ -33,10 +52,10 @@ class Link:
     def __init__(
         self,
         paho: Any,
-        settings: Settings,
+        settings: "Account",
         name: str,
         version: int,
-        will: Will,
+        will: Optional[Will],
         acknowledged: Callable[[reasons.Answer], None],
         subscribed: Callable[[reasons.Answer], None],
         heard: Callable[[Any], None],
@@ -61,7 +80,8 @@ class Link:
         if settings.tls:
             client.tls_set_context(settings.context())
         client.max_inflight_messages_set(0)  # the session counts them
-        client.will_set(*will)
+        if will is not None:
+            client.will_set(*will)
         client.on_disconnect = self._on_disconnect
         client.on_message = lambda client, user, message: heard(message)
         handle = client._packet_handle

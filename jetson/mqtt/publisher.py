@@ -36,12 +36,13 @@ from jetson.mqtt.standing import Standing
 _LONGEST_WAIT_S = 15.0
 
 
-def _paho() -> Any:
+def load_paho() -> Any:
+    """The module paho.mqtt.client; DeviceMismatch where it is not installed."""
     try:
         import paho.mqtt.client as paho
     except ImportError as error:
         raise DeviceMismatch(
-            "--mqtt needs the Python package paho-mqtt, which is not here",
+            "MQTT needs the Python package paho-mqtt, which is not here",
             None,
             None,
             "python3 -m pip install 'paho-mqtt>=1.6,<3'",
@@ -53,7 +54,7 @@ class Mqtt:
     """Publishes for one runner. `say`: writes a line to the log. JetmaskError when paho or the spool is not usable."""
 
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
-        self.paho = _paho()
+        self.paho = load_paho()
         self.settings = settings
         self.say = say
         self.boot = secrets.token_hex(4)

@@ -8,7 +8,10 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 from jetson import files
 from jetson.adapt.auto import AUTO
+from jetson.alerts import settings as alert_settings
+from jetson.alerts.alerts import Alerts
 from jetson.bundle import manifest
+from jetson.bundle.classes import Classes
 from jetson.capture.camera import Camera
 from jetson.errors import BadInput
 from jetson.evaluation import average_precision
@@ -76,12 +79,13 @@ class _Front:
 
 
 class _Teller:
-    """Events of the journal, to the store, the page and the broker."""
+    """Events of the journal, to the store, the page, the broker and the alerts."""
 
     def __init__(self, front: _Front, mqtt: Optional[Mqtt], store: Optional[Store]) -> None:
         self._front = front
         self._mqtt = mqtt
         self._store = store
+        self.alerts: Optional[Alerts] = None
 
     def event(self, event: Dict[str, Any]) -> None:
         if self._store is not None:
@@ -90,6 +94,8 @@ class _Teller:
             self._front.site.tell("event", event)
         if self._mqtt is not None:
             self._mqtt.event(event)
+        if self.alerts is not None:
+            self.alerts.event(event)
 
 
 def _store_for(settings: Settings, warn: Callable[[str], None]) -> Optional[Store]:
@@ -110,6 +116,17 @@ def _store_for(settings: Settings, warn: Callable[[str], None]) -> Optional[Stor
     if store.damaged:
         warn(f"The file of events was damaged; it is now {store.damaged}, and a new one was begun.")
     return store
+
+
+def _alerts_for(settings: Settings, cameras: Sequence[Watched], classes: Classes, journal: Journal) -> Optional[Alerts]:
+    """Rules and receivers of the file; None without any."""
+    asked = settings.alerts
+    if not asked.receivers:
+        return None
+    zones = {one.settings.name: [zone.name for zone in one.settings.zones if zone.kind == "polygon"] for one in cameras}
+    alert_settings.check(asked, list(zones), zones, classes)
+    outbox = asked.outbox or alert_settings.default_outbox()
+    return Alerts(asked, classes, outbox, say, journal.add, journal.crop)
 
 
 class Live:
@@ -149,8 +166,12 @@ class Live:
         store = _store_for(settings, warn)
         if store is not None:
             ending(store.close)
-        journal = Journal(settings.events, settings.crops, _Teller(front, mqtt, store).event)
+        teller = _Teller(front, mqtt, store)
+        journal = Journal(settings.events, settings.crops, teller.event)
         ending(journal.close)
+        alerts = _alerts_for(settings, cameras, classes, journal)
+        if alerts is not None:
+            ending(alerts.stop)
         if mqtt is not None:
             ending(mqtt.stop)
         headers = access.headers(settings.frame_ancestors)
@@ -216,12 +237,12 @@ class Live:
             "crops_kept": settings.crops,
             "events_file": bool(settings.events or store),
         }
-        status = Status(contents, runner, journal, board, comparing, server, mqtt, seen, privacy, notices)
+        status = Status(contents, runner, journal, board, comparing, server, mqtt, seen, privacy, notices, alerts)
         history = History(store, server.publish)
         ending(history.close)
         marks = Marks(saver_for(settings, runner, self.changed), server.publish)
         ending(marks.close)
-        site = Site(status, journal, guard, server, pictures, studio, history, marks)
+        site = Site(status, journal, guard, server, pictures, studio, history, marks, alerts)
         self._service = Service(
             settings,
             runner,
@@ -235,12 +256,16 @@ class Live:
             self.notifier,
             mqtt,
             seen,
+            alerts,
             counts,
             dict(enumerate(cameras)),
             self._open_variant,
         )
         comparing.start(runner, comparing.choose(contents, variant))
         front.site = site
+        teller.alerts = alerts
+        if alerts is not None:
+            alerts.start()
         runner.start()
         server.start()
         if mqtt is not None:

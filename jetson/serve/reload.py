@@ -96,11 +96,16 @@ def _config(service: Service, path: str) -> None:
 
 def _later(began: Optional[config.Settings], found: config.Settings) -> List[str]:
     """What of a changed file only the next start brings."""
-    return [
-        f"{name} has changed in the configuration: it takes effect at the next start."
-        for name in ("engine", "compare", "events", "drift", "page", "mqtt", "alerts")
-        if began is not None and getattr(began, name) != getattr(found, name)
+    if began is None:
+        return []
+    names = [
+        name
+        for name in ("engine", "compare", "events", "drift", "page", "mqtt")
+        if getattr(began, name) != getattr(found, name)
     ]
+    if not began.alerts.same_as(found.alerts):
+        names.append("alerts")
+    return [f"{name} has changed in the configuration: it takes effect at the next start." for name in names]
 
 
 def _zones(service: Service, path: str) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Callable, Dict, NamedTuple, Optional
 
+from jetson.alerts.alerts import Alerts
 from jetson.bundle.manifest import Variant
 from jetson.inference.detector import Detector
 from jetson.inference.runner import Runner
@@ -34,6 +35,7 @@ class Service(NamedTuple):
     notifier: Notifier
     mqtt: Optional[Mqtt]
     drift: Optional[Drift]
+    alerts: Optional[Alerts]
     counts: Counts
     watched: Dict[int, Watched]  # by the number of its camera; changed by a reload alone
     open_variant: Callable[[Variant, Optional[str]], Detector]

@@ -1,7 +1,8 @@
 """What `serve` was asked for, as one typed object; from the command line (jetson.serve.cli) or a file (.fromfile)."""
 
-from typing import Any, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple, Optional, Sequence, Tuple
 
+from jetson.alerts.settings import AlertSettings
 from jetson.config import settings as configuration
 
 
@@ -44,7 +45,7 @@ class Settings(NamedTuple):
     ready_file: Optional[str] = None
     config: Optional[str] = None  # the file that says it all; its cameras come and go while it runs
     file: Optional[configuration.Settings] = None  # what it said at the start
-    alerts: Mapping[str, Any] = {}  # the file's section, as plain values
+    alerts: AlertSettings = AlertSettings()
 
     @property
     def crops(self) -> bool:

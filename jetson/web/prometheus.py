@@ -54,6 +54,7 @@ class _Collector:
         yield from self._cameras(Counter, Gauge)
         yield from self._others(Counter, Gauge)
         yield from self._mqtt(Counter, Gauge)
+        yield from self._alerts(Counter, Gauge)
 
     def _cameras(self, Counter: Any, Gauge: Any) -> Iterator[Any]:
         labels = ["camera", "source"]
@@ -212,6 +213,23 @@ class _Collector:
         for reason, count in sorted(state["dropped"].items()):
             dropped.add_metric([reason], count)
         yield dropped
+
+    def _alerts(self, Counter: Any, Gauge: Any) -> Iterator[Any]:
+        state = self._state["alerts"]
+        if not state:
+            return
+        told = Counter("jetmask_alerts", "Alerts since the start.")
+        told.add_metric([], state["told"])
+        yield told
+        for kind, key, text in (
+            (Gauge, "waiting", "Alerts that wait for a receiver."),
+            (Counter, "sent", "Alerts that a receiver has taken, since the start."),
+            (Counter, "dropped", "Alerts that a receiver will never get, over all runs."),
+        ):
+            metric = kind("jetmask_alerts_" + key, text, labels=["receiver"])
+            for one in state["receivers"]:
+                metric.add_metric([one["name"]], one[key])
+            yield metric
 
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -13,7 +13,7 @@ from jetson.monitor.journal import Journal
 from jetson.monitor.status import Status
 from jetson.web import access, prometheus
 from jetson.web.history import History
-from jetson.web.http import Request, Response
+from jetson.web.http import CHANGES, Request, Response
 from jetson.web.marks import Marks
 from jetson.web.picture import BOUNDARY, NEXT, Pictures, Studio, picture_part
 from jetson.web.server import Server
@@ -66,6 +66,7 @@ class Site:
         studio: Studio,
         history: History,
         marks: Optional[Marks] = None,
+        alerts: Any = None,
     ) -> None:
         self.status = status
         self.journal = journal
@@ -73,6 +74,7 @@ class Site:
         self.server = server
         self.pictures = pictures
         self.studio = studio
+        self.alerts = alerts
         self.answers: Dict[str, Callable[[Request], Response]] = {
             "/stream.mjpg": self._stream,
             "/snapshot.jpg": self._snapshot,
@@ -84,6 +86,7 @@ class Site:
             "/api/v1/pictures": self._grid,
             "/api/v1/me": self._me,
             "/api/v1/zones": self._zones,
+            "/api/v1/alerts": self._alerts,
         }
         self.listened = False  # whether anybody follows the events
         self.history = history
@@ -181,15 +184,32 @@ class Site:
         return Response(200, json.dumps(told).encode(), "application/json")
 
     def _change(self, request: Request) -> Response:
-        if (request.method, request.path) != ("PUT", "/api/v1/zones"):
+        if (request.method, request.path) not in CHANGES:
             return Response(405, b"this cannot be changed\n", headers={"Allow": "GET, HEAD"})
         refusal = self.guard.refuse_change(request)
         if refusal is not None:
             return refusal
+        if request.path == "/api/v1/alerts/test":
+            return self._test(request)
         camera = self._camera(request)
         if camera is None or "camera" not in request.query:
             return _wrong(404, "no such camera: ?camera=NAME")
         return self.marks.put(camera, request.body)
+
+    def _alerts(self, request: Request) -> Response:
+        if self.alerts is None:
+            return _wrong(404, "no alerts are set up: `alerts` in the configuration file")
+        told = dict(self.alerts.state(), alerts=self.alerts.newest())
+        return Response(200, json.dumps(told).encode(), "application/json")
+
+    def _test(self, request: Request) -> Response:
+        try:
+            name = json.loads(request.body.decode())["receiver"]
+        except (ValueError, KeyError, TypeError):
+            return _wrong(400, 'expected {"receiver": NAME}')
+        if self.alerts is None or not isinstance(name, str) or not self.alerts.test(name):
+            return _wrong(404, "no such receiver")
+        return Response(202, json.dumps({"result": "queued"}).encode(), "application/json")
 
     def _card(self, view: View) -> Optional[bytes]:
         """The picture that says that there is none, while that is so."""

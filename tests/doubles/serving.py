@@ -87,6 +87,16 @@ class Serving:
         finally:
             connection.close()
 
+    def post(self, path, value, timeout=PATIENCE_S):
+        """(status, body) of a POST of JSON."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            connection.request("POST", path, json.dumps(value), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
     def state(self):
         return json.loads(self.get("/api/state")[2].decode())
 

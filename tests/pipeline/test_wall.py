@@ -20,6 +20,7 @@ LAZY = {
     "ai_edge_litert": {"jetson/engine/litert.py"},
     "paho": {"jetson/mqtt/publisher.py"},
     "yaml": {"jetson/config/document.py", "jetson/config/edit.py"},
+    "Jetson": {"jetson/alerts/pin.py"},
 }
 PYTHON36 = os.environ.get("JETMASK_PYTHON36")
 needs_python36 = pytest.mark.skipif(not PYTHON36, reason="JETMASK_PYTHON36 is not set (make setup36 makes one)")

@@ -38,7 +38,14 @@ FULL = {
     "compare": {"variants": "auto", "budget": 5, "eval": "e"},
     "events": {"file": "f", "history": "h", "days": 1, "mb": 5, "crops": True},
     "drift": {"file": "d", "days": 1},
-    "alerts": {"rules": []},
+    "alerts": {
+        "rules": [{"name": "r", "when": "drift", "cameras": ["door"], "cool_down": "5 min", "to": ["office"]}],
+        "receivers": {"office": {"kind": "command", "command": ["true"]}},
+        "keep": 10,
+        "retry": 1,
+        "longest_retry": "5 min",
+        "outbox": "o",
+    },
     "mqtt": {
         "broker": "mqtt://h",
         "credentials": "c",

@@ -1,0 +1,1 @@
+"""Alerts: rules over what happens, and the receivers that are told, each through a queue of its own on the disk."""

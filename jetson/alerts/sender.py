@@ -1,0 +1,102 @@
+"""Brings what waits in the outbox to one receiver: in order, one at a time, again and again until it is taken."""
+
+import sqlite3
+import threading
+import time
+from typing import Any, Callable, Dict, Optional
+
+from jetson.alerts.outbox import Outbox
+from jetson.alerts.receiver import Message, Receiver, Refused
+
+
+class Sender:
+    """A thread. After a failure it waits `retry_s`, then twice as long each time up to `longest_s`.
+
+    What was taken, but not yet noted so when the process was killed, is sent again with the same id.
+    """
+
+    def __init__(
+        self, receiver: Receiver, outbox: Outbox, retry_s: float, longest_s: float, say: Callable[[str], None]
+    ) -> None:
+        self.receiver = receiver
+        self.error = ""
+        self.sent = 0
+        self._outbox = outbox
+        self._retry_s = retry_s
+        self._longest_s = longest_s
+        self._say = say
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"alerts to {receiver.name}", daemon=True)
+
+    def start(self) -> "Sender":
+        """Begin with what waits from before."""
+        self._wake.set()
+        self._thread.start()
+        return self
+
+    def wake(self) -> None:
+        """Something new waits."""
+        self._wake.set()
+
+    def stop(self, timeout_s: float = 2.0) -> None:
+        """End; what was not taken waits in the file for the next start."""
+        self._stop.set()
+        self._wake.set()
+        self._thread.join(timeout_s)
+        if not self._thread.is_alive():
+            self.receiver.close()
+
+    def state(self) -> Dict[str, Any]:
+        """For the page and the metrics."""
+        name = self.receiver.name
+        return {
+            "name": name,
+            "kind": self.receiver.kind,
+            "place": self.receiver.place,
+            "error": self.error,
+            "sent": self.sent,
+            "waiting": self._outbox.waiting(name),
+            "dropped": self._outbox.dropped(name),
+        }
+
+    def _run(self) -> None:
+        pause = self._retry_s
+        while not self._stop.is_set():
+            self._wake.clear()
+            try:
+                one = self._outbox.first(self.receiver.name)
+                error = None if one is None else self._try(one.body, one.picture)
+                if one is not None and (error is None or isinstance(error, Refused)):
+                    self._outbox.over(self.receiver.name, one.number, error is None)
+            except sqlite3.Error as failure:
+                one, error = None, failure
+            if error is None:
+                pause = self._retry_s
+                if one is None:
+                    self._wake.wait()
+                else:
+                    self.error = ""
+                    self.sent += 1
+                continue
+            self._tell(error)
+            if isinstance(error, Refused):
+                continue
+            end = time.monotonic() + pause
+            while not self._stop.is_set() and time.monotonic() < end:
+                self._stop.wait(min(0.5, max(0.0, end - time.monotonic())))
+            pause = min(2 * pause, self._longest_s)
+
+    def _try(self, body: Dict[str, Any], picture: Optional[bytes]) -> Optional[Exception]:
+        try:
+            self.receiver.send(Message(body, picture if self.receiver.picture else None))
+        except Exception as error:  # whatever a library does, the thread goes on
+            return error
+        return None
+
+    def _tell(self, error: Exception) -> None:
+        words = self.receiver.words(error)
+        if words != self.error:
+            verdict = "refuses an alert" if isinstance(error, Refused) else "is down; its alerts wait"
+            self._say(f"warning: the receiver {self.receiver.name} {verdict}: {words}")
+        self.error = words

@@ -1,0 +1,130 @@
+"""Rules looked at again and again: what of the scene fulfils one, and whether its cool-down lets it be told."""
+
+import time
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+
+from jetson.alerts import rule
+from jetson.alerts.fields import in_units
+from jetson.alerts.rule import When
+from jetson.alerts.scene import Camera, Key, Scene
+from jetson.alerts.settings import Rule, labels_of
+from jetson.bundle.classes import Classes
+
+
+class Found(NamedTuple):
+    """A rule is fulfilled. `cause`: the same as long as it is the same case, which is told once."""
+
+    rule: Rule
+    camera: Key
+    cause: Any
+    text: str
+    fields: Dict[str, Any]
+
+
+class Told(NamedTuple):
+    """An alert to be sent: `suppressed`: cases of this rule and camera that its cool-down kept back before it."""
+
+    found: Found
+    suppressed: int
+
+
+class Watch:
+    """All rules on one scene. `look` returns what is to be told now.
+
+    A case is told once: a person who stays, a camera that stays lost, a compliance that stays low. Another case of the
+    same rule at the same camera within the cool-down is counted, and told with the next alert.
+    """
+
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        classes: Classes,
+        local: Callable[[float], time.struct_time] = time.localtime,
+    ) -> None:
+        self.rules = rules
+        self._classes = classes
+        self._local = local
+        self._labels = {
+            one.name: [classes.names[label] for label in labels_of(one.when.what, classes)] for one in rules
+        }
+        self._known: Dict[Tuple[str, Key], Set[Any]] = {}  # causes that hold, and were told or kept back
+        self._told_at: Dict[Tuple[str, Key], float] = {}
+        self._suppressed: Dict[Tuple[str, Key], int] = {}
+
+    def look(self, scene: Scene, now: float) -> List[Told]:
+        """`now`: Unix seconds."""
+        out = []
+        for one in self.rules:
+            if not one.when.open_at(self._local(now)):
+                continue
+            for key, camera in scene.cameras.items():
+                if one.cameras and str(key) not in one.cameras:
+                    continue
+                out += self._of(one, key, list(_fulfilled(one, self._labels[one.name], key, camera, now)), now)
+        return out
+
+    def _of(self, one: Rule, key: Key, found: List[Found], now: float) -> List[Told]:
+        place = (one.name, key)
+        known = self._known.setdefault(place, set())
+        new = [case for case in found if case.cause not in known]
+        self._known[place] = {case.cause for case in found}
+        out = []
+        for case in new:
+            last = self._told_at.get(place)
+            if last is not None and 0 <= now - last < one.cool_down_s:  # a clock that was set back delays nothing
+                self._suppressed[place] = self._suppressed.get(place, 0) + 1
+                continue
+            self._told_at[place] = now
+            out.append(Told(case, self._suppressed.pop(place, 0)))
+        return out
+
+
+def _fulfilled(one: Rule, labels: Sequence[str], key: Key, camera: Camera, now: float) -> Iterator[Found]:
+    when = one.when
+    name = key if isinstance(key, str) else f"camera {key}"
+    where = f" in {when.zone}" if when.zone else ""
+    if when.kind == rule.SEEN:
+        for person, since in camera.seen(labels, when.zone):
+            if now - since > when.seconds:
+                text = f"{name}: {person.label.replace('_', ' ')}{where} for over {in_units(when.seconds)}"
+                fields = {"label": person.label, "role": person.role, "person": person.number,
+                          "seconds": round(now - since, 1)}  # fmt: skip
+                yield Found(one, key, (person.number, since), text, fields)
+    elif when.kind == rule.LOST:
+        if camera.lost and now - camera.lost[0] > when.seconds:
+            text = f"{name}: no picture for over {in_units(when.seconds)}"
+            fields = {"seconds": round(now - camera.lost[0], 1), "reason": camera.lost[1]}
+            yield Found(one, key, camera.lost[0], text, fields)
+    elif when.kind == rule.DRIFT:
+        if camera.drifted:
+            yield Found(
+                one, key, camera.drifted[0], f"{name}: not as it was, look at it", {"reason": camera.drifted[1]}
+            )
+    else:
+        yield from _compliance(one, when, key, camera, now, f"{name}{where}")
+
+
+def _compliance(one: Rule, when: When, key: Key, camera: Camera, now: float, where: str) -> Iterator[Found]:
+    persons, good = camera.compliance(now - when.seconds, when.zone)
+    if persons >= when.persons and 100.0 * good < when.percent * persons:
+        percent = round(100.0 * good / persons, 1)
+        text = f"{where}: {percent:g} % of {persons} persons in {in_units(when.seconds)} as they should be"
+        yield Found(one, key, "low", text, {"percent": percent, "persons": persons, "seconds": when.seconds})
+
+
+def body_of(told: Told, at: str, device: str, number: Optional[str] = None) -> Dict[str, Any]:
+    """The alert as it is sent (jetson.alerts.body.KEYS)."""
+    found = told.found
+    return {
+        "id": number,
+        "at": at,
+        "rule": found.rule.name,
+        "when": found.rule.when.text(),
+        "text": found.text,
+        "test": False,
+        "device": device,
+        "camera": found.camera,
+        "zone": found.rule.when.zone or None,
+        "suppressed": told.suppressed,
+        **found.fields,
+    }
