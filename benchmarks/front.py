@@ -31,7 +31,7 @@ from pipeline.latency.roofline import Prediction
 
 FIELDS = ("system", "input_wh", "predicted_ms", "low_ms", "high_ms", "map50", "split", "on_front")
 FRAME_MS = 1000 / 30
-COLOURS = {"s": "#1f6f8b", "sp": "#d1495b", "n": "#8d96a3", "AIZOO": "#3c3c3c"}
+COLOURS = {"s": "#1f6f8b", "m": "#e08e2b", "sp": "#d1495b", "n": "#8d96a3", "AIZOO": "#3c3c3c"}
 
 
 def peer_graph(path: str) -> onnx.ModelProto:
@@ -143,6 +143,8 @@ def plot(rows: Sequence[dict[str, Any]]) -> Any:
         title = system if system == "AIZOO" else f"jetmask {system}"
         axes.plot(x, y, "D" if system == "AIZOO" else "o", color=colour, label=title, markersize=6, zorder=3)
         for a, b, r in zip(x, y, own, strict=True):
+            if r["on_front"] != "yes" and system != "AIZOO":
+                continue  # the sizes that nobody would choose are points alone: their words would lie on the others'
             above = len(set(r["input_wh"].split("x"))) == 2  # sizes of cameras above, square ones below
             axes.annotate(r["input_wh"].replace("x", "×"), (a, b), (0, 6 if above else -6), textcoords="offset points",
                           ha="center", va="bottom" if above else "top", fontsize=6.5, color=colour)  # fmt: skip

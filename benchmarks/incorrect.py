@@ -37,7 +37,7 @@ FIELDS = ("model", "input_wh", "set", "images", "boxes", "ap", "low", "high", "p
 THIRD = CLASSES.index("mask_worn_incorrect")
 DRAWN = 150
 # Models whose training began from weights that had been trained before the people were held out.
-BEGAN_EARLIER = ("n", "s", "sp")
+BEGAN_EARLIER = ("n", "s", "m", "sp")
 
 
 def interval(truths: list[Truth], found: list[Faces], resamples: int = 1000) -> tuple[float, float, float]:

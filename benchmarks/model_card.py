@@ -9,6 +9,7 @@ from benchmarks.readme_table import read
 COMMANDS: dict[str, tuple[tuple[str, str], ...]] = {
     "n": (("n", "train n"),),
     "s": (("s0", "train s"), ("s", "train large --set model.init=runs/s0/last.keras")),
+    "m": (("m", "train m"),),
     "sp": (
         ("half", "prune --model runs/s0/last.keras --config sp --macs-ratio 0.5 --floor 0.6 --distill"),
         (
@@ -44,6 +45,8 @@ COMMANDS: dict[str, tuple[tuple[str, str], ...]] = {
         ),
     ),
 }
+# What goes before a model's runs: the network that they start from.
+STARTS = {"m": "runs/m0/grown.keras"}
 # The averages of weights that are shipped, after the runs above.
 AVERAGES = {
     "s": "runs/s/average.keras 0.75=runs/s/last.keras 0.25=runs/s0/last.keras",
@@ -82,7 +85,7 @@ Trained on labelled photographs, which are not distributed with this project:
 - chandrikadeb7, Face-Mask-Detection (GitHub; MIT): one face an image, boxes made by a detector
 - Darun-18, Face-Mask-Detection (Roboflow export; CC BY 4.0) and nottanishqq, Automated-Safety-Compliance-Detection \
 (GitHub; MIT)
-- eight further exports, of large faces mostly (`s` and `sp` alone; CC BY 4.0 and Public Domain as their publishers \
+- eight further exports, of large faces mostly (not `n`; CC BY 4.0 and Public Domain as their publishers \
 state): thesis-cg8kk/face-detection-mgde2, ece342/face-detection-mik1i, danisenterprise/mask-wearing-1o20e, \
 roboflow-universe-projects/construction-site-safety, firstdataset-sxw57/detect-persons-bghyp, MoreDrowsiness, \
 utez-aufmm/face-detection-pwa1t, and images of COCO under CC BY 2.0 or free of known rights; boxes made by a detector \
@@ -192,9 +195,10 @@ def _robustness(names: Sequence[str]) -> list[str]:
 def _retrain(paths: Mapping[str, str]) -> str:
     lines = ["## Retrain\n\n```sh"]
     for name in paths:
+        lines += [f"python -m benchmarks.grow {STARTS[name]}"] if name in STARTS else []
         lines += [f"jetmask {words} --data DIR --out runs/{run}" for run, words in COMMANDS.get(name, ())]
         lines += [f"python -m benchmarks.average {AVERAGES[name]}"] if name in AVERAGES else []
-    ends = {name: "average" if name in AVERAGES else "last" for name in paths}
+    ends = {name: "average" if name in AVERAGES else "best" if name in STARTS else "last" for name in paths}
     models = " ".join(f"{name}=runs/{name}/{end}.keras" for name, end in ends.items())
     lines += [f"python -m benchmarks.ship --data DIR {models}", "```\n"]
     return "\n".join(lines)

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jetson import files
+from jetson.bundle import manifest
 from jetson.errors import BadInput, JetmaskError
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+BUNDLE = ROOT / "jetson" / "models"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 Row = dict[str, str]  # of a CSV of results/: {column: text}
 MARK = re.compile(r"(<!-- figures: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -171,7 +173,7 @@ def prediction() -> str:
 
 
 def short() -> str:
-    """Two sizes of each model that ships, beside the peer."""
+    """The smallest and the largest size that ships of each model, beside the peer."""
     rows = [row for row in read("detector") if row["split"] == "test" and row["precision"] == "fp32"]
     if not rows:
         return "Not measured yet.\n"
@@ -187,8 +189,9 @@ def short() -> str:
                 megabytes(peer[0]["bytes"]),
             ]
         )
+    shipped = {(v.model, "{}x{}".format(*v.input_wh)) for v in manifest.load(str(BUNDLE)).variants}
     for row in rows:
-        if row["input_wh"] in ("320x320", "640x640"):
+        if row["input_wh"] in ("320x192", "640x384") and (row["model"], row["input_wh"]) in shipped:
             lines.append(
                 [
                     f"{row['model']}, {row['input_wh']}",

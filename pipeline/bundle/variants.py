@@ -99,17 +99,17 @@ def entries(made: Made, model: Any, input_whs: Sequence[Wh], aps: Aps | None = N
     from pipeline.models.detector import macs  # TensorFlow with it: who only measures need not wait for that
 
     aps = aps or {}
-    recipes = [
-        ("fp32", "", ["onnxruntime", "tensorrt"], lambda t: True),
-        ("fp16", "", ["tensorrt"], lambda t: "fp16" in t.fast_precisions),
-        ("fp16", "-typed", ["onnxruntime"], lambda t: False),
-        ("int8", "", ["tensorrt"], lambda t: "int8" in t.fast_precisions),
-        ("int8-cpu", "", ["onnxruntime"], lambda t: True),
+    recipes = [  # with the kind of file that each is made from
+        ("fp32", "fp32", "", ["onnxruntime", "tensorrt"], lambda t: True),
+        ("fp32", "fp16", "", ["tensorrt"], lambda t: "fp16" in t.fast_precisions),
+        ("fp16", "fp16", "-typed", ["onnxruntime"], lambda t: False),
+        ("int8", "int8", "", ["tensorrt"], lambda t: "int8" in t.fast_precisions),
+        ("int8-cpu", "int8-cpu", "", ["onnxruntime"], lambda t: True),
     ]
     tflite = made.kinds.get("tflite", {})
     out = []
     for wh in input_whs:
-        rows = [(p, suffix, runtimes, fits) for p, suffix, runtimes, fits in recipes if p in made.kinds]
+        rows = [(p, suffix, runtimes, fits) for kind, p, suffix, runtimes, fits in recipes if kind in made.kinds]
         rows += [(p, "-litert", ["litert"], lambda t: False) for w, h, p in tflite if (w, h) == tuple(wh)]
         for precision, suffix, runtimes, fits in rows:
             name = f"{made.name}-{wh[0]}x{wh[1]}-{precision}{suffix}"
