@@ -69,6 +69,7 @@ class Outbox:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA secure_delete = ON")  # a picture that is gone is not in the file any more
             version = int(connection.execute("PRAGMA user_version").fetchone()[0])
             if version > _VERSION:
                 raise BadInput("the file of alerts is a newer jetmask's", self.path, f"version {_VERSION} at most")
@@ -97,6 +98,7 @@ class Outbox:
                         (receiver, over),
                     )
                     self._drop(receiver, over)
+            self._forget_pictures()
             sql.execute(
                 "DELETE FROM alerts WHERE number <= ? AND number NOT IN (SELECT alert FROM waiting)", (number - KEPT,)
             )
@@ -118,6 +120,7 @@ class Outbox:
             gone = sql.execute("DELETE FROM waiting WHERE number = ? AND receiver = ?", (number, receiver)).rowcount
             if gone and not taken:
                 self._drop(receiver, 1)
+            self._forget_pictures()
 
     def forget(self, receivers: Iterable[str]) -> None:
         """Drop what waits for receivers other than these: they are in no file any more."""
@@ -155,6 +158,12 @@ class Outbox:
     def _drop(self, receiver: str, count: int) -> None:
         self._connection.execute("INSERT OR IGNORE INTO dropped VALUES (?, 0)", (receiver,))
         self._connection.execute("UPDATE dropped SET count = count + ? WHERE receiver = ?", (count, receiver))
+
+    def _forget_pictures(self) -> None:
+        """A picture is kept as long as somebody is to get it, and no longer."""
+        self._connection.execute(
+            "UPDATE alerts SET picture = NULL WHERE picture IS NOT NULL AND number NOT IN (SELECT alert FROM waiting)"
+        )
 
     @contextlib.contextmanager
     def _transaction(self) -> Any:
