@@ -31,13 +31,14 @@ function refresh() {
   }).then(() => { if (shown) timer = setTimeout(refresh, PERIOD); });
 }
 
+const line = (row) => make("tr", {}, ...row.map((value) => make("td", {}, value)));
 const cells = (row) => make("tr", {}, ...row.map((value, i) => make(i ? "td" : "th", i ? {} : { scope: "row" }, value)));
 
 function draw(found) {
   const alerts = found.alerts || [], receivers = found.receivers || [];
   $("alert-said").textContent = alerts.length ? "" : "No alert yet.";
   $("alert-lists").hidden = false;
-  $("alert-rows").replaceChildren(...alerts.map((a) => cells([new Date(a.at).toLocaleString(), a.rule || "", a.camera === undefined || a.camera === null ? "" : String(a.camera), a.text || a.reason || ""])));
+  $("alert-rows").replaceChildren(...alerts.map((a) => line([new Date(a.at).toLocaleString(), a.rule || "", a.camera === undefined || a.camera === null ? "" : String(a.camera), a.text || a.reason || ""])));
   $("receiver-rows").replaceChildren(...receivers.map((r) => {
     const said = make("span", { role: "status" });
     const test = button("Test", { "aria-label": "Send a test to " + r.name }, () => {
@@ -45,6 +46,6 @@ function draw(found) {
       ask("api/v1/alerts/test", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ receiver: r.name }) })
         .then((answer) => { said.textContent = answer.result || "sent"; }, (error) => { said.textContent = error.message; });
     });
-    return cells([r.name, r.kind || "", r.state || (r.error ? "down" : "ready"), String(r.waiting || 0), String(r.dropped || 0), make("span", {}, live.me.role === "viewer" ? "" : test, " ", said)]);
+    return cells([r.name, r.kind || "", r.error ? "down: " + r.error : "ready", String(r.waiting || 0), String(r.dropped || 0), make("span", {}, live.me.role === "viewer" ? "" : test, " ", said)]);
   }));
 }
