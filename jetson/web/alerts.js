@@ -3,7 +3,7 @@ import { $, ask, button, make } from "./dom.js";
 import { live } from "./state.js";
 
 const PERIOD = 10000;
-let shown = false, timer = 0, spoken = "";
+let shown = false, timer = 0, spoken = null;
 
 export function show(wish) {
   shown = wish;
