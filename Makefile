@@ -6,7 +6,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # Many tests wait for processes and clocks: more workers than cores. A file stays in one worker.
 # The device's Python is looked for when a test starts: set-up makes it first.
 PYTEST = JETMASK_PYTHON36=$${JETMASK_PYTHON36:-$$(ls $(CURDIR)/$(VENV36)/bin/python 2>/dev/null)} \
-	$(PY) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+	$(PY) -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo run docs test test-full lint setup setup36 mutants figures bench-all tensorrt-surface clean
 
