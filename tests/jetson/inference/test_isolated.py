@@ -79,7 +79,8 @@ def test_no_signal_goes_to_a_number_that_is_free_again(tiny_bundle, monkeypatch)
     engine = isolated.ApartEngine(tiny_bundle, VARIANT, "onnxruntime")
     os.kill(engine._child.pid, signal.SIGKILL)
     with pytest.raises(RuntimeError):
-        engine.infer()  # sees the end, and so the system may give the number away
+        engine.infer()
+    engine._child.wait(60)  # from here on the system may give the number away
     sent = []
     monkeypatch.setattr(os, "killpg", lambda pid, number: sent.append(pid))
     engine.close()

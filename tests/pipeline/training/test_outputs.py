@@ -208,7 +208,8 @@ def test_the_schedule_grows_with_the_photographs_and_what_must_be_learnt():
     [
         ([], False, "s"),
         (["model.size=n"], False, "n"),
-        (["model.size=m"], False, ""),
+        (["model.size=m"], False, "m"),
+        (["model.size=mobilenetv2"], False, ""),
         (["model.init=sp"], False, "sp"),
         ([], True, ""),
     ],
