@@ -34,7 +34,7 @@ def test_a_runner_that_was_restarted_at_once_is_shown_again(tiny_bundle, clip):
             first.close()
             with Serving(tiny_bundle, clip, options=options) as second:
                 wait_for(lambda: second.state()["server"]["streams"] == 2, "picture and events of the next run")
-                wait_for(lambda: page.js(newest) > before, "an event of the next run")
+                wait_for(lambda: (page.js(newest) or "") > before, "an event of the next run")
 
 
 def test_a_paused_picture_stays_while_the_page_is_hidden(tiny_bundle, clip):
