@@ -50,6 +50,12 @@ class Browser:
             self.close()
             raise
         self._number = 0
+        try:
+            # What is done to the empty page before it is lost.
+            wait_for(lambda: url.startswith(self.js("location.origin") or "nowhere"), "the page's address")
+        except BaseException:
+            self.close()
+            raise
 
     def _tab(self):
         with contextlib.suppress(OSError, ValueError):
