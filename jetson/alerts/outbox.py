@@ -50,7 +50,8 @@ class Outbox:
             try:
                 self._connection = self._open()
             except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError) and "unable to open" in str(error):
+                # A disk that is full or read-only, a lock: the file is whole, and what waits in it must not be lost.
+                if isinstance(error, sqlite3.OperationalError) and "no such" not in str(error):
                     raise
                 self.damaged = f"{path}.damaged-{int(time.time())}"
                 for end in ("", "-wal", "-shm"):

@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 import time
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional, Tuple
 
 from jetson.alerts.outbox import Outbox
 from jetson.alerts.receiver import Message, Receiver, Refused
@@ -62,12 +62,19 @@ class Sender:
 
     def _run(self) -> None:
         pause = self._retry_s
+        settled: Optional[Tuple[int, Optional[Exception]]] = None  # an alert's number, and whether it was refused
         while not self._stop.is_set():
             self._wake.clear()
             try:
                 one = self._outbox.first(self.receiver.name)
-                error = None if one is None else self._try(one.body, one.picture)
+                if one is None:
+                    error = None
+                elif settled is not None and settled[0] == one.number:
+                    error = settled[1]  # a full disk took no note of it: it must not be sent again for that
+                else:
+                    error = self._try(one.body, one.picture)
                 if one is not None and (error is None or isinstance(error, Refused)):
+                    settled = one.number, error
                     self._outbox.over(self.receiver.name, one.number, error is None)
             except sqlite3.Error as failure:
                 one, error = None, failure
@@ -95,8 +102,11 @@ class Sender:
         return None
 
     def _tell(self, error: Exception) -> None:
-        words = self.receiver.words(error)
-        if words != self.error:
+        if isinstance(error, sqlite3.Error):
+            words, verdict = f"the file of alerts cannot be used: {error}", "has to wait"
+        else:
+            words = self.receiver.words(error)
             verdict = "refuses an alert" if isinstance(error, Refused) else "is down; its alerts wait"
+        if words != self.error:
             self._say(f"warning: the receiver {self.receiver.name} {verdict}: {words}")
         self.error = words

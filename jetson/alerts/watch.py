@@ -32,7 +32,8 @@ class Watch:
     """All rules on one scene. `look` returns what is to be told now.
 
     A case is told once: a person who stays, a camera that stays lost, a compliance that stays low. Another case of the
-    same rule at the same camera within the cool-down is counted, and told with the next alert.
+    same rule at the same camera within the cool-down is counted, and told with the next alert; one of the camera as a
+    whole (lost, drift, compliance) that still holds at the end of the cool-down is told then, or it never would be.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Watch:
         self._known: Dict[Tuple[str, Key], Set[Any]] = {}  # causes that hold, and were told or kept back
         self._told_at: Dict[Tuple[str, Key], float] = {}
         self._suppressed: Dict[Tuple[str, Key], int] = {}
+        self._held: Dict[Tuple[str, Key], Any] = {}  # the cause of a camera as a whole that is kept back now
 
     def look(self, scene: Scene, now: float) -> List[Told]:
         """`now`: Unix seconds."""
@@ -67,15 +69,22 @@ class Watch:
         place = (one.name, key)
         known = self._known.setdefault(place, set())
         new = [case for case in found if case.cause not in known]
-        self._known[place] = {case.cause for case in found}
+        causes = self._known[place] = {case.cause for case in found}
+        if self._held.get(place) not in causes:
+            self._held.pop(place, None)
         out = []
         for case in new:
             last = self._told_at.get(place)
             if last is not None and 0 <= now - last < one.cool_down_s:  # a clock that was set back delays nothing
-                self._suppressed[place] = self._suppressed.get(place, 0) + 1
+                if self._held.get(place) != case.cause:
+                    self._suppressed[place] = self._suppressed.get(place, 0) + 1
+                if one.when.kind != rule.SEEN:
+                    self._held[place] = case.cause
+                    causes.discard(case.cause)  # looked at again until the cool-down is over
                 continue
             self._told_at[place] = now
-            out.append(Told(case, self._suppressed.pop(place, 0)))
+            itself = self._held.pop(place, None) == case.cause  # counted as kept back, and told after all
+            out.append(Told(case, self._suppressed.pop(place, 0) - itself))
         return out
 
 

@@ -5,6 +5,7 @@ import hmac
 import json
 import os
 import socket
+import sqlite3
 import sys
 import threading
 
@@ -87,6 +88,31 @@ def test_an_alert_that_a_receiver_never_takes_is_dropped_and_the_next_is_sent(tm
     alerts.event(lost("c2"))
     wait_for(lambda: numbers(server) == ["c2"], "the second")
     wait_for(lambda: alerts.state()["receivers"][0]["dropped"] == 1, "counted")
+    alerts.stop()
+
+
+@pytest.mark.parametrize("answer, got, dropped", [(200, ["c1", "c2"], 0), (422, ["c2"], 1)])
+def test_a_disk_that_takes_no_note_of_a_delivery_makes_no_second_one(tmp_path, takes, answer, got, dropped):
+    server, said, tries = takes(), [], []
+    server.answers.append(answer)
+    hook = {"office": {"kind": "webhook", "url": f"http://127.0.0.1:{server.port}/"}}
+    alerts = made(tmp_path, hook, [LOST], said)
+    over = alerts._outbox.over
+
+    def full(receiver, number, taken=True):
+        tries.append(number)
+        if len(tries) <= 3:
+            raise sqlite3.OperationalError("database or disk is full")
+        over(receiver, number, taken)
+
+    alerts._outbox.over = full
+    alerts.start()
+    alerts.event(lost("c1"))
+    alerts.event(lost("c2"))
+    wait_for(lambda: numbers(server) == got, "each once")
+    wait_for(lambda: alerts.state()["receivers"][0]["waiting"] == 0, "nothing waits")
+    assert numbers(server) == got and alerts.state()["receivers"][0]["dropped"] == dropped
+    assert not server.answers and any("disk is full" in line for line in said)
     alerts.stop()
 
 

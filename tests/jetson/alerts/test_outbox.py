@@ -105,6 +105,25 @@ def test_a_full_disk_takes_all_of_an_alert_or_nothing(tmp_path):
     outbox.close()
 
 
+def test_a_file_that_is_only_locked_is_not_put_aside(tmp_path, monkeypatch):
+    path = str(tmp_path / "a.sqlite3")
+    outbox = Outbox(path)
+    outbox.add(["a"], {"n": 0})
+    outbox.close()
+    held = sqlite3.connect(path, isolation_level=None)
+    held.execute("PRAGMA locking_mode = EXCLUSIVE")
+    held.execute("UPDATE dropped SET count = 0")
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda path, timeout, **more: connect(path, timeout=0.01, **more))
+    with pytest.raises(BadInput) as told:
+        Outbox(path)
+    assert "locked" in told.value.what
+    held.close()
+    outbox = Outbox(path)
+    assert not outbox.damaged and drain(outbox, "a") == [0]
+    outbox.close()
+
+
 def test_a_damaged_file_is_put_aside_and_a_newer_one_refused(tmp_path):
     path = str(tmp_path / "a.sqlite3")
     with open(path, "wb") as file:

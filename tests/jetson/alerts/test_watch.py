@@ -86,6 +86,33 @@ def test_a_lost_camera_is_told_once_and_again_when_it_was_back():
     assert one.look(640) == [] and len(one.look(663)) == 1
 
 
+def test_a_camera_lost_again_within_the_cool_down_is_told_when_that_ends():
+    one = Watched("camera lost > 1 min", cool_down="10 min")
+    one.tell(0, "camera lost", reason="no route")
+    assert len(one.look(61)) == 1
+    for at in (120, 300):  # back, and lost again, the second time for good
+        one.tell(at, "camera back")
+        one.tell(at + 1, "camera lost", reason="no route")
+        for later in (62, 63, 100):
+            assert one.look(at + later) == []
+    assert one.look(660) == []
+    told = one.watch.look(one.scene, START + 661)
+    assert [(case.found.text, case.suppressed) for case in told] == [("gate: no picture for over 1 min", 1)]
+    assert one.look(662) == one.look(5000) == []
+
+
+def test_what_is_over_before_the_cool_down_ends_is_not_told():
+    one = Watched("drift", cool_down="10 min")
+    for at in (0, 60, 120):
+        one.tell(at, "camera drifted", reason="darker")
+        assert len(one.look(at + 1)) == (at == 0)
+        one.tell(at + 30, "camera as before", reason="")
+        assert one.look(at + 31) == []
+    assert one.look(700) == []
+    one.tell(800, "camera drifted", reason="darker")
+    assert [case.suppressed for case in one.watch.look(one.scene, START + 801)] == [2]
+
+
 def test_drift_and_a_camera_that_is_as_before():
     one = Watched("drift", cool_down=0)
     one.tell(0, "camera drifted", reason="darker")
