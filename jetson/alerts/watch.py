@@ -107,7 +107,11 @@ def _fulfilled(one: Rule, labels: Sequence[str], key: Key, camera: Camera, now: 
     elif when.kind == rule.DRIFT:
         if camera.drifted:
             yield Found(
-                one, key, camera.drifted[0], f"{name}: not as it was, look at it", {"reason": camera.drifted[1]}
+                one,
+                key,
+                camera.drifted[0],
+                f"{name}: looks different from its reference, check the camera",
+                {"reason": camera.drifted[1]},
             )
     else:
         yield from _compliance(one, when, key, camera, now, f"{name}{where}")
@@ -117,7 +121,7 @@ def _compliance(one: Rule, when: When, key: Key, camera: Camera, now: float, whe
     persons, good = camera.compliance(now - when.seconds, when.zone)
     if persons >= when.persons and 100.0 * good < when.percent * persons:
         percent = round(100.0 * good / persons, 1)
-        text = f"{where}: {percent:g} % of {persons} persons in {in_units(when.seconds)} as they should be"
+        text = f"{where}: compliance {percent:g} % of {persons} persons in {in_units(when.seconds)}"
         yield Found(one, key, "low", text, {"percent": percent, "persons": persons, "seconds": when.seconds})
 
 

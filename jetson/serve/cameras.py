@@ -107,7 +107,7 @@ def _update(service: Service, view: View, one: Watched) -> List[str]:
     if (before.settings.score, before.settings.blur) != (settings.score, settings.blur):
         service.runner.set_score(view, settings.score)
         service.studio.film(number, settings.blur, settings.score)
-        done.append(f"{settings.name} has another score or privacy")
+        done.append(f"{settings.name}: score threshold or blurring changed")
     counter = Counter(settings.zones, view.classes.names)
     if not counter.same_places(view.zones):
         replace_zones(service, view, counter)
