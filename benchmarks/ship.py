@@ -10,8 +10,10 @@ sizes. Of the sizes those ship that somebody would choose on the front (benchmar
 """
 
 import argparse
+import contextlib
 import csv
 import io
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +24,15 @@ from benchmarks import false_alarms, machine, model_card
 from benchmarks.readme_table import read
 from jetson import files, logs
 from jetson.bundle import manifest
+from jetson.engine import calibration as tables
+from jetson.errors import QualityGate
 from jetson.evaluation import average_precision
 from jetson.inference.detector import open_detector
 from pipeline.bundle import variants
 from pipeline.bundle import writer as bundle
 from pipeline.evaluation import error_analysis, evaluate, gate
 from pipeline.models.decode import DECODE
-from pipeline.quantization import calibrate
+from pipeline.quantization import calibrate, sensitivity
 from pipeline.training.dataset import held_out
 
 ROOT = Path(__file__).parent.parent
@@ -189,7 +193,8 @@ def calibrated(
     name: str, path: str, folder: str, images: Sequence[str], data: Path, whs: Sequence[tuple[int, int]], say: Say
 ) -> tuple[variants.Made, Any]:
     """variants.make, with for each int8 form the first calibration method that holds the gate on val/: at every size of
-    `whs` for int8-cpu, at CAMERA_WH for the one of TensorRT, and its table; with the first method where none holds.
+    `whs` for int8-cpu, at CAMERA_WH for the one of TensorRT, and its table. Where none holds, the first method, and in
+    int8-cpu as few layers in float as hold the gate at the largest size.
 
     The one for TensorRT is simulated by ONNX Runtime: no GPU is at hand when a bundle is made."""
     truths = average_precision.load_split(str(data / "val"))
@@ -212,6 +217,15 @@ def calibrated(
                 chosen[kind] = made
         if len(chosen) == len(wanted):
             break
+    if "int8-cpu" not in chosen and "int8-cpu" not in LEFT_OUT.get(name, ()):
+        made, wh = tried[0], max(whs, key=math.prod)
+        table = tables.read(str(Path(folder) / METHODS[0] / (name + ".json")))
+        say(f"{name}: int8-cpu with layers in float, at {wh[0]}x{wh[1]}")
+        # Where no mix holds it either, the gate leaves the variant out later.
+        with contextlib.suppress(QualityGate):
+            sensitivity.mix(
+                made.kinds["fp32"], made.kinds["int8-cpu"], "int8-cpu", table, images[:8], truths, wh, progress=say
+            )
     one, other = (chosen.get(kind, tried[0]) for kind in wanted)
     kinds = {**one.kinds, "int8-cpu": other.kinds["int8-cpu"]}
     return one._replace(kinds={kind: kinds[kind] for kind in kinds if kind not in LEFT_OUT.get(name, ())}), model
