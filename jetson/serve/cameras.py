@@ -2,6 +2,8 @@
 
 from typing import Dict, List, Sequence
 
+from jetson.alerts.settings import AlertSettings, check
+from jetson.bundle.classes import Classes
 from jetson.inference.runner import View
 from jetson.monitor import drift
 from jetson.serve.results import record
@@ -58,6 +60,8 @@ def _known(one: Watched) -> drift.Known:
 
 def _rename(service: Service, view: View, one: Watched) -> None:
     service.counts.forget(view)
+    if service.alerts is not None:
+        service.alerts.rename(view.key, one.settings.name)
     view.camera.source = view.camera.source._replace(name=one.settings.name)
     view.name = one.settings.name
     before = service.watched[view.camera.index]
@@ -75,6 +79,10 @@ def _remove(service: Service, view: View) -> None:
     service.watched.pop(number, None)
     service.studio.forget(number)
     service.site.pictures.forget(number)
+    if service.recorder is not None:
+        service.recorder.forget(number)
+    if service.alerts is not None:
+        service.alerts.forget(view.key)
     if service.drift is not None:
         service.drift.remove(number)
 
@@ -88,6 +96,7 @@ def _add(service: Service, one: Watched) -> View:
     service.counts.go_on(view, settings.was)
     service.watched[number] = one
     service.studio.film(number, settings.blur, settings.score)
+    _film(service, number, one)
     if service.drift is not None:
         service.drift.add(number, _known(one))
     service.runner.add(view)
@@ -104,9 +113,10 @@ def _update(service: Service, view: View, one: Watched) -> List[str]:
         if service.drift is not None:
             service.drift.rename(number, _known(one))
         done.append(f"{settings.name} is opened again")
-    if (before.settings.score, before.settings.blur) != (settings.score, settings.blur):
+    if before.settings.shown() != settings.shown():
         service.runner.set_score(view, settings.score)
         service.studio.film(number, settings.blur, settings.score)
+        _film(service, number, one)
         done.append(f"{settings.name} has another score or privacy")
     counter = Counter(settings.zones, view.classes.names)
     if not counter.same_places(view.zones):
@@ -115,9 +125,21 @@ def _update(service: Service, view: View, one: Watched) -> List[str]:
     return done
 
 
+def _film(service: Service, number: int, one: Watched) -> None:
+    if service.recorder is not None:
+        camera = one.settings
+        service.recorder.film(number, camera.pictures or service.settings.kept.pictures, camera.clips, camera.score)
+
+
+def check_alerts(asked: AlertSettings, cameras: Sequence[Watched], classes: Classes) -> None:
+    """BadInput where a rule names a camera, a zone or a class that these do not have."""
+    zones = {one.settings.name: [zone.name for zone in one.settings.zones if zone.kind == "polygon"] for one in cameras}
+    check(asked, list(zones), zones, classes)
+
+
 def replace_zones(service: Service, view: View, counter: Counter) -> None:
     """Count at other lines and zones; counts go on under the same names."""
     with view.tracking:  # no frame is counted in between
         left = counter.go_on_from(view.zones)
         view.zones = counter
-    record(service.journal, view, [], left)
+    record(service.journal, view, [], left, recorder=service.recorder)
