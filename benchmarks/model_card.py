@@ -183,12 +183,14 @@ def _robustness(names: Sequence[str]) -> list[str]:
     rows = [row for row in read("robustness") if row["model"] in names]
     if not rows:
         return []
-    split, wh = rows[0]["split"], rows[0]["input_wh"]
-    rows = [row for row in rows if (row["split"], row["input_wh"]) == (split, wh)]
+    split = rows[0]["split"]
+    rows = [row for row in rows if row["split"] == split]
     by = {(row["model"], row["corruption"]): row["map50"] for row in rows}
+    sizes = {row["model"]: row["input_wh"] for row in rows}
     kinds = list(dict.fromkeys(row["corruption"] for row in rows))
     there = [name for name in names if (name, kinds[0]) in by]
-    table = _table([f"mAP50 on {split}/ at {wh}", *there], [[k, *(by[n, k] for n in there)] for k in kinds])
+    heads = [f"mAP50 on {split}/", *(f"{name}, {sizes[name]}" for name in there)]
+    table = _table(heads, [[k, *(by[n, k] for n in there)] for k in kinds])
     return ["What a camera does to a picture (benchmarks/results/robustness.csv), float32:\n", table]
 
 

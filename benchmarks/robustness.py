@@ -7,7 +7,8 @@ themselves by a rule that is the same in every run. Labels stay as they are, exc
 becomes the box round its turned ellipse, since the box round its turned corners would be larger than the face. Not
 here: glasses, hats and headscarves, since no collection at hand labels them.
 
-Rows replace those of the same model, split and size in benchmarks/results/robustness.csv.
+Each model is measured at the largest size that it ships with. Rows replace those of the same model and split in
+benchmarks/results/robustness.csv.
 """
 
 import argparse
@@ -196,25 +197,26 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", required=True, type=Path, metavar="SPLIT_DIR")
     parser.add_argument("--bundle", default="jetson/models")
     parser.add_argument("--model", nargs="+", help="default: all of the bundle")
-    parser.add_argument("--input-wh", default="416x416")
+    parser.add_argument("--input-wh", help="default: the largest that a model ships with")
     parser.add_argument("--corruption", nargs="+", choices=CORRUPTIONS, help="default: all; clean is always there")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/robustness.csv")
     args = parser.parse_args(argv)
-    wh = parse_wh(args.input_wh)
-    assert wh is not None
     truths = average_precision.load_split(str(args.data))
     split = args.data.resolve().name
-    models = args.model or list(dict.fromkeys(v.model for v in manifest.load(args.bundle).variants))
+    variants = manifest.load(args.bundle).variants
+    models = args.model or list(dict.fromkeys(v.model for v in variants))
     names = ["clean", *(name for name in args.corruption or CORRUPTIONS if name != "clean")]
     rows = []
     for model in models:
+        largest = max((v.input_wh for v in variants if v.model == model), key=math.prod)
+        wh = parse_wh(args.input_wh) if args.input_wh else (largest[0], largest[1])
+        assert wh is not None
         for row in measure(args.bundle, model, wh, truths, names):
             rows.append({**row, "split": split, "machine": machine.describe("onnxruntime")})
             print(f"{model:3} {row['corruption']:26} {float(row['map50']):5.1f} {float(row['difference']):+5.1f}")
             sys.stdout.flush()
     if args.write:
-        ours = {(model, split, args.input_wh) for model in models}
-        kept = [r for r in read("robustness") if (r["model"], r["split"], r["input_wh"]) not in ours]
+        kept = [r for r in read("robustness") if (r["model"], r["split"]) not in {(model, split) for model in models}]
         text = io.StringIO()
         writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
         writer.writeheader()

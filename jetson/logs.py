@@ -60,3 +60,4 @@ def start(verbosity: int = 0) -> None:
             logger.removeHandler(old)
         logger.addHandler(handler)
         logger.setLevel(level)
+        logger.propagate = False  # libraries give the root logger a handler of its own (LiteRT's, say): each line twice

@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 from urllib.parse import urlsplit
 
 from jetson.capture.shared import Writer
+from jetson.capture.timeline import Timeline
 
 # magic, width, height, bytes of JSON, number of the frame in its pass, pass, second in the pass, place in the shared
 # memory (-1: the frame follows)
@@ -98,25 +99,21 @@ def read_video(request: Dict[str, Any], room: Room) -> Read:
     length = count / usual if 0 < count < 1e9 else 0.0
     asked = request["fps"]
     tell_length(count / asked if asked and length else length)
-    number, second, period = 0, 0.0, 1 / usual
+    number, timeline = 0, Timeline(1 / usual)
     while True:
         good, frame = capture.read(room() if not told.turn else None)
         if not good:
             break
-        stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
-        if number and stamp > second:
-            period, second = stamp - second, stamp
-        elif number:  # a container without times
-            second += period
+        second = timeline.at(capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3)
         yield _turned(frame, told.turn or 0), {}, number / asked if asked else second
         number += 1
     capture.release()
     if number == 0:
         note("no frame in the video: it is empty or damaged")
         sys.exit(UNREADABLE)
-    end = second + period
+    end = timeline.second + timeline.step
     # The length is the container's estimate; where bytes are missing, little is needed to believe it.
-    if end < (length - max(0.25, 2 * period) if told.missing or media.facts(path).missing else 0.9 * length):
+    if end < (length - max(0.25, 2 * timeline.step) if told.missing or media.facts(path).missing else 0.9 * length):
         raise Broken(f"the video ends early: it breaks off at {end:.1f} s of {length:.1f} s")
 
 
@@ -233,14 +230,16 @@ def _frames(capture: Any, size: Optional[List[int]], own_pace: bool, room: Room)
     from jetson.capture.fit import fit
 
     start = None
+    usual = capture.get(cv2.CAP_PROP_FPS) if own_pace else 0.0
+    timeline = Timeline(1 / usual if 0.1 <= usual <= 1000 else 0.04)
     while True:
         good, frame = capture.read(room())
         if not good:
             note("the camera has stopped sending")
             sys.exit(1)
         if own_pace:
-            second, now = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3, time.monotonic()
-            if start is None or abs(start + second - now) > 30.0:  # the times have jumped
+            second, now = timeline.at(capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3), time.monotonic()
+            if start is None or abs(start + second - now) > 30.0:  # the times have jumped ahead
                 start = now - second
             time.sleep(max(0.0, start + second - now))
         if size and frame.shape[1::-1] != tuple(size):

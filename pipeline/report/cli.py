@@ -14,7 +14,6 @@ import numpy as np
 from jetson import files
 from jetson.errors import BadInput
 from pipeline.paths import made
-from pipeline.report import folders
 from pipeline.report.rows import COLUMNS, device_rows, machine_of, table_rows
 
 # Everything a report can hold, with the type of each. All of it is optional: what is missing has no section.
@@ -209,6 +208,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def command(args: argparse.Namespace) -> None:
     """Write the report of a folder."""
+    from pipeline.report import folders  # matplotlib takes a second to load
+
     folder = Path(args.run)
     path = folder / "report.json" if folder.is_dir() else folder
     kind = folders.kind_of(folder) if folder.is_dir() else ""

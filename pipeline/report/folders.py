@@ -73,6 +73,9 @@ def _pruning(folder: Path, data: str | None) -> dict[str, Any]:
     settings = files.read_json(str(folder / "settings.json"))
     result = files.read_json(str(folder / "result.json")) if (folder / "result.json").is_file() else {}
     config = settings.get("tuning") or {}
+    if not (config.get("train") or {}).get("epochs", 1):
+        # What would train is of no effect: only where the photographs are.
+        config = {"data": config["data"]} if (config.get("data") or {}).get("root") else {}
     curves = [
         {"name": path.parent.parent.name, "rows": log(path.parent)} for path in sorted(folder.glob("*/train/log.csv"))
     ]
@@ -106,6 +109,10 @@ def _pruning(folder: Path, data: str | None) -> dict[str, Any]:
     if (folder / "scan.json").is_file():
         out["scan"] = files.read_json(str(folder / "scan.json"))
     if not (folder / "best.keras").is_file():
+        return out
+    if not data and not (config.get("data") or {}).get("root"):
+        note = f"Pruned without photographs: AP was not measured. Measure it: jetmask report {folder} --data DIR"
+        out["warnings"] = [*out.get("warnings", ()), note]
         return out
     judged = _judged(folder, folder / "best.keras", config, data)
     judged["warnings"] = [*out.get("warnings", ()), *judged.get("warnings", ())]

@@ -18,6 +18,7 @@ def pruning(data: dict) -> Markup:
     out = [paragraph(found.get("note"))]
     before, after = found.get("before") or {}, found.get("after") or {}
     kinds = {"macs": "macs", "bytes": "bytes", "map50": "ap", "latency_ms": "ms"}
+    words = {"macs": "multiply-adds", "bytes": "bytes of weights", "map50": "mAP50", "latency_ms": "latency, ms"}
     keys = [key for key in before if key in after]
     if keys:
         lines = []
@@ -26,19 +27,19 @@ def pruning(data: dict) -> Markup:
             known = isinstance(a, (int, float)) and isinstance(b, (int, float)) and a
             ratio = "–" if not known else f"{b - a:+.1f} points" if key == "map50" else f"x {b / a:.2f}"
             kind = kinds.get(key, "")
-            lines.append(("", [key.replace("_", " "), number(a, kind), number(b, kind), ratio]))
+            lines.append(("", [words.get(key, key), number(a, kind), number(b, kind), ratio]))
         out.append(table([("", ""), ("before", ""), ("after", ""), ("", "")], lines))
     channels = [row for row in found.get("channels") or () if row.get("before")]
     if channels:
         cut = sorted(channels, key=lambda row: row["after"] / row["before"])[:LONGEST]
         shown = [row for row in channels if any(row is other for other in cut)]
-        words = "Channels before and after pruning: " + ", ".join(
+        spoken = "Channels before and after pruning: " + ", ".join(
             f"{row['layer']} {row['before']} to {row['after']}" for row in shown
         )
         pairs = [(row["layer"], (row["before"], row["after"])) for row in shown]
         out.append(
             figure(
-                plots.bars(pairs, "channels", words, ("before", "after")),
+                plots.bars(pairs, "channels", spoken, ("before", "after")),
                 "Channels by layer, in the order of the network.",
             )
         )

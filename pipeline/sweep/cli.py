@@ -18,7 +18,6 @@ from jetson.errors import UsageError
 from pipeline import config as configuration
 from pipeline import targets
 from pipeline.paths import made
-from pipeline.sweep import workers as sweep_workers
 from pipeline.sweep.space import FIXED_BY_WEIGHTS, space_for
 from pipeline.sweep.study import OBJECTIVE, Sweep, keep_weights
 
@@ -90,6 +89,8 @@ def command(args: argparse.Namespace) -> None:
             args.seed,
             say=log.info,
         )
+        from pipeline.sweep import workers as sweep_workers  # TensorFlow takes seconds to load
+
         workers = sweep_workers.Ray(args.ray, args.jobs) if args.ray else sweep_workers.Processes(args.jobs)
         with contextlib.redirect_stdout(sys.stderr):  # Ray reports a lost worker on stdout
             rows = sweep.run(args.trials, workers)

@@ -17,6 +17,7 @@ def options(parser):
     inner.add_parser("deep")
 
 def command(args):
+    logging.basicConfig(level=logging.INFO)  # as some libraries do: our lines come once all the same
     log.debug("detail")
     log.info("two\\nlines")
     log.warning("careful")

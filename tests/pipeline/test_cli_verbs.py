@@ -1,4 +1,7 @@
-"""Every verb that the two command lines list exists, and its help shows an example."""
+"""Every verb that the two command lines list exists, and its help shows an example, soon."""
+
+import subprocess
+import sys
 
 import pytest
 
@@ -16,6 +19,18 @@ def test_a_verb_has_help_with_an_example(prog, verb, verbs, capsys):
     text = capsys.readouterr().out
     assert f"usage: {prog} {verb}" in text
     assert "example" in text.lower() and f"{prog} {verb}" in text.split("usage:")[1].split("\n\n", 1)[1]
+
+
+def test_no_help_waits_for_what_takes_long_to_load():
+    code = (
+        "import contextlib, io, sys\nfrom jetson import cli as frame\nfrom pipeline import cli as host\n"
+        "for verb in host.VERBS:\n"
+        "    with contextlib.redirect_stdout(io.StringIO()):\n"
+        "        frame.main([verb, '--help'], 'jetmask', host.VERBS)\n"
+        "print(sorted({'tensorflow', 'keras', 'matplotlib', 'optuna', 'ray'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def _rows():
 
 def test_each_rule_has_tests_that_exist():
     rows = list(_rows())
-    assert len(rows) == 11
+    assert len(rows) == 12
     for kind, rule, drawn, cases in rows:
         assert kind and rule and drawn.startswith("`tests/"), kind
         for path, name in re.findall(r"`([^`:]+)::([^`]+)`", drawn + cases):

@@ -89,6 +89,28 @@ def test_frames_come_at_the_times_of_the_container(tmp_path):
     assert np.diff([at for _, _, at in found]) == pytest.approx(np.diff(wanted), abs=1e-3)
 
 
+def test_joined_recordings_are_one(tmp_path):
+    """Two MPEG transport streams in one file, of 25 and 10 frames/s: the times begin again at the joint. The second
+    was played at the rate of the first, in 0.8 s of its 2."""
+    joined = tmp_path / "joined.ts"
+    with open(str(joined), "wb") as file:
+        for number, (fps, frames) in enumerate(((25, 50), (10, 20))):
+            part = tmp_path / f"{number}.ts"
+            writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*"mp4v"), fps, WH)
+            if not writer.isOpened():
+                pytest.skip("this OpenCV writes no transport stream")
+            for _ in range(frames):
+                writer.write(np.full((WH[1], WH[0], 3), 90, np.uint8))
+            writer.release()
+            file.write(part.read_bytes())
+    found, made = read(joined)
+    seconds = [second for _, second, _ in found]
+    assert len(seconds) == 70 and not made.broken
+    steps = np.diff(seconds)
+    assert steps[:49] == pytest.approx([0.04] * 49, abs=1e-3) and steps[50:] == pytest.approx([0.1] * 19, abs=1e-3)
+    assert 0 < steps[49] <= 0.1 + 1e-3  # the container tells the rate of either
+
+
 def test_uneven_times_are_played_at_their_times(tmp_path):
     """What came in 3.4 s of a video of 5.8 s was a frame rate, not its times."""
     begun = time.monotonic()

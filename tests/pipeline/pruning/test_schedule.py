@@ -23,6 +23,7 @@ from pipeline.pruning import cost
 from pipeline.pruning.plot import plot_scan
 from pipeline.pruning.pruner import Plan, channel_groups, prune
 from pipeline.pruning.schedule import Pruning, Settings
+from pipeline.report import folders
 from pipeline.training import distillation
 
 TINY = models.Architecture(8, ((8, 1),) * 4, (8,) * 4, ((8,),) * 4)
@@ -316,6 +317,9 @@ def test_the_verb_prunes_any_keras_model_without_data(tmp_path, by_file):
     result = json.loads(done.stdout)
     smaller = models.load(result["model"])
     assert smaller.get_layer("wide").filters == 8 and 0.49 < result["macs_share"] < 0.51
+    report = folders.read(tmp_path / "out", "pruning")
+    assert report["pruning"]["after"] == {"macs": result["macs"]} and report["config"] == {}
+    assert "--data DIR" in report["warnings"][0] and "map50" not in report["pruning"]["before"]
 
 
 @pytest.mark.parametrize(
