@@ -8,6 +8,7 @@ from jetson.inference.runner import View
 from jetson.monitor import drift
 from jetson.serve.results import record
 from jetson.serve.service import Service
+from jetson.serve.settings import Settings
 from jetson.serve.watched import Watched
 from jetson.tracking.zones import Counter
 
@@ -127,8 +128,25 @@ def _update(service: Service, view: View, one: Watched) -> List[str]:
 
 def _film(service: Service, number: int, one: Watched) -> None:
     if service.recorder is not None:
-        camera = one.settings
-        service.recorder.film(number, camera.pictures or service.settings.kept.pictures, camera.clips, camera.score)
+        pictures = pictures_of(service.settings, one)
+        service.recorder.film(number, pictures, one.settings.clips, one.settings.score)
+
+
+def pictures_of(settings: Settings, one: Watched) -> str:
+    """What is kept of a camera's events: off, crop, frame."""
+    return one.settings.pictures or settings.kept.pictures
+
+
+def privacy_of(settings: Settings, cameras: Sequence[Watched], recorded: bool = True) -> Dict[str, bool]:
+    """What the page says about pictures; `recorded`: whether there is a place for those that are stored."""
+    kept = {pictures_of(settings, one) for one in cameras}
+    clips = settings.kept.clips.seconds > 0 and any(one.settings.clips for one in cameras)
+    return {
+        "faces_blurred": settings.blur_faces or all(one.settings.blur for one in cameras),
+        "frames_stored": recorded and ("frame" in kept or clips),
+        "pictures_stored": recorded and kept != {"off"},
+        "crops_kept": settings.crops,
+    }
 
 
 def check_alerts(asked: AlertSettings, cameras: Sequence[Watched], classes: Classes) -> None:

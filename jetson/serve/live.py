@@ -31,7 +31,7 @@ from jetson.mqtt import settings as broker
 from jetson.mqtt.publisher import Mqtt
 from jetson.net import address, loopback
 from jetson.serve import reload
-from jetson.serve.cameras import check_alerts, places_of
+from jetson.serve.cameras import check_alerts, pictures_of, places_of, privacy_of
 from jetson.serve.comparing import Comparing
 from jetson.serve.counts import Counts, default_path
 from jetson.serve.drawn import saver_for
@@ -149,10 +149,6 @@ def _media_for(settings: Settings, store: Optional[Store], warn: Callable[[str],
     return media
 
 
-def _pictures(settings: Settings, one: Watched) -> str:
-    return one.settings.pictures or settings.kept.pictures
-
-
 def _alerts_for(
     settings: Settings,
     cameras: Sequence[Watched],
@@ -242,7 +238,7 @@ class Live:
         recorder = Recorder(media, studio, settings.kept.clips, settings.kept.blur) if media is not None else None
         if recorder is not None:
             for number, one in enumerate(cameras):
-                recorder.film(number, _pictures(settings, one), one.settings.clips, one.settings.score)
+                recorder.film(number, pictures_of(settings, one), one.settings.clips, one.settings.score)
             ending(recorder.start().stop)
         board = Board().start()
         ending(board.stop)
@@ -277,14 +273,7 @@ class Live:
         for view, one in zip(runner.views, cameras):
             counts.go_on(view, one.settings.was)
         unused.pop_all()
-        privacy = {
-            "faces_blurred": settings.blur_faces or all(camera.settings.blur for camera in cameras),
-            "frames_stored": any(_pictures(settings, one) == "frame" for one in cameras)
-            or settings.kept.clips.seconds > 0,
-            "pictures_stored": any(_pictures(settings, one) != "off" for one in cameras),
-            "crops_kept": settings.crops,
-            "events_file": bool(settings.events or store),
-        }
+        privacy = dict(privacy_of(settings, cameras, recorder is not None), events_file=bool(settings.events or store))
         status = Status(
             contents, runner, journal, board, comparing, server, mqtt, seen, privacy, notices, alerts, recorder
         )

@@ -109,7 +109,9 @@ class Recorder:
 
     def forget(self, camera: int) -> None:
         """The camera is watched no longer."""
-        self._films.pop(camera, None)
+        film = self._films.pop(camera, None)
+        if film is not None and film.clip is not None:
+            self.media.cancel(film.clip[0] + CLIP)
 
     # -- in the thread of the results ---------------------------------------------------------------------------------
 

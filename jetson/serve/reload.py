@@ -14,7 +14,7 @@ from jetson.errors import BadInput, JetmaskError
 from jetson.inference import golden
 from jetson.monitor.watchdog import say
 from jetson.serve import fromfile
-from jetson.serve.cameras import change, check_alerts, places_of, replace_zones
+from jetson.serve.cameras import change, check_alerts, places_of, privacy_of, replace_zones
 from jetson.serve.service import Service
 from jetson.serve.variant import begin
 from jetson.tracking import zones
@@ -87,6 +87,11 @@ def _config(service: Service, path: str) -> None:
         return
     done = change(service, wanted)
     later = _later(service.settings.file, found)
+    told = privacy_of(service.settings, wanted)
+    if service.recorder is None and (told["pictures_stored"] or told["frames_stored"]):
+        later.append("pictures and clips are kept from the next start on.")
+        told = dict(told, pictures_stored=False, frames_stored=False)
+    service.status.privacy.update(told)
     if service.alerts is None:
         if service.settings.alerts.same_as(found.alerts) is False:
             later.append("alerts are set up in the configuration for the first time: they begin at the next start.")

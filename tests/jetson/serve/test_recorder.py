@@ -202,3 +202,11 @@ def test_stopping_writes_what_is_not_written(scene):
     clip = one.recorder.alert(0, 7, NOW).clip
     one.recorder.stop(20.0)
     assert one.media.has(key + CROP) and one.media.has(clip + CLIP)
+
+
+def test_a_camera_that_is_removed_while_it_is_recorded_promises_no_clip(scene):
+    one = scene()
+    one.frame()
+    clip = one.recorder.alert(0, None, NOW).clip
+    one.recorder.forget(0)
+    assert not one.media.expected(clip + CLIP) and one.recorder.alert(0, None, NOW).clip is None
