@@ -71,9 +71,9 @@ class Alerts:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
 
-    def _senders_of(self, settings: AlertSettings) -> Dict[str, Sender]:
+    def _senders_of(self, settings: AlertSettings, known: Sequence[str] = ()) -> Dict[str, Sender]:
         for one in settings.receivers:
-            for text in one.warnings():
+            for text in one.warnings() if one.name not in known else ():
                 self._say(text)
         return {
             one.name: Sender(one, self._outbox, settings.retry_s, settings.longest_retry_s, self._say)
@@ -103,16 +103,21 @@ class Alerts:
         """
         settings.prepare()
         with self._turning:
-            for sender in self.senders.values():
-                sender.stop()
+            # One whose settings are as before goes on: what it is just sending must not be sent twice.
+            same = self.settings.same_receivers(settings)
+            old, self.senders = self.senders, {}
+            for name, sender in old.items():
+                if name not in same:
+                    sender.stop()
             watch = Watch(settings.rules, self._classes)
             watch.go_on_from(self._watch)
             self.settings, self._watch = settings, watch
             self._outbox.keep = settings.keep
             self._forget()
-            self.senders = self._senders_of(settings)
-            for sender in self.senders.values():
-                sender.start()
+            self.senders = {
+                name: old[name] if name in same else sender.start()
+                for name, sender in self._senders_of(settings, same).items()
+            }
 
     def forget(self, camera: Key) -> None:
         """A camera is watched no longer: what holds of it, holds no more."""

@@ -74,6 +74,13 @@ class AlertSettings(NamedTuple):
         """Whether both say the same."""
         return bool(self.data == other.data)
 
+    def same_receivers(self, other: "AlertSettings") -> List[str]:
+        """Names of receivers of which both say the same, also of the waits between attempts."""
+        if (self.retry_s, self.longest_retry_s) != (other.retry_s, other.longest_retry_s):
+            return []
+        mine, theirs = ((one.data or {}).get("receivers") or {} for one in (self, other))
+        return [one.name for one in other.receivers if one.name in mine and mine[one.name] == theirs.get(one.name)]
+
     def prepare(self) -> None:
         """Whether the receivers can work on this machine; BadInput or DeviceMismatch."""
         for one in self.receivers:

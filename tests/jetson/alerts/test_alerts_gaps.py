@@ -192,13 +192,19 @@ def test_other_rules_and_receivers_while_it_runs(tmp_path, takes, made):
     one.alerts.event(lost())
     one.alerts.turn()
     wait_for(lambda: len(first.got) == 2, "both")
-    one.alerts.apply(asked(tmp_path, {"office": hook(second)}))
+    one.alerts.apply(asked(tmp_path, {"office": hook(first), "gone": hook(first)}, [LOST, dict(LOST, name="new")]))
     one.alerts.turn()
-    assert one.alerts.told == 1  # the same rule does not tell again what it has told
+    wait_for(lambda: len(first.got) == 4, "the new rule's")
+    assert one.alerts.told == 2  # the same rule does not tell again what it has told
+    kept = one.alerts.senders["gone"]
+    one.alerts.apply(asked(tmp_path, {"office": hook(second), "gone": hook(first)}, []))
+    assert one.alerts.senders["gone"] is kept  # goes on undisturbed
+    one.alerts.apply(asked(tmp_path, {"office": hook(second)}))
+    one.alerts._scene.cameras.clear()
     one.alerts.event(lost("yard"))
     one.alerts.turn()
     wait_for(lambda: cameras(second) == ["yard"], "the other receiver")
-    assert len(first.got) == 2
+    assert len(first.got) == 4
     with pytest.raises(BadInput):
         one.alerts.apply(asked(tmp_path, {"office": hook(second, hmac_key={"file": "none"})}))
     one.alerts.event(lost("court"))
