@@ -12,7 +12,7 @@ VERBS = {
     "build": ("jetson.engine.cli", "build this device's TensorRT engines from a bundle"),
     "bench": ("jetson.bench.cli", "measure latency, throughput and AP of a bundle's variants on this device"),
     "verify": ("jetson.install.cli:verify", "check that a bundle is whole and unchanged"),
-    "install": ("jetson.install.cli", "install, switch or roll back bundles on this device"),
+    "install": ("jetson.install.cli", "install, activate or roll back bundles on this device"),
     "first-light": ("jetson.firstlight.cli", "try everything on this device once, and write a report"),
     "collect": ("jetson.collect.cli", "keep frames of a camera as photographs to be labelled"),
     "doctor": ("jetson.doctor.cli", "say what this device has, what is missing, and what to do"),

@@ -44,7 +44,7 @@ def recover() -> None:
     try:
         install.recover_at_start(Store(doctor.state_folder()), lambda text: print(text, file=sys.stderr))
     except (JetmaskError, OSError) as error:  # a state folder that cannot be written is no reason not to serve
-        print(f"cannot look for a switch that was cut off: {error}", file=sys.stderr)
+        print(f"cannot look for an interrupted activation: {error}", file=sys.stderr)
 
 
 def health(port: int, host: str = "127.0.0.1", timeout_s: float = 4.0) -> int:

@@ -183,9 +183,9 @@ def lock(path: str, wait: bool = True) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             raise JetmaskError(
-                "another process is using this",
+                "locked by another process",
                 path,
-                "nobody else at work here",
+                "no other process that writes here",
                 "wait until it has ended, then start again",
             ) from error
         yield

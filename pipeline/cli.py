@@ -16,7 +16,7 @@ VERBS = {
     "bundle": ("pipeline.bundle.cli", "write everything a device needs into one folder"),
     "evaluate": ("pipeline.evaluation.cli", "measure AP of a bundle on a labelled split"),
     "detect": ("pipeline.detect.cli", "find faces on photographs and videos of your own"),
-    "predict": ("pipeline.latency.cli", "predict a model's latency on a device that is not here"),
+    "predict": ("pipeline.latency.cli", "predict a model's latency on a device"),
     "bench": ("pipeline.bench.cli", "measure latency and throughput of a bundle on this machine"),
     "report": ("pipeline.report.cli", "write a run's report as one HTML file"),
     "sweep": ("pipeline.sweep.cli", "search models and input sizes for the speed-accuracy front"),

@@ -65,7 +65,11 @@ def choose(
     key = _key(contents, ordered, fps, threads)
     known = _kept(path, key, ordered)
     if known is not None:
-        return Choice(known.variant, open_variant(known.variant, known.runtime), "as measured before")
+        return Choice(
+            known.variant,
+            open_variant(known.variant, known.runtime),
+            "chosen from measurements saved by an earlier run",
+        )
     measured: List[Tuple[float, Entry]] = []
     trouble: Optional[JetmaskError] = None
     for entry in ordered:
@@ -78,13 +82,13 @@ def choose(
         measured.append((ms, entry))
         if SHARE * 1e3 / ms >= fps:
             _keep(path, key, entry)
-            return Choice(entry.variant, detector, f"{ms:.1f} ms a frame keeps {fps:g} frames/s")
+            return Choice(entry.variant, detector, f"{ms:.1f} ms per frame, fast enough for {fps:g} frames/s")
         detector.close()
     if not measured:
         raise trouble or JetmaskError("no variant of the bundle runs here", contents.name)
     ms, entry = min(measured, key=lambda each: each[0])
     _keep(path, key, entry)
-    reason = f"none keeps {fps:g} frames/s; with {ms:.1f} ms a frame it is the fastest"
+    reason = f"no variant reaches {fps:g} frames/s; this is the fastest, {ms:.1f} ms per frame"
     return Choice(entry.variant, open_variant(entry.variant, entry.runtime), reason)
 
 

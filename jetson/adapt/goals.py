@@ -41,7 +41,7 @@ WATTS = Kind(
     lambda goal: 0.07 * goal,
     20.0,
     _watts,
-    "this board tells no power: neither tegrastats nor an INA3221 monitor names the rails that feed it",
+    "this board does not report its power: neither tegrastats nor an INA3221 monitor names the input rails",
 )
 # Heat comes and goes slowly: what a variant does to the temperature is seen after half a minute, not at once.
 CELSIUS = Kind(

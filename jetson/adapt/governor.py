@@ -126,9 +126,9 @@ class Governor:
             return
         words = [limit.words() for limit in self.limits if not limit.lacking(now)]
         if self.fps is not None:
-            words.insert(0, f"{min(self._delivered, 1e4):.1f} of {demand:.1f} asked frames/s")
+            words.insert(0, f"{min(self._delivered, 1e4):.1f} of {demand:.1f} frames/s requested")
         if not words:
-            self.text = f"no goal can be kept here; {name} stays"
+            self.text = f"no goal can be controlled on this device; {name} stays"
             return
         self.text = f"{', '.join(words)} with {name}"
         # Right after a switch the rate still tells of the variant before.

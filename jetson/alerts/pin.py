@@ -51,7 +51,7 @@ class Pin(Receiver):
     def send(self, message: Message) -> None:
         """Hold the pin."""
         if time.time() - unstamp(message.body["at"]) > LATE_S:
-            raise Refused("over a minute old: no signal for it any more")
+            raise Refused("the alert is over a minute old: no signal is given for it")
         self._gpio.output(self._number, self._on)
         try:
             self._wait(self._seconds)

@@ -164,7 +164,7 @@ class _Parser:
 
     def _compliance(self) -> When:
         self._need("<")
-        percent = self._number("a percentage over 0 up to 100, as 90 %", 0.01, 100)
+        percent = self._number("a percentage of more than 0 and at most 100, such as 90 %", 0.01, 100)
         self._need("%")
         self._need("over")
         found = When(COMPLIANCE, self._duration(), percent=percent)
@@ -199,7 +199,7 @@ class _Parser:
             self._at += seconds is not None
         if seconds is None or not 0 < seconds <= LONGEST_S:
             self._at -= 1
-            raise self._wrong(expected + ", over 0 up to 7 d")
+            raise self._wrong(expected + ", more than 0 and at most 7 d")
         return seconds
 
     def _number(self, expected: str, least: float, most: float, whole: bool = False) -> float:

@@ -137,7 +137,7 @@ def _fulfilled(one: Rule, labels: Sequence[str], key: Key, camera: Camera, now: 
                 one,
                 key,
                 camera.case(camera.drifted[0]),
-                f"{name}: not as it was, look at it",
+                f"{name}: looks different from its reference, check the camera",
                 {"reason": camera.drifted[1]},
             )
     else:
@@ -148,7 +148,7 @@ def _compliance(one: Rule, when: When, key: Key, camera: Camera, now: float, whe
     persons, good = camera.compliance(now - when.seconds, when.zone)
     if persons >= when.persons and 100.0 * good < when.percent * persons:
         percent = round(100.0 * good / persons, 1)
-        text = f"{where}: {percent:g} % of {persons} persons in {in_units(when.seconds)} as they should be"
+        text = f"{where}: compliance {percent:g} % of {persons} persons in {in_units(when.seconds)}"
         yield Found(one, key, "low", text, {"percent": percent, "persons": persons, "seconds": when.seconds})
 
 

@@ -46,7 +46,7 @@ def bench_options(parser: argparse.ArgumentParser) -> None:
 def settings_of(args: argparse.Namespace) -> Settings:
     """The typed settings of a command line; UsageError for what cannot be."""
     if args.threads < 1 or not 0 < args.seconds <= 3600:
-        raise UsageError("--threads is from 1, --seconds over 0", "--threads / --seconds")
+        raise UsageError("--threads of 1 or more, --seconds of more than 0", "--threads / --seconds")
     return Settings(
         args.bundle,
         tuple(args.variant),

@@ -148,7 +148,9 @@ _DECODE = {
     "iou": (lambda v: _number(v, 0, 1), "a number in 0..1"),
     "max_detections": (lambda v: _integer(v, 1) and v <= 100000, "a whole number from 1 to 100000"),
 }
-_VOTES = {"vote_iou": (lambda v: _number(v, 0, 1) and v > 0, "a number over 0, to 1")}  # without it: no votes
+_VOTES = {
+    "vote_iou": (lambda v: _number(v, 0, 1) and v > 0, "a number of more than 0 and at most 1")
+}  # without it: no votes
 _VARIANT = {
     "name": (
         lambda v: _text(v) and re.match(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z", v),

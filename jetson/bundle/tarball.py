@@ -159,7 +159,7 @@ def _members(source: BinaryIO, path: str) -> Iterator[Tuple[str, int]]:
         if size < 0 or size > MAX_BUNDLE_BYTES:
             raise BadInput(f"a member of {size} bytes", where, f"at most {MAX_BUNDLE_BYTES}")
         if block != header(name, size):
-            raise BadInput("a header is not spelt as bundles spell it", where, None, _REPACK)
+            raise BadInput("a tar header is not in the form that bundles have", where, None, _REPACK)
         yield name, size
         if source.tell() != start + BLOCK + size + (-size % BLOCK):
             raise AssertionError("a member was not read to its end")

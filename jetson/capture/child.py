@@ -347,7 +347,7 @@ class Capture:
             yield memoryview(header)
             magic, width, height, text_size, number, turn, second, place = reader.HEADER.unpack(header)
             if magic != reader.MAGIC or not 0 < width * height <= reader.MAX_PIXELS or text_size > 1 << 20:
-                raise ValueError("the capture process wrote nonsense")
+                raise ValueError("the capture process sent invalid data")
             extra: Dict[str, Any] = {}
             if text_size:
                 text = bytearray(text_size)

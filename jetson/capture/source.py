@@ -233,7 +233,7 @@ def _check_options(kind: str, path: str, uri: str, options: Dict[str, str]) -> N
             raise UsageError(f"{key} is not a whole number", uri, f"{key}=7")
     for key, most in _WEAR.items():
         if key in options and not (re.match(r"^\d{1,3}(\.\d{1,6})?$", options[key]) and float(options[key]) <= most):
-            raise UsageError(f"not an amount to {key}: {options[key]!r}", uri, f"0 to {most:.0f}")
+            raise UsageError(f"invalid value of {key}: {options[key]!r}", uri, f"0 to {most:.0f}")
 
 
 def is_list(uri: str) -> bool:

@@ -48,7 +48,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     add("--variant", metavar="NAME", help="its variant (default: the bundle's default)")
     add("--against", metavar="NAME", help="the variant to compare with (default: the largest other that runs here)")
-    add("--runtime", metavar="R", help="tensorrt, onnxruntime or litert (default: the first that is here)")
+    add("--runtime", metavar="R", help="tensorrt, onnxruntime or litert (default: the first that is installed)")
     add("--threads", type=int, default=1, metavar="N", help="CPU threads of one inference (default 1)")
     add("--size", metavar="WxH", help="frame size to ask a camera for (default: its own, or 640x480)")
     add("--json", action="store_true", help="print the result as JSON")

@@ -102,7 +102,7 @@ def _yaml() -> Any:
         import yaml
     except ImportError as error:
         raise DeviceMismatch(
-            "reading YAML needs the Python package PyYAML, which is not here",
+            "reading YAML needs the Python package PyYAML, which is not installed",
             None,
             "the same settings as JSON work without it",
             "apt install python3-yaml, or on the workstation: jetmask config json FILE > jetmask.json",

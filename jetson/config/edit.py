@@ -86,7 +86,7 @@ def _sections(zones: Sequence[Dict[str, Any]]) -> Dict[str, Dict[str, Any]]:
         if any(name in places for places in found.values()):
             raise BadInput(f"{name} appears twice", None, "each name once")
         if not isinstance(points, list) or not all(_is_point(point) for point in points):
-            raise BadInput(f"the points of {name} are none", None, "[[x, y], …], shares of the picture, 0 to 1")
+            raise BadInput(f"{name} has invalid points", None, "[[x, y], …], shares of the picture, 0 to 1")
         found[_SECTIONS[one["kind"]]][name] = [[round(float(part), _DIGITS) for part in point] for point in points]
     return found
 
@@ -180,7 +180,9 @@ def _camera(top: Any, camera: str, path: str) -> Tuple[Any, Any]:
     cameras = _entry(top, "cameras")
     found = _entry(cameras[1], camera) if cameras is not None else None
     if found is None or not isinstance(found[1].value, list) or not found[1].value:
-        raise BadInput(f"{camera} is not written out in the file", path, None, "change the file with an editor")
+        raise BadInput(
+            f"camera {camera} is not defined directly in the file", path, None, "change the file with an editor"
+        )
     return found
 
 

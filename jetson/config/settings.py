@@ -174,13 +174,13 @@ def settings_of(found: Document) -> Settings:
         engine = engine._replace(variant=None)
     if engine.governor and compare.get("variants") == "off":
         raise BadInput(
-            "the governor goes by the measured trade-off, which is off",
+            "the governor needs the comparison of variants, which is off",
             found.where(("engine", "governor")),
             "compare.variants: auto",
         )
     if compare.get("eval") and compare.get("variants") == "off":
         raise BadInput(
-            "true AP is measured beside the trade-off, which is off",
+            "compare.eval needs the comparison of variants, which is off",
             found.where(("compare", "eval")),
             "compare.variants: auto",
         )
@@ -264,10 +264,14 @@ def _cameras(found: Document, base: str) -> Tuple[Tuple[CameraSettings, ...], Tu
         keys = ("cameras", name)
         was = values.get("was", "")
         if was == name:
-            raise BadInput(f"{name} was itself", found.where(keys + ("was",)), "the name that it had before")
+            raise BadInput(
+                f"`was` of {name} is its own present name", found.where(keys + ("was",)), "the name that it had before"
+            )
         if was in former:
             raise BadInput(
-                f"{former[was]} and {name} both were {was}", found.where(keys + ("was",)), "each former name once"
+                f"cameras {former[was]} and {name} have the same former name, was: {was}",
+                found.where(keys + ("was",)),
+                "each former name once",
             )
         if was:
             former[was] = name
@@ -295,7 +299,10 @@ def _camera(found: Document, name: str, values: Dict[str, Any], base: str) -> Ca
         parsed = source.parse(address, parsed_size, values.get("fps"))
         if source.is_list(address) or source.named(values["source"])[0]:
             raise UsageError(
-                "a list or a name is not an address", None, source.EXAMPLES, "write each camera on its own"
+                "the source is a list file or NAME=ADDRESS, not one address",
+                None,
+                source.EXAMPLES,
+                "write each camera on its own",
             )
     except UsageError as error:
         raise BadInput(error.what, where, error.expected, error.remedy) from error

@@ -30,7 +30,7 @@ _CAMERA = """\
     # was: OLDNAME              # after a rename: counts and drift go on
 """
 _REST = """
-# Passwords stand in a file of their own, readable by its owner alone: lines of `NAME USER:PASSWORD`.
+# Passwords are in a file of their own, readable by its owner alone: lines of `NAME USER:PASSWORD`.
 # credentials: credentials
 
 engine:

@@ -64,7 +64,7 @@ def gpu(root: str = "/") -> List[Finding]:
         device = cuda.gpu()
         found.append(Finding("ok", "gpu", "{}, compute capability {}.{}".format(device.name, *device.capability), ""))
     except ImportError as error:
-        found.append(Finding("info", "gpu", f"{driver} loads; not asked further ({error})", ""))
+        found.append(Finding("info", "gpu", f"{driver} loads; the GPU was not queried ({error})", ""))
     except JetmaskError as error:
         found.append(Finding(missing_level, "gpu", str(error.what), flag or str(error.remedy)))
     nvinfer, reason = _library(["libnvinfer.so", "libnvinfer.so.8", "libnvinfer.so.10"])

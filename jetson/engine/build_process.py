@@ -136,7 +136,7 @@ def run(
     raise JetmaskError(
         f"the build's process {ended} while {worker.phase}{': ' + last if last else ''}",
         log_path,
-        "a process that ends by itself",
+        "a build process that is not killed",
         "most likely the kernel was out of memory (see dmesg): stop other programs, add swap, or give a smaller "
         "--workspace-mb"
         if killed

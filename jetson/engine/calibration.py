@@ -166,7 +166,7 @@ def require(
     remedy = "calibrate again: jetmask calibrate"
     if onnx_sha256 is not None and table.onnx_sha256 != onnx_sha256:
         raise BadInput(
-            "the calibration table belongs to another model",
+            "the calibration table belongs to a different model",
             where,
             f"ONNX sha256 {onnx_sha256}, not {table.onnx_sha256}",
             remedy,

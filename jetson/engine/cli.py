@@ -39,7 +39,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration-images",
         metavar="FOLDER",
-        help="calibrate INT8 from these images, those of the bundle's calibration list",
+        help="calibrate INT8 with images from FOLDER, which must hold every file of the bundle's calibration list",
     )
     parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="S", help="stop a build after S seconds")
     parser.add_argument("--force", action="store_true", help="build again even if the cache has the engine")

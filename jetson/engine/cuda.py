@@ -195,7 +195,12 @@ class Session:
         """
         with self._lock:
             if self._context is None:
-                raise JetmaskError("the GPU session is closed", None, "an open one", "open the engine again")
+                raise JetmaskError(
+                    "the engine was used after it was closed",
+                    None,
+                    "an open engine",
+                    "report this as a bug, with the log",
+                )
             with self._explained("using the GPU"):
                 self._context.push()
                 try:

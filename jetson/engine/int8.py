@@ -9,9 +9,7 @@ from jetson.errors import DeviceMismatch
 
 # Set by `--int8-anyway`, and inherited by every process that may build or open an engine.
 ENVIRONMENT = "JETMASK_INT8_ANYWAY"
-HELP = (
-    "INT8 also on a GPU without INT8 arithmetic, such as a Nano's: calibrated from the float32 file, to see it measured"
-)
+HELP = "build INT8 also for a GPU without INT8 hardware, such as a Nano's, from the float32 file, to measure it"
 NO_ARITHMETIC = (
     "this GPU has no INT8 arithmetic: the engine is what TensorRT makes of INT8 there, by calibration and with FP16 "
     "beside it; what is shown is measured. Others measured a loss: ResNet-18 on a Nano at 44 frames/s as INT8, 90 as "

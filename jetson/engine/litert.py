@@ -67,7 +67,7 @@ class LiteRtEngine:
         if len(inputs) != 1 or list(inputs[0]["shape"]) != [1, height, width, 3]:
             found = ", ".join(f"{i['name']} {list(i['shape'])}" for i in inputs)
             raise BadInput(
-                "the model has another input: " + found,
+                "unexpected model input: " + found,
                 path,
                 f"one input {[1, height, width, 3]}",
                 "a .tflite file is for one size: choose the variant with that size",

@@ -64,7 +64,7 @@ class OnnxEngine:
         shape = [1, 3, height, width]
         if len(inputs) != 1 or list(inputs[0].shape) != shape or inputs[0].type != "tensor(float)":
             found = ", ".join(f"{i.name} {i.type} {list(i.shape)}" for i in inputs)
-            raise BadInput("the model has another input: " + found, path, f"one float input {shape}")
+            raise BadInput("unexpected model input: " + found, path, f"one float input {shape}")
         self.input_wh = (int(width), int(height))
         self.input = np.zeros(shape, np.float32)
         self.timings = {"infer_ms": 0.0}  # type: Dict[str, float]
@@ -83,7 +83,7 @@ class OnnxEngine:
         other = [f"{name} {value.dtype}" for name, value in zip(names, values) if value.dtype != np.float32]
         if other:
             raise BadInput(
-                "the model has outputs of another type: " + ", ".join(other), path, "float32", "export the model again"
+                "unexpected type of model outputs: " + ", ".join(other), path, "float32", "export the model again"
             )
         self._outputs = {name: np.zeros(value.shape, np.float32) for name, value in zip(names, values)}
         self._binding = self._session.io_binding()

@@ -272,7 +272,7 @@ def parse(data: bytes, where: str = "model") -> Facts:
             raise _Broken("it holds no graph")
     except _External as error:
         raise BadInput(
-            "the model keeps weights in another file",
+            "the model's weights are in a separate file",
             f"{where}, {error}",
             "an ONNX file that holds all of its weights",
             "do not use a file of unknown origin; if you made it yourself: "

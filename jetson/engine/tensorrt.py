@@ -112,7 +112,7 @@ class TensorRtEngine:
         shape = (1, 3, self.input_wh[1], self.input_wh[0])
         if len(inputs) != 1 or inputs[0].shape != shape or inputs[0].dtype is not np.float32:
             raise BadInput(
-                "the engine has another input: {}".format(
+                "unexpected engine input: {}".format(
                     ", ".join(f"{t.name} {t.shape} {np.dtype(t.dtype)}" for t in inputs)
                 ),
                 None,

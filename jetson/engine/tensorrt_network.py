@@ -95,7 +95,10 @@ def check_precision(
         )
     if precision == "fp32" and model.half:
         raise BadInput(
-            "the file carries FP16, so it is not an fp32 model", where, "precision fp16", "choose models/<model>.onnx"
+            "the file carries FP16, so it is not an fp32 model",
+            where,
+            "precision fp16",
+            "use the variant whose file is models/<model>.onnx",
         )
     if precision == "int8" and not model.quantized:
         if typed or not hasattr(trt, "IInt8EntropyCalibrator2"):

@@ -24,7 +24,7 @@ STEPS: Tuple[Tuple[str, str, Run], ...] = (
     ("golden", "the same faces as on the workstation", engines.equal),
     ("latency", "one inference against the prediction", engines.latency),
     ("load", "minutes under load: power, heat, rate", load.run),
-    ("return", "killed and back again", comeback.run),
+    ("return", "kill the runner: does it come back?", comeback.run),
 )
 NAMES = tuple(name for name, _, _ in STEPS)
 
@@ -48,8 +48,8 @@ def options(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         help="how long the load lasts (default %(default)g; 0: none)",
     )
-    add("--only", default="", metavar="STEPS", help="only these, with commas: " + ", ".join(NAMES))
-    add("--rebuild", action="store_true", help="build the engines although they are there")
+    add("--only", default="", metavar="STEPS", help="only these steps, separated by commas: " + ", ".join(NAMES))
+    add("--rebuild", action="store_true", help="rebuild engines that are cached already")
     add("--predictions", metavar="JSON", help="what was predicted, {variant: {latency_ms, low_ms, high_ms}}")
     add(
         "--out",
@@ -71,7 +71,7 @@ def _settings(args: argparse.Namespace) -> Settings:
     try:
         predictions = json.loads(args.predictions) if args.predictions else {}
         if not isinstance(predictions, dict) or not all(isinstance(guess, dict) for guess in predictions.values()):
-            raise ValueError("an object of objects is due")
+            raise ValueError("expected a JSON object of objects")
         for guess in predictions.values():
             for key in ("latency_ms", "low_ms", "high_ms"):
                 if key == "latency_ms" or guess.get("low_ms") is not None:

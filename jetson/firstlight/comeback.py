@@ -146,7 +146,7 @@ def run(settings: Settings, known: Known, say: Say) -> Outcome:
                 left = sum(map(_lives, pids))
                 if left:
                     sign = "SIGKILL" if turn == "first" else "SIGTERM"
-                    return Outcome(FAIL, f"{left} of its processes live on {limit:.0f} s after {sign}", measured)
+                    return Outcome(FAIL, f"{left} of its processes still ran {limit:.0f} s after {sign}", measured)
             finally:
                 runner.close()
     text = "results after {first_start_s} s; killed, and results again after {second_start_s} s; ended in {end_s} s"

@@ -159,7 +159,11 @@ def latency(settings: Settings, known: Known, say: Say) -> Outcome:
     if any(row["inside"] is False for row in rows):
         return Outcome(FAIL, text, {"latency": rows})
     if all(row["inside"] is None for row in rows):
-        return Outcome(SKIPPED, f"measured, with no bounded prediction to hold it against: {text}", {"latency": rows})
+        return Outcome(
+            SKIPPED,
+            f"measured; there is no prediction with an error interval to compare with: {text}",
+            {"latency": rows},
+        )
     return Outcome(PASS, text, {"latency": rows})
 
 

@@ -118,7 +118,7 @@ def _problem(measured: Dict[str, Any], engine_error: str, camera_error: str) -> 
             "it was too hot or took too much power (a 5 V 4 A supply, a fan)"
         )
     if not measured["fps_last"]:
-        return "no results came any more"
+        return "no results after a while"
     if measured["samples"][-1]["s"] >= JUDGED_S and measured["fps_last"] < SLOWER * measured["fps_first"]:
         return "it became slower while it ran"
     return None

@@ -633,5 +633,5 @@ class Runner:
                 try:
                     self._leave(view)
                 except Exception as error:
-                    self._note("ending a source", error)
+                    self._note("closing a source", error)
                 view.over = True

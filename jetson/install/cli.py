@@ -43,8 +43,12 @@ def verify_options(parser: argparse.ArgumentParser) -> None:
         help="demand a signature by a public key in FILE (PEM or hex)",
     )
     parser.add_argument("--self-test", action="store_true", help="also run the golden inputs on this machine")
-    parser.add_argument("--variant", metavar="NAME", help="for the self-test (default: the bundle's)")
-    parser.add_argument("--runtime", metavar="NAME", help="for the self-test (default: the first that is here)")
+    parser.add_argument("--variant", metavar="NAME", help="variant of the self-test (default: the bundle's)")
+    parser.add_argument(
+        "--runtime",
+        metavar="NAME",
+        help="runtime of the self-test (default: the variant's first one that is installed)",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.epilog = "example: python3 -m jetson verify jetson/models --self-test"
 
@@ -79,13 +83,18 @@ def options(parser: argparse.ArgumentParser) -> None:
     """The arguments of `python3 -m jetson install`."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("bundle", nargs="?", metavar="BUNDLE", help="the bundle to install, a folder or a tar file")
-    what.add_argument("--activate", metavar="DIGEST", help="switch to an installed bundle")
-    what.add_argument("--rollback", action="store_true", help="go back to the previous bundle")
-    what.add_argument("--recover", action="store_true", help="undo a switch that was cut off")
+    what.add_argument("--activate", metavar="DIGEST", help="activate an installed bundle")
+    what.add_argument("--rollback", action="store_true", help="roll back to the previous bundle")
+    what.add_argument("--recover", action="store_true", help="undo an activation that was interrupted")
     what.add_argument("--status", action="store_true", help="what is installed, and what runs")
     what.add_argument("--list", action="store_true", help="the installed bundles")
     what.add_argument("--logs", type=int, nargs="?", const=100, metavar="LINES", help="the runner's last log lines")
-    what.add_argument("--prune-old", type=int, metavar="N", help="keep the newest N bundles, current and previous")
+    what.add_argument(
+        "--prune-old",
+        type=int,
+        metavar="N",
+        help="delete all bundles but the active one, the previous one and the N newest",
+    )
     parser.add_argument(
         "--root",
         metavar="DIR",
@@ -104,8 +113,12 @@ def options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"demand a signature by a public key in FILE (default: {TRUSTED_KEYS}, if there)",
     )
-    parser.add_argument("--stage", action="store_true", help="install only; do not switch to it")
-    parser.add_argument("--service", metavar="FILE.json", help="how the runner is started from now on")
+    parser.add_argument("--stage", action="store_true", help="install only; do not activate it")
+    parser.add_argument(
+        "--service",
+        metavar="FILE.json",
+        help="service definition (JSON, as `jetmask deploy` writes it) by which the runner is started from now on",
+    )
     parser.add_argument(
         "--start",
         type=float,
@@ -116,7 +129,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--watch", type=float, default=20.0, metavar="S", help="seconds it must stay healthy")
     parser.add_argument("--int8-anyway", action="store_true", help=int8.HELP)
     parser.add_argument("--token", default="", help=argparse.SUPPRESS)
-    parser.add_argument("--detach", action="store_true", help="switch in a process of its own and return at once")
+    parser.add_argument("--detach", action="store_true", help="activate in a process of its own and return at once")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.epilog = "example: python3 -m jetson install facemask.tar --digest 3f2a..."
 
@@ -146,7 +159,9 @@ def command(args: argparse.Namespace) -> int:
         return _print(args.json, removed, leftovers.show(removed))
     if args.recover:
         done = recover_at_start(where, say)
-        return _print(args.json, {"recovered": done}, "a switch was undone" if done else "nothing to undo")
+        return _print(
+            args.json, {"recovered": done}, "an interrupted activation was undone" if done else "nothing to undo"
+        )
     if args.rollback:
         digest = rollback(where, args.start, args.watch, say)
         return _print(args.json, {"current": digest}, f"back on {digest[:16]}")
@@ -170,7 +185,7 @@ def command(args: argparse.Namespace) -> int:
                     )
             os._exit(0)
         activate(where, digest, spec, args.start, args.watch, say, args.token)
-        return _print(args.json, {"current": digest}, f"current is {digest[:16]}")
+        return _print(args.json, {"current": digest}, f"active bundle: {digest[:16]}")
     digest = installer.install(where, args.bundle, args.digest, trusted_keys(args.key))
     say(f"installed {digest}")
     if not args.stage:

@@ -175,7 +175,7 @@ def activate(
                 {
                     "digest": digest,
                     "ok": True,
-                    "message": f"switched to {digest[:16]}",
+                    "message": f"activated {digest[:16]}",
                     "finished": time.time(),
                     "token": token,
                 }
@@ -186,14 +186,14 @@ def activate(
         say(f"failed: {problem}; going back")
         worse = _undo(where, spec, start_s, say)
         was = where.link("current")
-        message = f"{problem}; {'back on ' + was[:16] if was else 'nothing was installed before'}"
+        message = f"{problem}; {'rolled back to bundle ' + was[:16] if was else 'nothing was installed before'}"
         if worse is not None:
-            message += ", but its runner does not come up either: " + worse
+            message += ", but its runner does not start either: " + worse
         where.write_result(
             {"digest": digest, "ok": False, "message": message, "said": last, "finished": time.time(), "token": token}
         )
         raise JetmaskError(
-            "the new bundle did not come up: {}{}".format(message, "".join("\n    | " + line for line in last)),
+            "the new bundle did not start: {}{}".format(message, "".join("\n    | " + line for line in last)),
             where.bundle(digest),
             "a healthy runner",
             "its last log lines above say why; the old runner's are in `jetmask deploy --logs USER@HOST`",
@@ -228,7 +228,7 @@ def _undo(where: Store, failed: Optional[Dict[str, Any]], start_s: float, say: S
         problem = service.watch(old, where.folder, start_s, 0)
     except (JetmaskError, OSError) as error:
         problem = str(error.what if isinstance(error, JetmaskError) else error)
-    say("the old runner is back" if problem is None else "the old runner does not come up: " + problem)
+    say("the old runner is back" if problem is None else "the old runner does not start: " + problem)
     return problem
 
 
@@ -240,7 +240,7 @@ def recover(where: Store, say: Say = lambda text: None, restart: bool = True) ->
     trial = where.read("trial.json")
     if trial is None:
         return False
-    say("a switch was cut off; going back")
+    say("an activation was interrupted; rolling back")
     spec = where.service()
     if restart:
         _undo(where, spec, 120.0, say)
@@ -250,7 +250,7 @@ def recover(where: Store, say: Say = lambda text: None, restart: bool = True) ->
         {
             "digest": trial["digest"],
             "ok": False,
-            "message": "a switch was cut off and undone",
+            "message": "an interrupted activation was undone",
             "finished": time.time(),
             "token": trial.get("token", ""),
             "restarted": restart,
@@ -267,7 +267,7 @@ def recover_at_start(where: Store, say: Say) -> bool:
         with where.lock(wait=False):
             return recover(where, say, restart=False)
     except JetmaskError as error:
-        say(f"a switch is under way, which looks after itself ({error.what})")
+        say(f"the activation of a bundle is in progress and recovers by itself ({error.what})")
         return False
 
 
@@ -279,7 +279,7 @@ def rollback(where: Store, start_s: float = 120.0, watch_s: float = 20.0, say: S
             "no previous bundle to roll back to",
             where.folder,
             None,
-            "`python3 -m jetson install --list` shows what is there; --activate DIGEST switches to it",
+            "`python3 -m jetson install --list` lists the installed bundles; --activate DIGEST activates one",
         )
     activate(where, previous, where.previous_service(), start_s, watch_s, say)
     return previous

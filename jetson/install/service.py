@@ -133,7 +133,7 @@ def start(service: Service, state: str) -> None:
                     "cannot note the runner's process id",
                     pid_file,
                     "a folder that can be written",
-                    "free space, or check who owns it",
+                    "free some disk space, or check who owns the folder",
                 ) from error
             except OSError as error:
                 raise DeviceMismatch(

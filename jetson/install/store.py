@@ -267,5 +267,5 @@ def show(status: Dict[str, Any]) -> str:
     if status["service"]:
         lines.append(f"service: {status['service']['kind']}  {status['service'].get('url', '')}")
     if status["result"]:
-        lines.append(f"last switch: {json.dumps(status['result'].get('message'))}")
+        lines.append(f"last activation: {json.dumps(status['result'].get('message'))}")
     return "\n".join(lines)

@@ -119,7 +119,7 @@ def open_for(
     except BadInput as error:
         if wish:
             raise
-        warn("What the cameras look like is not kept: {}".format(", ".join(str(error).split("\n  "))))
+        warn("The drift reference is not saved: {}".format(", ".join(str(error).split("\n  "))))
     return Drift(None, known, days, tell).start()
 
 
@@ -298,7 +298,7 @@ class Drift:
         look = ratio >= 1.0 or before and now - camera.odd_at < CALM_SLICES * self._slice_s
         camera.verdicts, camera.look = verdicts, look
         if look != before:
-            self._tell(number, look, camera.reason if look else f"as in the first {self._span()}")
+            self._tell(number, look, camera.reason if look else f"similar to its first {self._span()} again")
 
     def _span(self) -> str:
         return f"{self.days:.0f} days" if self.days >= 2 else f"{24 * self.days:.1f} hours"
@@ -344,7 +344,7 @@ class Drift:
     def warnings(self) -> List[str]:
         """What an operator should know, in words."""
         found = [
-            f"{one.title} is not as in its first {self._span()}: {one.reason}. Then and now: /drift"
+            f"{one.title} looks different from its first {self._span()}: {one.reason}. Compare at /drift"
             for one in list(self._cameras.values())
             if one.look
         ]
@@ -405,10 +405,10 @@ class Drift:
             or contents.get("schema") != _SCHEMA
             or not isinstance(contents.get("cameras"), dict)
         ):
-            raise BadInput("not histograms of jetmask", path, "what `serve` wrote there itself", remedy)
+            raise BadInput("not a valid drift file", path, "a file that `serve --drift` wrote", remedy)
         if contents.get("days") != self.days:
             raise BadInput(
-                f"this file was learnt with --drift-days {contents.get('days')}",
+                f"this drift file was recorded with --drift-days {contents.get('days')}",
                 path,
                 f"--drift-days {self.days}",
                 remedy,
@@ -420,7 +420,7 @@ class Drift:
                 or not isinstance(camera.get("signals"), dict)
                 or not isinstance(camera.get("saved"), (int, float))
             ):
-                raise BadInput("not histograms of jetmask", where, "what `serve` wrote there itself", remedy)
+                raise BadInput("not a valid drift file", where, "a file that `serve --drift` wrote", remedy)
             self._others[name] = camera
         # Those that the file knows by their own names first: no other camera takes theirs.
         for own in (True, False):

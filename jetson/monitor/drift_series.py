@@ -230,16 +230,16 @@ class Series:
             made.open = next(iter(rows("open", 1)), None)
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise BadInput(
-                f"not histograms of jetmask: {error}",
+                f"not a valid drift file: {error}",
                 where,
-                "what `serve` wrote there itself",
+                "a file that `serve --drift` wrote",
                 "move the file away to start learning again",
             ) from error
         if made.recent and len(made.reference) < REFERENCE:
             raise BadInput(
-                "not histograms of jetmask: a present without a whole reference",
+                "not a valid drift file: it has recent data, but its reference period is incomplete",
                 where,
-                "what `serve` wrote there itself",
+                "a file that `serve --drift` wrote",
                 "move the file away to start learning again",
             )
         return made

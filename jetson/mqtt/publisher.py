@@ -42,7 +42,7 @@ def load_paho() -> Any:
         import paho.mqtt.client as paho
     except ImportError as error:
         raise DeviceMismatch(
-            "MQTT needs the Python package paho-mqtt, which is not here",
+            "MQTT needs the Python package paho-mqtt, which is not installed",
             None,
             None,
             "python3 -m pip install 'paho-mqtt>=1.6,<3'",
@@ -85,7 +85,7 @@ class Mqtt:
             # A copied card. With one id two devices would throw each other out of the broker, and be one for Home
             # Assistant; and what the other one has announced is not this one's to take back.
             self.device, self.announced = "jetmask_" + secrets.token_hex(6), []
-            self.say(f"mqtt: this folder was another device's (a copied card?): known as {self.device} now")
+            self.say(f"mqtt: the state folder is from another device (a copied card?); new device id: {self.device}")
 
     def start(self, cameras: List[homeassistant.Places], model: str = "", classes: Sequence[str] = CLASSES) -> "Mqtt":
         """Begin to connect. `cameras`: the names of each one's lines and zones; `model`: the board's."""

@@ -130,7 +130,7 @@ class Session:
         qos = min(qos, limits.qos, 1)
         while qos and len(self._under_way) >= min(WINDOW, limits.window):
             if self.owner.stopped():
-                raise Gone("the broker does not take more before the end")
+                raise Gone("the runner ended before the broker acknowledged all messages")
             self._loop(0.1)
         mid = self._link.publish(topic, payload, qos, retain and limits.retain)
         if qos:
@@ -202,8 +202,8 @@ class Session:
             return False
         if self._echoed is False and now - self._asked_at > READ_BACK_S:
             self.standing.problems["read back"] = (
-                f"what is published on {self.base}/status does not come back. MQTT 3.1.1 tells no refusal, so this may "
-                "be the broker's access list: let this user write and read there, or set read_back to false"
+                f"own messages on {self.base}/status are not received: the broker's access list may deny this user. "
+                "Let it publish and subscribe there, or set read_back to false"
             )
             if now - self._asked_at > READ_BACK_S + REFUSED_S:
                 self._ask_back()

@@ -118,7 +118,7 @@ def _update(service: Service, view: View, one: Watched) -> List[str]:
         service.runner.set_score(view, settings.score)
         service.studio.film(number, settings.blur, settings.score)
         _film(service, number, one)
-        done.append(f"{settings.name} has another score or privacy")
+        done.append(f"{settings.name}: score threshold or privacy changed")
     counter = Counter(settings.zones, view.classes.names)
     if not counter.same_places(view.zones):
         replace_zones(service, view, counter)

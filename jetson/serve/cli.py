@@ -59,10 +59,10 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--variant",
         metavar="NAME",
-        help="which of the bundle's variants; auto: the most accurate that keeps the cameras' rate here (default: the "
-        "bundle's default)",
+        help="which of the bundle's variants; auto: the most accurate that reaches the cameras' rate on this "
+        "device (default: the bundle's default)",
     )
-    add("--runtime", metavar="R", help="tensorrt, onnxruntime or litert (default: the first that is here)")
+    add("--runtime", metavar="R", help="tensorrt, onnxruntime or litert (default: the first that is installed)")
     add("--threads", type=int, default=0, metavar="N", help="CPU threads of one inference (default: cores - 1)")
     add("--score", type=float, metavar="S", help="faces are shown from this score (default: the manifest's)")
     add("--size", metavar="WxH", help="frame size to ask a camera for (default: its own, or 640x480)")
@@ -70,7 +70,7 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--once",
         action="store_true",
-        help="files and folders: each frame, and end at their end (default: newest frame only, and begin again)",
+        help="files and folders: process every frame once, then exit (default: newest frame only, in a loop)",
     )
     add("--every-frame", action="store_true", help="files and folders: each frame, as fast as possible")
     add("--wait-for-source", action="store_true", help="start although a device or file is not there yet")
@@ -110,7 +110,8 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--governor",
         metavar="GOALS",
-        help="switch to the most accurate variant that keeps fps=25, watts=5 or celsius=70; several with commas",
+        help="keep fps=25, watts=5 or celsius=70 by changing to the most accurate variant that does; "
+        "several are separated by commas",
     )
     add("--events", metavar="FILE", help="append events to this file, one JSON object a line (default: kept in memory)")
     add(
@@ -130,15 +131,15 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--drift",
         metavar="FILE",
-        help="where it is kept what each camera looked like in its first week, as histograms (default: drift.json in "
-        "$JETMASK_STATE, else in memory only); off: not measured",
+        help="file of the drift reference: histograms of each camera's first week (default: drift.json in "
+        "$JETMASK_STATE, else memory only); off: drift is not measured",
     )
     add(
         "--drift-days",
         type=float,
         default=drift.DEFAULT_DAYS,
         metavar="DAYS",
-        help="how long it is learnt what a camera looks like (default %(default).0f, the least 0.01)",
+        help="days over which each camera's reference is recorded (default %(default).0f, at least 0.01)",
     )
     add(
         "--keep-crops",
@@ -161,15 +162,26 @@ def settings_of(args: argparse.Namespace) -> Settings:
     if not 0 <= args.port <= 65535:
         raise UsageError(f"not a port: {args.port}", "--port", "0 to 65535")
     if not 0 < args.budget <= 50:
-        raise UsageError(f"not a budget: {args.budget}", "--budget", "percent of the time, over 0 up to 50")
+        raise UsageError(
+            f"not a budget: {args.budget}", "--budget", "a percentage of the compute time: more than 0, at most 50"
+        )
     if args.governor:
         governor.parse(args.governor)
         if args.tradeoff == "off":
-            raise UsageError("the governor goes by the measured trade-off, which is off", "--governor")
+            raise UsageError(
+                "the governor needs the comparison of variants, which is off",
+                "--governor",
+                None,
+                "leave out --tradeoff off",
+            )
     if args.eval and args.tradeoff == "off":
-        raise UsageError("true AP is measured beside the trade-off, which is off", "--eval")
+        raise UsageError(
+            "--eval needs the comparison of variants, which is off", "--eval", None, "leave out --tradeoff off"
+        )
     if not 0 < args.history_days <= 3650:
-        raise UsageError(f"not a number of days: {args.history_days}", "--history-days", "over 0 up to 3650")
+        raise UsageError(
+            f"not a number of days: {args.history_days}", "--history-days", "more than 0 and at most 3650 days"
+        )
     if not 1 <= args.history_mb <= 100000:
         raise UsageError(f"not a size: {args.history_mb}", "--history-mb", "1 to 100000 MB")
     if not 0.01 <= args.drift_days <= 90:

@@ -455,7 +455,7 @@ def _places(runner: Runner, number: int) -> Dict[str, Any]:
 
 def _tell_drift(journal: Journal, camera: Union[int, str], title: str, label: str, look: bool, reason: str) -> None:
     journal.add("camera drifted" if look else "camera as before", camera=camera, source=label, reason=reason)
-    say(f"{title} {'is not as it was, look at it' if look else 'is as before'}: {reason}")
+    say(f"{title} {'looks different from its reference, check it' if look else 'looks as before again'}: {reason}")
 
 
 def _end_of_sources(runner: Runner) -> int:

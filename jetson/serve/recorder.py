@@ -48,6 +48,7 @@ class _Job(NamedTuple):
     part: Optional[np.ndarray] = None
     frame: Optional[np.ndarray] = None
     corner: Tuple[int, int] = (0, 0)
+    face: Optional[np.ndarray] = None  # left, top, right, bottom in the frame
     hide: Optional[np.ndarray] = None
 
     @property
@@ -173,7 +174,7 @@ class Recorder:
         part = (image if whole is None else whole)[y0:y1, x0:x1]
         person.quality = quality
         hide = self._hidden(camera, film, result)
-        self._add(_Job(person, part.copy() if whole is None else part, whole, (x0, y0), hide))
+        self._add(_Job(person, part.copy() if whole is None else part, whole, (x0, y0), face.xyxy, hide))
 
     def _hidden(self, camera: int, film: _Film, result: Result) -> Optional[np.ndarray]:
         if not (self._blurred or self._studio.blurs(camera)):
@@ -272,6 +273,8 @@ class Recorder:
             else:
                 blur(job.part, job.hide - np.array(job.corner * 2))
         person.crop = encode(_within(job.part, CROP_SIDE), 85)
+        if job.frame is not None and job.face is not None:
+            _mark(job.frame, job.face)  # after the crop, which is a part of it
         person.frame = None if job.frame is None else encode(_within(job.frame, MAX_SIDE))
         person.better = True
         if not person.written:
@@ -323,6 +326,14 @@ def _bust(xyxy: np.ndarray, shape: Tuple[int, ...]) -> Tuple[int, int, int, int]
         int(min(shape[1], x1 + 0.8 * wide + 1)),
         int(min(shape[0], y1 + 1.2 * high + 1)),
     )
+
+
+def _mark(image: np.ndarray, xyxy: np.ndarray) -> None:
+    """Frame the face that an event is about: others may be in the picture."""
+    left, top, right, bottom = (int(round(float(v))) for v in xyxy)
+    thick = max(1, int(round(max(image.shape[:2]) / 420)))
+    for colour, width in (((20, 20, 20), thick + 2), ((255, 255, 255), thick)):
+        cv2.rectangle(image, (left, top), (right, bottom), colour, width, cv2.LINE_AA)
 
 
 def _within(image: np.ndarray, side: int) -> np.ndarray:

@@ -39,13 +39,13 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--target",
         default=targets.THIS_MACHINE,
         metavar="NAME",
-        help="whose hardware counts: " + ", ".join(targets.TARGETS),
+        help="target device to build for: " + ", ".join(targets.TARGETS),
     )
     parser.add_argument(
         "--precision",
         choices=[*precisions.PRECISIONS, "auto"],
-        help="default: all the target has hardware for; auto: int8 with the fewest layers kept in "
-        "float that hold --max-drop",
+        help="default: every precision that the target has hardware for; auto: int8, with as few layers in "
+        "float as keep the loss within --max-drop",
     )
     parser.add_argument("--out", metavar="DIR", help="where the files go")
     parser.add_argument("--calibration", metavar="FILE", help="a table of `jetmask calibrate` (a .cache for trtexec)")
@@ -66,7 +66,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input-wh", default="416x256", metavar="WxH", help="input size to measure at (default 416x256)"
     )
-    parser.add_argument("--variant", metavar="NAME", help="of a bundle: only this one")
+    parser.add_argument("--variant", metavar="NAME", help="build only this variant of the bundle")
     parser.add_argument("--engines", metavar="DIR", help="the engine cache")
     parser.add_argument(
         "--workspace-mb",

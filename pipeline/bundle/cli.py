@@ -67,7 +67,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     new.add_argument("--name", default="facemask", help="the bundle's name (default: %(default)s)")
     new.add_argument("--default-variant", metavar="NAME")
     new.add_argument("--key", metavar="FILE", help="private key (PEM) to sign with")
-    pack = verbs.add_parser("pack", help="make one tar file: the same bundle gives the same bytes")
+    pack = verbs.add_parser(
+        "pack", help="pack a bundle into one reproducible tar file: the same bundle gives the same bytes"
+    )
     pack.add_argument("bundle", metavar="DIR")
     pack.add_argument("tar", metavar="FILE.tar")
     unpack = verbs.add_parser("unpack", help="unpack and check a tar file")

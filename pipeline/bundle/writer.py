@@ -382,6 +382,6 @@ def private_key(path: str) -> Any:
         ) from error
     if not isinstance(private, Ed25519PrivateKey):
         raise BadInput(
-            "the key is of another kind", path, "an Ed25519 private key", "make one with `jetmask bundle key FILE`"
+            "the key is of the wrong kind", path, "an Ed25519 private key", "make one with `jetmask bundle key FILE`"
         )
     return private

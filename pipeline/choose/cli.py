@@ -31,7 +31,7 @@ def explain(choice: Choice, candidates: Sequence[Candidate], limits: Limits) -> 
         )
     if best.high_ms is not None and limits.max_ms is not None and best.high_ms > limits.max_ms:
         lines.append(
-            f"note: 9 of 10 such predictions hold within {best.high_ms:.1f} ms, which is over the limit; "
+            f"note: 90 % of such predictions are within {best.high_ms:.1f} ms, which is over the limit; "
             "--sure chooses by that bound"
         )
     return "\n".join(lines)
@@ -50,7 +50,7 @@ def nothing(choice: Choice, candidates: Sequence[Candidate], limits: Limits) -> 
             "min_ap": f"--min-ap {_down(other.map50)}",
         }[name]
         lines.append(
-            f"{LIMIT[name]} binds: with {need} it would be {other.name} "
+            f"the limit is {LIMIT[name]}: with {need}, {other.name} would be chosen "
             f"(mAP50 {other.map50:.1f}, {other.ms:.1f} ms, {_megabytes(other)})"
         )
     if not choice.loosened:
@@ -98,11 +98,11 @@ def options(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--bundle", metavar="DIR", help="choose among its variants (default: the shipped bundle)")
     source.add_argument("--table", metavar="FILE.csv", help="choose among its rows, for instance a run's report.csv")
     parser.add_argument("--target", default="nano", help="device kind (default: %(default)s)")
-    parser.add_argument("--fps", type=float, help="frames a second that must be reached")
-    parser.add_argument("--max-ms", type=float, help="or: milliseconds that one image may take")
-    parser.add_argument("--max-bytes", type=int, help="bytes that the model's file may have")
-    parser.add_argument("--min-ap", type=float, help="mAP50 in points that must be reached")
-    parser.add_argument("--sure", action="store_true", help="count with the slow end of each prediction's interval")
+    parser.add_argument("--fps", type=float, help="frames per second that must be reached")
+    parser.add_argument("--max-ms", type=float, help="largest latency of one image, in ms")
+    parser.add_argument("--max-bytes", type=int, help="largest size of the model's file, in bytes")
+    parser.add_argument("--min-ap", type=float, help="lowest mAP50, in points")
+    parser.add_argument("--sure", action="store_true", help="use the upper bound of each predicted latency")
     parser.add_argument(
         "--accept-unknown-error",
         action="store_true",

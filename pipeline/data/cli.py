@@ -44,9 +44,9 @@ def _source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exif",
         choices=("stored", "turned"),
-        help="for photographs with an EXIF "
-        "rotation: whether the labels belong to the stored pixels or to the picture as viewers show it, if the "
-        "size in the labels does not tell",
+        help="whether labels of "
+        "photographs with an EXIF rotation belong to the stored pixels or to the turned picture; needed only where "
+        "the size in the label file does not decide it",
     )
     parser.add_argument("--json", action="store_true", help="print findings and counts as JSON")
 
@@ -61,7 +61,7 @@ def _import_options(parser: argparse.ArgumentParser) -> None:
     _source_options(parser)
     parser.add_argument("out", type=Path, help="the folder to write images/ and annotations.json to")
     parser.add_argument(
-        "--mend", action="store_true", help="write in spite of errors; each is corrected as its line says"
+        "--mend", action="store_true", help="import despite errors: each is corrected as its message says"
     )
     parser.epilog = "example: jetmask data import downloads/mask.v1.yolo data/mine --map 'no-mask=without_mask'"
 

@@ -191,8 +191,8 @@ class Demo:
         self.stage("pruned, fine-tuned", load(best), started, "4 short epochs")
         rows = self.report["stages"]
         self.report["pruning"] = {
-            "note": "Channels are removed for good: those that the loss needs least a multiply-add (first-order "
-            "Taylor, pipeline/pruning/importance.py).",
+            "note": "Channels of the least importance per multiply-add are removed (first-order Taylor, "
+            "pipeline/pruning/importance.py).",
             "before": {k: before[k] for k in ("macs", "map50")},
             "after": {k: rows[-1][k] for k in ("macs", "map50")},
             "channels": [

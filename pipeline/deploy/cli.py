@@ -37,14 +37,14 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="show what is installed and running on the device; exit code 1 if the runner is not healthy",
     )
     what.add_argument("--list", action="store_true", help="list the bundles installed on the device")
-    what.add_argument("--rollback", action="store_true", help="go back to the previous bundle")
+    what.add_argument("--rollback", action="store_true", help="roll back to the previous bundle")
     what.add_argument("--logs", action="store_true", help="show the runner's last log lines")
     what.add_argument(
         "--prune-old",
         type=int,
         metavar="N",
-        help="keep the newest N bundles, current and previous, "
-        "and what these need; a deployment that is healthy does it with 0",
+        help="delete all bundles but the active one, the previous one and the N newest, with what belongs to them; "
+        "a healthy deployment does this with N = 0",
     )
     add("--lines", type=int, default=100, metavar="N", help="with --logs: how many (default: %(default)s)")
     add("--dry-run", action="store_true", help="print each command for the device instead of running it")
@@ -146,7 +146,7 @@ def _fleet_settings(args: argparse.Namespace) -> fleet_cli.FleetSettings:
     for name in ("list", "logs", "prune_old"):
         if getattr(args, name) not in (False, None):
             raise UsageError(
-                f"--{name.replace('_', '-')} asks one device",
+                f"--{name.replace('_', '-')} works on one device",
                 "--fleet",
                 "--status or --rollback",
                 f"jetmask deploy --{name.replace('_', '-')} USER@HOST",

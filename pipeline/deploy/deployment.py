@@ -102,7 +102,7 @@ class Deployment:
             ("build engines", lambda: self._build(layout)),
             ("self-test", lambda: self._self_test(layout)),
             ("measure", lambda: self._measure(layout)),
-            ("switch and watch", lambda: self._switch(layout)),
+            ("activate and watch", lambda: self._switch(layout)),
         ]
         self._do(stages)
         self._timed("remove older releases", self._clean)
@@ -323,7 +323,7 @@ class Deployment:
                 "the bundle does not pass its self-test on the device:\n    " + "\n    ".join(problems),
                 self.remote.target,
                 None,
-                "nothing was switched; `python3 -m jetson doctor` on the device shows what it lacks",
+                "nothing was activated; `python3 -m jetson doctor` on the device shows what it lacks",
             )
 
     def _problems(self, layout: Layout) -> list[str]:

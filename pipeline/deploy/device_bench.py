@@ -69,7 +69,7 @@ def beside_predictions(measured: dict[str, Any], bundle_dir: str, target: str) -
         variant = contents.variant(row["variant"])
         if (variant.bytes, variant.macs) != (row["bytes"], row["macs"]):
             raise UsageError(
-                f"{variant.name} here is another model than the device's",
+                f"{variant.name} on this machine is a different model from the device's",
                 bundle_dir,
                 None,
                 "give --bundle the one that was deployed",

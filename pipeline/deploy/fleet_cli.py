@@ -52,7 +52,11 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="seconds that they must stay healthy before the others follow (default 30)",
     )
     add("--at-once", type=int, default=4, metavar="N", help="how many devices at a time (default 4)")
-    add("--keep", action="store_true", help="after a failure, leave the devices that were switched on the new bundle")
+    add(
+        "--keep",
+        action="store_true",
+        help="after a failure, leave the new bundle on the devices that have activated it",
+    )
     add(
         "--skip-unreachable",
         action="store_true",
@@ -201,7 +205,7 @@ def _go(fleet: Fleet, journal: Journal, settings: FleetSettings) -> int:
 def _go_back(fleet: Fleet, journal: Journal, settings: FleetSettings) -> int:
     if journal.state is None or not journal.touched():
         raise UsageError(
-            "no rollout over this fleet has switched a device that could go back",
+            "nothing to roll back: no rollout of this fleet has activated a bundle",
             journal.path,
             None,
             f"jetmask deploy --fleet {fleet.path} --status shows what runs",
@@ -247,7 +251,7 @@ def _report(fleet: Fleet, rollout: Rollout, settings: FleetSettings) -> int:
     else:
         print(text_table(results))
         for name in forgotten:
-            print(f"{name} was switched by this rollout and is no longer in {fleet.path}: left as it is")
+            print(f"{name} was updated by this rollout and is no longer in {fleet.path}: left as it is")
         print(_verdict(rollout, results))
         if first is not None:
             board = "\n".join(f"{name}: {error}" for name, error in rollout.errors.items())
@@ -264,9 +268,9 @@ def _verdict(rollout: Rollout, results: list[dict[str, Any]]) -> str:
     said = f"bundle {rollout.journal.digest[:16]}: " + ", ".join(f"{count} {name}" for name, count in counts.items())
     path = rollout.fleet.path
     if rollout.interrupted:
-        return said + f"\ncut off; the same command goes on, `jetmask deploy --fleet {path} --rollback` goes back"
+        return said + f"\ncut off; the same command goes on, `jetmask deploy --fleet {path} --rollback` rolls back"
     if rollout.journal.state == journal_of.FAILED:
-        return said + f"\nkept as it is; `jetmask deploy --fleet {path} --rollback` goes back"
+        return said + f"\nkept as it is; `jetmask deploy --fleet {path} --rollback` rolls back"
     if journal_of.STUCK in counts:
         return said + f"\nnot all are back; `jetmask deploy --fleet {path} --rollback` tries those again"
     return said

@@ -166,8 +166,8 @@ class Installed:
             time.sleep(pause_s)
             pause_s = min(pause_s * 1.5, 2.0)
         raise JetmaskError(
-            "the switch on the device did not end in time",
+            "the activation on the device did not end in time",
             self.remote.target,
             None,
-            "run the same deploy again: an unfinished switch is undone first",
+            "run the same deploy again: an unfinished activation is undone first",
         )

@@ -110,7 +110,7 @@ def _check(document: Any, path: str) -> None:
     version = document.get("schema_version") if isinstance(document, dict) else None
     if isinstance(version, int) and version != 1:
         raise BadInput(
-            f"another version of jetmask wrote this journal (schema_version {version})",
+            f"a different version of jetmask wrote this journal (schema_version {version})",
             path,
             "schema_version 1",
             "end that rollout with the version that began it; or ask the devices "

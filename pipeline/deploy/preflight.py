@@ -359,8 +359,8 @@ def _rights_and_disk(facts: dict[str, str], kind: str, layout: Layout, bundle_kb
                 "bad",
                 "disk",
                 f"{free >> 10} MiB free, {needed >> 10} MiB needed",
-                "jetmask deploy --prune-old 0 USER@HOST removes what older releases left: bundles, "
-                "images, venvs; of what else fills the disk `docker system df` there tells docker's part",
+                "jetmask deploy --prune-old 0 USER@HOST deletes the bundles, images and venvs of older releases; "
+                "`docker system df` on the device shows what else Docker uses",
             )
         )
     else:

@@ -100,7 +100,9 @@ class Rollout:
                 except KeyboardInterrupt:
                     self.interrupted = True
                     self._stop.set()
-                    self.board.say("interrupted: those under way stop before their switch, or finish it")
+                    self.board.say(
+                        "interrupted: deployments in progress stop before they activate a bundle, or complete it"
+                    )
         self.board.draw()
 
     def _one(self, host: Host, work: Callable[[Host], None]) -> None:

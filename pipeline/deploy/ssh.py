@@ -334,7 +334,7 @@ class Remote:
 def _advice(said: str, reached: bool) -> str:
     """What to do about a connection that fails with what ssh said."""
     if reached:
-        return "run the same command again: the device is as it was, and what arrived is not sent twice"
+        return "run the same command again: the device is unchanged, and what has arrived is not sent again"
     if "Could not resolve hostname" in said:
         return "check the name; the device's address does as well (`hostname -I` there shows it)"
     if "Connection refused" in said:

@@ -28,7 +28,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder for the results")
     parser.add_argument("--bundle", metavar="DIR", default=SHIPPED, help="default: the one that ships with jetmask")
     parser.add_argument("--variant", metavar="NAME", help="default: the most accurate that runs here")
-    parser.add_argument("--runtime", choices=RUNTIMES, help="default: the variant's first that is here")
+    parser.add_argument(
+        "--runtime", choices=RUNTIMES, help="runtime (default: the variant's first one that is installed)"
+    )
     parser.add_argument("--score", type=float, metavar="S", help="show faces from this score (default: the bundle's)")
     parser.add_argument("--save-txt", action="store_true", help="write labels/*.txt too, as YOLO has them, with scores")
     parser.add_argument("--save-json", action="store_true", help="write detections.coco.json too")

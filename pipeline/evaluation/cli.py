@@ -43,8 +43,8 @@ def options(parser: Any) -> None:
     parser.add_argument(
         "--align",
         action="store_true",
-        help="a second AP beside the plain one: after one constant offset of boxes per collection is undone, for "
-        "labels of another convention (hairline or eyebrows, chin or below); never gated",
+        help="also report AP after removing one constant box offset per collection, for labels with another box "
+        "convention (from the hairline or the eyebrows, to the chin or below); --max-drop does not use it",
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
 

@@ -157,7 +157,7 @@ def _threshold(numbers: dict[str, Any]) -> Markup:
         else ""
     )
     if best["too_many_false_masks_everywhere"]:
-        limit = " No threshold keeps false alarms on the negatives under the bar."
+        limit = " At no threshold are false alarms on the negatives below the limit."
     text = (
         f"Recommended: {best['score']:.2f}, where {100 * best['precision']:.1f} % of the shown boxes are right "
         f"and {100 * best['recall']:.1f} % of all are found (F1 {best['f1']:.3f}).{limit} At the bundle's "

@@ -30,17 +30,21 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--bundle",
         default=os.path.join(layout.package_folder(), "models"),
         metavar="BUNDLE",
-        help="what is tried there (default: the bundle that ships)",
+        help="the bundle to test on the device (default: the one shipped with jetmask)",
     )
     add("--source", action="append", default=[], metavar="URI", help="a camera there (default: the one that it has)")
     add("--variant", action="append", default=[], metavar="NAME", help="engines to build (default: two in fp16)")
     add("--minutes", type=float, default=10.0, metavar="M", help="how long the load lasts (default %(default)g)")
-    add("--only", default="", metavar="STEPS", help="only these, with commas: " + ", ".join(NAMES))
-    add("--rebuild", action="store_true", help="build the engines although they are there")
-    add("--predict-for", metavar="KIND", help="whose predictions the times are held against (default: by the board)")
+    add("--only", default="", metavar="STEPS", help="only these steps, separated by commas: " + ", ".join(NAMES))
+    add("--rebuild", action="store_true", help="rebuild engines that are cached already")
+    add(
+        "--predict-for",
+        metavar="KIND",
+        help="device kind whose predicted times the measured ones are compared with (default: detected)",
+    )
     add("--out", default="first-light.json", metavar="FILE", help="the report (default: %(default)s), a .txt beside it")
     add("--json", action="store_true", help="print the report as JSON")
-    way = parser.add_argument_group("the way there, as in `jetmask deploy`")
+    way = parser.add_argument_group("connection and installation, as in `jetmask deploy`")
     to = way.add_argument
     to("--no-container", action="store_true", help="a venv instead of a container; no service is set up")
     to("--use-python", action="store_true", help="with --no-container: use --python as it is, without a venv")
@@ -49,7 +53,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     to("--image-tar", metavar="FILE", help="a saved image (docker save) for a device without internet")
     to("--build-arg", action="append", default=[], metavar="K=V", help="for building the image on the device")
     to("--docker", default=Settings.docker, metavar="PROGRAM", help="docker there (default: %(default)s)")
-    to("--no-gpu", action="store_true", help="on the CPU alone")
+    to("--no-gpu", action="store_true", help="run on the CPU alone")
     to("--root", default=Settings.root, help="where programs are put there (default: %(default)s)")
     to("--state", default=Settings.state, help="where bundles and engines are kept there (default: %(default)s)")
     to("--ssh", default=Settings.ssh, metavar="'...'", help="options for ssh, for instance '-p 2222' or '-F FILE'")

@@ -71,7 +71,7 @@ class Trial:
         if spec is not None and self._deployment.installed.health(spec):
             stop = f"docker stop {spec.get('name')}" if spec.get("kind") == "docker" else "sudo systemctl stop jetmask"
             raise UsageError(
-                "a runner serves there and holds its camera",
+                "a runner already serves on the device and uses its camera",
                 self.remote.target,
                 None,
                 f"stop it there for the time: {stop}; start it again afterwards",

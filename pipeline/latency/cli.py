@@ -176,7 +176,7 @@ def command(args: argparse.Namespace) -> None:
             print(f"{name:58} {layer.kind:10} {layer.ms:8.3f} {layer.macs / 1e6:8.1f}")
         print()
     bound = (
-        f"{result.low_ms:.1f} to {result.high_ms:.1f} ms in 9 of 10 cases"
+        f"{result.low_ms:.1f} to {result.high_ms:.1f} ms (90 % interval)"
         if result.low_ms is not None
         else "error unknown"
     )

@@ -46,7 +46,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--macs-ratio",
         type=float,
         metavar="SHARE",
-        help="prune to this share of the cost, 0 to 1, by a ranking over all layers",
+        help="prune until this share of the cost is left, 0 to 1; channels are ranked over all layers",
     )
     way.add_argument("--ratio", type=float, metavar="SHARE", help="drop this share of every group's channels")
     way.add_argument(
@@ -83,7 +83,9 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="channel counts become multiples of N (default 8, "
         "which fp16 and fp32 kernels like; 32 for int8 on tensor cores, 16 for int8-cpu)",
     )
-    parser.add_argument("--floor", type=float, default=0.1, metavar="SHARE", help="share that every group keeps")
+    parser.add_argument(
+        "--floor", type=float, default=0.1, metavar="SHARE", help="smallest share of channels that each group keeps"
+    )
     parser.add_argument(
         "--rounds", type=int, default=1, help="with --macs-ratio: number of rounds of pruning and fine-tuning"
     )

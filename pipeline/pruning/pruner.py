@@ -243,7 +243,9 @@ def plan_global(
     before. UsageError where the floor does not allow that much.
     """
     if not 0 < macs_ratio <= 1:
-        raise UsageError(f"a share of {macs_ratio!r}", where="macs_ratio", expected="over 0 (nothing left) to 1 (all)")
+        raise UsageError(
+            f"a share of {macs_ratio!r}", where="macs_ratio", expected="more than 0 and at most 1 (1 keeps everything)"
+        )
     channels = Channels(model)
     scored = _scores(channels, importance)
     cost = cost or Macs(channels, input_wh)
@@ -271,7 +273,7 @@ def plan_global(
         useful = gain > 1e-9 * whole
         if not useful.any():
             raise UsageError(
-                f"the model cannot be pruned that far: {total / whole:.3f} of its cost is the least",
+                f"the model cannot be pruned that far: at least {total / whole:.3f} of its cost remains",
                 where=f"a share of {macs_ratio:g}",
                 expected="a larger share",
                 remedy=f"lower the floor (now {floor:g}) or multiple_of (now {multiple_of})",

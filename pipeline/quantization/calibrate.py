@@ -168,7 +168,7 @@ def observed(onnx_path: str, input_wh: tuple[int, int]) -> tuple[Any, list[str]]
     taken = [(value.name, value.type) for value in session.get_inputs()]
     if taken != [("image", "tensor(float)")]:
         raise BadInput(
-            "the model has another input: " + ", ".join("{} {}".format(*pair) for pair in taken),
+            "unexpected model input: " + ", ".join("{} {}".format(*pair) for pair in taken),
             where=onnx_path,
             expected="one float32 input called image, as jetmask export writes it",
             remedy="rename the input, or export the model again",

@@ -27,7 +27,7 @@ def figures(data: dict[str, Any]) -> Markup:
 
 def plots_figure(bars: list[tuple[str, float, float | None, float | None]], words: str) -> Markup:
     """The same as bars, with their intervals."""
-    return figure(plots.intervals(bars, "AP50, points", words), "The same as bars; the lines hold 95 of 100.")
+    return figure(plots.intervals(bars, "AP50, points", words), "The same as bars; the lines are 95 % intervals.")
 
 
 def _bounds(row: dict[str, Any]) -> str:

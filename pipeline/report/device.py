@@ -51,7 +51,7 @@ def section(device: dict[str, Any]) -> Markup:
         ("frames/s", "fps"),
         ("inference p50 ms", "ms"),
         ("predicted ms", "ms"),
-        ("9 of 10 within, ms", ""),
+        ("90 % interval, ms", ""),
         ("off by", ""),
     ]
     mode = (device.get("board") or {}).get("power_mode")

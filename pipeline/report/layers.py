@@ -16,7 +16,7 @@ def layers(data: dict) -> Markup:
         title = model.get("title") or f"{model.get('precision', '')} on {model.get('target', '')}"
         total = model.get("latency_ms") or sum(layer["ms"] for layer in launched)
         bound = (
-            f", 9 of 10 within {number(model['low_ms'], 'ms')} to {number(model['high_ms'], 'ms')} ms"
+            f", 90 % within {number(model['low_ms'], 'ms')} to {number(model['high_ms'], 'ms')} ms"
             if model.get("low_ms") is not None
             else ", error unknown"
         )

@@ -187,7 +187,7 @@ def _variants(data: dict, ap: str) -> Markup:
                     ("precision", ""),
                     (ap, "ap"),
                     ("ms", "ms"),
-                    ("9 of 10 within, ms", ""),
+                    ("90 % interval, ms", ""),
                     ("frames/s", "fps"),
                     ("size", "bytes"),
                 ],
@@ -234,7 +234,7 @@ def _fronts(rows: list, ap: str, machine: str) -> Markup:
             figure(
                 plots.trade_off(timed, "ms", label, ap, words, wide),
                 f"Up and left is better. Filled: measured on {machine}, p50. Hollow: predicted for another "
-                "device, with the interval that holds 9 of 10. Each device has its own front.",
+                "device, with its 90 % interval. Each device has its own front.",
             )
         )
     if len({p["mb"] for p in sized}) > 1:

@@ -83,7 +83,7 @@ def _check_choice(name: str, value: Any, where: str, ours: bool) -> None:
             or ends[0] > ends[1]
             or (value.get("log") and ends[0] <= 0)
         ):
-            raise BadInput(f"{name} is {value}", where, "numbers, low not over high, and over 0 with log: true")
+            raise BadInput(f"{name} is {value}", where, "numbers, low at most high, and more than 0 with log: true")
     if not ours:
         return
     if "." in name:

@@ -47,7 +47,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one config key")
     parser.add_argument("--presets", action="store_true", help="list the presets: multiply-adds, time, AP")
-    parser.add_argument("--json", action="store_true", help="JSON lines on stdout: start, left, epoch, end")
+    parser.add_argument(
+        "--json", action="store_true", help="progress as JSON lines on stdout (events start, left, epoch, end)"
+    )
 
 
 def settings(args: argparse.Namespace) -> Settings:

@@ -226,8 +226,8 @@ def test_a_board_without_power_is_told_and_nothing_is_pretended(tiny_bundle, tmp
     assert bench.guard.warnings() == []
     bench.live(300)
     assert bench.switched == [] and len(bench.told) == 1
-    assert "does not keep watts=5" in bench.told[0] and "tells no power" in bench.told[0]
-    assert "no goal can be kept" in bench.guard.text and not bench.guard.state()["limits"][0]["kept"]
+    assert "does not keep watts=5" in bench.told[0] and "does not report its power" in bench.told[0]
+    assert "no goal can be controlled" in bench.guard.text and not bench.guard.state()["limits"][0]["kept"]
     assert bench.guard.warnings() == bench.told
 
 
@@ -283,5 +283,5 @@ def test_a_service_where_no_power_is_told_says_so(tiny_bundle, clip):
         pytest.skip("this machine tells its power")
     with Serving(tiny_bundle, clip, options=["--governor", "watts=5"]) as made:
         wait_for(lambda: [w for w in made.state()["warnings"] if "watts=5" in w], "the warning")
-        wait_for(lambda: made.log().count("tells no power") == 1, "the line in the log")
+        wait_for(lambda: made.log().count("does not report its power") == 1, "the line in the log")
         assert made.state()["governor"]["switches"] == []

@@ -128,7 +128,9 @@ def test_day_and_night_are_not_drift_and_a_dead_lamp_is():
     week(lambda hour, day: 0.4 * lit(hour, day), 1, watched)
     assert [look for _, look, _ in watched.told] == [True]
     week(lit, 2, watched)
-    assert [look for _, look, _ in watched.told] == [True, False] and "as in the first 7 days" in watched.told[1][2]
+    assert [look for _, look, _ in watched.told] == [True, False] and "similar to its first 7 days" in watched.told[1][
+        2
+    ]
 
 
 def test_a_restless_place_is_given_room():

@@ -100,7 +100,7 @@ def test_events_that_an_access_list_denies_are_kept_and_arrive_when_it_is_mended
         wait_for(lambda: any("homeassistant/" in text and "not authorized" in text for text in one.said), "discovery")
         assert one.mqtt.state()["refused"] > 0
     else:
-        assert any("does not come back" in text for text in told)
+        assert any("are not received" in text for text in told)
     state = one.mqtt.state()
     assert (state["waiting"], state["published"], state["connected"]) == (40, 0, True)
     assert not any(state["dropped"].values()) and boss.events() == []

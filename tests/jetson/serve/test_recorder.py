@@ -76,7 +76,11 @@ def test_the_first_picture_is_written_at_once_and_the_best_when_the_person_leave
     one.frame(40)
     one.work()
     first = one.media.read(key + CROP)
-    assert first and decoded(one.media.read(key + FRAME)).shape == (240, 320, 3)
+    frame = decoded(one.media.read(key + FRAME))
+    assert first and frame.shape == (240, 320, 3)
+    # The face that it is about is framed there, and not in the crop.
+    assert frame[60, 110:130].min() > 200 and frame[58:63, 110:130].min() < 90
+    assert decoded(first).min() > 90
     one.frame(80)
     one.frame(81)  # hardly better: not taken again
     assert len(one.recorder._jobs) == 1
@@ -101,6 +105,7 @@ def test_no_face_can_be_recognised_in_what_is_kept_where_that_is_asked(scene, pi
             one.work()
             one.frame(60)
         found = [decoded(one.media.read(key + end)) for end in ((CROP, FRAME) if pictures == "frame" else (CROP,))]
+        found[1:] = [image[66:114, 106:154] for image in found[1:]]  # within the mark around the face
         path = one.media.folder + "/" + clip + CLIP
         good, film = cv2.VideoCapture(path).read()
         assert good

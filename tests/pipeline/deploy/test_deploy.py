@@ -129,7 +129,7 @@ def test_first_install_update_failing_update_rollback_and_rerun(device, bundles)
     done = device.deploy(two, "device", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert result["digest"] == two_digest and set(result["times_s"]) > {"self-test", "switch and watch"}
+    assert result["digest"] == two_digest and set(result["times_s"]) > {"self-test", "activate and watch"}
     assert (device.store.link("current"), device.store.link("previous")) == (two_digest, one_digest)
 
     # Its self-test fails on the device, so nothing that runs is touched.
@@ -210,7 +210,7 @@ def test_an_update_whose_runner_fails_is_rolled_back_on_the_device(device, bundl
     assert device.deploy(one[0], "device").returncode == 0
     done = device.deploy(two[0], "device", "--serve-args=--no-such-option")
     assert done.returncode == 1, done.stderr
-    assert "back on " + one[1][:16] in done.stderr and "Traceback" not in done.stderr
+    assert "rolled back to bundle " + one[1][:16] in done.stderr and "Traceback" not in done.stderr
     assert "unknown option --no-such-option" in done.stderr
     assert device.store.link("current") == one[1] and device.store.read("trial.json") is None
     assert device.running()

@@ -103,7 +103,7 @@ def test_container_engines_status_logs_rollback_and_image_tar(jetson, tiny_bundl
 
     # A service that docker refuses to start: back on the old one.
     done = jetson.deploy(second[0], "device", "--no-bench", "--serve-args=--no-such-option")
-    assert done.returncode == 1 and "back on " + digest[:16] in done.stderr, done.stderr
+    assert done.returncode == 1 and "rolled back to bundle " + digest[:16] in done.stderr, done.stderr
     assert "unknown option --no-such-option" in done.stderr, "the container and its log are gone by now"
     assert jetson.store.link("current") == digest and jetson.running()
 
