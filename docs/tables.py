@@ -61,7 +61,13 @@ STATE: dict[str, Any] = {
     "tradeoff": {
         "variants": [{"name": "", "runtime": "", "agreement": 1, "low": 1, "high": 1, "frames": 1, "latency_p50_ms": 1}]
     },
-    "alerts": {"told": 0, "receivers": [{"name": "office", "waiting": 0, "sent": 0, "dropped": 0}]},
+    "alerts": {
+        "told": 0,
+        "lost": 0,
+        "gone": {},
+        "receivers": [{"name": "office", "waiting": 0, "sent": 0, "dropped": 0}],
+    },
+    "media": {"bytes": 0, "dropped": 0},
     "mqtt": {
         "connected": True,
         "waiting": 0,

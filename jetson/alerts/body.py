@@ -6,6 +6,7 @@ from typing import Any, Dict
 KEYS = (
     "id", "at", "rule", "when", "text", "test", "device", "camera", "zone", "label", "role", "person", "seconds",
     "percent", "persons", "reason", "suppressed", "number", "picture",
+    "picture_url", "clip_url", "picture_base64",
 )  # fmt: skip
 
 

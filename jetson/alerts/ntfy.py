@@ -71,10 +71,13 @@ class Ntfy(Receiver):
         headers: Dict[str, str] = {"User-Agent": "jetmask"}
         if self._token is not None:
             headers["Authorization"] = "Bearer " + self._token.read()
+        link = next((body[key] for key in ("clip_url", "picture_url") if "://" in (body.get(key) or "")), None)
         if message.picture is None:
             folder, topic = _topic(self._url.read())
             level = 1 + PRIORITIES.index(self._priority)
             value = {"topic": topic, "title": title(body), "message": body["text"], "priority": level}
+            if link is not None:
+                value["click"] = link
             headers["Content-Type"] = "application/json"
             post(self._url, folder, json.dumps(dict(value, tags=["mask"])).encode(), headers, self.timeout_s)
             return
@@ -82,6 +85,8 @@ class Ntfy(Receiver):
             {"Title": _ascii(title(body)), "Message": _ascii(body["text"]), "Priority": self._priority}, Tags="mask"
         )
         headers["Filename"] = "alert.jpg"
+        if link is not None:
+            headers["Click"] = link
         post(self._url, None, message.picture, headers, self.timeout_s)
 
 

@@ -5,9 +5,11 @@ that SQLite 3.22 knows, which JetPack 4 has.
 """
 
 import contextlib
+import errno
 import json
 import os
 import sqlite3
+import tempfile
 import threading
 import time
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional
@@ -25,6 +27,9 @@ _TABLES = """
 """
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+
 class Waiting(NamedTuple):
     """An alert that a receiver has not taken. `picture`: a JPEG, or None."""
 
@@ -36,14 +41,16 @@ class Waiting(NamedTuple):
 class Outbox:
     """The file `path`, made if need be. `keep`: at most so many wait for one receiver; then its oldest goes, counted.
 
-    A damaged file is put aside (`damaged` says where) and a new one begun. BadInput where no file can be made. Safe to
-    call from several threads; sqlite3.Error where the disk takes nothing.
+    A damaged file is put aside (`damaged` says where) and a new one begun. On a disk that is full or read-only alerts
+    are in memory (`in_memory` says why), and what waits in the file waits there for the next start. BadInput where no
+    file can be made for another reason. Safe to call from several threads; sqlite3.Error where the disk takes nothing.
     """
 
     def __init__(self, path: str, keep: int = 1000) -> None:
         self.path = path
         self.damaged = ""
-        self._keep = keep
+        self.in_memory = ""
+        self.keep = keep
         self._lock = threading.Lock()
         try:
             os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
@@ -59,14 +66,17 @@ class Outbox:
                         os.replace(path + end, self.damaged + end)
                 self._connection = self._open()
         except (OSError, sqlite3.Error) as error:
-            raise BadInput(
-                f"alerts cannot be kept: {getattr(error, 'strerror', None) or error}",
-                path,
-                "a file in a folder that this user may write to",
-            ) from error
+            reason = str(getattr(error, "strerror", None) or error)
+            if not _takes_nothing(error, os.path.dirname(path) or "."):
+                raise BadInput(
+                    f"alerts cannot be kept: {reason}", path, "a file in a folder that this user may write to"
+                ) from error
+            # A camera that is watched, and alerts that are sent, matter more than that they outlive a restart.
+            self.in_memory = reason
+            self._connection = self._open(":memory:")
 
-    def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=5.0, isolation_level=None, check_same_thread=False)
+    def _open(self, path: str = "") -> sqlite3.Connection:
+        connection = sqlite3.connect(path or self.path, timeout=5.0, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
@@ -80,8 +90,9 @@ class Outbox:
         except BaseException:
             connection.close()
             raise
-        with contextlib.suppress(OSError):
-            os.chmod(self.path, 0o600)
+        if not path:
+            with contextlib.suppress(OSError):
+                os.chmod(self.path, 0o600)
         return connection
 
     def add(self, receivers: Iterable[str], body: Dict[str, Any], picture: Optional[bytes] = None) -> int:
@@ -91,7 +102,7 @@ class Outbox:
             sql.execute("UPDATE alerts SET body = ? WHERE number = ?", (json.dumps(dict(body, number=number)), number))
             for receiver in receivers:
                 sql.execute("INSERT INTO waiting (receiver, alert) VALUES (?, ?)", (receiver, number))
-                over = self._count(receiver) - self._keep
+                over = self._count(receiver) - self.keep
                 if over > 0:
                     sql.execute(
                         "DELETE FROM waiting WHERE number IN "
@@ -123,12 +134,23 @@ class Outbox:
                 self._drop(receiver, 1)
             self._forget_pictures()
 
-    def forget(self, receivers: Iterable[str]) -> None:
-        """Drop what waits for receivers other than these: they are in no file any more."""
+    def forget(self, receivers: Iterable[str]) -> Dict[str, int]:
+        """Drop and count what waits for receivers other than these: they are in no file any more. {name: how many}."""
         with self._lock, self._transaction() as sql:
             known = list(receivers)
             marks = ",".join("?" * len(known))
-            sql.execute(f"DELETE FROM waiting WHERE receiver NOT IN ({marks})", known)
+            where = f"FROM waiting WHERE receiver NOT IN ({marks})"
+            gone = dict(sql.execute(f"SELECT receiver, count(*) {where} GROUP BY receiver", known).fetchall())
+            sql.execute(f"DELETE {where}", known)
+            for receiver, count in gone.items():
+                self._drop(receiver, count)
+            self._forget_pictures()
+        return gone
+
+    def all_dropped(self) -> Dict[str, int]:
+        """`dropped` of every receiver there ever was."""
+        with self._lock:
+            return dict(self._connection.execute("SELECT receiver, count FROM dropped").fetchall())
 
     def waiting(self, receiver: str) -> int:
         """How many wait for a receiver."""
@@ -176,3 +198,23 @@ class Outbox:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
             raise
+
+
+def _takes_nothing(error: Exception, folder: str) -> bool:
+    """Whether it is the disk, which may take something again, and not a wrong path or a missing right."""
+    if isinstance(error, OSError):
+        return error.errno in _NO_ROOM
+    words = str(error)
+    if any(part in words for part in ("full", "disk I/O", "readonly")):
+        return os.access(folder, os.W_OK) or not os.access(folder, os.F_OK) or _no_room(folder)
+    return "unable to open" in words and _no_room(folder)
+
+
+def _no_room(folder: str) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x" * 4096)
+            file.flush()
+    except OSError as error:
+        return error.errno in _NO_ROOM
+    return False

@@ -6,6 +6,7 @@ from typing import Any, Deque, Dict, Iterator, List, NamedTuple, Optional, Seque
 from jetson.monitor.journal import unstamp
 
 Key = Union[int, str]  # of a camera: its name, or its position where it has none
+GONE, RENAMED = "camera no longer watched", "camera renamed"  # of a reload; not in the journal
 FORGOTTEN = 100_000  # persons of the compliance window at each camera, so that memory is bounded
 _GONE_S = 3600.0  # somebody who never left, because the event was lost
 
@@ -36,6 +37,7 @@ class Camera:
         self.lost: Optional[Tuple[float, str]] = None  # since when, and why
         self.drifted: Optional[Tuple[float, str]] = None
         self.persons: Dict[int, Person] = {}
+        self.stepped = 0.0  # s that the wall clock was set by in all: a case is known by its time without them
         self._passed: Deque[Passed] = deque(maxlen=FORGOTTEN)
         self._roles: OrderedDict[int, str] = OrderedDict()  # what each was at last, also after leaving
 
@@ -97,8 +99,13 @@ class Camera:
         counted = [role for role in last.values() if role != "ignore"]
         return len(counted), sum(role == "ok" for role in counted)
 
+    def case(self, since: float) -> float:
+        """What something that began at `since` is known by, however the clock is set."""
+        return round(since - self.stepped, 2)
+
     def moved(self, by_s: float) -> None:
         """The wall clock was set by so much."""
+        self.stepped += by_s
         if self.lost:
             self.lost = (self.lost[0] + by_s, self.lost[1])
         if self.drifted:
@@ -126,5 +133,10 @@ class Scene:
             if event["kind"] == "clock stepped":
                 for camera in self.cameras.values():
                     camera.moved(float(event["by_s"]))
+            elif event["kind"] == GONE:
+                self.cameras.pop(event["camera"], None)
+            elif event["kind"] == RENAMED:
+                if event["was"] in self.cameras:
+                    self.cameras[event["camera"]] = self.cameras.pop(event["was"])
             elif "camera" in event:
                 self.cameras.setdefault(event["camera"], Camera()).take(event, now)

@@ -2,7 +2,6 @@
 
 import sqlite3
 import threading
-import time
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from jetson.alerts.outbox import Outbox
@@ -12,11 +11,18 @@ from jetson.alerts.receiver import Message, Receiver, Refused
 class Sender:
     """A thread. After a failure it waits `retry_s`, then twice as long each time up to `longest_s`.
 
-    What was taken, but not yet noted so when the process was killed, is sent again with the same id.
+    What was taken, but not yet noted so when the process was killed, is sent again with the same id. `wait(seconds)`
+    returns after that time, or earlier, when `stop` was called; None: by the real clock.
     """
 
     def __init__(
-        self, receiver: Receiver, outbox: Outbox, retry_s: float, longest_s: float, say: Callable[[str], None]
+        self,
+        receiver: Receiver,
+        outbox: Outbox,
+        retry_s: float,
+        longest_s: float,
+        say: Callable[[str], None],
+        wait: Optional[Callable[[float], Any]] = None,
     ) -> None:
         self.receiver = receiver
         self.error = ""
@@ -27,6 +33,7 @@ class Sender:
         self._say = say
         self._wake = threading.Event()
         self._stop = threading.Event()
+        self._wait = wait or self._stop.wait
         self._thread = threading.Thread(target=self._run, name=f"alerts to {receiver.name}", daemon=True)
 
     def start(self) -> "Sender":
@@ -89,9 +96,7 @@ class Sender:
             self._tell(error)
             if isinstance(error, Refused):
                 continue
-            end = time.monotonic() + pause
-            while not self._stop.is_set() and time.monotonic() < end:
-                self._stop.wait(min(0.5, max(0.0, end - time.monotonic())))
+            self._wait(pause)
             pause = min(2 * pause, self._longest_s)
 
     def _try(self, body: Dict[str, Any], picture: Optional[bytes]) -> Optional[Exception]:

@@ -11,10 +11,12 @@ receivers:
 keep: 1000                   # alerts that may wait for a receiver; then the oldest goes, and is counted
 retry: 1 s                   # first wait after a failure; doubles up to
 longest_retry: 60 s
+page: https://nano.example.org   # this runner's page as receivers reach it, for links; default: paths alone
 outbox: /var/lib/jetmask/alerts.sqlite3    # default: alerts.sqlite3 in the state folder
 """
 
 import os
+import re
 from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from jetson.alerts import rule
@@ -66,10 +68,18 @@ class AlertSettings(NamedTuple):
     outbox: str = ""
     where: str = "alerts"
     data: Any = None
+    page: str = ""
 
     def same_as(self, other: "AlertSettings") -> bool:
         """Whether both say the same."""
         return bool(self.data == other.data)
+
+    def same_receivers(self, other: "AlertSettings") -> List[str]:
+        """Names of receivers of which both say the same, also of the waits between attempts."""
+        if (self.retry_s, self.longest_retry_s) != (other.retry_s, other.longest_retry_s):
+            return []
+        mine, theirs = ((one.data or {}).get("receivers") or {} for one in (self, other))
+        return [one.name for one in other.receivers if one.name in mine and mine[one.name] == theirs.get(one.name)]
 
     def prepare(self) -> None:
         """Whether the receivers can work on this machine; BadInput or DeviceMismatch."""
@@ -105,9 +115,17 @@ def alerts_of(data: Any, where: str = "alerts", folder: str = "") -> AlertSettin
         top.path("outbox"),
         where,
         data,
+        _page(top),
     )
     top.done()
     return found
+
+
+def _page(top: Fields) -> str:
+    text = top.text("page", "", "an address").rstrip("/")
+    if text and not re.match(r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", text):
+        raise BadInput(f"not an address of a page: {text:.60}", top.at("page"), "https://HOST or https://HOST/PATH")
+    return text
 
 
 def _named(top: Fields, key: str) -> List[Tuple[str, Any]]:

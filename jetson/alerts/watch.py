@@ -65,6 +65,33 @@ class Watch:
                 out += self._of(one, key, list(_fulfilled(one, self._labels[one.name], key, camera, now)), now)
         return out
 
+    def moved(self, by_s: float) -> None:
+        """The wall clock was set by so much: what was told was told as long ago as before."""
+        for place in self._told_at:
+            self._told_at[place] += by_s
+
+    def forget(self, camera: Key) -> None:
+        """The camera is watched no longer."""
+        for known in self._all():
+            for place in [place for place in known if place[1] == camera]:
+                del known[place]
+
+    def rename(self, was: Key, camera: Key) -> None:
+        """The camera is called otherwise: what was told of it was."""
+        self.forget(camera)
+        for known in self._all():
+            for place in [place for place in known if place[1] == was]:
+                known[place[0], camera] = known.pop(place)
+
+    def go_on_from(self, before: "Watch") -> None:
+        """Rules that were there before, of the same name and condition, do not tell again what was told."""
+        same = {one.name for one in self.rules for old in before.rules if (one.name, one.when) == (old.name, old.when)}
+        for mine, known in zip(self._all(), before._all()):
+            mine.update({place: value for place, value in known.items() if place[0] in same})
+
+    def _all(self) -> Tuple[Dict[Tuple[str, Key], Any], ...]:
+        return self._known, self._told_at, self._suppressed, self._held
+
     def _of(self, one: Rule, key: Key, found: List[Found], now: float) -> List[Told]:
         place = (one.name, key)
         known = self._known.setdefault(place, set())
@@ -98,18 +125,18 @@ def _fulfilled(one: Rule, labels: Sequence[str], key: Key, camera: Camera, now: 
                 text = f"{name}: {person.label.replace('_', ' ')}{where} for over {in_units(when.seconds)}"
                 fields = {"label": person.label, "role": person.role, "person": person.number,
                           "seconds": round(now - since, 1)}  # fmt: skip
-                yield Found(one, key, (person.number, since), text, fields)
+                yield Found(one, key, (person.number, camera.case(since)), text, fields)
     elif when.kind == rule.LOST:
         if camera.lost and now - camera.lost[0] > when.seconds:
             text = f"{name}: no picture for over {in_units(when.seconds)}"
             fields = {"seconds": round(now - camera.lost[0], 1), "reason": camera.lost[1]}
-            yield Found(one, key, camera.lost[0], text, fields)
+            yield Found(one, key, camera.case(camera.lost[0]), text, fields)
     elif when.kind == rule.DRIFT:
         if camera.drifted:
             yield Found(
                 one,
                 key,
-                camera.drifted[0],
+                camera.case(camera.drifted[0]),
                 f"{name}: looks different from its reference, check the camera",
                 {"reason": camera.drifted[1]},
             )

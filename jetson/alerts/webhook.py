@@ -1,10 +1,11 @@
-"""A webhook: each alert as one POST of JSON, signed where a key is given.
+"""A webhook: each alert as one POST of JSON, signed where a key is given; `picture: true` puts the JPEG into it.
 
 Headers: Idempotency-Key, the same at each attempt; with a key X-Jetmask-Timestamp (Unix seconds) and
 X-Jetmask-Signature, "sha256=" and the HMAC-SHA256 of timestamp, "." and body in hex. Whoever checks it refuses a
 timestamp that is minutes old, so that nobody can send a recorded alert again.
 """
 
+import base64
 import hashlib
 import hmac
 import json
@@ -35,8 +36,9 @@ class Webhook(Receiver):
         template: Any = None,
         timeout_s: float = 10.0,
         clock: Callable[[], float] = time.time,
+        picture: bool = False,
     ) -> None:
-        super().__init__(name, timeout_s)
+        super().__init__(name, timeout_s, picture)
         self._url = url
         self._key = key
         self._template = template
@@ -45,11 +47,13 @@ class Webhook(Receiver):
 
     @classmethod
     def of(cls, name: str, fields: Fields) -> "Webhook":
-        """From its settings: url, hmac_key, template, ca_file, timeout."""
+        """From its settings: url, hmac_key, template, picture, ca_file, timeout."""
         template = fields.get("template")
         if template is not None:
             check(template, fields.at("template"))
-        return cls(name, url_of(fields), fields.secret("hmac_key"), template, fields.seconds("timeout", 10.0, 0.1, 120))
+        timeout_s = fields.seconds("timeout", 10.0, 0.1, 120)
+        url, key = url_of(fields), fields.secret("hmac_key")
+        return cls(name, url, key, template, timeout_s, picture=fields.flag("picture"))
 
     @property
     def place(self) -> str:
@@ -68,7 +72,10 @@ class Webhook(Receiver):
 
     def send(self, message: Message) -> None:
         """Deliver it."""
-        body = json.dumps(message.body if self._template is None else filled(self._template, message.body)).encode()
+        told = message.body
+        if message.picture is not None:
+            told = dict(told, picture_base64=base64.b64encode(message.picture).decode())
+        body = json.dumps(told if self._template is None else filled(self._template, told)).encode()
         headers = {
             "Content-Type": "application/json",
             "User-Agent": "jetmask",

@@ -33,6 +33,8 @@ class CameraSettings(NamedTuple):
     blur: bool = False
     zones: Tuple[Zone, ...] = ()
     was: str = ""
+    pictures: Optional[str] = None  # kept of its events, off, crop, frame; None: as of all
+    clips: bool = True  # around its alerts, where there are clips at all
 
     def same_frames(self, other: "CameraSettings") -> bool:
         """Whether the same frames come from both, so that nothing has to be started anew."""
@@ -42,9 +44,14 @@ class CameraSettings(NamedTuple):
         """Whether nothing differs but the former name."""
         return (
             self._frames() == other._frames()
-            and (self.name, self.score, self.blur) == (other.name, other.score, other.blur)
+            and self.shown() == other.shown()
+            and self.name == other.name
             and [_zone(one) for one in self.zones] == [_zone(one) for one in other.zones]
         )
+
+    def shown(self) -> Tuple[Any, ...]:
+        """What can change without the camera being opened again, but for lines and zones."""
+        return self.score, self.blur, self.pictures, self.clips
 
     def _frames(self) -> Tuple[Any, ...]:
         return self.source, self.size, self.fps, self.rotate, self.roi
@@ -71,14 +78,35 @@ class CompareSettings(NamedTuple):
     eval: Optional[str] = None
 
 
+class ClipSettings(NamedTuple):
+    """Seconds before and after an alert, frames a second, and the longer side in px at most."""
+
+    before: float = 5.0
+    after: float = 5.0
+    fps: float = 5.0
+    width: int = 640
+
+    @property
+    def seconds(self) -> float:
+        """Of a whole clip; 0: there are none."""
+        return self.before + self.after
+
+
+NO_CLIPS = ClipSettings(0.0, 0.0)
+
+
 class EventSettings(NamedTuple):
-    """Where events are kept, and for how long."""
+    """Where events are kept, and for how long. `blur`: faces in what is kept, whatever the page shows."""
 
     file: Optional[str] = None
     history: Optional[str] = None
     days: float = 30.0
     mb: float = 200.0
     crops: bool = False
+    pictures: str = "off"
+    blur: bool = False
+    media_mb: float = 500.0
+    clips: ClipSettings = NO_CLIPS
 
 
 class DriftSettings(NamedTuple):
@@ -136,6 +164,10 @@ def settings_of(found: Document) -> Settings:
     engine = EngineSettings(**_known(data.get("engine"), EngineSettings._fields))
     compare = _known(data.get("compare"), CompareSettings._fields)
     events = _known(data.get("events"), EventSettings._fields)
+    if isinstance(events.get("clips"), dict):
+        events["clips"] = ClipSettings(**events["clips"])
+    elif "clips" in events:
+        events["clips"] = ClipSettings() if events["clips"] else NO_CLIPS
     drift = _known(data.get("drift"), DriftSettings._fields)
     page = _known(data.get("page"), PageSettings._fields)
     if engine.variant == "default":
@@ -294,6 +326,8 @@ def _camera(found: Document, name: str, values: Dict[str, Any], base: str) -> Ca
         bool(values.get("blur", False)),
         _places(found, keys, values),
         values.get("was", ""),
+        values.get("pictures"),
+        bool(values.get("clips", True)),
     )
 
 

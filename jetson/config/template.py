@@ -21,6 +21,8 @@ _CAMERA = """\
     # roi: [0, 0, 1, 1]         # where to look: left, top, right, bottom, shares of the picture
     # score: 0.4                # faces from this score
     # blur: true                # no recognisable face in any picture that is served
+    # pictures: off             # kept of this camera's events: off, crop or frame
+    # clips: false              # no film around its alerts
     # lines:
     #   door: [[0.5, 0], [0.5, 1]]
     # zones:
@@ -38,6 +40,10 @@ engine:
 events:
   days: 30                      # events are kept for so long,
   mb: 200                       # and in so many megabytes
+  # pictures: crop              # kept with the events: the best picture of each person; frame: the whole frame, too
+  # blur: true                  # no recognisable face in what is kept
+  # clips: {before: 5, after: 5}  # seconds of film around each alert
+  # media_mb: 500               # pictures and clips: at most so many megabytes
 
 # mqtt:
 #   broker: mqtt://10.0.0.5

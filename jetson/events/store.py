@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from typing import Any, Deque, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from jetson.errors import BadInput
 
@@ -73,6 +73,7 @@ class Store:
         self.dropped = 0
         self.error = ""
         self.damaged = ""
+        self.tidied: Callable[[float], None] = lambda oldest: None  # told before which time (Unix s) no event is kept
         self._waiting: Deque[Dict[str, Any]] = deque()
         self._change = threading.Condition()
         self._stop = False
@@ -202,6 +203,8 @@ class Store:
                 )
             if not done.rowcount:
                 break
+        (first,) = self._connection.execute("SELECT coalesce(min(at), 0) FROM events").fetchone()
+        self.tidied(max(first, now - 86400 * self.days))
         self._connection.executescript("PRAGMA incremental_vacuum")  # goes on to its end, a page a step
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -234,6 +237,21 @@ class Store:
         text = f"SELECT number, body FROM events{where} ORDER BY at DESC, number DESC LIMIT ?{len(values)}"
         with _reading(self.path) as connection:
             return [dict(json.loads(body), number=number) for number, body in connection.execute(text, values)]
+
+    def keys(self, since: float) -> Set[str]:
+        """What events from `since` on (Unix seconds) call their pictures and clips."""
+        with _reading(self.path) as connection:
+            found = connection.execute(
+                "SELECT body FROM events WHERE at >= ? AND (body LIKE '%\"picture\": %' OR body LIKE '%\"clip\": %')",
+                (since,),
+            )
+            bodies = [json.loads(row[0]) for row in found]
+        return {body[name] for body in bodies for name in ("picture", "clip") if isinstance(body.get(name), str)}
+
+    def newest(self) -> float:
+        """Unix seconds of the newest event; 0 without one."""
+        with _reading(self.path) as connection:
+            return float(connection.execute("SELECT coalesce(max(at), 0) FROM events").fetchone()[0])
 
     def hours(self, since: float, until: float, camera: Optional[str] = None) -> List[Dict[str, Any]]:
         """Persons that entered, by hour and class, oldest first: [{"at": Unix seconds, "persons": {label: count}}]."""

@@ -62,6 +62,7 @@ class Status:
         privacy: Optional[Dict[str, Any]] = None,
         notices: Optional[Notices] = None,
         alerts: Any = None,
+        recorder: Any = None,
     ) -> None:
         self.manifest = manifest
         self.runner = runner
@@ -72,6 +73,7 @@ class Status:
         self.mqtt = mqtt
         self.drift = drift
         self.alerts = alerts
+        self.recorder = recorder
         self.privacy = privacy or {}
         self.notices = notices or Notices()
         self.reloads = self.failed_reloads = 0
@@ -141,6 +143,8 @@ class Status:
             found.append(f"The engine fails: {runner.engine_error}")
         if self.journal.error:
             found.append(self.journal.error)
+        if self.recorder is not None and self.recorder.media.error:
+            found.append(self.recorder.media.error)
         if self.notices.text:
             found.append(self.notices.text)
         if self.board is not None:
@@ -255,4 +259,5 @@ class Status:
             "server": self.server.counts() if self.server is not None else None,
             "mqtt": self.mqtt.state() if self.mqtt is not None else None,
             "alerts": self.alerts.state() if self.alerts is not None else None,
+            "media": self.recorder.state() if self.recorder is not None else None,
         }

@@ -2,10 +2,13 @@
 
 from typing import Dict, List, Sequence
 
+from jetson.alerts.settings import AlertSettings, check
+from jetson.bundle.classes import Classes
 from jetson.inference.runner import View
 from jetson.monitor import drift
 from jetson.serve.results import record
 from jetson.serve.service import Service
+from jetson.serve.settings import Settings
 from jetson.serve.watched import Watched
 from jetson.tracking.zones import Counter
 
@@ -58,6 +61,8 @@ def _known(one: Watched) -> drift.Known:
 
 def _rename(service: Service, view: View, one: Watched) -> None:
     service.counts.forget(view)
+    if service.alerts is not None:
+        service.alerts.rename(view.key, one.settings.name)
     view.camera.source = view.camera.source._replace(name=one.settings.name)
     view.name = one.settings.name
     before = service.watched[view.camera.index]
@@ -75,6 +80,10 @@ def _remove(service: Service, view: View) -> None:
     service.watched.pop(number, None)
     service.studio.forget(number)
     service.site.pictures.forget(number)
+    if service.recorder is not None:
+        service.recorder.forget(number)
+    if service.alerts is not None:
+        service.alerts.forget(view.key)
     if service.drift is not None:
         service.drift.remove(number)
 
@@ -88,6 +97,7 @@ def _add(service: Service, one: Watched) -> View:
     service.counts.go_on(view, settings.was)
     service.watched[number] = one
     service.studio.film(number, settings.blur, settings.score)
+    _film(service, number, one)
     if service.drift is not None:
         service.drift.add(number, _known(one))
     service.runner.add(view)
@@ -104,10 +114,11 @@ def _update(service: Service, view: View, one: Watched) -> List[str]:
         if service.drift is not None:
             service.drift.rename(number, _known(one))
         done.append(f"{settings.name} is opened again")
-    if (before.settings.score, before.settings.blur) != (settings.score, settings.blur):
+    if before.settings.shown() != settings.shown():
         service.runner.set_score(view, settings.score)
         service.studio.film(number, settings.blur, settings.score)
-        done.append(f"{settings.name}: score threshold or blurring changed")
+        _film(service, number, one)
+        done.append(f"{settings.name}: score threshold or privacy changed")
     counter = Counter(settings.zones, view.classes.names)
     if not counter.same_places(view.zones):
         replace_zones(service, view, counter)
@@ -115,9 +126,38 @@ def _update(service: Service, view: View, one: Watched) -> List[str]:
     return done
 
 
+def _film(service: Service, number: int, one: Watched) -> None:
+    if service.recorder is not None:
+        pictures = pictures_of(service.settings, one)
+        service.recorder.film(number, pictures, one.settings.clips, one.settings.score)
+
+
+def pictures_of(settings: Settings, one: Watched) -> str:
+    """What is kept of a camera's events: off, crop, frame."""
+    return one.settings.pictures or settings.kept.pictures
+
+
+def privacy_of(settings: Settings, cameras: Sequence[Watched], recorded: bool = True) -> Dict[str, bool]:
+    """What the page says about pictures; `recorded`: whether there is a place for those that are stored."""
+    kept = {pictures_of(settings, one) for one in cameras}
+    clips = settings.kept.clips.seconds > 0 and any(one.settings.clips for one in cameras)
+    return {
+        "faces_blurred": settings.blur_faces or all(one.settings.blur for one in cameras),
+        "frames_stored": recorded and ("frame" in kept or clips),
+        "pictures_stored": recorded and kept != {"off"},
+        "crops_kept": settings.crops,
+    }
+
+
+def check_alerts(asked: AlertSettings, cameras: Sequence[Watched], classes: Classes) -> None:
+    """BadInput where a rule names a camera, a zone or a class that these do not have."""
+    zones = {one.settings.name: [zone.name for zone in one.settings.zones if zone.kind == "polygon"] for one in cameras}
+    check(asked, list(zones), zones, classes)
+
+
 def replace_zones(service: Service, view: View, counter: Counter) -> None:
     """Count at other lines and zones; counts go on under the same names."""
     with view.tracking:  # no frame is counted in between
         left = counter.go_on_from(view.zones)
         view.zones = counter
-    record(service.journal, view, [], left)
+    record(service.journal, view, [], left, recorder=service.recorder)

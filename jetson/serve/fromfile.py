@@ -89,6 +89,7 @@ def settings_of(found: config.Settings, asked: Settings) -> Settings:
         drift_days=found.drift.days,
         keep_crops=events.crops,
         alerts=found.alerts,
+        kept=events,
     )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sqlite3
 import threading
 import time
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
@@ -15,6 +16,7 @@ from jetson.bundle.classes import Classes
 from jetson.capture.camera import Camera
 from jetson.errors import BadInput
 from jetson.evaluation import average_precision
+from jetson.events.media import Kept, Media
 from jetson.events.store import Store
 from jetson.inference.detector import Detector
 from jetson.inference.isolated import open_for_threads
@@ -29,11 +31,12 @@ from jetson.mqtt import settings as broker
 from jetson.mqtt.publisher import Mqtt
 from jetson.net import address, loopback
 from jetson.serve import reload
-from jetson.serve.cameras import places_of
+from jetson.serve.cameras import check_alerts, pictures_of, places_of, privacy_of
 from jetson.serve.comparing import Comparing
 from jetson.serve.counts import Counts, default_path
 from jetson.serve.drawn import saver_for
 from jetson.serve.progress import Progress
+from jetson.serve.recorder import Recorder
 from jetson.serve.reload import Watch
 from jetson.serve.results import Results
 from jetson.serve.service import Service
@@ -52,6 +55,8 @@ from jetson.web.site import Site
 from jetson.web.users import User
 
 HISTORY = "events.sqlite3"
+MEDIA = "-media"  # what the folder of pictures is called after the file of events
+_SWEPT_S = 3600.0  # before the newest event: what a kill left without an event is younger
 _ASLEEP_S = 10.0
 _STARTING = b'{"ok": false, "status": "starting", "reason": "the engine is being opened"}\n'
 
@@ -118,15 +123,46 @@ def _store_for(settings: Settings, warn: Callable[[str], None]) -> Optional[Stor
     return store
 
 
-def _alerts_for(settings: Settings, cameras: Sequence[Watched], classes: Classes, journal: Journal) -> Optional[Alerts]:
+def _media_for(settings: Settings, store: Optional[Store], warn: Callable[[str], None]) -> Optional[Media]:
+    """The folder of pictures and clips beside the events; None where no camera asks for any or no events are kept.
+
+    What was kept before and is no longer asked for goes with its events all the same.
+    """
+    asked = settings.kept
+    cameras = settings.file.cameras if settings.file is not None else ()
+    wanted = asked.pictures != "off" or asked.clips.seconds > 0 or any(one.pictures for one in cameras)
+    if store is None:
+        if wanted:
+            warn("Pictures and clips of events are not kept, because no events are.")
+        return None
+    folder = os.path.splitext(store.path)[0] + MEDIA
+    if not wanted and not os.path.isdir(folder):
+        return None
+    try:
+        media = Media(folder, asked.media_mb)
+        since = max(0.0, store.newest() - _SWEPT_S)
+        media.sweep(since, store.keys(since - _SWEPT_S))
+    except (BadInput, sqlite3.Error) as error:
+        warn("Pictures of events are not kept: {}".format(", ".join(str(error).split("\n  "))))
+        return None
+    store.tidied = media.tidy
+    return media
+
+
+def _alerts_for(
+    settings: Settings,
+    cameras: Sequence[Watched],
+    classes: Classes,
+    journal: Journal,
+    kept: Callable[[Union[int, str], Optional[int], float], Kept],
+) -> Optional[Alerts]:
     """Rules and receivers of the file; None without any."""
     asked = settings.alerts
     if not asked.receivers:
         return None
-    zones = {one.settings.name: [zone.name for zone in one.settings.zones if zone.kind == "polygon"] for one in cameras}
-    alert_settings.check(asked, list(zones), zones, classes)
+    check_alerts(asked, cameras, classes)
     outbox = asked.outbox or alert_settings.default_outbox()
-    return Alerts(asked, classes, outbox, say, journal.add, journal.crop)
+    return Alerts(asked, classes, outbox, say, journal.add, kept)
 
 
 class Live:
@@ -169,7 +205,7 @@ class Live:
         teller = _Teller(front, mqtt, store)
         journal = Journal(settings.events, settings.crops, teller.event)
         ending(journal.close)
-        alerts = _alerts_for(settings, cameras, classes, journal)
+        alerts = _alerts_for(settings, cameras, classes, journal, self._kept)
         if alerts is not None:
             ending(alerts.stop)
         if mqtt is not None:
@@ -198,6 +234,12 @@ class Live:
         for number, one in enumerate(cameras):
             studio.film(number, one.settings.blur, one.settings.score)
         ending(studio.stop)
+        media = _media_for(settings, store, warn)
+        recorder = Recorder(media, studio, settings.kept.clips, settings.kept.blur) if media is not None else None
+        if recorder is not None:
+            for number, one in enumerate(cameras):
+                recorder.film(number, pictures_of(settings, one), one.settings.clips, one.settings.score)
+            ending(recorder.start().stop)
         board = Board().start()
         ending(board.stop)
         seen = drift.open_for(
@@ -212,7 +254,7 @@ class Live:
             ending(seen.stop)
         comparing = Comparing(settings, self._open_variant, truths, board, seen, journal, warn)
         ending(comparing.stop)
-        results = Results(studio, comparing, seen, journal)
+        results = Results(studio, comparing, seen, journal, recorder)
         runner = Runner(
             list(sources),
             variant,
@@ -231,14 +273,11 @@ class Live:
         for view, one in zip(runner.views, cameras):
             counts.go_on(view, one.settings.was)
         unused.pop_all()
-        privacy = {
-            "faces_blurred": settings.blur_faces or all(camera.settings.blur for camera in cameras),
-            "frames_stored": False,
-            "crops_kept": settings.crops,
-            "events_file": bool(settings.events or store),
-        }
-        status = Status(contents, runner, journal, board, comparing, server, mqtt, seen, privacy, notices, alerts)
-        history = History(store, server.publish)
+        privacy = dict(privacy_of(settings, cameras, recorder is not None), events_file=bool(settings.events or store))
+        status = Status(
+            contents, runner, journal, board, comparing, server, mqtt, seen, privacy, notices, alerts, recorder
+        )
+        history = History(store, server.publish, media)
         ending(history.close)
         marks = Marks(saver_for(settings, runner, self.changed), server.publish)
         ending(marks.close)
@@ -258,6 +297,7 @@ class Live:
             seen,
             alerts,
             counts,
+            recorder,
             dict(enumerate(cameras)),
             self._open_variant,
         )
@@ -281,6 +321,19 @@ class Live:
                     return view.key, view.title, view.camera.source.label
         where = cameras[number].source
         return where.name or number, where.name or f"camera {number}", where.label
+
+    def _kept(self, camera: Union[int, str], person: Optional[int], at: float) -> Kept:
+        """What is kept of an alert; a clip of it begins."""
+        service = self._service
+        found = Kept()
+        if service is None:
+            return found
+        if service.recorder is not None:
+            numbers = [view.camera.index for view in service.runner.views if view.key == camera]
+            found = service.recorder.alert(numbers[0], person, at) if numbers else found
+        if found.jpeg is None and person is not None:
+            found = found._replace(jpeg=service.journal.crop(f"{camera}-{person}"))
+        return found
 
     def _open_variant(self, variant: manifest.Variant, runtime: Optional[str]) -> Detector:
         settings = self.settings

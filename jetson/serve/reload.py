@@ -14,7 +14,7 @@ from jetson.errors import BadInput, JetmaskError
 from jetson.inference import golden
 from jetson.monitor.watchdog import say
 from jetson.serve import fromfile
-from jetson.serve.cameras import change, places_of, replace_zones
+from jetson.serve.cameras import change, check_alerts, places_of, privacy_of, replace_zones
 from jetson.serve.service import Service
 from jetson.serve.variant import begin
 from jetson.tracking import zones
@@ -81,11 +81,29 @@ def _config(service: Service, path: str) -> None:
     try:
         found = fromfile.checked(config.read(path))
         wanted = fromfile.cameras(found, service.settings, tell=False)
+        check_alerts(found.alerts, wanted, service.status.manifest.class_list)
     except JetmaskError as error:
         _refused(service, "configuration was", error)
         return
     done = change(service, wanted)
-    for text in _later(service.settings.file, found):
+    later = _later(service.settings.file, found)
+    told = privacy_of(service.settings, wanted)
+    if service.recorder is None and (told["pictures_stored"] or told["frames_stored"]):
+        later.append("pictures and clips are kept from the next start on.")
+        told = dict(told, pictures_stored=False, frames_stored=False)
+    service.status.privacy.update(told)
+    if service.alerts is None:
+        if service.settings.alerts.same_as(found.alerts) is False:
+            later.append("alerts are set up in the configuration for the first time: they begin at the next start.")
+    elif not service.alerts.settings.same_as(found.alerts):
+        try:
+            service.alerts.apply(found.alerts)
+            done.append("alerts are as the file says")
+        except JetmaskError as error:  # a secret that is not there: cameras are watched all the same
+            _refused(service, "alerts were", error)
+        if found.alerts.outbox != service.settings.alerts.outbox:
+            later.append("alerts.outbox has changed in the configuration: it takes effect at the next start.")
+    for text in later:
         service.status.notices.add(text)
         say(text)
     if done:
@@ -103,8 +121,6 @@ def _later(began: Optional[config.Settings], found: config.Settings) -> List[str
         for name in ("engine", "compare", "events", "drift", "page", "mqtt")
         if getattr(began, name) != getattr(found, name)
     ]
-    if not began.alerts.same_as(found.alerts):
-        names.append("alerts")
     return [f"{name} has changed in the configuration: it takes effect at the next start." for name in names]
 
 

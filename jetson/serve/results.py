@@ -8,8 +8,9 @@ from jetson.capture.camera import Frame
 from jetson.inference.detector import Faces
 from jetson.inference.runner import Result, Sink, View
 from jetson.monitor import drift
-from jetson.monitor.journal import Journal, from_track
+from jetson.monitor.journal import Journal, from_track, unstamp
 from jetson.serve.comparing import Comparing
+from jetson.serve.recorder import Recorder
 from jetson.tracking.tracker import Event
 from jetson.tracking.zones import ZoneEvent
 from jetson.web.picture import Studio, crop
@@ -24,7 +25,9 @@ class Results(Sink):
         comparing: Comparing,
         seen: Optional[drift.Drift],
         journal: Journal,
+        recorder: Optional[Recorder] = None,
     ) -> None:
+        self._recorder = recorder
         self._studio = studio
         self._comparing = comparing
         self._drift = seen
@@ -32,7 +35,7 @@ class Results(Sink):
 
     def happened(self, view: View, events: Sequence[Event], passed: Sequence[ZoneEvent]) -> None:
         """Into the journal, which tells the page and the broker of it."""
-        record(self._journal, view, events, passed)
+        record(self._journal, view, events, passed, recorder=self._recorder)
 
     def result(self, view: View, frame: Frame, result: Result) -> None:
         """A picture for those who watch, a sample for the comparison, a look for drift, a crop of each face."""
@@ -40,6 +43,8 @@ class Results(Sink):
         self._comparing.offer(frame.part, view.camera.index)
         if self._drift is not None:
             self._look(self._drift, view, frame, result)
+        if self._recorder is not None:
+            self._recorder.offer(view, frame, result)
         if self._journal.crops_on and not self._studio.blurs(view.camera.index):
             self._crops(view, frame, result)
 
@@ -71,13 +76,23 @@ def record(
     events: Sequence[Event],
     passed: Sequence[ZoneEvent],
     wall: Callable[[], float] = time.time,
+    recorder: Optional[Recorder] = None,
 ) -> None:
-    """Write what happened in a camera's scene into the journal, with the scene's times."""
+    """Write what happened in a camera's scene into the journal, with the scene's times.
+
+    `recorder`: keeps pictures of persons; each event of one names them.
+    """
     camera, origin = view.camera, view.origin
     now, monotonic = wall(), time.monotonic()
 
     def told(kind: str, event: Any, **more: str) -> None:
         fields = from_track(event, view.key, camera.source.label, now, monotonic, view.classes)
+        if recorder is not None:
+            if kind == "enter":
+                recorder.enter(camera.index, event.track, unstamp(fields["at"]))
+            picture = recorder.key(camera.index, event.track)
+            if picture is not None:
+                fields["picture"] = picture
         in_file = {} if origin is None else {"second": round(event.at - origin, 3)}
         journal.add(kind, **dict(fields, **in_file, **more))
 
@@ -85,3 +100,6 @@ def record(
         told(event.kind, event)
     for one in passed:
         told(one.kind, one, **one.place())
+    for event in events:
+        if event.kind == "leave" and recorder is not None:
+            recorder.leave(camera.index, event.track)

@@ -13,6 +13,7 @@ from jetson.monitor.watchdog import Notifier
 from jetson.mqtt.publisher import Mqtt
 from jetson.serve.comparing import Comparing
 from jetson.serve.counts import Counts
+from jetson.serve.recorder import Recorder
 from jetson.serve.settings import Settings
 from jetson.serve.watched import Watched
 from jetson.web.access import Access
@@ -37,5 +38,6 @@ class Service(NamedTuple):
     drift: Optional[Drift]
     alerts: Optional[Alerts]
     counts: Counts
+    recorder: Optional[Recorder]
     watched: Dict[int, Watched]  # by the number of its camera; changed by a reload alone
     open_variant: Callable[[Variant, Optional[str]], Detector]

@@ -46,6 +46,7 @@ class Settings(NamedTuple):
     config: Optional[str] = None  # the file that says it all; its cameras come and go while it runs
     file: Optional[configuration.Settings] = None  # what it said at the start
     alerts: AlertSettings = AlertSettings()
+    kept: configuration.EventSettings = configuration.EventSettings()  # pictures and clips
 
     @property
     def crops(self) -> bool:

@@ -143,7 +143,8 @@ class Access:
         # Browsers set Sec-Fetch-Site themselves; it is right where a proxy hands on Host without its port.
         if origin is not None and site != "same-origin" and _authority(origin) != given.lower():
             return Response(403, b"requests from other sites are not answered\n")
-        if site == "cross-site" and request.path not in _PAGES:
+        opened = request.path.startswith("/api/v1/media/") and request.headers.get("sec-fetch-dest") == "document"
+        if site == "cross-site" and request.path not in _PAGES and not opened:
             return Response(403, b"requests from other sites are not answered\n")
         return None
 

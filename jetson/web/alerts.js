@@ -1,9 +1,10 @@
 // What an operator should look at now, what was told to whom, and whether the receivers take it.
 import { $, ask, button, make } from "./dom.js";
+import { thumbnail } from "./media.js";
 import { live } from "./state.js";
 
 const PERIOD = 10000;
-let shown = false, timer = 0, spoken = null;
+let shown = false, timer = 0, spoken = null, drawn = null;
 
 export function show(wish) {
   shown = wish;
@@ -38,7 +39,15 @@ function draw(found) {
   const alerts = found.alerts || [], receivers = found.receivers || [];
   $("alert-said").textContent = alerts.length ? "" : "No alert yet.";
   $("alert-lists").hidden = false;
-  $("alert-rows").replaceChildren(...alerts.map((a) => line([new Date(a.at).toLocaleString(), a.rule || "", a.camera === undefined || a.camera === null ? "" : String(a.camera), a.text || a.reason || ""])));
+  const newest = JSON.stringify(alerts.map((a) => [a.id, a.picture_url, a.clip_url]));
+  if (newest !== drawn) { // pictures that are there are not asked for again
+    drawn = newest;
+    $("alert-rows").replaceChildren(...alerts.map((a) => {
+      const row = line([new Date(a.at).toLocaleString(), a.rule || "", a.camera === undefined || a.camera === null ? "" : String(a.camera), a.text || a.reason || ""]);
+      row.append(make("td", { class: "media" }, ...thumbnail(a, a.text || a.rule || "alert")));
+      return row;
+    }));
+  }
   $("receiver-rows").replaceChildren(...receivers.map((r) => {
     const said = make("span", { role: "status" });
     const test = button("Test", { "aria-label": "Send a test to " + r.name }, () => {

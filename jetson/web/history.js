@@ -1,5 +1,6 @@
 // Stored events and persons by hour or day, of all cameras or one. Asks /api/v1/…; nothing is sent back.
 import { $, ask, make, shape } from "./dom.js";
+import { thumbnail } from "./media.js";
 import { classes, live } from "./state.js";
 
 const COLOURS = ["var(--mask)", "var(--bare)", "var(--wrong)", "var(--s2)", "var(--s5)", "var(--s3)", "var(--s1)"];
@@ -93,6 +94,7 @@ function table(events, add) {
     const row = make("tr");
     row.append(cell(new Date(event.at).toLocaleString()), cell(event.kind), cell(event.camera === undefined || event.camera === null ? "" : String(event.camera)),
       cell(event.label ? readable(event.label) : event.reason || ""), cell(event.zone || ""), cell(event.person === undefined || event.person === null ? "" : "#" + event.person));
+    row.append(make("td", { class: "media" }, ...thumbnail(event, readable(event.label || event.kind))));
     return row;
   });
   if (add) $("rows").append(...rows); else $("rows").replaceChildren(...rows);

@@ -13,36 +13,46 @@ import queue
 import sqlite3
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
+from jetson.events.media import Media, kind_of
 from jetson.events.store import Query, Store
 from jetson.web.http import Request, Response
 
 MOST = 10000
 MOST_DAYS = 3660  # the longest that events are kept, and a little
 COLUMNS = ("number", "at", "kind", "camera", "label", "zone", "person", "reason")
-_WAITING = 16
+MEDIA_PATH = "/api/v1/media/"
+_WAITING = 64  # a page of thumbnails is fifty
 _NAMES = ("camera", "label", "zone", "kind")
 
 
 class History:
     """Answers for `store` (None: nothing is kept); `publish(topic, body)` is the server's."""
 
-    def __init__(self, store: Optional[Store], publish: Callable[[str, bytes], None]) -> None:
+    def __init__(
+        self,
+        store: Optional[Store],
+        publish: Callable[[str, Union[bytes, Response]], None],
+        media: Optional[Media] = None,
+    ) -> None:
         self.store = store
+        self.media = media
         self._publish = publish
         self.answers = {
             "/api/v1/events": self._events,
             "/api/v1/events.csv": self._export,
             "/api/v1/hours": self._hours,
         }
-        self._questions = queue.Queue(_WAITING)  # type: queue.Queue[Optional[Tuple[str, Callable[[], bytes]]]]
+        self._questions = queue.Queue(_WAITING)  # type: queue.Queue[Optional[Tuple[str, Callable[[], Union[bytes, Response]]]]]
         self._numbers = itertools.count(1)
         self._thread = threading.Thread(target=self._run, name="history", daemon=True)
         self._thread.start()
 
     def handle(self, request: Request) -> Optional[Response]:
         """The answer, or None where the path is another's."""
+        if request.path.startswith(MEDIA_PATH):
+            return self._file(request.path[len(MEDIA_PATH) :])
         ask = self.answers.get(request.path)
         if ask is None:
             return None
@@ -52,21 +62,42 @@ class History:
             answer, kind = ask(self.store, request.query)
         except ValueError as error:
             return _refused(400, str(error))
+        headers = {"Cache-Control": "no-store"}
+        if kind.startswith("text/csv"):
+            headers["Content-Disposition"] = 'attachment; filename="events.csv"'
+        return self._later(answer, kind, headers)
+
+    def _later(self, answer: Callable[[], Union[bytes, Response]], kind: str, headers: Dict[str, str]) -> Response:
         topic = f"history {next(self._numbers)}"
         try:
             self._questions.put_nowait((topic, answer))
         except queue.Full:
             return _refused(503, "too many questions at once")
-        headers = {"Cache-Control": "no-store"}
-        if kind.startswith("text/csv"):
-            headers["Content-Disposition"] = 'attachment; filename="events.csv"'
         return Response(200, b"", kind, headers, topic=topic, once=True)
+
+    def _file(self, name: str) -> Response:
+        """A picture or clip, read by the thread: a slow card holds up nobody else."""
+        media, kind = self.media, kind_of(name)
+        if media is None or kind is None:
+            return _refused(404, "there is no such picture or clip")
+        if media.expected(name):
+            busy = _refused(503, "the clip is being recorded")
+            busy.headers["Retry-After"] = "5"
+            return busy
+        if not media.has(name):
+            return _refused(404, "it is not kept, or not any more")
+        # It may become better until the person has left: no cache may answer for it.
+        return self._later(
+            lambda: media.read(name) or _refused(404, "it is not kept any more"), kind, {"Cache-Control": "no-store"}
+        )
 
     def _events(self, store: Store, query: Dict[str, str]) -> Tuple[Callable[[], bytes], str]:
         wanted = query_of(query, 100)
 
         def answer() -> bytes:
             found = store.find(wanted)
+            if self.media is not None:
+                found = [dict(event, **self.media.urls(event)) for event in found]
             more = found[-1]["number"] if len(found) == wanted.most and found else None
             return json.dumps({"events": found, "before": more}).encode()
 
@@ -99,6 +130,7 @@ class History:
             if question is None:
                 return
             topic, answer = question
+            body: Union[bytes, Response]
             try:
                 body = answer()
             except sqlite3.Error as error:

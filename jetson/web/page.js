@@ -7,6 +7,7 @@ import * as editor from "./editor.js";
 import * as events from "./events.js";
 import * as grid from "./grid.js";
 import * as history from "./history.js";
+import * as media from "./media.js";
 import * as live from "./state.js";
 import * as theme from "./theme.js";
 import * as tradeoff from "./tradeoff.js";
@@ -70,7 +71,10 @@ function draw(state) {
   alerts.warn(state);
   const p = state.privacy;
   text("privacy", [p.faces_blurred ? "Faces are blurred." : "Faces are shown.",
-    p.crops_kept ? "The best picture of each person is kept in memory." : "No picture is stored.",
+    p.crops_kept ? "The best picture of each person is kept in memory." : "",
+    p.pictures_stored ? "Pictures of persons are stored with the events." : "",
+    p.frames_stored ? "Whole frames or clips are stored." : "",
+    p.crops_kept || p.pictures_stored || p.frames_stored ? "" : "No picture is stored.",
     p.events_file ? "Events are written to a file." : ""].filter(Boolean).join(" "));
   text("foot", "jetmask " + state.version + " · " + clock(state.time));
 }
@@ -126,5 +130,6 @@ document.addEventListener("keydown", (event) => {
 addEventListener("hashchange", route);
 theme.begin();
 history.begin();
+media.begin();
 camera.begin();
 live.begin();

@@ -334,10 +334,14 @@ class Studio:
 
     def _hide(self, image: np.ndarray, result: Any, blurred: Optional[bool], score: Optional[float]) -> None:
         if self.blurred if blurred is None else blurred:
-            # Unsure detections too, and where a face was a moment ago: better a blurred poster than a face.
-            lowest = BLUR_SHARE * (self.score if score is None else score)
-            blur(image, result.faces.xyxy[result.faces.confidence >= lowest])
-            blur(image, np.array([face.predict(result.at) for face in result.tracks]))
+            blur(image, self.hidden(result, score))
+
+    def hidden(self, result: Any, score: Optional[float] = None) -> np.ndarray:
+        """The boxes (N, 4) px that are blurred in the frame of a result."""
+        # Unsure detections too, and where a face was a moment ago: better a blurred poster than a face.
+        lowest = BLUR_SHARE * (self.score if score is None else score)
+        found = np.asarray(result.faces.xyxy[result.faces.confidence >= lowest], np.float64).reshape(-1, 4)
+        return np.vstack([found] + [np.reshape(face.predict(result.at), (1, 4)) for face in result.tracks])
 
 
 def crop(image: np.ndarray, xyxy: np.ndarray, limit: int = 160) -> bytes:

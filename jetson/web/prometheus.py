@@ -55,6 +55,7 @@ class _Collector:
         yield from self._others(Counter, Gauge)
         yield from self._mqtt(Counter, Gauge)
         yield from self._alerts(Counter, Gauge)
+        yield from self._media(Counter, Gauge)
 
     def _cameras(self, Counter: Any, Gauge: Any) -> Iterator[Any]:
         labels = ["camera", "source"]
@@ -229,7 +230,23 @@ class _Collector:
             metric = kind("jetmask_alerts_" + key, text, labels=["receiver"])
             for one in state["receivers"]:
                 metric.add_metric([one["name"]], one[key])
+            for name, count in sorted(state["gone"].items()) if key == "dropped" else ():
+                metric.add_metric([name], count)
             yield metric
+        lost = Counter("jetmask_alerts_lost", "Alerts that no disk took, since the start.")
+        lost.add_metric([], state["lost"])
+        yield lost
+
+    def _media(self, Counter: Any, Gauge: Any) -> Iterator[Any]:
+        state = self._state.get("media")
+        if not state:
+            return
+        size = Gauge("jetmask_media_bytes", "Bytes of pictures and clips of events.")
+        size.add_metric([], state["bytes"])
+        yield size
+        dropped = Counter("jetmask_media_dropped", "Pictures and clips that could not be kept, since the start.")
+        dropped.add_metric([], state["dropped"])
+        yield dropped
 
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -28,6 +28,7 @@ SCRIPTS = (
     "events.js",
     "grid.js",
     "history.js",
+    "media.js",
     "overlay.js",
     "page.js",
     "state.js",
@@ -199,8 +200,20 @@ class Site:
     def _alerts(self, request: Request) -> Response:
         if self.alerts is None:
             return _wrong(404, "no alerts are set up: `alerts` in the configuration file")
-        told = dict(self.alerts.state(), alerts=self.alerts.newest())
+        told = dict(self.alerts.state(), alerts=[self._with_media(one) for one in self.alerts.newest()])
         return Response(200, json.dumps(told).encode(), "application/json")
+
+    def _with_media(self, alert: Dict[str, Any]) -> Dict[str, Any]:
+        """An alert with the addresses, on this page, of what there is of it by now."""
+        plain = {key: value for key, value in alert.items() if key not in ("picture_url", "clip_url")}
+        media = self.history.media
+        if media is None:
+            return plain
+        keys = {
+            name: str(alert.get(f"{name}_url") or "").rpartition("/")[2].partition(".")[0]
+            for name in ("picture", "clip")
+        }
+        return dict(plain, **media.urls(keys))
 
     def _test(self, request: Request) -> Response:
         try:

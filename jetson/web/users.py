@@ -18,7 +18,7 @@ _SCRAPED: FrozenSet[str] = frozenset(("/metrics",))
 
 
 class User(NamedTuple):
-    """`role`: operator: everything; viewer: all but changes and the kept pictures of persons; scraper: /metrics."""
+    """`role`: operator: everything; viewer: all but changes and /api/crops/; scraper: /metrics."""
 
     name: str
     role: str

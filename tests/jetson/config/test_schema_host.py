@@ -31,12 +31,24 @@ FULL = {
             "lines": {"in": [[0, 0], [1, 1]]},
             "zones": {"q": [[0, 0], [1, 0], [1, 1]]},
             "was": "gate",
+            "pictures": "frame",
+            "clips": False,
         }
     },
     "credentials": "c",
     "engine": {"variant": "auto", "runtime": "litert", "threads": 2, "governor": "fps=5"},
     "compare": {"variants": "auto", "budget": 5, "eval": "e"},
-    "events": {"file": "f", "history": "h", "days": 1, "mb": 5, "crops": True},
+    "events": {
+        "file": "f",
+        "history": "h",
+        "days": 1,
+        "mb": 5,
+        "crops": True,
+        "pictures": "crop",
+        "blur": True,
+        "media_mb": 9,
+        "clips": {"before": 1, "after": 2, "fps": 3, "width": 320},
+    },
     "drift": {"file": "d", "days": 1},
     "alerts": {
         "rules": [{"name": "r", "when": "drift", "cameras": ["door"], "cool_down": "5 min", "to": ["office"]}],
@@ -45,6 +57,7 @@ FULL = {
         "retry": 1,
         "longest_retry": "5 min",
         "outbox": "o",
+        "page": "https://nano.example.org",
     },
     "mqtt": {
         "broker": "mqtt://h",

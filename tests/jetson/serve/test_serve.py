@@ -73,6 +73,7 @@ def test_state_tells_what_is_seen(serving):
         "faces_blurred": False,
         "frames_stored": False,
         "crops_kept": False,
+        "pictures_stored": False,
         "events_file": False,
     }
     assert state["tradeoff"]["reference"] and state["memory_bytes"] > 1e7

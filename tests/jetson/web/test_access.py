@@ -78,6 +78,9 @@ def test_other_sites_are_refused():
     assert status(guard, path="/api/state", sec_fetch_site="cross-site") == 403
     for page in ("/", "/drift"):  # a link on a dashboard; what it loads it asks for itself
         assert status(guard, path=page, sec_fetch_site="cross-site") == 200
+    clip = "/api/v1/media/0123456789ab-01234567.avi"  # a link in a message may be opened; no other site shows it
+    assert status(guard, path=clip, sec_fetch_site="cross-site", sec_fetch_dest="document") == 200
+    assert status(guard, path=clip, sec_fetch_site="cross-site", sec_fetch_dest="image") == 403
 
 
 def test_the_one_time_address_may_be_a_link_in_a_message():
@@ -115,6 +118,8 @@ def test_what_knows_no_bearer_is_asked_for_a_password():
     [
         (OWNER, "/api/crops/0-1", 200),
         (GUEST, "/api/crops/0-1", 403),
+        (GUEST, "/api/v1/media/0123456789ab-01234567.jpg", 200),
+        (PROMETHEUS, "/api/v1/media/0123456789ab-01234567.jpg", 403),
         (GUEST, "/metrics", 200),
         (PROMETHEUS, "/metrics", 200),
         (PROMETHEUS, "/", 403),
