@@ -8,7 +8,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 PYTEST = JETMASK_PYTHON36=$${JETMASK_PYTHON36:-$$(ls $(CURDIR)/$(VENV36)/bin/python 2>/dev/null)} \
 	$(PY) -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo run docs test test-full lint setup setup36 mutants figures bench-all tensorrt-surface clean
+.PHONY: help demo run docs test test-slow test-full lint setup setup36 mutants figures bench-all tensorrt-surface clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -16,8 +16,11 @@ help:  ## this list
 demo: setup  ## the whole way once, from photographs to a live page
 	$(VENV)/bin/jetmask demo $(if $(DATA),--data '$(DATA)')
 
-test: setup setup36  ## the tests, a few minutes
-	$(PYTEST) $(TESTS)
+test: setup setup36  ## the tests but the slow ones, about 6 minutes on two cores
+	$(PYTEST) -m 'not full and not slow' $(TESTS)
+
+test-slow: setup setup36  ## the slow ones, about 10 minutes; CI runs both
+	$(PYTEST) -m 'slow and not full' $(TESTS)
 
 test-full: setup setup36  ## the long counts: kills, mutations, soaks, emulation
 	$(PYTEST) -m full $(TESTS)

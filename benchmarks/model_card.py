@@ -7,9 +7,33 @@ from benchmarks.readme_table import read
 
 # How each shipped model is made, from random weights on: (run, its command). One line each; `sp` is pruned from `s`.
 COMMANDS: dict[str, tuple[tuple[str, str], ...]] = {
-    "n": (("n", "train n"),),
+    "n": (
+        ("n0", "train n"),
+        (
+            "n",
+            "train large --set model.init=runs/n0/last.keras --set model.teacher=runs/m/average.keras "
+            "--set augment.photometric=0.35 --set augment.dark=0.25 --set train.epochs=50 "
+            "--set train.learning_rate=1.2e-3 --set train.decay_share=0.5 --set train.seed=41 "
+            "--set 'train.sizes=[[256,0.2],[320,0.5],[416,0.3]]'",
+        ),
+    ),
     "s": (("s0", "train s"), ("s", "train large --set model.init=runs/s0/last.keras")),
-    "m": (("m", "train m"),),
+    "m": (
+        ("m1", "train m"),
+        (
+            "m2",
+            "train m --set model.init=runs/m1/best.keras --set augment.photometric=0.35 --set augment.dark=0.2 "
+            "--set train.epochs=64 --set train.learning_rate=1.5e-3 --set train.seed=23 "
+            "--set 'train.sizes=[[320,0.12],[416,0.2],[512,0.18],[640,0.5]]'",
+        ),
+        ("m12.keras", "average 0.5=runs/m1/best.keras 0.5=runs/m2/best.keras"),
+        (
+            "m3",
+            "train m --set model.init=runs/m12.keras --set augment.photometric=0.35 --set augment.dark=0.2 "
+            "--set train.epochs=56 --set train.learning_rate=1e-3 --set train.decay_share=0.5 --set train.seed=37 "
+            "--set 'train.sizes=[[320,0.12],[416,0.2],[512,0.18],[640,0.5]]'",
+        ),
+    ),
     "sp": (
         ("half", "prune --model runs/s0/last.keras --config sp --macs-ratio 0.5 --floor 0.6 --distill"),
         (
@@ -49,6 +73,7 @@ COMMANDS: dict[str, tuple[tuple[str, str], ...]] = {
 STARTS = {"m": "runs/m0/grown.keras"}
 # The averages of weights that are shipped, after the runs above.
 AVERAGES = {
+    "m": "runs/m/average.keras 0.25=runs/m1/best.keras 0.25=runs/m2/best.keras 0.5=runs/m3/last.keras",
     "s": "runs/s/average.keras 0.75=runs/s/last.keras 0.25=runs/s0/last.keras",
     "sp": "runs/sp/average.keras 0.7=runs/sp/last.keras 0.2=runs/sp4/last.keras 0.1=runs/sp3/last.keras",
 }
@@ -194,13 +219,20 @@ def _robustness(names: Sequence[str]) -> list[str]:
     return ["What a camera does to a picture (benchmarks/results/robustness.csv), float32:\n", table]
 
 
+def _command(run: str, words: str) -> str:
+    verb, _, more = words.partition(" ")
+    if verb == "average":
+        return f"python -m benchmarks.average runs/{run} {more}"
+    return f"jetmask {words} --data DIR --out runs/{run}"
+
+
 def _retrain(paths: Mapping[str, str]) -> str:
     lines = ["## Retrain\n\n```sh"]
     for name in paths:
         lines += [f"python -m benchmarks.grow {STARTS[name]}"] if name in STARTS else []
-        lines += [f"jetmask {words} --data DIR --out runs/{run}" for run, words in COMMANDS.get(name, ())]
+        lines += [_command(run, words) for run, words in COMMANDS.get(name, ())]
         lines += [f"python -m benchmarks.average {AVERAGES[name]}"] if name in AVERAGES else []
-    ends = {name: "average" if name in AVERAGES else "best" if name in STARTS else "last" for name in paths}
+    ends = {name: "average" if name in AVERAGES else "last" for name in paths}
     models = " ".join(f"{name}=runs/{name}/{end}.keras" for name, end in ends.items())
     lines += [f"python -m benchmarks.ship --data DIR {models}", "```\n"]
     return "\n".join(lines)

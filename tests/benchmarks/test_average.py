@@ -1,6 +1,7 @@
 """Averages of weights: the share of each, and what cannot be averaged."""
 
 import numpy as np
+import pytest
 from refusals import refused
 
 from benchmarks import average
@@ -8,6 +9,7 @@ from jetson.errors import BadInput, UsageError
 from pipeline.models.detector import build, load, save
 
 
+@pytest.mark.slow
 def test_each_weight_is_the_weighted_average(tmp_path):
     nets = [build("n"), build("n")]
     paths = [tmp_path / name for name in ("a.keras", "b.keras")]

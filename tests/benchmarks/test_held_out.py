@@ -38,6 +38,7 @@ def test_the_number_of_a_file(name, at):
     assert held_out.number(name, "cd7_n_") == at
 
 
+@pytest.mark.slow
 @needs_data
 def test_the_list_is_what_the_command_makes_of_the_photographs(committed, tmp_path):
     from pathlib import Path

@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from benchmarks import model_card
+from benchmarks import average, model_card
 from pipeline import config
 
 VAL = {"map50": 80.0, "macs": 1e8, "by_size": {}}
@@ -23,7 +23,9 @@ def test_the_card_names_what_is_in_the_bundle_and_nothing_else():
 @pytest.mark.parametrize("words", [words for steps in model_card.COMMANDS.values() for _, words in steps])
 def test_a_command_of_the_card_is_one_that_the_config_takes(words):
     verb, *rest = shlex.split(words)
-    assert verb in ("train", "prune")
+    assert verb in ("train", "prune", "average")
+    if verb == "average":
+        assert sum(average.part(text)[0] for text in rest) == 1
     if verb == "train":
         name, *more = rest
         overrides = [value for flag, value in zip(more, more[1:], strict=False) if flag == "--set"]

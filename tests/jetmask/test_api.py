@@ -25,6 +25,7 @@ def folder(tmp_path_factory, root):
     return top
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title, code", EXAMPLES, ids=[title for title, _ in EXAMPLES])
 def test_an_example_of_the_page_runs(title, code, folder, root):
     done = subprocess.run(

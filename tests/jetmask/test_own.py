@@ -57,6 +57,7 @@ def version(env, path=None, cwd=None):
     )
 
 
+@pytest.mark.slow
 def test_a_wheel_in_a_fresh_environment_runs(fresh, tmp_path):
     done = version(fresh, cwd=tmp_path)
     assert (done.returncode, done.stdout.split()[0]) == (0, "jetmask"), done.stderr

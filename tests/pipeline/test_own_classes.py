@@ -29,6 +29,8 @@ from pipeline.models.detector import build, load, save
 from pipeline.pruning import pruner
 from pipeline.training.classes import of_training
 
+pytestmark = pytest.mark.slow  # a training of another set of classes, to the page
+
 ROOT = Path(__file__).resolve().parents[2]
 WH = (96, 96)
 HELMETS = Classes(("helmet", "bare head"), ("ok", "alert"))

@@ -12,6 +12,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.slow  # every command of README in order
+
 SHORT = {
     "jetmask train": "--set train.epochs=1 --set train.images_per_epoch=8 --set train.batch_size=4"
     " --set model.size=n --set train.sizes=[[64,1.0]] --set train.val_wh=[64,64]",

@@ -89,6 +89,7 @@ def test_int8_for_a_board_without_it_is_a_helpful_refusal(root, target, capabili
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_said(root, tiny_bundle, tmp_path):
     onnx = os.path.join(tiny_bundle, "models", "t.onnx")
     for arguments, status, words in (
@@ -221,6 +222,7 @@ def test_a_bundle_takes_the_measured_ap_and_leaves_out_what_loses_too_much(root,
     assert variants["t-416x256-fp16"].ap["tensorrt"] is None
 
 
+@pytest.mark.slow
 def test_auto_keeps_layers_in_float_writes_them_into_the_table_and_remembers(root, tiny_bundle, split, tmp_path):
     from jetson.engine import calibration
 

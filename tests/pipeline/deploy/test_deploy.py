@@ -204,6 +204,7 @@ def test_measured_rows_stand_beside_predicted_ones(tiny_bundle):
         device_bench.beside_predictions({"rows": [dict(row, bytes=1)]}, tiny_bundle, "nano")
 
 
+@pytest.mark.slow
 def test_an_update_whose_runner_fails_is_rolled_back_on_the_device(device, bundles):
     """The bundle is good, but the new service is not: it is given an option that does not exist."""
     one, two = bundles["one"], bundles["two"]
@@ -216,6 +217,7 @@ def test_an_update_whose_runner_fails_is_rolled_back_on_the_device(device, bundl
     assert device.running()
 
 
+@pytest.mark.slow
 def test_health_is_asked_where_the_runner_listens(device, bundles):
     done = device.deploy(bundles["one"][0], "device", "--host", "127.0.0.2")
     assert done.returncode == 0, done.stderr
@@ -223,6 +225,7 @@ def test_health_is_asked_where_the_runner_listens(device, bundles):
     assert f"http://127.0.0.2:{device.port}/healthz" in done.stdout and '"ok": true' in done.stdout
 
 
+@pytest.mark.slow
 def test_every_command_may_be_heard_twice(tmp_path, bundles, monkeypatch, capsys):
     """The answer to the first is lost with the link: the command runs again, and finds its work done."""
     once, (folder, digest) = Remote._once, bundles["one"]
@@ -265,6 +268,7 @@ def _older_release(device, text):
     return {code, f"venv-{code}"}
 
 
+@pytest.mark.slow
 def test_older_releases_go_once_the_new_one_is_healthy(device, bundles):
     (one, one_digest), (two, two_digest), (broken, broken_digest) = (bundles[n] for n in ("one", "two", "broken"))
     root = os.path.join(device.sshd.home, "opt")
@@ -303,6 +307,7 @@ def test_older_releases_go_once_the_new_one_is_healthy(device, bundles):
     assert done.returncode == 0 and "1 venv; " in done.stdout and not older & set(os.listdir(root)), done.stderr
 
 
+@pytest.mark.slow
 def test_a_command_that_hangs_there_is_told_and_the_same_deploy_goes_on(tmp_path, bundles, monkeypatch, capsys):
     """As a card that no longer answers does it: the installer stands still over the bundle that has arrived."""
     far = Device(tmp_path / "far")
@@ -436,6 +441,7 @@ def test_a_wrong_host_key_is_not_accepted(device, bundles, tmp_path):
     assert "accept the host key once" in done.stderr
 
 
+@pytest.mark.slow
 def test_signatures_are_demanded_on_both_sides(device, bundles, tmp_path):
     from pipeline.bundle import writer
 

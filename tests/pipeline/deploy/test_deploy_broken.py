@@ -19,7 +19,7 @@ from jetson import files
 from jetson.bundle import manifest
 from jetson.install import installer as install
 
-pytestmark = pytest.mark.skipif(bool(missing()), reason=f"not installed here: {missing()}")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=f"not installed here: {missing()}")]
 SEED = 20
 PHASES = 9
 

@@ -186,6 +186,7 @@ def _sick(device):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spoil",
     [

@@ -20,7 +20,7 @@ from pipeline.deploy import fleet, rollout
 from pipeline.deploy import journal as rollout_journal
 from pipeline.deploy.settings import Settings
 
-pytestmark = pytest.mark.skipif(bool(missing()), reason=f"not installed here: {missing()}")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=f"not installed here: {missing()}")]
 bundles = test_deploy.bundles
 QUIET = "--tradeoff off"
 

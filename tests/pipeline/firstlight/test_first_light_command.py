@@ -13,7 +13,7 @@ from jetson import files
 from jetson.firstlight.cli import NAMES
 from pipeline.firstlight import trial
 
-pytestmark = pytest.mark.skipif(bool(nano.why_not()), reason=f"not here: {nano.why_not()}")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(nano.why_not()), reason=f"not here: {nano.why_not()}")]
 
 
 def _pycuda():

@@ -52,6 +52,7 @@ def shipped(root):
     return sorted(path for path in paths if not path.endswith(".int8-cpu.onnx"))
 
 
+@pytest.mark.slow
 def test_every_shipped_file_builds_at_each_size_and_the_shapes_are_ours(trt, root):
     paths = shipped(root)
     assert {precision_of(path) for path in paths} == {"fp32", "fp16", "int8"}

@@ -63,6 +63,7 @@ def graph_is_refused(seed, ratio_0=True):
     return any("LayerNormalization" in reason for reason in fixed)
 
 
+@pytest.mark.slow
 def test_drawn_graphs():
     refused = [graph_is_refused(seed, ratio_0=seed % 5 == 0) for seed in range(25)]
     assert sum(refused) < 5
@@ -90,6 +91,7 @@ FOREIGN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -90,6 +90,7 @@ class Stopped(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_rounds_interrupted_and_started_again_give_the_same_plan(trained, drawn, tmp_path):
     whole = pruning(trained, tmp_path / "whole", drawn).rounds(0.4, 2)
 

@@ -155,6 +155,7 @@ def test_trtexec_is_told():
     assert "sparsity" not in trtexec.command((8, 6), "m.onnx", "e", (64, 64), "fp32", 1 << 28, sparse=True)
 
 
+@pytest.mark.slow
 def test_the_zeros_are_held_while_it_learns(drawn, tmp_path):
     model, source, folder = models.build(NET), str(tmp_path / "m.keras"), tmp_path / "out"
     models.save(model, source)
@@ -181,6 +182,7 @@ def test_the_zeros_are_held_while_it_learns(drawn, tmp_path):
     assert pruned() == result and os.stat(folder / "sparse" / "train" / "last.keras").st_mtime_ns == stamp
 
 
+@pytest.mark.slow
 def test_the_verb_says_what_it_brings(tmp_path):
     source = str(tmp_path / "m.keras")
     models.save(models.build(NET), source)

@@ -131,6 +131,7 @@ def test_an_objective_without_an_outcome_fails_its_trial_only(given, tmp_path, m
     assert [row["state"] for row in rows] == ["failed"] and "the objective gave" in rows[0]["note"]
 
 
+@pytest.mark.slow
 def test_a_lost_worker_loses_only_its_trial(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(HERE))
     marker = tmp_path / "died"
@@ -189,6 +190,7 @@ def killed_and_resumed(folder, kills):
     return json.loads(done.stdout)["trials"], done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [1, pytest.param(6, marks=pytest.mark.full)])
 def test_killed_with_9_and_resumed(tmp_path, kills):
     folder = tmp_path / "sweep"

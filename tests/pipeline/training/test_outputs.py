@@ -99,6 +99,7 @@ def trained(tmp_path_factory):
     return top, result, seen, [json.loads(line) for line in told.getvalue().splitlines()]
 
 
+@pytest.mark.slow
 def test_tensorboard_holds_losses_rate_ap_per_class_and_pictures(trained):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util import tensor_util

@@ -93,6 +93,7 @@ def log_of(out):
         return [[float(v or "nan") for k, v in row.items() if k != "minutes"] for row in csv.DictReader(lines)]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_ends_like_an_unbroken_run(drawn, tmp_path):
     whole = run(drawn, tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
@@ -142,6 +143,7 @@ def test_no_epochs_are_no_training(drawn, tmp_path):
         train.fit(settings(drawn, "train.epochs=0"), tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_the_training_and_leaves_the_last_good_epoch(drawn, tmp_path):
     more = ["train.batch_size=1", "train.images_per_epoch=60", "train.sizes=[[64, 1.0]]"]  # three steps
     run = train.Run(settings(drawn, *more), tmp_path)
@@ -255,6 +257,7 @@ def test_no_data_is_one_clear_message(tmp_path):
     assert missing.returncode == 3 and "nowhere" in missing.stderr and "Traceback" not in missing.stderr
 
 
+@pytest.mark.slow
 def test_a_teacher_adds_the_distance_to_its_answers(drawn, tmp_path):
     """Nothing to the teacher itself, in proportion to the weight to another; training leaves the teacher as it was."""
     teacher, path = train.Run(settings(drawn, "train.seed=7"), tmp_path), tmp_path / "teacher.keras"
@@ -300,6 +303,7 @@ def test_shipped_weights_go_by_their_name_and_a_file_goes_first(drawn, tmp_path,
             train.Run(settings(drawn, f"model.{key}=nowhere.keras"), tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_a_plateau_is_counted_across_an_interruption(drawn, tmp_path, monkeypatch):
     """Three validations without a better figure lower the rate, wherever in them the training was stopped."""
     figures = iter([])

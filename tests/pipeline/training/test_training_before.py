@@ -37,6 +37,7 @@ def test_a_keras_file_of_before_gives_the_outputs_of_the_detector(folder):
     assert all(np.isfinite(keras.ops.convert_to_numpy(o)).all() for o in net(np.full((1, 64, 64, 3), 9, np.float32)))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_before_is_gone_on_with(folder):
     run = folder / "run"
     with np.load(run / "checkpoint.npz") as kept:
