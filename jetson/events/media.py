@@ -20,7 +20,7 @@ from jetson.errors import BadInput
 CROP, FRAME, CLIP = ".jpg", ".frame.jpg", ".avi"
 KINDS = {CROP: "image/jpeg", FRAME: "image/jpeg", CLIP: "video/x-msvideo"}
 LEAST_FREE = 100 << 20  # bytes of the disk that pictures leave to events, logs and everything else
-_NAME = re.compile(r"^([0-9a-f]{12})-[0-9a-f]{8}(\.jpg|\.frame\.jpg|\.avi)$")
+_NAME = re.compile(r"^([0-9a-f]{12})-[0-9a-f]{8}(\.jpg|\.frame\.jpg|\.avi)\Z")
 
 
 def new_key(at: float) -> str:
@@ -93,6 +93,7 @@ class Media:
     def put(self, name: str, data: bytes) -> bool:
         """Keep a file, in place of the one of this name; whether it could be."""
         try:
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)  # somebody may have removed it to remove all pictures
             if shutil.disk_usage(self.folder).free < LEAST_FREE + len(data):
                 raise OSError(0, f"less than {LEAST_FREE >> 20} MB of the disk are free")
             files.write_bytes(os.path.join(self.folder, name), data)
@@ -116,8 +117,11 @@ class Media:
         try:
             with open(os.path.join(self.folder, name), "rb") as file:
                 return file.read()
+        except FileNotFoundError:
+            self._remove([name])  # by somebody else
         except OSError:
-            return None
+            pass
+        return None
 
     def tidy(self, oldest: float) -> None:
         """Remove what belongs to events before `oldest` (Unix seconds): they are gone."""

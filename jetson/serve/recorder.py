@@ -107,6 +107,14 @@ class Recorder:
         film.clips = clips and self._clips.seconds > 0
         film.ring = deque()  # it may be blurred from now on: nothing sharp goes into a clip
         film.ring_bytes = 0
+        with self._change:
+            for place, person in self._persons.items():
+                if place[0] == camera:  # nor is it written or sent later: a better picture is taken
+                    person.quality, person.crop, person.frame, person.better = 0.0, None, None, False
+            film.job = None
+            mine = [person for place, person in self._persons.items() if place[0] == camera]
+            self._jobs = deque(job for job in self._jobs if job.part is None or job.person not in mine)
+            self._waiting = sum(job.bytes for job in self._jobs)
 
     def forget(self, camera: int) -> None:
         """The camera is watched no longer."""

@@ -231,6 +231,21 @@ def test_pictures_and_clips_are_in_the_message_as_addresses_and_as_base64(tmp_pa
     assert kept == [("gate", None, one.now)]
 
 
+def test_a_tap_on_a_message_opens_the_clip(tmp_path, takes, made):
+    server, key = takes(), "0123456789ab-01234567"
+    topic = f"http://127.0.0.1:{server.port}/topic"
+    receivers = {"words": {"kind": "ntfy", "url": topic}, "shown": {"kind": "ntfy", "url": topic, "picture": True}}
+    found = asked(tmp_path, receivers, page="https://nano.example.org/door")
+    one = made(found, kept=lambda camera, person, at: Kept(b"jpeg", key, key))
+    one.alerts.event(lost())
+    one.alerts.turn()
+    wait_for(lambda: len(server.got) == 2, "both")
+    link = f"https://nano.example.org/door/api/v1/media/{key}.avi"
+    by_path = {path: (headers, body) for path, headers, body in server.got}
+    assert json.loads(by_path["/"][1].decode())["click"] == link
+    assert by_path["/topic"][0]["Click"] == link and by_path["/topic"][1] == b"jpeg"
+
+
 @pytest.mark.parametrize("page", ["nano", "ftp://nano", "https://user@nano", "https://nano/?x=1"])
 def test_a_page_that_is_no_address_is_refused(tmp_path, page):
     with pytest.raises(BadInput):

@@ -89,8 +89,17 @@ def test_what_a_full_disk_does_not_take_is_counted_and_said(tmp_path, monkeypatc
     assert not media.put("clip", b"x") and not media.expected("clip")
     assert media.state()["dropped"] == 1 and "free" in media.state()["error"] and kept(tmp_path / "m") == []
     monkeypatch.undo()
-    shutil.rmtree(str(tmp_path / "m"))  # somebody removed the folder under it
+    (tmp_path / "m").rmdir()
+    (tmp_path / "m").write_bytes(b"")  # no folder can be here
     assert not media.put(new_key(START) + CROP, b"x") and media.state()["dropped"] == 2
+
+
+def test_whoever_removes_all_pictures_may_do_so_while_it_runs(tmp_path):
+    media, key = Media(str(tmp_path / "m")), new_key(START)
+    media.put(key + CROP, b"x")
+    shutil.rmtree(str(tmp_path / "m"))
+    assert media.read(key + CROP) is None and media.bytes == 0 and media.urls({"picture": key}) == {}
+    assert media.put(new_key(START + 1) + CROP, b"y") and len(kept(tmp_path / "m")) == 1
 
 
 def test_a_folder_that_cannot_be_is_told(tmp_path):

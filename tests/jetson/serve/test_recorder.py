@@ -215,3 +215,23 @@ def test_a_camera_that_is_removed_while_it_is_recorded_promises_no_clip(scene):
     clip = one.recorder.alert(0, None, NOW).clip
     one.recorder.forget(0)
     assert not one.media.expected(clip + CLIP) and one.recorder.alert(0, None, NOW).clip is None
+
+
+def test_a_camera_that_is_blurred_from_now_on_gives_nothing_sharp(scene):
+    one = scene()
+    one.recorder.enter(0, 7, NOW)
+    one.frame(40)
+    one.frame(80)
+    one.work()
+    assert one.recorder.alert(0, 7, NOW).jpeg
+    one.frame(120)  # this one waits, sharp
+    one.studio.film(0, True)
+    one.recorder.film(0, "crop", True)
+    kept = one.recorder.alert(0, 7, NOW)
+    assert kept.jpeg is None and not one.recorder._films[0].ring
+    one.frame(40)
+    one.work()
+    hidden = one.recorder.alert(0, 7, NOW).jpeg
+    one.recorder.leave(0, 7)
+    one.work()
+    assert one.media.read(kept.picture + CROP) == hidden
