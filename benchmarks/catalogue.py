@@ -118,6 +118,9 @@ BENCHMARKS = (
         "--model pipeline/weights/s.keras --data DATA",
         ("pruning.csv", "pruning.svg"),
     ),
+    Benchmark(
+        "recording", "What do pictures and clips of events cost for each frame?", "--write", ("recording.csv",), False
+    ),
     Benchmark("robustness", "What do darkness, blur and noise cost?", "--data DATA/test --write", ("robustness.csv",)),
     Benchmark(
         "runner",

@@ -84,6 +84,7 @@ def main(argv: list[str] | None = None) -> None:
             "s-416x256-fp32",
             "s-640x384-fp32",
             "s-416x256-int8-cpu",
+            "m-640x384-fp32",
             "sp-416x256-fp32",
             "sp-640x384-fp32",
             "n-320x192-fp32",

@@ -85,7 +85,7 @@ class Alerts:
         names = [one.name for one in self.settings.receivers]
         try:
             for name, count in self._outbox.forget(names).items():
-                self._say(f"warning: {count} alerts for {name} were dropped: there is no such receiver any more")
+                self._say(f"warning: {count} alerts for {name} were dropped: the receiver was removed")
             self._gone = {name: count for name, count in self._outbox.all_dropped().items() if name not in names}
         except sqlite3.Error as error:
             self._failed(error)

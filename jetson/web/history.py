@@ -79,7 +79,7 @@ class History:
         """A picture or clip, read by the thread: a slow card holds up nobody else."""
         media, kind = self.media, kind_of(name)
         if media is None or kind is None:
-            return _refused(404, "there is no such picture or clip")
+            return _refused(404, "no picture or clip of this name")
         if media.expected(name):
             busy = _refused(503, "the clip is being recorded")
             busy.headers["Retry-After"] = "5"

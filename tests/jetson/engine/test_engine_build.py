@@ -361,7 +361,10 @@ def test_a_cache_that_tensorrt_does_not_take_is_an_error_never_made_up_ranges(li
 
 @pytest.mark.parametrize(
     "changes, words",
-    [({"onnx_sha256": "0" * 64}, "belongs to another model"), ({"preprocessing": "stretch"}, "another preprocessing")],
+    [
+        ({"onnx_sha256": "0" * 64}, "belongs to a different model"),
+        ({"preprocessing": "stretch"}, "another preprocessing"),
+    ],
 )
 def test_a_table_of_another_model_or_preprocessing_is_refused(library, tmp_path, tiny_copy, changes, words):
     with_table(tiny_copy, **changes)

@@ -162,6 +162,7 @@ def test_the_governor_does_not_go_back_to_an_engine_that_a_reload_puts_away(make
         None,
         None,
         None,
+        None,
         {},
         lambda variant, runtime: open_variant(variant.name, runtime),
     )

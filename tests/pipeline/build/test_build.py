@@ -183,7 +183,7 @@ def test_a_table_of_another_model_is_refused(root, tiny_bundle, tmp_path):
         "--calibration",
         path,
     )
-    assert status == 3 and "belongs to another model" in err
+    assert status == 3 and "belongs to a different model" in err
 
 
 def test_a_bundle_takes_the_measured_ap_and_leaves_out_what_loses_too_much(root, tiny_bundle, split, tmp_path):

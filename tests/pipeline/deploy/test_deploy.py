@@ -135,7 +135,7 @@ def test_first_install_update_failing_update_rollback_and_rerun(device, bundles)
     # Its self-test fails on the device, so nothing that runs is touched.
     before = files.read_json(os.path.join(device.state, "service.pid"))
     done = device.deploy(broken, "device")
-    assert done.returncode in (3, 4) and "nothing was switched" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode in (3, 4) and "nothing was activated" in done.stderr and "Traceback" not in done.stderr
     assert device.store.link("current") == two_digest and broken_digest in device.store.digests()
     assert files.read_json(os.path.join(device.state, "service.pid")) == before
 

@@ -15,7 +15,7 @@ from jetson import files
 from jetson.bundle import manifest
 from jetson.install import installer as install
 
-pytestmark = pytest.mark.skipif(bool(nano.why_not()), reason=f"not here: {nano.why_not()}")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(nano.why_not()), reason=f"not here: {nano.why_not()}")]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,6 @@ def _jetmask(*words):
     return subprocess.run([sys.executable, "-m", "pipeline.cli", *words], capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.slow
 def test_container_engines_status_logs_rollback_and_image_tar(jetson, tiny_bundle, second, tmp_path):
     digest = install.root_digest(tiny_bundle)
     done = jetson.deploy(tiny_bundle, "device", "--source", "/dev/video0", "--measured", str(tmp_path / "m.json"))

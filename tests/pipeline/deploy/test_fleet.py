@@ -175,7 +175,7 @@ def test_a_wrong_option_of_one_device_is_told_before_anything_begins(tmp_path, t
 def test_what_only_a_deployment_needs_does_not_keep_from_going_back(tmp_path, capsys):
     (tmp_path / "fleet.yaml").write_text("defaults: {image-tar: gone.tar, key: gone.pub}\nhosts: [user@a]\n")
     assert cli.main(["deploy", "--rollback", "--fleet", str(tmp_path / "fleet.yaml")], "jetmask", VERBS) == 2
-    assert "has switched a device" in capsys.readouterr().err
+    assert "has activated a bundle" in capsys.readouterr().err
 
 
 def test_a_missing_and_a_binary_file_are_told(tmp_path):

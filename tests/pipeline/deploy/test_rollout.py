@@ -275,7 +275,7 @@ def test_ctrl_c_stops_before_the_switch(four, bundles):
     assert process.wait(600) == 130
     assert "Traceback" not in "".join(lines) and four.runners() == before
     done = four.deploy("--rollback")
-    assert done.returncode == 2 and "no rollout over this fleet has switched" in done.stderr
+    assert done.returncode == 2 and "no rollout of this fleet has activated" in done.stderr
 
 
 def test_a_failure_that_is_kept(four, bundles):

@@ -334,6 +334,7 @@ def test_a_plateau_is_counted_across_an_interruption(drawn, tmp_path, monkeypatc
 
 def test_a_pruned_network_s_shape_is_trained_from_random_weights(drawn, tmp_path):
     """The control of a pruning: its shape, and nothing of its weights."""
+    keras.utils.set_random_seed(99)  # not the training's own
     whole = build("n")
     plan = pruner.plan_uniform(whole, 0.5, "l1")
     save(pruner.prune(whole, plan), tmp_path / "half.keras")
