@@ -15,7 +15,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise UsageError(
             f"not an address to listen on: {error}",
             f"{host}:{port}",
-            "an address of this machine, as 127.0.0.1 or 0.0.0.0",
+            "an address of this machine, such as 127.0.0.1 or 0.0.0.0",
         ) from error
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -35,7 +35,7 @@ def listen(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRNOTAVAIL:
             raise UsageError("this machine does not have the address", where, "an address of this machine") from error
         if error.errno == errno.EACCES:
-            raise BadInput("this user may not listen on the port", where, "a port from 1024 up") from error
+            raise BadInput("this user may not listen on the port", where, "a port of 1024 or more") from error
         raise JetmaskError(f"cannot listen: {error.strerror}", where) from error
     sock.setblocking(False)
     return sock

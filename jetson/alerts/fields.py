@@ -114,7 +114,7 @@ class Fields:
             raise BadInput(
                 f"{key} is {value!r:.60}",
                 self.at(key),
-                f"a duration from {in_units(least)} to {in_units(most)}, as 30 s",
+                f"a duration from {in_units(least)} to {in_units(most)}, such as 30 s",
             )
         return float(found)
 

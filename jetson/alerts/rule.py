@@ -191,7 +191,7 @@ class _Parser:
         return found
 
     def _duration(self) -> float:
-        expected = "a duration with its unit (s, min, h, d), as 5 s"
+        expected = "a duration with its unit (s, min, h, d), such as 5 s"
         text = self._take(expected)
         seconds = duration(text)
         if seconds is None and self._next():
@@ -211,7 +211,7 @@ class _Parser:
         return float(text)
 
     def _minute(self) -> int:
-        expected = "an hour of the day, as 8, 8:30 or 22:00"
+        expected = "an hour of the day, such as 8, 8:30 or 22:00"
         match = re.match(r"^([0-9]{1,2})(?::([0-5][0-9]))?$", self._take(expected))
         minute = 60 * int(match.group(1)) + int(match.group(2) or 0) if match else -1
         if not 0 <= minute <= _DAY:

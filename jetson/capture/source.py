@@ -90,7 +90,7 @@ def parse_size(text: str) -> Tuple[int, int]:
     """'640x480' as (640, 480); UsageError otherwise."""
     match = re.match(r"^(\d{1,5})x(\d{1,5})$", text)
     if not match or not all(16 <= int(side) <= 8192 for side in match.groups()):
-        raise UsageError(f"not a frame size: {text!r}", None, "WIDTHxHEIGHT, each 16 to 8192, as 640x480")
+        raise UsageError(f"not a frame size: {text!r}", None, "WIDTHxHEIGHT, each 16 to 8192, such as 640x480")
     return int(match.group(1)), int(match.group(2))
 
 

@@ -30,7 +30,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--source", action="append", required=True, metavar="URI", help=source.EXAMPLES + "; may be given several times"
     )
     add("--out", required=True, metavar="DIR", help="the folder for the photographs; existing ones are kept")
-    add("--every", type=float, default=2.0, metavar="S", help="a frame every so many seconds (default 2)")
+    add("--every", type=float, default=2.0, metavar="S", help="seconds between two saved frames (default 2)")
     add("--limit", type=float, default=500.0, metavar="MB", help="end at so many megabytes in the folder (default 500)")
     add("--count", type=int, default=0, metavar="N", help="end after so many photographs (default: no end)")
     add(

@@ -83,7 +83,7 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="ORIGIN",
-        help="a site that may show the page in a frame, as https://homeassistant.lan:8123; may be given several times",
+        help="a site that may embed the page in a frame, such as https://homeassistant.lan:8123; repeatable",
     )
     add(
         "--insecure",
@@ -153,7 +153,7 @@ def serve_options(parser: argparse.ArgumentParser) -> None:
 def settings_of(args: argparse.Namespace) -> Settings:
     """The options of a command line as one object; UsageError for what cannot be."""
     if not args.source and not args.config:
-        raise UsageError("nothing says what to watch", None, "--source URI, or --config FILE with cameras by name")
+        raise UsageError("no camera is given", None, "--source URI, or --config FILE with cameras by name")
     for option in ("mqtt", "mqtt_config"):
         if args.config and getattr(args, option):
             raise fromfile.beside(option.replace("_", "-"), "mqtt", args.config)

@@ -123,7 +123,7 @@ def made(kind: str, camera: int, name: str, points: Sequence[Sequence[float]], w
 def _point(word: str, scale: Tuple[float, float], where: str) -> List[float]:
     match = re.match(r"^(-?\d{1,6}(?:\.\d{1,9})?),(-?\d{1,6}(?:\.\d{1,9})?)$", word)
     if not match:
-        raise BadInput(f"not a point: {word}", where, "x,y without a blank, as 0.5,0.25")
+        raise BadInput(f"not a point: {word}", where, "x,y without a blank, such as 0.5,0.25")
     point = [float(part) / side for part, side in zip(match.groups(), scale)]
     if not all(0 <= part <= 1 for part in point):
         remedy = "for points in pixels, write a line before it: pixels WIDTHxHEIGHT" if scale == (1.0, 1.0) else None

@@ -53,7 +53,7 @@ def _rows(path: str) -> list[dict[str, str]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"the table cannot be read: {error}", path, "a CSV file") from None
     if not rows:
-        raise BadInput("the table has no rows", path, "one row a variant")
+        raise BadInput("the table has no rows", path, "one row per variant")
     return rows
 
 

@@ -202,7 +202,7 @@ def limits_of(args: argparse.Namespace) -> Limits:
     """The limits of the command line; UsageError for impossible ones."""
     for name, value in (("--fps", args.fps), ("--max-ms", args.max_ms), ("--max-bytes", args.max_bytes)):
         if value is not None and not 0 < value < math.inf:
-            raise UsageError(f"{name} is {value:g}", name, "a number over zero")
+            raise UsageError(f"{name} is {value:g}", name, "a number above 0")
     if args.min_ap is not None and not 0 <= args.min_ap <= 100:
         raise UsageError(f"--min-ap is {args.min_ap:g}", "--min-ap", "points between 0 and 100")
     times = [value for value in (args.max_ms, 1000 / args.fps if args.fps else None) if value is not None]

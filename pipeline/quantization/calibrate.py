@@ -35,7 +35,7 @@ def select(split_dir: str, count: int, seed: int, progress: Callable[[int, int],
     if count < 1:
         raise UsageError("no calibration image asked for", where=f"count {count}", expected="1 or more")
     if seed < 0:
-        raise UsageError("a seed below zero", where=f"seed {seed}", expected="a whole number from 0")
+        raise UsageError("a seed below zero", where=f"seed {seed}", expected="a whole number of 0 or more")
     truths = average_precision.load_split(split_dir, average_precision.categories(split_dir))  # whatever they are of
     if not truths:
         raise BadInput("a split without images", where=split_dir, expected="images to calibrate on")

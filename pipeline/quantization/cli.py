@@ -44,7 +44,9 @@ def command(args: argparse.Namespace) -> int:
     if args.cache and os.path.realpath(args.cache) == os.path.realpath(args.out):
         raise UsageError("the cache would overwrite the table", "--cache", "a file other than --out")
     if not re.match(r"^[0-9]+(\.[0-9]+)*$", args.tensorrt):
-        raise UsageError(f"not a version of TensorRT: {args.tensorrt!r}", "--tensorrt", "numbers with dots, as 8.2.1")
+        raise UsageError(
+            f"not a version of TensorRT: {args.tensorrt!r}", "--tensorrt", "numbers with dots, such as 8.2.1"
+        )
     graphs.read(args.onnx)
 
     def progress(what: str) -> Callable[[int, int], None]:
