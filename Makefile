@@ -2,7 +2,7 @@
 VENV ?= .venv
 VENV36 ?= .venv36
 PY = $(VENV)/bin/python
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 # Many tests wait for processes and clocks: more workers than cores. A file stays in one worker.
 # The device's Python is looked for when a test starts: set-up makes it first.
 PYTEST = JETMASK_PYTHON36=$${JETMASK_PYTHON36:-$$(ls $(CURDIR)/$(VENV36)/bin/python 2>/dev/null)} \

@@ -2,10 +2,11 @@
 
     python -m benchmarks.everything [--rounds 5] [--seconds 6]
 
-On: events in a JSON file and in SQLite, MQTT to a mosquitto on this machine, drift, lines and zones, counts, and a
-page with a stream, the state and the stored events open. Off: none of these, nobody looks. The live trade-off is off in
-both: it takes the share of the time that it is given (benchmarks/runner.py measures that). A clip of drawn scenes with
-6 faces is read as fast as it goes for the rate, and at 20 frames/s for the latency from arrival to result. Each round
+On: events in a JSON file and in SQLite with a picture of each person, clips around alerts, alerts and MQTT to a
+mosquitto on this machine, drift, lines and zones, counts, and a page with a stream, the state and the stored events
+open. Off: none of these, nobody looks. The live trade-off is off in both: it takes the share of the time that it is
+given (benchmarks/runner.py measures that). A clip of drawn scenes with 6 faces is read
+as fast as it goes for the rate, and at 20 frames/s for the latency from arrival to result. Each round
 measures off, on, off; a ratio is that of one round, against the mean of the two around it; `control` is the second off
 against the first, which would be 1 on a quiet machine. The row has the median. The engine has one thread. Under
 `chrt -r 1` another load on the machine does not decide it, and the row says so.
@@ -98,7 +99,11 @@ def configuration(folder: str, clip: str, variant: str, fps: float | None, broke
     if broker is not None:
         camera["lines"] = {"middle": [[0.5, 0], [0.5, 1]]}
         camera["zones"] = {"left": [[0, 0], [0.5, 0], [0.5, 1], [0, 1]]}
-        value["events"] = {"file": "events.jsonl", "history": "events.sqlite3"}
+        value["events"] = {"file": "events.jsonl", "history": "events.sqlite3", "pictures": "crop", "clips": True}
+        value["alerts"] = {
+            "rules": [{"when": "no_mask > 2 s", "cool_down": "10 s"}],
+            "receivers": {"house": {"kind": "mqtt", "url": f"mqtt://127.0.0.1:{broker}", "topic": "alerts"}},
+        }
         value["drift"] = {"file": "drift.json"}
         value["mqtt"] = {"broker": f"mqtt://127.0.0.1:{broker}", "spool": "mqtt"}
     path = os.path.join(folder, "jetmask.json")

@@ -1,6 +1,7 @@
 """Keeps TensorFlow's notes on its own start off the screen: its libraries write some before they read any log level."""
 
 import importlib.abc
+import logging
 import os
 import re
 import sys
@@ -36,7 +37,11 @@ class _Start(importlib.abc.MetaPathFinder):
 def tensorflow(cpuinfo: str = "/proc/cpuinfo") -> None:
     """From here on an import of TensorFlow says only what matters. Where it would end the process, because an x86
     processor has no AVX, nothing is held back: its reason would be lost."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Of what it calls errors, most are libraries and instructions that this machine lacks and it does without; what
+    # ends an operation is an exception.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # "Tracing is expensive …": each input size of a training is traced once, on purpose.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with suppress(OSError), open(cpuinfo) as file:
         if "flags" in (text := file.read()) and " avx" not in text:
             return
