@@ -60,7 +60,7 @@ docs: setup  ## the documentation as a site in site/, from docs/ and the code; l
 # What a user needs to see the live page: no TensorFlow.
 run:  ## the live page from nothing: a small environment, the shipped detector, drawn people
 	@sh tests/setup_run.sh .venv-run
-	.venv-run/bin/jetmask run --source $(or $(SOURCE),synthetic://)
+	.venv-run/bin/jetmask run --source '$(or $(SOURCE),synthetic://)' $(if $(PORT),--port $(PORT))
 
 tensorrt-surface: setup  ## installs NVIDIA's TensorRT 8.5.3 (900 MB) and holds our subclasses against it
 	sh tests/doubles/tensorrt_surface.sh

@@ -17,7 +17,19 @@ if [ -z "$python" ] && ! command -v uv >/dev/null 2>&1; then
   exit 2
 fi
 
-echo "setting up $venv with ${python:-a Python brought by uv} (once, about 2 GB: minutes without a word)" >&2
+packages=$(grep -c '^[a-z]' requirements.lock)
+
+# What pip is at, told as it goes: on one line of a terminal, else each twentieth package.
+progress() {
+  terminal=0
+  if [ -t 1 ]; then terminal=1; fi
+  awk -v all="$packages" -v terminal="$terminal" '
+    /^Collecting / { n++; if (terminal) printf "\r\033[K  %d of %d: %s", n, all, $2; else if (n % 20 == 0) print "  " n " of " all }
+    /^Installing / { printf "%s  installing %d packages\n", terminal ? "\r\033[K" : "", all }
+    { fflush() }'
+}
+
+echo "setting up $venv with ${python:-a Python brought by uv} (once; $packages packages, about 2 GB)" >&2
 if command -v uv >/dev/null 2>&1; then
   uv venv -q --allow-existing -p "${python:-3.12}" "$venv"
   uv pip install -q -p "$venv/bin/python" --require-hashes -r requirements.lock
@@ -26,7 +38,11 @@ else
   # An environment that another attempt left half made is made anew.
   "$python" -m venv --clear "$venv" || {
     echo "  do: install the venv module (Debian: apt-get install python3-venv), then run make again" >&2; exit 2; }
-  "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off -q --require-hashes -r requirements.lock
+  failed=$(mktemp)
+  { "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off --require-hashes \
+    -r requirements.lock || echo failed > "$failed"; } | progress
+  if [ -s "$failed" ]; then rm "$failed"; exit 1; fi
+  rm "$failed"
   "$venv/bin/python" -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
 fi
 "$venv/bin/jetmask" --help >/dev/null

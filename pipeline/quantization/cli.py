@@ -51,7 +51,7 @@ def command(args: argparse.Namespace) -> int:
 
     def progress(what: str) -> Callable[[int, int], None]:
         def told(done: int, total: int) -> None:
-            if log.isEnabledFor(logging.INFO):
+            if log.isEnabledFor(logging.INFO) and sys.stderr.isatty():
                 print(f"\r{what} {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
         return told

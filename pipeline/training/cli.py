@@ -1,6 +1,7 @@
 """`jetmask train`: fine-tune the shipped detector on labelled photographs, or train one from nothing."""
 
 import argparse
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,12 @@ def command(args: argparse.Namespace) -> None:
     asked = settings(args)
     from pipeline.training import train
 
-    result = train.fit(asked.config, asked.out, resume=asked.resume, output=asked.output)
+    try:
+        result = train.fit(asked.config, asked.out, resume=asked.resume, output=asked.output)
+    except KeyboardInterrupt:
+        if (Path(asked.out) / "checkpoint.npz").exists():
+            print("\nThe same command with --resume continues after the last finished epoch.", file=sys.stderr)
+        raise
     if asked.output != "json":
         print(outcome(result))
 

@@ -173,9 +173,10 @@ def summary(facts: Facts) -> list[str]:
     if facts.before is not None:
         bounds = f" (95 % bounds {facts.bounds[0]:.1f} to {facts.bounds[1]:.1f})" if facts.bounds else ""
         lines.append(f"          {average_precision.figure_name(names)} on val now {facts.before:.1f}{bounds}")
-    gone = f", {facts.done} of them done" if facts.done else ""
+    gone = f" ({facts.done} of them done)" if facts.done else ""
+    epochs = "1 epoch" if facts.epochs == 1 else f"{facts.epochs} epochs"
     lines.append(
-        f"training  {facts.epochs} epochs{gone} of {facts.steps:,} steps, about {facts.images:,} images in all; "
+        f"training  {epochs} of {facts.steps:,} steps{gone}, about {facts.images:,} augmented images in all; "
         f"{facts.optimizer}, learning rate {facts.learning_rate:g}"
     )
     lines.append(f"folder    {facts.folder} (README.md in it describes each file)")

@@ -202,7 +202,7 @@ def test_a_script_can_tell_that_a_runner_is_not_healthy(device, tmp_path, spoil)
     spoil(device)
     done = subprocess.run(device.command("--status"), capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr == "", done.stderr
-    assert all(words in done.stdout for words in (device.new[:16], device.old[:16], "last switch", "health: no "))
+    assert all(words in done.stdout for words in (device.new[:16], device.old[:16], "last activation", "health: no "))
     done = subprocess.run(device.command("--status", "--json"), capture_output=True, text=True)
     answer = json.loads(done.stdout)
     assert done.returncode == 1 and answer["healthy"] is False and answer["current"] == device.new

@@ -195,7 +195,7 @@ def test_four_devices(four, bundles):
     assert "rollback is resumed" in done.stderr and json.loads(done.stdout)["state"] == "undone", done.stderr
     assert done.returncode == 1 and set(four.run_what().values()) == {bundles["one"][1]}
     done = four.deploy("--rollback")
-    assert done.returncode == 2 and "no rollout over this fleet" in done.stderr
+    assert done.returncode == 2 and "no rollout of this fleet" in done.stderr
 
 
 def test_an_unreachable_device_is_a_failure_unless_it_may_be_skipped(four, bundles, tmp_path):

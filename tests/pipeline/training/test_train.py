@@ -19,6 +19,7 @@ from refusals import refused
 
 from jetson import files
 from jetson.errors import BadInput, JetmaskError, UsageError
+from pipeline import cli as host
 from pipeline import config as configuration
 from pipeline.models.detector import build, load, save
 from pipeline.pruning import pruner
@@ -330,6 +331,17 @@ def test_a_plateau_is_counted_across_an_interruption(drawn, tmp_path, monkeypatc
         rates.append([row["learning_rate"] for row in rows])
     np.testing.assert_allclose(rates[0], [2e-3] * 5 + [6e-4], rtol=1e-5)
     np.testing.assert_allclose(rates[1:], [rates[0]] * 2)
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    def fit(config, out, resume, output):
+        (tmp_path / "checkpoint.npz").write_bytes(b"an epoch")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "fit", fit)
+    monkeypatch.setattr("sys.argv", ["jetmask", "train", "s", "--data", "anywhere", "--out", str(tmp_path)])
+    assert host.main() == 130
+    assert "--resume" in capsys.readouterr().err
 
 
 def test_a_pruned_network_s_shape_is_trained_from_random_weights(drawn, tmp_path):
