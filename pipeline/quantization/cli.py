@@ -51,8 +51,10 @@ def command(args: argparse.Namespace) -> int:
 
     def progress(what: str) -> Callable[[int, int], None]:
         def told(done: int, total: int) -> None:
-            if log.isEnabledFor(logging.INFO) and sys.stderr.isatty():
-                print(f"\r{what} {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+            terminal = sys.stderr.isatty()
+            if log.isEnabledFor(logging.INFO) and (terminal or done == total):
+                again = "\r" if terminal else ""
+                print(f"{again}{what} {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
         return told
 

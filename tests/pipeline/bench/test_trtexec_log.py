@@ -248,6 +248,7 @@ def jetmask(*words):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_a_log_becomes_measurements_beside_predictions(tiny_bundle, tmp_path):
     path, out = tmp_path / "nano.log", tmp_path / "nano.json"
     path.write_text(log("8.2.1", p50=1.5, more=profile("8.2.1")) + log("8.2.1", p50=9.0, shape="8x3x192x320"))

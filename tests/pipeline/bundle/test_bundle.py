@@ -443,6 +443,7 @@ def test_what_is_not_signed_as_it_is_does_not_get_onto_a_device(written, tmp_pat
     assert os.listdir(tmp_path / "state" / "bundles") == []
 
 
+@pytest.mark.slow
 def test_what_create_is_given_is_checked_by_the_options_own_names(tiny_bundle, tmp_path):
     onnx, place = f"{tiny_bundle}/models/t.onnx", str(tmp_path / "b")
     labelled, unlabelled = (

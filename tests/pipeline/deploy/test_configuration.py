@@ -59,6 +59,7 @@ def test_what_cannot_be_sent(file):
     assert "line 3" in told.value.where
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(missing()), reason=f"not installed here: {missing()}")
 def test_the_runner_there_goes_by_the_file(file, tiny_bundle, tmp_path):
     device = Device(tmp_path / "device")

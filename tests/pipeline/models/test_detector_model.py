@@ -82,6 +82,7 @@ def body_weights(tmp_path_factory):
     return source, str(path)
 
 
+@pytest.mark.slow
 def test_transfer_gives_the_features_of_the_other_network_on_the_same_photograph(body_weights):
     source, path = body_weights
     net = mobilenet.transfer(detector.build("mobilenetv2"), path)
@@ -94,6 +95,7 @@ def test_transfer_gives_the_features_of_the_other_network_on_the_same_photograph
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_detector_of_transfer_is_saved_and_loaded_whole(tmp_path):
     net = detector.build("mobilenetv2")
     assert detector.macs(net, (320, 320)) < 1e9

@@ -359,6 +359,7 @@ def test_global_plans_reach_the_wanted_share(detector, kind):
     assert "-> " in describe(plan)
 
 
+@pytest.mark.slow
 def test_predicted_costs_are_those_of_the_pruned_network(detector, tmp_path):
     """Without building it: multiply-adds exactly, predicted latency as of its own ONNX file."""
     from pipeline.export import onnx

@@ -201,6 +201,7 @@ def _jetmask(*words):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_have_it_is_told(tmp_path):
     image = keras.Input((8, 8, 3))
     path = str(tmp_path / "m.keras")

@@ -344,6 +344,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     assert "--resume" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_pruned_network_s_shape_is_trained_from_random_weights(drawn, tmp_path):
     """The control of a pruning: its shape, and nothing of its weights."""
     keras.utils.set_random_seed(99)  # not the training's own
