@@ -18,7 +18,7 @@ demo: setup  ## the whole way once, from photographs to a live page
 
 MARKS ?= not full and not slow
 
-test: setup setup36  ## the tests but the slow ones, 6 to 7 minutes on two cores
+test: setup setup36  ## the tests but the slow ones, about 7 minutes on two cores
 	$(PYTEST) -m '$(MARKS)' $(TESTS)
 
 test-slow: setup setup36  ## the slow ones, about 10 minutes; CI runs both in one go
